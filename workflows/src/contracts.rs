@@ -1,0 +1,9 @@
+//! What may be asked of the world: plain structs that workers, nodes and definitions share.
+//!
+//! No SQL and no rule of the product lives here.
+
+pub mod media;
+pub mod node;
+pub mod render;
+pub mod storage;
+pub mod template;

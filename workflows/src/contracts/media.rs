@@ -1,0 +1,268 @@
+//! Work with ffmpeg and pictures, done by workers beside the server.
+
+use super::render::{FrameFault, FrameRef};
+use super::storage::BlobRef;
+use flatrender_engine::{Activity, Policy};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// The queue of media workers.
+pub const MEDIA_QUEUE: &str = "media";
+
+fn media_policy() -> Policy {
+    Policy {
+        max_failures: 3,
+        backoff_base: Duration::from_secs(1),
+        lease: Duration::from_secs(15),
+        start_to_close: Duration::from_secs(3600),
+        ..Policy::default()
+    }
+}
+
+/// Re-reads stored frames and proves each: the hash is the recorded one, it decodes fully, its size is as planned.
+/// Repeatable: reads only.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VerifyFrames {
+    /// The render whose shelf holds them.
+    pub render_id: Uuid,
+    /// The frames.
+    pub frames: Vec<FrameRef>,
+    /// Planned width and height in pixels.
+    pub size: [u32; 2],
+}
+
+/// What verification found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VerifiedFrames {
+    /// Frames that are as recorded.
+    pub good: u32,
+    /// The others.
+    pub faults: Vec<FrameFault>,
+}
+
+impl Activity for VerifyFrames {
+    const NAME: &'static str = "VerifyFrames";
+    const QUEUE: &'static str = MEDIA_QUEUE;
+    type Output = VerifiedFrames;
+    fn policy(&self) -> Policy {
+        media_policy()
+    }
+}
+
+/// Encodes consecutive verified frames to a stretch of H.264 that joins others without re-encoding.
+/// Repeatable: the part is stored by content. Fails for good with `media.encode_failed`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EncodePart {
+    /// The render.
+    pub render_id: Uuid,
+    /// Consecutive frames in order.
+    pub frames: Vec<FrameRef>,
+    /// Width and height in pixels; both even.
+    pub size: [u32; 2],
+    /// Frames a second.
+    pub fps: u32,
+    /// Speed and quality.
+    pub profile: EncodeProfile,
+}
+
+/// Speed and quality of the H.264 encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EncodeProfile {
+    /// x264 `veryfast`, crf 21.
+    Preview,
+    /// x264 `veryfast`, crf 18.
+    Final,
+    /// x264 `medium`, crf 16.
+    Master,
+}
+
+/// A stretch of encoded video on the render's shelf.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EncodedPart {
+    /// The stream in an MP4 without audio.
+    pub blob: BlobRef,
+    /// Frames counted in it.
+    pub frames: u32,
+}
+
+impl Activity for EncodePart {
+    const NAME: &'static str = "EncodePart";
+    const QUEUE: &'static str = MEDIA_QUEUE;
+    type Output = EncodedPart;
+    fn policy(&self) -> Policy {
+        media_policy()
+    }
+}
+
+/// Mixes the film's sound: music ducked under voice-over, effects at their places; 48 kHz stereo, exactly
+/// `frames / fps` seconds. Fails for good with `audio.undecodable`, naming the track.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MixAudio {
+    /// The render.
+    pub render_id: Uuid,
+    /// Length of the film in frames.
+    pub frames: u32,
+    /// Frames a second.
+    pub fps: u32,
+    /// What is heard; none gives silence.
+    pub tracks: Vec<AudioTrack>,
+    /// Whether music is lowered while a voice-over speaks.
+    pub ducking: bool,
+}
+
+/// One sound of the film.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AudioTrack {
+    /// What it is for.
+    pub role: AudioRole,
+    /// Content on the tenant's shelf of files.
+    pub blob: BlobRef,
+    /// A file inside that content, when it is a package.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<String>,
+    /// 0 is silent, 1 as recorded, at most 2.
+    pub volume: f64,
+    /// Seconds into the film at which it starts.
+    pub offset_seconds: f64,
+    /// Seconds cut off its beginning.
+    pub trim_start_seconds: f64,
+    /// Seconds to fade in.
+    pub fade_in_seconds: f64,
+    /// Seconds to fade out before the film (or the track) ends.
+    pub fade_out_seconds: f64,
+    /// Whether it starts again when it ends before the film.
+    pub repeat: bool,
+}
+
+/// What a sound is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AudioRole {
+    /// Background music.
+    Music,
+    /// A voice that the music gives way to.
+    VoiceOver,
+    /// A short sound at a place.
+    Effect,
+}
+
+/// Mixed sound on the render's shelf.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MixedAudio {
+    /// 48 kHz stereo PCM in WAV.
+    pub blob: BlobRef,
+    /// Samples per channel.
+    pub samples: u64,
+}
+
+impl Activity for MixAudio {
+    const NAME: &'static str = "MixAudio";
+    const QUEUE: &'static str = MEDIA_QUEUE;
+    type Output = MixedAudio;
+    fn policy(&self) -> Policy {
+        media_policy()
+    }
+}
+
+/// Joins encoded parts and sound to the finished MP4 (H.264, AAC, faststart) and stores it among the tenant's files.
+/// Repeatable: stored by content.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AssembleVideo {
+    /// The render.
+    pub render_id: Uuid,
+    /// Parts in order.
+    pub parts: Vec<EncodedPart>,
+    /// The sound.
+    pub audio: MixedAudio,
+    /// Frames in all.
+    pub frames: u32,
+    /// Frames a second.
+    pub fps: u32,
+}
+
+impl Activity for AssembleVideo {
+    const NAME: &'static str = "AssembleVideo";
+    const QUEUE: &'static str = MEDIA_QUEUE;
+    type Output = BlobRef;
+    fn policy(&self) -> Policy {
+        media_policy()
+    }
+}
+
+/// Re-reads a stored film and proves it with ffprobe: exact frame count, duration, streams, size, colour tags, faststart.
+/// Reads only. Fails with `export.mismatch`, naming each difference.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VerifyVideo {
+    /// The film, on the tenant's shelf of files.
+    pub video: BlobRef,
+    /// Planned frames.
+    pub frames: u32,
+    /// Planned frames a second.
+    pub fps: u32,
+    /// Planned width and height in pixels.
+    pub size: [u32; 2],
+}
+
+/// A film as ffprobe sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProbedVideo {
+    /// Decoded frames, counted.
+    pub frames: u32,
+    /// Length in milliseconds.
+    pub duration_ms: u64,
+    /// `h264`.
+    pub video_codec: String,
+    /// `aac`.
+    pub audio_codec: String,
+    /// Width and height in pixels.
+    pub size: [u32; 2],
+}
+
+impl Activity for VerifyVideo {
+    const NAME: &'static str = "VerifyVideo";
+    const QUEUE: &'static str = MEDIA_QUEUE;
+    type Output = ProbedVideo;
+    fn policy(&self) -> Policy {
+        media_policy()
+    }
+}
+
+/// Draws evenly spaced frames of a film as one PNG for people to look at, stored among the tenant's files.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DrawContactSheet {
+    /// The render whose frames are shown.
+    pub render_id: Uuid,
+    /// The frames to show, at most 24, in order.
+    pub frames: Vec<FrameRef>,
+    /// Tiles in a row.
+    pub columns: u32,
+    /// Width of a tile in pixels.
+    pub tile_width: u32,
+}
+
+impl Activity for DrawContactSheet {
+    const NAME: &'static str = "DrawContactSheet";
+    const QUEUE: &'static str = MEDIA_QUEUE;
+    type Output = BlobRef;
+    fn policy(&self) -> Policy {
+        media_policy()
+    }
+}
+
+/// Removes what a render needed only while it ran. Repeatable.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClearShelf {
+    /// The render.
+    pub render_id: Uuid,
+}
+
+impl Activity for ClearShelf {
+    const NAME: &'static str = "ClearShelf";
+    const QUEUE: &'static str = MEDIA_QUEUE;
+    type Output = ();
+    fn policy(&self) -> Policy {
+        media_policy()
+    }
+}

@@ -1,0 +1,122 @@
+//! What a render node and the server say to each other, over HTTPS with JSON bodies.
+//!
+//! ```text
+//! POST /v1/nodes/enrol                      one-time token → node and credential
+//! POST /v1/nodes/claims                     long poll → 200 a task, 204 none
+//! POST /v1/nodes/tasks/{task_id}/renew      progress → what became of the lease
+//! POST /v1/nodes/tasks/{task_id}/complete   output
+//! POST /v1/nodes/tasks/{task_id}/fail       failure
+//! POST /v1/nodes/tasks/{task_id}/release    given back, not counted
+//! GET  /v1/nodes/tasks/{task_id}/inputs/{sha256}    package or asset named by the task
+//! HEAD|PUT /v1/nodes/tasks/{task_id}/frames/{sha256}  a frame, to the render's shelf
+//! ```
+//! The credential is a bearer token. Every call about a task carries the lease token, in the body or in the header
+//! `lease-token`; a stale one is answered 409 `lease.lost` and changes nothing.
+
+use flatrender_engine::{Failure, Labels, LeasedTask, Progress};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+/// The header that carries the lease token where there is no JSON body.
+pub const LEASE_TOKEN_HEADER: &str = "lease-token";
+
+/// Asks to become a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Enrol {
+    /// One-time token an operator made.
+    pub token: String,
+    /// Name of the machine, 1 to 64 of `[a-zA-Z0-9._-]`. Enrolling again under a name fences the earlier process.
+    pub name: String,
+    /// What it can do.
+    pub capabilities: Capabilities,
+}
+
+/// What a node can do.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// Version of the agent.
+    pub agent_version: String,
+    /// Operating system and architecture.
+    pub os: String,
+    /// Logical processors.
+    pub cpus: u32,
+    /// Memory in MiB; 0 when unknown.
+    pub ram_mb: u64,
+    /// Tasks it takes at a time.
+    pub slots: u32,
+    /// Labels that tasks may require, such as `engine=lottie`.
+    pub labels: Labels,
+    /// Version line of each renderer by engine label.
+    pub renderers: std::collections::BTreeMap<String, String>,
+}
+
+/// The node is known; the credential is shown once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Enrolled {
+    /// The node.
+    pub node_id: Uuid,
+    /// Bearer token for every further call.
+    pub credential: String,
+}
+
+/// Asks for work.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClaimWork {
+    /// Fresh for every start of the agent: a lease belongs to a run of a process, never to a machine.
+    pub incarnation: Uuid,
+    /// What it can do now.
+    pub labels: Labels,
+    /// Seconds to wait for work, at most 25.
+    pub wait_seconds: f64,
+}
+
+/// Work for the node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClaimedWork {
+    /// The task and its lease.
+    pub task: LeasedTask,
+}
+
+/// Renews a lease.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Renew {
+    /// The fence.
+    pub lease_token: Uuid,
+    /// How far the attempt has come.
+    pub progress: Progress,
+}
+
+/// What became of the lease.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Renewed {
+    /// Stop the attempt and release it: the run was cancelled.
+    pub cancelled: bool,
+    /// The lease now ends this long after the renewal.
+    pub lease_seconds: f64,
+}
+
+/// Reports success.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Complete {
+    /// The fence.
+    pub lease_token: Uuid,
+    /// The activity's output.
+    pub output: Value,
+}
+
+/// Reports a classified failure.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fail {
+    /// The fence.
+    pub lease_token: Uuid,
+    /// Why.
+    pub failure: Failure,
+}
+
+/// Gives a task back without counting the attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Release {
+    /// The fence.
+    pub lease_token: Uuid,
+}
