@@ -146,14 +146,19 @@ def null(name, span, **more):
     return layer(3, name, span, **more)
 
 
-def picture(key, asset, span, **more):
+def picture(key, asset, span, show=None, **more):
     """A picture slot: the customer's picture `key`, or the asset's own."""
-    return layer(2, f"img:{key}", span, refId=asset, **more)
+    return layer(2, f"img:{key}", span, show, refId=asset, **more)
 
 
 def plain_picture(name, asset, span, **more):
     """A picture that belongs to the template and cannot be changed."""
     return layer(2, name, span, refId=asset, **more)
+
+
+def composition(name, asset, span, size, show=None, **more):
+    """Another composition as one layer."""
+    return layer(0, name, span, show, refId=asset, w=size[0], h=size[1], **more)
 
 
 def mask(outline):

@@ -5,19 +5,28 @@ So a scene may stand anywhere in the film, and a still of it never shows half a 
 """
 import math
 
-from lottie import (BACK, CENTRE, IN_OUT, LINEAR, OUT, SOFT, ellipse, fill, gradient, group, keys, mask, path, plain_picture, rect, rounded, shape,
-                    stroke, text, trim)
+from lottie import BACK, HOLD, IN_OUT, LINEAR, OUT, SOFT, fill, group, gradient, keys, mask, path, plain_picture, points, rect, rounded, shape, stroke, trim
 
 WAIST = math.cos(math.radians(45)) / math.cos(math.radians(22.5))  # inner to outer radius of two crossed squares
 
 
-def star(radius, centre=(0, 0), waist=WAIST):
-    """The eight-pointed star of Persian tilework."""
+def star_corners(radius, centre=(0, 0), turn=0):
     corners = []
     for step in range(16):
-        far, angle = radius if step % 2 == 0 else radius * waist, math.radians(step * 22.5)
+        far, angle = radius if step % 2 == 0 else radius * WAIST, math.radians(step * 22.5 + turn)
         corners.append([round(centre[0] + far * math.cos(angle), 2), round(centre[1] + far * math.sin(angle), 2)])
-    return path(corners)
+    return corners
+
+
+def star(radius, centre=(0, 0)):
+    """The eight-pointed star of Persian tilework."""
+    return path(star_corners(radius, centre))
+
+
+def star_window(slot, radius, stops):
+    """For a picture layer: a star it is seen through. `stops` are `(frame, scale of the star, turn in degrees, ease)`."""
+    outlines = [(frame, points(star_corners(max(radius * scale, 0.01), (slot[0] / 2, slot[1] / 2), turn)), *ease) for frame, scale, turn, *ease in stops]
+    return {"a": (slot[0] / 2, slot[1] / 2), **mask(outlines)}
 
 
 def tile_field(span, columns, rows, pitch, visible, first=0, wave=1.2, colour="text", accent="accent", p=(0, 0), drift=(0, 0), name="tiles"):
@@ -79,6 +88,19 @@ def open_with_bars(size, frames, tokens, lead, span, bars=5, across=True):
     return layers
 
 
+def open_with_curtain(size, frames, lead, bars=4):
+    """Bars rise, stand for a moment before the whole picture, and rise on: what they uncover begins at `frames // 2`."""
+    width, height = size
+    pieces, wide = [], width / bars
+    for bar in range(bars):
+        there = -width / 2 + wide * (bar + 0.5)
+        spread = bar * frames * 0.06
+        stops = [(spread, [there, height + 4], IN_OUT), (round(frames * 0.3 + spread, 2), [there, 0], HOLD),
+                 (round(frames * 0.62 + spread, 2), [there, 0], IN_OUT), (round(frames * 0.98 + spread, 2), [there, -height - 4])]
+        pieces.append(rect(wide + 2, height + 2, p=keys(*stops)))
+    return shape("opening", (0, math.ceil(frames * 1.2)), group(*pieces, fill(lead)), p=(width / 2, height / 2))
+
+
 def open_with_one_star(size, frames, ground, lead, span, centre):
     """One great star opens like an iris, with a ring of `lead` before it."""
     reach = math.hypot(max(centre[0], size[0] - centre[0]), max(centre[1], size[1] - centre[1])) / (WAIST * 0.9)
@@ -91,9 +113,9 @@ def open_with_one_star(size, frames, ground, lead, span, centre):
 
 # ---- pieces -----------------------------------------------------------------------------------------------------
 
-def soft_shadow(span, size, spread=1.16, drop=26, o=60, **more):
+def soft_shadow(span, size, drop=24, o=45, **more):
     """A shadow below a card of `size`, as a picture blurred beforehand (a live drop shadow costs ten times as much)."""
-    return plain_picture("soft shadow", "shadow", span, a=(160, 160), s=(size[0] * spread / 2.4, size[1] * spread / 2.4), o=o,
+    return plain_picture("soft shadow", "shadow", span, a=(160, 160), s=(round(size[0] / 2.6, 3), round(size[1] / 2.6, 3)), o=o,
                          **{"p": (0, drop), **more})
 
 
@@ -113,9 +135,9 @@ def ornament(span, p, start, width=420, colour="accent"):
                  group(star(17), fill(colour), s=keys((start - 4, [0, 0], BACK), (start + 14, [100, 100])), r=keys((start - 4, -90), (start + 26, 0))), p=p)
 
 
-def pill(span, p, size, start, paint, show=None, name="pill"):
+def pill(span, p, size, start, paint, show=None, name="pill", **more):
     """A rounded plate that opens from its middle. `paint` is a fill or a stroke."""
     width, height = size
     return shape(f"{name}?{show}" if show else name, span,
                  group(rect(keys((start, [height, height], SOFT), (start + 18, [width, height])), r=height / 2), paint,
-                       o=keys((start, 0, LINEAR), (start + 5, 100))), p=p)
+                       o=keys((start, 0, LINEAR), (start + 5, 100))), p=p, **more)

@@ -47,6 +47,11 @@ class Template:
         self.assets.append({"id": key, "w": size[0], "h": size[1], "u": "images/", "p": file, "e": 0})
         return key
 
+    def composition(self, key, layers):
+        """Layers that a scene shows as one."""
+        self.assets.append({"id": key, "nm": key, "fr": self.fps, "layers": numbered(layers)})
+        return key
+
     def switch(self, key, label, default=True):
         self.switches.append({"key": key, "label": label, "default": default})
         return key

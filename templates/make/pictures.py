@@ -63,9 +63,12 @@ class Svg:
     def sky(self, *stops):
         self.rect(0, 0, self.w, self.h, self.ramp(*stops))
 
-    def text(self):
-        return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{self.w}" height="{self.h}" viewBox="0 0 {self.w} {self.h}">'
-                f'<defs>{"".join(self.defs)}</defs>{"".join(self.body)}</svg>')
+    def text(self, width=None, mirrored=False):
+        """The document, `width` pixels wide when given."""
+        wide = width or self.w
+        turn = f' transform="translate({self.w} 0) scale(-1 1)"' if mirrored else ""
+        return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{round(self.h * wide / self.w)}" viewBox="0 0 {self.w} {self.h}">'
+                f'<defs>{"".join(self.defs)}</defs><g{turn}>{"".join(self.body)}</g></svg>')
 
 
 def attrs(values):
@@ -137,30 +140,9 @@ def night(svg, chance, count, depth):
 # ---- pictures ----------------------------------------------------------------------------------------------------
 
 def shadow():
-    """Black, rounded and blurred: what a card throws on the wall behind it. A card of 240 stands in a picture of 320."""
+    """Black, rounded and blurred: what a card throws on the wall behind it. A card of 260 stands in a picture of 320."""
     s = Svg(320, 320)
-    s.rect(50, 50, 220, 220, "#000", 20, filter=s.blur(17), opacity=.62)
-    return s
-
-
-def tiles(colours, seed):
-    """The template's own picture: star tiles in a gradient."""
-    s, chance = Svg(1280, 800), random.Random(seed)
-    deep, light, spark = colours
-    s.rect(0, 0, 1280, 800, s.ramp(deep, light, angle=35))
-    s.circle(960, 220, 620, s.halo((0, "#ffffff", .38), (1, "#ffffff", 0)))
-    pitch = 160
-    for row in range(7):
-        for column in range(10):
-            x, y, kind = column * pitch - 40, row * pitch - 80, chance.random()
-            if kind < .12:
-                star(s, pitch / 2 * .95, x, y, spark)
-            elif kind < .4:
-                star(s, pitch / 2 * .95, x, y, "#fff", opacity=.13)
-            else:
-                star(s, pitch / 2 * .95, x, y, "none", stroke="#fff", stroke_width=2.5, opacity=.35)
-            if kind > .75:
-                star(s, pitch / 4, x, y, "#fff", opacity=.22)
+    s.rect(32, 32, 256, 256, "#000", 16, filter=s.blur(10), opacity=.8)
     return s
 
 
@@ -197,9 +179,9 @@ def camp():
     s, c = Svg(1280, 800), random.Random(11)
     s.sky("#060b26", "#0f2350", "#1d5068", "#3d8a82")
     night(s, c, 240, 520)
-    for n, (x, colour) in enumerate(((200, "#54f0b4"), (520, "#49d7c9"), (860, "#7a8cf5"), (1120, "#54f0b4"))):
-        s.path(f"M{x - 120} 540 C{x - 40} 380 {x - 170} 220 {x + 30} 40 C{x + 60} 220 {x + 190} 330 {x + 130} 540 Z",
-               s.ramp((0, colour, 0), (.45, colour, .6), (1, colour, 0)), filter=s.blur(26), opacity=.8)
+    for n, (x, colour) in enumerate((x, c.choice(("#54f0b4", "#49d7c9", "#6fa4f5", "#8f7df2"))) for x in range(-40, 1340, 26)):
+        foot, top = 470 - 120 * math.sin(n * .11) + c.uniform(-12, 12), c.uniform(120, 300)
+        s.path(f"M{x} {foot:.0f} L{x + 60} {foot - top:.0f} h34 L{x + 44} {foot + 8:.0f} Z", s.ramp((0, colour, 0), (.8, colour, .42), (1, colour, 0)), filter=s.blur(9))
     for base, height, colour in ((600, 330, "#17395c"), (620, 210, "#102a48")):
         s.area(ridge(c, 1280, base, height), s.ramp(mix(colour, "#9be8da", .25), colour))
     line = wave(1280, 628, (16, .7, .1), (8, .3, .4))
@@ -283,8 +265,7 @@ def dome():
     s.sky("#141c4f", "#3b3a86", "#a3568f", "#f58b6c", "#ffc27a")
     night(s, c, 110, 330)
     s.circle(1010, 170, 190, s.halo((0, "#ffeec2", .5), (1, "#ffeec2", 0)))
-    s.circle(1010, 170, 52, "#fff2d0")
-    s.circle(1032, 156, 46, "#3a3a85")
+    s.path("M1010 118 A52 52 0 1 0 1062 176 A42 42 0 1 1 1010 118 Z", "#fff2d0")
     s.area(ridge(c, 1280, 560, 130), "#7b4a86", opacity=.75)
     wall = s.ramp("#e2a06a", "#8d4a52")
     for x in (330, 890):
@@ -348,6 +329,263 @@ def mist():
     return s
 
 
+def tiles(width, height, colours, seed, pitch=160):
+    """The templates' own picture: star tiles in a gradient, lit from the upper right."""
+    s, chance = Svg(width, height), random.Random(seed)
+    deep, light, spark = colours
+    s.rect(0, 0, width, height, s.ramp(deep, light, angle=35))
+    s.circle(width * .75, height * .28, width * .5, s.halo((0, "#ffffff", .38), (1, "#ffffff", 0)))
+    for row in range(height // pitch + 2):
+        for column in range(width // pitch + 2):
+            x, y, kind = column * pitch - pitch / 4, row * pitch - pitch / 2, chance.random()
+            if kind < .12:
+                star(s, pitch / 2 * .95, x, y, spark)
+            elif kind < .4:
+                star(s, pitch / 2 * .95, x, y, "#fff", opacity=.13)
+            else:
+                star(s, pitch / 2 * .95, x, y, "none", stroke="#fff", stroke_width=2.5, opacity=.35)
+            if kind > .75:
+                star(s, pitch / 4, x, y, "#fff", opacity=.22)
+    return s
+
+
+def leaf(svg, x, y, length, angle, colour, width=.32, vein=None):
+    """A pointed leaf from its stalk's end."""
+    w = length * width
+    svg.add(f'<g transform="translate({x:.0f} {y:.0f}) rotate({angle})">')
+    svg.path(f"M0 0 C{length * .25:.0f} {-w:.0f} {length * .7:.0f} {-w:.0f} {length} 0 C{length * .7:.0f} {w:.0f} {length * .25:.0f} {w:.0f} 0 0 Z", colour)
+    if vein:
+        svg.path(f"M0 0 H{length * .94:.0f}", stroke=vein, stroke_width=3, opacity=.6)
+    svg.add("</g>")
+
+
+def frond(svg, x, y, length, angle, colour, leaves=11):
+    """A palm leaf: a bent stalk with narrow leaves."""
+    svg.add(f'<g transform="translate({x:.0f} {y:.0f}) rotate({angle})">')
+    for n in range(leaves):
+        at = length * (.15 + .85 * n / leaves)
+        bend, size = -.00035 * at * at, length * (.42 - .3 * abs(n / leaves - .35))
+        leaf(svg, at, bend, size, -48 + n * 2, colour, .13)
+        leaf(svg, at, bend, size, 38 - n * 4, colour, .13)
+    svg.path(f"M0 0 Q{length * .5:.0f} {-.00008 * length * length:.0f} {length} {-.00035 * length * length:.0f}", stroke=colour, stroke_width=7, stroke_linecap="round")
+    svg.add("</g>")
+
+
+def podium(svg, x, y, width, height, top, side):
+    svg.path(f"M{x - width / 2} {y} V{y + height} A{width / 2} {width / 9} 0 0 0 {x + width / 2} {y + height} V{y} Z", side)
+    svg.oval(x, y, width / 2, width / 9, top)
+
+
+def bottle(svg, x, foot, k, glass, label, cap="#2c2530"):
+    """A dropper bottle of height 460 k."""
+    r = lambda v: round(v * k, 1)
+    svg.oval(x, foot, r(150), r(26), "#000", opacity=.2, filter=svg.blur(r(14)))
+    svg.path(f"M{x - r(34)} {foot - r(330)} H{x + r(34)} V{foot - r(292)} Q{x + r(110)} {foot - r(280)} {x + r(110)} {foot - r(216)} V{foot - r(26)} "
+             f"Q{x + r(110)} {foot} {x + r(84)} {foot} H{x - r(84)} Q{x - r(110)} {foot} {x - r(110)} {foot - r(26)} V{foot - r(216)} Q{x - r(110)} {foot - r(280)} {x - r(34)} {foot - r(292)} Z", glass)
+    svg.rect(x - r(92), foot - r(220), r(26), r(190), "#ffffff", r(13), opacity=.35)
+    svg.rect(x + r(70), foot - r(200), r(12), r(150), "#ffffff", r(6), opacity=.2)
+    svg.rect(x - r(110), foot - r(186), r(220), r(128), label, 0)
+    star(svg, r(34), x, foot - r(138), "none", stroke="#7a4a2a", stroke_width=r(5))
+    svg.rect(x - r(52), foot - r(92), r(104), r(8), "#7a4a2a", r(4))
+    svg.rect(x - r(30), foot - r(76), r(60), r(6), "#7a4a2a", r(3), opacity=.6)
+    svg.rect(x - r(46), foot - r(372), r(92), r(54), cap, r(8))
+    svg.rect(x - r(30), foot - r(452), r(60), r(90), svg.ramp("#4a414f", "#1f1a24", angle=0), r(26))
+
+
+def serum():
+    """Product, square: a serum on a podium between leaves."""
+    s = Svg(1000, 1000)
+    s.rect(0, 0, 1000, 1000, s.ramp("#f7cfb7", "#f2a88d", angle=70))
+    s.path("M190 1000 V470 A310 310 0 0 1 810 470 V1000 Z", s.ramp("#fbe6d6", "#f6c7ad"))
+    s.circle(500, 400, 190, s.ramp("#ffe9bf", "#ffc98c"))
+    for a, l, c in ((-150, 420, "#2f7d62"), (-128, 380, "#3f9a78"), (-172, 360, "#23604c")):
+        frond(s, 300, 860, l, a + 30, c)
+    for a, l, c in ((-52, 400, "#2f7d62"), (-26, 360, "#3f9a78")):
+        frond(s, 720, 860, l, a, c)
+    s.rect(0, 800, 1000, 200, s.ramp("#f3b79a", "#e68f74"))
+    podium(s, 500, 790, 620, 110, "#fff3ea", s.ramp("#f0d3c1", "#c98b78", angle=0))
+    podium(s, 500, 740, 430, 60, "#fffaf5", s.ramp("#f7e3d6", "#d8a491", angle=0))
+    bottle(s, 500, 742, 1.12, s.ramp("#f2a33f", "#b5531c", "#8a3512", angle=15), "#fff6ea")
+    for x, y, r in ((300, 772, 26), (342, 786, 17), (706, 776, 22)):
+        s.circle(x, y, r, s.halo((0, "#ffe9b0"), (1, "#e88f2f"), cx=.35, cy=.3, r=.8))
+    return s
+
+
+def still_life():
+    """Photo, upright: three bottles in an arch, low sun."""
+    s = Svg(1080, 1920)
+    s.rect(0, 0, 1080, 1920, s.ramp("#e98f78", "#f6bfa0", "#f9d9bd"))
+    s.add('<g transform="translate(0 -150)">')
+    s.path("M150 1500 V640 A390 390 0 0 1 930 640 V1500 Z", s.ramp("#7a2f4f", "#d2606a", "#ffb27d"))
+    s.circle(540, 760, 190, s.ramp("#fff0c9", "#ffc67e"))
+    s.area([(150, 1130), (330, 1010), (480, 1080), (650, 980), (800, 1070), (930, 1020), (930, 1500)], "#8d3b5c")
+    s.body[-1] = '<path d="M150 1130 Q330 960 480 1080 T800 1060 T930 1020 V1500 H150 Z" fill="#9c4462"/>'
+    s.path("M150 1220 Q380 1090 560 1180 T930 1150 V1500 H150 Z", "#6f2b4c")
+    s.path("M128 1500 V640 A412 412 0 0 1 952 640 V1500", "none", stroke="#fff0e2", stroke_width=26)
+    for a, l, c in ((-118, 560, "#1f5f52"), (-92, 620, "#2f8269"), (-140, 500, "#184a42"), (-70, 460, "#3d9b7c")):
+        frond(s, 60, 1420, l, a + 40, c, 13)
+    for a, l, c in ((-120, 560, "#1f5f52"), (-96, 640, "#2f8269"), (-76, 480, "#184a42")):
+        frond(s, 1040, 1440, l, a - 10, c, 13)
+    s.rect(0, 1400, 1080, 680, s.ramp("#f3c4a5", "#d98a73"))
+    podium(s, 330, 1330, 330, 150, "#fff1e4", s.ramp("#f6d8c4", "#c88673", angle=0))
+    podium(s, 770, 1370, 300, 110, "#fff1e4", s.ramp("#f6d8c4", "#c88673", angle=0))
+    podium(s, 555, 1250, 310, 250, "#fff8ef", s.ramp("#fbe6d6", "#d69c86", angle=0))
+    bottle(s, 555, 1252, 1.05, s.ramp("#f2a33f", "#b5531c", "#8a3512", angle=15), "#fff6ea")
+    bottle(s, 330, 1332, .8, s.ramp("#63b7a3", "#23705f", "#114a42", angle=15), "#eef8f2")
+    bottle(s, 770, 1372, .78, s.ramp("#f08aa0", "#b8395f", "#7c1f45", angle=15), "#fff0f2")
+    for x, y, r in ((180, 1500, 44), (250, 1530, 28), (900, 1520, 40), (830, 1550, 22)):
+        s.circle(x, y, r, s.halo((0, "#ffe9b0"), (1, "#e8772f"), cx=.35, cy=.3, r=.8))
+        leaf(s, x + r * .2, y - r, r * .9, -35, "#2f8269")
+    s.add("</g>")
+    return s
+
+
+def crocus(svg, x, foot, k, tone=("#b48af0", "#7a45c8", "#5a2aa6")):
+    """A saffron crocus of height 200 k."""
+    r = lambda v: round(v * k, 1)
+    svg.path(f"M{x} {foot} q{r(-8)} {r(-60)} 0 {r(-110)}", stroke="#d9e6c4", stroke_width=r(11))
+    for a, c in ((-128, "#3c8a4e"), (-60, "#2f7342"), (-142, "#2f7342"), (-46, "#3c8a4e")):
+        leaf(svg, x, foot, r(140), a, c, .05)
+    for a, c in ((-146, tone[2]), (-34, tone[2]), (-122, tone[1]), (-58, tone[1]), (-90, tone[0])):
+        leaf(svg, x, foot - r(96), r(118), a, c, .3, "#ffffff" if c == tone[0] else None)
+    for a in (-112, -90, -68):
+        svg.add(f'<path d="M{x} {foot - r(110)} l{r(70) * math.cos(math.radians(a)):.1f} {r(70) * math.sin(math.radians(a)):.1f}" stroke="#e2401f" stroke-width="{r(7)}" stroke-linecap="round"/>')
+
+
+def saffron():
+    """Product, square: a jar of saffron with crocuses."""
+    s, c = Svg(1000, 1000), random.Random(3)
+    s.rect(0, 0, 1000, 1000, s.ramp("#4b2377", "#8d4bb0", "#e39bb0", angle=80))
+    star(s, 430, 500, 460, "#ffffff", 11, opacity=.1)
+    star(s, 350, 500, 460, s.ramp("#ffd98a", "#f3a24a"), 0)
+    star(s, 300, 500, 460, "none", stroke="#fff3d2", stroke_width=5, opacity=.8)
+    for x, k in ((150, 1.35), (250, 1.05), (86, 1), (850, 1.4), (750, 1.0), (925, 1.05)):
+        crocus(s, x, 850, k)
+    s.rect(0, 800, 1000, 200, s.ramp("#5a2a80", "#2f1350"))
+    podium(s, 500, 800, 560, 80, "#f7e6ff", s.ramp("#d9b6ef", "#7d4aa8", angle=0))
+    s.oval(500, 800, 210, 28, "#000", opacity=.3, filter=s.blur(12))
+    s.path("M330 380 H670 V770 Q670 806 634 806 H366 Q330 806 330 770 Z", s.ramp("#fff4e6", "#ffd9b0", "#f2b98a", angle=0), opacity=.95)
+    s.defs.append('<clipPath id="jar"><path d="M344 470 H656 V768 Q656 792 632 792 H368 Q344 792 344 768 Z"/></clipPath>')
+    s.add('<g clip-path="url(#jar)">')
+    s.rect(344, 460, 312, 340, s.ramp("#b3161b", "#7c0a16"))
+    for _ in range(420):
+        x, y, a = c.uniform(330, 670), c.uniform(470, 800), c.uniform(0, 180)
+        dx, dy = 26 * math.cos(math.radians(a)), 26 * math.sin(math.radians(a))
+        s.path(f"M{x:.0f} {y:.0f} q{dx / 2 + 6:.0f} {dy / 2 - 6:.0f} {dx:.0f} {dy:.0f}", stroke=c.choice(("#e03a1e", "#c41f1c", "#f26b2a", "#8f0d18")), stroke_width=5, stroke_linecap="round")
+    s.add("</g>")
+    s.rect(352, 396, 22, 384, "#ffffff", 11, opacity=.5)
+    s.rect(312, 300, 376, 92, s.ramp("#ffe2a0", "#d99a3b", "#a8651f", angle=0), 18)
+    s.rect(312, 330, 376, 8, "#8a4f17", 0, opacity=.35)
+    s.rect(312, 352, 376, 8, "#8a4f17", 0, opacity=.35)
+    s.rect(400, 540, 200, 176, "#fff6e6", 14)
+    crocus(s, 500, 690, .62)
+    s.path("M300 836 q60 -36 110 -8 M620 836 q40 -30 96 -4 M470 850 q40 -22 74 0", stroke="#e03a1e", stroke_width=7, stroke_linecap="round")
+    return s
+
+
+def crocus_field():
+    """Photo, upright: a crocus field at sunrise."""
+    s, c = Svg(1080, 1920), random.Random(21)
+    s.sky("#34246b", "#8a4c9c", "#f08a8a", "#ffc78a", "#ffe6b8", "#ffe6b8", "#ffe6b8")
+    s.circle(640, 800, 520, s.halo((0, "#fff3cf", .95), (1, "#ffd08a", 0)))
+    s.circle(640, 800, 110, "#fff6df")
+    for base, height, colour in ((960, 420, "#b37ba8"), (980, 300, "#8a5896"), (1000, 190, "#643f80")):
+        line = ridge(c, 1080, base, height)
+        s.area(line, s.ramp(mix(colour, "#ffffff", .08), mix(colour, "#ffc78a", .55)))
+    s.area(wave(1080, 1010, (14, .9, .2), (6, .3, .5)), s.ramp("#7a4fa0", "#4a2580"))
+    for n in range(11):
+        x0 = -900 + n * 270
+        s.path(f"M{540 + (x0 + 40 - 540) * .06:.0f} 1012 L{x0} 1920 h130 L{540 + (x0 + 120 - 540) * .06:.0f} 1012 Z", "#2f6b46", opacity=.55)
+    rows = sorted([c.uniform(0, 1) ** 1.6 for _ in range(360)])
+    for depth in rows:
+        y = 1030 + depth * 900
+        crocus(s, c.uniform(-40, 1120), y, .09 + depth * 1.0, c.choice((("#c49bf5", "#8a55d8", "#6633b5"), ("#b48af0", "#7a45c8", "#5a2aa6"), ("#d6b0fa", "#9a66e0", "#7340bd"))))
+    # a picker with a basket, seen from behind
+    s.add('<g transform="translate(70 -20) scale(.92)">')
+    s.path("M470 1240 Q480 1080 540 1060 Q600 1080 612 1240 Q540 1270 470 1240 Z", s.ramp("#d8443f", "#8f1f35"))
+    s.path("M500 1070 Q494 990 540 984 Q590 990 582 1070 Q540 1100 500 1070 Z", "#fff0dc")
+    s.path("M584 1120 q52 30 40 78 l-22 4 q4 -40 -34 -60 Z", "#b02f38")
+    s.path("M574 1190 h96 l-14 62 h-66 Z", s.ramp("#c98d4a", "#8a5626"))
+    s.oval(622, 1190, 48, 13, "#a06fe0")
+    s.add("</g>")
+    return s
+
+
+def presenter(skin, hair, cloth, collar, scarf=None, seed=1):
+    """Lower third: a host in a studio, without a face, flat."""
+    s, c = Svg(1920, 1080), random.Random(seed)
+    warm = scarf is not None
+    wall = ("#2b4a52", "#3f6d6c", "#7fa893") if warm else ("#1d2a4d", "#34487a", "#6b7fae")
+    s.rect(0, 0, 1920, 1080, s.ramp(*wall, angle=25))
+    s.circle(1350, 330, 900, s.halo((0, "#ffdca8", .55), (1, "#ffdca8", 0)))
+    # shelves, out of focus
+    s.add(f'<g filter="{s.blur(5)}">')
+    for shelf in (230, 480, 730):
+        s.rect(60, shelf, 660, 18, "#16203c" if not warm else "#1d3439", 4)
+        x = 90
+        while x < 640:
+            w, h = c.uniform(22, 54), c.uniform(110, 190)
+            kind = c.random()
+            if kind < .74:
+                s.rect(x, shelf - h, w, h, c.choice(("#e8a857", "#d9694a", "#efe3cf", "#5b86c4", "#7fb3a5", "#b3506b", "#c9d4e8")), 4)
+                s.rect(x + 6, shelf - h * .8, w - 12, 8, "#ffffff", 2, opacity=.45)
+            else:
+                w = 84
+                s.rect(x + 18, shelf - 56, 48, 56, "#e6d3bd", 8)
+                for a in range(-150, -20, 22):
+                    leaf(s, x + 42, shelf - 54, c.uniform(70, 110), a, c.choice(("#3f9a78", "#2f7d62", "#5bb08c")), .2)
+            x += w + c.uniform(6, 26)
+    s.rect(1420, 130, 380, 520, "#f4dfbf", 12)
+    s.rect(1440, 150, 340, 480, s.ramp("#7fc1dc", "#cfe6df", "#ffe3b3"), 4)
+    for n in range(3):
+        s.path(f"M1440 {520 + n * 34} q90 -{90 - n * 20} 170 -10 t170 -{20 + n * 8} V630 H1440 Z", ("#a9cdb4", "#7fb08f", "#52896d")[n])
+    s.rect(1600, 150, 16, 480, "#f4dfbf")
+    s.rect(1180, 40, 8, 190, "#16203c")
+    s.path("M1100 330 Q1110 230 1184 226 Q1258 230 1268 330 Z", "#e8a857")
+    s.circle(1184, 336, 150, s.halo((0, "#fff0c4", .8), (1, "#fff0c4", 0)))
+    s.add("</g>")
+    x = 1120
+    s.oval(x, 1090, 520, 90, "#000", opacity=.25, filter=s.blur(30))
+    s.path(f"M{x - 430} 1080 Q{x - 420} 800 {x - 170} 730 L{x - 70} 690 H{x + 70} L{x + 170} 730 Q{x + 420} 800 {x + 430} 1080 Z", s.ramp(*cloth, angle=70))
+    s.path(f"M{x - 78} 560 H{x + 78} V700 Q{x} 780 {x - 78} 700 Z", mix(skin, "#7a3b2a", .28))
+    if scarf:
+        s.path(f"M{x - 214} 420 Q{x - 214} 180 {x} 176 Q{x + 214} 180 {x + 214} 420 Q{x + 232} 620 {x + 190} 770 Q{x} 850 {x - 190} 770 Q{x - 232} 620 {x - 214} 420 Z", s.ramp(*scarf, angle=60))
+        s.oval(x, 440, 140, 178, skin)
+        s.path(f"M{x - 140} 420 Q{x - 146} 262 {x} 256 Q{x + 146} 262 {x + 140} 420 Q{x + 110} 306 {x - 20} 312 Q{x - 118} 322 {x - 140} 420 Z", hair)
+        s.path(f"M{x - 190} 720 Q{x} 830 {x + 190} 700 L{x + 240} 900 Q{x + 60} 960 {x - 60} 880 Z", s.ramp(*scarf, angle=20))
+        s.path(f"M{x - 150} 700 Q{x} 790 {x + 160} 690", stroke="#ffffff", stroke_width=6, opacity=.35)
+        s.path(f"M{x + 60} 820 L{x + 210} 1080 H{x + 20} Z", s.ramp(*scarf, angle=40))
+    else:
+        s.path(f"M{x - 80} 690 L{x} 800 L{x + 80} 690 L{x + 120} 720 L{x + 10} 900 H{x - 10} L{x - 120} 720 Z", collar)
+        s.oval(x, 430, 148, 192, skin)
+        s.oval(x - 150, 450, 26, 44, mix(skin, "#7a3b2a", .16))
+        s.oval(x + 150, 450, 26, 44, mix(skin, "#7a3b2a", .16))
+        s.path(f"M{x - 158} 440 Q{x - 196} 214 {x - 20} 196 Q{x + 60} 150 {x + 130} 226 Q{x + 196} 262 {x + 158} 440 Q{x + 144} 350 {x + 96} 318 Q{x - 30} 352 {x - 112} 308 Q{x - 150} 350 {x - 158} 440 Z", hair)
+        s.path(f"M{x - 140} 486 Q{x - 130} 640 {x} 640 Q{x + 130} 640 {x + 140} 486 Q{x + 100} 560 {x} 552 Q{x - 100} 560 {x - 140} 486 Z", mix(hair, skin, .12))
+        s.path(f"M{x - 48} 566 q48 26 96 0", stroke=mix(skin, "#7a3b2a", .5), stroke_width=8, stroke_linecap="round")
+    s.circle(x + 96, 880, 16, "#111522")
+    s.rect(x + 90, 880, 10, 60, "#111522", 5)
+    return s
+
+
+def mark_wave():
+    """Northside Radio: sound waves in a disc."""
+    s = Svg(400, 400)
+    s.circle(200, 200, 180, s.ramp("#25407f", "#0f1d45", angle=60))
+    for n, h in enumerate((70, 150, 220, 130, 60)):
+        s.rect(92 + n * 48, 200 - h / 2, 26, h, "#ffb545" if n == 2 else "#ffffff", 13)
+    return s
+
+
+def mark_book():
+    """Roshan: an open book with a star above."""
+    s = Svg(400, 400)
+    s.path("M200 330 Q130 270 40 282 V150 Q130 140 200 200 Q270 140 360 150 V282 Q270 270 200 330 Z", s.ramp("#0c8a8a", "#06464f"))
+    s.path("M200 206 V322", stroke="#fff9f0", stroke_width=10)
+    star(s, 62, 200, 92, "#f0a63c")
+    return s
+
+
 def mark_own():
     s = Svg(600, 600)
     star(s, 270, 300, 300, s.ramp("#13698c", "#0b2545", angle=60))
@@ -384,9 +622,9 @@ def mark_kooch():
 
 PICTURES = {
     "promo/images/shadow.png": shadow,
-    "promo/images/photo1.jpg": lambda: tiles(("#0b2545", "#13698c", "#ffb545"), 1),
-    "promo/images/photo2.jpg": lambda: tiles(("#6a1f3d", "#d0583f", "#ffcb69"), 2),
-    "promo/images/photo3.jpg": lambda: tiles(("#0d3b33", "#2f9a76", "#f2c14e"), 3),
+    "promo/images/photo1.jpg": lambda: tiles(1280, 800, ("#0b2545", "#13698c", "#ffb545"), 1),
+    "promo/images/photo2.jpg": lambda: tiles(1280, 800, ("#6a1f3d", "#d0583f", "#ffcb69"), 2),
+    "promo/images/photo3.jpg": lambda: tiles(1280, 800, ("#0d3b33", "#2f9a76", "#f2c14e"), 3),
     "promo/images/logo.png": mark_own,
     "promo/samples/lake.jpg": lake,
     "promo/samples/camp.jpg": camp,
@@ -396,17 +634,40 @@ PICTURES = {
     "promo/samples/dome.jpg": dome,
     "promo/samples/mist.jpg": mist,
     "promo/samples/kooch.png": mark_kooch,
+    "lower-third/images/background.jpg": lambda: tiles(1920, 1080, ("#0e1b3a", "#2f5d7c", "#ffb545"), 6, 200),
+    "lower-third/images/logo.png": mark_own,
+    "lower-third/samples/host.jpg": lambda: presenter("#e9b48f", "#2a1d1a", ("#3f7fb0", "#1d3f6e"), "#f4f1ea", seed=4),
+    "lower-third/samples/wave.png": mark_wave,
+    "lower-third/samples/author.jpg": lambda: presenter("#f0c3a0", "#2b1b18", ("#b3506b", "#6e2340"), "#ffffff", ("#f3c56b", "#d98f3a"), seed=9),
+    "lower-third/samples/book.png": mark_book,
+    "story/images/shadow.png": shadow,
+    "story/images/photo.jpg": lambda: tiles(1080, 1920, ("#4a154b", "#d0506a", "#ffc857"), 5, 216),
+    "story/images/product.jpg": lambda: tiles(1000, 1000, ("#0b4a45", "#3aa387", "#ffcf70"), 8, 200),
+    "story/samples/still-life.jpg": still_life,
+    "story/samples/serum.jpg": serum,
+    "story/samples/crocus-field.jpg": crocus_field,
+    "story/samples/saffron.jpg": saffron,
+}
+
+
+# What is not written at its drawn size and at ffmpeg's JPEG quality 4: (quality, width, mirrored).
+SPECIAL = {
+    "story/samples/crocus-field.jpg": (7, 864, False),
+    "story/images/photo.jpg": (5, 864, False),
+    "lower-third/images/background.jpg": (5, 1600, False),
+    "lower-third/samples/author.jpg": (4, 1920, True),
 }
 
 
 def draw(name, make):
+    quality, width, mirrored = SPECIAL.get(name, (4, None, False))
     out = TEMPLATES / name
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as room:
         svg, png = Path(room, "p.svg"), Path(room, "p.png")
-        svg.write_text(make().text(), "utf-8")
+        svg.write_text(make().text(width, mirrored), "utf-8")
         subprocess.run([os.environ.get("RESVG", "resvg"), svg, png], check=True)
-        how = ["-q:v", "4"] if out.suffix == ".jpg" else []
+        how = ["-q:v", str(quality)] if out.suffix == ".jpg" else []
         subprocess.run(["ffmpeg", "-y", "-v", "error", "-i", png, *how, "-map_metadata", "-1", "-fflags", "+bitexact", "-flags", "+bitexact", out], check=True)
     print(f"{name}: {out.stat().st_size // 1024} KB")
 

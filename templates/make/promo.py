@@ -31,14 +31,14 @@ def promo():
 
 
 def palette(t):
-    t.colour("primary", {"en": "Main colour", "fa": "رنگ اصلی"}, "#0b2545")
+    t.colour("primary", {"en": "Main colour", "fa": "رنگ اصلی"}, "#0b2524")
     t.colour("secondary", {"en": "Second colour", "fa": "رنگ دوم"}, "#13698c")
-    t.colour("accent", {"en": "Accent", "fa": "رنگ تأکید"}, "#ffb545")
+    t.colour("accent", {"en": "Accent", "fa": "رنگ تأکید"}, "#ffb524")
     t.colour("background", {"en": "Background", "fa": "پس‌زمینه"}, "#eff3f6")
     t.colour("surface", {"en": "Cards", "fa": "کارت‌ها"}, "#ffffff")
     t.colour("ink", {"en": "Text on background and cards", "fa": "متن روی پس‌زمینه و کارت"}, "#0b2138")
     t.colour("text", {"en": "Text on the main colour", "fa": "متن روی رنگ اصلی"}, "#ffffff")
-    t.theme("lapis", {"en": "Lapis", "fa": "لاجورد"}, "#0b2545", "#13698c", "#ffb545", "#eff3f6", "#ffffff", "#0b2138", "#ffffff")
+    t.theme("lapis", {"en": "Lapis", "fa": "لاجورد"}, "#0b2524", "#13698c", "#ffb524", "#eff3f6", "#ffffff", "#0b2138", "#ffffff")
     t.theme("pomegranate", {"en": "Pomegranate", "fa": "انار"}, "#5a0f2e", "#b3263e", "#ffcb69", "#fbf3ec", "#ffffff", "#3d0c20", "#fff8f0")
     t.theme("garden", {"en": "Garden", "fa": "باغ"}, "#0d3b33", "#27785a", "#f2c14e", "#f1f4ea", "#ffffff", "#10302a", "#ffffff")
     t.theme("night", {"en": "Night", "fa": "شب"}, "#160f33", "#4b2aa8", "#35e0c2", "#0e0a22", "#1f1840", "#f4f1ff", "#ffffff")
@@ -57,7 +57,7 @@ def fields(t):
     for n, (head, body) in enumerate((("Made to last", "Say in one or two lines what makes it strong."), ("Easy to use", "Tell how little it takes to get started."),
                                       ("Here for you", "Promise what happens after the sale.")), 1):
         fa = ("یک", "دو", "سه")[n - 1]
-        t.text(f"feature{n}", "features", {"en": f"Feature {n}", "fa": f"ویژگی {fa}"}, head, 26, 2)
+        t.text(f"feature{n}", "features", {"en": f"Feature {n}", "fa": f"ویژگی {fa}"}, head, 22)
         t.text(f"feature{n}_text", "features", {"en": f"Feature {n}, explained", "fa": f"توضیح ویژگی {fa}"}, body, 80, 3)
     t.text("tagline", "logo", {"en": "Closing line", "fa": "جملهٔ پایانی"}, "See you soon", 40, required=True)
     t.text("website", "logo", {"en": "Website or phone", "fa": "وب‌سایت یا تلفن"}, "www.example.com", 36)
@@ -78,7 +78,7 @@ def title(t, d):
 
     return [
         text("title", t.default("title"), "text", 152, (1300, 400), span, "Black", leading=1.22, p=(MIDDLE, 520), enter=enter(14, 26, dy=110)),
-        text("subtitle", t.default("subtitle"), "text", 46, (1200, 66), span, "Regular", p=(MIDDLE, 868), enter=enter(30, 22, dy=40)),
+        text("subtitle", t.default("subtitle"), "text", 46, (1120, 66), span, "Regular", p=(MIDDLE, 868), enter=enter(30, 22, dy=40)),
         text("kicker", t.default("kicker"), "accent", 38, (440, 54), span, "Bold", p=(MIDDLE, 212), enter=enter(16, 16, dy=24), show="kicker"),
         pill(span, (MIDDLE, 212), (500, 84), 10, stroke("accent", 4), show="kicker"),
         ornament(span, (MIDDLE, 782), 28),
@@ -98,21 +98,21 @@ def photos(t, d):
     for n in range(3):
         x = MIDDLE + n * PITCH
         rise = 11 + n * 4
-        track = [(rise, [x, 545 + 980], OUT), (rise + 26, [x, 545], LINEAR)]
+        track = [(rise, [x, 524 + 980], OUT), (rise + 26, [x, 524], LINEAR)]
         size, light = [], []
         for step, (start, end) in enumerate(moves):
-            track += [(max(start, rise + 27), [x - step * PITCH, 545], IN_OUT), (end, [x - (step + 1) * PITCH, 545], LINEAR)]
+            track += [(max(start, rise + 27), [x - step * PITCH, 524], IN_OUT), (end, [x - (step + 1) * PITCH, 524], LINEAR)]
             size += [(start, [100 if step == n else 80] * 2, IN_OUT), (end, [100 if step + 1 == n else 80] * 2, LINEAR)]
             light += [(start, 100 if step == n else 60, IN_OUT), (end, 100 if step + 1 == n else 60, LINEAR)]
         hook = null(f"card {n + 1}", span, p=keys(*track), s=keys(*size))
         slot = t.image(f"photo{n + 1}", "photos", {"en": f"Photo {n + 1}", "fa": f"عکس {('یک', 'دو', 'سه')[n]}"}, SLOT, f"photo{n + 1}.jpg")
         shown, gone = (20 if n == 0 else moves[n - 1][1] - 6), (moves[n][0] + 4 if n < 2 else d)
         layers += [
-            text(f"caption{n + 1}", t.default(f"caption{n + 1}"), "ink", 44, (1100, 64), (shown - 1, gone + 7), p=(MIDDLE, 972),
+            text(f"caption{n + 1}", t.default(f"caption{n + 1}"), "ink", 44, (1100, 64), (shown - 1, gone + 7), p=(MIDDLE, 946),
                  enter=enter(shown, 14, dy=34), o=keys((gone, 100, IN_OUT), (gone + 6, 0))),
             picture(f"photo{n + 1}", slot, span, parent=hook, o=keys(*light), **zooming(SLOT, CARD, 30, 0, d, (0.92, 1.04))),
             shape("frame", span, group(rect(CARD[0] + 24, CARD[1] + 24, r=42), fill("surface")), parent=hook),
-            soft_shadow(span, (CARD[0] + 24, CARD[1] + 24), parent=hook, o=38),
+            soft_shadow(span, (CARD[0] + 24, CARD[1] + 24), parent=hook),
             hook,
         ]
     dots = []
@@ -122,9 +122,9 @@ def photos(t, d):
             stops += [(start + 4, [100 if step == n else 55] * 2, IN_OUT), (end, [100 if step + 1 == n else 55] * 2, LINEAR)]
         dots.append(group(star(15), fill("accent"), p=((n - 1) * 46, 0), s=keys(*stops)))
     return [
-        text("photos_title", t.default("photos_title"), "ink", 66, (1500, 90), span, "Black", p=(MIDDLE, 108), enter=enter(12, 18, dy=-50)),
+        text("photos_title", t.default("photos_title"), "ink", 66, (1500, 90), span, "Black", p=(MIDDLE, 94), enter=enter(12, 18, dy=-50)),
         *layers,
-        shape("dots", span, *dots, p=(MIDDLE, 1034), o=keys((20, 0), (30, 100))),
+        shape("dots", span, *dots, p=(MIDDLE, 1014), o=keys((20, 0), (30, 100))),
         tile_field(span, 12, 6, 204, lambda c, r: ("line", 7) if (c + r) % 2 == 0 else None, 10, 0.6, "ink", p=(-60, 30), drift=(-120, 0)),
         *open_with_stars(SIZE, 16, "background", "accent", span=d),
     ]
@@ -134,18 +134,18 @@ def features(t, d):
     span, layers = (0, d), []
     for n in range(3):
         x, start = MIDDLE + (n - 1) * 580, 14 + n * 5
-        hook = null(f"card {n + 1}", span, p=keys((start, [x, 1440], OUT), (start + 28, [x, 630])))
+        hook = null(f"card {n + 1}", span, p=keys((start, [x, 1440], OUT), (start + 28, [x, 622])))
         key = f"feature{n + 1}"
         layers += [
-            text(key, t.default(key), "ink", 54, (430, 144), span, "Black", leading=1.25, p=(0, 10), parent=hook, enter=enter(start + 14, 14, dy=30)),
-            text(f"{key}_text", t.default(f"{key}_text"), "ink", 35, (420, 160), span, "Regular", leading=1.45, p=(0, 180), parent=hook,
+            text(key, t.default(key), "ink", 54, (450, 74), span, "Black", p=(0, 16), parent=hook, enter=enter(start + 14, 14, dy=30)),
+            text(f"{key}_text", t.default(f"{key}_text"), "ink", 35, (420, 160), span, "Regular", leading=1.45, p=(0, 152), parent=hook,
                  enter=enter(start + 20, 16, dy=24)),
             shape("tick", span,
                   group(path([[-30, 2], [-8, 24], [32, -20]], closed=False), stroke("ink", 13), trim(0, keys((start + 22, 0, SOFT), (start + 36, 100)))),
                   group(star(84), fill("accent"), s=keys((start + 8, [0, 0], BACK), (start + 28, [100, 100])), r=keys((start + 8, -120), (start + 40, 0), (d, 14), ease=OUT)),
-                  p=(0, -176), parent=hook),
-            shape("card", span, group(rect(520, 620, r=44), fill("surface")), parent=hook),
-            soft_shadow(span, (520, 620), parent=hook, o=45),
+                  p=(0, -150), parent=hook),
+            shape("card", span, group(rect(520, 560, r=44), fill("surface")), parent=hook),
+            soft_shadow(span, (520, 560), parent=hook, o=55),
             hook,
         ]
     return [
@@ -172,5 +172,6 @@ def logo(t, d):
         shape("plate", span, group(star(256), fill("#ffffff"), s=keys((12, [0, 0], BACK), (34, [100, 100])), r=keys((12, -110), (44, 0), (d, 6))), p=centre, **shadow(30, 16, 60)),
         shape("rays", span, *rays, p=centre),
         shape("orbit", span, *orbit, p=centre, r=keys((20, -60, OUT), (60, 0, LINEAR), (d, 6))),
+        tile_field(span, 10, 6, 204, lambda c, r: ("line", 9) if 3 > min(c, 9 - c) - (r % 2) else None, 14, 0.8, "ink", p=(42, 30), drift=(0, -20)),
         *open_with_one_star(SIZE, 17, "background", "accent", d, centre),
     ]
