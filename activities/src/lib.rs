@@ -1,1 +1,6 @@
-//! Under construction.
+//! What touches the world: After Effects and our own renderer, ffmpeg, storage, and the render node's agent.
+//!
+//! No SQL and no rule of the product lives here: what happens next is decided in `workflows`.
+
+pub mod media;
+pub mod storage;

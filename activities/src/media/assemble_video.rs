@@ -1,0 +1,89 @@
+//! Joins encoded parts and sound to the finished film. No picture is encoded again.
+
+use super::{Media, disk_failure, ffmpeg::Args, files, invalid, mix_audio, mp4, probe, render, unless_ended};
+use flatrender_engine::{Attempt, Failure, Handler};
+use flatrender_workflows::contracts::{
+    media::{AssembleVideo, EncodedPart},
+    storage::{BlobRef, Shelf},
+};
+use std::path::Path;
+
+/// What fails for good here.
+const CODE: &str = "media.assemble_failed";
+const LIST: &str = "parts.txt";
+const SOUND: &str = "sound.wav";
+const FILM: &str = "film.mp4";
+
+impl Handler<AssembleVideo> for Media {
+    async fn handle(&self, cx: &Attempt, input: AssembleVideo) -> Result<BlobRef, Failure> {
+        check(&input)?;
+        let shelf = render(cx, input.render_id);
+        let scratch = self.scratch(cx)?;
+        unless_ended(cx, self.gather(cx, &shelf, &input, scratch.path())).await?;
+        let joined = self.run(cx, scratch.path(), arguments(input.fps), input.frames).await;
+        joined.map_err(|e| e.failure(CODE, "the parts do not join"))?;
+        let finish = async {
+            self.check_count(scratch.path(), input.frames).await?;
+            self.store(&files(cx), &scratch.path().join(FILM)).await
+        };
+        unless_ended(cx, finish).await
+    }
+}
+
+impl Media {
+    async fn gather(&self, cx: &Attempt, shelf: &Shelf, input: &AssembleVideo, folder: &Path) -> Result<(), Failure> {
+        for (index, part) in input.parts.iter().enumerate() {
+            self.fetch(shelf, &part.blob, &folder.join(part_name(index))).await?;
+            cx.check()?;
+        }
+        self.fetch(shelf, &input.audio.blob, &folder.join(SOUND)).await?;
+        tokio::fs::write(folder.join(LIST), list(&input.parts, input.fps)).await.map_err(disk_failure)
+    }
+
+    async fn check_count(&self, folder: &Path, planned: u32) -> Result<(), Failure> {
+        let probe = probe::packets(&self.ffprobe, folder, FILM).await;
+        let probe = probe.map_err(|e| e.failure(CODE, "the film cannot be read"))?;
+        match probe.first("video").and_then(|v| v.packets()).unwrap_or(0) {
+            found if found == planned => Ok(()),
+            found => Err(Failure::permanent(CODE, format!("the film has {found} frames instead of {planned}"))),
+        }
+    }
+}
+
+fn check(input: &AssembleVideo) -> Result<(), Failure> {
+    let frames: u32 = input.parts.iter().map(|part| part.frames).sum();
+    let samples = mix_audio::samples(input.frames, input.fps.max(1));
+    match () {
+        () if input.fps == 0 || input.frames == 0 => Err(invalid("a film has at least one frame a second")),
+        () if frames != input.frames => {
+            Err(invalid(format!("the parts have {frames} frames, the film {}", input.frames)))
+        }
+        () if input.audio.samples != samples => {
+            Err(invalid(format!("the sound has {} samples, the film {samples}", input.audio.samples)))
+        }
+        () => Ok(()),
+    }
+}
+
+fn part_name(index: usize) -> String {
+    format!("part{index:05}.mp4")
+}
+
+/// The script of the concat demuxer: names of ours, in order, each with its exact length.
+fn list(parts: &[EncodedPart], fps: u32) -> String {
+    let entries = parts.iter().enumerate().map(|(index, part)| {
+        let seconds = f64::from(part.frames) / f64::from(fps);
+        format!("file {}\nduration {seconds:.6}\n", part_name(index))
+    });
+    std::iter::once("ffconcat version 1.0\n".to_owned()).chain(entries).collect()
+}
+
+fn arguments(fps: u32) -> Args {
+    Args::ffmpeg()
+        .with(["-protocol_whitelist", "file", "-format_whitelist", "concat,mov", "-f", "concat", "-safe", "1"])
+        .with(["-i", LIST, "-protocol_whitelist", "file", "-f", "wav", "-i", SOUND])
+        .with(["-map", "0:v:0", "-map", "1:a:0", "-map_metadata", "-1", "-c:v", "copy"])
+        .with(["-c:a", "aac", "-b:a", "192k", "-ar", "48000", "-ac", "2"])
+        .with(["-fflags", "+bitexact", "-flags:a", "+bitexact", "-movflags", "+faststart"])
+        .with(["-video_track_timescale", &mp4::timescale(fps).to_string(), "-f", "mp4", FILM])
+}

@@ -1,0 +1,188 @@
+//! Runs of ffmpeg: an argument list in, progress while it works, and a typed end.
+
+use super::{Media, process, process::Process};
+use flatrender_engine::{Attempt, Failure, Progress};
+use serde_json::json;
+use std::{ffi::OsString, io, path::Path, process::ExitStatus, time::Duration};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::ChildStdout,
+    time::{Instant, timeout_at},
+};
+
+/// A run that moves neither a frame nor a sample for this long is stuck.
+const SILENCE: Duration = Duration::from_secs(120);
+
+/// Arguments, one by one; never a line that somebody splits.
+#[derive(Debug, Clone, Default)]
+pub struct Args(Vec<OsString>);
+
+impl Args {
+    /// What every run says: ask nothing, overwrite, complain of errors only, report progress on standard output.
+    pub fn ffmpeg() -> Self {
+        Self::default().with(["-hide_banner", "-nostdin", "-y", "-v", "error", "-progress", "pipe:1"])
+    }
+
+    /// Adds more at the end.
+    #[must_use]
+    pub fn with<T: Into<OsString>>(mut self, more: impl IntoIterator<Item = T>) -> Self {
+        self.0.extend(more.into_iter().map(Into::into));
+        self
+    }
+}
+
+/// Why a run did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The program is not there, or the system refused to start or to hear it.
+    #[error("cannot run {program}")]
+    Unusable {
+        /// Which program.
+        program: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It stopped making progress and was killed.
+    #[error("no progress for {0:?}")]
+    Stuck(Duration),
+    /// Somebody else killed it; the system does when memory is short.
+    #[error("killed from outside")]
+    Killed {
+        /// The end of its complaints.
+        tail: String,
+    },
+    /// It gave up.
+    #[error("exit code {code}")]
+    Refused {
+        /// Its exit code.
+        code: i32,
+        /// The end of its complaints.
+        tail: String,
+    },
+    /// The attempt had to end, and the program was killed.
+    #[error("{0}")]
+    Ended(Failure),
+}
+
+impl RunError {
+    /// What it means for the attempt: a program that gave up on its input fails for good with `code`; everything
+    /// else may be better on another worker or at another time.
+    pub fn failure(self, code: &str, message: &str) -> Failure {
+        match self {
+            Self::Ended(failure) => failure,
+            Self::Refused { tail, .. } if tail.contains("No space left on device") => {
+                Failure::transient("media.disk", "no room is left in the scratch folder")
+            }
+            Self::Refused { code: exit_code, tail } => {
+                Failure::permanent(code, message).with_details(json!({ "exit_code": exit_code, "log": tail }))
+            }
+            Self::Killed { ref tail } => {
+                Failure::transient("media.killed", self.to_string()).with_details(json!({ "log": tail }))
+            }
+            Self::Stuck(_) => Failure::transient("media.stuck", self.to_string()),
+            Self::Unusable { ref source, .. } => Failure::transient("media.tool_missing", format!("{self}: {source}")),
+        }
+    }
+}
+
+impl Media {
+    /// Runs ffmpeg in `folder` and reports frames as progress, out of `total`. When the attempt ends it is killed
+    /// and gone before this returns; dropping the future kills it too.
+    pub(super) async fn run(&self, cx: &Attempt, folder: &Path, args: Args, total: u32) -> Result<(), RunError> {
+        let unusable = |source| RunError::Unusable { program: self.ffmpeg.display().to_string(), source };
+        let mut process = Process::spawn(&self.ffmpeg, folder, &args.0).map_err(unusable)?;
+        let (stdout, stderr) = process.outputs().map_err(unusable)?;
+        let outcome = tokio::select! {
+            biased;
+            failure = cx.ended() => Err(RunError::Ended(failure)),
+            done = async {
+                let tail = async { process::tail(stderr).await.map_err(unusable) };
+                let ((), tail) = tokio::try_join!(follow(cx, stdout, total), tail)?;
+                Ok((process.wait().await.map_err(unusable)?, tail))
+            } => done,
+        };
+        match outcome {
+            Ok((status, tail)) => judge(status, tail),
+            Err(error) => {
+                process.kill().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Arguments as the system takes them.
+pub(super) fn list(args: Args) -> Vec<OsString> {
+    args.0
+}
+
+/// What an exit status says.
+pub(super) fn judge(status: ExitStatus, tail: String) -> Result<(), RunError> {
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(code) => Err(RunError::Refused { code, tail }),
+        None => Err(RunError::Killed { tail }),
+    }
+}
+
+/// Reads `key=value` lines until the end: blocks of them, twice a second.
+async fn follow(cx: &Attempt, stdout: ChildStdout, total: u32) -> Result<(), RunError> {
+    let (mut lines, mut position, mut moved_at) = (BufReader::new(stdout).lines(), Position::default(), Instant::now());
+    loop {
+        let line = timeout_at(moved_at + SILENCE, lines.next_line()).await.map_err(|_| RunError::Stuck(SILENCE))?;
+        let Ok(Some(line)) = line else { return Ok(()) };
+        if position.read(&line) {
+            moved_at = Instant::now();
+            let done = position.frame.min(total);
+            cx.heartbeat(Progress { done, total, ..Progress::default() }).map_err(RunError::Ended)?;
+        }
+    }
+}
+
+/// How far a run is.
+#[derive(Debug, Default, PartialEq)]
+struct Position {
+    frame: u32,
+    /// Length of what was written. ffmpeg's `out_time_ms` is in microseconds too, whatever its name says.
+    micros: i64,
+}
+
+impl Position {
+    /// Takes a line in; tells whether the run moved.
+    fn read(&mut self, line: &str) -> bool {
+        let Some((key, value)) = line.split_once('=') else { return false };
+        let value = value.trim();
+        match key {
+            "frame" => value.parse().is_ok_and(|frame| std::mem::replace(&mut self.frame, frame) < frame),
+            "out_time_us" => value.parse().is_ok_and(|micros| std::mem::replace(&mut self.micros, micros) < micros),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_frame_or_a_sample_more_is_progress() {
+        let mut position = Position::default();
+        assert!(!position.read("frame=0"));
+        assert!(position.read("frame=   12"));
+        assert!(!position.read("frame=12"));
+        assert!(position.read("out_time_us=40000"));
+        assert!(!position.read("out_time_us=N/A"));
+        assert!(!position.read("progress=continue"));
+        assert_eq!(position, Position { frame: 12, micros: 40_000 });
+    }
+
+    #[test]
+    fn what_the_input_is_to_blame_for_is_not_tried_again() {
+        let refused = RunError::Refused { code: 1, tail: "bad".into() };
+        assert!(!refused.failure("media.encode_failed", "no").retryable);
+        let full = RunError::Refused { code: 1, tail: "av_write: No space left on device".into() };
+        assert_eq!(full.failure("media.encode_failed", "no").code, "media.disk");
+        assert!(RunError::Killed { tail: String::new() }.failure("media.encode_failed", "no").retryable);
+    }
+}

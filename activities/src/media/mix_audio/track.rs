@@ -1,0 +1,117 @@
+//! One track, from whatever it was to raw samples: 48 kHz, stereo, 32-bit float.
+
+use super::{RATE, in_samples, member};
+use crate::media::{Media, blocking, disk_failure, ffmpeg::Args, files, probe, sniff};
+use flatrender_engine::{Attempt, Failure};
+use flatrender_workflows::contracts::media::{AudioRole, AudioTrack};
+use serde_json::json;
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+
+/// Bytes of one sample of both channels.
+const SAMPLE_BYTES: u64 = 8;
+
+/// A track as the graph takes it.
+#[derive(Debug, Clone)]
+pub(super) struct Decoded {
+    /// Its file in the attempt's folder.
+    pub(super) name: String,
+    /// Samples in it, per channel; its trimmed beginning is not there any more.
+    pub(super) samples: u64,
+    /// What was asked for.
+    pub(super) settings: AudioTrack,
+}
+
+impl Media {
+    /// Decodes as much of a track as the film can hold; none when its beginning is cut off beyond its end.
+    pub(super) async fn decode(
+        &self,
+        cx: &Attempt,
+        track: &AudioTrack,
+        index: usize,
+        film_samples: u64,
+        folder: &Path,
+    ) -> Result<Option<Decoded>, Failure> {
+        let (source, name) = (format!("track{index}.bin"), format!("track{index}.f32"));
+        self.bring(cx, track, index, &folder.join(&source)).await?;
+        let arguments = self.arguments(track, index, folder, &source, &name, film_samples).await?;
+        let ran = self.run(cx, folder, arguments, 0).await;
+        ran.map_err(|e| e.failure("audio.undecodable", &message(track, index, "does not decode")))?;
+        let samples = tokio::fs::metadata(folder.join(&name)).await.map_err(disk_failure)?.len() / SAMPLE_BYTES;
+        // What is decoded is not needed any more, and a film's tracks can be large.
+        tokio::fs::remove_file(folder.join(&source)).await.map_err(disk_failure)?;
+        match samples {
+            0 if track.trim_start_seconds > 0.0 => Ok(None),
+            0 => Err(undecodable(track, index, "has no sound in it")),
+            samples => Ok(Some(Decoded { name, samples, settings: track.clone() })),
+        }
+    }
+
+    /// Puts the track's file at `path`, out of its package if it lies in one.
+    async fn bring(&self, cx: &Attempt, track: &AudioTrack, index: usize, path: &Path) -> Result<(), Failure> {
+        let Some(member) = track.member.clone() else {
+            return self.fetch(&files(cx), &track.blob, path).await;
+        };
+        let (package, target) = (path.with_extension("zip"), path.to_owned());
+        self.fetch(&files(cx), &track.blob, &package).await?;
+        let extracted = blocking(move || member::extract(&package, &member, &target)).await?;
+        extracted.map_err(|error| match error {
+            member::MemberError::Disk(error) => disk_failure(error),
+            other => undecodable(track, index, &other.to_string()),
+        })
+    }
+
+    async fn arguments(
+        &self,
+        track: &AudioTrack,
+        index: usize,
+        folder: &Path,
+        source: &str,
+        name: &str,
+        film_samples: u64,
+    ) -> Result<Args, Failure> {
+        let path = folder.join(source);
+        let head = blocking(move || head(&path)).await?.map_err(disk_failure)?;
+        let kind = sniff::audio(&head).ok_or_else(|| undecodable(track, index, "is no sound we know"))?;
+        let probe = probe::sound(&self.ffprobe, folder, kind.demuxer(), source).await;
+        let probe = probe.map_err(|e| e.failure("audio.undecodable", &message(track, index, "cannot be read")))?;
+        let sound = probe.first("audio").ok_or_else(|| undecodable(track, index, "has no sound in it"))?;
+        let filters = filters(sound.channels, in_samples(track.trim_start_seconds), film_samples);
+        Ok(Args::ffmpeg()
+            .with(["-protocol_whitelist", "file", "-codec_whitelist", probe::SOUND_CODECS])
+            .with(["-f", kind.demuxer(), "-i", source, "-map", "0:a:0", "-vn", "-sn", "-dn", "-af", &filters])
+            .with(["-c:a", "pcm_f32le", "-f", "f32le", name]))
+    }
+}
+
+fn filters(channels: Option<u32>, trim: u64, film_samples: u64) -> String {
+    // ffmpeg's own way from one channel to two takes 3 dB away.
+    let both = if channels == Some(1) { "pan=stereo|c0=c0|c1=c0," } else { "" };
+    format!(
+        "{both}aresample={RATE},aformat=sample_fmts=flt:channel_layouts=stereo,\
+         atrim=start_sample={trim},asetpts=PTS-STARTPTS,atrim=end_sample={film_samples}"
+    )
+}
+
+fn head(path: &Path) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    File::open(path)?.take(sniff::HEAD_BYTES as u64).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+fn undecodable(track: &AudioTrack, index: usize, why: &str) -> Failure {
+    let details = json!({ "track": index, "role": track.role });
+    Failure::permanent("audio.undecodable", message(track, index, why)).with_details(details)
+}
+
+fn message(track: &AudioTrack, index: usize, why: &str) -> String {
+    let role = match track.role {
+        AudioRole::Music => "music",
+        AudioRole::VoiceOver => "voice-over",
+        AudioRole::Effect => "effect",
+    };
+    format!("the {role} (track {index}) {why}")
+}

@@ -1,0 +1,100 @@
+//! A program that cannot outlive whoever waits for it: its own process group, no inherited environment, killed on drop.
+
+use process_wrap::tokio::{ChildWrapper, CommandWrap, KillOnDrop};
+use std::{
+    collections::VecDeque,
+    ffi::OsString,
+    io,
+    path::Path,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::{ChildStderr, ChildStdout},
+};
+
+/// How much of what a program complains is kept, from the end.
+const TAIL_BYTES: usize = 8 * 1024;
+/// How long a killed program may take to be gone.
+const DEATH: Duration = Duration::from_secs(5);
+/// What of our environment a program sees: where to find libraries and temporary files, no secret.
+const ENVIRONMENT: [&str; 4] = ["PATH", "SystemRoot", "TEMP", "LD_LIBRARY_PATH"];
+
+/// A running program.
+#[derive(Debug)]
+pub(super) struct Process {
+    child: Box<dyn ChildWrapper>,
+    gone: bool,
+}
+
+impl Process {
+    /// Starts `program` in `folder`. Arguments go as they are; no shell sees them.
+    pub(super) fn spawn(program: &Path, folder: &Path, args: &[OsString]) -> io::Result<Self> {
+        let mut command = CommandWrap::with_new(program, |command| {
+            command.args(args).current_dir(folder).env_clear().env("LC_ALL", "C").env("AV_LOG_FORCE_NOCOLOR", "1");
+            command.envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        });
+        command.wrap(KillOnDrop);
+        #[cfg(unix)]
+        command.wrap(process_wrap::tokio::ProcessGroup::leader());
+        #[cfg(windows)]
+        command.wrap(process_wrap::tokio::JobObject);
+        Ok(Self { child: command.spawn()?, gone: false })
+    }
+
+    /// What it writes: results, and complaints. Each can be taken once.
+    pub(super) fn outputs(&mut self) -> io::Result<(ChildStdout, ChildStderr)> {
+        let taken = || io::Error::other("the output was taken before");
+        Ok((self.child.stdout().take().ok_or_else(taken)?, self.child.stderr().take().ok_or_else(taken)?))
+    }
+
+    /// Waits until it and all it started are gone.
+    pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
+        let status = self.child.wait().await?;
+        self.gone = true;
+        Ok(status)
+    }
+
+    /// Kills it with all it started, and waits until they are gone.
+    pub(super) async fn kill(&mut self) {
+        // Already gone is as good as killed.
+        let _ = self.child.start_kill();
+        self.gone = tokio::time::timeout(DEATH, self.child.wait()).await.is_ok();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Once it is gone its number may belong to somebody else.
+        if !self.gone {
+            let _ = self.child.start_kill();
+        }
+    }
+}
+
+/// Reads to the end and keeps the last 8 KiB.
+pub(super) async fn tail(mut from: impl AsyncRead + Unpin) -> io::Result<String> {
+    let (mut kept, mut buffer) = (VecDeque::new(), [0; 4096]);
+    loop {
+        let length = from.read(&mut buffer).await?;
+        if length == 0 {
+            let bytes: Vec<u8> = kept.into();
+            return Ok(String::from_utf8_lossy(&bytes).trim().to_owned());
+        }
+        kept.extend(&buffer[..length]);
+        let excess = kept.len().saturating_sub(TAIL_BYTES);
+        kept.drain(..excess);
+    }
+}
+
+/// Reads to the end; an error beyond `limit_bytes`.
+pub(super) async fn whole(from: impl AsyncRead + Unpin, limit_bytes: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(limit_bytes + 1).read_to_end(&mut bytes).await?;
+    if bytes.len() as u64 > limit_bytes {
+        return Err(io::Error::other("the program says too much"));
+    }
+    Ok(bytes)
+}
