@@ -21,7 +21,7 @@ def lower_third():
     t.colour("secondary", {"en": "Second colour", "fa": "رنگ دوم"}, "#13698c")
     t.colour("accent", {"en": "Accent", "fa": "رنگ تأکید"}, "#ffb545")
     t.colour("surface", {"en": "Name plate", "fa": "زمینهٔ نام"}, "#ffffff")
-    t.colour("ink", {"en": "Name and badge", "fa": "رنگ نام و برچسب"}, "#0b2138")
+    t.colour("ink", {"en": "Name", "fa": "رنگ نام"}, "#0b2138")
     t.colour("text", {"en": "Role", "fa": "رنگ سمت"}, "#ffffff")
     t.theme("lapis", {"en": "Lapis", "fa": "لاجورد"}, "#0b2545", "#13698c", "#ffb545", "#ffffff", "#0b2138", "#ffffff")
     t.theme("pomegranate", {"en": "Pomegranate", "fa": "انار"}, "#5a0f2e", "#b3263e", "#ffcb69", "#fffaf3", "#3d0c20", "#ffffff")
@@ -70,7 +70,7 @@ def one_side(t, span, mark, side):
         grow = rect(keys(*((f, [x, height], *ease) for f, x, *ease in stops)), p=keys(*((f, [at(14 + x / 2), y], *ease) for f, x, *ease in stops)))
         return shape(name, span, group(grow, paint))
 
-    pattern = [group(star(40), fill("ink"), p=(sign * -83 * n, 42 if n % 2 else -42), o=(16, 12, 8, 5)[n], s=keys((28 + 3 * n, [0, 0], BACK), (46 + 3 * n, [100, 100])),
+    pattern = [group(star(40), fill("accent"), p=(sign * -83 * n, 42 if n % 2 else -42), o=(60, 42, 26, 12)[n], s=keys((28 + 3 * n, [0, 0], BACK), (46 + 3 * n, [100, 100])),
                      r=keys((28, -50), (64, 0))) for n in range(4)]
     bar_height = NAME[1] + ROLE[1] + 1
     return [
@@ -98,7 +98,7 @@ def badge(t, span, at, y):
     shown = keys((AWAY - 4, 100, LINEAR), (AWAY + 4, 0))
     size = keys((26, [height, height], SOFT), (44, [width, height], LINEAR), (AWAY, [width, height], IN_OUT), (AWAY + 12, [height, height]))
     return [
-        text("badge", t.default("badge"), "ink", 34, (width - 110, 48), span, "Bold", p=(x + 20, y - 1), o=shown, enter=enter(34, 12, dy=16), show="badge"),
+        text("badge", t.default("badge"), "primary", 34, (width - 110, 48), span, "Bold", p=(x + 20, y - 1), o=shown, enter=enter(34, 12, dy=16), show="badge"),
         shape("badge dot?badge", span, group(star(15), fill("primary"), s=beat), p=(x - width / 2 + 44, y), o=keys((34, 0, LINEAR), (40, 100, LINEAR), (AWAY - 4, 100, LINEAR), (AWAY + 4, 0))),
         shape("badge plate?badge", span, group(rect(size, r=height / 2), fill("accent")), p=(x, y), o=keys((26, 0, LINEAR), (31, 100, LINEAR), (AWAY + 7, 100, LINEAR), (AWAY + 12, 0))),
     ]

@@ -5,7 +5,7 @@ The manifest and the project are written from the same description, so a field, 
 import json
 from pathlib import Path
 
-from lottie import keys, layer, rgb, shape, group, rect, fill, IN
+from lottie import ASCENT, IN, fill, group, keys, layer, rect, rgb, shape
 
 TEMPLATES = Path(__file__).resolve().parent.parent
 VERSION = 1
@@ -99,10 +99,10 @@ class Template:
             main.append({**layer(0, f"scene:{key}", (start, end), p=middle, a=middle, **grow), "refId": f"scene:{key}", "st": start, "w": self.width, "h": self.height})
             markers.append({"cm": f"stretch:{key}", "tm": start + elastic[0], "dr": elastic[1]})
         # Below all scenes: what is seen before the first one has opened. It outlasts any length the film may get.
-        ground = shape("ground", (0, 100000), group(rect(self.width, self.height), fill(self.colours[0]["key"])), p=middle)
+        ground = shape("ground", (0, 9000), group(rect(self.width, self.height), fill(self.colours[0]["key"])), p=middle)
         scenes = [{"id": f"scene:{key}", "nm": f"scene:{key}", "fr": self.fps, "layers": layers} for key, (layers, _, _) in self.layers.items()]
         doc = {"v": "5.9.6", "fr": self.fps, "ip": 0, "op": self.frames, "w": self.width, "h": self.height, "nm": "main", "ddd": 0,
-               "fonts": {"list": [{"fName": f"Vazirmatn-{w}", "fFamily": "Vazirmatn", "fStyle": w, "ascent": 75} for w in self.weights]},
+               "fonts": {"list": [{"fName": f"Vazirmatn-{w}", "fFamily": "Vazirmatn", "fStyle": w, "ascent": round(ASCENT * 100)} for w in self.weights]},
                "assets": scenes + self.assets, "layers": numbered([*reversed(main), ground]), "markers": markers}
         self.tint(doc)
         return doc

@@ -31,17 +31,17 @@ def promo():
 
 
 def palette(t):
-    t.colour("primary", {"en": "Main colour", "fa": "رنگ اصلی"}, "#0b2524")
+    t.colour("primary", {"en": "Main colour", "fa": "رنگ اصلی"}, "#0b2545")
     t.colour("secondary", {"en": "Second colour", "fa": "رنگ دوم"}, "#13698c")
-    t.colour("accent", {"en": "Accent", "fa": "رنگ تأکید"}, "#ffb524")
+    t.colour("accent", {"en": "Accent", "fa": "رنگ تأکید"}, "#ffb545")
     t.colour("background", {"en": "Background", "fa": "پس‌زمینه"}, "#eff3f6")
     t.colour("surface", {"en": "Cards", "fa": "کارت‌ها"}, "#ffffff")
     t.colour("ink", {"en": "Text on background and cards", "fa": "متن روی پس‌زمینه و کارت"}, "#0b2138")
     t.colour("text", {"en": "Text on the main colour", "fa": "متن روی رنگ اصلی"}, "#ffffff")
-    t.theme("lapis", {"en": "Lapis", "fa": "لاجورد"}, "#0b2524", "#13698c", "#ffb524", "#eff3f6", "#ffffff", "#0b2138", "#ffffff")
+    t.theme("lapis", {"en": "Lapis", "fa": "لاجورد"}, "#0b2545", "#13698c", "#ffb545", "#eff3f6", "#ffffff", "#0b2138", "#ffffff")
     t.theme("pomegranate", {"en": "Pomegranate", "fa": "انار"}, "#5a0f2e", "#b3263e", "#ffcb69", "#fbf3ec", "#ffffff", "#3d0c20", "#fff8f0")
     t.theme("garden", {"en": "Garden", "fa": "باغ"}, "#0d3b33", "#27785a", "#f2c14e", "#f1f4ea", "#ffffff", "#10302a", "#ffffff")
-    t.theme("night", {"en": "Night", "fa": "شب"}, "#160f33", "#4b2aa8", "#35e0c2", "#0e0a22", "#1f1840", "#f4f1ff", "#ffffff")
+    t.theme("night", {"en": "Night", "fa": "شب"}, "#26165f", "#5a35c4", "#35e0c2", "#0e0a22", "#1f1840", "#f4f1ff", "#ffffff")
     t.theme("turquoise", {"en": "Turquoise", "fa": "فیروزه"}, "#06464f", "#0c8a8a", "#ffd9a0", "#fff9f0", "#ffffff", "#0a3238", "#ffffff")
 
 
@@ -97,7 +97,7 @@ def photos(t, d):
     moves = ((38, 54), (72, 88))
     for n in range(3):
         x = MIDDLE + n * PITCH
-        rise = 11 + n * 4
+        rise = 8 + n * 4
         track = [(rise, [x, 524 + 980], OUT), (rise + 26, [x, 524], LINEAR)]
         size, light = [], []
         for step, (start, end) in enumerate(moves):
@@ -133,7 +133,7 @@ def photos(t, d):
 def features(t, d):
     span, layers = (0, d), []
     for n in range(3):
-        x, start = MIDDLE + (n - 1) * 580, 14 + n * 5
+        x, start = MIDDLE + (n - 1) * 580, 10 + n * 5
         hook = null(f"card {n + 1}", span, p=keys((start, [x, 1440], OUT), (start + 28, [x, 622])))
         key = f"feature{n + 1}"
         layers += [
@@ -141,7 +141,7 @@ def features(t, d):
             text(f"{key}_text", t.default(f"{key}_text"), "ink", 35, (420, 160), span, "Regular", leading=1.45, p=(0, 152), parent=hook,
                  enter=enter(start + 20, 16, dy=24)),
             shape("tick", span,
-                  group(path([[-30, 2], [-8, 24], [32, -20]], closed=False), stroke("ink", 13), trim(0, keys((start + 22, 0, SOFT), (start + 36, 100)))),
+                  group(path([[-30, 2], [-8, 24], [32, -20]], closed=False), stroke("primary", 13), trim(0, keys((start + 22, 0, SOFT), (start + 36, 100)))),
                   group(star(84), fill("accent"), s=keys((start + 8, [0, 0], BACK), (start + 28, [100, 100])), r=keys((start + 8, -120), (start + 40, 0), (d, 14), ease=OUT)),
                   p=(0, -150), parent=hook),
             shape("card", span, group(rect(520, 560, r=44), fill("surface")), parent=hook),
@@ -160,16 +160,16 @@ def logo(t, d):
     span, centre = (0, d), (MIDDLE, 372)
     slot = t.image("logo", "logo", {"en": "Logo", "fa": "نشان"}, (600, 600), "logo.png", "contain")
     rays = [group(path([[0, -282], [0, -334]], closed=False), stroke("accent", 9),
-                  trim(keys((28, 0, SOFT), (46, 100)), keys((20, 0, SOFT), (36, 100))), r=n * 22.5) for n in range(16)]
+                  trim(keys((26, 0, SOFT), (44, 100)), keys((18, 0, SOFT), (34, 100))), r=n * 22.5) for n in range(16)]
     orbit = [group(star(13 if n % 2 else 22), fill("accent" if n % 2 else "secondary"), p=(0, -296 - 22 * (n % 3)), s=keys((26 + n, [0, 0], BACK), (42 + n, [100, 100])))
              for n in range(8)]
     orbit = [group(one, r=n * 45 + 10) for n, one in enumerate(orbit)]
     return [
-        text("tagline", t.default("tagline"), "ink", 78, (1560, 106), span, "Black", p=(MIDDLE, 798), enter=enter(28, 20, dy=70)),
+        text("tagline", t.default("tagline"), "ink", 78, (1560, 106), span, "Black", p=(MIDDLE, 798), enter=enter(24, 20, dy=70)),
         text("website", t.default("website"), "text", 42, (600, 60), span, p=(MIDDLE, 936), enter=enter(42, 14, dy=20), show="website"),
         pill(span, (MIDDLE, 936), (680, 98), 34, gradient(("primary", "secondary"), (-340, 0), (340, 0)), show="website"),
-        picture("logo", slot, span, p=centre, a=(300, 300), s=keys((18, [0, 0], BACK), (38, [48, 48], LINEAR), (d, [50, 50])), r=keys((18, -30), (42, 0))),
-        shape("plate", span, group(star(256), fill("#ffffff"), s=keys((12, [0, 0], BACK), (34, [100, 100])), r=keys((12, -110), (44, 0), (d, 6))), p=centre, **shadow(30, 16, 60)),
+        picture("logo", slot, span, p=centre, a=(300, 300), s=keys((14, [0, 0], BACK), (34, [48, 48], LINEAR), (d, [50, 50])), r=keys((14, -30), (38, 0))),
+        shape("plate", span, group(star(256), fill("#ffffff"), s=keys((8, [0, 0], BACK), (30, [100, 100])), r=keys((8, -110, OUT), (42, 0, LINEAR), (d, 6))), p=centre, **shadow(30, 16, 60)),
         shape("rays", span, *rays, p=centre),
         shape("orbit", span, *orbit, p=centre, r=keys((20, -60, OUT), (60, 0, LINEAR), (d, 6))),
         tile_field(span, 10, 6, 204, lambda c, r: ("line", 9) if 3 > min(c, 9 - c) - (r % 2) else None, 14, 0.8, "ink", p=(42, 30), drift=(0, -20)),

@@ -43,7 +43,7 @@ def palette(t):
     t.theme("lapis", {"en": "Lapis", "fa": "لاجورد"}, "#0b2a6b", "#1b7fb8", "#ffd166", "#f1f6fb", "#ffffff", "#0b2147", "#ffffff")
     t.theme("mint", {"en": "Mint", "fa": "نعنا"}, "#0b4a45", "#1f8a6d", "#ffcf70", "#f2f8f1", "#ffffff", "#0c332f", "#ffffff")
     t.theme("saffron", {"en": "Saffron", "fa": "زعفران"}, "#7a1f1f", "#c8501e", "#ffd75e", "#fff7e8", "#ffffff", "#431212", "#ffffff")
-    t.theme("night", {"en": "Night", "fa": "شب"}, "#15102e", "#4a2aa0", "#3ee6c4", "#0f0b22", "#211a42", "#f5f2ff", "#ffffff")
+    t.theme("night", {"en": "Night", "fa": "شب"}, "#26165f", "#5a35c4", "#3ee6c4", "#0f0b22", "#211a42", "#f5f2ff", "#ffffff")
 
 
 def fields(t):
@@ -51,7 +51,7 @@ def fields(t):
     t.text("hook", "hook", {"en": "Hook", "fa": "جملهٔ شروع"}, "Have you seen what is new?", 44, 3, required=True)
     t.text("caption_title", "photo", {"en": "Heading of the photo", "fa": "تیتر عکس"}, "Made with care", 26)
     t.text("caption", "photo", {"en": "Caption", "fa": "زیرنویس عکس"}, "One or two lines about what is in the picture.", 90, 3)
-    t.text("offer", "offer", {"en": "Product", "fa": "محصول"}, "Name of the product", 40, 2, required=True)
+    t.text("offer", "offer", {"en": "Product", "fa": "محصول"}, "Name of the product", 34, required=True)
     t.text("price", "offer", {"en": "Price", "fa": "قیمت"}, "$24", 18, required=True)
     t.text("price_note", "offer", {"en": "Below the price", "fa": "زیر قیمت"}, "instead of $32, until Friday", 36)
     t.text("discount", "offer", {"en": "Discount", "fa": "تخفیف"}, "−25%", 8)
@@ -97,24 +97,24 @@ def photo(t, d):
 
 def offer(t, d, product):
     span, card = (0, d), (820, 760)
-    frame = null("card", span, p=keys((14, [MIDDLE, 2500], OUT), (42, [MIDDLE, 640])), r=keys((14, 8, OUT), (46, 0)))
+    frame = null("card", span, p=keys((9, [MIDDLE, 2460], OUT), (38, [MIDDLE, 640])), r=keys((9, 8, OUT), (42, 0)))
     seal = (MIDDLE + 340, 318)
     pulse = keys((84, [100, 100], IN_OUT), (91, [105, 105], IN_OUT), (98, [100, 100], IN_OUT), (105, [105, 105], IN_OUT), (112, [100, 100]))
-    button = null("button", span, p=(MIDDLE, 1592), s=pulse)
+    button = null("button", span, p=(MIDDLE, 1568), s=pulse)
     return [
-        text("discount", t.default("discount"), "ink", 78, (236, 104), span, "Black", p=seal, r=-8, s=keys((36, [0, 0], BACK), (54, [100, 100])), show="discount"),
+        text("discount", t.default("discount"), "primary", 78, (236, 104), span, "Black", p=seal, r=-8, s=keys((36, [0, 0], BACK), (54, [100, 100])), show="discount"),
         shape("seal?discount", span, group(star(176), fill("accent"), s=keys((32, [0, 0], BACK), (52, [100, 100])), r=keys((32, -150, OUT), (72, 0, LINEAR), (d, 24))), p=seal, **shadow(32, 10, 36)),
         picture("product", product, span, parent=frame, **zooming(PRODUCT, card, 44, 0, d, (0.84, 0.95))),
         shape("frame", span, group(rect(card[0] + 32, card[1] + 32, r=60), fill("surface")), parent=frame),
         soft_shadow(span, (card[0] + 32, card[1] + 32), parent=frame),
         frame,
-        text("offer", t.default("offer"), "ink", 72, (920, 190), span, "Black", leading=1.25, p=(MIDDLE, 1172), enter=enter(40, 20, dy=60)),
-        text("price", t.default("price"), "ink", 112, (860, 150), span, "Black", p=(MIDDLE, 1360), enter=enter(50, 16, dy=50)),
-        text("price_note", t.default("price_note"), "ink", 44, (860, 62), span, "Regular", p=(MIDDLE, 1462), enter=enter(58, 14, dy=20)),
+        text("offer", t.default("offer"), "ink", 74, (940, 100), span, "Black", p=(MIDDLE, 1156), enter=enter(40, 20, dy=60)),
+        text("price", t.default("price"), "ink", 120, (900, 160), span, "Black", p=(MIDDLE, 1312), enter=enter(50, 16, dy=50)),
+        text("price_note", t.default("price_note"), "ink", 44, (860, 62), span, "Regular", p=(MIDDLE, 1420), enter=enter(58, 14, dy=20)),
         text("action", t.default("action"), "text", 54, (580, 76), span, "Bold", p=(0, 0), parent=button, enter=enter(66, 14, dy=24)),
         pill(span, (0, 0), (680, 132), 58, gradient(("primary", "secondary"), (-340, 0), (340, 0)), parent=button),
         button,
-        text("handle", t.default("handle"), "ink", 42, (800, 60), span, "Bold", p=(MIDDLE, 1728), enter=enter(74, 14, dy=20)),
+        text("handle", t.default("handle"), "ink", 42, (800, 60), span, "Bold", p=(MIDDLE, 1706), enter=enter(74, 14, dy=20)),
         tile_field(span, 6, 10, 216, lambda c, r: ("line", 9) if (c + r) % 2 == 0 and (r < 5 or r > 7) else None, 16, 0.8, "ink", p=(0, 0), drift=(0, -40)),
         *open_with_one_star(SIZE, 15, "background", "accent", d, (MIDDLE, 700)),
     ]
