@@ -68,6 +68,13 @@ pub trait Handler<A: Activity>: Send + Sync + 'static {
     fn handle(&self, cx: &Attempt, input: A) -> impl Future<Output = Result<A::Output, Failure>> + Send;
 }
 
+/// One set of tools may handle many activities.
+impl<A: Activity, H: Handler<A>> Handler<A> for std::sync::Arc<H> {
+    async fn handle(&self, cx: &Attempt, input: A) -> Result<A::Output, Failure> {
+        (**self).handle(cx, input).await
+    }
+}
+
 /// How far an attempt has come.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {

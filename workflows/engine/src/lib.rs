@@ -11,3 +11,39 @@ pub mod failure;
 
 pub use activity::{Activity, Attempt, AttemptKeeper, Handler, Labels, LeasedTask, Policy, Progress, Standing};
 pub use failure::Failure;
+
+#[cfg(feature = "store")]
+mod backend;
+#[cfg(feature = "store")]
+pub mod client;
+#[cfg(feature = "store")]
+mod executor;
+#[cfg(feature = "store")]
+mod failpoint;
+#[cfg(feature = "store")]
+mod leases;
+#[cfg(feature = "store")]
+mod pump;
+#[cfg(feature = "store")]
+mod record;
+#[cfg(feature = "store")]
+mod residents;
+#[cfg(feature = "store")]
+mod retry;
+#[cfg(feature = "store")]
+mod store;
+#[cfg(feature = "store")]
+mod sweeper;
+#[cfg(feature = "store")]
+mod wakeup;
+#[cfg(feature = "store")]
+pub mod worker;
+#[cfg(feature = "store")]
+pub mod workflow;
+
+#[cfg(feature = "store")]
+pub use {
+    client::{Client, Started},
+    worker::Worker,
+    workflow::{Context, Workflow},
+};

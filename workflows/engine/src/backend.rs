@@ -1,0 +1,276 @@
+//! The apalis backend of a queue, and the layer through which every outcome passes.
+//!
+//! apalis drives the tasks; claiming, leases and results are the pump's. A task that arrives is decoded already, so
+//! no payload can end a worker, and its future resolves only after its outcome is committed.
+
+use crate::{
+    activity::{LeasedTask, Standing},
+    client::{attempt_failed, storable},
+    failure::Failure,
+    pump::{What, Write},
+    record::to_payload,
+    store::{Claimed, Fence},
+};
+use apalis_core::{
+    backend::{Backend, BackendConfig, finalize::Ephemeral},
+    error::BoxDynError,
+    task::{Task, builder::TaskBuilder, task_id::TaskId},
+    worker::context::WorkerContext,
+};
+use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tower::{Layer, Service};
+
+/// A task on its way to its handler.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrival {
+    pub claimed: Claimed,
+    pub standing: watch::Receiver<Standing>,
+}
+
+/// How one stay of a task in this process ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The activity is done.
+    Done(Value),
+    /// The attempt failed.
+    Failed(Failure),
+    /// The attempt took too long.
+    TimedOut,
+    /// The run sleeps until `due`, or until it has a record newer than `seq`.
+    Parked { seq: i64, due: Option<DateTime<Utc>> },
+    /// The run is over.
+    Ended { state: &'static str, output: Option<Value>, error: Option<Failure> },
+    /// Somebody else is to go on with it.
+    Unfinished,
+    /// Somebody else has it already.
+    Lost,
+}
+
+impl Outcome {
+    fn write(self, task: &Identity) -> What {
+        let Fence { task_id, token } = task.fence;
+        match self {
+            Self::Lost => What::Forget,
+            outcome if task.is_run => What::Ops(vec![outcome.run_op(task.fence)]),
+            outcome => {
+                let entry = match outcome {
+                    Self::Done(output) => {
+                        json!({ "task_id": task_id, "token": token, "outcome": "ok", "output": output })
+                    }
+                    Self::Failed(failure) => attempt_failed(task_id, token, &failure),
+                    Self::TimedOut => timed_out(task_id, token),
+                    _ => json!({ "task_id": task_id, "token": token, "outcome": "released" }),
+                };
+                What::Attempt { entry, run_id: task.run_id, key: task.key.clone(), activity: task.activity.clone() }
+            }
+        }
+    }
+
+    fn run_op(self, Fence { task_id, token }: Fence) -> Value {
+        let failed = |failure: &Failure| json!({ "op": "end", "task_id": task_id, "token": token, "state": "failed", "error": storable(failure) });
+        match self {
+            Self::Parked { seq, due } => {
+                json!({ "op": "park", "task_id": task_id, "token": token, "seq": seq, "due": due })
+            }
+            Self::Ended { state, output, error } => json!({
+                "op": "end", "task_id": task_id, "token": token, "state": state, "output": output,
+                "error": error.as_ref().map(storable),
+            }),
+            Self::Failed(failure) => failed(&failure),
+            _ => json!({ "op": "release", "task_id": task_id, "token": token }),
+        }
+    }
+
+    /// The outcome of an activity, if its output can be stored.
+    pub(crate) fn of_activity(result: Result<Value, Failure>) -> Self {
+        match result.and_then(|output| to_payload(&output)) {
+            Ok(output) => Self::Done(output),
+            Err(failure) if failure.is_lease_lost() => Self::Lost,
+            Err(failure) => Self::Failed(failure),
+        }
+    }
+}
+
+fn timed_out(task_id: i64, token: uuid::Uuid) -> Value {
+    let failure = storable(&Failure::transient("workflow.timeout", "the attempt took longer than it may"));
+    json!({ "task_id": task_id, "token": token, "outcome": "timeout", "failure": failure })
+}
+
+/// What an outcome needs to know of its task.
+#[derive(Debug, Clone)]
+struct Identity {
+    fence: Fence,
+    run_id: uuid::Uuid,
+    key: String,
+    activity: String,
+    is_run: bool,
+}
+
+impl Identity {
+    fn of(claimed: &Claimed) -> Self {
+        let LeasedTask { run_id, key, activity, .. } = &claimed.task;
+        Self {
+            fence: claimed.fence(),
+            run_id: *run_id,
+            key: key.clone(),
+            activity: activity.clone(),
+            is_run: claimed.run.is_some(),
+        }
+    }
+}
+
+/// One queue, as apalis sees it.
+#[derive(Debug)]
+pub(crate) struct QueueBackend {
+    pub arrivals: mpsc::UnboundedReceiver<Arrival>,
+    pub layer: LeaseLayer,
+}
+
+impl Backend for QueueBackend {
+    type Task = Task<Arrival>;
+    type Error = Infallible;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(())) // The pump claims, renews and writes whether it is polled or not.
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>, _: &WorkerContext) -> Poll<Option<Result<Self::Task, Infallible>>> {
+        self.arrivals.poll_recv(cx).map(|arrival| {
+            let arrival = arrival?;
+            let id = TaskId::from_int(arrival.claimed.task.task_id as u64);
+            let attempt = arrival.claimed.task.attempt_no as usize;
+            Some(Ok(TaskBuilder::new(arrival).task_id(id).attempt(attempt).build()))
+        })
+    }
+
+    /// Gives back what was claimed and never started.
+    fn poll_close(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Infallible>> {
+        self.arrivals.close();
+        while let Ok(arrival) = self.arrivals.try_recv() {
+            self.layer.send(&Identity::of(&arrival.claimed), Outcome::Unfinished);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl BackendConfig for QueueBackend {
+    type Args = Arrival;
+    type Id = u64;
+    type Kind = Ephemeral;
+    type Config = ();
+    type Layer = LeaseLayer;
+
+    fn config(&self) -> &() {
+        &()
+    }
+
+    fn middleware(&mut self, _: &mut WorkerContext) -> LeaseLayer {
+        self.layer.clone()
+    }
+}
+
+/// The outermost layer: runs the task on the thread pool, survives its panic, and resolves after the commit.
+#[derive(Debug, Clone)]
+pub(crate) struct LeaseLayer {
+    pub writes: mpsc::UnboundedSender<Write>,
+    /// Ends what still runs when the grace of a shutdown is over.
+    pub abort: CancellationToken,
+}
+
+impl LeaseLayer {
+    fn send(&self, task: &Identity, outcome: Outcome) -> oneshot::Receiver<bool> {
+        let (reply, answer) = oneshot::channel();
+        let write = Write { fence: task.fence, what: outcome.write(task), last: true, reply };
+        let _ = self.writes.send(write); // Without a pump nobody holds anything any more.
+        answer
+    }
+}
+
+impl<S> Layer<S> for LeaseLayer {
+    type Service = LeaseService<S>;
+
+    fn layer(&self, inner: S) -> LeaseService<S> {
+        LeaseService { inner, layer: self.clone() }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct LeaseService<S> {
+    inner: S,
+    layer: LeaseLayer,
+}
+
+/// Gives a task back whose future was dropped before it had an outcome.
+struct Guard {
+    task: Identity,
+    layer: LeaseLayer,
+    armed: bool,
+}
+
+impl Guard {
+    fn settle(&mut self, outcome: Outcome) -> oneshot::Receiver<bool> {
+        self.armed = false;
+        self.layer.send(&self.task, outcome)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.armed {
+            self.settle(Outcome::Unfinished);
+        }
+    }
+}
+
+impl<S> Service<Task<Arrival>> for LeaseService<S>
+where
+    S: Service<Task<Arrival>, Response = Outcome>,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxDynError> + Send + 'static,
+{
+    type Response = ();
+    type Error = BoxDynError;
+    type Future = BoxFuture<'static, Result<(), BoxDynError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxDynError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, task: Task<Arrival>) -> Self::Future {
+        let mut guard = Guard { task: Identity::of(&task.args.claimed), layer: self.layer.clone(), armed: true };
+        let work = AbortOnDropHandle::new(tokio::spawn(self.inner.call(task)));
+        Box::pin(async move {
+            let outcome = tokio::select! {
+                joined = work => match joined {
+                    Ok(Ok(outcome)) => outcome,
+                    Ok(Err(error)) => Outcome::Failed(Failure::transient("workflow.worker", error.into().to_string())),
+                    Err(stopped) => Outcome::Failed(panicked(stopped)),
+                },
+                () = guard.layer.abort.cancelled() => Outcome::Unfinished,
+            };
+            let _ = guard.settle(outcome).await;
+            Ok(())
+        })
+    }
+}
+
+fn panicked(stopped: tokio::task::JoinError) -> Failure {
+    let message = match stopped.try_into_panic() {
+        Ok(payload) => payload
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| payload.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "a panic without a message".to_owned()),
+        Err(stopped) => stopped.to_string(),
+    };
+    tracing::error!(message, "a handler or a definition panicked");
+    Failure::transient("workflow.panicked", message)
+}

@@ -1,0 +1,344 @@
+//! Continues a run from where its record ends: polls the definition until it can do nothing without the world,
+//! asks for what it wants, hands out what has come, and stays with it in memory until there is a reason not to.
+
+use crate::{
+    activity::Standing,
+    backend::Outcome,
+    client::storable,
+    failpoint,
+    failure::Failure,
+    pump::{What, Write},
+    record::{Bell, Ledger, Record, Request, to_payload},
+    residents::Stay,
+    retry,
+    store::{self, Claimed, Fence},
+    worker::Shop,
+    workflow::{Context, Core},
+};
+use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
+use serde::Serialize;
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use std::{
+    future::pending,
+    sync::Arc,
+    task::{Poll, Waker},
+    time::Duration,
+};
+use tokio::sync::{oneshot, watch};
+
+/// A run that waits only for a timer further away than this leaves the memory; the timer is its `run_at`.
+const NEAR: Duration = Duration::from_secs(5);
+/// Polls of a definition that keeps waking itself, before others get their turn.
+const POLLS: u32 = 32;
+
+/// A definition with its types taken off.
+pub(crate) type Definition = Arc<dyn Fn(Value, Context) -> BoxFuture<'static, Result<Value, Failure>> + Send + Sync>;
+
+/// Continues a claimed run until it ends, is to sleep, or is no longer ours.
+pub(crate) async fn continue_run(claimed: Claimed, standing: watch::Receiver<Standing>, shop: Arc<Shop>) -> Outcome {
+    let (Some(run), Some(definition)) = (claimed.run, shop.workflows.get(&claimed.task.activity)) else {
+        return Outcome::Unfinished;
+    };
+    let ledger = Ledger::new(run.created_at);
+    let stay = shop.residents.admit(claimed.task.run_id, ledger.clone());
+    let core = Core {
+        run_id: claimed.task.run_id,
+        tenant_id: claimed.task.tenant_id,
+        fence: claimed.fence(),
+        pool: shop.pool.clone(),
+        ledger: ledger.clone(),
+    };
+    let future = definition(claimed.task.input, Context::new(Arc::new(core)));
+    let fence = Fence { task_id: claimed.task.task_id, token: claimed.task.lease_token };
+    let mut execution = Execution { shop: &shop, ledger: &ledger, stay, standing, fence, known: run.seq, flush: None };
+    if run.seq > 0
+        && let Some(outcome) = execution.load(claimed.task.run_id).await
+    {
+        return outcome;
+    }
+    execution.drive(future).await
+}
+
+struct Execution<'a> {
+    shop: &'a Shop,
+    ledger: &'a Arc<Ledger>,
+    stay: Stay,
+    standing: watch::Receiver<Standing>,
+    fence: Fence,
+    /// Number of the newest record at the start of this stay.
+    known: i64,
+    /// Requests on their way to the database.
+    flush: Option<oneshot::Receiver<bool>>,
+}
+
+impl Execution<'_> {
+    /// Reads the record; tries for as long as the lease lasts.
+    async fn load(&mut self, run_id: uuid::Uuid) -> Option<Outcome> {
+        for tries in 1.. {
+            match store::steps::newer(&self.shop.db, &[run_id], &[0]).await {
+                Ok(records) => {
+                    records.into_iter().for_each(|(_, record)| self.ledger.add(record));
+                    return None;
+                }
+                Err(error) => tracing::warn!(%error, run.id = %run_id, "cannot read the record of a run"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(retry::step_pause(tries)) => {}
+                () = lost(&mut self.standing) => return Some(Outcome::Lost),
+                () = self.shop.closing.cancelled() => return Some(Outcome::Unfinished),
+            }
+        }
+        None
+    }
+
+    async fn drive(mut self, mut future: BoxFuture<'static, Result<Value, Failure>>) -> Outcome {
+        loop {
+            let stalled = match poll_until_stalled(&mut future, self.ledger.bell()) {
+                Poll::Ready(result) => return self.end(result),
+                Poll::Pending => !self.ledger.bell().hear(),
+            };
+            if let Some(outcome) = self.must_leave() {
+                return outcome;
+            }
+            if !stalled {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            if self.ledger.hand_out() {
+                if self.shop.forgetful && self.ledger.handed_out() > self.known {
+                    return Outcome::Unfinished;
+                }
+                continue;
+            }
+            self.ask();
+            let idle = self.flush.is_none() && self.ledger.steps_running() == 0 && !self.ledger.has_gap();
+            self.stay.set_idle(idle);
+            if idle && (self.shop.closing.is_cancelled() || self.only_far_timers()) {
+                return self.park();
+            }
+            if self.shop.closing.is_cancelled() && self.ledger.steps_running() == 0 {
+                return Outcome::Unfinished;
+            }
+            if let Some(outcome) = self.wait(idle).await {
+                return outcome;
+            }
+        }
+    }
+
+    /// Waits for anything that may let the run go on.
+    async fn wait(&mut self, idle: bool) -> Option<Outcome> {
+        let timer = self.ledger.next_timer().filter(|_| self.flush.is_none());
+        let bell = self.ledger.bell().clone();
+        let mut flush = self.flush.take();
+        tokio::select! {
+            () = bell.rings() => {}
+            answer = answered(&mut flush) => {
+                flush = None;
+                match answer {
+                    Ok(true) => {}
+                    Ok(false) => return Some(Outcome::Lost),
+                    Err(_) => self.ledger.break_off(Failure::permanent(
+                        "workflow.unrecordable", "the database refuses what the definition asks for")),
+                }
+            }
+            () = reached(self.shop, timer) => {}
+            () = lost(&mut self.standing) => return Some(Outcome::Lost),
+            () = self.stay.evicted(), if idle => return Some(self.park()),
+            () = self.shop.closing.cancelled(), if !self.shop.closing.is_cancelled() => {}
+        }
+        self.flush = flush;
+        None
+    }
+
+    fn must_leave(&self) -> Option<Outcome> {
+        if self.ledger.lost() || *self.standing.borrow() == Standing::Lost {
+            return Some(Outcome::Lost);
+        }
+        self.ledger.broken().map(|failure| Outcome::Ended { state: "failed", output: None, error: Some(failure) })
+    }
+
+    /// Sends what the definition has asked for since the last time, one batch at a time.
+    fn ask(&mut self) {
+        if self.flush.is_some() {
+            return;
+        }
+        let mut ops: Vec<Value> = self.ledger.take_requests().iter().map(|r| request_op(self.fence, r)).collect();
+        if let Some(now) = self.shop.me.now() {
+            ops.extend(self.ledger.ended_timers(now).iter().map(|(key, reached)| timer_op(self.fence, key, *reached)));
+        }
+        if ops.is_empty() {
+            return;
+        }
+        let (reply, answer) = oneshot::channel();
+        let write = Write { fence: self.fence, what: What::Ops(ops), last: false, reply };
+        if self.shop.writes.send(write).is_ok() {
+            self.flush = Some(answer);
+        }
+    }
+
+    fn only_far_timers(&self) -> bool {
+        let far = |due: DateTime<Utc>| {
+            self.shop.me.now().is_some_and(|now| due - now > chrono::Duration::from_std(NEAR).unwrap_or_default())
+        };
+        !self.ledger.waits_for_others() && self.ledger.next_timer().is_some_and(far)
+    }
+
+    fn park(&self) -> Outcome {
+        Outcome::Parked { seq: self.ledger.handed_out(), due: self.ledger.next_timer() }
+    }
+
+    fn end(&self, result: Result<Value, Failure>) -> Outcome {
+        match result {
+            Ok(output) => Outcome::Ended { state: "succeeded", output: Some(output), error: None },
+            Err(error) => {
+                let cancelled = error.is_cancelled() && self.ledger.cancelled();
+                Outcome::Ended {
+                    state: if cancelled { "cancelled" } else { "failed" },
+                    output: None,
+                    error: Some(error),
+                }
+            }
+        }
+    }
+}
+
+/// Polls until the definition neither ends nor wakes itself; bounded, for the sake of its neighbours.
+fn poll_until_stalled(
+    future: &mut BoxFuture<'static, Result<Value, Failure>>,
+    bell: &Arc<Bell>,
+) -> Poll<Result<Value, Failure>> {
+    let waker = Waker::from(bell.clone());
+    let mut cx = std::task::Context::from_waker(&waker);
+    for _ in 0..POLLS {
+        bell.hear();
+        if let Poll::Ready(result) = future.as_mut().poll(&mut cx) {
+            return Poll::Ready(result);
+        }
+        if !bell.hear() {
+            return Poll::Pending;
+        }
+    }
+    bell.ring();
+    Poll::Pending
+}
+
+async fn answered(flush: &mut Option<oneshot::Receiver<bool>>) -> Result<bool, oneshot::error::RecvError> {
+    match flush {
+        Some(answer) => answer.await,
+        None => pending().await,
+    }
+}
+
+async fn reached(shop: &Shop, timer: Option<DateTime<Utc>>) {
+    match timer {
+        Some(due) => shop.me.reaches(due).await,
+        None => pending().await,
+    }
+}
+
+/// Resolves once somebody else owns the task.
+pub(crate) async fn lost(standing: &mut watch::Receiver<Standing>) {
+    if standing.wait_for(|s| *s == Standing::Lost).await.is_err() {
+        // The lease is no longer kept because its end is being written: that write will tell.
+        pending::<()>().await;
+    }
+}
+
+fn request_op(fence: Fence, request: &Request) -> Value {
+    json!({
+        "op": "request", "task_id": fence.task_id, "token": fence.token, "key": request.key, "queue": request.queue,
+        "activity": request.activity, "input": request.input, "labels": request.labels,
+        "max_failures": request.policy.max_failures.clamp(1, i32::MAX as u32),
+        "max_losses": request.policy.max_losses.clamp(1, i32::MAX as u32),
+        "backoff_base": seconds(request.policy.backoff_base, 0.0),
+        "backoff_cap": seconds(request.policy.backoff_cap, 0.0),
+        "lease": seconds(request.policy.lease, 0.1),
+        "start_to_close": request.policy.start_to_close.as_secs_f64().clamp(0.001, 1e9),
+    })
+}
+
+fn seconds(duration: Duration, least: f64) -> f64 {
+    duration.as_secs_f64().clamp(least, 86_400.0)
+}
+
+fn timer_op(fence: Fence, key: &str, reached: bool) -> Value {
+    let outcome = if reached { "ok" } else { "cancelled" };
+    json!({ "op": "timer", "task_id": fence.task_id, "token": fence.token, "key": key, "outcome": outcome })
+}
+
+// ------------------------------------------------------------------------------------------- steps
+
+/// Performs a step until its outcome is in the ledger; never returns once the lease is lost.
+pub(crate) async fn step<T, F>(core: &Core, key: &str, body: F)
+where
+    T: Serialize,
+    F: Clone + AsyncFnOnce(&mut PgConnection) -> Result<T, Failure>,
+{
+    let _running = core.ledger.step_runs();
+    let (mut tries, mut pauses) = (0, 0);
+    loop {
+        let failure = match attempt_step(core, key, body.clone()).await {
+            Ok(Some(record)) => return core.ledger.add(record),
+            Ok(None) => return give_up(core).await,
+            Err(failure) => failure,
+        };
+        // The commit may have gone through although its answer was lost: the record is the truth.
+        if failure.code == store::DATABASE
+            && let Ok(Some(record)) = store::steps::find(&core.pool, core.run_id, key).await
+        {
+            return core.ledger.add(record);
+        }
+        tries += u32::from(!store::is_outage(&failure));
+        pauses += 1;
+        if !failure.retryable || tries >= retry::STEP_TRIES {
+            return record_failure(core, key, failure).await;
+        }
+        tracing::debug!(run.id = %core.run_id, key, %failure, "a step is tried again");
+        tokio::time::sleep(retry::step_pause(pauses)).await;
+    }
+}
+
+/// One transaction: the caller's writes, the fence, the record. `None`: the lease is lost, nothing is written.
+async fn attempt_step<T, F>(core: &Core, key: &str, body: F) -> Result<Option<Record>, Failure>
+where
+    T: Serialize,
+    F: AsyncFnOnce(&mut PgConnection) -> Result<T, Failure>,
+{
+    let mut tx = core.pool.begin().await?;
+    let output = to_payload(&body(&mut tx).await?)?;
+    failpoint::reach("step.before_record");
+    let Some(record) = store::steps::record(&mut tx, core.fence, key, &Ok(output)).await? else { return Ok(None) };
+    failpoint::reach("step.before_commit");
+    tx.commit().await?;
+    failpoint::reach("step.after_commit");
+    Ok(Some(record))
+}
+
+async fn record_failure(core: &Core, key: &str, failure: Failure) {
+    let failure: Failure = serde_json::from_value(storable(&failure)).unwrap_or(failure);
+    let outcome = Err(failure);
+    for tries in 1.. {
+        let recorded = async {
+            let mut db = core.pool.acquire().await?;
+            store::steps::record(&mut db, core.fence, key, &outcome).await
+        };
+        match recorded.await {
+            Ok(Some(record)) => return core.ledger.add(record),
+            Ok(None) => return give_up(core).await,
+            Err(error) => {
+                tracing::warn!(%error, run.id = %core.run_id, key, "cannot record the failure of a step");
+                if let Ok(Some(record)) = store::steps::find(&core.pool, core.run_id, key).await {
+                    return core.ledger.add(record);
+                }
+                tokio::time::sleep(retry::step_pause(tries)).await;
+            }
+        }
+    }
+}
+
+async fn give_up(core: &Core) {
+    core.ledger.lose();
+    pending().await
+}

@@ -1,0 +1,439 @@
+//! The one writer of this process: results, requests of runs and claims share a round trip and a commit.
+//!
+//! ```text
+//!   handlers ──ends of attempts──┐                        ┌──records──▶ residents
+//!   executors ──ops of runs──────┼──▶ one statement ──────┼──wake-ups─▶ peers
+//!   free slots ──claims──────────┘    (workflow.pump)     └──tasks────▶ backends
+//! ```
+//! Whatever arrives while a round trip is under way makes the next one: no timer, one trip when idle, hundreds of
+//! writes in a commit under load. A database that is away is waited for; nothing is dropped.
+
+use crate::{
+    activity::{Labels, Standing},
+    backend::Arrival,
+    client::rings,
+    failpoint,
+    failure::Failure,
+    leases::Leases,
+    record::{Kind, Record},
+    residents::Residents,
+    retry,
+    store::{self, Claimed, Fence, News, Recorded, tasks::Claimant},
+    sweeper::Incarnation,
+    wakeup::{Mailbox, Ring, Wakeup},
+    worker::RUN_QUEUE,
+};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Writes in one round trip.
+const BATCH: usize = 500;
+/// Size of a round trip, in bytes of JSON, beyond which it takes no further write.
+const BATCH_BYTES: usize = 8 << 20;
+/// Idle queues are asked this often while messages arrive, and while they do not.
+const POLL: Duration = Duration::from_secs(1);
+const POLL_DEAF: Duration = Duration::from_millis(250);
+/// A round trip that takes longer has lost its connection.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// A write for the pump. `reply` hears whether the fence held; it is dropped when nobody can know.
+#[derive(Debug)]
+pub(crate) struct Write {
+    pub fence: Fence,
+    pub what: What,
+    /// Whether the task leaves this process with it.
+    pub last: bool,
+    pub reply: oneshot::Sender<bool>,
+}
+
+#[derive(Debug)]
+pub(crate) enum What {
+    /// An entry of `workflow.settle`; the output on its own, to be handed on without reading it back.
+    Attempt { entry: Value, run_id: Uuid, key: String, activity: String },
+    /// Entries of `workflow.advance`.
+    Ops(Vec<Value>),
+    /// Nothing to write: the task is gone, its slot is free.
+    Forget,
+}
+
+impl Write {
+    fn size(&self) -> usize {
+        match &self.what {
+            What::Attempt { entry, .. } => rough_size(entry),
+            What::Ops(ops) => ops.iter().map(rough_size).sum(),
+            What::Forget => 0,
+        }
+    }
+}
+
+fn rough_size(json: &Value) -> usize {
+    match json {
+        Value::String(text) => text.len() + 2,
+        Value::Array(items) => items.iter().map(rough_size).sum::<usize>() + 2,
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| name.len() + 4 + rough_size(value)).sum::<usize>() + 2
+        }
+        _ => 8,
+    }
+}
+
+/// A queue this process works on.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    pub name: String,
+    pub slots: usize,
+    /// What this process knows to do.
+    pub names: Vec<String>,
+    /// Where its backend waits.
+    pub out: mpsc::UnboundedSender<Arrival>,
+}
+
+/// Index of a queue, and how many of its tasks to claim.
+type Wanted = (usize, usize);
+
+#[derive(Debug)]
+struct QueueState {
+    queue: Queue,
+    used: usize,
+    /// There may be more than was claimed last time.
+    more: bool,
+}
+
+pub(crate) struct Pump {
+    db: PgPool,
+    name: String,
+    labels: Labels,
+    me: Arc<Incarnation>,
+    leases: Arc<Leases>,
+    residents: Arc<Residents>,
+    wakeup: Arc<Wakeup>,
+    mailbox: Arc<Mailbox>,
+    writes: mpsc::UnboundedReceiver<Write>,
+    queues: Vec<QueueState>,
+    /// Which queue's slot a task uses.
+    held: HashMap<i64, usize>,
+    pending: Vec<Write>,
+    /// An answer was lost: there may be claims we do not know of.
+    uncertain: bool,
+    down: u32,
+}
+
+/// What a pump shares with the rest of the worker.
+pub(crate) struct Parts {
+    pub db: PgPool,
+    pub name: String,
+    pub labels: Labels,
+    pub me: Arc<Incarnation>,
+    pub leases: Arc<Leases>,
+    pub residents: Arc<Residents>,
+    pub wakeup: Arc<Wakeup>,
+}
+
+impl Pump {
+    pub(crate) fn new(parts: Parts, queues: Vec<Queue>, writes: mpsc::UnboundedReceiver<Write>) -> Self {
+        let mailbox = parts.wakeup.subscribe();
+        Self {
+            db: parts.db,
+            name: parts.name,
+            labels: parts.labels,
+            me: parts.me,
+            leases: parts.leases,
+            residents: parts.residents,
+            wakeup: parts.wakeup,
+            mailbox,
+            writes,
+            queues: queues.into_iter().map(|queue| QueueState { queue, used: 0, more: true }).collect(),
+            held: HashMap::new(),
+            pending: Vec::new(),
+            uncertain: false,
+            down: 0,
+        }
+    }
+
+    /// Works until `closing` and until nothing is held any more; claims nothing once it is closing.
+    pub(crate) async fn run(mut self, closing: CancellationToken) {
+        let mut next_poll = Instant::now();
+        loop {
+            let open = !closing.is_cancelled() && self.me.id().is_some();
+            if closing.is_cancelled() && self.held.is_empty() && self.pending.is_empty() {
+                return;
+            }
+            if self.pending.is_empty() && !(open && self.claims_due()) {
+                tokio::select! {
+                    write = self.writes.recv() => match write {
+                        Some(write) => self.pending.push(write),
+                        None => return,
+                    },
+                    rings = self.mailbox.next() => self.hear(&rings),
+                    () = tokio::time::sleep_until(next_poll) => {
+                        next_poll = Instant::now() + self.poll_interval();
+                        self.queues.iter_mut().for_each(|q| q.more = true);
+                        self.make_room();
+                    }
+                    () = closing.cancelled(), if open => {}
+                }
+            }
+            self.collect();
+            self.round(open).await;
+        }
+    }
+
+    fn poll_interval(&self) -> Duration {
+        match (self.me.id(), self.wakeup.connected()) {
+            (None, _) => Duration::from_millis(20),
+            (_, true) => retry::jittered(POLL),
+            (_, false) => retry::jittered(POLL_DEAF),
+        }
+    }
+
+    fn hear(&mut self, rings: &HashSet<Ring>) {
+        let all = rings.contains(&Ring::All);
+        for q in &mut self.queues {
+            q.more |= all || rings.contains(&Ring::Queue(q.queue.name.clone()));
+        }
+    }
+
+    fn claims_due(&self) -> bool {
+        self.queues.iter().any(|q| q.more && q.used < q.queue.slots)
+    }
+
+    /// Runs that only wait give way to runs that may have something to do.
+    fn make_room(&self) {
+        if let Some(runs) = self.queues.iter().find(|q| q.queue.name == RUN_QUEUE && q.used >= q.queue.slots) {
+            self.residents.make_room((runs.queue.slots / 8).max(1));
+        }
+    }
+
+    /// Takes what has arrived, up to the size of a round trip.
+    fn collect(&mut self) {
+        let mut bytes: usize = self.pending.iter().map(Write::size).sum();
+        while self.pending.len() < BATCH && bytes < BATCH_BYTES {
+            let Ok(write) = self.writes.try_recv() else { break };
+            bytes += write.size();
+            self.pending.push(write);
+        }
+    }
+
+    async fn round(&mut self, open: bool) {
+        let batch = std::mem::take(&mut self.pending);
+        // Tasks that end with this round trip leave their slots to its claims.
+        for write in batch.iter().filter(|w| w.last) {
+            self.free(write.fence);
+        }
+        let claims: Vec<Wanted> = match open {
+            true => (0..self.queues.len()).map(|i| (i, self.wants(i))).filter(|(_, want)| *want > 0).collect(),
+            false => Vec::new(),
+        };
+        let batch = forget(batch);
+        if batch.is_empty() && claims.is_empty() {
+            return;
+        }
+        if self.uncertain {
+            self.disown(&batch).await;
+        }
+        match self.trip(&batch, &claims).await {
+            Ok(news) => {
+                self.down = 0;
+                self.digest(batch, &claims, news);
+            }
+            Err(error) => self.survive(batch, error).await,
+        }
+    }
+
+    fn wants(&self, queue: usize) -> usize {
+        let q = &self.queues[queue];
+        if q.more { q.queue.slots.saturating_sub(q.used).min(BATCH) } else { 0 }
+    }
+
+    fn free(&mut self, fence: Fence) {
+        if let Some(queue) = self.held.remove(&fence.task_id) {
+            self.queues[queue].used -= 1;
+        }
+        self.leases.forget(fence);
+    }
+
+    async fn trip(&self, batch: &[Write], claims: &[Wanted]) -> sqlx::Result<(Instant, Vec<News>)> {
+        let (mut attempts, mut ops) = (Vec::new(), Vec::new());
+        for write in batch {
+            match &write.what {
+                What::Attempt { entry, .. } => attempts.push(entry.clone()),
+                What::Ops(entries) => ops.extend(entries.iter().cloned()),
+                What::Forget => {}
+            }
+        }
+        let claims: Vec<Value> = claims
+            .iter()
+            .map(|(i, want)| (&self.queues[*i].queue, want))
+            .map(|(queue, want)| json!({ "queue": queue.name, "want": want, "names": queue.names }))
+            .collect();
+        let who = Claimant { worker_id: self.me.id(), name: self.name.clone(), labels: self.labels.clone() };
+        let asked_at = Instant::now();
+        failpoint::reach("pump.before");
+        let trip = store::tasks::pump(&self.db, &who, &attempts, &ops, &claims);
+        let late = |_| sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer"));
+        let news = tokio::time::timeout(ANSWER, trip).await.map_err(late)??;
+        failpoint::reach("pump.after");
+        metrics::counter!("flatrender_engine_round_trips_total").increment(1);
+        Ok((asked_at, news))
+    }
+
+    fn digest(&mut self, batch: Vec<Write>, claims: &[Wanted], (asked_at, news): (Instant, Vec<News>)) {
+        let settled: HashSet<i64> =
+            news.iter().filter_map(|n| if let News::Settled(id) = n { Some(*id) } else { None }).collect();
+        let woken = self.tell_others(&news);
+        let mut written = batch_by_key(&batch);
+        let mut got = vec![0; self.queues.len()];
+        for item in news {
+            match item {
+                News::Recorded(recorded) => self.deliver(recorded, &mut written),
+                News::Claimed(claimed) => self.start(*claimed, asked_at, &mut got),
+                News::Settled(_) | News::Woken(_) | News::Clock { .. } => {}
+            }
+        }
+        for &(i, want) in claims {
+            self.queues[i].more = got[i] >= want || woken.contains(&self.queues[i].queue.name);
+        }
+        metrics::counter!("flatrender_engine_claims_total").increment(got.iter().sum::<usize>() as u64);
+        for write in batch {
+            let _ = write.reply.send(settled.contains(&write.fence.task_id));
+        }
+    }
+
+    /// Wakes this process and, where it cannot take the work itself, the others.
+    fn tell_others(&mut self, news: &[News]) -> HashSet<String> {
+        let mut rings = rings(news, self.me.id());
+        self.hear(&rings);
+        let woken =
+            rings.iter().filter_map(|r| if let Ring::Queue(name) = r { Some(name.clone()) } else { None }).collect();
+        rings.retain(|ring| match ring {
+            Ring::Queue(name) => !self.queues.iter().any(|q| q.queue.name == *name && q.used < q.queue.slots),
+            _ => true,
+        });
+        self.wakeup.announce(rings);
+        woken
+    }
+
+    /// Hands a record that this process has brought about to its run, if that is here.
+    fn deliver(&self, recorded: Recorded, written: &mut HashMap<(Uuid, String), (Option<String>, Value)>) {
+        if recorded.holder.is_none() || recorded.holder != self.me.id() {
+            return;
+        }
+        // Without what was written the run reads the record itself.
+        let Some((activity, output)) = written.remove(&(recorded.run_id, recorded.key.clone())) else {
+            self.mailbox_of_residents(recorded.run_id);
+            return;
+        };
+        let record = Record {
+            seq: recorded.seq,
+            key: recorded.key,
+            kind: if activity.is_some() { Kind::Activity } else { Kind::Timer },
+            name: activity,
+            outcome: recorded.outcome.map(|()| output),
+            recorded_at: recorded.recorded_at,
+        };
+        self.residents.deliver(recorded.run_id, record);
+    }
+
+    fn mailbox_of_residents(&self, run_id: Uuid) {
+        self.wakeup.ring(&HashSet::from([Ring::Run(run_id)]));
+    }
+
+    fn start(&mut self, claimed: Claimed, asked_at: Instant, got: &mut [usize]) {
+        let Some(i) = self.queues.iter().position(|q| q.queue.name == claimed.queue) else { return };
+        let (fence, seconds) = (claimed.fence(), claimed.task.lease_seconds);
+        got[i] += 1;
+        self.queues[i].used += 1;
+        self.held.insert(fence.task_id, i);
+        let (standing_tx, standing_rx) = watch::channel(Standing::Held);
+        self.leases.keep(fence, seconds, asked_at, standing_tx);
+        if self.queues[i].queue.out.send(Arrival { claimed, standing: standing_rx }).is_err() {
+            // Nobody is there to do it: its lease will end.
+            self.free(fence);
+        }
+    }
+
+    /// A round trip has failed: what it carried is kept and sent again.
+    async fn survive(&mut self, mut batch: Vec<Write>, error: sqlx::Error) {
+        self.uncertain = true;
+        if !store::is_transient(&error) && batch.len() > 1 {
+            // One of them is the culprit; each goes alone, the others must not suffer.
+            for write in batch {
+                match self.trip(std::slice::from_ref(&write), &[]).await {
+                    Ok(news) => self.digest(vec![write], &[], news),
+                    Err(error) => self.refuse(write, &error),
+                }
+            }
+            return;
+        }
+        if !store::is_transient(&error) && batch.len() == 1 {
+            batch.drain(..).for_each(|write| self.refuse(write, &error));
+            return;
+        }
+        self.pending = batch;
+        self.down += 1;
+        tracing::warn!(%error, pending = self.pending.len(), "cannot reach the database; results are kept");
+        let pause = retry::exponential(Duration::from_millis(20), Duration::from_secs(2), self.down);
+        tokio::time::sleep(retry::jittered(pause)).await;
+    }
+
+    /// A write that the database will never take. The end of an attempt becomes a failure that it can take.
+    fn refuse(&mut self, mut write: Write, error: &sqlx::Error) {
+        if store::is_transient(error) {
+            self.pending.push(write);
+            return;
+        }
+        tracing::error!(%error, task_id = write.fence.task_id, "the database refuses a write");
+        if let What::Attempt { entry, .. } = &mut write.what
+            && entry["outcome"] != "failed"
+        {
+            let failure = Failure::permanent("workflow.unrecordable", format!("the outcome cannot be stored: {error}"));
+            entry["outcome"] = json!("failed");
+            entry["output"] = Value::Null;
+            entry["failure"] = crate::client::storable(&failure);
+            self.pending.push(write);
+        }
+    }
+
+    async fn disown(&mut self, batch: &[Write]) {
+        let Some(me) = self.me.id() else { return };
+        let mut known: Vec<i64> = self.held.keys().copied().collect();
+        known.extend(batch.iter().chain(&self.pending).map(|w| w.fence.task_id));
+        match store::tasks::disown(&self.db, me, &known).await {
+            Ok(_) => self.uncertain = false,
+            Err(error) => tracing::debug!(%error, "cannot look for claims whose answer was lost"),
+        }
+    }
+}
+
+/// Answers and drops writes that write nothing.
+fn forget(batch: Vec<Write>) -> Vec<Write> {
+    let (gone, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(|w| matches!(w.what, What::Forget));
+    for write in gone {
+        let _ = write.reply.send(false);
+    }
+    batch
+}
+
+/// What this batch wrote, by run and key: name of the activity (none for a timer) and output.
+fn batch_by_key(batch: &[Write]) -> HashMap<(Uuid, String), (Option<String>, Value)> {
+    batch
+        .iter()
+        .filter_map(|write| match &write.what {
+            What::Attempt { entry, run_id, key, activity } => {
+                Some(((*run_id, key.clone()), (Some(activity.clone()), entry["output"].clone())))
+            }
+            _ => None,
+        })
+        .collect()
+}

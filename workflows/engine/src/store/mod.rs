@@ -1,0 +1,224 @@
+//! The engine's statements: all its SQL outside the migration, a file per noun. Bound parameters only.
+
+pub(crate) mod runs;
+pub(crate) mod steps;
+pub(crate) mod tasks;
+pub(crate) mod workers;
+
+use crate::{
+    activity::LeasedTask,
+    failure::Failure,
+    record::{Kind, Record},
+};
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::{FromRow, types::Json};
+use uuid::Uuid;
+
+/// The right to write for one attempt; worth nothing once a newer token exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fence {
+    pub task_id: i64,
+    pub token: Uuid,
+}
+
+/// A task leased to this process.
+#[derive(Debug, Clone)]
+pub(crate) struct Claimed {
+    pub task: LeasedTask,
+    pub queue: String,
+    /// Set when the task is a run.
+    pub run: Option<ClaimedRun>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClaimedRun {
+    pub created_at: DateTime<Utc>,
+    /// Number of its newest record.
+    pub seq: i64,
+}
+
+impl Claimed {
+    pub(crate) fn fence(&self) -> Fence {
+        Fence { task_id: self.task.task_id, token: self.task.lease_token }
+    }
+}
+
+/// A record that a write of ours has brought about.
+#[derive(Debug, Clone)]
+pub(crate) struct Recorded {
+    pub run_id: Uuid,
+    pub seq: i64,
+    pub key: String,
+    pub outcome: Result<(), Failure>,
+    pub recorded_at: DateTime<Utc>,
+    /// The incarnation that holds the run.
+    pub holder: Option<i64>,
+}
+
+/// What a round trip has brought; see the type `workflow.news`.
+#[derive(Debug, Clone)]
+pub(crate) enum News {
+    Settled(i64),
+    Recorded(Recorded),
+    Woken(String),
+    Claimed(Box<Claimed>),
+    Clock { now: DateTime<Utc>, next_due_seconds: Option<f64> },
+}
+
+#[derive(FromRow)]
+pub(crate) struct NewsRow {
+    what: String,
+    queue: Option<String>,
+    task_id: Option<i64>,
+    run_id: Option<Uuid>,
+    tenant_id: Option<Uuid>,
+    step_key: Option<String>,
+    name: Option<String>,
+    body: Option<Value>,
+    attempt_no: Option<i32>,
+    lease_token: Option<Uuid>,
+    lease_seconds: Option<f64>,
+    start_to_close_seconds: Option<f64>,
+    seq: Option<i64>,
+    at: Option<DateTime<Utc>>,
+    worker_id: Option<i64>,
+}
+
+impl NewsRow {
+    /// What the row says; a recorded fact may wake a queue too.
+    pub(crate) fn read(self, news: &mut Vec<News>) {
+        match self.what.as_str() {
+            "settled" => news.extend(self.task_id.map(News::Settled)),
+            "woken" => news.extend(self.queue.map(News::Woken)),
+            "clock" => news.extend(self.at.map(|now| News::Clock { now, next_due_seconds: self.lease_seconds })),
+            "recorded" => {
+                news.extend(self.queue.clone().map(News::Woken));
+                news.extend(self.recorded().map(News::Recorded));
+            }
+            _ => news.extend(self.claimed().map(|c| News::Claimed(Box::new(c)))),
+        }
+    }
+
+    fn recorded(self) -> Option<Recorded> {
+        let outcome = match self.name.as_deref() {
+            Some("ok") => Ok(()),
+            _ => Err(stored_failure(self.body)),
+        };
+        Some(Recorded {
+            run_id: self.run_id?,
+            seq: self.seq?,
+            key: self.step_key?,
+            outcome,
+            recorded_at: self.at?,
+            holder: self.worker_id,
+        })
+    }
+
+    fn claimed(self) -> Option<Claimed> {
+        let run = (self.what == "run").then_some(ClaimedRun { created_at: self.at?, seq: self.seq? });
+        let task = LeasedTask {
+            task_id: self.task_id?,
+            run_id: self.run_id?,
+            tenant_id: self.tenant_id?,
+            key: self.step_key?,
+            activity: self.name?,
+            input: self.body.unwrap_or_default(),
+            attempt_no: self.attempt_no?,
+            lease_token: self.lease_token?,
+            lease_seconds: self.lease_seconds?,
+            start_to_close_seconds: self.start_to_close_seconds?,
+        };
+        Some(Claimed { task, queue: self.queue?, run })
+    }
+}
+
+pub(crate) fn read_news(rows: Vec<NewsRow>) -> Vec<News> {
+    let mut news = Vec::with_capacity(rows.len());
+    rows.into_iter().for_each(|row| row.read(&mut news));
+    news
+}
+
+/// A failure as it was stored; one that an older or newer engine wrote differently stays readable.
+pub(crate) fn stored_failure(json: Option<Value>) -> Failure {
+    let json = json.unwrap_or_default();
+    serde_json::from_value(json.clone()).unwrap_or_else(|_| {
+        Failure::permanent("workflow.unreadable", "the stored failure is unreadable").with_details(json)
+    })
+}
+
+#[derive(FromRow)]
+struct RecordRow {
+    run_id: Uuid,
+    seq: i64,
+    key: String,
+    kind: String,
+    name: Option<String>,
+    outcome: String,
+    output: Option<Json<Value>>,
+    failure: Option<Value>,
+    recorded_at: DateTime<Utc>,
+}
+
+impl RecordRow {
+    fn read(self) -> (Uuid, Record) {
+        let outcome = match self.outcome.as_str() {
+            "ok" => Ok(self.output.map_or(Value::Null, |json| json.0)),
+            _ => Err(stored_failure(self.failure)),
+        };
+        let kind = Kind::parse(&self.kind);
+        let record =
+            Record { seq: self.seq, key: self.key, kind, name: self.name, outcome, recorded_at: self.recorded_at };
+        (self.run_id, record)
+    }
+}
+
+/// Whether the session or the server went away, so that nothing is known about the last statement.
+pub(crate) fn is_connection_loss(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        // 08 connection, 57P shutdown, 53 resources
+        sqlx::Error::Database(e) => {
+            e.code().is_some_and(|c| c.starts_with("08") || c.starts_with("57P") || c.starts_with("53"))
+        }
+        _ => false,
+    }
+}
+
+/// Whether the same statement may well succeed a moment later.
+pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
+    // 40 rollback: deadlock, serialisation; 55P03 lock timeout; 57014 statement timeout
+    is_connection_loss(error)
+        || matches!(error, sqlx::Error::Database(e) if e.code().is_some_and(
+            |c| c.starts_with("40") || c == "55P03" || c == "57014"))
+}
+
+/// Every database error of a step is worth another try, except those that say the statement itself is wrong.
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(|e| e.code()).map(|c| c.into_owned());
+        // 22 bad data, 42 bad statement or no right to it, 23502/23503/23514 a promise of the schema, P0001 a trigger's refusal
+        let wrong = code.as_deref().is_some_and(|c| {
+            c.starts_with("22") || c.starts_with("42") || matches!(c, "23502" | "23503" | "23514" | "23000" | "P0001")
+        });
+        let details = match code {
+            Some(code) => serde_json::json!({ "sqlstate": code, "connection_lost": is_connection_loss(&error) }),
+            None => serde_json::json!({ "connection_lost": is_connection_loss(&error) }),
+        };
+        let failure = if wrong { Self::permanent } else { Self::transient };
+        failure(DATABASE, error.to_string()).with_details(details)
+    }
+}
+
+/// Code of a failure that the database reported.
+pub(crate) const DATABASE: &str = "workflow.database";
+
+/// Whether a failure stems from a lost connection: tried again for as long as the lease lasts.
+pub(crate) fn is_outage(failure: &Failure) -> bool {
+    failure.code == DATABASE && failure.details["connection_lost"] == true
+}

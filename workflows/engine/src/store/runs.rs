@@ -1,0 +1,79 @@
+//! Runs: starting, cancelling, looking.
+
+use super::{News, NewsRow, read_news};
+use crate::{
+    client::{RunRow, StartRequest},
+    worker::RUN_QUEUE,
+};
+use sqlx::{PgConnection, PgExecutor, Result};
+use uuid::Uuid;
+
+/// Workers in a row that a run may lose without a new record before it is given up.
+const MAX_LOSSES: i32 = 10;
+
+/// Inserts a run and its task. `None` when its business key is taken; waits for an uncommitted rival.
+pub(crate) async fn insert(db: &mut PgConnection, run: &StartRequest<'_>) -> Result<Option<Uuid>> {
+    sqlx::query_scalar(
+        "with fresh as (
+            insert into workflow.runs (id, tenant_id, kind, version, business_key, input, priority, created_at)
+            values ($1, $2, $3, $4, $5, $6, $7, workflow.now())
+            on conflict (kind, tenant_id, business_key) do nothing
+            returning id, tenant_id, priority, created_at
+        ), queued as (
+            insert into workflow.tasks
+                (kind, run_id, tenant_id, step_key, queue, activity, priority, run_at, max_failures, max_losses,
+                 backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds)
+            select 'run', id, tenant_id, '', $8, $9, priority, created_at, 1, $10, 0, 0, 30, 1e9
+            from fresh
+        )
+        select id from fresh",
+    )
+    .bind(run.id)
+    .bind(run.tenant_id)
+    .bind(run.kind)
+    .bind(run.version)
+    .bind(run.business_key)
+    .bind(&run.input)
+    .bind(run.priority)
+    .bind(RUN_QUEUE)
+    .bind(run_name(run.kind, run.version))
+    .bind(MAX_LOSSES)
+    .fetch_optional(db)
+    .await
+}
+
+/// The name under which the task of a run is claimed: only workers that know this version of the kind take it.
+pub(crate) fn run_name(kind: &str, version: i32) -> String {
+    format!("{kind}.v{version}")
+}
+
+/// The run that holds a business key.
+pub(crate) async fn by_key(db: &mut PgConnection, run: &StartRequest<'_>) -> Result<Option<Uuid>> {
+    sqlx::query_scalar("select id from workflow.runs where kind = $1 and tenant_id = $2 and business_key = $3")
+        .bind(run.kind)
+        .bind(run.tenant_id)
+        .bind(run.business_key)
+        .fetch_optional(db)
+        .await
+}
+
+/// See `workflow.cancel`; empty when there is nothing left to cancel.
+pub(crate) async fn cancel(db: &mut PgConnection, run_id: Uuid, reason: &str) -> Result<Vec<News>> {
+    sqlx::query_as::<_, NewsRow>("select * from workflow.cancel($1, $2)")
+        .bind(run_id)
+        .bind(reason)
+        .fetch_all(db)
+        .await
+        .map(read_news)
+}
+
+pub(crate) async fn find(db: impl PgExecutor<'_>, run_id: Uuid) -> Result<Option<RunRow>> {
+    sqlx::query_as(
+        "select id, tenant_id, kind, version, business_key, state, input, output, error, priority,
+                cancel_requested_at, cancel_reason, created_at, finished_at
+         from workflow.runs where id = $1",
+    )
+    .bind(run_id)
+    .fetch_optional(db)
+    .await
+}

@@ -1,0 +1,84 @@
+//! Steps: the record of runs.
+
+use super::{Fence, RecordRow};
+use crate::{
+    client::EventRow,
+    failure::Failure,
+    record::{Kind, Record},
+};
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::{PgConnection, PgExecutor, Result, types::Json};
+use uuid::Uuid;
+
+/// Appends the outcome of a step, if `fence` still holds the run: its row stays locked until the commit, so
+/// nobody can take the run over in between. `None`: the lease is lost.
+///
+/// # Errors
+/// A unique violation when the key is recorded already.
+pub(crate) async fn record(
+    db: &mut PgConnection,
+    fence: Fence,
+    key: &str,
+    outcome: &Result<Value, Failure>,
+) -> Result<Option<Record>> {
+    let row: Option<(i64, DateTime<Utc>)> = sqlx::query_as(
+        "with fence as (
+            update workflow.tasks set wake_seq = wake_seq + 1, losses = 0
+            where id = $1 and lease_token = $2 and state = 'leased' and kind = 'run'
+            returning run_id, tenant_id, wake_seq, attempt_no
+        )
+        insert into workflow.steps
+            (run_id, seq, tenant_id, key, kind, outcome, output, failure, attempt_no, lease_token, recorded_at)
+        select run_id, wake_seq, tenant_id, $3, 'step', $4, $5, $6, attempt_no, $2, workflow.now()
+        from fence
+        returning seq, recorded_at",
+    )
+    .bind(fence.task_id)
+    .bind(fence.token)
+    .bind(key)
+    .bind(if outcome.is_ok() { "ok" } else { "failed" })
+    .bind(outcome.as_ref().ok())
+    .bind(outcome.as_ref().err().map(Json))
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|(seq, recorded_at)| Record {
+        seq,
+        key: key.to_owned(),
+        kind: Kind::Step,
+        name: None,
+        outcome: outcome.clone(),
+        recorded_at,
+    }))
+}
+
+const COLUMNS: &str = "s.run_id, s.seq, s.key, s.kind, s.name, s.outcome, s.output, s.failure, s.recorded_at";
+
+/// The record of one key.
+pub(crate) async fn find(db: impl PgExecutor<'_>, run_id: Uuid, key: &str) -> Result<Option<Record>> {
+    let sql = format!("select {COLUMNS} from workflow.steps s where s.run_id = $1 and s.key = $2");
+    let row: Option<RecordRow> =
+        sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(run_id).bind(key).fetch_optional(db).await?;
+    Ok(row.map(|row| row.read().1))
+}
+
+/// Records newer than what each of these runs has seen, in order.
+pub(crate) async fn newer(db: impl PgExecutor<'_>, runs: &[Uuid], seen: &[i64]) -> Result<Vec<(Uuid, Record)>> {
+    let sql = format!(
+        "select {COLUMNS} from unnest($1, $2) as g (run_id, seen)
+         cross join lateral (select * from workflow.steps s where s.run_id = g.run_id and s.seq > g.seen order by s.seq) s"
+    );
+    let rows: Vec<RecordRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(runs).bind(seen).fetch_all(db).await?;
+    Ok(rows.into_iter().map(RecordRow::read).collect())
+}
+
+/// The history of a run, oldest first.
+pub(crate) async fn history(db: impl PgExecutor<'_>, run_id: Uuid) -> Result<Vec<EventRow>> {
+    sqlx::query_as(
+        "select seq, key, kind, name, outcome, output, failure, attempt_no, recorded_at
+         from workflow.steps where run_id = $1 order by seq",
+    )
+    .bind(run_id)
+    .fetch_all(db)
+    .await
+}

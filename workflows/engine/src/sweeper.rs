@@ -1,0 +1,168 @@
+//! The life of this process in the eyes of its peers, and its eyes on them: a session that holds a lock, a look
+//! around a few times a second, the time of the database.
+
+use crate::{
+    client::rings,
+    leases::Leases,
+    retry,
+    store::{News, workers},
+    wakeup::Wakeup,
+};
+use chrono::{DateTime, Utc};
+use sqlx::{Connection, PgConnection, PgPool};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+/// How often it looks around.
+const LOOK: Duration = Duration::from_millis(250);
+/// A peer whose lock is free for this long is dead.
+const PATIENCE: Duration = Duration::from_millis(400);
+/// A look that takes longer means that the session is gone.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// This process as the database knows it.
+#[derive(Debug)]
+pub(crate) struct Incarnation {
+    id: AtomicI64,
+    clock: watch::Sender<Option<(Instant, DateTime<Utc>)>>,
+}
+
+impl Incarnation {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { id: AtomicI64::new(0), clock: watch::Sender::new(None) })
+    }
+
+    /// The id of the incarnation; `None` before the first registration.
+    pub(crate) fn id(&self) -> Option<i64> {
+        Some(self.id.load(Ordering::Acquire)).filter(|id| *id != 0)
+    }
+
+    /// The time of the database, never ahead of it. `None` before the first look.
+    pub(crate) fn now(&self) -> Option<DateTime<Utc>> {
+        let (at, now) = (*self.clock.borrow())?;
+        Some(now + at.elapsed())
+    }
+
+    /// Waits until the database's clock shows `due`, also when somebody moves that clock.
+    pub(crate) async fn reaches(&self, due: DateTime<Utc>) {
+        let mut clock = self.clock.subscribe();
+        loop {
+            clock.mark_unchanged();
+            let left = self.now().map(|now| (due - now).to_std().unwrap_or_default());
+            if left.is_some_and(|left| left.is_zero()) {
+                return;
+            }
+            let nap = left.unwrap_or(Duration::MAX).min(Duration::from_secs(3600));
+            let _ = tokio::time::timeout(nap, clock.changed()).await;
+        }
+    }
+
+    fn set_clock(&self, now: DateTime<Utc>) {
+        let jumped = self.now().is_none_or(|guess| (now - guess).abs() > chrono::Duration::milliseconds(50));
+        let reading = Some((Instant::now(), now));
+        // Sleepers only need to know when the clock did not run as expected.
+        self.clock.send_if_modified(|clock| {
+            *clock = reading;
+            jumped
+        });
+    }
+}
+
+/// Lives, looks and recovers until `stop`; reconnects for as long as it takes.
+pub(crate) struct Sweeper {
+    pub pool: PgPool,
+    pub name: String,
+    pub me: Arc<Incarnation>,
+    pub leases: Arc<Leases>,
+    pub wakeup: Arc<Wakeup>,
+}
+
+impl Sweeper {
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut session = None;
+        while !stop.is_cancelled() {
+            let end = stop.run_until_cancelled(self.live(&mut session)).await;
+            match end {
+                None => break,
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    tracing::warn!(%error, worker = self.name, "lost the session of this worker; it comes back");
+                    session = None;
+                }
+            }
+            let _ = stop.run_until_cancelled(tokio::time::sleep(retry::jittered(LOOK))).await;
+        }
+        if let (Some(mut session), Some(id)) = (session, self.me.id()) {
+            let _ = tokio::time::timeout(ANSWER, workers::retire(&mut session, id)).await;
+            let _ = session.close().await;
+        }
+    }
+
+    /// One session, from its start until it breaks or the incarnation ends.
+    async fn live(&self, session: &mut Option<PgConnection>) -> sqlx::Result<()> {
+        // A connection of its own, outside the pool: the lock dies with it, and with nothing else.
+        let options = self.pool.connect_options();
+        let db = session.insert(timely(PgConnection::connect_with(&options)).await?);
+        match self.me.id() {
+            None => self.begin(db).await?,
+            Some(id) => match timely(workers::resume(db, id)).await? {
+                Some(true) => {}
+                Some(false) => {
+                    tracing::warn!(worker = self.name, id, "peers have given this worker up; it starts anew");
+                    self.leases.lose_all();
+                    self.begin(db).await?;
+                }
+                None => return Ok(()),
+            },
+        }
+        loop {
+            let news = timely(workers::sweep(db, self.me.id().unwrap_or_default(), PATIENCE)).await?;
+            self.wakeup.announce(rings(&news, None));
+            let clock = news.iter().find_map(|n| match n {
+                News::Clock { now, next_due_seconds } => Some((*now, *next_due_seconds)),
+                _ => None,
+            });
+            let Some((now, next_due_seconds)) = clock else { return Ok(()) };
+            self.me.set_clock(now);
+            let until_due = next_due_seconds.map_or(LOOK, |s| Duration::from_secs_f64(s.max(0.001)));
+            tokio::time::sleep(until_due.min(retry::jittered(LOOK))).await;
+        }
+    }
+
+    async fn begin(&self, db: &mut PgConnection) -> sqlx::Result<()> {
+        let id = timely(workers::register(db, &self.name)).await?;
+        self.me.id.store(id, Ordering::Release);
+        tracing::info!(worker = self.name, id, "worker registered");
+        Ok(())
+    }
+}
+
+async fn timely<T>(call: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    let late = |_| sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer"));
+    tokio::time::timeout(ANSWER, call).await.map_err(late)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_clock_that_is_moved_wakes_its_sleepers() {
+        let me = Incarnation::new();
+        let start = DateTime::<Utc>::UNIX_EPOCH;
+        me.set_clock(start);
+        let hour = chrono::Duration::hours(1);
+        let (sleeper, other) = (me.clone(), me.clone());
+        let asleep = tokio::spawn(async move { sleeper.reaches(start + hour).await });
+        tokio::task::yield_now().await;
+        other.set_clock(start + hour);
+        asleep.await.unwrap();
+    }
+}

@@ -1,0 +1,368 @@
+//! A worker: one process's share of the work. Knows definitions and handlers, owns the slots, and keeps going
+//! through everything but its own shutdown.
+
+use crate::{
+    activity::{Activity, Attempt, Handler, Labels, Standing},
+    backend::{Arrival, LeaseLayer, Outcome, QueueBackend},
+    client::Client,
+    executor::{self, Definition},
+    failure::Failure,
+    leases::Leases,
+    pump::{Parts, Pump, Queue, Write},
+    record::to_payload,
+    residents::Residents,
+    store::Claimed,
+    sweeper::{Incarnation, Sweeper},
+    wakeup::Wakeup,
+    workflow::{Context, Workflow},
+};
+use apalis_core::{
+    error::{BoxDynError, WorkerError},
+    task::Task,
+    worker::builder::WorkerBuilder,
+};
+use futures::future::BoxFuture;
+use serde_json::Value;
+use sqlx::{Executor, PgPool, postgres::PgPoolOptions};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::Service;
+
+/// The queue of runs. No activity may use it.
+pub const RUN_QUEUE: &str = "workflows";
+
+/// Connections of the engine itself: the pump, the leases, new records, one to spare.
+const ENGINE_CONNECTIONS: u32 = 4;
+/// Slots of a queue that was given handlers but no number.
+const DEFAULT_SLOTS: usize = 8;
+/// A handler that was told to stop has this long.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+/// Results that cannot be written this long after everything else has ended are left to the leases.
+const LAST_WRITES: Duration = Duration::from_secs(10);
+
+type ErasedHandler = Arc<dyn Fn(Attempt, Value) -> BoxFuture<'static, Result<Value, Failure>> + Send + Sync>;
+
+/// What this process knows and shares.
+pub(crate) struct Shop {
+    /// For the steps of definitions.
+    pub pool: PgPool,
+    /// For the engine itself: steps that wait for connections cannot starve it.
+    pub db: PgPool,
+    pub workflows: HashMap<String, Definition>,
+    pub handlers: HashMap<String, ErasedHandler>,
+    pub residents: Arc<Residents>,
+    pub leases: Arc<Leases>,
+    pub me: Arc<Incarnation>,
+    pub writes: mpsc::UnboundedSender<Write>,
+    /// No new work, and runs are to be parked.
+    pub closing: CancellationToken,
+    /// For tests: leaves the memory after every new record.
+    pub forgetful: bool,
+}
+
+/// Builds a [`Worker`].
+pub struct Builder {
+    pool: PgPool,
+    name: String,
+    labels: Labels,
+    workflows: HashMap<String, Definition>,
+    handlers: HashMap<String, ErasedHandler>,
+    names: BTreeMap<&'static str, Vec<String>>,
+    slots: HashMap<String, usize>,
+    grace: Duration,
+    forgetful: bool,
+}
+
+/// Continues runs and performs activities until it is told to stop.
+pub struct Worker {
+    builder: Builder,
+}
+
+impl Worker {
+    /// A worker whose steps use `pool`; the engine opens up to six more connections of its own.
+    pub fn builder(pool: PgPool) -> Builder {
+        Builder {
+            pool,
+            name: format!("worker-{}", std::process::id()),
+            labels: Labels::new(),
+            workflows: HashMap::new(),
+            handlers: HashMap::new(),
+            names: BTreeMap::new(),
+            slots: HashMap::from([(RUN_QUEUE.to_owned(), 512)]),
+            grace: Duration::from_secs(20),
+            forgetful: false,
+        }
+    }
+}
+
+impl Builder {
+    /// Name shown to people. Two processes may share it: ids of incarnations tell them apart.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// What this worker offers to tasks that ask for labels.
+    #[must_use]
+    pub fn labels(mut self, labels: Labels) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    /// Continues runs of `W`.
+    #[must_use]
+    pub fn workflow<W: Workflow>(mut self) -> Self {
+        let name = crate::store::runs::run_name(W::NAME, W::VERSION);
+        let definition: Definition = Arc::new(|input, cx| Box::pin(run_definition::<W>(input, cx)));
+        self.workflows.insert(name.clone(), definition);
+        self.names.entry(RUN_QUEUE).or_default().push(name);
+        self
+    }
+
+    /// Performs `A`, from the queue [`Activity::QUEUE`].
+    #[must_use]
+    pub fn handler<A: Activity>(mut self, handler: impl Handler<A>) -> Self {
+        let handler = Arc::new(handler);
+        let erased: ErasedHandler =
+            Arc::new(move |attempt, input| Box::pin(run_handler::<A, _>(handler.clone(), attempt, input)));
+        self.handlers.insert(A::NAME.to_owned(), erased);
+        self.names.entry(A::QUEUE).or_default().push(A::NAME.to_owned());
+        self
+    }
+
+    /// How many activities of a queue may run here at once.
+    #[must_use]
+    pub fn queue(mut self, queue: impl Into<String>, slots: usize) -> Self {
+        self.slots.insert(queue.into(), slots.max(1));
+        self
+    }
+
+    /// How many runs may be in memory at once; those that only wait make room for others. 512 by default.
+    #[must_use]
+    pub fn runs(self, slots: usize) -> Self {
+        self.queue(RUN_QUEUE, slots)
+    }
+
+    /// How long running activities may go on after the worker was told to stop; then they are given back.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// For tests of definitions: a run is dropped from memory after each of its events and replayed from its record, as if
+    /// its worker had crashed there.
+    #[must_use]
+    pub fn crash_after_every_event(mut self) -> Self {
+        self.forgetful = true;
+        self
+    }
+
+    /// The worker.
+    #[must_use]
+    pub fn build(self) -> Worker {
+        Worker { builder: self }
+    }
+
+    /// Builds and runs; see [`Worker::run`].
+    ///
+    /// # Errors
+    /// As [`Worker::run`].
+    pub async fn run(self, stop: CancellationToken) -> Result<(), WorkerError> {
+        self.build().run(stop).await
+    }
+}
+
+impl Worker {
+    /// Works until `stop`, then parks its runs, lets activities finish for the grace and gives the rest back.
+    /// A database that is away is waited for.
+    ///
+    /// # Errors
+    /// When the runtime underneath ends by itself, which nothing here makes it do.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), WorkerError> {
+        let Builder { pool, name, labels, workflows, handlers, names, slots, grace, forgetful } = self.builder;
+        let db = engine_pool(&pool);
+        let wakeup = Wakeup::new(db.clone());
+        let (me, leases, residents) = (Incarnation::new(), Arc::<Leases>::default(), Arc::<Residents>::default());
+        let (writes, written) = mpsc::unbounded_channel();
+        let (closing, abort, end) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let shop = Arc::new(Shop {
+            pool,
+            db: db.clone(),
+            workflows,
+            handlers,
+            residents: residents.clone(),
+            leases: leases.clone(),
+            me: me.clone(),
+            writes: writes.clone(),
+            closing: closing.clone(),
+            forgetful,
+        });
+
+        let background = TaskTracker::new();
+        wakeup.clone().listen_in_background();
+        let sweeper = Sweeper {
+            pool: db.clone(),
+            name: name.clone(),
+            me: me.clone(),
+            leases: leases.clone(),
+            wakeup: wakeup.clone(),
+        };
+        background.spawn(sweeper.run(end.clone()));
+        background.spawn(end.clone().run_until_cancelled_owned(leases.clone().run(db.clone(), wakeup.subscribe())));
+        background.spawn(end.clone().run_until_cancelled_owned(residents.clone().run(db.clone(), wakeup.subscribe())));
+
+        let mut queues = Vec::new();
+        let mut workers = tokio::task::JoinSet::new();
+        for (queue, known) in names {
+            let (out, arrivals) = mpsc::unbounded_channel();
+            let slots = slots.get(queue).copied().unwrap_or(DEFAULT_SLOTS);
+            queues.push(Queue { name: queue.to_owned(), slots, names: known, out });
+            let layer = LeaseLayer { writes: writes.clone(), abort: abort.clone() };
+            let backend = QueueBackend { arrivals, layer };
+            let worker =
+                WorkerBuilder::new(&*format!("{name}/{queue}")).backend(backend).build(TaskService(shop.clone()));
+            let closed = closing.clone();
+            let stopped = async move {
+                closed.cancelled().await;
+                Ok::<(), WorkerError>(())
+            };
+            workers.spawn(worker.run_until(stopped));
+        }
+        let parts = Parts { db: db.clone(), name, labels, me, leases, residents, wakeup };
+        let pump = tokio::spawn(Pump::new(parts, queues, written).run(closing.clone()));
+
+        let early = tokio::select! {
+            () = stop.cancelled() => None,
+            ended = workers.join_next(), if !workers.is_empty() => ended,
+        };
+        closing.cancel();
+        if tokio::time::timeout(grace, all_end(&mut workers)).await.is_err() {
+            abort.cancel();
+            all_end(&mut workers).await;
+        }
+        let _ = tokio::time::timeout(LAST_WRITES, pump).await;
+        end.cancel();
+        background.close();
+        background.wait().await;
+        db.close().await;
+        match early {
+            Some(Ok(Err(error))) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn all_end(workers: &mut tokio::task::JoinSet<Result<(), WorkerError>>) {
+    while workers.join_next().await.is_some() {}
+}
+
+/// Connections that only the engine uses, with limits: a statement that hangs is ended and tried again.
+fn engine_pool(pool: &PgPool) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(ENGINE_CONNECTIONS)
+        .min_connections(1)
+        .acquire_timeout(Duration::from_secs(10))
+        .after_connect(|db, _| {
+            Box::pin(async move {
+                db.execute("set statement_timeout = '12s'; set lock_timeout = '8s'; set idle_in_transaction_session_timeout = '15s'")
+                    .await
+                    .map(|_| ())
+            })
+        })
+        .connect_lazy_with((*pool.connect_options()).clone())
+}
+
+impl Worker {
+    /// A client over the same database.
+    pub fn client(&self) -> Client {
+        Client::new(self.builder.pool.clone())
+    }
+}
+
+/// The service behind every queue: a task is a run or an activity.
+#[derive(Clone)]
+struct TaskService(Arc<Shop>);
+
+impl Service<Task<Arrival>> for TaskService {
+    type Response = Outcome;
+    type Error = BoxDynError;
+    type Future = BoxFuture<'static, Result<Outcome, BoxDynError>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> Poll<Result<(), BoxDynError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, task: Task<Arrival>) -> Self::Future {
+        let Arrival { claimed, standing } = task.args;
+        let shop = self.0.clone();
+        Box::pin(async move {
+            Ok(match claimed.run {
+                Some(_) => executor::continue_run(claimed, standing, shop).await,
+                None => perform(claimed, standing, &shop).await,
+            })
+        })
+    }
+}
+
+/// Performs one attempt at an activity, within its time and for as long as the lease is ours.
+async fn perform(claimed: Claimed, mut standing: watch::Receiver<Standing>, shop: &Shop) -> Outcome {
+    let Some(handler) = shop.handlers.get(&claimed.task.activity) else { return Outcome::Unfinished };
+    let (fence, mut task) = (claimed.fence(), claimed.task);
+    let input = task.input.take();
+    let limit = Duration::from_secs_f64(task.start_to_close_seconds);
+    let (attempt, keeper) = Attempt::new(task);
+    shop.leases.report(fence, keeper.progress);
+    let mut work = handler(attempt, input);
+    let timeout = tokio::time::sleep(limit);
+    tokio::pin!(timeout);
+    tokio::select! {
+        result = &mut work => return Outcome::of_activity(result),
+        () = &mut timeout => return Outcome::TimedOut,
+        () = ended(&mut standing) => {}
+    }
+    let told = *standing.borrow();
+    keeper.standing.send_replace(told);
+    if told == Standing::Lost {
+        return Outcome::Lost;
+    }
+    tokio::select! {
+        result = &mut work => Outcome::of_activity(result),
+        () = executor::lost(&mut standing) => Outcome::Lost,
+        () = tokio::time::sleep(STOP_GRACE) => Outcome::Failed(Failure::cancelled()),
+    }
+}
+
+/// Resolves when the attempt must end.
+async fn ended(standing: &mut watch::Receiver<Standing>) {
+    if standing.wait_for(|s| *s != Standing::Held).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn run_definition<W: Workflow>(input: Value, cx: Context) -> Result<Value, Failure> {
+    let workflow: W = serde_json::from_value(input).map_err(|e| {
+        Failure::permanent("workflow.bad_input", format!("the stored input does not fit {}: {e}", W::NAME))
+    })?;
+    let output = workflow.run(&cx).await?;
+    to_payload(&output)
+}
+
+async fn run_handler<A: Activity, H: Handler<A>>(
+    handler: Arc<H>,
+    attempt: Attempt,
+    input: Value,
+) -> Result<Value, Failure> {
+    let input: A = serde_json::from_value(input).map_err(|e| {
+        Failure::permanent("workflow.bad_input", format!("the stored input does not fit {}: {e}", A::NAME))
+    })?;
+    let output = handler.handle(&attempt, input).await?;
+    to_payload(&output)
+}
