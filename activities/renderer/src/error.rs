@@ -9,13 +9,13 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
     /// `render.project_not_found` (permanent): nothing to open at the given path.
-    #[error("cannot open project {path}")]
+    #[error("{message}")]
     ProjectNotFound {
-        /// The path as it was given.
-        path: String,
-        /// What the file system said.
+        /// What was looked for.
+        message: String,
+        /// What the file system said, if it was asked.
         #[source]
-        source: io::Error,
+        source: Option<io::Error>,
     },
     /// `render.bad_project` (permanent): the document is broken, or beyond our limits.
     #[error("{0}")]
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_message_and_its_cause_share_one_line() {
-        let error = RenderError::ProjectNotFound { path: "a".into(), source: io::Error::other("b\nc") };
-        assert_eq!(error.one_line(), "cannot open project a: b c");
+        let error = RenderError::ProjectNotFound { message: "a".into(), source: Some(io::Error::other("b\nc")) };
+        assert_eq!(error.one_line(), "a: b c");
     }
 }

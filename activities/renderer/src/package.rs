@@ -44,7 +44,10 @@ pub(crate) enum ReadError {
 impl Package {
     /// Opens a package folder, a zip of one, or the path of a document inside a package folder.
     pub(crate) fn open(path: &Path) -> Result<Self, RenderError> {
-        let failed = |source| RenderError::ProjectNotFound { path: path.display().to_string(), source };
+        let failed = |source| RenderError::ProjectNotFound {
+            message: format!("cannot open project {}", path.display()),
+            source: Some(source),
+        };
         let real = path.canonicalize().map_err(failed)?;
         if real.is_dir() {
             return Ok(Self { files: Files::Folder(real), document: "project.json".into() });
@@ -103,7 +106,8 @@ impl Package {
             Files::Zip(archive) => {
                 let archive = archive.lock().unwrap_or_else(PoisonError::into_inner);
                 let prefix = format!("{folder}/");
-                let inside = |name: &&str| name.strip_prefix(&prefix).is_some_and(|n| !n.is_empty() && !n.contains('/'));
+                let inside =
+                    |name: &&str| name.strip_prefix(&prefix).is_some_and(|n| !n.is_empty() && !n.contains('/'));
                 archive.file_names().filter(inside).map(str::to_owned).collect()
             }
         };
