@@ -1,1 +1,3 @@
-//! Under construction.
+//! Who may ask, and how the answer looks: the HTTP API and the `flatrender` program.
+
+pub mod platform;
