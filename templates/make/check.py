@@ -160,7 +160,7 @@ class Check:
                 self.say(f"scene {key}: its stretch lies outside it")
             if frames - scene["min_frames"] >= marker["dr"]:
                 self.say(f"scene {key}: the stretch of {marker['dr']} frames cannot give up {frames - scene['min_frames']}")
-            if scene["min_frames"] < 2 * overlap:
+            if scene["min_frames"] <= 2 * overlap:
                 self.say(f"scene {key}: shorter than its two transitions")
             at += frames - overlap
         if project["op"] != at + overlap:

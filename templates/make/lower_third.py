@@ -60,7 +60,7 @@ def one_side(t, span, mark, side):
     left = side == "left"
     sign, edge = (1, EDGE) if left else (-1, W - EDGE)
     at = lambda x: edge + sign * x
-    name_y, role_y, inset, room = 828, 934, 58, NAME[0] - 260
+    name_y, role_y, inset, room = 828, 934, 58, NAME[0] - 330
     gone = keys((AWAY, 100, LINEAR), (AWAY + 7, 0))
 
     def plate(size, y, start, leave, paint, name):
@@ -70,8 +70,8 @@ def one_side(t, span, mark, side):
         grow = rect(keys(*((f, [x, height], *ease) for f, x, *ease in stops)), p=keys(*((f, [at(14 + x / 2), y], *ease) for f, x, *ease in stops)))
         return shape(name, span, group(grow, paint))
 
-    pattern = [group(star(40), fill("accent"), p=(sign * -83 * n, 42 if n % 2 else -42), o=(60, 42, 26, 12)[n], s=keys((28 + 3 * n, [0, 0], BACK), (46 + 3 * n, [100, 100])),
-                     r=keys((28, -50), (64, 0))) for n in range(4)]
+    pattern = [group(star(29), fill("accent"), p=(sign * -60 * n, 31 if n % 2 else -31), o=(80, 60, 42, 26, 12)[n], s=keys((28 + 3 * n, [0, 0], BACK), (46 + 3 * n, [100, 100])),
+                     r=keys((28, -50), (64, 0))) for n in range(5)]
     bar_height = NAME[1] + ROLE[1] + 1
     return [
         *badge(t, span, at, name_y - NAME[1] / 2 - 52),
@@ -82,7 +82,7 @@ def one_side(t, span, mark, side):
              enter=enter(28, 22, dy=40)),
         shape("spark", span, group(star(36), fill("accent"), s=keys((30, [0, 0], BACK), (50, [100, 100], LINEAR), (AWAY, [100, 100], IN_OUT), (AWAY + 10, [0, 0])),
                                    r=keys((30, -120, OUT), (66, 0, LINEAR), (span[1], 60))), p=(at(14 + NAME[0]), name_y + NAME[1] / 2)),
-        shape("pattern", span, *pattern, p=(at(14 + NAME[0] - 62), name_y), o=gone),
+        shape("pattern", span, *pattern, p=(at(14 + NAME[0] - 64), name_y), o=gone),
         shape("bar", span, group(rect(keys((0, [14, 0], SOFT), (14, [14, bar_height], LINEAR), (AWAY + 16, [14, bar_height], IN_OUT), (AWAY + 27, [14, 0]))), fill("accent")),
               p=(at(7), name_y - NAME[1] / 2 + bar_height / 2)),
         plate(NAME, name_y, 8, AWAY + 5, fill("surface"), "name plate"),

@@ -61,11 +61,11 @@ class Template:
 
     # ---- what it is made of
 
-    def scene(self, key, label, frames, still, elastic, layers, shortest=None, longest=300, push=True):
+    def scene(self, key, label, frames, still, elastic, layers, shortest=None, longest=300, required=True, push=True):
         """A scene of `frames`. `elastic` = (first frame, frames) may be slowed or hurried when its length changes;
         `still` is the frame for its picture; `push` lets it grow a little while the next scene covers it."""
         shortest = shortest or frames - int(elastic[1] * 0.75)
-        self.scenes.append({"id": key, "label": label, "frames": frames, "min_frames": shortest, "max_frames": longest, "required": True, "still_frame": still})
+        self.scenes.append({"id": key, "label": label, "frames": frames, "min_frames": shortest, "max_frames": longest, "required": required, "still_frame": still})
         self.layers[key] = (numbered(layers), elastic, push)
 
     def start_of(self, key):

@@ -552,9 +552,9 @@ def presenter(skin, hair, cloth, collar, scarf=None, seed=1):
         s.path(f"M{x - 214} 420 Q{x - 214} 180 {x} 176 Q{x + 214} 180 {x + 214} 420 Q{x + 232} 620 {x + 190} 770 Q{x} 850 {x - 190} 770 Q{x - 232} 620 {x - 214} 420 Z", s.ramp(*scarf, angle=60))
         s.oval(x, 440, 140, 178, skin)
         s.path(f"M{x - 140} 420 Q{x - 146} 262 {x} 256 Q{x + 146} 262 {x + 140} 420 Q{x + 110} 306 {x - 20} 312 Q{x - 118} 322 {x - 140} 420 Z", hair)
-        s.path(f"M{x - 190} 720 Q{x} 830 {x + 190} 700 L{x + 240} 900 Q{x + 60} 960 {x - 60} 880 Z", s.ramp(*scarf, angle=20))
+        s.path(f"M{x - 192} 716 Q{x} 836 {x + 192} 690 Q{x + 262} 800 {x + 216} 866 Q{x + 60} 960 {x - 90} 884 Q{x - 190} 840 {x - 192} 716 Z", s.ramp(*scarf, angle=20))
         s.path(f"M{x - 150} 700 Q{x} 790 {x + 160} 690", stroke="#ffffff", stroke_width=6, opacity=.35)
-        s.path(f"M{x + 60} 820 L{x + 210} 1080 H{x + 20} Z", s.ramp(*scarf, angle=40))
+        s.path(f"M{x + 20} 846 Q{x + 150} 900 {x + 128} 1080 H{x - 40} Q{x + 10} 960 {x - 60} 880 Z", s.ramp(mix(scarf[0], scarf[1], .4), scarf[1], angle=40))
     else:
         s.path(f"M{x - 80} 690 L{x} 800 L{x + 80} 690 L{x + 120} 720 L{x + 10} 900 H{x - 10} L{x - 120} 720 Z", collar)
         s.oval(x, 430, 148, 192, skin)

@@ -21,8 +21,8 @@ def promo():
     fields(t)
     t.own_image("shadow", (320, 320), "shadow.png")
     t.scene("title", {"en": "Title", "fa": "عنوان"}, 78, 54, (44, 14), title(t, 78), shortest=66)
-    t.scene("photos", {"en": "Photos", "fa": "عکس‌ها"}, 123, 68, (30, 72), photos(t, 123), shortest=90, longest=420)
-    t.scene("features", {"en": "Features", "fa": "ویژگی‌ها"}, 93, 70, (56, 18), features(t, 93), shortest=78)
+    t.scene("photos", {"en": "Photos", "fa": "عکس‌ها"}, 123, 68, (30, 72), photos(t, 123), shortest=90, longest=420, required=False)
+    t.scene("features", {"en": "Features", "fa": "ویژگی‌ها"}, 93, 70, (56, 18), features(t, 93), shortest=78, required=False)
     t.scene("logo", {"en": "Logo", "fa": "نشان"}, 75, 66, (52, 18), logo(t, 75), shortest=60)
     t.audio = {"music": {"file": "audio/music.m4a", "volume": 0.8, "fade_in": 0.05, "fade_out": 1.2},
                "effects": [{"file": "audio/whoosh.m4a", "scene": scene, "at_seconds": 0.0, "volume": 0.45} for scene in ("photos", "features", "logo")],
@@ -71,11 +71,15 @@ def title(t, d):
     def left(column, row):
         if (column, row) in ((0, 4), (2, 5), (1, 1)):
             return "accent", 100
-        return (("full", 16) if (column * 2 + row * 3) % 5 == 0 else ("line", 46 - 12 * column)) if column + abs(row - 3) / 2 < 3.4 else None
+        if column == 2 and row not in (0, 5):
+            return None  # keeps clear of the title
+        return ("full", 16) if (column * 2 + row * 3) % 5 == 0 else ("line", 46 - 14 * column)
 
     def right(column, row):
-        return left(2 - column + (row % 2 == 0) * 0, 5 - row)
+        return left(2 - column, 5 - row)
 
+    halo = [group(star(radius), stroke("text", 3), trim(0, keys((start, 0, SOFT), (start + 34, 100))), o=o, r=keys((start, turn, OUT), (d, turn + 30)))
+            for radius, start, turn, o in ((430, 10, -40, 15), (560, 16, 10, 10))]
     return [
         text("title", t.default("title"), "text", 152, (1300, 400), span, "Black", leading=1.22, p=(MIDDLE, 520), enter=enter(14, 26, dy=110)),
         text("subtitle", t.default("subtitle"), "text", 46, (1120, 66), span, "Regular", p=(MIDDLE, 868), enter=enter(30, 22, dy=40)),
@@ -84,6 +88,7 @@ def title(t, d):
         ornament(span, (MIDDLE, 782), 28),
         tile_field(span, 3, 6, 204, left, 8, p=(60, 30), drift=(26, 0), name="tiles left"),
         tile_field(span, 3, 6, 204, right, 8, p=(W - 60 - 2 * 204, 30), drift=(-26, 0), name="tiles right"),
+        shape("halo", span, *halo, p=(MIDDLE, 500)),
         shape("glow", span, group(ellipse(1500), fade("#ffffff", (0, 0), (750, 0), (15, 0), radial=True)), p=(MIDDLE, 500), o=keys((8, 0), (40, 100))),
         *open_with_bars(SIZE, 14, ("primary", "secondary"), "accent", d, bars=4, across=False),
     ]
@@ -138,7 +143,7 @@ def features(t, d):
         key = f"feature{n + 1}"
         layers += [
             text(key, t.default(key), "ink", 54, (450, 74), span, "Black", p=(0, 16), parent=hook, enter=enter(start + 14, 14, dy=30)),
-            text(f"{key}_text", t.default(f"{key}_text"), "ink", 35, (420, 160), span, "Regular", leading=1.45, p=(0, 152), parent=hook,
+            text(f"{key}_text", t.default(f"{key}_text"), "ink", 38, (430, 172), span, "Regular", leading=1.45, p=(0, 150), parent=hook,
                  enter=enter(start + 20, 16, dy=24)),
             shape("tick", span,
                   group(path([[-30, 2], [-8, 24], [32, -20]], closed=False), stroke("primary", 13), trim(0, keys((start + 22, 0, SOFT), (start + 36, 100)))),

@@ -22,7 +22,7 @@ def story():
     t.own_image("shadow", (320, 320), "shadow.png")
     product = t.image("product", "offer", {"en": "Product picture", "fa": "تصویر محصول"}, PRODUCT, "product.jpg")
     t.scene("hook", {"en": "Hook", "fa": "شروع"}, 81, 52, (42, 18), hook(t, 81, product), shortest=66)
-    t.scene("photo", {"en": "Photo", "fa": "عکس"}, 96, 62, (44, 30), photo(t, 96), shortest=72)
+    t.scene("photo", {"en": "Photo", "fa": "عکس"}, 96, 62, (44, 30), photo(t, 96), shortest=72, required=False)
     t.scene("offer", {"en": "Offer", "fa": "پیشنهاد"}, 123, 96, (66, 40), offer(t, 123, product), shortest=93)
     t.audio = {"music": {"file": "audio/music.m4a", "volume": 0.85, "fade_in": 0.05, "fade_out": 1.0},
                "effects": [{"file": "audio/whoosh.m4a", "scene": "photo", "at_seconds": 0.0, "volume": 0.45},
