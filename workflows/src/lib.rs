@@ -4,3 +4,7 @@
 //! asked; `models` hold every row and every statement. The latter two need the feature `store`.
 
 pub mod contracts;
+#[cfg(feature = "store")]
+pub mod definitions;
+#[cfg(feature = "store")]
+pub mod models;

@@ -1,0 +1,3 @@
+//! What happens, in which order: a file per workflow. A definition awaits nothing but its context.
+
+pub mod render_video;

@@ -1,0 +1,4 @@
+//! Files and the content behind them.
+
+pub mod blob;
+pub mod file;

@@ -1,0 +1,11 @@
+//! Renders: what was ordered, what was frozen, what came of it; and the nodes that do it.
+
+pub mod export;
+pub mod frame_job;
+pub mod freeze;
+pub mod live_task;
+pub mod node;
+pub mod node_lease;
+pub mod order;
+pub mod render_job;
+pub mod spec;

@@ -1,0 +1,156 @@
+//! Finished films.
+
+use crate::{
+    contracts::{
+        media::{EncodeProfile, ProbedVideo},
+        storage::BlobRef,
+    },
+    models::{
+        Db,
+        content::project::blob_ref,
+        file_mgr::file::{self, NewFile},
+    },
+};
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+/// A finished film.
+#[derive(Debug, Clone)]
+pub struct Export {
+    /// Its id.
+    pub id: Uuid,
+    /// The render it came from.
+    pub render_id: Uuid,
+    /// Name for a download.
+    pub name: String,
+    /// The MP4.
+    pub video: BlobRef,
+    /// The contact sheet, PNG.
+    pub sheet: BlobRef,
+    /// Length in milliseconds.
+    pub duration_ms: i64,
+    /// Frames, counted.
+    pub frames: i32,
+    /// When it was published.
+    pub created_at: DateTime<Utc>,
+}
+
+/// A verified film to publish.
+pub struct NewExport<'a> {
+    /// Its owner.
+    pub tenant_id: Uuid,
+    /// The render it came from.
+    pub render_id: Uuid,
+    /// Speed and quality it was encoded with.
+    pub profile: EncodeProfile,
+    /// The stored MP4.
+    pub video: &'a BlobRef,
+    /// The stored contact sheet.
+    pub sheet: &'a BlobRef,
+    /// What ffprobe saw.
+    pub probed: &'a ProbedVideo,
+}
+
+/// Publishes a film: two files, the export, the render's last status before it is settled. Gives the export's id.
+/// From here on the render can no longer be cancelled.
+pub async fn publish(db: Db<'_>, new: &NewExport<'_>) -> sqlx::Result<Uuid> {
+    let [width, height] = new.probed.size.map(|n| Some(n as i32));
+    let duration_ms = new.probed.duration_ms as i64;
+    let film = NewFile {
+        name: &format!("{}.mp4", new.render_id),
+        purpose: "export",
+        kind: "video",
+        mime: "video/mp4",
+        blob: new.video,
+        width,
+        height,
+        duration_ms: Some(duration_ms),
+    };
+    let sheet = NewFile {
+        name: &format!("{}.png", new.render_id),
+        purpose: "contact_sheet",
+        kind: "image",
+        mime: "image/png",
+        blob: new.sheet,
+        width: None,
+        height: None,
+        duration_ms: None,
+    };
+    let file_id = file::insert(&mut *db, new.tenant_id, &film).await?;
+    let sheet_file_id = file::insert(&mut *db, new.tenant_id, &sheet).await?;
+    let id = Uuid::now_v7();
+    sqlx::query!(
+        r#"insert into render.exports (id, tenant_id, render_job_id, profile, file_id, sheet_file_id, sha256, size_bytes,
+                                       duration_ms, frame_count)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"#,
+        id,
+        new.tenant_id,
+        new.render_id,
+        profile_name(new.profile),
+        file_id,
+        sheet_file_id,
+        new.video.sha256.as_str(),
+        new.video.size_bytes as i64,
+        duration_ms,
+        new.probed.frames as i32,
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query!(
+        "update render.render_jobs set status = 'finalizing', updated_at = workflow.now() where id = $1",
+        new.render_id,
+    )
+    .execute(db)
+    .await?;
+    Ok(id)
+}
+
+fn profile_name(profile: EncodeProfile) -> &'static str {
+    match profile {
+        EncodeProfile::Preview => "preview",
+        EncodeProfile::Final => "final",
+        EncodeProfile::Master => "master",
+    }
+}
+
+/// An export of the tenant by id.
+pub async fn find(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<Export>> {
+    Ok(select(db, tenant_id, Some(id), &[]).await?.pop())
+}
+
+/// The exports of some renders.
+pub async fn of_renders(db: Db<'_>, tenant_id: Uuid, render_ids: &[Uuid]) -> sqlx::Result<Vec<Export>> {
+    select(db, tenant_id, None, render_ids).await
+}
+
+async fn select(db: Db<'_>, tenant_id: Uuid, id: Option<Uuid>, renders: &[Uuid]) -> sqlx::Result<Vec<Export>> {
+    let rows = sqlx::query!(
+        r#"select e.id, e.render_job_id, p.slug, e.sha256, e.size_bytes, e.duration_ms, e.frame_count, e.created_at,
+                  sheet.sha256 as sheet_sha256, sheet.size_bytes as sheet_bytes
+           from render.exports e
+           join render.render_jobs j on j.id = e.render_job_id
+           join content.projects p on p.id = j.project_id
+           join file_mgr.files f on f.id = e.sheet_file_id
+           join file_mgr.blobs sheet on sheet.id = f.blob_id
+           where e.tenant_id = $1 and e.state = 'ready' and (e.id = $2 or ($2 is null and e.render_job_id = any($3)))"#,
+        tenant_id,
+        id,
+        renders,
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter()
+        .map(|r| {
+            Ok(Export {
+                id: r.id,
+                render_id: r.render_job_id,
+                name: format!("{}-{}.mp4", r.slug, r.render_job_id),
+                video: blob_ref(r.sha256, r.size_bytes)?,
+                sheet: blob_ref(r.sheet_sha256, r.sheet_bytes)?,
+                duration_ms: r.duration_ms,
+                frames: r.frame_count,
+                created_at: r.created_at,
+            })
+        })
+        .collect()
+}

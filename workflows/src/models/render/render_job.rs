@@ -1,0 +1,274 @@
+//! A film: its frozen input and what became of it. Committed together with the workflow's own record.
+//!
+//! ```text
+//! queued ─▶ preparing ─▶ rendering ─▶ encoding ─▶ finalizing ─▶ completed
+//!    └──────────┴────────────┴───────────┴──────────────┴─────▶ failed | cancelled
+//! ```
+
+use super::{order::RenderOrder, spec::RenderSpec};
+use crate::{
+    contracts::media::AudioRole,
+    models::{Db, content::project::Template},
+};
+use chrono::{DateTime, Utc};
+use flatrender_engine::Failure;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+/// A film as its row holds it.
+#[derive(Debug, Clone)]
+pub struct RenderJob {
+    /// Its id.
+    pub id: Uuid,
+    /// Slug of the template.
+    pub template: String,
+    /// Version of the template.
+    pub template_version: i32,
+    /// Where it stands.
+    pub status: String,
+    /// Width in pixels.
+    pub width: i32,
+    /// Height in pixels.
+    pub height: i32,
+    /// Frames a second.
+    pub fps: i32,
+    /// Length in frames.
+    pub frame_count: i32,
+    /// Frames rendered, verified and accepted.
+    pub frames_verified: i32,
+    /// The customer's own.
+    pub metadata: Value,
+    /// What the renderer warned of.
+    pub warnings: Json<Vec<String>>,
+    /// The workflow's run.
+    pub workflow_run_id: Uuid,
+    /// Hash of the request that made it.
+    pub request_sha256: String,
+    /// Stable code, once it failed or was cancelled.
+    pub error_code: Option<String>,
+    /// In words.
+    pub error_detail: Option<String>,
+    /// When cancelling was asked for.
+    pub cancel_requested_at: Option<DateTime<Utc>>,
+    /// When it was accepted.
+    pub created_at: DateTime<Utc>,
+    /// When work began.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+impl RenderJob {
+    /// Whether nothing about it changes any more.
+    pub fn has_ended(&self) -> bool {
+        self.finished_at.is_some()
+    }
+}
+
+/// A film to accept.
+pub struct NewRenderJob<'a> {
+    /// Its id, made by the caller.
+    pub id: Uuid,
+    /// Its owner.
+    pub tenant_id: Uuid,
+    /// The template and the version it pins.
+    pub template: &'a Template,
+    /// What was asked for.
+    pub order: &'a RenderOrder,
+    /// What was frozen of it.
+    pub spec: &'a RenderSpec,
+    /// SHA-256 of the request's body, hexadecimal.
+    pub request_sha256: &'a str,
+    /// The client's key, 1 to 255 characters.
+    pub idempotency_key: Option<&'a str>,
+    /// The run that was started for it in the same transaction.
+    pub workflow_run_id: Uuid,
+}
+
+/// Inserts a film. False when the idempotency key is taken: then nothing was inserted.
+pub async fn insert(db: Db<'_>, new: &NewRenderJob<'_>) -> sqlx::Result<bool> {
+    let has = |role: AudioRole| new.spec.tracks.iter().any(|t| t.role == role);
+    let done = sqlx::query!(
+        r#"insert into render.render_jobs
+               (id, tenant_id, project_id, project_version_id, spec, request_sha256, idempotency_key,
+                width, height, fps, frame_count, has_music, has_voiceover, has_sfx, metadata, workflow_run_id,
+                created_at, updated_at)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, workflow.now(), workflow.now())
+           on conflict (tenant_id, idempotency_key) do nothing"#,
+        new.id,
+        new.tenant_id,
+        new.template.project_id,
+        new.template.version_id,
+        Json(new.spec) as _,
+        new.request_sha256,
+        new.idempotency_key,
+        new.spec.size[0] as i32,
+        new.spec.size[1] as i32,
+        new.spec.fps as i32,
+        new.spec.frames as i32,
+        has(AudioRole::Music),
+        has(AudioRole::VoiceOver),
+        has(AudioRole::Effect),
+        Json(&new.order.metadata) as _,
+        new.workflow_run_id,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// A film of the tenant by id.
+pub async fn find(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<RenderJob>> {
+    Ok(select(db, tenant_id, Some(id), None, None, 1).await?.pop())
+}
+
+/// The film that was made with an idempotency key.
+pub async fn find_by_key(db: Db<'_>, tenant_id: Uuid, key: &str) -> sqlx::Result<Option<RenderJob>> {
+    Ok(select(db, tenant_id, None, Some(key), None, 1).await?.pop())
+}
+
+/// Films of the tenant, newest first, older than `before`.
+pub async fn list(db: Db<'_>, tenant_id: Uuid, before: Option<Uuid>, limit: i64) -> sqlx::Result<Vec<RenderJob>> {
+    select(db, tenant_id, None, None, before, limit).await
+}
+
+async fn select(
+    db: Db<'_>,
+    tenant_id: Uuid,
+    id: Option<Uuid>,
+    key: Option<&str>,
+    before: Option<Uuid>,
+    limit: i64,
+) -> sqlx::Result<Vec<RenderJob>> {
+    sqlx::query_as!(
+        RenderJob,
+        r#"select j.id, p.slug as template, v.number as template_version, j.status, j.width, j.height, j.fps,
+                  j.frame_count, j.frames_verified, j.metadata, j.warnings as "warnings: Json<Vec<String>>",
+                  j.workflow_run_id, j.request_sha256, j.error_code, j.error_detail, j.cancel_requested_at,
+                  j.created_at, j.started_at, j.finished_at
+           from render.render_jobs j
+           join content.projects p on p.id = j.project_id
+           join content.project_versions v on v.id = j.project_version_id
+           where j.tenant_id = $1 and ($2::uuid is null or j.id = $2) and ($3::text is null or j.idempotency_key = $3)
+             and ($4::uuid is null or j.id < $4)
+           order by j.id desc limit $5"#,
+        tenant_id,
+        id,
+        key,
+        before,
+        limit,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// What a run needs of its film.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Begun {
+    /// The owner.
+    pub tenant_id: Uuid,
+    /// The frozen input.
+    pub spec: RenderSpec,
+}
+
+/// Begins work on a film.
+///
+/// # Errors
+/// `render.gone` when there is no such film.
+pub async fn begin(db: Db<'_>, id: Uuid) -> Result<Begun, Failure> {
+    let row = sqlx::query!(
+        r#"update render.render_jobs
+           set status = 'preparing', started_at = coalesce(started_at, workflow.now()), updated_at = workflow.now()
+           where id = $1 and finished_at is null
+           returning tenant_id, spec as "spec: Json<RenderSpec>""#,
+        id,
+    )
+    .fetch_optional(db)
+    .await?;
+    let row = row.ok_or_else(|| Failure::permanent("render.gone", format!("render {id} is not there or has ended")))?;
+    Ok(Begun { tenant_id: row.tenant_id, spec: row.spec.0 })
+}
+
+/// Keeps what the renderer warned of.
+pub async fn warn(db: Db<'_>, id: Uuid, warnings: &[String]) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"update render.render_jobs
+           set warnings = (select coalesce(jsonb_agg(distinct w), '[]') from
+                             (select w from jsonb_array_elements_text(warnings) w
+                              union select w from unnest($2::text[]) w limit 100) all_of_them),
+               updated_at = workflow.now()
+           where id = $1"#,
+        id,
+        warnings,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Ends a film. One that has ended stays as it ended.
+pub async fn settle(db: Db<'_>, id: Uuid, outcome: Result<(), &Failure>) -> sqlx::Result<()> {
+    let status = match outcome {
+        Ok(()) => "completed",
+        Err(failure) if failure.is_cancelled() => "cancelled",
+        Err(_) => "failed",
+    };
+    let failure = outcome.err();
+    sqlx::query!(
+        r#"update render.render_jobs
+           set status = $2, error_code = left($3, 128), error_detail = left($4, 4000), finished_at = workflow.now(),
+               updated_at = workflow.now()
+           where id = $1 and finished_at is null"#,
+        id,
+        status,
+        failure.map(|f| f.code.as_str()),
+        failure.map(|f| f.message.as_str()),
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// What a request to cancel met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CancelAsked {
+    /// It is noted; the caller cancels this run in the same transaction.
+    Noted {
+        /// The run to cancel.
+        workflow_run_id: Uuid,
+    },
+    /// The film is being published.
+    TooLate,
+    /// The film has ended.
+    Ended,
+    /// There is no such film.
+    Unknown,
+}
+
+/// Notes that the tenant wants a film cancelled. Asking twice is harmless.
+pub async fn ask_cancel(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<CancelAsked> {
+    let row = sqlx::query!(
+        "select status, workflow_run_id from render.render_jobs where tenant_id = $1 and id = $2 for update",
+        tenant_id,
+        id,
+    )
+    .fetch_optional(&mut *db)
+    .await?;
+    let Some(row) = row else { return Ok(CancelAsked::Unknown) };
+    match row.status.as_str() {
+        "completed" | "failed" | "cancelled" => return Ok(CancelAsked::Ended),
+        "finalizing" => return Ok(CancelAsked::TooLate),
+        _ => {}
+    }
+    sqlx::query!(
+        r#"update render.render_jobs
+           set cancel_requested_at = coalesce(cancel_requested_at, workflow.now()), updated_at = workflow.now()
+           where id = $1"#,
+        id,
+    )
+    .execute(db)
+    .await?;
+    Ok(CancelAsked::Noted { workflow_run_id: row.workflow_run_id })
+}
