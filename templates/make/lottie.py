@@ -201,6 +201,8 @@ def text(key, words, token, size, box, span, weight="Bold", align=CENTRE, leadin
     width, height = box
     step = round(size * leading, 2)
     lines = max(1, int(height / step + 0.2))
+    if lines == 1:
+        height = round(0.84 * step, 2)  # so that a long text shrinks to half its size before it takes a second line
     top = CAPITALS / 2 * size - (lines - 1) * step / 2 - ASCENT * size
     style = {"s": size, "f": f"Vazirmatn-{weight}", "t": words, "j": align, "tr": spacing, "lh": step, "ls": 0, "fc": token,
              "sz": [width, height], "ps": [-width / 2, round(top, 2)]}

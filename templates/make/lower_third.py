@@ -28,7 +28,7 @@ def lower_third():
     t.theme("garden", {"en": "Garden", "fa": "باغ"}, "#0d3b33", "#27785a", "#f2c14e", "#fbfdf6", "#10302a", "#ffffff")
     t.theme("turquoise", {"en": "Turquoise", "fa": "فیروزه"}, "#06464f", "#0c7f80", "#ffd9a0", "#fffaf2", "#0a3238", "#ffffff")
     t.theme("paper", {"en": "Black and white", "fa": "سیاه و سفید"}, "#111111", "#3b3b3b", "#ffe14d", "#ffffff", "#111111", "#ffffff")
-    t.text("name", "lower", {"en": "Name", "fa": "نام"}, "First and last name", 36, required=True)
+    t.text("name", "lower", {"en": "Name", "fa": "نام"}, "First and last name", 34, required=True)
     t.text("role", "lower", {"en": "Role", "fa": "سمت"}, "Role, company", 48)
     t.text("badge", "lower", {"en": "Badge", "fa": "برچسب"}, "Interview", 18)
     t.switch("badge", {"en": "Show the badge", "fa": "نمایش برچسب"})
@@ -60,7 +60,7 @@ def one_side(t, span, mark, side):
     left = side == "left"
     sign, edge = (1, EDGE) if left else (-1, W - EDGE)
     at = lambda x: edge + sign * x
-    name_y, role_y, inset, room = 828, 934, 58, NAME[0] - 330
+    name_y, role_y, inset, room = 828, 934, 58, NAME[0] - 280
     gone = keys((AWAY, 100, LINEAR), (AWAY + 7, 0))
 
     def plate(size, y, start, leave, paint, name):

@@ -113,8 +113,7 @@ def string(hertz, seconds, chance, bright=.5):
     """A plucked string (Karplus and Strong)."""
     length = max(2, int(RATE / hertz))
     line = [chance.uniform(-1, 1) for _ in range(length)]
-    for _ in range(2):
-        line = [(a + b) / 2 for a, b in zip(line, line[1:] + line[:1])]
+    line = [(a + b) / 2 for a, b in zip(line, line[1:] + line[:1])]
     out, at = [], 0
     for k in range(int(seconds * RATE)):
         after = at + 1 if at + 1 < length else 0
@@ -173,7 +172,7 @@ def whoosh(seconds, chance, peak=.55, low=.012, high=.22):
 
 # ---- pieces -----------------------------------------------------------------------------------------------------
 
-def piece(seed, tempo, chords, bass, motif, bars, drums, swing=0.0, tail=2.6, pad=.05, strings=.34):
+def piece(seed, tempo, chords, bass, motif, bars, drums, swing=0.0, tail=2.6, pad=.036, strings=.5):
     """`chords`: a list of MIDI notes a bar; `motif`: steps through the chord in sixteenths (None rests);
     `drums`: bar -> set of parts (kick, clap, hat, shaker). The last chord rings out for `tail` seconds."""
     chance, beat = random.Random(seed), 60 / tempo
@@ -200,7 +199,7 @@ def piece(seed, tempo, chords, bass, motif, bars, drums, swing=0.0, tail=2.6, pa
                 if eighth in (0, 3, 4, 6, 7) or "kick" in drums(n):
                     accent = 1.0 if eighth % 4 == 0 else .72
                     note = root + (12 if eighth == 7 else 0)
-                    low.add(start + eighth * beat / 2, tone(ROUND, pitch(note), beat * .38, .006, .05, decay=.5, bend=.02), .26 * accent)
+                    low.add(start + eighth * beat / 2, tone(ROUND, pitch(note), beat * .38, .006, .05, decay=.5, bend=.02), .21 * accent)
         for step in range(16):
             move = motif[(step + 16 * (n % (len(motif) // 16))) % len(motif)]
             if move is None:
@@ -217,15 +216,15 @@ def piece(seed, tempo, chords, bass, motif, bars, drums, swing=0.0, tail=2.6, pa
             when = start + quarter * beat
             if "kick" in parts:
                 kicks.append(when)
-                beatbox.add(when, the_kick, .8)
+                beatbox.add(when, the_kick, .66)
             if "clap" in parts and quarter % 2:
-                beatbox.add(when, clap(chance), .42, .05, .28)
+                beatbox.add(when, clap(chance), .62, .05, .28)
             if "hat" in parts:
-                beatbox.add(when + beat / 2, noise(.16, chance, .035, low=.9, high=1), .2, .3, .05)
+                beatbox.add(when + beat / 2, noise(.16, chance, .035, low=.9, high=1), .36, .3, .05)
             if "shaker" in parts:
                 for sixteenth in range(4):
                     late = swing * beat / 4 if sixteenth % 2 else 0
-                    beatbox.add(when + sixteenth * beat / 4 + late, noise(.07, chance, .018, low=.85, high=.8), (.1, .05, .13, .05)[sixteenth], -.35)
+                    beatbox.add(when + sixteenth * beat / 4 + late, noise(.07, chance, .018, low=.85, high=.8), (.2, .1, .26, .1)[sixteenth], -.35)
         if n + 1 < bars and "fill" in parts:
             for sixteenth in (12, 13, 14, 15):
                 beatbox.add(start + sixteenth * beat / 4, clap(chance), .1 + .07 * (sixteenth - 12), -.2, .2)
@@ -254,14 +253,14 @@ def lower_third():
     """96 to the minute, quiet: it stands under a voice."""
     chords = [[60, 64, 67, 71], [57, 60, 64, 67], [53, 57, 60, 64], [55, 59, 62, 67]]
     motif = [0, None, None, 2, None, None, 3, None, 1, None, None, 2, None, 4, None, None]
-    return piece(19, 96, chords, [36, 45, 41, 43], motif, 6, lambda n: {"shaker"} if n < 1 else {"kick", "shaker", "hat"} if n < 3 else {"kick", "clap", "shaker"}, pad=.06, strings=.3)
+    return piece(19, 96, chords, [36, 45, 41, 43], motif, 6, lambda n: {"shaker"} if n < 1 else {"kick", "shaker", "hat"} if n < 3 else {"kick", "clap", "shaker"}, pad=.042, strings=.46)
 
 
 def story():
     """124 to the minute, swung and bright."""
     chords = [[55, 59, 62, 66], [52, 55, 59, 62], [60, 64, 67, 71], [57, 62, 66, 69]]
     motif = [0, None, 4, 2, None, 3, None, 4, 5, None, 4, None, 2, 3, None, 4]
-    return piece(31, 124, chords, [43, 40, 36, 38], motif, 9, lambda n: {"kick", "clap", "hat", "shaker"} | ({"fill"} if n % 4 == 3 else set()), swing=.22, strings=.36)
+    return piece(31, 124, chords, [43, 40, 36, 38], motif, 9, lambda n: {"kick", "clap", "hat", "shaker"} | ({"fill"} if n % 4 == 3 else set()), swing=.22, strings=.54)
 
 
 def sweep(seed, seconds, peak, high):

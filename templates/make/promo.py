@@ -81,7 +81,7 @@ def title(t, d):
     halo = [group(star(radius), stroke("text", 3), trim(0, keys((start, 0, SOFT), (start + 34, 100))), o=o, r=keys((start, turn, OUT), (d, turn + 30)))
             for radius, start, turn, o in ((430, 10, -40, 15), (560, 16, 10, 10))]
     return [
-        text("title", t.default("title"), "text", 152, (1300, 400), span, "Black", leading=1.22, p=(MIDDLE, 520), enter=enter(14, 26, dy=110)),
+        text("title", t.default("title"), "text", 152, (1300, 366), span, "Black", leading=1.22, p=(MIDDLE, 520), enter=enter(14, 26, dy=110)),
         text("subtitle", t.default("subtitle"), "text", 46, (1120, 66), span, "Regular", p=(MIDDLE, 868), enter=enter(30, 22, dy=40)),
         text("kicker", t.default("kicker"), "accent", 38, (440, 54), span, "Bold", p=(MIDDLE, 212), enter=enter(16, 16, dy=24), show="kicker"),
         pill(span, (MIDDLE, 212), (500, 84), 10, stroke("accent", 4), show="kicker"),

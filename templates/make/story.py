@@ -65,9 +65,9 @@ def hook(t, d, product):
     span, centre = (0, d), (MIDDLE, 1290)
     ring = lambda radius, colour, width, start, turn, o: group(star(radius), stroke(colour, width), trim(0, keys((start, 0, SOFT), (start + 26, 100))), r=keys((start, turn, OUT), (d, turn + 24)), o=o)
     return [
-        text("hook", t.default("hook"), "text", 124, (900, 500), span, "Black", leading=1.22, p=(MIDDLE, 610), enter=enter(12, 28, dy=120)),
-        text("kicker", t.default("kicker"), "accent", 42, (480, 60), span, "Bold", p=(MIDDLE, 288), enter=enter(14, 16, dy=24), show="kicker"),
-        pill(span, (MIDDLE, 288), (560, 96), 8, stroke("accent", 4), show="kicker"),
+        text("hook", t.default("hook"), "text", 124, (920, 456), span, "Black", leading=1.22, p=(MIDDLE, 588), enter=enter(12, 28, dy=120)),
+        text("kicker", t.default("kicker"), "accent", 42, (480, 60), span, "Bold", p=(MIDDLE, 264), enter=enter(14, 16, dy=24), show="kicker"),
+        pill(span, (MIDDLE, 264), (560, 96), 8, stroke("accent", 4), show="kicker"),
         picture("product", product, span, p=centre, s=keys((0, [80, 80], LINEAR), (d, [88, 88])),
                 **star_window(PRODUCT, 486, [(14, 0, -60, BACK), (40, 1, 0, LINEAR), (d, 0.955, 8)])),
         shape("frame", span, group(star(440), fill("accent"), s=keys((10, [0, 0], BACK), (36, [100, 100])), r=keys((10, -60, BACK), (40, 0, LINEAR), (d, 8))), p=centre),
