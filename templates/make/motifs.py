@@ -96,7 +96,7 @@ def open_with_curtain(size, frames, lead, bars=4):
         there = -width / 2 + wide * (bar + 0.5)
         spread = bar * frames * 0.06
         stops = [(spread, [there, height + 4], IN_OUT), (round(frames * 0.3 + spread, 2), [there, 0], HOLD),
-                 (round(frames * 0.62 + spread, 2), [there, 0], IN_OUT), (round(frames * 0.98 + spread, 2), [there, -height - 4])]
+                 (round(frames * 0.52 + spread, 2), [there, 0], IN_OUT), (round(frames * 0.88 + spread, 2), [there, -height - 4])]
         pieces.append(rect(wide + 2, height + 2, p=keys(*stops)))
     return shape("opening", (0, math.ceil(frames * 1.2)), group(*pieces, fill(lead)), p=(width / 2, height / 2))
 

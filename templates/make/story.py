@@ -69,8 +69,8 @@ def hook(t, d, product):
         text("kicker", t.default("kicker"), "accent", 42, (480, 60), span, "Bold", p=(MIDDLE, 264), enter=enter(14, 16, dy=24), show="kicker"),
         pill(span, (MIDDLE, 264), (560, 96), 8, stroke("accent", 4), show="kicker"),
         picture("product", product, span, p=centre, s=keys((0, [80, 80], LINEAR), (d, [88, 88])),
-                **star_window(PRODUCT, 486, [(14, 0, -60, BACK), (40, 1, 0, LINEAR), (d, 0.955, 8)])),
-        shape("frame", span, group(star(440), fill("accent"), s=keys((10, [0, 0], BACK), (36, [100, 100])), r=keys((10, -60, BACK), (40, 0, LINEAR), (d, 8))), p=centre),
+                **star_window(PRODUCT, 486, [(13, 0, -22.5, BACK), (38, 1, 0, LINEAR), (d, 0.955, 8)])),
+        shape("frame", span, group(star(440), fill("accent"), s=keys((10, [0, 0], BACK), (36, [100, 100])), r=keys((10, -40, BACK), (38, 0, LINEAR), (d, 8))), p=centre),
         shape("rings", span, ring(500, "text", 4, 20, -30, 50), ring(580, "text", 3, 26, 10, 28), ring(680, "text", 3, 32, -14, 16), p=centre),
         tile_field(span, 6, 10, 216, lambda c, r: ("line", 14) if r < 3 or c in (0, 5) else None, 6, 1, p=(0, 0), drift=(0, 40)),
         *open_with_bars(SIZE, 13, ("primary", "secondary"), "accent", d, bars=6, across=False),
@@ -90,7 +90,7 @@ def photo(t, d):
         shape("caption card", span, group(rect(920, 420, r=52), fill("surface")), parent=card),
         soft_shadow(span, (920, 420), o=60, parent=card),
         card,
-        shape("shade", span, group(rect(W, 1000), fade("#000000", (0, 500), (0, -500), (52, 0))), p=(MIDDLE, H - 500)),
+        shape("shade", (10, d), group(rect(W, 1000), fade("#000000", (0, 500), (0, -500), (52, 0))), p=(MIDDLE, H - 500)),
         picture("photo", slot, (10, d), a=(540, 960), p=keys((0, [MIDDLE, H / 2 + 20], LINEAR), (d, [MIDDLE, H / 2 - 20])), s=keys((0, [114, 114], SOFT), (46, [106, 106], LINEAR), (d, [104, 104]))),
     ]
 
