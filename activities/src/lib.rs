@@ -2,5 +2,7 @@
 //!
 //! No SQL and no rule of the product lives here: what happens next is decided in `workflows`.
 
+pub mod aerender;
+pub mod agent;
 pub mod media;
 pub mod storage;

@@ -1,2 +1,56 @@
-//! Under construction.
-fn main() {}
+//! `flatrender-node`: the render node's agent as a program of its own.
+
+use anyhow::Context;
+use clap::Parser;
+use flatrender_activities::agent::{self, NodeArgs, client};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// Renders for a FlatRender server on this machine
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let cli = Cli::parse();
+    client::install_crypto();
+    let shutdown = CancellationToken::new();
+    tokio::select! {
+        ended = agent::run(cli.node.into(), shutdown.clone()) => ended.context("the node stopped"),
+        () = told_twice(shutdown) => anyhow::bail!("ended at once, without giving work back"),
+    }
+}
+
+/// The first signal drains. Resolves at the second; dropping the agent then kills its renderers.
+async fn told_twice(shutdown: CancellationToken) {
+    signalled().await;
+    tracing::info!("draining: no more work is claimed; once more to end at once");
+    shutdown.cancel();
+    signalled().await;
+}
+
+#[cfg(unix)]
+async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+#[cfg(not(unix))]
+async fn signalled() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending().await
+    }
+}

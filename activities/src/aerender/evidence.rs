@@ -1,0 +1,126 @@
+//! The proof that a frame exists: a file that decodes to its last byte and has the planned size.
+//!
+//! A renderer writes its files in place; one that dies leaves a truncated file under the right name. Only the
+//! content says whether a frame is there.
+
+use flatrender_workflows::contracts::{
+    render::FaultReason,
+    storage::{BlobHash, BlobRef},
+};
+use std::{fs::File, io, io::Read, path::Path};
+
+/// The last chunk of every PNG: length 0, `IEND`, its CRC.
+const PNG_END: [u8; 12] = [0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xAE, 0x42, 0x60, 0x82];
+/// What a PNG may be longer than its pixels at 16 bits a channel: headers, profiles, incompressible rows.
+const SLACK_BYTES: u64 = 4 << 20;
+
+/// Proves one frame. Reads and decodes the whole file: not for a thread that must not wait.
+///
+/// # Errors
+/// What is wrong with the frame. A file that is still being written is [`FaultReason::Corrupt`].
+pub fn verify(path: &Path, size: [u32; 2]) -> Result<BlobRef, FaultReason> {
+    let bytes = read(path, size)?;
+    decode(&bytes, size)?;
+    Ok(BlobRef { sha256: BlobHash::of(&bytes), size_bytes: bytes.len() as u64 })
+}
+
+fn read(path: &Path, size: [u32; 2]) -> Result<Vec<u8>, FaultReason> {
+    let limit = raw_bytes(size) + SLACK_BYTES;
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => FaultReason::Missing,
+        _ => FaultReason::Corrupt,
+    })?;
+    let read = file.take(limit + 1).read_to_end(&mut bytes).map_err(|_| FaultReason::Corrupt)?;
+    match read as u64 {
+        0 => Err(FaultReason::Missing),
+        n if n > limit => Err(FaultReason::Corrupt),
+        _ => Ok(bytes),
+    }
+}
+
+/// Every chunk's CRC is checked by the decoder, every row is decoded, and nothing may follow `IEND`.
+fn decode(bytes: &[u8], size: [u32; 2]) -> Result<(), FaultReason> {
+    let corrupt = |_| FaultReason::Corrupt;
+    let limits = png::Limits { bytes: (raw_bytes(size) + SLACK_BYTES) as usize };
+    let mut decoder = png::Decoder::new_with_limits(io::Cursor::new(bytes), limits);
+    let header = decoder.read_header_info().map_err(corrupt)?;
+    if [header.width, header.height] != size {
+        return Err(FaultReason::WrongSize);
+    }
+    let mut reader = decoder.read_info().map_err(corrupt)?;
+    let mut row_bytes = 0;
+    while let Some(row) = reader.next_row().map_err(corrupt)? {
+        row_bytes += row.data().len();
+    }
+    reader.finish().map_err(corrupt)?;
+    if row_bytes == 0 || !bytes.ends_with(&PNG_END) {
+        return Err(FaultReason::Corrupt);
+    }
+    Ok(())
+}
+
+fn raw_bytes([width, height]: [u32; 2]) -> u64 {
+    u64::from(width) * u64::from(height) * 8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: [u32; 2] = [16, 9];
+
+    fn png(width: u32, height: u32) -> Vec<u8> {
+        let picture = image::RgbaImage::from_fn(width, height, |x, y| image::Rgba([x as u8 * 9, y as u8 * 7, 3, 255]));
+        let mut bytes = io::Cursor::new(Vec::new());
+        picture.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    }
+
+    fn verdict(bytes: &[u8]) -> Result<BlobRef, FaultReason> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("frame.png");
+        std::fs::write(&path, bytes).unwrap();
+        verify(&path, SIZE)
+    }
+
+    #[test]
+    fn a_whole_frame_is_proven_with_its_hash() {
+        let bytes = png(16, 9);
+        let blob = verdict(&bytes).unwrap();
+        assert_eq!(blob, BlobRef { sha256: BlobHash::of(&bytes), size_bytes: bytes.len() as u64 });
+    }
+
+    #[test]
+    fn a_frame_cut_off_anywhere_is_not_a_frame() {
+        let bytes = png(16, 9);
+        for length in 1..bytes.len() {
+            assert_eq!(verdict(&bytes[..length]), Err(FaultReason::Corrupt), "{length} of {} bytes", bytes.len());
+        }
+    }
+
+    #[test]
+    fn a_frame_with_any_bit_flipped_is_not_a_frame() {
+        let bytes = png(16, 9);
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 0x10;
+            assert!(verdict(&bad).is_err(), "byte {at} of {}", bytes.len());
+        }
+    }
+
+    #[test]
+    fn an_empty_absent_or_other_sized_frame_is_named_so() {
+        assert_eq!(verdict(b""), Err(FaultReason::Missing));
+        assert_eq!(verify(Path::new("/nowhere/frame.png"), SIZE), Err(FaultReason::Missing));
+        assert_eq!(verdict(&png(8, 9)), Err(FaultReason::WrongSize));
+        assert_eq!(verdict(b"<html>404</html>"), Err(FaultReason::Corrupt));
+    }
+
+    #[test]
+    fn nothing_may_follow_the_end() {
+        let mut bytes = png(16, 9);
+        bytes.extend(vec![0; 20]);
+        assert_eq!(verdict(&bytes), Err(FaultReason::Corrupt));
+    }
+}

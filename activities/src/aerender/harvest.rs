@@ -1,0 +1,233 @@
+//! Frames as they ripen: found in the output folder, proven, and handed to the sink while others are rendered.
+//!
+//! ```text
+//! absent ─file seen─▶ checking ─proven─▶ storing ─▶ stored
+//!                        │ ▲
+//!                  faulty└─┘when the file has changed, or the renderer has ended
+//! ```
+//! A file counts once its content proves it, never because a line says so. One that does not prove itself while
+//! the renderer runs is simply not finished yet.
+
+use super::{FrameSink, ProvenFrame, TransferError, evidence};
+use flatrender_workflows::contracts::{
+    render::{FaultReason, FrameFault, FrameRef, frame_file_name},
+    storage::BlobRef,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+use tokio::task::JoinSet;
+
+/// Frames stored at a time.
+const STORES: usize = 4;
+
+/// What happened to a frame.
+#[derive(Debug)]
+pub enum Ripened {
+    /// It is proven, and on its way to the sink.
+    Proven(u32),
+    /// It is not proven, for now.
+    Faulty(u32, FaultReason),
+    /// The sink has it.
+    Stored(u32),
+}
+
+/// The frames of one attempt.
+pub struct Harvest<S> {
+    sink: Arc<S>,
+    folder: PathBuf,
+    size: [u32; 2],
+    frames: BTreeMap<u32, State>,
+    to_check: VecDeque<u32>,
+    checks: JoinSet<(u32, Seen, Result<BlobRef, FaultReason>)>,
+    to_store: VecDeque<ProvenFrame>,
+    stores: JoinSet<(u32, Result<(), TransferError>)>,
+    parallel_checks: usize,
+    highest: Option<u32>,
+}
+
+/// Length and time of a file: when both are unchanged a second look would show the same.
+type Seen = Option<(u64, Option<SystemTime>)>;
+
+#[derive(Debug, Clone, PartialEq)]
+enum State {
+    Absent,
+    Checking,
+    Faulty(FaultReason, Seen),
+    Proven(BlobRef),
+    Stored(BlobRef),
+}
+
+impl<S: FrameSink> Harvest<S> {
+    /// Watches `folder` for the given frames.
+    pub fn new(sink: Arc<S>, folder: &Path, size: [u32; 2], frames: impl Iterator<Item = u32>) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            sink,
+            folder: folder.to_owned(),
+            size,
+            frames: frames.map(|f| (f, State::Absent)).collect(),
+            to_check: VecDeque::new(),
+            checks: JoinSet::new(),
+            to_store: VecDeque::new(),
+            stores: JoinSet::new(),
+            // Rendering needs the processors more.
+            parallel_checks: processors.div_ceil(2).min(4),
+            highest: None,
+        }
+    }
+
+    /// Looks which files are there and checks those that seem finished: a later one exists. With `newest_too`, the
+    /// last one is checked too: it has no later one. True when a file is there that was not before.
+    pub fn look(&mut self, newest_too: bool) -> bool {
+        let found = self.files();
+        let newest = found.last().copied();
+        for frame in found.into_iter().filter(|f| newest_too || Some(*f) != newest) {
+            self.consider(frame);
+        }
+        let advanced = newest > self.highest;
+        self.highest = self.highest.max(newest);
+        advanced
+    }
+
+    /// Checks a frame that a line says is done.
+    pub fn said(&mut self, frame: u32) {
+        self.consider(frame);
+    }
+
+    /// The renderer has ended: checks every file that is not proven.
+    pub fn look_at_all(&mut self) {
+        for frame in self.files() {
+            if let Some(state @ State::Faulty(..)) = self.frames.get_mut(&frame) {
+                *state = State::Absent;
+            }
+            self.consider(frame);
+        }
+    }
+
+    /// The next thing that happens to a frame; none when nothing is under way.
+    ///
+    /// # Errors
+    /// The sink's, when it gives up on a frame.
+    pub async fn next(&mut self) -> Result<Option<Ripened>, TransferError> {
+        self.start_work();
+        tokio::select! {
+            Some(joined) = self.checks.join_next() => {
+                let (frame, seen, proof) = joined.map_err(|e| TransferError::Other(Box::new(e)))?;
+                Ok(Some(self.checked(frame, seen, proof)))
+            }
+            Some(joined) = self.stores.join_next() => {
+                let (frame, stored) = joined.map_err(|e| TransferError::Other(Box::new(e)))?;
+                stored?;
+                if let Some(state) = self.frames.get_mut(&frame) && let State::Proven(blob) = state {
+                    *state = State::Stored(blob.clone());
+                }
+                Ok(Some(Ripened::Stored(frame)))
+            }
+            else => Ok(None),
+        }
+    }
+
+    /// Whether every frame is proven.
+    pub fn is_complete(&self) -> bool {
+        self.frames.values().all(|s| matches!(s, State::Proven(_) | State::Stored(_)))
+    }
+
+    /// Whether checks or stores are waiting or under way.
+    pub fn is_working(&self) -> bool {
+        let checking = !self.to_check.is_empty() || !self.checks.is_empty();
+        checking || !self.to_store.is_empty() || !self.stores.is_empty()
+    }
+
+    /// How many frames there are to be.
+    pub fn len(&self) -> u32 {
+        self.frames.len() as u32
+    }
+
+    /// Whether no frame is wanted.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Frames that are not proven, in order.
+    pub fn missing(&self) -> BTreeSet<u32> {
+        let unproven = |s: &State| !matches!(s, State::Proven(_) | State::Stored(_));
+        self.frames.iter().filter(|(_, s)| unproven(s)).map(|(f, _)| *f).collect()
+    }
+
+    /// How many frames are proven, and how many of them stored.
+    pub fn counts(&self) -> (u32, u32) {
+        let stored = self.frames.values().filter(|s| matches!(s, State::Stored(_))).count();
+        (self.frames.len() as u32 - self.missing().len() as u32, stored as u32)
+    }
+
+    /// Frames that are stored, and what is wrong with the others.
+    pub fn result(&self) -> (Vec<FrameRef>, Vec<FrameFault>) {
+        let mut stored = Vec::new();
+        let mut faults = Vec::new();
+        for (&frame, state) in &self.frames {
+            match state {
+                State::Stored(blob) => stored.push(FrameRef { frame, blob: blob.clone() }),
+                State::Faulty(reason, _) => faults.push(FrameFault { frame, reason: *reason }),
+                _ => faults.push(FrameFault { frame, reason: FaultReason::Missing }),
+            }
+        }
+        (stored, faults)
+    }
+
+    fn files(&self) -> BTreeSet<u32> {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return BTreeSet::new() };
+        let names = entries.flatten().filter_map(|e| e.file_name().into_string().ok());
+        let numbers = names.filter_map(|n| n.strip_prefix("frame_")?.strip_suffix(".png")?.parse::<u32>().ok());
+        numbers.filter(|n| self.frames.contains_key(n)).collect()
+    }
+
+    fn consider(&mut self, frame: u32) {
+        let wanted = match self.frames.get(&frame) {
+            Some(State::Absent) => self.seen(frame).is_some(),
+            Some(State::Faulty(_, before)) => *before != self.seen(frame),
+            _ => false,
+        };
+        if wanted {
+            self.frames.insert(frame, State::Checking);
+            self.to_check.push_back(frame);
+        }
+    }
+
+    fn seen(&self, frame: u32) -> Seen {
+        let meta = fs::metadata(self.folder.join(frame_file_name(frame))).ok()?;
+        Some((meta.len(), meta.modified().ok()))
+    }
+
+    fn start_work(&mut self) {
+        while self.checks.len() < self.parallel_checks
+            && let Some(frame) = self.to_check.pop_front()
+        {
+            let (path, size, seen) = (self.folder.join(frame_file_name(frame)), self.size, self.seen(frame));
+            self.checks.spawn_blocking(move || (frame, seen, evidence::verify(&path, size)));
+        }
+        while self.stores.len() < STORES
+            && let Some(proven) = self.to_store.pop_front()
+        {
+            let sink = self.sink.clone();
+            self.stores.spawn(async move { (proven.frame, sink.store(proven).await) });
+        }
+    }
+
+    fn checked(&mut self, frame: u32, seen: Seen, proof: Result<BlobRef, FaultReason>) -> Ripened {
+        let (state, ripened) = match proof {
+            Ok(blob) => {
+                let path = self.folder.join(frame_file_name(frame));
+                self.to_store.push_back(ProvenFrame { frame, path, blob: blob.clone() });
+                (State::Proven(blob), Ripened::Proven(frame))
+            }
+            Err(reason) => (State::Faulty(reason, seen), Ripened::Faulty(frame, reason)),
+        };
+        self.frames.insert(frame, state);
+        ripened
+    }
+}

@@ -1,0 +1,256 @@
+//! A whole attempt: prepared, rendered where frames are missing, judged.
+//!
+//! The folder of an attempt may already hold frames of the same attempt, from before the agent was restarted;
+//! those that prove themselves are kept.
+
+use super::{
+    FrameSink, InputSource, ProcessId,
+    cache::Cache,
+    command::Plan,
+    driver::{self, End, Observer, progress},
+    harvest::Harvest,
+    prepare::{self, Folder},
+    timers::Limits,
+    transcript::Transcript,
+    verdict,
+};
+use flatrender_engine::{Attempt, Failure};
+use flatrender_workflows::contracts::render::{Engine, FrameRange, RenderFrames, RenderTiming, RenderedFrames};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Most runs of the renderer within one attempt; a start is dear, so small gaps are rendered again instead.
+const MAX_RUNS: usize = 3;
+/// How long frames may still be stored once the machine is going away.
+const LAST_STORES: Duration = Duration::from_secs(8);
+
+/// The tools of this machine for rendering.
+#[derive(Debug)]
+pub struct Aerender {
+    /// The program of each engine, by full path.
+    pub renderers: BTreeMap<&'static str, PathBuf>,
+    /// Packages and assets that were fetched before.
+    pub cache: Cache,
+    /// When a renderer is given up.
+    pub limits: Limits,
+}
+
+/// What one attempt needs besides its input.
+pub struct Job<'a, I, S> {
+    /// The attempt: its standing is watched, its progress told.
+    pub attempt: &'a Attempt,
+    /// Working folder of this attempt alone. May hold what an earlier process left of the same attempt.
+    pub folder: PathBuf,
+    /// Where inputs come from.
+    pub inputs: &'a I,
+    /// Where frames go.
+    pub frames: Arc<S>,
+    /// When cancelled, rendering stops and the frames that are there are kept: this machine is going away.
+    pub drain: CancellationToken,
+    /// Called when a renderer was started, before anything is awaited: to remember whom to kill.
+    pub spawned: &'a (dyn Fn(&ProcessId) + Send + Sync),
+}
+
+impl Aerender {
+    /// Renders the frames of `input` that are not there yet. Dropping the future kills the renderer.
+    ///
+    /// # Errors
+    /// As [`RenderFrames`] says; [`Failure::cancelled`] and [`Failure::lease_lost`] when the attempt had to end.
+    pub async fn render<I: InputSource, S: FrameSink>(
+        &self,
+        job: Job<'_, I, S>,
+        input: &RenderFrames,
+    ) -> Result<RenderedFrames, Failure> {
+        let begun = Instant::now();
+        let program = self.program(input.engine)?;
+        let folder = tokio::select! {
+            failure = job.attempt.ended() => return Err(failure),
+            () = job.drain.cancelled() => return Err(interrupted()),
+            prepared = prepare::prepare(&self.cache, &job.folder, job.inputs, input) => prepared?,
+        };
+        let prepared = begun.elapsed();
+        let mut work = Work {
+            harvest: Harvest::new(job.frames.clone(), &folder.frames, input.size, input.frames.iter()),
+            transcript: Transcript::default(),
+            job,
+            input,
+            folder,
+        };
+        let end = work.runs(program, self.limits).await?;
+        let rendered = begun.elapsed();
+        work.finish(end, prepared, rendered, begun).await
+    }
+
+    fn program(&self, engine: Engine) -> Result<PathBuf, Failure> {
+        self.renderers.get(engine.label()).cloned().ok_or_else(|| {
+            Failure::transient("render.no_renderer", format!("this node has no renderer for {}", engine.label()))
+        })
+    }
+}
+
+/// The attempt was stopped because this machine is going away.
+pub fn interrupted() -> Failure {
+    Failure::transient(INTERRUPTED, "the node was shut down")
+}
+
+/// Code of an attempt that a shutdown ended.
+pub const INTERRUPTED: &str = "render.interrupted";
+
+struct Work<'a, I, S> {
+    job: Job<'a, I, S>,
+    input: &'a RenderFrames,
+    folder: Folder,
+    harvest: Harvest<S>,
+    transcript: Transcript,
+}
+
+impl<I: InputSource, S: FrameSink> Work<'_, I, S> {
+    /// Adopts what is there, then renders what is missing. How the last run ended, if there was one.
+    async fn runs(&mut self, program: PathBuf, limits: Limits) -> Result<Option<End>, Failure> {
+        self.take_stock().await?;
+        let mut end = None;
+        for frames in ranges(&self.harvest.missing()) {
+            if self.job.drain.is_cancelled() {
+                return Ok(Some(End::Stopped(interrupted())));
+            }
+            let plan = self.plan(program.clone(), frames);
+            let mut watch = Watch { job: &self.job };
+            let attempt = self.job.attempt.lease_token();
+            let run = driver::run(&plan, attempt, limits, &mut self.harvest, &mut self.transcript, &mut watch).await;
+            let go_on = matches!(run, End::Exited(status) if status.success());
+            end = Some(run);
+            if !go_on {
+                break;
+            }
+        }
+        Ok(end)
+    }
+
+    /// Checks every file that is there and stores what proves itself.
+    async fn take_stock(&mut self) -> Result<(), Failure> {
+        self.harvest.look_at_all();
+        let drain = self.job.drain.clone();
+        let going = async {
+            drain.cancelled().await;
+            tokio::time::sleep(LAST_STORES).await;
+        };
+        tokio::pin!(going);
+        while self.harvest.is_working() {
+            tokio::select! {
+                failure = self.job.attempt.ended() => return Err(failure),
+                ripened = self.harvest.next() => ripened.map_err(|e| verdict::of_transfer(&e, "a frame"))?,
+                () = &mut going => return Ok(()),
+            };
+            self.job.attempt.heartbeat(progress("storing", &self.harvest))?;
+        }
+        Ok(())
+    }
+
+    async fn finish(
+        mut self,
+        end: Option<End>,
+        prepared: Duration,
+        rendered: Duration,
+        begun: Instant,
+    ) -> Result<RenderedFrames, Failure> {
+        if let Some(End::Stopped(failure)) = &end
+            && failure.code != INTERRUPTED
+        {
+            return Err(failure.clone());
+        }
+        if !matches!(end, Some(End::Unstored(_))) {
+            self.take_stock().await?;
+        }
+        let (frames, faults) = self.harvest.result();
+        let end = match end {
+            // What a shutdown leaves is worth keeping, like what a crash leaves.
+            Some(End::Stopped(failure)) if frames.is_empty() => return Err(failure),
+            Some(End::Stopped(failure)) => {
+                self.transcript.warn(&failure.message);
+                None
+            }
+            end => end,
+        };
+        verdict::decide(&frames, &faults, end.as_ref(), &mut self.transcript)?;
+        let timing = RenderTiming {
+            prepare_ms: prepared.as_millis() as u64,
+            render_ms: (rendered - prepared).as_millis() as u64,
+            upload_ms: (begun.elapsed() - rendered).as_millis() as u64,
+        };
+        Ok(RenderedFrames { frames, faults, warnings: std::mem::take(&mut self.transcript.warnings), timing })
+    }
+
+    fn plan(&self, program: PathBuf, frames: FrameRange) -> Plan {
+        Plan {
+            program,
+            engine: self.input.engine,
+            package: self.folder.package.clone(),
+            composition: self.input.composition.clone(),
+            frames,
+            output: self.folder.frames.clone(),
+            temp: self.folder.temp.clone(),
+        }
+    }
+}
+
+/// Joins the driver to the attempt.
+struct Watch<'a, 'j, I, S> {
+    job: &'a Job<'j, I, S>,
+}
+
+impl<I: InputSource, S: FrameSink> Observer for Watch<'_, '_, I, S> {
+    fn spawned(&mut self, id: &ProcessId) {
+        (self.job.spawned)(id);
+    }
+
+    fn progress(&mut self, progress: flatrender_engine::Progress) {
+        // Whether the attempt may go on is asked by `stop`.
+        let _ = self.job.attempt.heartbeat(progress);
+    }
+
+    async fn stop(&self) -> Failure {
+        tokio::select! {
+            failure = self.job.attempt.ended() => failure,
+            () = self.job.drain.cancelled() => interrupted(),
+        }
+    }
+}
+
+/// The missing frames as few ranges, in order.
+fn ranges(missing: &BTreeSet<u32>) -> Vec<FrameRange> {
+    let mut ranges: Vec<FrameRange> = Vec::new();
+    for &frame in missing {
+        match ranges.last_mut() {
+            Some(range) if range.last + 1 == frame => range.last = frame,
+            _ => ranges.push(FrameRange { first: frame, last: frame }),
+        }
+    }
+    while ranges.len() > MAX_RUNS {
+        let gap = |i: &usize| ranges[i + 1].first - ranges[*i].last;
+        let smallest = (0..ranges.len() - 1).min_by_key(gap).unwrap_or(0);
+        ranges[smallest].last = ranges.remove(smallest + 1).last;
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(missing: &[u32]) -> Vec<(u32, u32)> {
+        ranges(&missing.iter().copied().collect()).iter().map(|r| (r.first, r.last)).collect()
+    }
+
+    #[test]
+    fn missing_frames_become_few_ranges() {
+        assert_eq!(pairs(&[]), []);
+        assert_eq!(pairs(&[3, 4, 5]), [(3, 5)]);
+        assert_eq!(pairs(&[1, 5, 6, 20]), [(1, 1), (5, 6), (20, 20)]);
+        assert_eq!(pairs(&[1, 3, 10, 30, 31, 90]), [(1, 10), (30, 31), (90, 90)]);
+    }
+}

@@ -1,0 +1,102 @@
+//! What a renderer said, as far as it is kept: bounded, whatever it writes.
+
+use super::lines::{self, Line};
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+
+const KEPT_TAIL: usize = 40;
+const KEPT_ERRORS: usize = 20;
+const KEPT_WARNINGS: usize = 50;
+const KEPT_CHARS: usize = 400;
+
+/// The lines worth keeping of one or more runs.
+#[derive(Debug, Clone, Default)]
+pub struct Transcript {
+    /// Version line of the renderer, if it gave one.
+    pub version: Option<String>,
+    /// First errors, without their prefixes.
+    pub errors: Vec<String>,
+    /// First warnings, without their prefixes, each once.
+    pub warnings: Vec<String>,
+    /// Whether it said that the composition is finished.
+    pub finished: bool,
+    /// Frames it said it finished.
+    pub frames_said: u32,
+    /// Lines that are neither, newest last.
+    tail: VecDeque<String>,
+}
+
+impl Transcript {
+    /// Takes a line and says what it was.
+    pub fn take(&mut self, text: &str) -> Line {
+        let line = lines::parse(text);
+        match &line {
+            Line::Version(version) => self.version = Some(short(version)),
+            Line::Error(text) if self.errors.len() < KEPT_ERRORS => self.errors.push(short(text)),
+            Line::Warning(text) => self.warn(text),
+            Line::Finished => self.finished = true,
+            Line::Frame { .. } => self.frames_said += 1,
+            _ => {}
+        }
+        if !text.trim().is_empty() {
+            if self.tail.len() == KEPT_TAIL {
+                self.tail.pop_front();
+            }
+            self.tail.push_back(short(text));
+        }
+        line
+    }
+
+    /// Adds a warning of our own or the renderer's.
+    pub fn warn(&mut self, text: &str) {
+        let text = short(text);
+        if self.warnings.len() < KEPT_WARNINGS && !self.warnings.contains(&text) {
+            self.warnings.push(text);
+        }
+    }
+
+    /// Every line kept that may tell why it failed: errors, then warnings, then the last lines.
+    pub fn telling(&self) -> impl Iterator<Item = &str> {
+        let said = self.errors.iter().chain(&self.warnings).map(String::as_str);
+        said.chain(self.tail.iter().map(String::as_str))
+    }
+
+    /// For a failure's details.
+    pub fn evidence(&self) -> Value {
+        json!({
+            "version": self.version,
+            "errors": self.errors,
+            "warnings": self.warnings,
+            "frames_said": self.frames_said,
+            "last_lines": self.tail,
+        })
+    }
+}
+
+fn short(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(KEPT_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_talkative_renderer_does_not_fill_the_memory() {
+        let mut transcript = Transcript::default();
+        for n in 0..10_000 {
+            transcript.take(&format!("aerender ERROR: {n} {}", "x".repeat(1000)));
+            transcript.take(&format!("WARNING:{n}"));
+        }
+        assert_eq!((transcript.errors.len(), transcript.warnings.len()), (KEPT_ERRORS, KEPT_WARNINGS));
+        assert!(transcript.evidence().to_string().len() < 64 * 1024);
+    }
+
+    #[test]
+    fn a_repeated_warning_is_kept_once() {
+        let mut transcript = Transcript::default();
+        transcript.take("WARNING:low memory");
+        transcript.take("WARNING: low memory");
+        assert_eq!(transcript.warnings, ["low memory"]);
+    }
+}

@@ -1,0 +1,185 @@
+//! What an attempt was worth: the frames decide, words and exit codes only explain.
+//!
+//! ```text
+//! frames        spoiled by a warning      reason for good       otherwise
+//! all stored    Failure                   done, with warnings   done
+//! some stored   Failure                   Failure               done, the rest as faults
+//! none          Failure                   Failure               Failure
+//! ```
+
+use super::{TransferError, classify, classify::Class, driver::End, transcript::Transcript};
+use flatrender_engine::Failure;
+use flatrender_workflows::contracts::render::{FrameFault, FrameRef};
+use serde_json::{Value, json};
+
+/// Longest message of a renderer that is shown to people.
+const MESSAGE_CHARS: usize = 300;
+
+/// Decides over the stored frames and the faults of an attempt whose last run ended as `end`; none when every
+/// frame was there before anything was run.
+///
+/// # Errors
+/// The failure that the attempt ends with.
+pub fn decide(
+    stored: &[FrameRef],
+    faults: &[FrameFault],
+    end: Option<&End>,
+    transcript: &mut Transcript,
+) -> Result<(), Failure> {
+    if let Some(End::Stopped(failure)) = end {
+        return Err(failure.clone());
+    }
+    let evidence = evidence(stored, faults, end, transcript);
+    if let Some(class) = transcript.warnings.iter().chain(&transcript.errors).find_map(|l| classify::spoiled(l)) {
+        return Err(failure(class).with_details(evidence));
+    }
+    if faults.is_empty() {
+        note_doubtful_end(end, transcript);
+        return Ok(());
+    }
+    let reason = reason(end, transcript).with_details(evidence);
+    if stored.is_empty() || !reason.retryable {
+        return Err(reason);
+    }
+    transcript.warn(&format!("{}: {}", reason.code, reason.message));
+    Ok(())
+}
+
+/// The failure that a transfer's error means for the attempt.
+pub fn of_transfer(error: &TransferError, object: &str) -> Failure {
+    match error {
+        TransferError::LeaseLost => Failure::lease_lost(),
+        TransferError::NotFound => Failure::permanent("render.input_not_found", format!("{object} is not there")),
+        TransferError::DiskFull => Failure::transient("render.disk_full", "the node has no room left on its disk"),
+        TransferError::Full => Failure::transient("storage.full", "the storage has no room left"),
+        TransferError::Mismatch => {
+            Failure::transient("render.hash_mismatch", format!("{object} arrived with another content"))
+        }
+        TransferError::Other(cause) => {
+            Failure::transient("render.transfer_failed", format!("{object} could not be transferred: {cause}"))
+        }
+    }
+}
+
+/// Why frames are missing: our renderer's own code, words, the timer, the exit code, in this order.
+fn reason(end: Option<&End>, transcript: &Transcript) -> Failure {
+    if let Some((code, retryable, message)) = transcript.errors.iter().find_map(|e| classify::coded(e)) {
+        let message: String = message.chars().take(MESSAGE_CHARS).collect();
+        return Failure { retryable, ..Failure::permanent(code, message) };
+    }
+    if let Some(End::Unstored(error)) = end {
+        return of_transfer(error, "a frame");
+    }
+    if let Some(End::NotRun(error)) = end {
+        let class = classify::not_started();
+        return Failure::transient(class.code, format!("{}: {error}", class.message));
+    }
+    if let Some(class) = transcript.telling().find_map(classify::by_words) {
+        return failure(class);
+    }
+    match end {
+        Some(End::Expired(expired)) => failure(classify::by_timer(*expired).unwrap_or(classify::NO_FRAMES)),
+        Some(End::Exited(status)) => failure(classify::by_exit(*status)),
+        _ => failure(classify::NO_FRAMES),
+    }
+}
+
+fn failure(class: Class) -> Failure {
+    Failure { retryable: class.retryable, ..Failure::permanent(class.code, class.message) }
+}
+
+/// Every frame is there although the renderer says otherwise: believed, and noted.
+fn note_doubtful_end(end: Option<&End>, transcript: &mut Transcript) {
+    match end {
+        Some(End::Exited(status)) if !status.success() => {
+            transcript.warn(&format!("the renderer made every frame, but ended with {status}"));
+        }
+        Some(End::Expired(expired)) => {
+            transcript.warn(&format!("the renderer made every frame, but did not end by itself ({})", expired.name()));
+        }
+        _ => {}
+    }
+}
+
+fn evidence(stored: &[FrameRef], faults: &[FrameFault], end: Option<&End>, transcript: &Transcript) -> Value {
+    let ended = match end {
+        Some(End::Exited(status)) => json!({ "exit": status.code(), "status": status.to_string() }),
+        Some(End::Expired(expired)) => json!({ "timer": expired.name() }),
+        Some(End::NotRun(error)) => json!({ "not_run": error.to_string() }),
+        Some(End::Unstored(error)) => json!({ "unstored": error.to_string() }),
+        Some(End::Stopped(_)) | None => Value::Null,
+    };
+    let first_faults = &faults[..faults.len().min(20)];
+    json!({
+        "frames_stored": stored.len(),
+        "frames_missing": faults.len(),
+        "faults": first_faults,
+        "ended": ended,
+        "renderer": transcript.evidence(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aerender::timers::Expired;
+    use flatrender_workflows::contracts::{
+        render::FaultReason,
+        storage::{BlobHash, BlobRef},
+    };
+
+    fn stored(count: u32) -> Vec<FrameRef> {
+        let blob = BlobRef { sha256: BlobHash::of(b"x"), size_bytes: 1 };
+        (0..count).map(|frame| FrameRef { frame, blob: blob.clone() }).collect()
+    }
+
+    fn missing(count: u32) -> Vec<FrameFault> {
+        (0..count).map(|n| FrameFault { frame: 100 + n, reason: FaultReason::Missing }).collect()
+    }
+
+    fn said(lines: &[&str]) -> Transcript {
+        let mut transcript = Transcript::default();
+        for line in lines {
+            transcript.take(line);
+        }
+        transcript
+    }
+
+    fn code(frames: (u32, u32), end: End, lines: &[&str]) -> Result<(), (String, bool)> {
+        let verdict = decide(&stored(frames.0), &missing(frames.1), Some(&end), &mut said(lines));
+        verdict.map_err(|f| (f.code, f.retryable))
+    }
+
+    fn refused(code: &str, retryable: bool) -> Result<(), (String, bool)> {
+        Err((code.to_owned(), retryable))
+    }
+
+    #[test]
+    fn complete_frames_beat_words_exit_and_timers() {
+        assert_eq!(code((3, 0), End::Expired(Expired::Quit), &[]), Ok(()));
+        assert_eq!(code((3, 0), End::Expired(Expired::FrameStall), &["aerender ERROR: x"]), Ok(()));
+    }
+
+    #[test]
+    fn a_spoiled_picture_is_never_delivered() {
+        let lines = ["WARNING:After Effects warning: Project has missing fonts."];
+        assert_eq!(code((3, 0), End::Expired(Expired::Quit), &lines), refused("render.missing_font", false));
+    }
+
+    #[test]
+    fn a_part_is_kept_unless_the_reason_is_for_good() {
+        assert_eq!(code((2, 1), End::Expired(Expired::FrameStall), &[]), Ok(()));
+        let lines = ["aerender ERROR: [render.missing_image] photo1"];
+        assert_eq!(code((2, 1), End::Expired(Expired::Total), &lines), refused("render.missing_image", false));
+    }
+
+    #[test]
+    fn with_no_frame_the_best_explanation_is_the_code() {
+        assert_eq!(code((0, 3), End::Expired(Expired::Launch), &[]), refused("render.stalled", true));
+        assert_eq!(code((0, 3), End::Expired(Expired::Total), &[]), refused("render.timed_out", true));
+        let full = ["aerender ERROR: No space left on device", "INFO: Render aborted."];
+        assert_eq!(code((0, 3), End::Expired(Expired::Total), &full), refused("render.disk_full", true));
+        let not_run = End::NotRun(std::io::ErrorKind::NotFound.into());
+        assert_eq!(code((0, 3), not_run, &[]), refused("render.launch_failed", true));
+    }
+}

@@ -1,0 +1,246 @@
+//! The server, as the agent asks it: one function a call of `contracts/node.rs`, one request each.
+//!
+//! Nothing here repeats a request; who asks knows how long it is worth it.
+
+use flatrender_engine::{Failure, Progress};
+use flatrender_workflows::contracts::{
+    node::{ClaimWork, ClaimedWork, Complete, Enrol, Enrolled, Fail, LEASE_TOKEN_HEADER, Release, Renew, Renewed},
+    storage::BlobHash,
+};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{error::Error, sync::Arc, time::Duration};
+use uuid::Uuid;
+
+const CONNECT: Duration = Duration::from_secs(5);
+/// Longest silence while a body comes or goes.
+const SILENCE: Duration = Duration::from_secs(40);
+/// Longest time of a short call.
+const SHORT: Duration = Duration::from_secs(10);
+
+/// Why a request was not answered with what was asked for; each variant is acted on differently.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The lease belongs to somebody else now. Final.
+    #[error("the lease is lost")]
+    LeaseLost,
+    /// The token or credential is not accepted. Final.
+    #[error("the server does not accept the credential")]
+    Unauthorized,
+    /// There is no such thing, or not for us. Final.
+    #[error("the server does not have it")]
+    NotFound,
+    /// The server has no room. May pass.
+    #[error("the storage of the server is full")]
+    Full,
+    /// The server understood, and refuses. Final.
+    #[error("the server refused with {status} {code}: {detail}")]
+    Rejected {
+        /// HTTP status.
+        status: u16,
+        /// The problem's stable code; empty when the answer had none.
+        code: String,
+        /// The problem's text.
+        detail: String,
+    },
+    /// No answer, or one that says that the server is unwell. May pass.
+    #[error("the server cannot be reached")]
+    Unreachable(#[source] Box<dyn Error + Send + Sync>),
+}
+
+/// A connection to one server.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Arc<str>,
+    credential: Option<Arc<str>>,
+}
+
+/// The part of RFC 9457 that is acted on.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Problem {
+    code: String,
+    detail: String,
+}
+
+impl Client {
+    /// Talks to `server` without a credential.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn new(server: &str) -> Result<Self, ClientError> {
+        install_crypto();
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT)
+            .read_timeout(SILENCE)
+            .user_agent(concat!("flatrender-node/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(unreachable)?;
+        Ok(Self { http, base: server.trim_end_matches('/').into(), credential: None })
+    }
+
+    /// The same server, with a credential.
+    #[must_use]
+    pub fn with_credential(&self, credential: &str) -> Self {
+        Self { credential: Some(credential.into()), ..self.clone() }
+    }
+
+    /// Becomes a node.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says; so with every call below.
+    pub async fn enrol(&self, enrol: &Enrol) -> Result<Enrolled, ClientError> {
+        self.ask("enrol", enrol).await
+    }
+
+    /// Asks for work and waits for it as long as the request says.
+    pub async fn claim(&self, claim: &ClaimWork) -> Result<Option<ClaimedWork>, ClientError> {
+        let wait = Duration::from_secs_f64(claim.wait_seconds) + SHORT;
+        let answer = send(self.request(Method::POST, "claims").timeout(wait).json(claim)).await?;
+        if answer.status() == StatusCode::NO_CONTENT { Ok(None) } else { read(answer).await.map(Some) }
+    }
+
+    /// The calls about one task.
+    pub fn task(&self, task_id: i64, lease_token: Uuid) -> TaskClient {
+        TaskClient { client: self.clone(), task_id, lease_token }
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+        read(send(self.request(Method::POST, path).timeout(SHORT).json(body)).await?).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}/v1/nodes/{path}", self.base));
+        match &self.credential {
+            Some(credential) => request.bearer_auth(credential),
+            None => request,
+        }
+    }
+}
+
+/// The server, about one attempt.
+#[derive(Clone)]
+pub struct TaskClient {
+    client: Client,
+    task_id: i64,
+    lease_token: Uuid,
+}
+
+impl TaskClient {
+    /// Renews the lease and tells the progress.
+    ///
+    /// # Errors
+    /// As [`ClientError`] says; so with every call below.
+    pub async fn renew(&self, progress: Progress, patience: Duration) -> Result<Renewed, ClientError> {
+        let body = Renew { lease_token: self.lease_token, progress };
+        let request = self.request(Method::POST, "renew").timeout(patience.min(SHORT)).json(&body);
+        self.about_lease(async { read(send(request).await?).await }.await)
+    }
+
+    /// Reports success.
+    pub async fn complete(&self, output: serde_json::Value) -> Result<(), ClientError> {
+        self.tell("complete", &Complete { lease_token: self.lease_token, output }).await
+    }
+
+    /// Reports a failure.
+    pub async fn fail(&self, failure: Failure) -> Result<(), ClientError> {
+        self.tell("fail", &Fail { lease_token: self.lease_token, failure }).await
+    }
+
+    /// Gives the task back, not counted.
+    pub async fn release(&self) -> Result<(), ClientError> {
+        self.tell("release", &Release { lease_token: self.lease_token }).await
+    }
+
+    /// Opens a package or asset.
+    pub async fn input(&self, hash: &BlobHash) -> Result<Response, ClientError> {
+        send(self.request(Method::GET, &format!("inputs/{hash}"))).await
+    }
+
+    /// Whether the render's shelf has this frame already.
+    pub async fn has_frame(&self, hash: &BlobHash) -> Result<bool, ClientError> {
+        match send(self.request(Method::HEAD, &format!("frames/{hash}")).timeout(SHORT)).await {
+            Ok(_) => Ok(true),
+            Err(ClientError::NotFound) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts a frame on the render's shelf.
+    pub async fn put_frame(&self, hash: &BlobHash, png: bytes::Bytes) -> Result<(), ClientError> {
+        let request = self.request(Method::PUT, &format!("frames/{hash}"));
+        send(request.header("content-type", "image/png").body(png)).await.map(drop)
+    }
+
+    async fn tell(&self, what: &str, body: &impl Serialize) -> Result<(), ClientError> {
+        let request = self.request(Method::POST, what).timeout(SHORT).json(body);
+        self.about_lease(send(request).await.map(drop))
+    }
+
+    /// A task that is gone is nobody's any more.
+    fn about_lease<T>(&self, answer: Result<T, ClientError>) -> Result<T, ClientError> {
+        answer.map_err(|error| if matches!(error, ClientError::NotFound) { ClientError::LeaseLost } else { error })
+    }
+
+    fn request(&self, method: Method, what: &str) -> RequestBuilder {
+        let request = self.client.request(method, &format!("tasks/{}/{what}", self.task_id));
+        request.header(LEASE_TOKEN_HEADER, self.lease_token.to_string())
+    }
+}
+
+async fn send(request: RequestBuilder) -> Result<Response, ClientError> {
+    let response = request.send().await.map_err(unreachable)?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let body = response.bytes().await.unwrap_or_default();
+    let problem: Problem = serde_json::from_slice(&body).unwrap_or_default();
+    Err(refusal(status, problem))
+}
+
+fn refusal(status: StatusCode, problem: Problem) -> ClientError {
+    match status {
+        StatusCode::CONFLICT if problem.code.is_empty() || problem.code == "lease.lost" => ClientError::LeaseLost,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ClientError::Unauthorized,
+        StatusCode::NOT_FOUND | StatusCode::GONE => ClientError::NotFound,
+        StatusCode::INSUFFICIENT_STORAGE => ClientError::Full,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => unreachable(format!("it answered {status}")),
+        _ if status.is_server_error() => unreachable(format!("it answered {status}")),
+        _ => ClientError::Rejected { status: status.as_u16(), code: problem.code, detail: problem.detail },
+    }
+}
+
+async fn read<T: DeserializeOwned>(response: Response) -> Result<T, ClientError> {
+    response.json().await.map_err(unreachable)
+}
+
+fn unreachable(error: impl Into<Box<dyn Error + Send + Sync>>) -> ClientError {
+    ClientError::Unreachable(error.into())
+}
+
+/// TLS by ring, for the whole process; somebody else may have chosen already, and that is fine.
+pub fn install_crypto() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_says_what_to_do() {
+        let of = |status: u16, code: &str| {
+            refusal(StatusCode::from_u16(status).unwrap(), Problem { code: code.into(), detail: String::new() })
+        };
+        assert!(matches!(of(409, "lease.lost"), ClientError::LeaseLost));
+        assert!(matches!(of(409, "node.fenced"), ClientError::Rejected { status: 409, .. }));
+        assert!(matches!(of(401, ""), ClientError::Unauthorized));
+        assert!(matches!(of(507, ""), ClientError::Full));
+        for passing in [500, 502, 503, 429, 408] {
+            assert!(matches!(of(passing, ""), ClientError::Unreachable(_)), "{passing}");
+        }
+        assert!(matches!(of(422, "x"), ClientError::Rejected { .. }));
+    }
+}

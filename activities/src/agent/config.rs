@@ -1,0 +1,134 @@
+//! What a node is told when it is started.
+
+use crate::aerender::Limits;
+use std::{path::PathBuf, time::Duration};
+
+/// Settings of an agent. How long leases and waits are is the server's to say.
+#[derive(Clone)]
+pub struct AgentConfig {
+    /// Address of the server, such as `https://render.example.com`.
+    pub server: String,
+    /// One-time token; needed until the node is enrolled.
+    pub token: Option<String>,
+    /// Name of the machine.
+    pub name: String,
+    /// Folder for everything the agent keeps.
+    pub data: PathBuf,
+    /// Attempts at a time.
+    pub slots: u32,
+    /// Renderers by path; empty: the one beside this program and those in their usual places.
+    pub renderers: Vec<PathBuf>,
+    /// When a renderer is given up.
+    pub limits: Limits,
+    /// Longest wait of one request for work, at most 25 s.
+    pub claim_wait: Duration,
+    /// How long running attempts may go on after a shutdown was asked for.
+    pub drain_grace: Duration,
+    /// How many lengths of a lease an attempt goes on without a word from the server.
+    pub lease_patience: u32,
+    /// No work is claimed with less room than this on the disk.
+    pub disk_reserve_bytes: u64,
+    /// Room for packages and assets that were fetched before.
+    pub cache_bytes: u64,
+    /// First and longest pause between requests that fail.
+    pub retry: (Duration, Duration),
+}
+
+impl AgentConfig {
+    /// The usual settings for a node that keeps its things in `data`.
+    pub fn new(server: impl Into<String>, data: impl Into<PathBuf>) -> Self {
+        Self {
+            server: server.into().trim_end_matches('/').to_owned(),
+            token: None,
+            name: machine_name(),
+            data: data.into(),
+            slots: 1,
+            renderers: Vec::new(),
+            limits: Limits::default(),
+            claim_wait: Duration::from_secs(20),
+            drain_grace: Duration::from_secs(5),
+            lease_patience: 8,
+            disk_reserve_bytes: 2 << 30,
+            cache_bytes: 20 << 30,
+            retry: (Duration::from_millis(200), Duration::from_secs(10)),
+        }
+    }
+}
+
+/// Without the token.
+impl std::fmt::Debug for AgentConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AgentConfig")
+            .field("server", &self.server)
+            .field("name", &self.name)
+            .field("data", &self.data)
+            .field("slots", &self.slots)
+            .field("renderers", &self.renderers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The node's command line, the same for `flatrender node` and `flatrender-node`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct NodeArgs {
+    /// Address of the server
+    #[arg(long, env = "FLATRENDER_SERVER", value_name = "URL")]
+    pub server: String,
+    /// One-time token, needed until the node is enrolled
+    #[arg(long, env = "FLATRENDER_NODE_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Name of the machine; default: its host name
+    #[arg(long, env = "FLATRENDER_NODE_NAME")]
+    pub name: Option<String>,
+    /// Folder for everything the node keeps
+    #[arg(long, env = "FLATRENDER_NODE_DATA", value_name = "DIR", default_value = "flatrender-node-data")]
+    pub data: PathBuf,
+    /// Renders at a time
+    #[arg(long, env = "FLATRENDER_NODE_SLOTS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub slots: u32,
+    /// Renderer; may be given more than once; default: the built-in one and an installed After Effects
+    #[arg(long = "renderer", env = "FLATRENDER_AERENDER", value_name = "PATH")]
+    pub renderers: Vec<PathBuf>,
+    /// Seconds that running attempts may go on after a shutdown was asked for
+    #[arg(long, env = "FLATRENDER_NODE_DRAIN_SECONDS", default_value_t = 5)]
+    pub drain_seconds: u64,
+    /// GiB of the disk that are left alone
+    #[arg(long, env = "FLATRENDER_NODE_DISK_RESERVE_GB", default_value_t = 2)]
+    pub disk_reserve_gb: u64,
+    /// GiB for packages and assets that were fetched before
+    #[arg(long, env = "FLATRENDER_NODE_CACHE_GB", default_value_t = 20)]
+    pub cache_gb: u64,
+}
+
+impl From<NodeArgs> for AgentConfig {
+    fn from(args: NodeArgs) -> Self {
+        let usual = Self::new(args.server, args.data);
+        Self {
+            token: args.token.filter(|t| !t.is_empty()),
+            name: args.name.unwrap_or_else(|| usual.name.clone()),
+            slots: args.slots,
+            renderers: args.renderers,
+            drain_grace: Duration::from_secs(args.drain_seconds),
+            disk_reserve_bytes: args.disk_reserve_gb << 30,
+            cache_bytes: args.cache_gb << 30,
+            ..usual
+        }
+    }
+}
+
+/// The host's name, of the characters a node's name may have.
+fn machine_name() -> String {
+    let fine = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let name: String = host_name().chars().filter(fine).take(64).collect();
+    if name.is_empty() { "node".to_owned() } else { name }
+}
+
+#[cfg(unix)]
+fn host_name() -> String {
+    nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+#[cfg(not(unix))]
+fn host_name() -> String {
+    std::env::var("COMPUTERNAME").unwrap_or_default()
+}

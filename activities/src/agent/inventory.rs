@@ -1,0 +1,154 @@
+//! What this machine can do: processors, memory, and the renderers that answer when they are asked.
+
+use super::{AgentConfig, AgentError};
+use crate::aerender::process::{CommandLine, Tree};
+use flatrender_engine::Labels;
+use flatrender_workflows::contracts::{node::Capabilities, render::Engine};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use uuid::Uuid;
+
+/// How long a renderer may take to say its version; After Effects may take a while on a cold disk.
+const VERSION_PATIENCE: Duration = Duration::from_secs(60);
+const VERSION_BYTES: u64 = 16 * 1024;
+/// A word in the version line of our own renderer.
+const OURS: &str = "flatrender";
+
+/// The machine and its renderers.
+#[derive(Debug, Clone)]
+pub struct Inventory {
+    /// As the server is told.
+    pub capabilities: Capabilities,
+    /// Program by engine label.
+    pub programs: BTreeMap<&'static str, PathBuf>,
+}
+
+impl Inventory {
+    /// Looks around. A renderer that does not answer is not offered.
+    ///
+    /// # Errors
+    /// [`AgentError::NoRenderer`] when none answers.
+    pub async fn take(config: &AgentConfig) -> Result<Self, AgentError> {
+        let mut programs = BTreeMap::new();
+        let mut renderers = BTreeMap::new();
+        for program in candidates(config) {
+            match ask_version(&program).await {
+                Some((engine, version)) if !programs.contains_key(engine.label()) => {
+                    tracing::info!(program = %program.display(), version, engine = engine.label(), "found a renderer");
+                    programs.insert(engine.label(), program);
+                    renderers.insert(engine.label().to_owned(), version);
+                }
+                Some(_) => {}
+                None => tracing::warn!(program = %program.display(), "this is no renderer, or it does not answer"),
+            }
+        }
+        if programs.is_empty() {
+            return Err(AgentError::NoRenderer);
+        }
+        let capabilities = Capabilities {
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            os: format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
+            cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+            ram_mb: ram_mb(),
+            slots: config.slots,
+            labels: labels(&programs),
+            renderers,
+        };
+        Ok(Self { capabilities, programs })
+    }
+}
+
+/// A task asks for one engine, so a node says one: After Effects where it is installed.
+fn labels(programs: &BTreeMap<&'static str, PathBuf>) -> Labels {
+    let preferred = [Engine::AfterEffects, Engine::Lottie].map(Engine::label);
+    let engine = preferred.into_iter().find(|label| programs.contains_key(label));
+    engine.map(|label| ("engine".to_owned(), label.to_owned())).into_iter().collect()
+}
+
+/// Named ones, or else the one beside this program and those in After Effects' usual places.
+fn candidates(config: &AgentConfig) -> Vec<PathBuf> {
+    if !config.renderers.is_empty() {
+        return config.renderers.clone();
+    }
+    let name = format!("flatrender-aerender{}", std::env::consts::EXE_SUFFIX);
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(name)));
+    let mut found = installed();
+    found.extend(beside);
+    found.retain(|program| program.is_file());
+    found
+}
+
+/// Every installed After Effects, newest first.
+fn installed() -> Vec<PathBuf> {
+    let places = [("C:\\Program Files\\Adobe", "Support Files\\aerender.exe"), ("/Applications", "aerender")];
+    let mut found = Vec::new();
+    for (folder, program) in places {
+        let versions = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
+        let ours = |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("Adobe After Effects"));
+        found.extend(versions.filter(ours).map(|path| path.join(program)));
+    }
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    found
+}
+
+async fn ask_version(program: &Path) -> Option<(Engine, String)> {
+    let line = CommandLine {
+        program: program.to_owned(),
+        args: vec!["-version".into()],
+        folder: std::env::temp_dir(),
+        env: Vec::new(),
+    };
+    let (mut tree, pipes) = Tree::spawn(&line, Uuid::new_v4()).ok()?;
+    let said = tokio::time::timeout(VERSION_PATIENCE, async {
+        let (out, err) = tokio::join!(words(pipes.stdout), words(pipes.stderr));
+        format!("{out}\n{err}")
+    });
+    let said = said.await.ok();
+    tree.kill().await;
+    version(&said?)
+}
+
+async fn words(pipe: impl AsyncRead + Unpin) -> String {
+    let mut bytes = Vec::new();
+    // What was read until then may be enough.
+    let _ = pipe.take(VERSION_BYTES).read_to_end(&mut bytes).await;
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The version line, which noise may stand before, in or after.
+fn version(said: &str) -> Option<(Engine, String)> {
+    let line = said.lines().map(str::trim).find(|l| l.to_lowercase().starts_with("aerender version"))?;
+    let ours = said.to_lowercase().contains(OURS);
+    let engine = if ours { Engine::Lottie } else { Engine::AfterEffects };
+    Some((engine, line.chars().take(200).collect()))
+}
+
+/// From `/proc/meminfo`; 0 where there is none.
+fn ram_mb() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    total.and_then(|t| t.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_line_tells_whose_it_is() {
+        let (engine, line) = version("Qt chatter\r\naerender version 0.1.0 (FlatRender)\r\n").unwrap();
+        assert_eq!((engine, line.as_str()), (Engine::Lottie, "aerender version 0.1.0 (FlatRender)"));
+        assert_eq!(version("aerender version 23.2.1x3").unwrap().0, Engine::AfterEffects);
+        assert_eq!(version("bash: -version: command not found"), None);
+    }
+
+    #[test]
+    fn a_node_with_both_renderers_offers_the_rarer_one() {
+        let both = BTreeMap::from([("lottie", PathBuf::from("a")), ("after_effects", PathBuf::from("b"))]);
+        assert_eq!(labels(&both)["engine"], "after_effects");
+    }
+}

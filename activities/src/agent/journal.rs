@@ -1,0 +1,166 @@
+//! What the agent must know after its own death: which attempts it had, and which processes it had started.
+//!
+//! ```text
+//! claimed ─▶ entry written ─▶ renderer started ─▶ entry names it ─▶ … ─▶ reported ─▶ folder, then entry removed
+//! ```
+//! An entry is on the disk before the phase it speaks of begins, except that a renderer's number is known only
+//! once it runs; until it is written, the mark in the renderer's environment tells whose it is.
+
+use crate::aerender::ProcessId;
+use flatrender_engine::LeasedTask;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs, io,
+    io::Write,
+    path::{Path, PathBuf},
+};
+use uuid::Uuid;
+
+/// An attempt of this machine that is not over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The task and its lease.
+    pub task: LeasedTask,
+    /// The renderer that was started last.
+    #[serde(default)]
+    pub renderer: Option<ProcessId>,
+}
+
+/// A folder with a file for each attempt.
+#[derive(Debug)]
+pub struct Journal {
+    folder: PathBuf,
+}
+
+impl Journal {
+    /// Uses `folder`.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn open(folder: PathBuf) -> io::Result<Self> {
+        fs::create_dir_all(&folder)?;
+        Ok(Self { folder })
+    }
+
+    /// Writes an entry, or writes it anew. On return it is on the disk.
+    ///
+    /// # Errors
+    /// When the disk does not take it; then the attempt must not go on.
+    pub fn write(&self, entry: &Entry) -> io::Result<()> {
+        let bytes = serde_json::to_vec(entry).map_err(io::Error::other)?;
+        write_whole(&self.path(entry.task.lease_token), &bytes)
+    }
+
+    /// Forgets an attempt. One that cannot be forgotten is found lost at the next start.
+    pub fn forget(&self, lease_token: Uuid) {
+        if let Err(error) = fs::remove_file(self.path(lease_token)) {
+            tracing::warn!(%lease_token, %error, "cannot remove a journal entry");
+        }
+    }
+
+    /// What an earlier process left. A file that is no entry is removed: entries are written whole or not at all.
+    pub fn entries(&self) -> Vec<Entry> {
+        let files = fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|e| e.path());
+        files.filter_map(|path| read(&path)).collect()
+    }
+
+    fn path(&self, lease_token: Uuid) -> PathBuf {
+        self.folder.join(format!("{lease_token}.json"))
+    }
+}
+
+fn read(path: &Path) -> Option<Entry> {
+    let entry = fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    if entry.is_none() {
+        tracing::warn!(path = %path.display(), "removing a file that is no journal entry");
+        // What is left is found again at the next start.
+        let _ = fs::remove_file(path);
+    }
+    entry
+}
+
+/// Writes a file so that after a power cut it has its old content or its new, and only its owner reads it.
+///
+/// # Errors
+/// What the file system says.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension(format!("{}.new", Uuid::new_v4().simple()));
+    let written = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // The reason is the first error's; a left-over is found at the next start.
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
+    sync_folder(path.parent().unwrap_or(Path::new(".")))
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// A rename is on the disk once its folder is. Windows does it by itself, and opens no folders.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { fs::File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(task_id: i64) -> Entry {
+        let task = LeasedTask {
+            task_id,
+            run_id: Uuid::new_v4(),
+            tenant_id: Uuid::new_v4(),
+            key: "render".into(),
+            activity: "RenderFrames".into(),
+            input: serde_json::Value::Null,
+            attempt_no: 1,
+            lease_token: Uuid::new_v4(),
+            lease_seconds: 15.0,
+            start_to_close_seconds: 60.0,
+        };
+        Entry { task, renderer: None }
+    }
+
+    #[test]
+    fn an_entry_is_found_by_the_next_process_until_it_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut kept = entry(1);
+        {
+            let journal = Journal::open(folder.path().join("journal")).unwrap();
+            journal.write(&kept).unwrap();
+            kept.renderer = Some(ProcessId { pid: 7, started: Some("boot/1".into()) });
+            journal.write(&kept).unwrap();
+        }
+        let journal = Journal::open(folder.path().join("journal")).unwrap();
+        assert_eq!(journal.entries(), [kept.clone()]);
+        journal.forget(kept.task.lease_token);
+        assert_eq!(journal.entries(), []);
+    }
+
+    #[test]
+    fn a_half_written_file_is_no_entry() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::open(folder.path().to_owned()).unwrap();
+        fs::write(folder.path().join("x.json"), b"{\"task\":").unwrap();
+        assert_eq!(journal.entries(), []);
+        assert!(!folder.path().join("x.json").exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_the_owner_reads_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("credential.json");
+        write_whole(&path, b"{}").unwrap();
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}
