@@ -4,6 +4,7 @@
 The manifest and the project must name the same fields, every file they speak of must be there, and the samples must be
 what a customer could send.
 """
+
 import json
 import re
 import struct
@@ -138,7 +139,11 @@ class Check:
         if project["nm"] != manifest["composition"]:
             self.say(f"composition: {manifest['composition']!r} is not the project's {project['nm']!r}")
         overlap, at = manifest["transition_frames"], 0
-        used = {layer["refId"].removeprefix("scene:"): layer for layer in project["layers"] if str(layer.get("refId", "")).startswith("scene:")}
+        used = {
+            layer["refId"].removeprefix("scene:"): layer
+            for layer in project["layers"]
+            if str(layer.get("refId", "")).startswith("scene:")
+        }
         assets = {a["id"]: a for a in project["assets"]}
         markers = {m["cm"]: m for m in project["markers"]}
         self.same("scene", [s["id"] for s in manifest["scenes"]], used)
@@ -191,7 +196,11 @@ class Check:
 
     def contrast(self):
         """Words must be readable on what they stand on, in every theme (3 to 1 is enough for large ones, WCAG 2.2)."""
-        pairs = [("ink", on, 7) for on in ("background", "surface")] + [("text", "primary", 7), ("text", "secondary", 3), ("primary", "accent", 4.5)]
+        pairs = [("ink", on, 7) for on in ("background", "surface")] + [
+            ("text", "primary", 7),
+            ("text", "secondary", 3),
+            ("primary", "accent", 4.5),
+        ]
         for theme in self.manifest["themes"]:
             colours = theme["colors"]
             for words, ground, least in pairs:
@@ -215,7 +224,10 @@ class Check:
             return
         for key in set(sample) - {"texts", "images", "colors", "theme", "visibility", "scenes"}:
             self.say(f"{name}: {key} is not part of a sample")
-        fields = {part: {one.get("key") or one["id"]: one for one in manifest[part]} for part in ("texts", "images", "colors", "visibility", "scenes", "themes")}
+        fields = {
+            part: {one.get("key") or one["id"]: one for one in manifest[part]}
+            for part in ("texts", "images", "colors", "visibility", "scenes", "themes")
+        }
         for part in ("texts", "images", "colors", "visibility"):
             for key in set(sample.get(part, {})) - set(fields[part]):
                 self.say(f"{name}: {part}.{key} is no field")
@@ -247,10 +259,12 @@ class Check:
 
 def contrast(one, other):
     """Contrast ratio of two colours as WCAG 2 has it, 1 to 21."""
+
     def light(colour):
-        parts = [int(colour[at:at + 2], 16) / 255 for at in (1, 3, 5)]
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
         parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
         return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
     a, b = sorted((light(one), light(other)))
     return (b + 0.05) / (a + 0.05)
 
@@ -262,9 +276,9 @@ def size_of(path):
         return struct.unpack(">II", data[16:24])
     at = 2
     while data[:2] == b"\xff\xd8" and at + 9 < len(data):
-        kind, length = data[at + 1], struct.unpack(">H", data[at + 2:at + 4])[0]
+        kind, length = data[at + 1], struct.unpack(">H", data[at + 2 : at + 4])[0]
         if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
-            return struct.unpack(">HH", data[at + 5:at + 9])[::-1]
+            return struct.unpack(">HH", data[at + 5 : at + 9])[::-1]
         at += 2 + length
     return None
 

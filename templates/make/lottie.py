@@ -51,10 +51,11 @@ def prop(value, third=None):
 
 def rgb(colour):
     """`#rrggbb` as three numbers from 0 to 1."""
-    return [round(int(colour[at:at + 2], 16) / 255, 4) for at in (1, 3, 5)]
+    return [round(int(colour[at : at + 2], 16) / 255, 4) for at in (1, 3, 5)]
 
 
 # ---- shapes ----------------------------------------------------------------------------------------------------
+
 
 def group(*items, p=(0, 0), a=(0, 0), s=(100, 100), r=0, o=100, name="group"):
     transform = {"ty": "tr", "p": prop(p), "a": prop(a), "s": prop(s), "r": prop(r), "o": prop(o)}
@@ -93,14 +94,26 @@ def rounded(width, height, r, centre=(0, 0)):
 def fill(colour, o=100):
     """A fill of a colour token, or of a fixed colour when it starts with `#`."""
     fixed = colour.startswith("#")
-    return {"ty": "fl", "nm": "fill" if fixed else f"color:{colour}", "c": colour if not fixed else still(rgb(colour) + [1]),
-            "o": prop(o), "r": 1}
+    return {
+        "ty": "fl",
+        "nm": "fill" if fixed else f"color:{colour}",
+        "c": colour if not fixed else still(rgb(colour) + [1]),
+        "o": prop(o),
+        "r": 1,
+    }
 
 
 def stroke(colour, width, o=100, dash=None):
     fixed = colour.startswith("#")
-    line = {"ty": "st", "nm": "stroke" if fixed else f"color:{colour}", "c": colour if not fixed else still(rgb(colour) + [1]),
-            "o": prop(o), "w": prop(width), "lc": 2, "lj": 2}
+    line = {
+        "ty": "st",
+        "nm": "stroke" if fixed else f"color:{colour}",
+        "c": colour if not fixed else still(rgb(colour) + [1]),
+        "o": prop(o),
+        "w": prop(width),
+        "lc": 2,
+        "lj": 2,
+    }
     if dash:
         line["d"] = [{"n": n, "v": prop(v)} for n, v in zip("dgo", (*dash, 0))]
     return line
@@ -109,16 +122,32 @@ def stroke(colour, width, o=100, dash=None):
 def gradient(tokens, start, end, o=100, radial=False):
     """A gradient through colour tokens, evenly spaced; its points are in the group's own space."""
     stops = [{"at": round(place / (len(tokens) - 1), 4), "token": token} for place, token in enumerate(tokens)]
-    return {"ty": "gf", "nm": "color:" + ",".join(tokens), "o": prop(o), "r": 1, "t": 2 if radial else 1,
-            "s": prop(start), "e": prop(end), "g": {"p": len(tokens), "k": still(stops)}}
+    return {
+        "ty": "gf",
+        "nm": "color:" + ",".join(tokens),
+        "o": prop(o),
+        "r": 1,
+        "t": 2 if radial else 1,
+        "s": prop(start),
+        "e": prop(end),
+        "g": {"p": len(tokens), "k": still(stops)},
+    }
 
 
 def fade(colour, start, end, alphas=(100, 0), radial=False):
     """A fixed colour that fades along a gradient (for shades over pictures)."""
     first, last = alphas[0] / 100, alphas[-1] / 100
     c = rgb(colour)
-    return {"ty": "gf", "nm": "shade", "o": still(100), "r": 1, "t": 2 if radial else 1, "s": prop(start), "e": prop(end),
-            "g": {"p": 2, "k": still([0, *c, 1, *c, 0, first, 1, last])}}
+    return {
+        "ty": "gf",
+        "nm": "shade",
+        "o": still(100),
+        "r": 1,
+        "t": 2 if radial else 1,
+        "s": prop(start),
+        "e": prop(end),
+        "g": {"p": 2, "k": still([0, *c, 1, *c, 0, first, 1, last])},
+    }
 
 
 def trim(start, end, offset=0):
@@ -127,6 +156,7 @@ def trim(start, end, offset=0):
 
 # ---- layers ----------------------------------------------------------------------------------------------------
 
+
 def transform(p=(0, 0), a=(0, 0), s=(100, 100), r=0, o=100):
     return {"p": prop(p, 0), "a": prop(a, 0), "s": prop(s, 100), "r": prop(r), "o": prop(o)}
 
@@ -134,8 +164,19 @@ def transform(p=(0, 0), a=(0, 0), s=(100, 100), r=0, o=100):
 def layer(kind, name, span, show=None, **more):
     """`span` is (first frame, frame after the last); `show` is the visibility key that may hide the layer."""
     where = {key: more.pop(key) for key in ("p", "a", "s", "r", "o") if key in more}
-    return {"ddd": 0, "ty": kind, "nm": f"{name}?{show}" if show else name, "sr": 1, "ks": transform(**where), "ao": 0,
-            "ip": span[0], "op": span[1], "st": 0, "bm": 0, **more}
+    return {
+        "ddd": 0,
+        "ty": kind,
+        "nm": f"{name}?{show}" if show else name,
+        "sr": 1,
+        "ks": transform(**where),
+        "ao": 0,
+        "ip": span[0],
+        "op": span[1],
+        "st": 0,
+        "bm": 0,
+        **more,
+    }
 
 
 def shape(name, span, *groups, **more):
@@ -179,17 +220,30 @@ def mask(outline):
 def shadow(opacity=40, distance=14, softness=50):
     """A drop shadow below. Dear to draw: one or two in a scene, and on small layers."""
     part = lambda kind, name, value: {"ty": kind, "nm": name, "v": still(value)}
-    return {"ef": [{"ty": 25, "nm": "Drop Shadow", "en": 1, "ef": [
-        part(2, "Shadow Color", [0, 0, 0, 1]), part(0, "Opacity", round(opacity * 2.55, 1)), part(0, "Direction", 180),
-        part(0, "Distance", distance), part(0, "Softness", softness)]}]}
+    return {
+        "ef": [
+            {
+                "ty": 25,
+                "nm": "Drop Shadow",
+                "en": 1,
+                "ef": [
+                    part(2, "Shadow Color", [0, 0, 0, 1]),
+                    part(0, "Opacity", round(opacity * 2.55, 1)),
+                    part(0, "Direction", 180),
+                    part(0, "Distance", distance),
+                    part(0, "Softness", softness),
+                ],
+            }
+        ]
+    }
 
 
 # ---- texts -----------------------------------------------------------------------------------------------------
 
 LETTERS, WORDS, LINES = 1, 3, 4  # what a text animator moves one after the other (joined scripts: words at least)
-START, END, CENTRE = 0, 1, 2     # START is left, and right for a right-to-left text
-ASCENT = 0.92                    # from a box's top to its first baseline, as a share of the size; said in the project's fonts
-CAPITALS = 0.69                  # height of the letters to the eye, between Vazirmatn's capitals and its Persian letters
+START, END, CENTRE = 0, 1, 2  # START is left, and right for a right-to-left text
+ASCENT = 0.92  # from a box's top to its first baseline, as a share of the size; said in the project's fonts
+CAPITALS = 0.69  # height of the letters to the eye, between Vazirmatn's capitals and its Persian letters
 
 
 def text(key, words, token, size, box, span, weight="Bold", align=CENTRE, leading=1.3, spacing=0, enter=None, show=None, **more):
@@ -204,9 +258,26 @@ def text(key, words, token, size, box, span, weight="Bold", align=CENTRE, leadin
     if lines == 1:
         height = round(0.84 * step, 2)  # so that a long text shrinks to half its size before it takes a second line
     top = CAPITALS / 2 * size - (lines - 1) * step / 2 - ASCENT * size
-    style = {"s": size, "f": f"Vazirmatn-{weight}", "t": words, "j": align, "tr": spacing, "lh": step, "ls": 0, "fc": token,
-             "sz": [width, height], "ps": [-width / 2, round(top, 2)]}
-    return layer(5, f"txt:{key}@{token}", span, show, t={"d": {"k": [{"s": style, "t": 0}]}, "p": {}, "m": {"g": 1, "a": still([0, 0])}, "a": enter or []}, **more)
+    style = {
+        "s": size,
+        "f": f"Vazirmatn-{weight}",
+        "t": words,
+        "j": align,
+        "tr": spacing,
+        "lh": step,
+        "ls": 0,
+        "fc": token,
+        "sz": [width, height],
+        "ps": [-width / 2, round(top, 2)],
+    }
+    return layer(
+        5,
+        f"txt:{key}@{token}",
+        span,
+        show,
+        t={"d": {"k": [{"s": style, "t": 0}]}, "p": {}, "m": {"g": 1, "a": still([0, 0])}, "a": enter or []},
+        **more,
+    )
 
 
 def enter(start, frames, unit=WORDS, dy=0, dx=0, o=0, s=None, r=None, ease=SOFT):
@@ -218,6 +289,18 @@ def enter(start, frames, unit=WORDS, dy=0, dx=0, o=0, s=None, r=None, ease=SOFT)
         change["s"] = still([s, s, 100])
     if r is not None:
         change["r"] = still(r)
-    run = {"t": 0, "b": unit, "rn": 0, "sh": 2, "a": still(100), "r": 1, "s": still(0), "e": still(100), "ne": still(0), "xe": still(0),
-           "sm": still(100), "o": keys((start, -100, ease), (start + frames, 100))}
+    run = {
+        "t": 0,
+        "b": unit,
+        "rn": 0,
+        "sh": 2,
+        "a": still(100),
+        "r": 1,
+        "s": still(0),
+        "e": still(100),
+        "ne": still(0),
+        "xe": still(0),
+        "sm": still(100),
+        "o": keys((start, -100, ease), (start + frames, 100)),
+    }
     return [{"nm": "enter", "s": run, "a": change}]

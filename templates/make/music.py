@@ -4,6 +4,7 @@
 Everything is computed here, sample by sample: wavetable pads and bass, plucked strings, drums, a room. ffmpeg levels the result
 to -16 LUFS and encodes it. The files are committed, so only who changes a piece has to run this.
 """
+
 import json
 import math
 import random
@@ -22,6 +23,7 @@ TABLE = 2048
 
 # ---- sound ------------------------------------------------------------------------------------------------------
 
+
 def table(partials):
     """One period of a wave from its partials' strengths."""
     wave_ = [sum(s * math.sin(2 * math.pi * (n + 1) * i / TABLE) for n, s in enumerate(partials)) for i in range(TABLE)]
@@ -30,8 +32,8 @@ def table(partials):
 
 
 WARM = table([1 / (n + 1) ** 1.35 for n in range(14)])
-ROUND = table([1, .42, .2, .06])
-BRIGHT = table([1, .5, .33, .24, .17, .1, .08, .05])
+ROUND = table([1, 0.42, 0.2, 0.06])
+BRIGHT = table([1, 0.5, 0.33, 0.24, 0.17, 0.1, 0.08, 0.05])
 
 
 def pitch(note):
@@ -51,7 +53,7 @@ class Track:
         start = int(at * RATE)
         gl, gr = gain * math.cos((pan + 1) * math.pi / 4), gain * math.sin((pan + 1) * math.pi / 4)
         left, right, send = self.left, self.right, self.send
-        for k, v in enumerate(samples[:max(0, self.n - start)], start):
+        for k, v in enumerate(samples[: max(0, self.n - start)], start):
             left[k] += v * gl
             right[k] += v * gr
             if room:
@@ -62,7 +64,7 @@ class Track:
             for k in range(min(len(mine), len(theirs))):
                 mine[k] += theirs[k] * gain
 
-    def duck(self, beats, depth=.55, back=.26):
+    def duck(self, beats, depth=0.55, back=0.26):
         """Makes room for each kick: the gentle pumping that holds a mix together."""
         length = int(back * RATE)
         curve = [1 - depth * (1 - k / length) ** 2 for k in range(length)]
@@ -82,22 +84,22 @@ class Track:
                 line, at, low = [0.0] * length, 0, 0.0
                 for k, v in enumerate(self.send):
                     out = line[at]
-                    low = out * .7 + low * .3
-                    line[at] = v + low * .8
+                    low = out * 0.7 + low * 0.3
+                    line[at] = v + low * 0.8
                     at = at + 1 if at + 1 < length else 0
                     total[k] += out
             for length in (225, 556):
                 line, at = [0.0] * length, 0
                 for k, v in enumerate(total):
                     out = line[at]
-                    line[at] = v + out * .5
-                    total[k] = out - v * .5
+                    line[at] = v + out * 0.5
+                    total[k] = out - v * 0.5
                     at = at + 1 if at + 1 < length else 0
             for k, v in enumerate(total):
-                side[k] += v * .25 * wet
+                side[k] += v * 0.25 * wet
 
 
-def tone(wave_, hertz, seconds, attack=.01, release=.1, decay=None, bend=0.0):
+def tone(wave_, hertz, seconds, attack=0.01, release=0.1, decay=None, bend=0.0):
     n, phase, out = int((seconds + release) * RATE), 0.0, []
     hold, up, down = int(seconds * RATE), max(1, int(attack * RATE)), max(1, int(release * RATE))
     step, fall, level = hertz * TABLE / RATE, math.exp(-1 / (decay * RATE)) if decay else 1.0, 1.0
@@ -109,7 +111,7 @@ def tone(wave_, hertz, seconds, attack=.01, release=.1, decay=None, bend=0.0):
     return out
 
 
-def string(hertz, seconds, chance, bright=.5):
+def string(hertz, seconds, chance, bright=0.5):
     """A plucked string (Karplus and Strong)."""
     length = max(2, int(RATE / hertz))
     line = [chance.uniform(-1, 1) for _ in range(length)]
@@ -119,9 +121,9 @@ def string(hertz, seconds, chance, bright=.5):
         after = at + 1 if at + 1 < length else 0
         v = line[at]
         out.append(v)
-        line[at] = (v * bright + line[after] * (1 - bright)) * .9965
+        line[at] = (v * bright + line[after] * (1 - bright)) * 0.9965
         at = after
-    tail = int(.05 * RATE)
+    tail = int(0.05 * RATE)
     for k in range(1, tail):
         out[-k] *= k / tail
     return out
@@ -140,7 +142,7 @@ def noise(seconds, chance, decay, low=0.0, high=1.0):
 
 def kick():
     out, phase = [], 0.0
-    for k in range(int(.34 * RATE)):
+    for k in range(int(0.34 * RATE)):
         t = k / RATE
         phase += 2 * math.pi * (46 + 130 * math.exp(-t * 34)) / RATE
         out.append(math.sin(phase) * math.exp(-t * 9.5) * min(1, k / 40))
@@ -148,15 +150,15 @@ def kick():
 
 
 def clap(chance):
-    out = [0.0] * int(.3 * RATE)
-    for wait, size in ((0, .6), (.011, .7), (.023, 1)):
-        for k, v in enumerate(noise(.22, chance, .05, low=.72, high=.62), int(wait * RATE)):
+    out = [0.0] * int(0.3 * RATE)
+    for wait, size in ((0, 0.6), (0.011, 0.7), (0.023, 1)):
+        for k, v in enumerate(noise(0.22, chance, 0.05, low=0.72, high=0.62), int(wait * RATE)):
             if k < len(out):
                 out[k] += v * size
     return out
 
 
-def whoosh(seconds, chance, peak=.55, low=.012, high=.22):
+def whoosh(seconds, chance, peak=0.55, low=0.012, high=0.22):
     """Noise through a band that opens and closes, with a soft swell."""
     out, a, b = [], 0.0, 0.0
     n = int(seconds * RATE)
@@ -165,14 +167,15 @@ def whoosh(seconds, chance, peak=.55, low=.012, high=.22):
         swell = (x / peak) ** 2.4 if x < peak else ((1 - x) / (1 - peak)) ** 1.6
         width = low + (high - low) * swell
         a += (chance.uniform(-1, 1) - a) * width
-        b += (a - b) * .02
+        b += (a - b) * 0.02
         out.append((a - b) * swell)
     return out
 
 
 # ---- pieces -----------------------------------------------------------------------------------------------------
 
-def piece(seed, tempo, chords, bass, motif, bars, drums, swing=0.0, tail=2.6, pad=.036, strings=.5):
+
+def piece(seed, tempo, chords, bass, motif, bars, drums, swing=0.0, tail=2.6, pad=0.036, strings=0.5):
     """`chords`: a list of MIDI notes a bar; `motif`: steps through the chord in sixteenths (None rests);
     `drums`: bar -> set of parts (kick, clap, hat, shaker). The last chord rings out for `tail` seconds."""
     chance, beat = random.Random(seed), 60 / tempo
@@ -184,53 +187,81 @@ def piece(seed, tempo, chords, bass, motif, bars, drums, swing=0.0, tail=2.6, pa
         start, notes, last = n * bar, chords[n % len(chords)] if n < bars else chords[0], n == bars
         hold = 1.3 if last else bar
         for place, note in enumerate(notes):
-            for detune, pan in ((.9975, -.75), (1.0025, .75)):
-                chordal.add(start, tone(WARM, pitch(note) * detune, hold, .22 if not last else .01, .9 if last else .35, decay=1.4 if last else None), pad, pan * (.4 + .15 * place), .35)
+            for detune, pan in ((0.9975, -0.75), (1.0025, 0.75)):
+                chordal.add(
+                    start,
+                    tone(
+                        WARM,
+                        pitch(note) * detune,
+                        hold,
+                        0.22 if not last else 0.01,
+                        0.9 if last else 0.35,
+                        decay=1.4 if last else None,
+                    ),
+                    pad,
+                    pan * (0.4 + 0.15 * place),
+                    0.35,
+                )
         root = bass[n % len(bass)] if n < bars else bass[0]
         if last:
-            low.add(start, tone(ROUND, pitch(root), 1.2, .004, .8, decay=.8), .3)
-            beatbox.add(start, the_kick, .75)
-            beatbox.add(start, noise(1.8, chance, .5, low=.6, high=.8), .05, 0, .5)
+            low.add(start, tone(ROUND, pitch(root), 1.2, 0.004, 0.8, decay=0.8), 0.3)
+            beatbox.add(start, the_kick, 0.75)
+            beatbox.add(start, noise(1.8, chance, 0.5, low=0.6, high=0.8), 0.05, 0, 0.5)
             for place, note in enumerate(notes):
-                plucks.add(start + place * .03, string(pitch(note + 12), 2.2, chance), strings * .8, (-.5, .5, -.2, .2)[place % 4], .6)
+                plucks.add(
+                    start + place * 0.03,
+                    string(pitch(note + 12), 2.2, chance),
+                    strings * 0.8,
+                    (-0.5, 0.5, -0.2, 0.2)[place % 4],
+                    0.6,
+                )
             continue
         if "kick" in drums(n) or n > 0:
             for eighth in range(8):
                 if eighth in (0, 3, 4, 6, 7) or "kick" in drums(n):
-                    accent = 1.0 if eighth % 4 == 0 else .72
+                    accent = 1.0 if eighth % 4 == 0 else 0.72
                     note = root + (12 if eighth == 7 else 0)
-                    low.add(start + eighth * beat / 2, tone(ROUND, pitch(note), beat * .38, .006, .05, decay=.5, bend=.02), .21 * accent)
+                    low.add(
+                        start + eighth * beat / 2,
+                        tone(ROUND, pitch(note), beat * 0.38, 0.006, 0.05, decay=0.5, bend=0.02),
+                        0.21 * accent,
+                    )
         for step in range(16):
             move = motif[(step + 16 * (n % (len(motif) // 16))) % len(motif)]
             if move is None:
                 continue
             note = notes[move % len(notes)] + 12 * (move // len(notes)) + 12
             late = swing * beat / 4 if step % 2 else 0
-            power = chance.uniform(.8, 1) * (1 if step % 4 == 0 else .8)
-            sound = string(pitch(note), .9, chance)
-            when, pan = start + step * beat / 4 + late, .5 * math.sin(step * 1.7)
-            plucks.add(when, sound, strings * power, pan, .4)
-            plucks.add(when + beat * .75, sound, strings * power * .26, -pan, .3)
+            power = chance.uniform(0.8, 1) * (1 if step % 4 == 0 else 0.8)
+            sound = string(pitch(note), 0.9, chance)
+            when, pan = start + step * beat / 4 + late, 0.5 * math.sin(step * 1.7)
+            plucks.add(when, sound, strings * power, pan, 0.4)
+            plucks.add(when + beat * 0.75, sound, strings * power * 0.26, -pan, 0.3)
         parts = drums(n)
         for quarter in range(4):
             when = start + quarter * beat
             if "kick" in parts:
                 kicks.append(when)
-                beatbox.add(when, the_kick, .66)
+                beatbox.add(when, the_kick, 0.66)
             if "clap" in parts and quarter % 2:
-                beatbox.add(when, clap(chance), .62, .05, .28)
+                beatbox.add(when, clap(chance), 0.62, 0.05, 0.28)
             if "hat" in parts:
-                beatbox.add(when + beat / 2, noise(.16, chance, .035, low=.9, high=1), .36, .3, .05)
+                beatbox.add(when + beat / 2, noise(0.16, chance, 0.035, low=0.9, high=1), 0.36, 0.3, 0.05)
             if "shaker" in parts:
                 for sixteenth in range(4):
                     late = swing * beat / 4 if sixteenth % 2 else 0
-                    beatbox.add(when + sixteenth * beat / 4 + late, noise(.07, chance, .018, low=.85, high=.8), (.2, .1, .26, .1)[sixteenth], -.35)
+                    beatbox.add(
+                        when + sixteenth * beat / 4 + late,
+                        noise(0.07, chance, 0.018, low=0.85, high=0.8),
+                        (0.2, 0.1, 0.26, 0.1)[sixteenth],
+                        -0.35,
+                    )
         if n + 1 < bars and "fill" in parts:
             for sixteenth in (12, 13, 14, 15):
-                beatbox.add(start + sixteenth * beat / 4, clap(chance), .1 + .07 * (sixteenth - 12), -.2, .2)
+                beatbox.add(start + sixteenth * beat / 4, clap(chance), 0.1 + 0.07 * (sixteenth - 12), -0.2, 0.2)
     for track in (chordal, plucks):
-        track.duck(kicks, .5)
-    low.duck(kicks, .4, .16)
+        track.duck(kicks, 0.5)
+    low.duck(kicks, 0.4, 0.16)
     for track in (plucks, low, beatbox):
         chordal.mix(track)
     chordal.reverberate()
@@ -240,12 +271,46 @@ def piece(seed, tempo, chords, bass, motif, bars, drums, swing=0.0, tail=2.6, pa
 def promo():
     """120 to the minute: a bar is two seconds, so beats fall on frames 0, 15, 30 … of 30 a second."""
     chords = [[57, 60, 64, 71], [53, 57, 60, 67], [60, 64, 67, 74], [55, 59, 62, 69]]
-    motif = [0, None, 2, None, 3, None, 2, 4, None, 2, None, 3, 5, None, 3, None,
-             0, None, 2, None, 3, None, 6, None, 4, None, 3, 2, None, 3, None, 2]
+    motif = [
+        0,
+        None,
+        2,
+        None,
+        3,
+        None,
+        2,
+        4,
+        None,
+        2,
+        None,
+        3,
+        5,
+        None,
+        3,
+        None,
+        0,
+        None,
+        2,
+        None,
+        3,
+        None,
+        6,
+        None,
+        4,
+        None,
+        3,
+        2,
+        None,
+        3,
+        None,
+        2,
+    ]
+
     def drums(n):
         if n == 0:
             return {"shaker", "fill"}
         return {"kick", "clap", "hat", "shaker"} | ({"fill"} if n % 4 == 3 else set())
+
     return piece(7, 120, chords, [45, 41, 36, 43], motif, 11, drums)
 
 
@@ -253,41 +318,62 @@ def lower_third():
     """96 to the minute, quiet: it stands under a voice."""
     chords = [[60, 64, 67, 71], [57, 60, 64, 67], [53, 57, 60, 64], [55, 59, 62, 67]]
     motif = [0, None, None, 2, None, None, 3, None, 1, None, None, 2, None, 4, None, None]
-    return piece(19, 96, chords, [36, 45, 41, 43], motif, 6, lambda n: {"shaker"} if n < 1 else {"kick", "shaker", "hat"} if n < 3 else {"kick", "clap", "shaker"}, pad=.042, strings=.46)
+    return piece(
+        19,
+        96,
+        chords,
+        [36, 45, 41, 43],
+        motif,
+        6,
+        lambda n: {"shaker"} if n < 1 else {"kick", "shaker", "hat"} if n < 3 else {"kick", "clap", "shaker"},
+        pad=0.042,
+        strings=0.46,
+    )
 
 
 def story():
     """124 to the minute, swung and bright."""
     chords = [[55, 59, 62, 66], [52, 55, 59, 62], [60, 64, 67, 71], [57, 62, 66, 69]]
     motif = [0, None, 4, 2, None, 3, None, 4, 5, None, 4, None, 2, 3, None, 4]
-    return piece(31, 124, chords, [43, 40, 36, 38], motif, 9, lambda n: {"kick", "clap", "hat", "shaker"} | ({"fill"} if n % 4 == 3 else set()), swing=.22, strings=.54)
+    return piece(
+        31,
+        124,
+        chords,
+        [43, 40, 36, 38],
+        motif,
+        9,
+        lambda n: {"kick", "clap", "hat", "shaker"} | ({"fill"} if n % 4 == 3 else set()),
+        swing=0.22,
+        strings=0.54,
+    )
 
 
 def sweep(seed, seconds, peak, high):
-    track = Track(seconds + .4)
-    for pan in (-.8, .8):
-        track.add(0, whoosh(seconds, random.Random(seed + int(pan * 10)), peak, high=high), .9, pan, .25)
-    track.reverberate(.6)
+    track = Track(seconds + 0.4)
+    for pan in (-0.8, 0.8):
+        track.add(0, whoosh(seconds, random.Random(seed + int(pan * 10)), peak, high=high), 0.9, pan, 0.25)
+    track.reverberate(0.6)
     return track
 
 
 def chime(seed):
     """A small bell for a badge or a price."""
     track, chance = Track(1.6), random.Random(seed)
-    for wait, note, gain in ((0, 83, .5), (.07, 88, .5), (.14, 95, .35)):
-        track.add(wait, tone(BRIGHT, pitch(note), .9, .002, .4, decay=.22), gain * .5, chance.uniform(-.4, .4), .5)
+    for wait, note, gain in ((0, 83, 0.5), (0.07, 88, 0.5), (0.14, 95, 0.35)):
+        track.add(wait, tone(BRIGHT, pitch(note), 0.9, 0.002, 0.4, decay=0.22), gain * 0.5, chance.uniform(-0.4, 0.4), 0.5)
     track.reverberate()
     return track
 
 
 # ---- files ------------------------------------------------------------------------------------------------------
 
+
 def save(track, out, loudness=None):
     """Encodes to AAC: music is levelled to `loudness`, an effect to a peak of -3 dB."""
     peak = max(max(map(abs, track.left)), max(map(abs, track.right)))
     frames = bytearray()
     for a, b in zip(track.left, track.right):
-        frames += struct.pack("<hh", *(int(32767 * .7 * v / peak) for v in (a, b)))
+        frames += struct.pack("<hh", *(int(32767 * 0.7 * v / peak) for v in (a, b)))
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as room:
         wav = str(Path(room, "a.wav"))
@@ -299,18 +385,49 @@ def save(track, out, loudness=None):
         if loudness is None:
             chain, rate = "volume=0dB", "96k"
         else:
-            told = subprocess.run(["ffmpeg", "-hide_banner", "-i", wav, "-af", "highpass=f=28,loudnorm=print_format=json", "-f", "null", "-"], capture_output=True, text=True, check=True).stderr
-            gain = loudness - float(json.loads(told[told.rindex("{"):told.rindex("}") + 1])["input_i"])
+            told = subprocess.run(
+                ["ffmpeg", "-hide_banner", "-i", wav, "-af", "highpass=f=28,loudnorm=print_format=json", "-f", "null", "-"],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stderr
+            gain = loudness - float(json.loads(told[told.rindex("{") : told.rindex("}") + 1])["input_i"])
             chain, rate = f"highpass=f=28,volume={gain:.2f}dB,alimiter=limit=0.84:level=false:attack=3:release=60", "128k"
-        subprocess.run(["ffmpeg", "-y", "-v", "error", "-i", wav, "-af", chain, "-ar", "48000", "-c:a", "aac", "-b:a", rate, "-map_metadata", "-1",
-                        "-fflags", "+bitexact", "-flags:a", "+bitexact", "-movflags", "+faststart", str(out)], check=True)
+        subprocess.run(
+            [
+                "ffmpeg",
+                "-y",
+                "-v",
+                "error",
+                "-i",
+                wav,
+                "-af",
+                chain,
+                "-ar",
+                "48000",
+                "-c:a",
+                "aac",
+                "-b:a",
+                rate,
+                "-map_metadata",
+                "-1",
+                "-fflags",
+                "+bitexact",
+                "-flags:a",
+                "+bitexact",
+                "-movflags",
+                "+faststart",
+                str(out),
+            ],
+            check=True,
+        )
     print(f"{out.relative_to(TEMPLATES)}: {track.n / RATE:.1f} s, {out.stat().st_size // 1024} KB")
 
 
 WORK = {
-    "promo": {"music": (promo, LOUDNESS), "whoosh": (lambda: sweep(3, .95, .45, .3), None)},
-    "lower-third": {"music": (lower_third, LOUDNESS), "whoosh": (lambda: sweep(5, 1.1, .4, .2), None)},
-    "story": {"music": (story, LOUDNESS), "whoosh": (lambda: sweep(9, .8, .5, .34), None), "chime": (lambda: chime(2), None)},
+    "promo": {"music": (promo, LOUDNESS), "whoosh": (lambda: sweep(3, 0.95, 0.45, 0.3), None)},
+    "lower-third": {"music": (lower_third, LOUDNESS), "whoosh": (lambda: sweep(5, 1.1, 0.4, 0.2), None)},
+    "story": {"music": (story, LOUDNESS), "whoosh": (lambda: sweep(9, 0.8, 0.5, 0.34), None), "chime": (lambda: chime(2), None)},
 }
 
 if __name__ == "__main__":

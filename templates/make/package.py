@@ -2,6 +2,7 @@
 
 The manifest and the project are written from the same description, so a field, a colour or a length is said once.
 """
+
 import json
 from pathlib import Path
 
@@ -30,17 +31,30 @@ class Template:
     def colour(self, key, label, default):
         self.colours.append({"key": key, "label": label, "default": default})
 
-    def theme(self, key, label, *values):
+    def theme(self, key, label, values):
         """A palette: one value for each colour, in their order."""
-        self.themes.append({"id": key, "label": label, "colors": dict(zip((c["key"] for c in self.colours), values, strict=True))})
+        colours = dict(zip((c["key"] for c in self.colours), values.split(), strict=True))
+        self.themes.append({"id": key, "label": label, "colors": colours})
 
     def text(self, key, scene, label, default, chars, lines=1, required=False):
-        self.texts.append({"key": key, "scene": scene, "label": label, "required": required, "max_chars": chars, "max_lines": lines, "default": default})
+        self.texts.append(
+            {
+                "key": key,
+                "scene": scene,
+                "label": label,
+                "required": required,
+                "max_chars": chars,
+                "max_lines": lines,
+                "default": default,
+            }
+        )
         return default
 
     def image(self, key, scene, label, size, file, fit="cover", required=False):
         """A picture slot and its asset; returns the asset's id."""
-        self.images.append({"key": key, "scene": scene, "label": label, "required": required, "width": size[0], "height": size[1], "fit": fit})
+        self.images.append(
+            {"key": key, "scene": scene, "label": label, "required": required, "width": size[0], "height": size[1], "fit": fit}
+        )
         return self.own_image(f"picture:{key}", size, file)
 
     def own_image(self, key, size, file):
@@ -65,7 +79,17 @@ class Template:
         """A scene of `frames`. `elastic` = (first frame, frames) may be slowed or hurried when its length changes;
         `still` is the frame for its picture; `push` lets it grow a little while the next scene covers it."""
         shortest = shortest or frames - int(elastic[1] * 0.75)
-        self.scenes.append({"id": key, "label": label, "frames": frames, "min_frames": shortest, "max_frames": longest, "required": required, "still_frame": still})
+        self.scenes.append(
+            {
+                "id": key,
+                "label": label,
+                "frames": frames,
+                "min_frames": shortest,
+                "max_frames": longest,
+                "required": required,
+                "still_frame": still,
+            }
+        )
         self.layers[key] = (numbered(layers), elastic, push)
 
     def start_of(self, key):
@@ -96,14 +120,41 @@ class Template:
             grow = {}
             if push and place + 1 < len(self.scenes):
                 grow = {"s": keys((end - self.transition, [100, 100], IN), (end, [107, 107]))}
-            main.append({**layer(0, f"scene:{key}", (start, end), p=middle, a=middle, **grow), "refId": f"scene:{key}", "st": start, "w": self.width, "h": self.height})
+            main.append(
+                {
+                    **layer(0, f"scene:{key}", (start, end), p=middle, a=middle, **grow),
+                    "refId": f"scene:{key}",
+                    "st": start,
+                    "w": self.width,
+                    "h": self.height,
+                }
+            )
             markers.append({"cm": f"stretch:{key}", "tm": start + elastic[0], "dr": elastic[1]})
         # Below all scenes: what is seen before the first one has opened. It outlasts any length the film may get.
         ground = shape("ground", (0, 9000), group(rect(self.width, self.height), fill(self.colours[0]["key"])), p=middle)
-        scenes = [{"id": f"scene:{key}", "nm": f"scene:{key}", "fr": self.fps, "layers": layers} for key, (layers, _, _) in self.layers.items()]
-        doc = {"v": "5.9.6", "fr": self.fps, "ip": 0, "op": self.frames, "w": self.width, "h": self.height, "nm": "main", "ddd": 0,
-               "fonts": {"list": [{"fName": f"Vazirmatn-{w}", "fFamily": "Vazirmatn", "fStyle": w, "ascent": round(ASCENT * 100)} for w in self.weights]},
-               "assets": scenes + self.assets, "layers": numbered([*reversed(main), ground]), "markers": markers}
+        scenes = [
+            {"id": f"scene:{key}", "nm": f"scene:{key}", "fr": self.fps, "layers": layers}
+            for key, (layers, _, _) in self.layers.items()
+        ]
+        doc = {
+            "v": "5.9.6",
+            "fr": self.fps,
+            "ip": 0,
+            "op": self.frames,
+            "w": self.width,
+            "h": self.height,
+            "nm": "main",
+            "ddd": 0,
+            "fonts": {
+                "list": [
+                    {"fName": f"Vazirmatn-{w}", "fFamily": "Vazirmatn", "fStyle": w, "ascent": round(ASCENT * 100)}
+                    for w in self.weights
+                ]
+            },
+            "assets": scenes + self.assets,
+            "layers": numbered([*reversed(main), ground]),
+            "markers": markers,
+        }
         self.tint(doc)
         return doc
 
@@ -124,12 +175,31 @@ class Template:
                 self.tint(item)
 
     def manifest(self):
-        fonts = [{"family": "Vazirmatn", "style": w, "file": f"fonts/Vazirmatn-{w}.ttf", "licence": "OFL-1.1"} for w in self.weights]
-        return {"format": 1, "slug": self.slug, "version": VERSION, "kind": "lottie", "title": self.title, "description": self.description,
-                "composition": "main", "width": self.width, "height": self.height, "fps": self.fps, "transition_frames": self.transition,
-                "fonts": fonts, "texts": self.texts, "images": self.images, "colors": self.colours, "themes": self.themes,
-                "visibility": self.switches, "scenes": self.scenes, "audio": self.audio,
-                "samples": [{"locale": locale, "file": f"samples/{locale}.json"} for locale in ("en", "fa")]}
+        fonts = [
+            {"family": "Vazirmatn", "style": w, "file": f"fonts/Vazirmatn-{w}.ttf", "licence": "OFL-1.1"} for w in self.weights
+        ]
+        return {
+            "format": 1,
+            "slug": self.slug,
+            "version": VERSION,
+            "kind": "lottie",
+            "title": self.title,
+            "description": self.description,
+            "composition": "main",
+            "width": self.width,
+            "height": self.height,
+            "fps": self.fps,
+            "transition_frames": self.transition,
+            "fonts": fonts,
+            "texts": self.texts,
+            "images": self.images,
+            "colors": self.colours,
+            "themes": self.themes,
+            "visibility": self.switches,
+            "scenes": self.scenes,
+            "audio": self.audio,
+            "samples": [{"locale": locale, "file": f"samples/{locale}.json"} for locale in ("en", "fa")],
+        }
 
 
 def numbered(layers):

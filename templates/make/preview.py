@@ -4,6 +4,7 @@
 `preview.py SLUG LOCALE FOLDER [frame …]` writes frames of a sample instead (all without numbers), to look at them. The renderer is
 `target/release/flatrender-aerender`, or what RENDERER names; ffmpeg makes the poster 960 pixels wide.
 """
+
 import json
 import os
 import shutil
@@ -51,8 +52,21 @@ def poster(slug, frame):
         render(slug, "en", room, [frame])
         # A palette keeps an upright poster small; the dither hides the steps of its gradients.
         scale = "scale=960:-2:flags=lanczos,split[a][b];[a]palettegen=max_colors=256[p];[b][p]paletteuse=dither=sierra2_4a"
-        subprocess.run(["ffmpeg", "-nostdin", "-y", "-v", "error", "-i", f"{room}/f_{frame:05}.png", "-filter_complex", scale,
-                        str(TEMPLATES / slug / "preview.png")], check=True)
+        subprocess.run(
+            [
+                "ffmpeg",
+                "-nostdin",
+                "-y",
+                "-v",
+                "error",
+                "-i",
+                f"{room}/f_{frame:05}.png",
+                "-filter_complex",
+                scale,
+                str(TEMPLATES / slug / "preview.png"),
+            ],
+            check=True,
+        )
 
 
 if __name__ == "__main__":
