@@ -1,6 +1,10 @@
 //! Joins encoded parts and sound to the finished film. No picture is encoded again.
 
-use super::{Media, disk_failure, ffmpeg::Args, files, invalid, mix_audio, mp4, probe, render, unless_ended};
+use super::{
+    Media, disk_failure,
+    ffmpeg::{Args, Length},
+    files, invalid, mix_audio, mp4, probe, render, unless_ended,
+};
 use flatrender_engine::{Attempt, Failure, Handler};
 use flatrender_workflows::contracts::{
     media::{AssembleVideo, EncodedPart},
@@ -18,9 +22,9 @@ impl Handler<AssembleVideo> for Media {
     async fn handle(&self, cx: &Attempt, input: AssembleVideo) -> Result<BlobRef, Failure> {
         check(&input)?;
         let shelf = render(cx, input.render_id);
-        let scratch = self.scratch(cx)?;
+        let (scratch, length) = (self.scratch(cx)?, Length { frames: input.frames, fps: input.fps });
         unless_ended(cx, self.gather(cx, &shelf, &input, scratch.path())).await?;
-        let joined = self.run(cx, scratch.path(), arguments(input.fps), input.frames).await;
+        let joined = self.run(cx, scratch.path(), arguments(input.fps), length).await;
         joined.map_err(|e| e.failure(CODE, "the parts do not join"))?;
         let finish = async {
             self.check_count(scratch.path(), input.frames).await?;

@@ -4,7 +4,7 @@ use super::{Media, blocking, disk_failure, files, frame, invalid, render, unless
 use flatrender_engine::{Attempt, Failure, Handler, Progress};
 use flatrender_workflows::contracts::{media::DrawContactSheet, render::FrameRef, storage::BlobRef};
 use futures::{StreamExt, TryStreamExt, stream};
-use image::{ImageFormat, Rgba, RgbaImage, imageops};
+use image::{DynamicImage, ImageFormat, Rgba, RgbaImage, imageops};
 use std::path::Path;
 
 /// Between tiles and around them, in pixels.
@@ -62,10 +62,11 @@ fn check(input: &DrawContactSheet) -> Result<(), Failure> {
     }
 }
 
-fn shrink(picture: &RgbaImage, width: u32) -> RgbaImage {
+fn shrink(picture: &DynamicImage, width: u32) -> RgbaImage {
     let height = (f64::from(picture.height()) * f64::from(width) / f64::from(picture.width())).round().max(1.0) as u32;
     let mut tile = RgbaImage::from_pixel(width, height, BLACK);
-    imageops::overlay(&mut tile, &imageops::resize(picture, width, height, imageops::FilterType::Triangle), 0, 0);
+    let small = picture.resize_exact(width, height, imageops::FilterType::Triangle).into_rgba8();
+    imageops::overlay(&mut tile, &small, 0, 0);
     tile
 }
 

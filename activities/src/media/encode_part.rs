@@ -1,6 +1,10 @@
 //! Encodes consecutive frames to a stretch of H.264 that joins others without being encoded again.
 
-use super::{Media, blocking, disk_failure, ffmpeg::Args, frame, invalid, probe, render, unless_ended};
+use super::{
+    Media, blocking, disk_failure,
+    ffmpeg::{Args, Length},
+    frame, invalid, probe, render, unless_ended,
+};
 use flatrender_engine::{Attempt, Failure, Handler, Progress};
 use flatrender_workflows::contracts::{
     media::{EncodePart, EncodeProfile, EncodedPart},
@@ -28,9 +32,9 @@ impl Handler<EncodePart> for Media {
     async fn handle(&self, cx: &Attempt, input: EncodePart) -> Result<EncodedPart, Failure> {
         check(&input)?;
         let (shelf, total) = (render(cx, input.render_id), input.frames.len() as u32);
-        let scratch = self.scratch(cx)?;
+        let (scratch, length) = (self.scratch(cx)?, Length { frames: total, fps: input.fps });
         unless_ended(cx, self.lay_out(cx, &shelf, &input, scratch.path())).await?;
-        let encoded = self.run(cx, scratch.path(), arguments(&input, self.threads), total).await;
+        let encoded = self.run(cx, scratch.path(), arguments(&input, self.threads), length).await;
         encoded.map_err(|e| e.failure(CODE, "the frames do not encode"))?;
         let finish = async {
             let frames = self.count(scratch.path()).await?;

@@ -86,10 +86,19 @@ impl RunError {
     }
 }
 
+/// What a run makes: progress is counted in its frames, whether it makes pictures or sound.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Length {
+    /// Frames in all.
+    pub(super) frames: u32,
+    /// Frames a second.
+    pub(super) fps: u32,
+}
+
 impl Media {
-    /// Runs ffmpeg in `folder` and reports frames as progress, out of `total`. When the attempt ends it is killed
-    /// and gone before this returns; dropping the future kills it too.
-    pub(super) async fn run(&self, cx: &Attempt, folder: &Path, args: Args, total: u32) -> Result<(), RunError> {
+    /// Runs ffmpeg in `folder` and reports progress towards `length`. When the attempt ends it is killed and gone
+    /// before this returns; dropping the future kills it too.
+    pub(super) async fn run(&self, cx: &Attempt, folder: &Path, args: Args, length: Length) -> Result<(), RunError> {
         let unusable = |source| RunError::Unusable { program: self.ffmpeg.display().to_string(), source };
         let mut process = Process::spawn(&self.ffmpeg, folder, &args.0).map_err(unusable)?;
         let (stdout, stderr) = process.outputs().map_err(unusable)?;
@@ -98,7 +107,7 @@ impl Media {
             failure = cx.ended() => Err(RunError::Ended(failure)),
             done = async {
                 let tail = async { process::tail(stderr).await.map_err(unusable) };
-                let ((), tail) = tokio::try_join!(follow(cx, stdout, total), tail)?;
+                let ((), tail) = tokio::try_join!(follow(cx, stdout, length), tail)?;
                 Ok((process.wait().await.map_err(unusable)?, tail))
             } => done,
         };
@@ -127,15 +136,14 @@ pub(super) fn judge(status: ExitStatus, tail: String) -> Result<(), RunError> {
 }
 
 /// Reads `key=value` lines until the end: blocks of them, twice a second.
-async fn follow(cx: &Attempt, stdout: ChildStdout, total: u32) -> Result<(), RunError> {
+async fn follow(cx: &Attempt, stdout: ChildStdout, length: Length) -> Result<(), RunError> {
     let (mut lines, mut position, mut moved_at) = (BufReader::new(stdout).lines(), Position::default(), Instant::now());
     loop {
         let line = timeout_at(moved_at + SILENCE, lines.next_line()).await.map_err(|_| RunError::Stuck(SILENCE))?;
         let Ok(Some(line)) = line else { return Ok(()) };
         if position.read(&line) {
             moved_at = Instant::now();
-            let done = position.frame.min(total);
-            cx.heartbeat(Progress { done, total, ..Progress::default() }).map_err(RunError::Ended)?;
+            cx.heartbeat(position.progress(length)).map_err(RunError::Ended)?;
         }
     }
 }
@@ -159,6 +167,13 @@ impl Position {
             _ => false,
         }
     }
+
+    /// A run without pictures tells only time.
+    fn progress(&self, Length { frames, fps }: Length) -> Progress {
+        let heard = self.micros.max(0) as u64 * u64::from(fps) / 1_000_000;
+        let done = u64::from(self.frame).max(heard).min(u64::from(frames)) as u32;
+        Progress { done, total: frames, ..Progress::default() }
+    }
 }
 
 #[cfg(test)]
@@ -175,6 +190,9 @@ mod tests {
         assert!(!position.read("out_time_us=N/A"));
         assert!(!position.read("progress=continue"));
         assert_eq!(position, Position { frame: 12, micros: 40_000 });
+        assert_eq!(position.progress(Length { frames: 30, fps: 25 }).done, 12);
+        assert!(position.read("out_time_us=1000000"));
+        assert_eq!(position.progress(Length { frames: 24, fps: 25 }).done, 24);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A rendered frame: a PNG that must be whole. An empty or half-written one is the commonest trace of a crash.
 
 use flatrender_workflows::contracts::render::FaultReason;
-use image::{DynamicImage, ImageDecoder, ImageResult, Limits, RgbaImage, codecs::png::PngDecoder};
+use image::{DynamicImage, ImageDecoder, ImageResult, Limits, codecs::png::PngDecoder};
 use std::io::Cursor;
 
 /// The longest file that is looked at; the PNG of an 8K frame of pure noise with 16 bits a channel.
@@ -43,9 +43,9 @@ pub(super) fn dimensions(head: &[u8]) -> Option<[u32; 2]> {
 }
 
 /// The pixels of a checked frame.
-pub(super) fn decode(png: &[u8]) -> Option<RgbaImage> {
+pub(super) fn decode(png: &[u8]) -> Option<DynamicImage> {
     let decoder = decoder(png, dimensions(png)?).ok()?;
-    DynamicImage::from_decoder(decoder).ok().map(DynamicImage::into_rgba8)
+    DynamicImage::from_decoder(decoder).ok()
 }
 
 fn decoder(png: &[u8], [width, height]: [u32; 2]) -> ImageResult<PngDecoder<Cursor<&[u8]>>> {

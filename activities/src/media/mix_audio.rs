@@ -4,7 +4,11 @@ mod graph;
 mod member;
 mod track;
 
-use super::{Media, blocking, disk_failure, ffmpeg::Args, invalid, render, unless_ended, wav};
+use super::{
+    Media, blocking, disk_failure,
+    ffmpeg::{Args, Length},
+    invalid, render, unless_ended, wav,
+};
 use flatrender_engine::{Attempt, Failure, Handler, Progress};
 use flatrender_workflows::contracts::media::{AudioTrack, MixAudio, MixedAudio};
 use std::path::Path;
@@ -20,8 +24,9 @@ impl Handler<MixAudio> for Media {
     async fn handle(&self, cx: &Attempt, input: MixAudio) -> Result<MixedAudio, Failure> {
         check(&input)?;
         let (scratch, samples) = (self.scratch(cx)?, samples(input.frames, input.fps));
+        let length = Length { frames: input.frames, fps: input.fps };
         let tracks = unless_ended(cx, self.decode_all(cx, &input, samples, scratch.path())).await?;
-        let mixed = self.run(cx, scratch.path(), arguments(&tracks, &input, samples), input.frames).await;
+        let mixed = self.run(cx, scratch.path(), arguments(&tracks, &input, samples), length).await;
         mixed.map_err(|e| e.failure("media.mix_failed", "the sound does not mix"))?;
         let finish = async {
             let path = scratch.path().join(MIX);

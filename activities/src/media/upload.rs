@@ -18,6 +18,8 @@ use tokio::sync::Semaphore;
 
 /// The longest side of a picture, in pixels.
 const SIDE: u32 = 16_384;
+/// The longest file of a picture; decoders hold all of it.
+const PICTURE_BYTES: u64 = 128 * 1024 * 1024;
 /// The most memory a picture may take while it is decoded.
 const DECODER_BYTES: u64 = 512 * 1024 * 1024;
 /// Pictures and sounds that are looked at at once; the others wait.
@@ -180,6 +182,9 @@ fn kind(path: &Path, limit_bytes: u64) -> Result<Kind, UploadError> {
 
 /// The size is read and judged before a pixel is decoded.
 fn image_size(path: &Path, kind: ImageKind, pixels: u64) -> Result<[u32; 2], UploadError> {
+    if path.metadata().map_err(unchecked)?.len() > PICTURE_BYTES {
+        return Err(UploadError::TooLarge { limit: PICTURE_BYTES, unit: "bytes" });
+    }
     let [width, height]: [u32; 2] = reader(path, kind)?.into_dimensions().map_err(undecodable)?.into();
     if u64::from(width) * u64::from(height) > pixels || width.max(height) > SIDE {
         return Err(UploadError::TooLarge { limit: pixels, unit: "pixels" });
@@ -222,6 +227,8 @@ fn split(path: &Path) -> Result<(&Path, String), UploadError> {
 
 fn refused(error: RunError) -> UploadError {
     match error {
+        // A codec that is none of sound, such as that of a film.
+        RunError::Refused { tail, .. } if tail.contains("not on whitelist") => UploadError::UnsupportedType,
         RunError::Refused { .. } => UploadError::Corrupt,
         other => UploadError::Unchecked(Box::new(other)),
     }

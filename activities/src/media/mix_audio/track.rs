@@ -1,7 +1,11 @@
 //! One track, from whatever it was to raw samples: 48 kHz, stereo, 32-bit float.
 
 use super::{RATE, in_samples, member};
-use crate::media::{Media, blocking, disk_failure, ffmpeg::Args, files, probe, sniff};
+use crate::media::{
+    Media, blocking, disk_failure,
+    ffmpeg::{Args, Length},
+    files, probe, sniff,
+};
 use flatrender_engine::{Attempt, Failure};
 use flatrender_workflows::contracts::media::{AudioRole, AudioTrack};
 use serde_json::json;
@@ -38,7 +42,7 @@ impl Media {
         let (source, name) = (format!("track{index}.bin"), format!("track{index}.f32"));
         self.bring(cx, track, index, &folder.join(&source)).await?;
         let arguments = self.arguments(track, index, folder, &source, &name, film_samples).await?;
-        let ran = self.run(cx, folder, arguments, 0).await;
+        let ran = self.run(cx, folder, arguments, Length { frames: 0, fps: 1 }).await;
         ran.map_err(|e| e.failure("audio.undecodable", &message(track, index, "does not decode")))?;
         let samples = tokio::fs::metadata(folder.join(&name)).await.map_err(disk_failure)?.len() / SAMPLE_BYTES;
         // What is decoded is not needed any more, and a film's tracks can be large.
@@ -57,7 +61,12 @@ impl Media {
         };
         let (package, target) = (path.with_extension("zip"), path.to_owned());
         self.fetch(&files(cx), &track.blob, &package).await?;
-        let extracted = blocking(move || member::extract(&package, &member, &target)).await?;
+        let extracted = blocking(move || {
+            let extracted = member::extract(&package, &member, &target);
+            // Tracks may share a large package, and each brings its own copy.
+            std::fs::remove_file(&package).map_err(member::MemberError::Disk).and(extracted)
+        })
+        .await?;
         extracted.map_err(|error| match error {
             member::MemberError::Disk(error) => disk_failure(error),
             other => undecodable(track, index, &other.to_string()),

@@ -1,0 +1,124 @@
+//! Which frames count, and what is drawn of them.
+
+use crate::world::{SIZE, World, picture, png};
+use flatrender_activities::storage::keys;
+use flatrender_workflows::contracts::{
+    media::{ClearShelf, DrawContactSheet, VerifiedFrames, VerifyFrames},
+    render::{FaultReason, FrameFault, FrameRef},
+    storage::{BlobHash, BlobRef, BlobStore},
+};
+
+impl World {
+    async fn verify(&self, frames: Vec<FrameRef>) -> VerifiedFrames {
+        self.run(VerifyFrames { render_id: self.render_id, frames, size: SIZE }).await.unwrap()
+    }
+
+    /// The fault of a stored frame with this content.
+    async fn fault(&self, content: &[u8]) -> Option<FaultReason> {
+        let found = self.verify(vec![self.frame(3, content).await]).await;
+        assert_eq!(found.good as usize + found.faults.len(), 1);
+        found.faults.first().map(|fault| fault.reason)
+    }
+}
+
+#[tokio::test]
+async fn whole_frames_are_good() {
+    let world = World::new();
+    let frames = world.frames(0, 30).await;
+    assert_eq!(world.verify(frames).await, VerifiedFrames { good: 30, faults: Vec::new() });
+}
+
+#[tokio::test]
+async fn faults_are_told_by_frame_and_do_not_fail_the_activity() {
+    let world = World::new();
+    let mut frames = world.frames(10, 5).await;
+    frames[1] = world.frame(11, b"").await;
+    frames[3] = world.frame(13, b"no picture").await;
+    let found = world.verify(frames).await;
+    let fault = |frame, reason| FrameFault { frame, reason };
+    let faults = vec![fault(11, FaultReason::Missing), fault(13, FaultReason::Corrupt)];
+    assert_eq!(found, VerifiedFrames { good: 3, faults });
+}
+
+#[tokio::test]
+async fn a_truncated_frame_is_a_fault() {
+    let (world, whole) = (World::new(), png(&picture(1)));
+    for length in [1, 8, 20, 40, whole.len() / 2, whole.len() - 12, whole.len() - 1] {
+        assert_eq!(world.fault(&whole[..length]).await, Some(FaultReason::Corrupt), "{length} bytes");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_frame_is_a_fault() {
+    assert_eq!(World::new().fault(b"").await, Some(FaultReason::Missing));
+}
+
+#[tokio::test]
+async fn a_missing_blob_is_a_fault() {
+    let world = World::new();
+    let blob = BlobRef { sha256: BlobHash::of(b"never stored"), size_bytes: 12 };
+    let found = world.verify(vec![FrameRef { frame: 5, blob }]).await;
+    assert_eq!(found.faults, [FrameFault { frame: 5, reason: FaultReason::Missing }]);
+}
+
+#[tokio::test]
+async fn a_flipped_bit_is_a_fault_wherever_it_is() {
+    let (world, whole) = (World::new(), png(&picture(1)));
+    for at in (0..whole.len()).step_by(whole.len() / 40) {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1;
+        assert!(world.fault(&flipped).await.is_some(), "byte {at} of {}", whole.len());
+    }
+}
+
+#[tokio::test]
+async fn a_frame_of_another_size_is_a_fault() {
+    let other = image::RgbImage::new(SIZE[0] + 1, SIZE[1]);
+    assert_eq!(World::new().fault(&png(&other)).await, Some(FaultReason::WrongSize));
+}
+
+#[tokio::test]
+async fn a_frame_changed_on_the_disk_is_a_fault() {
+    let world = World::new();
+    let frame = world.frame(0, &png(&picture(0))).await;
+    let key = keys::blob(&world.render_shelf(), &frame.blob.sha256);
+    std::fs::write(world.folder.path().join("storage").join(key.as_ref()), png(&picture(1))).unwrap();
+    let found = world.verify(vec![frame]).await;
+    assert_eq!(found.faults, [FrameFault { frame: 0, reason: FaultReason::WrongHash }]);
+}
+
+#[tokio::test]
+async fn a_contact_sheet_shows_every_frame() {
+    let world = World::new();
+    let frames = world.frames(0, 5).await;
+    let sheet = DrawContactSheet { render_id: world.render_id, frames, columns: 3, tile_width: 32 };
+    let blob = world.run(sheet).await.unwrap();
+    let path = world.fetched(&world.files_shelf(), &blob, "sheet.png").await;
+    let sheet = image::open(path).unwrap().into_rgb8();
+    assert_eq!(sheet.dimensions(), (3 * 40 + 8, 2 * 26 + 8));
+    let blue = |column: u32, row: u32| i32::from(sheet.get_pixel(8 + column * 40 + 30, 8 + row * 26 + 9)[2]);
+    for (index, found) in [blue(0, 0), blue(1, 0), blue(2, 0), blue(0, 1), blue(1, 1)].into_iter().enumerate() {
+        assert!((found - index as i32 * 5).abs() <= 2, "tile {index} has {found}");
+    }
+    assert_eq!(sheet.get_pixel(2 * 40 + 20, 26 + 20).0, [24, 24, 27]);
+    assert!(world.is_tidy());
+}
+
+#[tokio::test]
+async fn too_many_tiles_are_refused() {
+    let world = World::new();
+    let frames = world.frames(0, 25).await;
+    let sheet = DrawContactSheet { render_id: world.render_id, frames, columns: 3, tile_width: 32 };
+    assert_eq!(world.run(sheet).await.unwrap_err().code, "media.invalid_input");
+}
+
+#[tokio::test]
+async fn a_cleared_render_keeps_the_tenants_files() {
+    let world = World::new();
+    let (frame, file) = (world.frame(0, b"frame").await, world.file(b"film").await);
+    for _ in 0..2 {
+        world.run(ClearShelf { render_id: world.render_id }).await.unwrap();
+    }
+    assert_eq!(world.storage.stat(&world.render_shelf(), &frame.blob.sha256).await.unwrap(), None);
+    assert_eq!(world.storage.stat(&world.files_shelf(), &file.sha256).await.unwrap(), Some(4));
+}

@@ -1,0 +1,11 @@
+//! The media activities with the real ffmpeg, on small pictures and short sounds.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod ending;
+mod film;
+mod frames;
+mod parts;
+mod sound;
+mod uploads;
+mod world;
