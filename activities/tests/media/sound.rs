@@ -223,8 +223,9 @@ async fn settings_without_sense_are_refused() {
     let music = track(AudioRole::Music, world.file(&wav(48_000, 2, 0.1, |_| 0.5)).await);
     let louder = AudioTrack { volume: 2.1, ..music.clone() };
     let earlier = AudioTrack { offset_seconds: -1.0, ..music.clone() };
-    let nowhere = AudioTrack { fade_in_seconds: f64::NAN, ..music };
-    for wrong in [louder, earlier, nowhere] {
+    let nowhere = AudioTrack { fade_in_seconds: f64::NAN, ..music.clone() };
+    let endless = AudioTrack { repeat: true, trim_start_seconds: 0.09, ..music.clone() };
+    for wrong in [louder, earlier, nowhere, endless] {
         assert_eq!(world.try_mix(25, vec![wrong], true).await.err().unwrap().code, "media.invalid_input");
     }
 }

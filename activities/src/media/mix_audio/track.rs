@@ -4,7 +4,7 @@ use super::{RATE, in_samples, member};
 use crate::media::{
     Media, blocking, disk_failure,
     ffmpeg::{Args, Length},
-    files, probe, sniff,
+    files, invalid, probe, sniff,
 };
 use flatrender_engine::{Attempt, Failure};
 use flatrender_workflows::contracts::media::{AudioRole, AudioTrack};
@@ -17,6 +17,8 @@ use std::{
 
 /// Bytes of one sample of both channels.
 const SAMPLE_BYTES: u64 = 8;
+/// 50 ms: a few samples repeated for an hour would keep a worker busy for as long.
+const SHORTEST_REPEAT: u64 = RATE as u64 / 20;
 
 /// A track as the graph takes it.
 #[derive(Debug, Clone)]
@@ -50,6 +52,9 @@ impl Media {
         match samples {
             0 if track.trim_start_seconds > 0.0 => Ok(None),
             0 => Err(undecodable(track, index, "has no sound in it")),
+            samples if track.repeat && samples < SHORTEST_REPEAT => {
+                Err(invalid(message(track, index, "is too short to be repeated")))
+            }
             samples => Ok(Some(Decoded { name, samples, settings: track.clone() })),
         }
     }
