@@ -298,9 +298,15 @@ begin
                    when g.outcome = 'lost' and t.losses + 1 >= t.max_losses then 'failed'
                    else 'again'
                end as verdict,
-               case when g.outcome in ('failed', 'timeout')
-                    then workflow.retry_delay(t.failures, t.backoff_base_seconds, t.backoff_cap_seconds, g.failure)
-                    else 0 end as delay
+               case
+                   when g.outcome in ('failed', 'timeout')
+                       then workflow.retry_delay(t.failures, t.backoff_base_seconds, t.backoff_cap_seconds, g.failure)
+                   -- Lost for the first time: again at once. After that it may be what kills its workers: apart from
+                   -- its neighbours, so that they are not lost with it again.
+                   when g.outcome = 'lost' and t.losses > 0
+                       then workflow.retry_delay(t.losses - 1, t.backoff_base_seconds, t.backoff_cap_seconds, null)
+                   else 0
+               end as delay
         from given g
         join workflow.tasks t on t.id = g.task_id and t.lease_token = g.token and t.state = 'leased' and t.kind = 'activity'
     ), noted as (
@@ -603,6 +609,7 @@ declare
     v_ids bigint[];
     v_attempts jsonb;
     v_run record;
+    v_pause float8;
     v_woken text[];
 begin
     select array_agg(distinct x.id) into v_ids from (
@@ -633,12 +640,16 @@ begin
             return query select * from workflow.settle(v_attempts);
         end if;
         for v_run in
-            select t.* from workflow.tasks t
+            -- A run that had been waiting quietly did not kill its worker: only young leases count.
+            select t.*, t.leased_at > case when t.lease_expires_at < v_now
+                                           then t.lease_expires_at - make_interval(secs => t.lease_seconds)
+                                           else v_now end - interval '10 s' as young
+            from workflow.tasks t
             where t.id = any (v_ids) and t.kind = 'run' and t.lease_expires_at is not null
               and (t.lease_expires_at < v_now or t.worker_id = any (p_gone))
             order by t.id
         loop
-            if v_run.losses + 1 >= v_run.max_losses then
+            if v_run.young and v_run.losses + 1 >= v_run.max_losses then
                 perform workflow.end_run(v_run.id, 'failed', null, jsonb_build_object(
                     'code', 'workflow.lost_too_often', 'retryable', false,
                     'message', format('given up after %s workers in a row were lost while continuing the run', v_run.losses + 1)));
@@ -647,11 +658,17 @@ begin
                                                started_at, ended_at, outcome)
                 values (v_run.id, v_run.attempt_no, v_run.run_id, v_run.tenant_id, '', v_run.lease_token, v_run.leased_by,
                         v_run.leased_at, v_now, 'lost');
+                -- From the second loss in a row on the run comes back after a pause of its own: whoever is with a run
+                -- that kills its workers gets away from it.
+                v_pause := case when v_run.losses = 0 then 0 else (0.5 + random() / 2) * least(60, 0.1 * power(2, v_run.losses)) end;
                 update workflow.tasks
-                set state = 'ready', run_at = v_now, losses = losses + 1,
+                set state = case when v_pause > 0 then 'waiting' else 'ready' end, run_at = v_now + make_interval(secs => v_pause),
+                    losses = losses + v_run.young::int,
                     lease_token = null, leased_by = null, worker_id = null, leased_at = null, lease_expires_at = null
                 where id = v_run.id;
-                v_woken := v_woken || v_run.queue;
+                if v_pause = 0 then
+                    v_woken := v_woken || v_run.queue;
+                end if;
             end if;
         end loop;
     end if;

@@ -1,0 +1,127 @@
+//! The fence, and work whose worker is gone.
+
+use crate::world::{OneWork, Work, World};
+use flatrender_engine::{Failure, Labels, LeasedTask, Standing, client::Error};
+use sqlx::PgPool;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// A task that one node has lost to another: (run, the first's lease, the second's).
+async fn overtaken(world: &mut World) -> (Uuid, LeasedTask, LeasedTask) {
+    world.worker(|w| w.workflow::<OneWork>());
+    let run_id = world.start(OneWork(Work::new(1))).await;
+    world.activity(run_id, "work").await;
+    let first = claim(world, "first").await;
+    world.move_clock(Duration::from_secs(31)).await;
+    world.until(1, "select count(*) from workflow.tasks where kind = 'activity' and state = 'ready'").await;
+    let second = claim(world, "second").await;
+    (run_id, first, second)
+}
+
+async fn claim(world: &World, node: &str) -> LeasedTask {
+    let mut leased = world.client.claim(&["work"], &Labels::new(), node, 1).await.unwrap();
+    leased.pop().unwrap()
+}
+
+fn is_lost(result: Result<(), Error>) -> bool {
+    matches!(result, Err(Error::LeaseLost(_)))
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_stale_lease_cannot_renew(db: PgPool) {
+    let mut world = World::new(db).await;
+    let (_, first, second) = overtaken(&mut world).await;
+    let client = &world.client;
+    assert_eq!(client.renew(first.task_id, first.lease_token, None).await.unwrap(), Standing::Lost);
+    assert_eq!(client.renew(second.task_id, second.lease_token, None).await.unwrap(), Standing::Held);
+    assert!(!client.holds(first.task_id, first.lease_token).await.unwrap());
+    assert!(client.holds(second.task_id, second.lease_token).await.unwrap());
+    assert!(client.task_input(first.task_id, first.lease_token).await.is_err());
+    assert!(client.task_input(second.task_id, second.lease_token).await.is_ok());
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_stale_lease_cannot_complete(db: PgPool) {
+    let mut world = World::new(db).await;
+    let (run_id, first, second) = overtaken(&mut world).await;
+    assert!(is_lost(world.client.complete(first.task_id, first.lease_token, &1).await));
+    world.client.complete(second.task_id, second.lease_token, &2).await.unwrap();
+    assert!(is_lost(world.client.complete(first.task_id, first.lease_token, &1).await));
+    assert_eq!(world.end(run_id).await.output_as::<u32>(), Some(2));
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_stale_lease_cannot_fail_or_release(db: PgPool) {
+    let mut world = World::new(db).await;
+    let (run_id, first, second) = overtaken(&mut world).await;
+    let failure = Failure::permanent("test.late", "too late");
+    assert!(is_lost(world.client.fail(first.task_id, first.lease_token, &failure).await));
+    assert!(is_lost(world.client.release(first.task_id, first.lease_token).await));
+    world.client.complete(second.task_id, second.lease_token, &2).await.unwrap();
+    assert_eq!(world.end(run_id).await.output_as::<u32>(), Some(2));
+}
+
+#[sqlx::test(migrations = false)]
+async fn completing_again_after_a_lost_answer_is_harmless(db: PgPool) {
+    let mut world = World::new(db).await;
+    let (run_id, _, second) = overtaken(&mut world).await;
+    world.client.complete(second.task_id, second.lease_token, &2).await.unwrap();
+    world.client.complete(second.task_id, second.lease_token, &2).await.unwrap();
+    assert_eq!(world.end(run_id).await.output_as::<u32>(), Some(2));
+}
+
+#[sqlx::test(migrations = false)]
+async fn lost_work_is_taken_over_and_counted_apart(db: PgPool) {
+    let mut world = World::new(db).await;
+    let (run_id, first, second) = overtaken(&mut world).await;
+    assert_eq!((first.attempt_no, second.attempt_no), (1, 2));
+    let task = world.activity(run_id, "work").await;
+    assert_eq!((task.failures, task.losses, task.leased_by.as_deref()), (0, 1, Some("second")));
+    assert_eq!(
+        world.count("select count(*) from workflow.attempts where outcome = 'lost' and worker = 'first'").await,
+        1
+    );
+}
+
+#[sqlx::test(migrations = false)]
+async fn work_that_is_lost_too_often_fails_with_its_evidence(db: PgPool) {
+    let mut world = World::new(db).await;
+    world.worker(|w| w.workflow::<OneWork>());
+    let run_id = world.start(OneWork(Work::new(1))).await;
+    for _ in 0..5 {
+        world.until(1, "select count(*) from workflow.tasks where kind = 'activity' and state = 'ready'").await;
+        claim(&world, "doomed").await;
+        world.move_clock(Duration::from_secs(31)).await;
+    }
+    assert_eq!(world.end(run_id).await.error.unwrap().code, "workflow.lost_too_often");
+    assert_eq!(
+        world.count("select count(*) from workflow.attempts where outcome = 'lost' and step_key = 'work'").await,
+        5
+    );
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_run_that_kills_its_workers_is_given_up(db: PgPool) {
+    let mut world = World::new(db).await;
+    let run_id = world.start(OneWork(Work::new(1))).await;
+    sqlx::raw_sql(
+        "update workflow.tasks set losses = 9, state = 'leased', lease_token = gen_random_uuid(), leased_by = 'doomed',
+         attempt_no = 10, leased_at = workflow.now(), lease_expires_at = workflow.now()",
+    )
+    .execute(&world.db)
+    .await
+    .unwrap();
+    world.worker(|w| w.workflow::<OneWork>());
+    assert_eq!(world.end(run_id).await.error.unwrap().code, "workflow.lost_too_often");
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_held_lease_cannot_be_taken_while_the_caller_writes(db: PgPool) {
+    let mut world = World::new(db).await;
+    let (_, first, second) = overtaken(&mut world).await;
+    let mut tx = world.db.begin().await.unwrap();
+    assert!(!world.client.holds_for_share(&mut tx, first.task_id, first.lease_token).await.unwrap());
+    assert!(world.client.holds_for_share(&mut tx, second.task_id, second.lease_token).await.unwrap());
+    let complete = world.client.complete(second.task_id, second.lease_token, &2);
+    assert!(tokio::time::timeout(Duration::from_millis(200), complete).await.is_err());
+}
