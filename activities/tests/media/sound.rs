@@ -1,6 +1,6 @@
 //! What is heard, when, and how loud.
 
-use crate::world::{World, tone, wav};
+use crate::world::{TENANT, World, tone, wav};
 use flatrender_engine::Failure;
 use flatrender_workflows::contracts::{
     media::{AudioRole, AudioTrack, MixAudio},
@@ -17,6 +17,7 @@ fn track(role: AudioRole, blob: BlobRef) -> AudioTrack {
     AudioTrack {
         role,
         blob,
+        owner: TENANT,
         member: None,
         volume: 1.0,
         offset_seconds: 0.0,

@@ -16,6 +16,9 @@ use uuid::Uuid;
 pub const SIZE: [u32; 2] = [64, 36];
 pub const FPS: u32 = 30;
 
+/// Whose everything is.
+pub const TENANT: Uuid = Uuid::from_u128(7);
+
 pub struct World {
     pub folder: TempDir,
     pub storage: Arc<ObjectStorage>,
@@ -29,7 +32,7 @@ impl World {
         let folder = TempDir::new().unwrap();
         let storage = Arc::new(ObjectStorage::local(&folder.path().join("storage")).unwrap());
         let media = Media::new(storage.clone(), folder.path().join("scratch"));
-        Self { folder, storage, media, tenant_id: Uuid::from_u128(7), render_id: Uuid::from_u128(8) }
+        Self { folder, storage, media, tenant_id: TENANT, render_id: Uuid::from_u128(8) }
     }
 
     pub fn render_shelf(&self) -> Shelf {

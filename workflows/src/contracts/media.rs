@@ -117,8 +117,10 @@ pub struct MixAudio {
 pub struct AudioTrack {
     /// What it is for.
     pub role: AudioRole,
-    /// Content on the tenant's shelf of files.
+    /// Content on a shelf of files.
     pub blob: BlobRef,
+    /// The tenant whose shelf holds it: the sound of a shared template is its owner's.
+    pub owner: Uuid,
     /// A file inside that content, when it is a package.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member: Option<String>,

@@ -1,6 +1,6 @@
 //! Rendering frames of a composition on a render node.
 
-use super::storage::{BlobHash, BlobRef};
+use super::storage::BlobRef;
 use flatrender_engine::{Activity, Labels, Policy};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
@@ -69,6 +69,8 @@ pub struct RenderFrames {
     pub engine: Engine,
     /// The template package, zipped.
     pub package: BlobRef,
+    /// The tenant whose shelf of files holds the package: a template may be shared.
+    pub package_owner: Uuid,
     /// Name of the composition.
     pub composition: String,
     /// The frames wanted.
@@ -231,7 +233,9 @@ pub fn frame_file_name(frame: u32) -> String {
     format!("frame_{frame:05}.png")
 }
 
-/// Hashes that an attempt may read from the tenant's files: its package and assets, nothing else.
-pub fn readable_blobs(input: &RenderFrames) -> impl Iterator<Item = &BlobHash> {
-    std::iter::once(&input.package.sha256).chain(input.assets.iter().map(|a| &a.blob.sha256))
+/// Blobs that an attempt of `tenant_id` may read, each with the tenant whose shelf of files holds it: its package and
+/// its assets, nothing else.
+pub fn readable_blobs(input: &RenderFrames, tenant_id: Uuid) -> impl Iterator<Item = (Uuid, &BlobRef)> {
+    let assets = input.assets.iter().map(move |a| (tenant_id, &a.blob));
+    std::iter::once((input.package_owner, &input.package)).chain(assets)
 }

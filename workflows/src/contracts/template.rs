@@ -333,7 +333,8 @@ pub fn is_color(text: &str) -> bool {
     text.len() == 7 && text.starts_with('#') && text[1..].bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-fn is_slug(text: &str) -> bool {
+/// Whether `text` can be the slug of a template.
+pub fn is_slug(text: &str) -> bool {
     let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     !text.is_empty() && text.len() <= 64 && text.bytes().all(fine)
 }

@@ -144,6 +144,7 @@ async fn render_range(
         render_id: id,
         engine: spec.engine,
         package: spec.package.clone(),
+        package_owner: spec.package_owner,
         composition: spec.composition.clone(),
         frames,
         data: spec.data.clone(),

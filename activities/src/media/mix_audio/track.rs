@@ -4,10 +4,13 @@ use super::{RATE, in_samples, member};
 use crate::media::{
     Media, blocking, disk_failure,
     ffmpeg::{Args, Length},
-    files, invalid, probe, sniff,
+    invalid, probe, sniff,
 };
 use flatrender_engine::{Attempt, Failure};
-use flatrender_workflows::contracts::media::{AudioRole, AudioTrack};
+use flatrender_workflows::contracts::{
+    media::{AudioRole, AudioTrack},
+    storage::Shelf,
+};
 use serde_json::json;
 use std::{
     fs::File,
@@ -42,7 +45,7 @@ impl Media {
         folder: &Path,
     ) -> Result<Option<Decoded>, Failure> {
         let (source, name) = (format!("track{index}.bin"), format!("track{index}.f32"));
-        self.bring(cx, track, index, &folder.join(&source)).await?;
+        self.bring(track, index, &folder.join(&source)).await?;
         let arguments = self.arguments(track, index, folder, &source, &name, film_samples).await?;
         let ran = self.run(cx, folder, arguments, Length { frames: 0, fps: 1 }).await;
         ran.map_err(|e| e.failure("audio.undecodable", &message(track, index, "does not decode")))?;
@@ -60,12 +63,13 @@ impl Media {
     }
 
     /// Puts the track's file at `path`, out of its package if it lies in one.
-    async fn bring(&self, cx: &Attempt, track: &AudioTrack, index: usize, path: &Path) -> Result<(), Failure> {
+    async fn bring(&self, track: &AudioTrack, index: usize, path: &Path) -> Result<(), Failure> {
+        let shelf = Shelf::Files { tenant_id: track.owner };
         let Some(member) = track.member.clone() else {
-            return self.fetch(&files(cx), &track.blob, path).await;
+            return self.fetch(&shelf, &track.blob, path).await;
         };
         let (package, target) = (path.with_extension("zip"), path.to_owned());
-        self.fetch(&files(cx), &track.blob, &package).await?;
+        self.fetch(&shelf, &track.blob, &package).await?;
         let extracted = blocking(move || {
             let extracted = member::extract(&package, &member, &target);
             // Tracks may share a large package, and each brings its own copy.

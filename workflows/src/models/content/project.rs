@@ -13,6 +13,8 @@ use uuid::Uuid;
 /// A published template with its current version.
 #[derive(Debug, Clone)]
 pub struct Template {
+    /// Its owner: package and preview are on the owner's shelf of files.
+    pub tenant_id: Uuid,
     /// The project.
     pub project_id: Uuid,
     /// The version a new render pins.
@@ -28,6 +30,7 @@ pub struct Template {
 }
 
 struct Row {
+    tenant_id: Uuid,
     project_id: Uuid,
     version_id: Uuid,
     number: i32,
@@ -45,6 +48,7 @@ impl Row {
             _ => None,
         };
         Ok(Template {
+            tenant_id: self.tenant_id,
             project_id: self.project_id,
             version_id: self.version_id,
             number: self.number,
@@ -65,7 +69,7 @@ pub(crate) fn blob_ref(sha256: String, bytes: i64) -> sqlx::Result<BlobRef> {
 pub async fn list(db: Db<'_>, tenant_id: Uuid, shared: Uuid) -> sqlx::Result<Vec<Template>> {
     let rows = sqlx::query_as!(
         Row,
-        r#"select distinct on (p.slug) p.id as project_id, v.id as version_id, v.number,
+        r#"select distinct on (p.slug) p.tenant_id, p.id as project_id, v.id as version_id, v.number,
                   v.manifest as "manifest: Json<Manifest>", v.package_sha256, v.package_bytes,
                   v.preview_sha256, v.preview_bytes
            from content.projects p join content.project_versions v on v.id = p.current_version_id
@@ -89,7 +93,7 @@ pub async fn find(
 ) -> sqlx::Result<Option<Template>> {
     let row = sqlx::query_as!(
         Row,
-        r#"select p.id as project_id, v.id as version_id, v.number,
+        r#"select p.tenant_id, p.id as project_id, v.id as version_id, v.number,
                   v.manifest as "manifest: Json<Manifest>", v.package_sha256, v.package_bytes,
                   v.preview_sha256, v.preview_bytes
            from content.projects p join content.project_versions v on v.project_id = p.id

@@ -30,13 +30,18 @@ pub struct Fault {
     pub detail: String,
 }
 
-/// Checks `order` against the template and freezes it. `files` are the tenant's files among those it names.
+/// Checks an order of `tenant_id` against the template and freezes it. `files` are the tenant's files among those it names.
 ///
 /// # Errors
 /// Every fault of the order, not only the first.
-pub fn freeze(template: &Template, order: &RenderOrder, files: &[File]) -> Result<RenderSpec, Vec<Fault>> {
+pub fn freeze(
+    tenant_id: Uuid,
+    template: &Template,
+    order: &RenderOrder,
+    files: &[File],
+) -> Result<RenderSpec, Vec<Fault>> {
     let manifest = &template.manifest;
-    let mut check = Check { manifest, files, faults: vec![] };
+    let mut check = Check { tenant_id, manifest, files, faults: vec![] };
     let scenes = check.scenes(order.data.scenes.as_deref());
     let size = check.size(order.output.height);
     let (images, assets) = check.images(&order.data, &scenes);
@@ -57,6 +62,7 @@ pub fn freeze(template: &Template, order: &RenderOrder, files: &[File]) -> Resul
     Ok(RenderSpec {
         engine: manifest.kind,
         package: template.package.clone(),
+        package_owner: template.tenant_id,
         composition: manifest.composition.clone(),
         data,
         assets,
@@ -87,6 +93,7 @@ fn profile(quality: Quality) -> EncodeProfile {
 const LEAST_HEIGHT: u32 = 144;
 
 struct Check<'a> {
+    tenant_id: Uuid,
     manifest: &'a Manifest,
     files: &'a [File],
     faults: Vec<Fault>,
@@ -289,13 +296,14 @@ impl Check<'_> {
             Some(Some(music)) => music.clone(),
             None => OrderMusic::default(),
         };
-        let (blob, member) = match wanted.file {
-            Some(id) => (self.file("/audio/music/file", id, "audio")?.blob.clone(), None),
-            None => (template.package.clone(), Some(own?.file.clone())),
+        let (blob, owner, member) = match wanted.file {
+            Some(id) => (self.file("/audio/music/file", id, "audio")?.blob.clone(), self.tenant_id, None),
+            None => (template.package.clone(), template.tenant_id, Some(own?.file.clone())),
         };
         Some(AudioTrack {
             role: AudioRole::Music,
             blob,
+            owner,
             member,
             volume: self.volume("/audio/music/volume", wanted.volume, own.map_or(0.8, |m| m.volume)),
             offset_seconds: 0.0,
@@ -312,6 +320,7 @@ impl Check<'_> {
         Some(AudioTrack {
             role: AudioRole::VoiceOver,
             blob,
+            owner: self.tenant_id,
             member: None,
             volume: self.volume("/audio/voice_over/volume", wanted.volume, 1.0),
             offset_seconds: self.seconds("/audio/voice_over/offset_seconds", wanted.offset_seconds, 0.0),
@@ -334,6 +343,7 @@ impl Check<'_> {
                 tracks.push(AudioTrack {
                     role: AudioRole::Effect,
                     blob: template.package.clone(),
+                    owner: template.tenant_id,
                     member: Some(effect.file.clone()),
                     volume: (effect.volume * loudness).min(2.0),
                     offset_seconds: (f64::from(start) / f64::from(self.manifest.fps) + effect.at_seconds).max(0.0),
@@ -398,6 +408,7 @@ mod tests {
                       "effects": [{"file": "audio/w.m4a", "scene": "b", "at_seconds": 0.5, "volume": 0.5}], "ducking": true}
         });
         Template {
+            tenant_id: Uuid::nil(),
             project_id: Uuid::nil(),
             version_id: Uuid::nil(),
             number: 1,
@@ -437,12 +448,12 @@ mod tests {
     }
 
     fn frozen(change: Value) -> RenderSpec {
-        freeze(&template(), &order(change), &[file(1, "image"), file(2, "audio")]).unwrap()
+        freeze(Uuid::from_u128(7), &template(), &order(change), &[file(1, "image"), file(2, "audio")]).unwrap()
     }
 
     fn faults(change: Value) -> Vec<(String, String)> {
         let files = [file(1, "image"), file(2, "audio")];
-        let faults = freeze(&template(), &order(change), &files).unwrap_err();
+        let faults = freeze(Uuid::from_u128(7), &template(), &order(change), &files).unwrap_err();
         faults.into_iter().map(|f| (f.pointer, f.code)).collect()
     }
 

@@ -6,6 +6,7 @@ use crate::contracts::{
     storage::BlobRef,
 };
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// Everything that decides how a film looks and sounds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,6 +15,8 @@ pub struct RenderSpec {
     pub engine: Engine,
     /// The template's package, zipped.
     pub package: BlobRef,
+    /// The tenant whose shelf holds the package.
+    pub package_owner: Uuid,
     /// Name of the main composition.
     pub composition: String,
     /// What is bound into the project.
@@ -60,6 +63,7 @@ mod tests {
         RenderSpec {
             engine: Engine::Lottie,
             package: BlobRef { sha256: BlobHash::of(b""), size_bytes: 1 },
+            package_owner: Uuid::nil(),
             composition: "main".into(),
             data: RenderData::default(),
             assets: vec![],

@@ -1,0 +1,207 @@
+//! A world in which renders happen without a renderer: handlers that answer at once, and note what they were asked.
+
+use flatrender_engine::{Attempt, Client, Failure, Handler, Worker, client::Run};
+use flatrender_workflows::{
+    contracts::{
+        media::{
+            AssembleVideo, ClearShelf, DrawContactSheet, EncodePart, EncodedPart, MixAudio, MixedAudio, ProbedVideo,
+            VerifiedFrames, VerifyFrames, VerifyVideo,
+        },
+        render::{FaultReason, FrameFault, FrameRef, NODE_QUEUE, RenderFrames, RenderTiming, RenderedFrames},
+        storage::{BlobHash, BlobRef},
+        template::Manifest,
+    },
+    definitions::render_video::RenderVideo,
+    models::{
+        DEFAULT_TENANT,
+        content::project,
+        render::{freeze, order::RenderOrder, render_job},
+    },
+};
+use serde_json::json;
+use sqlx::PgPool;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// What the world does out of the ordinary.
+#[derive(Debug, Default)]
+pub struct Mischief {
+    /// Activities that fail for good, by name, with this code.
+    pub failing: BTreeMap<&'static str, &'static str>,
+    /// Frames that come out bad this many times before they come out right.
+    pub bad_frames: BTreeMap<u32, u32>,
+    /// Activities whose handler never ends by itself.
+    pub hanging: Option<&'static str>,
+}
+
+/// The world's hands and its notebook.
+#[derive(Clone, Default)]
+pub struct World(Arc<Mutex<Mischief>>, Arc<Mutex<Vec<String>>>);
+
+pub fn blob(name: &str) -> BlobRef {
+    BlobRef { sha256: BlobHash::of(name.as_bytes()), size_bytes: name.len() as u64 }
+}
+
+impl World {
+    pub fn with(mischief: Mischief) -> Self {
+        Self(Arc::new(Mutex::new(mischief)), Arc::default())
+    }
+
+    /// What was asked of the world, in order.
+    pub fn asked(&self) -> Vec<String> {
+        self.1.lock().unwrap().clone()
+    }
+
+    async fn act(&self, cx: &Attempt, name: &'static str, what: String) -> Result<(), Failure> {
+        self.1.lock().unwrap().push(format!("{name} {what}"));
+        let (code, hangs) = {
+            let mischief = self.0.lock().unwrap();
+            (mischief.failing.get(name).copied(), mischief.hanging == Some(name))
+        };
+        if hangs {
+            return Err(cx.ended().await);
+        }
+        code.map_or(Ok(()), |code| Err(Failure::permanent(code, "as told")))
+    }
+
+    /// Works until the run has ended; gives it.
+    pub async fn finish(&self, db: &PgPool, run_id: Uuid, crash_after_every_event: bool) -> Run {
+        let stop = CancellationToken::new();
+        let working = tokio::spawn(self.worker(db, crash_after_every_event).run(stop.clone()));
+        let run =
+            Client::new(db.clone()).finished(run_id, Duration::from_secs(60)).await.unwrap().expect("the run ends");
+        stop.cancel();
+        working.await.unwrap().unwrap();
+        run
+    }
+
+    pub fn worker(&self, db: &PgPool, crash_after_every_event: bool) -> Worker {
+        let builder = Worker::builder(db.clone())
+            .workflow::<RenderVideo>()
+            .handler::<RenderFrames>(self.clone())
+            .handler::<VerifyFrames>(self.clone())
+            .handler::<EncodePart>(self.clone())
+            .handler::<MixAudio>(self.clone())
+            .handler::<AssembleVideo>(self.clone())
+            .handler::<VerifyVideo>(self.clone())
+            .handler::<DrawContactSheet>(self.clone())
+            .handler::<ClearShelf>(self.clone())
+            .labels([("engine".to_owned(), "lottie".to_owned())].into())
+            .queue(NODE_QUEUE, 4)
+            .grace(Duration::from_millis(200));
+        if crash_after_every_event { builder.crash_after_every_event().build() } else { builder.build() }
+    }
+}
+
+impl Handler<RenderFrames> for World {
+    async fn handle(&self, cx: &Attempt, input: RenderFrames) -> Result<RenderedFrames, Failure> {
+        self.act(cx, "RenderFrames", format!("{}-{}", input.frames.first, input.frames.last)).await?;
+        let frames =
+            input.frames.iter().map(|frame| FrameRef { frame, blob: blob(&format!("frame {frame}")) }).collect();
+        Ok(RenderedFrames { frames, faults: vec![], warnings: vec![], timing: RenderTiming::default() })
+    }
+}
+
+impl Handler<VerifyFrames> for World {
+    async fn handle(&self, cx: &Attempt, input: VerifyFrames) -> Result<VerifiedFrames, Failure> {
+        self.act(cx, "VerifyFrames", input.frames.len().to_string()).await?;
+        let mut faults = vec![];
+        let mut mischief = self.0.lock().unwrap();
+        for FrameRef { frame, .. } in &input.frames {
+            if let Some(times @ 1..) = mischief.bad_frames.get_mut(frame) {
+                *times -= 1;
+                faults.push(FrameFault { frame: *frame, reason: FaultReason::Corrupt });
+            }
+        }
+        Ok(VerifiedFrames { good: (input.frames.len() - faults.len()) as u32, faults })
+    }
+}
+
+impl Handler<EncodePart> for World {
+    async fn handle(&self, cx: &Attempt, input: EncodePart) -> Result<EncodedPart, Failure> {
+        let first = input.frames[0].frame;
+        self.act(cx, "EncodePart", first.to_string()).await?;
+        Ok(EncodedPart { blob: blob(&format!("part {first}")), frames: input.frames.len() as u32 })
+    }
+}
+
+impl Handler<MixAudio> for World {
+    async fn handle(&self, cx: &Attempt, input: MixAudio) -> Result<MixedAudio, Failure> {
+        self.act(cx, "MixAudio", input.tracks.len().to_string()).await?;
+        Ok(MixedAudio { blob: blob("sound"), samples: 1 })
+    }
+}
+
+impl Handler<AssembleVideo> for World {
+    async fn handle(&self, cx: &Attempt, input: AssembleVideo) -> Result<BlobRef, Failure> {
+        self.act(cx, "AssembleVideo", input.parts.len().to_string()).await?;
+        Ok(blob("film"))
+    }
+}
+
+impl Handler<VerifyVideo> for World {
+    async fn handle(&self, cx: &Attempt, input: VerifyVideo) -> Result<ProbedVideo, Failure> {
+        self.act(cx, "VerifyVideo", input.frames.to_string()).await?;
+        let duration_ms = u64::from(input.frames) * 1000 / u64::from(input.fps);
+        let (video_codec, audio_codec) = ("h264".into(), "aac".into());
+        Ok(ProbedVideo { frames: input.frames, duration_ms, video_codec, audio_codec, size: input.size })
+    }
+}
+
+impl Handler<DrawContactSheet> for World {
+    async fn handle(&self, cx: &Attempt, input: DrawContactSheet) -> Result<BlobRef, Failure> {
+        self.act(cx, "DrawContactSheet", input.frames.len().to_string()).await?;
+        Ok(blob("sheet"))
+    }
+}
+
+impl Handler<ClearShelf> for World {
+    async fn handle(&self, cx: &Attempt, _: ClearShelf) -> Result<(), Failure> {
+        self.act(cx, "ClearShelf", String::new()).await
+    }
+}
+
+/// Publishes a template, places an order for it and starts its run, as the API does.
+pub async fn order(db: &PgPool) -> (Uuid, Uuid) {
+    let manifest = manifest();
+    let mut tx = db.begin().await.unwrap();
+    project::publish(&mut tx, DEFAULT_TENANT, &manifest, &blob("package"), None).await.unwrap();
+    let template = project::find(&mut tx, DEFAULT_TENANT, DEFAULT_TENANT, "promo", None).await.unwrap().unwrap();
+    let order = RenderOrder { template: "promo".into(), ..RenderOrder::default() };
+    let spec = freeze::freeze(DEFAULT_TENANT, &template, &order, &[]).unwrap();
+    let id = Uuid::now_v7();
+    let client = Client::new(db.clone());
+    let workflow = RenderVideo { render_id: id };
+    let run = client.start(&mut tx, DEFAULT_TENANT, Some(&id.to_string()), workflow).await.unwrap();
+    let request = blob("order");
+    let new = render_job::NewRenderJob {
+        id,
+        tenant_id: DEFAULT_TENANT,
+        template: &template,
+        order: &order,
+        spec: &spec,
+        request_sha256: request.sha256.as_str(),
+        idempotency_key: None,
+        workflow_run_id: run.run_id,
+    };
+    assert!(render_job::insert(&mut tx, &new).await.unwrap());
+    tx.commit().await.unwrap();
+    (id, run.run_id)
+}
+
+/// Two scenes, 165 frames.
+fn manifest() -> Manifest {
+    let label = json!({"en": "x"});
+    let scene = |id: &str| json!({"id": id, "label": label, "frames": 90, "min_frames": 60, "max_frames": 180, "required": true, "still_frame": 40});
+    let manifest = json!({
+        "format": 1, "slug": "promo", "version": 1, "kind": "lottie", "title": label, "description": label,
+        "composition": "main", "width": 1920, "height": 1080, "fps": 30, "transition_frames": 15, "fonts": [],
+        "scenes": [scene("a"), scene("b")]
+    });
+    Manifest::parse(manifest.to_string().as_bytes()).unwrap()
+}
