@@ -129,8 +129,12 @@ impl<S: FrameSink> Run<'_, S> {
 
     fn line(&mut self, line: &str) {
         let now = Instant::now();
-        self.timers.line(now);
-        match self.transcript.take(line) {
+        let line = self.transcript.take(line);
+        // The launcher's own first words and the noise of drivers say nothing about the application.
+        if !matches!(line, Line::Version(_) | Line::Noise) {
+            self.timers.line(now);
+        }
+        match line {
             // Frames may come out of order; if this is not the one, it is not proven, and that is all.
             Line::Frame { ordinal, .. } => {
                 self.timers.frame(now);

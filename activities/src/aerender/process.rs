@@ -104,7 +104,7 @@ impl Tree {
 
     /// Whether any process of the tree is alive; none where the system does not tell.
     pub fn is_alive(&self) -> Option<bool> {
-        census::is_alive(self.id.pid, &self.mark)
+        census::is_alive(Some(self.id.pid), &self.mark)
     }
 
     /// Kills every process of the tree and waits until none is left. True when none is left.

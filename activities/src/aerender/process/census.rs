@@ -48,7 +48,7 @@ mod system {
         None
     }
 
-    pub fn is_alive(_group: u32, _mark: &Mark) -> Option<bool> {
+    pub fn is_alive(_group: Option<u32>, _mark: &Mark) -> Option<bool> {
         None
     }
 

@@ -34,8 +34,8 @@ pub fn cpu_time(group: u32) -> Option<Duration> {
 }
 
 /// Whether a process of the group, or one that carries the mark, is alive. A zombie is not.
-pub fn is_alive(group: u32, mark: &Mark) -> Option<bool> {
-    Some(processes().any(|s| s.state != 'Z' && (s.group == group as i32 || carries(s.pid, mark))))
+pub fn is_alive(group: Option<u32>, mark: &Mark) -> Option<bool> {
+    Some(processes().any(|s| s.state != 'Z' && (Some(s.group as u32) == group || carries(s.pid, mark))))
 }
 
 /// Kills the group of a launcher, if the process of this number is still that launcher. True when it was alive.

@@ -1,0 +1,138 @@
+//! How a render ends when it does not end by itself, and that no process outlives it.
+
+use crate::world::{Stage, limits, until};
+use flatrender_activities::aerender::Limits;
+use flatrender_engine::Standing;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_millis(1500);
+
+#[tokio::test]
+async fn a_renderer_that_never_starts_is_given_up() {
+    let stage = Stage::with(json!({ "hang": "launch" }), Limits { launch: SOON, ..limits() });
+    let failure = stage.render().await.unwrap_err();
+    assert_eq!((failure.code.as_str(), failure.retryable), ("render.stalled", true));
+    assert_eq!(failure.details["ended"]["timer"], "launch");
+    assert_eq!(stage.processes_left(), Some(false));
+}
+
+#[tokio::test]
+async fn a_renderer_that_stops_at_its_first_frame_is_given_up() {
+    let limits = Limits { first_frame: SOON, frame_stall: SOON, ..limits() };
+    let stage = Stage::with(json!({ "hang": { "frame": 10 } }), limits);
+    assert_eq!(stage.refused().await, ("render.stalled".into(), true));
+}
+
+#[tokio::test]
+async fn a_renderer_that_stops_at_a_frame_is_killed_and_its_frames_are_kept() {
+    let stage = Stage::with(json!({ "hang": { "frame": 13 } }), Limits { frame_stall: SOON, ..limits() });
+    let rendered = stage.render().await.unwrap();
+    assert_eq!((rendered.frames.len(), rendered.faults.len()), (3, 7));
+    assert!(rendered.warnings.iter().any(|w| w.starts_with("render.stalled")), "{:?}", rendered.warnings);
+    assert_eq!(stage.processes_left(), Some(false));
+}
+
+#[tokio::test]
+async fn a_renderer_that_does_not_quit_has_done_its_work() {
+    for lines in ["in_order", "none"] {
+        let scenario = json!({ "hang": "after_finished", "lines": lines });
+        let stage = Stage::with(scenario, Limits { quit: SOON, ..limits() });
+        let begun = Instant::now();
+        let rendered = stage.render().await.unwrap();
+        assert_eq!((rendered.frames.len(), rendered.faults.len()), (10, 0));
+        assert!(begun.elapsed() < Duration::from_secs(15), "the quit timer counts, no other");
+        assert_eq!(stage.processes_left(), Some(false));
+    }
+}
+
+#[tokio::test]
+async fn the_whole_run_is_limited() {
+    let stage = Stage::with(json!({ "frame_ms": 300 }), Limits { total: SOON, ..limits() });
+    let rendered = stage.render().await.unwrap();
+    assert!((1..10).contains(&rendered.frames.len()));
+    assert!(rendered.warnings.iter().any(|w| w.starts_with("render.timed_out")), "{:?}", rendered.warnings);
+}
+
+#[tokio::test]
+async fn a_process_that_outlives_its_launcher_is_killed() {
+    let stage = Stage::new(json!({ "zombie": true }));
+    assert_eq!(stage.render().await.unwrap().frames.len(), 10);
+    assert_eq!(stage.processes_left(), Some(false));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_process_that_left_its_group_is_killed() {
+    let stage = Stage::new(json!({ "zombie": true, "escape": true }));
+    assert_eq!(stage.render().await.unwrap().frames.len(), 10);
+    assert_eq!(stage.processes_left(), Some(false));
+}
+
+/// Stops a render that hangs in the middle of a frame.
+async fn stopped(scenario: Value, standing: Standing) -> (Stage, String, Duration) {
+    let stage = Stage::new(scenario);
+    let stop = async {
+        until("frames are stored", || stage.shelf.stored().len() == 3).await;
+        assert_eq!(stage.processes_left(), Some(true));
+        stage.stop(standing);
+        Instant::now()
+    };
+    let (rendered, stopped_at) = tokio::join!(stage.render(), stop);
+    let took = stopped_at.elapsed();
+    (stage, rendered.unwrap_err().code, took)
+}
+
+#[tokio::test]
+async fn a_cancelled_render_is_gone_within_five_seconds() {
+    for escape in [false, cfg!(target_os = "linux")] {
+        let scenario = json!({ "hang": { "frame": 13 }, "escape": escape });
+        let (stage, code, took) = stopped(scenario, Standing::Cancelled).await;
+        assert_eq!(code, "workflow.cancelled");
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        assert_eq!(stage.processes_left(), Some(false));
+    }
+}
+
+#[tokio::test]
+async fn a_lost_lease_ends_the_render() {
+    let (stage, code, took) = stopped(json!({ "hang": { "frame": 13 } }), Standing::Lost).await;
+    assert_eq!(code, "workflow.lease_lost");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(stage.processes_left(), Some(false));
+}
+
+#[tokio::test]
+async fn dropping_a_render_kills_all_of_it() {
+    let stage = Stage::new(json!({ "hang": { "frame": 13 } }));
+    tokio::select! {
+        _ = stage.render() => unreachable!("it hangs"),
+        () = until("frames are stored", || stage.shelf.stored().len() == 3) => {}
+    }
+    until("nothing is left", || stage.processes_left() == Some(false)).await;
+}
+
+#[tokio::test]
+async fn a_node_that_goes_away_keeps_what_is_there() {
+    let stage = Stage::new(json!({ "hang": { "frame": 13 } }));
+    let drain = async {
+        until("frames are stored", || stage.shelf.stored().len() == 3).await;
+        stage.drain.cancel();
+    };
+    let (rendered, ()) = tokio::join!(stage.render(), drain);
+    let rendered = rendered.unwrap();
+    assert_eq!((rendered.frames.len(), rendered.faults.len()), (3, 7));
+    assert_eq!(stage.processes_left(), Some(false));
+}
+
+#[tokio::test]
+async fn a_node_that_goes_away_before_the_first_frame_gives_the_task_back() {
+    let stage = Stage::new(json!({ "hang": { "frame": 10 } }));
+    let drain = async {
+        until("it renders", || stage.processes_left() == Some(true)).await;
+        stage.drain.cancel();
+    };
+    let (rendered, ()) = tokio::join!(stage.render(), drain);
+    assert_eq!(rendered.unwrap_err().code, "render.interrupted");
+    assert_eq!(stage.processes_left(), Some(false));
+}

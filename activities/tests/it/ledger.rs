@@ -1,0 +1,129 @@
+//! What the server remembers of tasks, leases and blobs, and how the test looks at it and interferes.
+
+use crate::world;
+use flatrender_engine::{Failure, LeasedTask, Progress};
+use flatrender_workflows::contracts::{
+    render::{RenderFrames, RenderedFrames},
+    storage::BlobHash,
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+pub const TOKEN: &str = "one-time-token";
+pub const CREDENTIAL: &str = "secret-credential";
+
+/// What became of a task.
+#[derive(Debug, Clone, PartialEq)]
+pub enum State {
+    Ready,
+    Leased,
+    Done(Box<RenderedFrames>),
+    Failed(Failure),
+}
+
+/// The one task there is, and everything that was said of it.
+pub struct Ledger {
+    pub task: LeasedTask,
+    pub state: State,
+    pub lease_ends: Instant,
+    pub cancelled: bool,
+    pub released: u32,
+    pub claims: u32,
+    pub enrolments: u32,
+    pub progress: Progress,
+    pub renewals: u32,
+    /// Calls that carried a stale token.
+    pub refused: Vec<String>,
+    pub inputs: HashMap<BlobHash, Vec<u8>>,
+    pub frames: HashMap<BlobHash, Vec<u8>>,
+    /// Frames that were sent, each time they were.
+    pub puts: u32,
+    /// Answers 503 to everything.
+    pub down: bool,
+    pub token: Option<String>,
+}
+
+/// Shared with the server.
+#[derive(Clone)]
+pub struct Books(Arc<Mutex<Ledger>>);
+
+impl Books {
+    /// A ready task for `wish`, whose leases last so long.
+    pub fn new(package: &[u8], wish: &RenderFrames, lease: Duration) -> Self {
+        let task = LeasedTask { lease_seconds: lease.as_secs_f64(), attempt_no: 0, ..world::task(wish) };
+        Self(Arc::new(Mutex::new(Ledger {
+            task,
+            state: State::Ready,
+            lease_ends: Instant::now(),
+            cancelled: false,
+            released: 0,
+            claims: 0,
+            enrolments: 0,
+            progress: Progress::default(),
+            renewals: 0,
+            refused: Vec::new(),
+            inputs: HashMap::from([(BlobHash::of(package), package.to_vec())]),
+            frames: HashMap::new(),
+            puts: 0,
+            down: false,
+            token: Some(TOKEN.to_owned()),
+        })))
+    }
+
+    pub fn open(&self) -> MutexGuard<'_, Ledger> {
+        self.0.lock().unwrap()
+    }
+
+    pub fn state(&self) -> State {
+        self.open().state.clone()
+    }
+
+    /// The frames of the finished task.
+    pub fn done(&self) -> RenderedFrames {
+        match self.state() {
+            State::Done(rendered) => *rendered,
+            other => panic!("the task is not done: {other:?}"),
+        }
+    }
+
+    pub fn is_over(&self) -> bool {
+        !matches!(self.state(), State::Ready | State::Leased)
+    }
+
+    pub fn stored(&self) -> usize {
+        self.open().frames.len()
+    }
+}
+
+impl Ledger {
+    /// Gives the task to whoever asks, if it is free.
+    pub fn claim(&mut self) -> Option<LeasedTask> {
+        if self.state != State::Ready {
+            return None;
+        }
+        self.claims += 1;
+        self.lease();
+        Some(self.task.clone())
+    }
+
+    /// Gives the task to somebody else: the earlier token is stale from now on.
+    pub fn lease(&mut self) {
+        self.state = State::Leased;
+        self.task.attempt_no += 1;
+        self.task.lease_token = Uuid::new_v4();
+        self.lease_ends = Instant::now() + Duration::from_secs_f64(self.task.lease_seconds);
+    }
+
+    /// Whether the token is that of the running attempt; a lease that ended but was not given away still is.
+    pub fn holds(&mut self, what: &str, token: Uuid) -> bool {
+        let holds = self.state == State::Leased && self.task.lease_token == token;
+        if !holds {
+            self.refused.push(what.to_owned());
+        }
+        holds
+    }
+}

@@ -1,0 +1,121 @@
+//! The program `flatrender-node`, killed and started again: no process stays behind, no frame is lost or doubled.
+#![cfg(unix)]
+
+use crate::{
+    agent::{Scene, processes_left},
+    ledger::{State, TOKEN},
+    world::{stand_in, until},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::json;
+use std::process::{Child, Command, Stdio};
+
+impl Scene {
+    fn program(&self) -> Node {
+        let child = Command::new(env!("CARGO_BIN_EXE_flatrender-node"))
+            .args(["--server", &self.config.server, "--token", TOKEN, "--name", "node-1", "--drain-seconds", "0"])
+            .args(["--disk-reserve-gb", "0"])
+            .arg("--data")
+            .arg(self.data.path())
+            .arg("--renderer")
+            .arg(stand_in())
+            .env("RUST_LOG", "warn")
+            .stdout(Stdio::null())
+            .spawn();
+        Node(child.unwrap())
+    }
+}
+
+/// The running program; killed when the test ends early.
+struct Node(Child);
+
+impl Node {
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id() as i32), signal).unwrap();
+    }
+
+    async fn ended(&mut self) -> std::process::ExitStatus {
+        let mut status = None;
+        let begun = std::time::Instant::now();
+        while status.is_none() && begun.elapsed().as_secs() < 30 {
+            status = self.0.try_wait().unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        status.expect("the program must end")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_node_killed_in_a_render_kills_its_renderer_and_goes_on_when_it_is_back() {
+    let scene = Scene::new(json!({ "hang": { "frame": 15 }, "once": true }), 10.0).await;
+    let mut node = scene.program();
+    scene.stored(5).await;
+    let token = scene.token();
+    node.signal(Signal::SIGKILL);
+    node.ended().await;
+    assert!(processes_left(token), "the renderer does not notice");
+
+    let _again = scene.program();
+    until("the task is over", || scene.books.is_over()).await;
+    assert!(!processes_left(token));
+    let ledger = scene.books.open();
+    assert_eq!((ledger.claims, ledger.puts, ledger.enrolments), (1, 10, 1), "the same attempt, each frame once");
+    drop(ledger);
+    assert_eq!(scene.books.done().frames.len(), 10);
+    until("nothing is kept", || scene.is_clean()).await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_back_too_late_cleans_up_and_says_nothing() {
+    let scene = Scene::new(json!({ "hang": { "frame": 15 } }), 10.0).await;
+    let mut node = scene.program();
+    scene.stored(5).await;
+    let token = scene.token();
+    node.signal(Signal::SIGKILL);
+    node.ended().await;
+    scene.books.open().lease();
+
+    let _again = scene.program();
+    until("the renderer is gone", || !processes_left(token)).await;
+    until("nothing is kept", || scene.is_clean()).await;
+    let ledger = scene.books.open();
+    assert_eq!((&ledger.state, ledger.released, ledger.puts), (&State::Leased, 0, 5));
+}
+
+#[tokio::test]
+async fn a_terminated_node_reports_what_it_has_and_ends_well() {
+    let scene = Scene::new(json!({ "hang": { "frame": 15 } }), 10.0).await;
+    let mut node = scene.program();
+    scene.stored(5).await;
+    let token = scene.token();
+    node.signal(Signal::SIGTERM);
+    assert!(node.ended().await.success());
+    assert!(!processes_left(token));
+    assert_eq!(scene.books.done().frames.len(), 5);
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_node_at_once_and_its_renderer_with_it() {
+    let scene = Scene::new(json!({ "hang": { "frame": 15 } }), 10.0).await;
+    let mut node = scene.program();
+    scene.stored(5).await;
+    let token = scene.token();
+    // The report cannot be delivered, so the node would wait.
+    scene.books.open().down = true;
+    node.signal(Signal::SIGTERM);
+    until("the renderer is gone", || !processes_left(token)).await;
+    node.signal(Signal::SIGINT);
+    assert!(!node.ended().await.success());
+    assert!(!scene.is_clean(), "what it could not report is kept for the next start");
+}
