@@ -4,5 +4,12 @@
 
 pub mod account;
 pub mod data_dir;
+pub mod import;
+pub mod migrate;
+pub mod node_process;
+pub mod parts;
 pub mod postgres;
 pub mod process;
+pub mod samples;
+pub mod stop;
+pub mod up;

@@ -34,7 +34,8 @@ impl Account {
 
     /// Whether this account may enter `dir` and every folder above it.
     pub fn can_reach(&self, dir: &Path) -> bool {
-        dir.ancestors().all(|a| a.as_os_str().is_empty() || std::fs::metadata(a).is_ok_and(|meta| self.can_enter(&meta)))
+        dir.ancestors()
+            .all(|a| a.as_os_str().is_empty() || std::fs::metadata(a).is_ok_and(|meta| self.can_enter(&meta)))
     }
 
     fn can_enter(&self, meta: &std::fs::Metadata) -> bool {

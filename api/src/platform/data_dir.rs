@@ -81,14 +81,22 @@ impl DataDir {
         &self.0
     }
 
+    /// Makes the folder if it is missing.
+    ///
+    /// # Errors
+    /// [`DataDirError::Unusable`].
+    pub fn make(&self) -> Result<(), DataDirError> {
+        // Root's must let the database's account through; what is secret in it has a mode of its own.
+        let mode = if is_root() { 0o711 } else { 0o700 };
+        make_dir(&self.0, mode).map_err(|e| self.unusable(&self.0, e))
+    }
+
     /// Makes the folder if it is missing, and takes it for this process.
     ///
     /// # Errors
     /// [`DataDirError::Busy`] when a platform runs on it.
     pub fn hold(self) -> Result<HeldDataDir, DataDirError> {
-        // Root's must let the database's account through; what is secret in it has a mode of its own.
-        let mode = if is_root() { 0o711 } else { 0o700 };
-        make_dir(&self.0, mode).map_err(|e| self.unusable(&self.0, e))?;
+        self.make()?;
         let path = self.0.join("lock");
         let open = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let lock = open.map_err(|e| self.unusable(&path, e))?;

@@ -30,10 +30,15 @@ pub enum PostgresError {
         install: &'static str,
     },
     /// Started as root where there is no account without rights.
-    #[error("PostgreSQL does not run as root, and there is no account flatrender, postgres or nobody: run `useradd --system flatrender`")]
+    #[error(
+        "PostgreSQL does not run as root, and there is no account flatrender, postgres or nobody: run `useradd --system flatrender`"
+    )]
     NoAccount,
     /// The account of this process has no name.
-    #[error("this process runs as user {} which has no name on this system, and PostgreSQL needs one: add it to /etc/passwd, or set DATABASE_URL", nix::unistd::geteuid())]
+    #[error(
+        "this process runs as user {} which has no name on this system, and PostgreSQL needs one: add it to /etc/passwd, or set DATABASE_URL",
+        nix::unistd::geteuid()
+    )]
     Nameless,
     /// The account that runs the server cannot enter the folder.
     #[error("{path} can no longer be entered by the account {account}, which runs its database: open it with `chmod a+x`, on it and the folders above it", path = path.display())]
@@ -52,7 +57,9 @@ pub enum PostgresError {
         uid: u32,
     },
     /// The cluster was made by another major version.
-    #[error("the database was made by PostgreSQL {made_by} and this machine has {ours}: install {made_by}, or move the data with pg_upgrade")]
+    #[error(
+        "the database was made by PostgreSQL {made_by} and this machine has {ours}: install {made_by}, or move the data with pg_upgrade"
+    )]
     Version {
         /// Version on disk.
         made_by: String,
@@ -96,7 +103,9 @@ pub enum PostgresError {
         log: PathBuf,
     },
     /// An earlier server neither works nor ends.
-    #[error("an earlier PostgreSQL (pid {pid}) of this folder neither answers nor ends: stop it with `kill -QUIT {pid}`")]
+    #[error(
+        "an earlier PostgreSQL (pid {pid}) of this folder neither answers nor ends: stop it with `kill -QUIT {pid}`"
+    )]
     Stuck {
         /// Its pid.
         pid: i32,
@@ -141,8 +150,7 @@ impl PrivatePostgres {
 
     /// Address of the database, through the socket.
     pub fn database_url(&self) -> String {
-        let host = percent_encode(&self.cluster.place.socket_dir);
-        format!("postgres:///postgres?host={host}&user=flatrender&application_name=flatrender")
+        url(&self.cluster.place)
     }
 
     /// Whether the server was already running.
@@ -161,6 +169,18 @@ impl PrivatePostgres {
         let _ = self.keeper.await;
         self.cluster.place.tidy();
     }
+}
+
+/// Address of the database of the data folder `dir`, if its server takes connections now.
+pub fn running_url(dir: &Path) -> Option<String> {
+    let place = Place::existing(dir)?;
+    std::os::unix::net::UnixStream::connect(place.socket()).ok()?;
+    Some(url(&place))
+}
+
+fn url(place: &Place) -> String {
+    let host = percent_encode(&place.socket_dir);
+    format!("postgres:///postgres?host={host}&user=flatrender&application_name=flatrender")
 }
 
 /// Watches the server, and starts it again when it dies, until told to stop it.

@@ -2,7 +2,8 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// A process as the system sees it.
@@ -37,9 +38,16 @@ pub fn signal_group(pid: i32, signal: Signal) {
     let _ = kill(Pid::from_raw(-pid), signal);
 }
 
+/// This program's own file, as it was when first asked for: a program that is replaced while it runs no longer
+/// knows where it came from.
+pub fn this_program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| std::env::current_exe().unwrap_or_else(|_| "flatrender".into()))
+}
+
 /// The program `name` beside the running one; else the bare name, to be looked up in `PATH`.
 pub fn sibling(name: &str) -> PathBuf {
-    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(name)));
+    let beside = this_program().parent().map(|dir| dir.join(name));
     beside.filter(|path| path.is_file()).unwrap_or_else(|| name.into())
 }
 

@@ -66,7 +66,8 @@ impl Cluster {
             fs::remove_dir_all(&fresh).map_err(fail)?;
         }
         super::place::make_private(&fresh, self.runner.as_ref())?;
-        let out = self.initdb(&fresh).output().await.map_err(|e| PostgresError::Run { program: "initdb", source: e })?;
+        let out =
+            self.initdb(&fresh).output().await.map_err(|e| PostgresError::Run { program: "initdb", source: e })?;
         if !out.status.success() {
             return Err(PostgresError::Initdb { said: last_line(&String::from_utf8_lossy(&out.stderr)) });
         }
@@ -239,7 +240,9 @@ impl Server {
 
     /// Stops the server: fast, which loses nothing; at once when that takes too long; at last by force.
     pub async fn stop(mut self, cluster: &Cluster) {
-        for (how, patience) in [(Signal::SIGINT, FAST_STOP), (Signal::SIGQUIT, FAST_STOP / 4), (Signal::SIGKILL, FAST_STOP)] {
+        for (how, patience) in
+            [(Signal::SIGINT, FAST_STOP), (Signal::SIGQUIT, FAST_STOP / 4), (Signal::SIGKILL, FAST_STOP)]
+        {
             let Some(pid) = self.pid() else { return };
             process::signal(pid, how);
             if tokio::time::timeout(patience, self.ended(cluster)).await.is_ok() {

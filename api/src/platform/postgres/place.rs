@@ -47,6 +47,12 @@ impl Place {
         Ok(place)
     }
 
+    /// The folders of a cluster that `dir` already has; makes nothing.
+    pub fn existing(dir: &Path) -> Option<Self> {
+        let home = std::fs::canonicalize(dir.join("postgres")).ok()?;
+        Some(Self { data: home.join("data"), socket_dir: socket_dir(&home), home })
+    }
+
     /// The socket.
     pub fn socket(&self) -> PathBuf {
         self.socket_dir.join(SOCKET)
@@ -63,9 +69,7 @@ impl Place {
     fn refuse_strangers(&self, runner: Option<&Account>) -> Result<(), PostgresError> {
         let mine = runner.map_or_else(|| nix::unistd::geteuid().as_raw(), |r| r.uid);
         match std::fs::metadata(&self.data) {
-            Ok(meta) if meta.uid() != mine => {
-                Err(PostgresError::NotOurs { path: self.data.clone(), uid: meta.uid() })
-            }
+            Ok(meta) if meta.uid() != mine => Err(PostgresError::NotOurs { path: self.data.clone(), uid: meta.uid() }),
             _ => Ok(()),
         }
     }

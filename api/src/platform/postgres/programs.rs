@@ -90,9 +90,8 @@ fn places() -> Vec<PathBuf> {
 /// `root/17/bin`, `root/15/bin`: newest first.
 fn versioned(root: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
-    let mut versions: Vec<(u32, PathBuf)> = entries
-        .filter_map(|e| Some((e.file_name().to_str()?.parse().ok()?, e.path().join("bin"))))
-        .collect();
+    let mut versions: Vec<(u32, PathBuf)> =
+        entries.filter_map(|e| Some((e.file_name().to_str()?.parse().ok()?, e.path().join("bin")))).collect();
     versions.sort_by_key(|(major, _)| Reverse(*major));
     versions.into_iter().map(|(_, bin)| bin).collect()
 }

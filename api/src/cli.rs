@@ -1,0 +1,95 @@
+//! The command line of `flatrender`: what each command takes, and how each ends.
+
+pub mod admin;
+pub mod answers;
+pub mod client;
+pub mod demo;
+pub mod doctor;
+pub mod download;
+pub mod failure;
+pub mod film;
+pub mod follow;
+pub mod order;
+pub mod progress;
+pub mod render;
+pub mod server;
+pub mod services;
+pub mod sse;
+pub mod templates;
+
+use clap::{Parser, Subcommand};
+use failure::{CliError, EXIT_CODES};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// Turns templates and your data into videos.
+///
+/// `flatrender up` runs the whole platform on this machine; `flatrender render` makes a film with it. Set
+/// FLATRENDER_URL and FLATRENDER_API_KEY to work with a server elsewhere.
+#[derive(Debug, Parser)]
+#[command(name = "flatrender", version, after_help = EXIT_CODES, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(services::UpArgs),
+    Render(render::RenderArgs),
+    Templates(templates::TemplatesArgs),
+    Demo(demo::DemoArgs),
+    Doctor(doctor::DoctorArgs),
+    Serve(services::ServeArgs),
+    Worker(services::WorkerArgs),
+    Node(services::NodeCommand),
+    Migrate(services::MigrateArgs),
+    Admin(admin::AdminArgs),
+}
+
+/// Reads the command line, runs the command, and says in one line why it failed if it did.
+pub async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log();
+    match run(cli.command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {}", e.line());
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Up(args) => services::up(args).await,
+        Command::Render(args) => render::run(args).await,
+        Command::Templates(args) => templates::run(args).await,
+        Command::Demo(args) => demo::run(args).await,
+        Command::Doctor(args) => doctor::run(args).await,
+        Command::Serve(args) => services::serve(args).await,
+        Command::Worker(args) => services::worker(args).await,
+        Command::Node(args) => services::node(args).await,
+        Command::Migrate(args) => services::migrate(args).await,
+        Command::Admin(args) => admin::run(args).await,
+    }
+}
+
+/// Logs go to standard error, so that standard output is the command's answer. `FLATRENDER_LOG` says how much.
+fn log() {
+    let filter = EnvFilter::try_from_env("FLATRENDER_LOG").or_else(|_| EnvFilter::try_from_default_env());
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new("warn,flatrender_api=info,flatrender_activities=info"));
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,80 @@
+//! `flatrender admin`: what only somebody with the database may do.
+
+use super::failure::CliError;
+use crate::platform::data_dir::DataDir;
+use crate::platform::import;
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use flatrender_workflows::models::DEFAULT_TENANT;
+use sqlx::PgPool;
+use std::path::PathBuf;
+use uuid::Uuid;
+
+/// Makes keys and tokens. Needs the database: DATABASE_URL, or the platform running on this machine.
+#[derive(Debug, Clone, Args)]
+pub struct AdminArgs {
+    #[command(subcommand)]
+    command: AdminCommand,
+    /// The PostgreSQL database [default: the private one of the data folder, when it runs].
+    #[arg(long, global = true, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    database_url: Option<String>,
+    /// Data folder of the platform on this machine.
+    #[arg(long, global = true, value_name = "DIR", env = "FLATRENDER_DATA")]
+    data_dir: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum AdminCommand {
+    /// Makes an API key and prints it. It is shown this once and cannot be had again.
+    CreateKey {
+        /// A name to tell it from others.
+        #[arg(long, default_value = "made by hand")]
+        name: String,
+        /// The tenant it speaks for [default: the first one].
+        #[arg(long, value_name = "UUID")]
+        tenant: Option<Uuid>,
+    },
+    /// Makes a one-time token for a render node and prints it: good for one hour and one node.
+    CreateNodeToken,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// There is no database, or it refuses.
+pub async fn run(args: AdminArgs) -> Result<(), CliError> {
+    let db = PgPool::connect(&args.database()?).await.context("cannot connect to the database")?;
+    let (what, secret) = match args.command {
+        AdminCommand::CreateKey { name, tenant } => {
+            let key = import::create_key(&db, tenant.unwrap_or(DEFAULT_TENANT), &name).await;
+            ("api_key", key.context("cannot make a key")?)
+        }
+        AdminCommand::CreateNodeToken => {
+            ("node_token", import::create_node_token(&db).await.context("cannot make a token")?)
+        }
+    };
+    match args.json {
+        true => println!("{}", serde_json::json!({ what: secret.reveal() })),
+        false => println!("{}", secret.reveal()),
+    }
+    Ok(())
+}
+
+impl AdminArgs {
+    fn database(&self) -> Result<String, CliError> {
+        if let Some(url) = self.database_url.clone().filter(|url| !url.is_empty()) {
+            return Ok(url);
+        }
+        let dir = DataDir::choose(self.data_dir.as_deref()).map_err(|e| CliError::Usage(e.to_string()))?;
+        let none = || {
+            CliError::Usage(format!(
+                "no database: set DATABASE_URL, or start `flatrender up` on {}",
+                dir.path().display()
+            ))
+        };
+        crate::platform::postgres::running_url(dir.path()).ok_or_else(none)
+    }
+}

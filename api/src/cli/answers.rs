@@ -1,0 +1,219 @@
+//! What the server answers, as far as the command line reads it.
+
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A render.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Render {
+    /// Its id.
+    pub id: String,
+    /// `queued`, `preparing`, `rendering`, `encoding`, `finalizing`, `completed`, `failed` or `cancelled`.
+    pub status: String,
+    /// What the workflow does now.
+    #[serde(default)]
+    pub step: Option<String>,
+    /// 0 to 1.
+    #[serde(default)]
+    pub progress: f64,
+    /// Seconds left, when that can be told.
+    #[serde(default)]
+    pub eta_seconds: Option<f64>,
+    /// How many frames there are.
+    #[serde(default)]
+    pub frames: Frames,
+    /// Width in pixels.
+    #[serde(default)]
+    pub width: u32,
+    /// Height in pixels.
+    #[serde(default)]
+    pub height: u32,
+    /// Frames a second.
+    #[serde(default)]
+    pub fps: f64,
+    /// Length of the film.
+    #[serde(default)]
+    pub duration_seconds: f64,
+    /// Why it failed.
+    #[serde(default)]
+    pub error: Option<RenderError>,
+    /// What the customer should know.
+    #[serde(default)]
+    pub warnings: Vec<Value>,
+    /// The film.
+    #[serde(default)]
+    pub export: Option<Export>,
+}
+
+impl Render {
+    /// Whether nothing will change any more.
+    pub fn is_final(&self) -> bool {
+        matches!(self.status.as_str(), "completed" | "failed" | "cancelled")
+    }
+}
+
+/// Frames of a render.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub struct Frames {
+    /// Of the film.
+    pub total: u64,
+    /// Done.
+    pub rendered: u64,
+}
+
+/// Why a render failed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct RenderError {
+    /// Stable code.
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
+
+/// A finished film.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Export {
+    /// Its id.
+    pub id: String,
+    /// Where it is.
+    pub url: String,
+    /// Its length.
+    pub size_bytes: u64,
+    /// Its hash, hexadecimal.
+    pub sha256: String,
+    /// Pictures of it, PNG.
+    #[serde(default)]
+    pub contact_sheet_url: Option<String>,
+}
+
+/// An uploaded file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct UploadedFile {
+    /// Its id.
+    pub id: String,
+    /// `image` or `audio`.
+    #[serde(default)]
+    pub kind: String,
+}
+
+/// A template.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Template {
+    /// Its name in commands.
+    pub slug: String,
+    /// Its version.
+    pub version: u32,
+    /// For people, by language.
+    #[serde(default)]
+    pub title: BTreeMap<String, String>,
+    /// For people, by language.
+    #[serde(default)]
+    pub description: BTreeMap<String, String>,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Frames a second.
+    pub fps: f64,
+    /// Length of the film when nothing is changed.
+    pub duration_seconds: f64,
+}
+
+/// A page of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct List<T> {
+    /// The things.
+    pub data: Vec<T>,
+}
+
+/// RFC 9457: why the server refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Problem {
+    /// Stable code.
+    #[serde(default)]
+    pub code: String,
+    /// What kind of problem.
+    #[serde(default)]
+    pub title: String,
+    /// What it is about this time.
+    #[serde(default)]
+    pub detail: String,
+    /// HTTP status.
+    #[serde(default)]
+    pub status: u16,
+    /// One for each wrong field.
+    #[serde(default)]
+    pub errors: Vec<FieldProblem>,
+}
+
+/// What is wrong with a field.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct FieldProblem {
+    /// Where in the body, such as `/data/texts/title`.
+    #[serde(default)]
+    pub pointer: String,
+    /// Stable code.
+    #[serde(default)]
+    pub code: String,
+    /// For people.
+    #[serde(default)]
+    pub detail: String,
+}
+
+impl Problem {
+    /// Reads the body of a refusal; anything but a problem is shown by its status alone.
+    pub fn read(status: u16, body: &[u8]) -> Self {
+        let mut problem: Self = serde_json::from_slice(body).unwrap_or_default();
+        problem.status = status;
+        if problem.code.is_empty() {
+            problem.code = format!("http.{status}");
+        }
+        if problem.title.is_empty() {
+            problem.title = format!("the server answered {status}");
+        }
+        problem
+    }
+}
+
+impl fmt::Display for Problem {
+    /// `detail: field is …; other is … (code)`, on one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let said = if self.detail.is_empty() { &self.title } else { &self.detail };
+        f.write_str(said.trim_end_matches('.'))?;
+        // A detail that already says what is wrong with the field need not be followed by the same words.
+        let fields: Vec<String> =
+            self.errors.iter().filter(|e| !said.contains(&e.detail)).map(FieldProblem::to_string).collect();
+        if !fields.is_empty() {
+            write!(f, ": {}", fields.join("; "))?;
+        }
+        write!(f, " ({})", self.code)
+    }
+}
+
+impl fmt::Display for FieldProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let field = self.pointer.trim_start_matches('/').replace('/', ".");
+        let detail = self.detail.trim_end_matches('.');
+        if field.is_empty() || detail.contains(&field) { f.write_str(detail) } else { write!(f, "{field}: {detail}") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_one_line_with_its_fields_and_code() {
+        let body = br#"{"code": "render.invalid", "detail": "The data does not fit the template.",
+            "errors": [{"pointer": "/data/texts/title", "code": "required", "detail": "a text is needed"}]}"#;
+        let line = Problem::read(422, body).to_string();
+        assert_eq!(line, "The data does not fit the template: data.texts.title: a text is needed (render.invalid)");
+    }
+
+    #[test]
+    fn a_page_of_a_proxy_is_shown_by_its_status() {
+        assert_eq!(Problem::read(502, b"<html>").to_string(), "the server answered 502 (http.502)");
+    }
+}

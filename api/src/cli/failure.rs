@@ -1,0 +1,88 @@
+//! How a command ends when it does not succeed: one line and an exit code.
+
+use super::answers::Problem;
+use std::path::Path;
+
+/// Listed in `flatrender --help`: scripts may rely on these numbers.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    something here failed: a program is missing, a disk is full, a check of `doctor` failed
+  2    wrong arguments, or an input file that cannot be read
+  3    no server can be reached
+  4    the server refused the request; the line ends with its code
+  5    the render failed; the line ends with its code
+  130  stopped by Ctrl-C, and the render was cancelled on the server";
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The arguments or files make no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// No server, or none any more.
+    #[error("{0}")]
+    NoServer(String),
+    /// The server said no, about `about`.
+    #[error("{}{problem}", prefix(about.as_deref()))]
+    Refused {
+        /// The file or thing it was about.
+        about: Option<String>,
+        /// What it said.
+        problem: Box<Problem>,
+    },
+    /// The render ended without a film.
+    #[error("the render failed: {message} ({code})")]
+    RenderFailed {
+        /// Stable code.
+        code: String,
+        /// For people.
+        message: String,
+    },
+    /// Stopped by the person at the keyboard.
+    #[error("{0}")]
+    Cancelled(String),
+    /// A check failed; everything has been said already.
+    #[error("{0}")]
+    Unhealthy(String),
+    /// Anything else that went wrong here.
+    #[error("{0:#}")]
+    Here(#[from] anyhow::Error),
+}
+
+impl CliError {
+    /// The exit code: see [`EXIT_CODES`].
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Here(_) | Self::Unhealthy(_) => 1,
+            Self::Usage(_) => 2,
+            Self::NoServer(_) => 3,
+            Self::Refused { .. } => 4,
+            Self::RenderFailed { .. } => 5,
+            Self::Cancelled(_) => 130,
+        }
+    }
+
+    /// An input file that cannot be read.
+    pub fn unreadable(what: &str, path: &Path, error: impl std::fmt::Display) -> Self {
+        Self::Usage(format!("{what}: cannot read {}: {error}", path.display()))
+    }
+
+    /// The same failure, said to be about `thing`.
+    #[must_use]
+    pub fn about(self, thing: impl Into<String>) -> Self {
+        match self {
+            Self::Refused { problem, .. } => Self::Refused { about: Some(thing.into()), problem },
+            other => other,
+        }
+    }
+
+    /// The one line for standard error.
+    pub fn line(&self) -> String {
+        self.to_string().lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" ")
+    }
+}
+
+fn prefix(about: Option<&str>) -> String {
+    about.map(|thing| format!("{thing}: ")).unwrap_or_default()
+}

@@ -1,0 +1,202 @@
+//! The commands that run until they are told to stop: everything at once, or one part of it.
+
+use super::failure::CliError;
+use crate::platform::data_dir::{DataDir, HeldDataDir};
+use crate::platform::parts::Parts;
+use crate::platform::stop::Stop;
+use crate::platform::up::{self, UpConfig, UpError};
+use crate::platform::{import, migrate as migrations, samples};
+use anyhow::Context as _;
+use clap::Args;
+use flatrender_activities::agent::{self, NodeArgs};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use tokio::net::TcpListener;
+
+/// Runs the whole platform on this machine: database, API, worker and a render node.
+///
+/// Everything is kept in one folder; stop and start again, and everything is still there. Without DATABASE_URL a
+/// private PostgreSQL is started in the folder, with no port and no password. Ctrl-C stops it in order: running
+/// renders go on with the next start.
+#[derive(Debug, Clone, Args)]
+pub struct UpArgs {
+    /// Folder for everything [default: ~/.local/share/flatrender, /var/lib/flatrender for root].
+    #[arg(long, alias = "data-dir", value_name = "DIR", env = "FLATRENDER_DATA")]
+    data: Option<PathBuf>,
+    /// Address to listen on. Port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8787", env = "FLATRENDER_LISTEN")]
+    listen: SocketAddr,
+    /// Use this PostgreSQL database, and start none.
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    database_url: Option<String>,
+    /// Offer the templates in this folder instead of the ones that come with the program.
+    #[arg(long, value_name = "DIR")]
+    templates: Option<PathBuf>,
+    /// Stop when standard input ends.
+    #[arg(long, hide = true)]
+    exit_with_parent: bool,
+}
+
+/// Where the data of one service is.
+#[derive(Debug, Clone, Args)]
+struct Database {
+    /// The PostgreSQL database.
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    database_url: String,
+}
+
+/// Where a service keeps bytes.
+#[derive(Debug, Clone, Args)]
+struct Storage {
+    /// Folder of the stored files; every API and worker needs the same one.
+    #[arg(long, value_name = "DIR", env = "FLATRENDER_STORAGE")]
+    storage: PathBuf,
+    /// Folder for work in progress [default: one in the system's temporary folder].
+    #[arg(long, value_name = "DIR", env = "FLATRENDER_SCRATCH")]
+    scratch: Option<PathBuf>,
+}
+
+/// Runs the API only: one of as many as wanted.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    database: Database,
+    #[command(flatten)]
+    storage: Storage,
+    /// Address to listen on.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8787", env = "FLATRENDER_LISTEN")]
+    listen: SocketAddr,
+    /// Do not offer the templates that come with the program.
+    #[arg(long)]
+    no_samples: bool,
+}
+
+/// Runs a worker only: it continues workflows, and mixes, encodes and checks films.
+#[derive(Debug, Clone, Args)]
+pub struct WorkerArgs {
+    #[command(flatten)]
+    database: Database,
+    #[command(flatten)]
+    storage: Storage,
+}
+
+/// Runs a render node: it fetches work from a server over HTTP and renders frames.
+///
+/// It enrols once with a token from `flatrender admin create-node-token`, and has no access to the database.
+#[derive(Debug, Clone, Args)]
+pub struct NodeCommand {
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Stop when standard input ends.
+    #[arg(long, hide = true)]
+    exit_with_parent: bool,
+}
+
+/// Brings the database to the state this program needs. Running it again changes nothing.
+#[derive(Debug, Clone, Args)]
+pub struct MigrateArgs {
+    #[command(flatten)]
+    database: Database,
+}
+
+/// `flatrender up`.
+///
+/// # Errors
+/// One line: see [`UpError`].
+pub async fn up(args: UpArgs) -> Result<(), CliError> {
+    let stop = Stop::on_signals(args.exit_with_parent).context("cannot watch for signals")?;
+    let data = DataDir::choose(args.data.as_deref()).map_err(|e| CliError::Usage(e.to_string()))?;
+    let database_url = args.database_url.filter(|url| !url.is_empty());
+    let config = UpConfig { data, listen: args.listen, database_url, templates: args.templates };
+    up::run(config, &stop, greet).await.map_err(explain)
+}
+
+fn greet(url: &str, held: &HeldDataDir) {
+    println!("FlatRender runs at {url} (Ctrl-C stops it)");
+    println!("  API      {url}/docs");
+    println!("  API key  in {}", held.path().join("api-key").display());
+    println!("  render   flatrender render --template promo --data my.json --out my.mp4");
+}
+
+/// What the person can change is a wrong argument; the rest went wrong here.
+fn explain(error: UpError) -> CliError {
+    match error {
+        UpError::Data(e) => CliError::Usage(e.to_string()),
+        UpError::Listen(..) => CliError::Usage(error.to_string()),
+        other => CliError::Here(other.into()),
+    }
+}
+
+/// `flatrender serve`.
+///
+/// # Errors
+/// The database, the storage or the address cannot be used.
+pub async fn serve(args: ServeArgs) -> Result<(), CliError> {
+    let stop = Stop::on_signals(false).context("cannot watch for signals")?;
+    let parts = open(&args.database, &args.storage).await?;
+    if !args.no_samples {
+        let packages = samples::packages(None).map_err(anyhow::Error::from)?;
+        import::templates(&parts.db, parts.storage.as_ref(), &packages).await.map_err(anyhow::Error::from)?;
+    }
+    let listener = TcpListener::bind(args.listen).await;
+    let listener = listener.map_err(|e| CliError::Usage(format!("cannot listen on {}: {e}", args.listen)))?;
+    let address = listener.local_addr().context("cannot tell the address")?;
+    println!("listening on http://{address}");
+    tokio::select! {
+        served = parts.clone().serve(listener, stop.gently.clone()) => served.context("the API ended")?,
+        () = stop.hurry.cancelled() => {}
+    }
+    parts.close().await;
+    Ok(())
+}
+
+/// `flatrender worker`.
+///
+/// # Errors
+/// The database or the storage cannot be used.
+pub async fn worker(args: WorkerArgs) -> Result<(), CliError> {
+    let stop = Stop::on_signals(false).context("cannot watch for signals")?;
+    let parts = open(&args.database, &args.storage).await?;
+    tokio::select! {
+        worked = parts.clone().work(stop.gently.clone()) => worked.context("the worker ended")?,
+        () = stop.hurry.cancelled() => {}
+    }
+    parts.close().await;
+    Ok(())
+}
+
+async fn open(database: &Database, storage: &Storage) -> Result<Parts, CliError> {
+    let scratch = storage.scratch.clone().unwrap_or_else(|| std::env::temp_dir().join("flatrender"));
+    make(&scratch)?;
+    let parts = Parts::open(&database.database_url, &storage.storage, &scratch).await;
+    parts.map_err(|e| CliError::Here(e.into()))
+}
+
+fn make(folder: &Path) -> Result<(), CliError> {
+    let made = std::fs::create_dir_all(folder);
+    made.map_err(|e| CliError::Usage(format!("cannot make the folder {}: {e}", folder.display())))
+}
+
+/// `flatrender node`.
+///
+/// # Errors
+/// The server does not accept the node, or there is no renderer.
+pub async fn node(args: NodeCommand) -> Result<(), CliError> {
+    let stop = Stop::on_signals(args.exit_with_parent).context("cannot watch for signals")?;
+    tokio::select! {
+        ended = agent::run(args.node.into(), stop.gently.clone()) => ended.context("the node stopped")?,
+        // Dropping the agent ends its renderers.
+        () = stop.hurry.cancelled() => {}
+    }
+    Ok(())
+}
+
+/// `flatrender migrate`.
+///
+/// # Errors
+/// The database cannot be reached, or a migration failed.
+pub async fn migrate(args: MigrateArgs) -> Result<(), CliError> {
+    let count = migrations::run(&args.database.database_url).await.map_err(anyhow::Error::from)?;
+    println!("the database is up to date ({count} migrations)");
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! The parts of a running platform, as this program puts them together.
+//!
+//! One place, so that every command runs the same server and the same worker.
+
+use crate::serve::{self, Listen, ServeConfig, ServeError};
+use crate::worker::{self, WorkError, WorkerConfig};
+use flatrender_activities::storage::ObjectStorage;
+use flatrender_workflows::contracts::storage::{BlobStore, StorageError};
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Connections of the API and of the steps of workflows; the engine opens a few of its own.
+const CONNECTIONS: u32 = 20;
+/// How long a request waits for a connection. A database that is starting again needs a moment.
+const ACQUIRE: Duration = Duration::from_secs(10);
+
+/// Looks at media; found in the search path.
+const PROBE: &str = "ffprobe";
+
+/// Why the parts cannot be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum PartsError {
+    /// The database cannot be reached.
+    #[error("cannot connect to the database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The folder of the storage cannot be used.
+    #[error("cannot use the storage: {0}")]
+    Storage(#[from] StorageError),
+}
+
+/// What the server and the worker are made of. Cheap to clone.
+#[derive(Clone)]
+pub struct Parts {
+    /// The database.
+    pub db: PgPool,
+    /// Where bytes live.
+    pub storage: Arc<dyn BlobStore>,
+    scratch: PathBuf,
+}
+
+impl Parts {
+    /// Connects to the database and opens the storage in the folder `storage`. Work happens in `scratch`.
+    ///
+    /// # Errors
+    /// [`PartsError`].
+    pub async fn open(database_url: &str, storage: &Path, scratch: &Path) -> Result<Self, PartsError> {
+        let db =
+            PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE).connect(database_url).await?;
+        let storage: Arc<dyn BlobStore> = Arc::new(ObjectStorage::local(storage)?);
+        Ok(Self { db, storage, scratch: scratch.to_path_buf() })
+    }
+
+    /// Serves the API until `stopping`, then answers what it has begun.
+    ///
+    /// # Errors
+    /// The listener failed.
+    pub async fn serve(self, listener: TcpListener, stopping: CancellationToken) -> Result<(), ServeError> {
+        let probe = Arc::new(worker::upload_probe(PROBE.into()));
+        let listen = Listen::Bound(listener);
+        serve::run(ServeConfig { listen, pool: self.db, storage: self.storage, probe }, stopping).await
+    }
+
+    /// Continues workflows and does media work until `stopping`, then gives back what is unfinished.
+    ///
+    /// # Errors
+    /// The worker cannot go on.
+    pub async fn work(self, stopping: CancellationToken) -> Result<(), WorkError> {
+        let Self { db: pool, storage, scratch } = self;
+        let (ffmpeg, ffprobe) = ("ffmpeg".into(), PROBE.into());
+        worker::run(WorkerConfig { pool, storage, scratch, ffmpeg, ffprobe, slots: None }, stopping).await
+    }
+
+    /// Closes the connections.
+    pub async fn close(self) {
+        self.db.close().await;
+    }
+}

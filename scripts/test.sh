@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Runs every test on a PostgreSQL of its own, then the checks of form. Extra arguments go to `cargo nextest run`.
+# Leaves nothing behind, also when it fails or is interrupted; may run twice at the same time.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export SQLX_OFFLINE=true PATH="$HOME/.cargo/bin:$PATH"
+# shellcheck source=throwaway-postgres.sh
+. scripts/throwaway-postgres.sh
+
+trap stop_postgres EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+step() { printf '\n== %s\n' "$*"; }
+
+step "build"
+# All programs first: tests of one part run the programs of the others.
+cargo build --locked --workspace --all-targets
+
+step "tests"
+start_postgres
+cargo nextest run --locked --workspace --no-fail-fast "$@"
+
+step "examples in the documentation"
+cargo test --locked --workspace --doc --quiet
+
+step "form"
+cargo fmt --all --check
+cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
+
+step "all tests passed"
