@@ -1,0 +1,58 @@
+//! What every handler may use.
+
+use crate::{auth::Tenant, file_mgr::probe::MediaProbe, problem::Problem, render::feed::Feeds};
+use axum::extract::FromRef;
+use flatrender_engine::Client;
+use flatrender_workflows::{
+    contracts::storage::{BlobStore, Shelf},
+    models::identity,
+};
+use sqlx::{PgPool, Postgres, Transaction};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// The state of the API. Cheap to clone.
+#[derive(Clone, FromRef)]
+pub struct App {
+    /// The database. Handlers of tenants use [`App::begin`].
+    pub db: PgPool,
+    /// The engine: starts, cancels, and the queue of nodes.
+    pub workflows: Client,
+    /// Where bytes live.
+    pub storage: Arc<dyn BlobStore>,
+    /// Looks at uploads.
+    pub probe: Arc<dyn MediaProbe>,
+    /// Live renders that somebody watches.
+    pub feeds: Arc<Feeds>,
+    /// Ends event streams and long polls when the server stops.
+    pub stopping: CancellationToken,
+}
+
+impl App {
+    /// The parts of an API; it stops when `stopping` is cancelled.
+    pub fn new(
+        db: PgPool,
+        workflows: Client,
+        storage: Arc<dyn BlobStore>,
+        probe: Arc<dyn MediaProbe>,
+        stopping: CancellationToken,
+    ) -> Self {
+        Self { db, workflows, storage, probe, feeds: Arc::default(), stopping }
+    }
+
+    /// A transaction that sees one tenant.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn begin(&self, tenant: &Tenant) -> Result<Transaction<'static, Postgres>, Problem> {
+        let mut tx = self.db.begin().await?;
+        identity::tenant::enter(&mut tx, tenant.id).await?;
+        Ok(tx)
+    }
+}
+
+/// The shelf of what a tenant keeps.
+pub fn files(tenant_id: Uuid) -> Shelf {
+    Shelf::Files { tenant_id }
+}

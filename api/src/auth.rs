@@ -1,0 +1,79 @@
+//! Who is asking. A handler that names one of these in its signature is only reached by them.
+
+use crate::{
+    app::App,
+    problem::{Code, Problem},
+};
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, HeaderValue, header, request::Parts},
+};
+use flatrender_workflows::models::{identity::tenant_api_key, render::node};
+use uuid::Uuid;
+
+/// Longest bearer token that is looked at.
+const TOKEN_BYTES: usize = 512;
+
+/// A tenant, by one of its API keys.
+#[derive(Debug, Clone, Copy)]
+pub struct Tenant {
+    /// The tenant.
+    pub id: Uuid,
+}
+
+/// A render node, by its credential. An older process of the same name no longer has one.
+#[derive(Debug, Clone)]
+pub struct NodeCaller {
+    /// The node.
+    pub node: node::Node,
+}
+
+impl FromRequestParts<App> for Tenant {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let key = bearer(&parts.headers)?;
+        let mut db = app.db.acquire().await?;
+        // Keys are found by their SHA-256: how long that takes tells nothing about a key.
+        let holder = tenant_api_key::authenticate(&mut db, key).await?;
+        let holder = holder.ok_or_else(|| challenge(Code::AuthInvalid, "this API key is not valid"))?;
+        Ok(Self { id: holder.tenant_id })
+    }
+}
+
+impl FromRequestParts<App> for NodeCaller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let credential = bearer(&parts.headers)?;
+        let mut db = app.db.acquire().await?;
+        let node = node::authenticate(&mut db, credential).await?;
+        let node =
+            node.ok_or_else(|| challenge(Code::AuthInvalid, "this node credential is not valid; enrol again"))?;
+        Ok(Self { node })
+    }
+}
+
+/// The bearer token of a request.
+fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+    let missing = || challenge(Code::AuthMissing, "send the header `authorization: Bearer <key>`");
+    let value = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
+    let (scheme, token) = value.to_str().ok().and_then(|v| v.split_once(' ')).ok_or_else(missing)?;
+    let token = token.trim();
+    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
+        return Err(missing());
+    }
+    if token.len() > TOKEN_BYTES {
+        return Err(challenge(Code::AuthInvalid, "this key is not valid"));
+    }
+    Ok(token)
+}
+
+/// A 401 as RFC 6750 wants it.
+fn challenge(code: Code, detail: &'static str) -> Problem {
+    let value = match code {
+        Code::AuthInvalid => r#"Bearer realm="flatrender", error="invalid_token""#,
+        _ => r#"Bearer realm="flatrender""#,
+    };
+    Problem::new(code, detail).with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static(value))
+}

@@ -1,0 +1,5 @@
+//! Uploaded files.
+
+pub mod files;
+pub mod probe;
+pub mod upload;

@@ -1,0 +1,123 @@
+//! Taking a file in: to the disk, looked at, and only then to the storage. A refused one leaves nothing behind.
+
+use super::probe::{ProbeError, Probed};
+use crate::{
+    app::{self, App},
+    auth::Tenant,
+    extract::{drain, idle_limited},
+    problem::{Code, Problem},
+};
+use axum::{body::Body, http::HeaderMap, http::header};
+use flatrender_workflows::{contracts::storage::BlobRef, models::file_mgr::file::NewFile};
+use futures::StreamExt;
+use std::path::Path;
+use tempfile::TempPath;
+use tokio::io::AsyncWriteExt;
+
+/// Longest upload.
+pub const LIMIT_BYTES: u64 = 200_000_000;
+/// Longest name.
+const NAME_CHARS: usize = 255;
+/// Name of a file that came without one.
+const NAMELESS: &str = "upload";
+
+/// A file that was taken in.
+pub struct Taken {
+    /// Its content, stored.
+    pub blob: BlobRef,
+    /// What it is.
+    pub probed: Probed,
+}
+
+impl Taken {
+    /// The row of the file under `name`.
+    pub fn row<'a>(&'a self, name: &'a str) -> NewFile<'a> {
+        let pixels = |i: usize| self.probed.size.map(|size| size[i] as i32);
+        NewFile {
+            name,
+            purpose: "asset",
+            kind: self.probed.kind,
+            mime: self.probed.content_type,
+            blob: &self.blob,
+            width: pixels(0),
+            height: pixels(1),
+            duration_ms: self.probed.duration_ms.map(|ms| ms as i64),
+        }
+    }
+}
+
+/// The name of an upload.
+///
+/// # Errors
+/// `file.name_invalid`
+pub fn checked_name(name: Option<String>) -> Result<String, Problem> {
+    let name = name.unwrap_or_else(|| NAMELESS.to_owned());
+    let length = name.chars().count();
+    if length == 0 || length > NAME_CHARS || name.chars().any(|c| c == '/' || c.is_control()) {
+        return Err(Problem::new(
+            Code::FileNameInvalid,
+            "a name is 1 to 255 characters without / and control characters",
+        ));
+    }
+    Ok(name)
+}
+
+/// Takes in the body of an upload.
+///
+/// # Errors
+/// `file.*` by what is wrong with it.
+pub async fn take(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> Result<Taken, Problem> {
+    let path = receive(headers, body).await?;
+    let probed = app.probe.inspect(&path).await.map_err(refusal)?;
+    let blob = app.storage.put_file(&app::files(tenant.id), &path).await?;
+    Ok(Taken { blob, probed })
+}
+
+/// The body in a temporary file, which is removed when the path is dropped.
+async fn receive(headers: &HeaderMap, body: Body) -> Result<TempPath, Problem> {
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > LIMIT_BYTES) {
+        drain(headers, body.into_data_stream()).await;
+        return Err(too_large());
+    }
+    let path = tempfile::NamedTempFile::new().map_err(|e| Problem::unavailable(&e))?.into_temp_path();
+    let length = write(&path, headers, body).await?;
+    if length == 0 {
+        return Err(refusal(ProbeError::Empty));
+    }
+    Ok(path)
+}
+
+/// Writes the body to `path`, a chunk at a time, and gives its length.
+async fn write(path: &Path, headers: &HeaderMap, body: Body) -> Result<u64, Problem> {
+    let disk = |e: std::io::Error| Problem::unavailable(&e);
+    let mut file = tokio::fs::File::create(path).await.map_err(disk)?;
+    let mut chunks = idle_limited(body);
+    let mut length = 0;
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|e| Problem::new(Code::BodyUnreadable, format!("the body ended early: {e}")))?;
+        length += chunk.len() as u64;
+        if length > LIMIT_BYTES {
+            drain(headers, chunks.map(|c| c.map_err(axum::Error::new))).await;
+            return Err(too_large());
+        }
+        file.write_all(&chunk).await.map_err(disk)?;
+    }
+    file.flush().await.map_err(disk)?;
+    Ok(length)
+}
+
+fn too_large() -> Problem {
+    Problem::new(Code::FileTooLarge, format!("a file has at most {LIMIT_BYTES} bytes"))
+}
+
+fn refusal(error: ProbeError) -> Problem {
+    let code = match &error {
+        ProbeError::Empty => Code::FileEmpty,
+        ProbeError::UnsupportedType(_) => Code::FileUnsupportedType,
+        ProbeError::Corrupt(_) => Code::FileCorrupt,
+        ProbeError::TooLarge(_) => Code::FileTooLarge,
+        ProbeError::Unchecked(_) => return Problem::unavailable(&error),
+    };
+    Problem::new(code, error.to_string())
+}

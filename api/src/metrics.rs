@@ -1,0 +1,79 @@
+//! What the server counts, for Prometheus. Labels come from fixed sets: routes, methods, statuses.
+
+use axum::{
+    extract::{MatchedPath, Request},
+    http::{Method, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+/// Seconds, for everything that is timed.
+const BUCKETS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// How often histograms are tidied when nobody asks for them.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+
+/// Starts counting, once a process. Where somebody else has installed a recorder, `/metrics` stays empty.
+pub fn install() {
+    HANDLE.get_or_init(|| {
+        let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BUCKETS);
+        let handle = builder.ok()?.install_recorder();
+        handle.inspect_err(|error| tracing::warn!(%error, "metrics are not collected")).ok()
+    });
+}
+
+/// Keeps what is counted small while nobody asks for it.
+pub async fn keep_up() {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    loop {
+        ticks.tick().await;
+        if let Some(handle) = HANDLE.get().and_then(Option::as_ref) {
+            handle.run_upkeep();
+        }
+    }
+}
+
+/// `GET /metrics`: what this process has counted.
+#[utoipa::path(
+    get, path = "/metrics", tag = "Operation", operation_id = "metrics", summary = "What the server counts",
+    description = "Counters of this process in the text format of Prometheus.", security(()),
+    responses((status = 200, description = "Counters", body = String, content_type = "text/plain"))
+)]
+pub async fn show() -> impl IntoResponse {
+    let text = HANDLE.get().and_then(Option::as_ref).map(PrometheusHandle::render).unwrap_or_default();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+}
+
+/// Counts and times a request by route, method and status.
+pub async fn observe(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let method = known(request.method());
+    let started = Instant::now();
+    let response = next.run(request).await;
+    let (status, seconds) = (response.status().as_u16(), started.elapsed().as_secs_f64());
+    tracing::debug!(status, seconds, "answered");
+    let labels = [("route", route.clone()), ("method", method.to_owned()), ("status", status.to_string())];
+    metrics::counter!("flatrender_http_requests_total", &labels).increment(1);
+    metrics::histogram!("flatrender_http_request_seconds", "route" => route, "method" => method).record(seconds);
+    response
+}
+
+/// A method of a fixed set: clients may invent others.
+fn known(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        "PATCH" => "PATCH",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
+}

@@ -1,0 +1,9 @@
+//! What render nodes call. The words they use are in `contracts::node`.
+
+pub mod claims;
+pub mod enrol;
+pub mod frames;
+pub mod inputs;
+pub mod leases;
+pub mod output;
+pub mod tasks;

@@ -1,0 +1,79 @@
+//! `/v1/nodes/tasks/{task_id}/frames/{sha256}`: rendered frames, to the render's shelf.
+
+use super::leases::{self, LeaseToken};
+use crate::{
+    app::App,
+    auth::NodeCaller,
+    extract::{Path, idle_limited},
+    problem::{Code, Problem, ProblemBody},
+};
+use axum::{
+    body::Body,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use flatrender_workflows::contracts::storage::{BlobHash, Shelf};
+use futures::StreamExt;
+use uuid::Uuid;
+
+/// Longest frame.
+const LIMIT_BYTES: u64 = 64_000_000;
+
+/// `HEAD …/frames/{sha256}`: whether a frame is stored already.
+#[utoipa::path(
+    head, path = "/v1/nodes/tasks/{task_id}/frames/{sha256}", tag = "Nodes", operation_id = "has_frame", summary = "Ask for a frame",
+    description = "Whether it is stored already; `Content-Length` is its length.",
+    security(("node_credential" = [])),
+    params(
+        ("task_id" = i64, Path, description = "The task"), ("sha256" = String, Path, description = "Hash of the frame"),
+        ("lease-token" = uuid::Uuid, Header, description = "The fence")
+    ),
+    responses((status = 200, description = "It is there"), (status = 404, description = "It is not"))
+)]
+pub async fn head(
+    State(app): State<App>,
+    caller: NodeCaller,
+    Path((task_id, sha256)): Path<(i64, BlobHash)>,
+    LeaseToken(token): LeaseToken,
+) -> Result<Response, Problem> {
+    let shelf = shelf(&app, &caller, task_id, token).await?;
+    let size = app.storage.stat(&shelf, &sha256).await?;
+    let size = size.ok_or_else(|| Problem::not_found(Code::BlobNotFound, "frame"))?;
+    Ok([(header::CONTENT_LENGTH, size.to_string())].into_response())
+}
+
+/// `PUT …/frames/{sha256}`: stores a frame. Repeating is harmless.
+#[utoipa::path(
+    put, path = "/v1/nodes/tasks/{task_id}/frames/{sha256}", tag = "Nodes", operation_id = "put_frame", summary = "Store a frame",
+    description = "The body is the PNG, at most 64 MB; its hash must be that of the address.",
+    security(("node_credential" = [])),
+    params(
+        ("task_id" = i64, Path, description = "The task"), ("sha256" = String, Path, description = "Hash of the frame"),
+        ("lease-token" = uuid::Uuid, Header, description = "The fence")
+    ),
+    request_body(content = Vec<u8>, content_type = "image/png", description = "The frame"),
+    responses(
+        (status = 204, description = "Stored"),
+        (status = 409, description = "`lease.lost`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, description = "`body.too_large`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "`blob.mismatch`", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn put(
+    State(app): State<App>,
+    caller: NodeCaller,
+    Path((task_id, sha256)): Path<(i64, BlobHash)>,
+    LeaseToken(token): LeaseToken,
+    body: Body,
+) -> Result<StatusCode, Problem> {
+    let shelf = shelf(&app, &caller, task_id, token).await?;
+    app.storage.put(&shelf, Some(&sha256), idle_limited(body).boxed(), LIMIT_BYTES).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The shelf of the render that the node works on, while it holds the lease.
+async fn shelf(app: &App, caller: &NodeCaller, task_id: i64, token: Uuid) -> Result<Shelf, Problem> {
+    let lease = leases::held(app, caller, task_id, token).await?;
+    Ok(leases::shelf(&lease, &leases::input(&lease)?))
+}

@@ -1,0 +1,90 @@
+//! The API's own description, OpenAPI 3.1, made from the handlers.
+
+use crate::problem::{Code, ProblemBody, code::FAULTS};
+use serde_json::json;
+use utoipa::{
+    Modify, OpenApi as _,
+    openapi::{
+        OpenApi, Ref, RefOr, Response,
+        content::ContentBuilder,
+        extensions::ExtensionsBuilder,
+        path::Operation,
+        response::ResponseBuilder,
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
+};
+
+const DESCRIPTION: &str = "\
+Films from templates. Send a customer's texts, pictures, colours and sound; get a video.\n\n\
+1. `GET /v1/templates` tells what there is and what each wants.\n\
+2. `POST /v1/files` uploads pictures and sounds.\n\
+3. `POST /v1/renders` orders a film; `GET /v1/renders/{id}/events` follows it.\n\
+4. `GET /v1/exports/{id}/download` fetches it.\n\n\
+Every error is a problem (RFC 9457) with a stable `code` that programs may decide by. Every answer carries \
+`x-request-id`; name it when asking for help.";
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(title = "FlatRender API", description = DESCRIPTION, version = env!("CARGO_PKG_VERSION"),
+         license(name = "Apache-2.0", identifier = "Apache-2.0")),
+    servers((url = "/", description = "This server")),
+    tags(
+        (name = "Renders", description = "Films being made."),
+        (name = "Exports", description = "Finished films."),
+        (name = "Templates", description = "What films are made of."),
+        (name = "Files", description = "Pictures and sounds of yours."),
+        (name = "Nodes", description = "What render nodes call. Not for customers."),
+        (name = "Operation", description = "For whoever runs the server.")
+    ),
+    components(schemas(ProblemBody)),
+    security(("api_key" = [])),
+    modifiers(&Credentials)
+)]
+struct Base;
+
+struct Credentials;
+
+impl Modify for Credentials {
+    fn modify(&self, document: &mut OpenApi) {
+        let bearer = |format: &str, description: &str| {
+            let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format(format);
+            SecurityScheme::Http(scheme.description(Some(description)).build())
+        };
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("api_key", bearer("fr_live_…", "API key of a tenant"));
+        components.add_security_scheme("node_credential", bearer("fr_node_…", "Credential of a render node"));
+    }
+}
+
+/// The document without its routes.
+pub fn base() -> OpenApi {
+    Base::openapi()
+}
+
+/// Adds what holds for every operation: the answer when something is wrong, and the list of codes.
+pub fn finish(document: &mut OpenApi) {
+    for item in document.paths.paths.values_mut() {
+        let methods = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.head, &mut item.patch];
+        for operation in methods.into_iter().flatten() {
+            add_problem(operation);
+        }
+    }
+    let problems: Vec<_> = Code::ALL.iter().map(|c| problem(*c)).collect();
+    let faults: Vec<_> = FAULTS.iter().map(|(code, help)| json!({ "code": code, "help": help })).collect();
+    let codes = ExtensionsBuilder::new().add("x-problems", json!(problems)).add("x-faults", json!(faults)).build();
+    document.extensions.get_or_insert_default().merge(codes);
+}
+
+fn problem(code: Code) -> serde_json::Value {
+    json!({ "code": code.as_str(), "status": code.status().as_u16(), "title": code.title(), "help": code.help() })
+}
+
+fn add_problem(operation: &mut Operation) {
+    let default = operation.responses.responses.entry("default".to_owned());
+    default.or_insert_with(|| RefOr::T(problem_response()));
+}
+
+fn problem_response() -> Response {
+    let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    ResponseBuilder::new().description("Any problem").content("application/problem+json", body).build()
+}

@@ -1,0 +1,171 @@
+//! The codes of all problems, in one place. Codes live for ever: add, never rename.
+
+use axum::http::StatusCode;
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $status:ident, $title:literal;)+) => {
+        /// What kind of problem it is.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Code {
+            /// Every code there is.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// As clients read it.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+
+            /// The HTTP status it is answered with.
+            pub fn status(self) -> StatusCode {
+                match self { $(Self::$name => StatusCode::$status,)+ }
+            }
+
+            /// In words, for people.
+            pub fn title(self) -> &'static str {
+                match self { $(Self::$name => $title,)+ }
+            }
+
+            /// When it happens and what to do.
+            pub fn help(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The request has no `Authorization: Bearer …` header. Send your key.
+    AuthMissing = "auth.missing", UNAUTHORIZED, "No credential";
+    /// The key or credential is unknown, expired or revoked. Ask for a new one.
+    AuthInvalid = "auth.invalid", UNAUTHORIZED, "The credential is not valid";
+    /// There is nothing at this address. See `/docs` for all addresses.
+    RouteNotFound = "route.not_found", NOT_FOUND, "No such address";
+    /// The address is there, but not for this method; `Allow` names those that are.
+    MethodNotAllowed = "route.method_not_allowed", METHOD_NOT_ALLOWED, "The method is not allowed here";
+    /// A part of the address is not what it has to be, such as an id that is no UUID.
+    PathInvalid = "path.invalid", BAD_REQUEST, "The address does not fit";
+    /// A parameter behind the question mark is unknown or not what it has to be.
+    QueryInvalid = "query.invalid", BAD_REQUEST, "The query does not fit";
+    /// A header has a value that makes no sense; the detail names it.
+    HeaderInvalid = "header.invalid", BAD_REQUEST, "A header does not fit";
+    /// The body has to be JSON, sent with `Content-Type: application/json`.
+    BodyNotJson = "body.not_json", UNSUPPORTED_MEDIA_TYPE, "The body is not announced as JSON";
+    /// The body is announced as JSON and is not; the detail gives line and column.
+    BodySyntax = "body.syntax", BAD_REQUEST, "The body is not JSON";
+    /// The body is longer than allowed: 1 MiB of JSON, 64 MB for a frame.
+    BodyTooLarge = "body.too_large", PAYLOAD_TOO_LARGE, "The body is too large";
+    /// The body ended early or stopped coming. Send it again.
+    BodyUnreadable = "body.unreadable", BAD_REQUEST, "The body could not be read";
+    /// The body is JSON but not what is expected; `errors` names every field that is wrong.
+    RequestInvalid = "request.invalid", UNPROCESSABLE_ENTITY, "The request does not fit";
+    /// The key was used for another request. Use a fresh key, or the same body.
+    IdempotencyKeyReused = "idempotency.key_reused", UNPROCESSABLE_ENTITY, "The idempotency key belongs to another request";
+    /// The order names a template, or a version of it, that is not there. `GET /v1/templates` lists them.
+    TemplateUnknown = "template.unknown", UNPROCESSABLE_ENTITY, "Unknown template";
+    /// There is no such template.
+    TemplateNotFound = "template.not_found", NOT_FOUND, "No such template";
+    /// The template has no picture.
+    PreviewNotFound = "template.no_preview", NOT_FOUND, "The template has no preview";
+    /// There is no such render.
+    RenderNotFound = "render.not_found", NOT_FOUND, "No such render";
+    /// The render has ended and cannot be cancelled.
+    RenderFinished = "render.finished", CONFLICT, "The render has ended";
+    /// The film is being published and can no longer be cancelled.
+    RenderTooLate = "render.too_late", CONFLICT, "Too late to cancel";
+    /// More event streams are open than one tenant may have. Close some, or poll the render.
+    TooManyStreams = "events.too_many_streams", TOO_MANY_REQUESTS, "Too many event streams";
+    /// There is no such export.
+    ExportNotFound = "export.not_found", NOT_FOUND, "No such export";
+    /// The range lies outside the content; `Content-Range` tells its length.
+    RangeNotSatisfiable = "range.not_satisfiable", RANGE_NOT_SATISFIABLE, "The range is outside the content";
+    /// There is no such file.
+    FileNotFound = "file.not_found", NOT_FOUND, "No such file";
+    /// The file has no bytes.
+    FileEmpty = "file.empty", UNPROCESSABLE_ENTITY, "The file is empty";
+    /// The content is none of the kinds that are taken in, whatever its name says: PNG, JPEG, WebP, WAV, MP3, M4A, AAC, Ogg, FLAC.
+    FileUnsupportedType = "file.unsupported_type", UNSUPPORTED_MEDIA_TYPE, "The file is of no kind that is taken in";
+    /// The content begins like a picture or sound and does not decode.
+    FileCorrupt = "file.corrupt", UNPROCESSABLE_ENTITY, "The file is damaged";
+    /// The file is longer than 200 MB, has too many pixels or plays too long.
+    FileTooLarge = "file.too_large", PAYLOAD_TOO_LARGE, "The file is too large";
+    /// The name is empty, longer than 255 characters, or has a slash or control character.
+    FileNameInvalid = "file.name_invalid", UNPROCESSABLE_ENTITY, "The file name does not fit";
+    /// The content is not there.
+    BlobNotFound = "blob.not_found", NOT_FOUND, "No such content";
+    /// What came is not what its hash announced.
+    BlobMismatch = "blob.mismatch", UNPROCESSABLE_ENTITY, "The content is not what was announced";
+    /// The enrolment token is unknown, used or expired. Ask the operator for a new one.
+    EnrolTokenInvalid = "node.token_invalid", UNAUTHORIZED, "The enrolment token is not valid";
+    /// The task is not leased to this node under this token. Nothing was changed; stop the attempt.
+    LeaseLost = "lease.lost", CONFLICT, "The lease is lost";
+    /// The reported output is not what the task asked for. Nothing was recorded.
+    NodeBadOutput = "node.bad_output", UNPROCESSABLE_ENTITY, "The output does not fit the task";
+    /// The content is not named by the task's input.
+    InputNotNamed = "node.input_not_named", NOT_FOUND, "The task does not name this content";
+    /// The request took longer than the server waits. It may have been done: ask before repeating.
+    Timeout = "server.timeout", GATEWAY_TIMEOUT, "The request took too long";
+    /// The server cannot do this right now. Try again after `Retry-After`.
+    Unavailable = "server.unavailable", SERVICE_UNAVAILABLE, "Temporarily unavailable";
+    /// The server met an error of its own. Name the `instance` when asking for help.
+    Internal = "server.internal", INTERNAL_SERVER_ERROR, "Internal error";
+}
+
+/// Codes of single faults in `errors`, with what they mean.
+pub const FAULTS: &[(&str, &str)] = &[
+    ("field.required", "The template needs this field."),
+    ("field.unknown", "There is no such field; the detail names those there are."),
+    ("field.missing", "The request lacks this field."),
+    ("field.type", "The value has another type than expected, or is out of its range."),
+    ("text.too_long", "The text has more characters than its field allows."),
+    ("text.too_many_lines", "The text has more lines than its field allows."),
+    ("text.control_character", "The text has a control character."),
+    ("color.invalid", "A colour is `#rrggbb`."),
+    ("theme.unknown", "The template has no such theme."),
+    ("scene.unknown", "The template has no such scene."),
+    ("scene.twice", "A scene is there more than once."),
+    ("scene.required", "A scene that the film needs is missing."),
+    ("scene.duration", "A scene is shorter or longer than allowed."),
+    ("output.height", "The height is odd, too small or larger than the template's."),
+    ("file.not_found", "There is no such file of yours."),
+    ("file.wrong_kind", "The file is of another kind than its place needs."),
+    ("audio.volume", "A volume is 0 to 2."),
+    ("audio.seconds", "A time is 0 to 3600 seconds."),
+    ("metadata.too_large", "Metadata is at most 16 KiB as JSON."),
+    ("metadata.control_character", "Metadata has a NUL character."),
+    ("template.unknown", "There is no such template."),
+    ("node.name", "A node's name is 1 to 64 of `A-Z a-z 0-9 . _ -`."),
+    ("node.capabilities", "The capabilities are larger than 64 KiB or have a NUL character."),
+    ("node.labels", "There are too many labels, or one is too long."),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn codes_are_unique_and_shaped_alike() {
+        let codes: BTreeSet<_> = Code::ALL.iter().map(|c| c.as_str()).collect();
+        assert_eq!(codes.len(), Code::ALL.len());
+        let fine = |c: &char| c.is_ascii_lowercase() || *c == '_' || *c == '.';
+        assert!(codes.iter().all(|c| c.matches('.').count() == 1 && c.chars().all(|c| fine(&c))));
+        let faults: BTreeSet<_> = FAULTS.iter().map(|(code, _)| code).collect();
+        assert_eq!(faults.len(), FAULTS.len());
+    }
+
+    #[test]
+    fn every_fault_of_an_order_is_listed() {
+        let rules = include_str!("../../../workflows/src/models/render/freeze.rs");
+        let quoted = rules.split('"').skip(1).step_by(2);
+        let groups = ["field.", "text.", "color.", "theme.", "scene.", "output.", "file.", "audio."];
+        let used: Vec<_> = quoted.filter(|q| groups.iter().any(|g| q.starts_with(g)) && !q.contains(' ')).collect();
+        assert!(used.len() > 10);
+        for code in used {
+            assert!(FAULTS.iter().any(|(known, _)| *known == code), "{code} is not listed");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Renders, their events and exports.
+
+pub mod download;
+pub mod events;
+pub mod exports;
+pub mod feed;
+pub mod pace;
+pub mod renders;
+pub mod submit;
+pub mod view;

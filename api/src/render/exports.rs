@@ -1,0 +1,94 @@
+//! `/v1/exports`
+
+use super::{download::Download, view::ExportView};
+use crate::{
+    app::{self, App},
+    auth::Tenant,
+    extract::{Json, Path},
+    problem::{Code, Problem},
+};
+use axum::{
+    extract::State,
+    http::{HeaderMap, Method},
+    response::Response,
+};
+use flatrender_workflows::models::render::export::{self, Export};
+use uuid::Uuid;
+
+/// What never changes under its address may be kept, by the one who may see it.
+pub(crate) const PRIVATE: &str = "private, max-age=86400, immutable";
+
+/// `GET /v1/exports/{id}`: a finished film.
+#[utoipa::path(
+    get, path = "/v1/exports/{id}", tag = "Exports", operation_id = "get_export", summary = "Get an export",
+    description = "What is known of a finished film.",
+    params(("id" = Uuid, Path, description = "The export")),
+    responses((status = 200, description = "The export", body = ExportView))
+)]
+pub async fn get(State(app): State<App>, tenant: Tenant, Path(id): Path<Uuid>) -> Result<Json<ExportView>, Problem> {
+    Ok(Json(find(&app, &tenant, id).await?.into()))
+}
+
+/// `GET /v1/exports/{id}/download`: the film itself.
+#[utoipa::path(
+    get, path = "/v1/exports/{id}/download", tag = "Exports", operation_id = "download_export", summary = "Download a film",
+    description = "MP4 (H.264, AAC). Understands `Range`, `If-Range` and `If-None-Match`; `ETag` is the SHA-256 of the file.",
+    params(
+        ("id" = Uuid, Path, description = "The export"),
+        ("Range" = Option<String>, Header, description = "`bytes=first-last`")
+    ),
+    responses(
+        (status = 200, description = "The whole film", body = Vec<u8>, content_type = "video/mp4"),
+        (status = 206, description = "A part of it", body = Vec<u8>, content_type = "video/mp4"),
+        (status = 304, description = "The client has it already"),
+        (status = 416, description = "`range.not_satisfiable`", body = crate::problem::ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn download(
+    State(app): State<App>,
+    tenant: Tenant,
+    Path(id): Path<Uuid>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let export = find(&app, &tenant, id).await?;
+    let film = Download {
+        shelf: app::files(tenant.id),
+        blob: &export.video,
+        content_type: "video/mp4",
+        save_as: Some(&export.name),
+        cache: PRIVATE,
+    };
+    film.answer(&app, &method, &headers).await
+}
+
+/// `GET /v1/exports/{id}/contact-sheet`: a picture of evenly spaced frames.
+#[utoipa::path(
+    get, path = "/v1/exports/{id}/contact-sheet", tag = "Exports", operation_id = "get_contact_sheet",
+    summary = "See a film at a glance", description = "A PNG of evenly spaced frames.",
+    params(("id" = Uuid, Path, description = "The export")),
+    responses((status = 200, description = "The picture", body = Vec<u8>, content_type = "image/png"))
+)]
+pub async fn contact_sheet(
+    State(app): State<App>,
+    tenant: Tenant,
+    Path(id): Path<Uuid>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let export = find(&app, &tenant, id).await?;
+    let sheet = Download {
+        shelf: app::files(tenant.id),
+        blob: &export.sheet,
+        content_type: "image/png",
+        save_as: None,
+        cache: PRIVATE,
+    };
+    sheet.answer(&app, &method, &headers).await
+}
+
+async fn find(app: &App, tenant: &Tenant, id: Uuid) -> Result<Export, Problem> {
+    let mut tx = app.begin(tenant).await?;
+    let export = export::find(&mut tx, tenant.id, id).await?;
+    export.ok_or_else(|| Problem::not_found(Code::ExportNotFound, "export"))
+}

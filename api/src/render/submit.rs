@@ -1,0 +1,155 @@
+//! Accepting an order: checked and frozen, its run started and its row written in one transaction.
+
+use super::view;
+use crate::{
+    app::App,
+    auth::Tenant,
+    problem::{Code, Problem},
+};
+use axum::http::HeaderMap;
+use flatrender_workflows::{
+    contracts::{storage::BlobHash, template::is_slug},
+    definitions::render_video::RenderVideo,
+    models::{
+        DEFAULT_TENANT, Db,
+        content::project::{self, Template},
+        file_mgr::file,
+        render::{
+            freeze::{self, Fault},
+            order::RenderOrder,
+            render_job::{self, NewRenderJob, RenderJob},
+        },
+    },
+};
+use uuid::Uuid;
+
+/// The header of a client that may ask twice.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Longest key.
+const KEY_BYTES: usize = 255;
+/// Longest metadata, as JSON. The column holds 16 KiB as PostgreSQL prints it, with spaces.
+const METADATA_BYTES: usize = 16 * 1024;
+
+/// What became of an order.
+pub enum Submitted {
+    /// A new render.
+    New(view::Render),
+    /// The render that an earlier request with this key made.
+    Replayed(view::Render),
+}
+
+/// Accepts `order`. With a key, the same order gives the same render, however often and however concurrently.
+///
+/// # Errors
+/// Every fault of the order; `idempotency.key_reused` when the key belongs to another order.
+pub async fn submit(app: &App, tenant: &Tenant, key: Option<&str>, order: &RenderOrder) -> Result<Submitted, Problem> {
+    let request_sha256 = fingerprint(order);
+    if let Some(known) = replay(app, tenant, key, &request_sha256).await? {
+        return Ok(Submitted::Replayed(known));
+    }
+    match accept(app, tenant, key, order, &request_sha256).await? {
+        Some(new) => Ok(Submitted::New(new)),
+        // Another request with this key has committed in between.
+        None => replay(app, tenant, key, &request_sha256).await?.map(Submitted::Replayed).ok_or_else(gone),
+    }
+}
+
+/// The key of a request, if it has one.
+///
+/// # Errors
+/// `header.invalid` when it is not 1 to 255 printable ASCII characters.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let key = value.to_str().ok().filter(|k| (1..=KEY_BYTES).contains(&k.len()));
+    let invalid = || Problem::new(Code::HeaderInvalid, "an idempotency key is 1 to 255 printable ASCII characters");
+    key.ok_or_else(invalid).map(Some)
+}
+
+/// What makes two orders the same: their meaning, not their spaces and the order of their keys.
+fn fingerprint(order: &RenderOrder) -> String {
+    BlobHash::of(&serde_json::to_vec(order).unwrap_or_default()).to_string()
+}
+
+async fn replay(app: &App, tenant: &Tenant, key: Option<&str>, sha256: &str) -> Result<Option<view::Render>, Problem> {
+    let Some(key) = key else { return Ok(None) };
+    let mut tx = app.begin(tenant).await?;
+    let Some(job) = render_job::find_by_key(&mut tx, tenant.id, key).await? else { return Ok(None) };
+    if job.request_sha256 != sha256 {
+        return Err(Problem::new(Code::IdempotencyKeyReused, "this idempotency key was used with another body"));
+    }
+    Ok(Some(view::of_job(&mut tx, tenant.id, job).await?))
+}
+
+/// One transaction: freeze, start, insert. None when the key was taken meanwhile; then nothing was done.
+async fn accept(
+    app: &App,
+    tenant: &Tenant,
+    key: Option<&str>,
+    order: &RenderOrder,
+    request_sha256: &str,
+) -> Result<Option<view::Render>, Problem> {
+    check_metadata(order)?;
+    let mut tx = app.begin(tenant).await?;
+    let template = template(&mut tx, tenant, order).await?;
+    let files = file::find(&mut tx, tenant.id, &freeze::file_ids(order)).await?;
+    let spec =
+        freeze::freeze(tenant.id, &template, order, &files).map_err(|f| Problem::faulty(Code::RequestInvalid, f))?;
+    let id = Uuid::now_v7();
+    let workflow = RenderVideo { render_id: id };
+    let run = app.workflows.start(&mut tx, tenant.id, Some(&id.to_string()), workflow).await?;
+    let new = NewRenderJob {
+        id,
+        tenant_id: tenant.id,
+        template: &template,
+        order,
+        spec: &spec,
+        request_sha256,
+        idempotency_key: key,
+        workflow_run_id: run.run_id,
+    };
+    if !render_job::insert(&mut tx, &new).await? {
+        return Ok(None);
+    }
+    let job: RenderJob = render_job::find(&mut tx, tenant.id, id).await?.ok_or_else(gone)?;
+    let accepted = view::of_job(&mut tx, tenant.id, job).await?;
+    tx.commit().await?;
+    app.workflows.announce();
+    Ok(Some(accepted))
+}
+
+async fn template(db: Db<'_>, tenant: &Tenant, order: &RenderOrder) -> Result<Template, Problem> {
+    let found = match is_slug(&order.template) {
+        true => project::find(db, tenant.id, DEFAULT_TENANT, &order.template, order.version).await?,
+        false => None,
+    };
+    found.ok_or_else(|| {
+        let version = order.version.map(|v| format!(" in version {v}")).unwrap_or_default();
+        let detail = format!("there is no template {:?}{version}; GET /v1/templates lists them", order.template);
+        let code = Code::TemplateUnknown;
+        Problem::faulty(code, vec![Fault { pointer: "/template".into(), code: code.as_str().into(), detail }])
+    })
+}
+
+fn check_metadata(order: &RenderOrder) -> Result<(), Problem> {
+    let json = serde_json::to_string(&order.metadata).unwrap_or_default();
+    let fault = |code: &str, detail: &str| {
+        let fault = Fault { pointer: "/metadata".into(), code: code.into(), detail: detail.into() };
+        Err(Problem::faulty(Code::RequestInvalid, vec![fault]))
+    };
+    if json.len() + spaces(&json) > METADATA_BYTES {
+        return fault("metadata.too_large", "metadata has at most 16 KiB as JSON");
+    }
+    if json.contains("\\u0000") {
+        return fault("metadata.control_character", "metadata may not hold the character NUL");
+    }
+    Ok(())
+}
+
+/// Spaces that PostgreSQL adds when it prints JSON: at most one after each comma and colon.
+fn spaces(json: &str) -> usize {
+    json.bytes().filter(|b| matches!(b, b',' | b':')).count()
+}
+
+fn gone() -> Problem {
+    Problem::internal(&sqlx::Error::RowNotFound)
+}

@@ -1,0 +1,112 @@
+//! Every route on one page, and what surrounds them.
+
+use crate::{
+    app::App,
+    content::templates,
+    docs,
+    file_mgr::files,
+    health, metrics,
+    nodes::{claims, enrol, frames, inputs, tasks},
+    openapi,
+    problem::{Code, Problem},
+    render::{events, exports, renders},
+    request_id,
+};
+use axum::{
+    Router,
+    extract::Request,
+    http::{HeaderName, HeaderValue, header},
+    middleware::{Next, from_fn},
+    response::{IntoResponse, Response},
+};
+use std::{any::Any, time::Duration};
+use tower_http::{catch_panic::CatchPanicLayer, sensitive_headers::SetSensitiveRequestHeadersLayer};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// Longest time a handler may take until it answers; what streams afterwards is not counted.
+const TIMEOUT: Duration = Duration::from_secs(40);
+/// The same for handlers that read a large body.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// The whole API.
+pub fn router(app: App) -> Router {
+    let (routes, mut document) = documented().split_for_parts();
+    openapi::finish(&mut document);
+    routes
+        .merge(docs::routes(&document))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn(metrics::observe))
+        .layer(from_fn(protect))
+        .layer(from_fn(request_id::attach))
+        .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, HeaderName::from_static("lease-token")]))
+        .with_state(app)
+}
+
+/// Routes that stand in the API's document.
+fn documented() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(renders::create, renders::list))
+        .routes(routes!(renders::get))
+        .routes(routes!(renders::cancel))
+        .routes(routes!(events::watch))
+        .routes(routes!(exports::get))
+        .routes(routes!(exports::download))
+        .routes(routes!(exports::contact_sheet))
+        .routes(routes!(templates::list))
+        .routes(routes!(templates::get))
+        .routes(routes!(templates::preview))
+        .routes(routes!(files::get))
+        .routes(routes!(enrol::enrol))
+        .routes(routes!(claims::claim))
+        .routes(routes!(tasks::renew))
+        .routes(routes!(tasks::complete))
+        .routes(routes!(tasks::fail))
+        .routes(routes!(tasks::release))
+        .routes(routes!(inputs::get))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(metrics::show))
+        .route_layer(from_fn(|request, next| within(TIMEOUT, request, next)))
+        .merge(uploads())
+}
+
+fn uploads() -> OpenApiRouter<App> {
+    OpenApiRouter::default()
+        .routes(routes!(files::create))
+        .routes(routes!(frames::head, frames::put))
+        .route_layer(from_fn(|request, next| within(UPLOAD_TIMEOUT, request, next)))
+}
+
+async fn within(limit: Duration, request: Request, next: Next) -> Response {
+    let late = |_| Problem::new(Code::Timeout, "the request was given up; ask what became of it before repeating");
+    tokio::time::timeout(limit, next.run(request)).await.map_err(late).into_response()
+}
+
+async fn no_route() -> Problem {
+    Problem::new(Code::RouteNotFound, "there is nothing at this address; /docs lists all")
+}
+
+async fn no_method() -> Problem {
+    Problem::new(Code::MethodNotAllowed, "this address does not know this method")
+}
+
+/// Browsers guess nothing and show nothing of ours inside other pages.
+async fn protect(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    response
+}
+
+/// A panic ends its request, not the server.
+fn panicked(cause: Box<dyn Any + Send>) -> Response {
+    let text = cause.downcast_ref::<&str>().map(ToString::to_string);
+    let text = text.or_else(|| cause.downcast_ref::<String>().cloned()).unwrap_or_default();
+    Problem::internal(&std::io::Error::other(format!("a handler panicked: {text}"))).into_response()
+}

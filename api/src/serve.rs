@@ -1,0 +1,82 @@
+//! Serving the API until it is told to stop.
+
+use crate::{app::App, file_mgr::probe::MediaProbe, metrics, router};
+use axum::serve::ListenerExt as _;
+use flatrender_engine::Client;
+use flatrender_workflows::contracts::storage::BlobStore;
+use sqlx::PgPool;
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// How long requests may go on after the server was told to stop.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// Where to listen.
+#[derive(Debug)]
+pub enum Listen {
+    /// An address to bind; port 0 takes any that is free.
+    Address(SocketAddr),
+    /// A socket that is bound already.
+    Bound(TcpListener),
+}
+
+/// What a server is made of.
+pub struct ServeConfig {
+    /// Where it listens.
+    pub listen: Listen,
+    /// Its database, migrated.
+    pub pool: PgPool,
+    /// Where bytes live.
+    pub storage: Arc<dyn BlobStore>,
+    /// Looks at uploads.
+    pub probe: Arc<dyn MediaProbe>,
+}
+
+/// Why a server cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address is taken or not ours.
+    #[error("cannot listen on {0}")]
+    Bind(SocketAddr, #[source] io::Error),
+    /// The socket broke.
+    #[error("cannot serve any longer")]
+    Serve(#[source] io::Error),
+}
+
+/// Serves until `shutdown`: then event streams and long polls end, and other requests have 15 s.
+///
+/// # Errors
+/// When it cannot listen.
+pub async fn run(config: ServeConfig, shutdown: CancellationToken) -> Result<(), ServeError> {
+    let listener = match config.listen {
+        Listen::Bound(listener) => listener,
+        Listen::Address(address) => TcpListener::bind(address).await.map_err(|e| ServeError::Bind(address, e))?,
+    };
+    metrics::install();
+    let workflows = Client::new(config.pool.clone());
+    let app = App::new(config.pool, workflows, config.storage, config.probe, shutdown.clone());
+    tracing::info!(address = ?listener.local_addr().ok(), "the API is served");
+    tokio::select! {
+        served = serve(listener, app, shutdown.clone()) => served,
+        () = metrics::keep_up() => Ok(()),
+        () = grace_after(shutdown) => {
+            tracing::warn!("requests were cut off: they went on too long after the stop");
+            Ok(())
+        }
+    }
+}
+
+async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken) -> Result<(), ServeError> {
+    // Answers are small and waited for: none is held back to be joined with the next.
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    let stop = shutdown.cancelled_owned();
+    axum::serve(listener, router::router(app)).with_graceful_shutdown(stop).await.map_err(ServeError::Serve)
+}
+
+async fn grace_after(shutdown: CancellationToken) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(GRACE).await;
+}

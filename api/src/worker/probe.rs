@@ -1,0 +1,48 @@
+//! Uploads, looked at by the media tools.
+
+use crate::file_mgr::{
+    probe::{MediaProbe, ProbeError, Probed},
+    upload::LIMIT_BYTES,
+};
+use flatrender_activities::media::{
+    sniff::Kind,
+    upload::{Upload, UploadError, UploadInspector, UploadLimits},
+};
+use futures::future::BoxFuture;
+use std::path::{Path, PathBuf};
+
+struct Inspector(UploadInspector);
+
+/// Looks at uploads with our own decoders and the program `ffprobe`.
+pub fn upload_probe(ffprobe: PathBuf) -> impl MediaProbe {
+    let limits = UploadLimits { size_bytes: LIMIT_BYTES, ..UploadLimits::default() };
+    Inspector(UploadInspector::new(ffprobe, limits))
+}
+
+impl MediaProbe for Inspector {
+    fn inspect<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<Probed, ProbeError>> {
+        Box::pin(async { self.0.inspect(path).await.map(probed).map_err(refusal) })
+    }
+}
+
+fn probed(upload: Upload) -> Probed {
+    let kind = match upload.kind() {
+        Kind::Image(_) => "image",
+        Kind::Audio(_) => "audio",
+    };
+    let (size, duration_ms) = match upload {
+        Upload::Image { size, .. } => (Some(size), None),
+        Upload::Audio { duration_ms, .. } => (None, Some(duration_ms)),
+    };
+    Probed { kind, content_type: upload.kind().content_type(), size, duration_ms }
+}
+
+fn refusal(error: UploadError) -> ProbeError {
+    match error {
+        UploadError::Empty => ProbeError::Empty,
+        UploadError::UnsupportedType => ProbeError::UnsupportedType(error.to_string()),
+        UploadError::Corrupt => ProbeError::Corrupt(error.to_string()),
+        UploadError::TooLarge { .. } => ProbeError::TooLarge(error.to_string()),
+        UploadError::Unchecked(cause) => ProbeError::Unchecked(cause),
+    }
+}

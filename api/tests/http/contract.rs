@@ -1,0 +1,158 @@
+//! What the API says of itself.
+
+use crate::world::World;
+use axum::{
+    body::Body,
+    http::{Method, Request, StatusCode, header},
+};
+use serde_json::Value;
+use sqlx::PgPool;
+
+async fn bare(world: &World, path: &str) -> crate::world::Answer {
+    world.send(Request::builder().uri(path).body(Body::empty()).unwrap()).await
+}
+
+const OPERATIONS: [&str; 26] = [
+    "GET /healthz",
+    "GET /metrics",
+    "GET /readyz",
+    "GET /v1/exports/{id}",
+    "GET /v1/exports/{id}/contact-sheet",
+    "GET /v1/exports/{id}/download",
+    "GET /v1/files/{id}",
+    "GET /v1/nodes/tasks/{task_id}/inputs/{sha256}",
+    "GET /v1/renders",
+    "GET /v1/renders/{id}",
+    "GET /v1/renders/{id}/events",
+    "GET /v1/templates",
+    "GET /v1/templates/{slug}",
+    "GET /v1/templates/{slug}/preview",
+    "HEAD /v1/nodes/tasks/{task_id}/frames/{sha256}",
+    "POST /v1/files",
+    "POST /v1/nodes/claims",
+    "POST /v1/nodes/enrol",
+    "POST /v1/nodes/tasks/{task_id}/complete",
+    "POST /v1/nodes/tasks/{task_id}/fail",
+    "POST /v1/nodes/tasks/{task_id}/release",
+    "POST /v1/nodes/tasks/{task_id}/renew",
+    "POST /v1/renders",
+    "POST /v1/renders/{id}/cancel",
+    "PUT /v1/nodes/tasks/{task_id}/frames/{sha256}",
+    "",
+];
+
+/// Every operation as `METHOD path`, with its description.
+fn operations(document: &Value) -> Vec<(String, &Value)> {
+    let paths = document["paths"].as_object().unwrap();
+    let methods = paths.iter().flat_map(|(path, item)| item.as_object().unwrap().iter().map(move |m| (path, m)));
+    methods.map(|(path, (method, operation))| (format!("{} {path}", method.to_uppercase()), operation)).collect()
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn the_document_describes_every_operation(db: PgPool) {
+    let world = World::new(db).await;
+    let document = bare(&world, "/openapi.json").await.json();
+    assert_eq!((&document["openapi"], &document["info"]["title"]), (&"3.1.0".into(), &"FlatRender API".into()));
+    let mut names: Vec<String> = operations(&document).into_iter().map(|(name, _)| name).collect();
+    names.sort();
+    assert_eq!(names, OPERATIONS[..25]);
+    let mut ids = vec![];
+    for (name, operation) in operations(&document) {
+        let responses = operation["responses"].as_object().unwrap();
+        let problem = &responses["default"]["content"]["application/problem+json"]["schema"]["$ref"];
+        assert_eq!(problem, "#/components/schemas/Problem", "{name}");
+        assert!(operation["summary"].is_string() && operation["description"].is_string(), "{name}");
+        ids.push(operation["operationId"].as_str().unwrap());
+        let guarded = operation.get("security").is_none()
+            || operation["security"] == serde_json::json!([{"node_credential": []}]);
+        let open = operation["security"] == serde_json::json!([{}]);
+        assert!(guarded ^ open, "{name}: {}", operation["security"]);
+    }
+    ids.sort_unstable();
+    assert!(ids.windows(2).all(|pair| pair[0] != pair[1]));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn every_reference_of_the_document_leads_somewhere(db: PgPool) {
+    let world = World::new(db).await;
+    let document = bare(&world, "/openapi.json").await.json();
+    fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(map) => map.iter().for_each(|(key, value)| match (key.as_str(), value) {
+                ("$ref", Value::String(target)) => found.push(target),
+                _ => references(value, found),
+            }),
+            Value::Array(list) => list.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+    let mut found = vec![];
+    references(&document, &mut found);
+    assert!(found.len() > 20);
+    for target in found {
+        assert!(document.pointer(target.trim_start_matches('#')).is_some(), "{target}");
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn the_documentation_needs_nothing_from_elsewhere(db: PgPool) {
+    let world = World::new(db).await;
+    let page = bare(&world, "/docs").await;
+    assert_eq!((page.status, page.header(header::CONTENT_TYPE)), (StatusCode::OK, "text/html; charset=utf-8"));
+    assert!(page.header(header::CONTENT_SECURITY_POLICY).contains("script-src 'self'"));
+    for (path, kind) in [("/docs/docs.css", "text/css"), ("/docs/docs.js", "text/javascript")] {
+        let asset = bare(&world, path).await;
+        assert!(asset.status == StatusCode::OK && asset.header(header::CONTENT_TYPE).starts_with(kind));
+        assert!(std::str::from_utf8(&page.body).unwrap().contains(path));
+        assert!(!std::str::from_utf8(&asset.body).unwrap().contains("://"), "{path} loads nothing from elsewhere");
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn health_and_readiness_are_told(db: PgPool) {
+    let world = World::new(db).await;
+    assert_eq!(bare(&world, "/healthz").await.body, "ok");
+    let ready = bare(&world, "/readyz").await;
+    assert_eq!(ready.status, StatusCode::OK, "{}", ready.json());
+    std::fs::remove_dir_all(world.folder.path().join("storage")).unwrap();
+    std::fs::write(world.folder.path().join("storage"), "in the way").unwrap();
+    let broken = bare(&world, "/readyz").await;
+    assert_eq!(broken.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!((&broken.json()["database"], &broken.json()["storage"]), (&true.into(), &false.into()));
+    world.db.close().await;
+    assert_eq!(bare(&world, "/readyz").await.json()["database"], false);
+    assert_eq!(bare(&world, "/healthz").await.body, "ok");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_database_that_is_away_is_told_without_details(db: PgPool) {
+    let world = World::new(db).await;
+    world.db.close().await;
+    let answer = world.get("/v1/renders").await;
+    assert_eq!((answer.status.as_u16(), answer.problem().as_str()), (503, "server.unavailable"));
+    assert_eq!(answer.header(header::RETRY_AFTER), "2");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_internal_problem_tells_nothing(db: PgPool) {
+    let world = World::new(db).await;
+    sqlx::query("alter table render.render_jobs rename to gone").execute(&world.db).await.unwrap();
+    let answer = world.get("/v1/renders").await;
+    assert_eq!((answer.status.as_u16(), answer.problem().as_str()), (500, "server.internal"));
+    assert!(!std::str::from_utf8(&answer.body).unwrap().contains("render_jobs"));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn requests_are_counted_by_route_not_by_address(db: PgPool) {
+    let world = World::new(db).await;
+    for id in 0..3u128 {
+        world.get(&format!("/v1/renders/{}", uuid::Uuid::from_u128(id))).await;
+        bare(&world, &format!("/wild/{id}")).await;
+    }
+    let invented = Request::builder().method(Method::from_bytes(b"BREW").unwrap()).uri("/healthz");
+    world.send(invented.body(Body::empty()).unwrap()).await;
+    let text = String::from_utf8(bare(&world, "/metrics").await.body.to_vec()).unwrap();
+    assert!(text.contains(r#"route="/v1/renders/{id}""#), "{text}");
+    assert!(text.contains("flatrender_http_request_seconds_bucket"));
+    assert!(!text.contains("wild") && !text.contains("BREW"));
+}

@@ -1,0 +1,113 @@
+//! Downloads: whole, in parts, and only when needed.
+
+use crate::world::{Answer, World, blob, png, put};
+use axum::{
+    body::Body,
+    http::{Method, StatusCode, header},
+};
+use flatrender_workflows::{
+    contracts::media::{EncodeProfile, ProbedVideo},
+    models::render::{
+        export::{self, NewExport},
+        render_job,
+    },
+};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+/// Publishes `film` as the result of a render and ends the render.
+pub async fn publish(world: &World, render_id: Uuid, film: &[u8]) -> Uuid {
+    let (video, sheet) = (put(&*world.storage, film).await, put(&*world.storage, &png([5, 5, 5])).await);
+    let probed = ProbedVideo {
+        frames: 38,
+        duration_ms: 3800,
+        video_codec: "h264".into(),
+        audio_codec: "aac".into(),
+        size: crate::world::SIZE,
+    };
+    let mut tx = world.db.begin().await.unwrap();
+    let profile = EncodeProfile::Final;
+    let new = NewExport { tenant_id: world.tenant, render_id, profile, video: &video, sheet: &sheet, probed: &probed };
+    let id = export::publish(&mut tx, &new).await.unwrap();
+    render_job::settle(&mut tx, render_id, Ok(())).await.unwrap();
+    tx.commit().await.unwrap();
+    id
+}
+
+struct Film {
+    world: World,
+    path: String,
+    etag: String,
+}
+
+const FILM: &[u8] = b"0123456789abcdefghij";
+
+impl Film {
+    async fn new(db: PgPool) -> Self {
+        let world = World::new(db).await;
+        let render = world.order().await;
+        let id = publish(&world, render, FILM).await;
+        Self { world, path: format!("/v1/exports/{id}/download"), etag: format!("\"{}\"", blob(FILM).sha256) }
+    }
+
+    async fn get(&self, method: Method, headers: &[(&str, &str)]) -> Answer {
+        let mut request = self.world.request(method, &self.path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.world.send(request.body(Body::empty()).unwrap()).await
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_film_is_downloaded_whole(db: PgPool) {
+    let film = Film::new(db).await;
+    let answer = film.get(Method::GET, &[]).await;
+    assert_eq!((answer.status, &answer.body[..]), (StatusCode::OK, FILM));
+    assert_eq!(answer.header(header::CONTENT_TYPE), "video/mp4");
+    assert_eq!(answer.header(header::ETAG), film.etag);
+    assert_eq!(answer.header(header::X_CONTENT_TYPE_OPTIONS), "nosniff");
+    assert!(answer.header(header::CONTENT_DISPOSITION).starts_with("attachment; filename=\"tiny-"));
+    let head = film.get(Method::HEAD, &[]).await;
+    assert_eq!((head.status, head.body.len(), head.header(header::CONTENT_LENGTH)), (StatusCode::OK, 0, "20"));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_film_is_downloaded_in_parts(db: PgPool) {
+    let film = Film::new(db).await;
+    let cases: [(&str, &[u8], &str); 4] = [
+        ("bytes=0-3", b"0123", "bytes 0-3/20"),
+        ("bytes=10-", b"abcdefghij", "bytes 10-19/20"),
+        ("bytes=-4", b"ghij", "bytes 16-19/20"),
+        ("bytes=18-99", b"ij", "bytes 18-19/20"),
+    ];
+    for (range, body, content_range) in cases {
+        let answer = film.get(Method::GET, &[("range", range)]).await;
+        assert_eq!((answer.status, &answer.body[..]), (StatusCode::PARTIAL_CONTENT, body), "{range}");
+        assert_eq!(answer.header(header::CONTENT_RANGE), content_range);
+        assert_eq!(answer.header(header::CONTENT_LENGTH), body.len().to_string());
+    }
+    let outside = film.get(Method::GET, &[("range", "bytes=20-")]).await;
+    assert_eq!((outside.status.as_u16(), outside.problem().as_str()), (416, "range.not_satisfiable"));
+    assert_eq!(outside.header(header::CONTENT_RANGE), "bytes */20");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_part_is_only_of_the_film_the_client_has(db: PgPool) {
+    let film = Film::new(db).await;
+    let same = film.get(Method::GET, &[("range", "bytes=0-3"), ("if-range", &film.etag)]).await;
+    assert_eq!(same.status, StatusCode::PARTIAL_CONTENT);
+    let other = film.get(Method::GET, &[("range", "bytes=0-3"), ("if-range", "\"other\"")]).await;
+    assert_eq!((other.status, &other.body[..]), (StatusCode::OK, FILM));
+    let kept = film.get(Method::GET, &[("if-none-match", &film.etag)]).await;
+    assert_eq!((kept.status, kept.body.len()), (StatusCode::NOT_MODIFIED, 0));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_contact_sheet_is_a_picture(db: PgPool) {
+    let film = Film::new(db).await;
+    let path = film.path.replace("/download", "/contact-sheet");
+    let answer = film.world.get(&path).await;
+    assert_eq!((answer.status, answer.header(header::CONTENT_TYPE)), (StatusCode::OK, "image/png"));
+    assert_eq!(answer.body, png([5, 5, 5]));
+}

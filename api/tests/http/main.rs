@@ -1,0 +1,16 @@
+//! The HTTP API on a real database, storage and engine: every fact a client may rely on.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod auth;
+mod contract;
+mod events;
+mod exports;
+mod files;
+mod film;
+mod idempotency;
+mod isolation;
+mod nodes;
+mod orders;
+mod renders;
+mod world;
