@@ -202,11 +202,17 @@ create type workflow.fact as (
 --   recorded  run_id, step_key, name (outcome), body (failure), seq, at, worker_id (who holds the run, if anyone)
 --   woken     queue: has ready work that it did not have before
 --   run       a claimed run: body = input, seq = newest record, at = creation
---   activity  a claimed activity: body = input
+--   activity  a claimed activity: body = input, at = since when it was ready
+--   clock     at = now, lease_seconds = seconds until the next task falls due
 create type workflow.news as (
     what text, queue text, task_id bigint, run_id uuid, tenant_id uuid, step_key text, name text, body jsonb,
     attempt_no int, lease_token uuid, lease_seconds float8, start_to_close_seconds float8,
     seq bigint, at timestamptz, worker_id bigint);
+
+create function workflow.told(p_what text, p_queue text, p_task bigint) returns setof workflow.news language sql immutable as $$
+    select p_what, p_queue, p_task, null::uuid, null::uuid, null::text, null::text, null::jsonb, null::int, null::uuid,
+           null::float8, null::float8, null::bigint, null::timestamptz, null::bigint
+$$;
 
 -- Locks tasks in the order of their ids, so that two writers wait for each other in one direction only.
 create function workflow.lock_tasks(p_ids bigint[]) returns void language plpgsql as $$
@@ -332,10 +338,8 @@ begin
     into v_facts, v_settled, v_woken
     from judged;
 
-    return query select 'settled', null::text, s, null::uuid, null::uuid, null::text, null::text, null::jsonb, null::int,
-        null::uuid, null::float8, null::float8, null::bigint, null::timestamptz, null::bigint from unnest(v_settled) s;
-    return query select 'woken', q, null::bigint, null::uuid, null::uuid, null::text, null::text, null::jsonb, null::int,
-        null::uuid, null::float8, null::float8, null::bigint, null::timestamptz, null::bigint from unnest(v_woken) q;
+    return query select t.* from unnest(v_settled) s cross join lateral workflow.told('settled', null, s) t;
+    return query select t.* from unnest(v_woken) q cross join lateral workflow.told('woken', q, null) t;
     if v_facts is not null then
         return query select * from workflow.record(v_facts);
     end if;
@@ -401,14 +405,12 @@ begin
     having count(*) > 0 or v_facts is not null;
 
     update workflow.tasks set losses = 0 where id = any (v_held) and losses > 0;
-    return query select 'settled', null::text, s, null::uuid, null::uuid, null::text, null::text, null::jsonb, null::int,
-        null::uuid, null::float8, null::float8, null::bigint, null::timestamptz, null::bigint from unnest(v_held) s;
+    return query select t.* from unnest(v_held) s cross join lateral workflow.told('settled', null, s) t;
     if v_facts is not null then
         return query select * from workflow.record(v_facts);
     end if;
     return query select * from workflow.leave(p_ops, v_held);
-    return query select 'woken', q, null::bigint, null::uuid, null::uuid, null::text, null::text, null::jsonb, null::int,
-        null::uuid, null::float8, null::float8, null::bigint, null::timestamptz, null::bigint from unnest(v_woken) q;
+    return query select t.* from unnest(v_woken) q cross join lateral workflow.told('woken', q, null) t;
 end $$;
 
 -- The ops of `advance` that give a run away: park, release, end.
@@ -435,8 +437,7 @@ begin
         returning t.queue, t.state
     )
     select array_agg(distinct queue) filter (where state = 'ready') into v_woken from left_alone;
-    return query select 'woken', q, null::bigint, null::uuid, null::uuid, null::text, null::text, null::jsonb, null::int,
-        null::uuid, null::float8, null::float8, null::bigint, null::timestamptz, null::bigint from unnest(v_woken) q;
+    return query select t.* from unnest(v_woken) q cross join lateral workflow.told('woken', q, null) t;
 
     perform workflow.end_run(g.task_id, g.state, g.output, g.error)
     from jsonb_to_recordset(p_ops) as g (op text, task_id bigint, state text, output jsonb, error jsonb)
@@ -517,10 +518,13 @@ end $$;
 
 -- One round trip of a worker: ends of attempts, progress of runs, then new work; one commit. Claims come last:
 -- they never wait, so a worker that has claimed waits for nobody.
+--
+-- Plans that hash or scan the whole queue are never right here, however small it looks at the moment; and without scans
+-- their estimates are so high that PostgreSQL would compile them each time (jit), for 100 ms.
 create function workflow.pump(
     p_worker_id bigint, p_worker text, p_attempts jsonb, p_ops jsonb, p_claims jsonb, p_labels jsonb)
 returns setof workflow.news language plpgsql
-set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $$
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
 declare
     v_ids bigint[];
@@ -585,7 +589,7 @@ end $$;
 -- right now is skipped: there is time for another try before the lease ends.
 create function workflow.renew(p_ids bigint[], p_tokens uuid[], p_progress jsonb[])
 returns table (task_id bigint, cancel_requested boolean) language plpgsql
-set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $$
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
 declare
     v_now timestamptz := workflow.now();
@@ -602,7 +606,7 @@ end $$;
 -- Recovers what nobody works on any more: tasks of dead incarnations, leases that ended, attempts that took too long;
 -- and makes due tasks ready. `p_gone` are incarnations that the caller knows to be dead.
 create function workflow.recover(p_gone bigint[]) returns setof workflow.news language plpgsql
-set enable_hashjoin = off set enable_mergejoin = off as $$
+set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 #variable_conflict use_column
 declare
     v_now timestamptz := workflow.now();
@@ -680,8 +684,7 @@ begin
         returning t.queue
     )
     select v_woken || array_agg(distinct queue) into v_woken from due having count(*) > 0 or v_woken is not null;
-    return query select distinct 'woken', q, null::bigint, null::uuid, null::uuid, null::text, null::text, null::jsonb, null::int,
-        null::uuid, null::float8, null::float8, null::bigint, null::timestamptz, null::bigint from unnest(v_woken) q;
+    return query select t.* from unnest(v_woken) q cross join lateral workflow.told('woken', q, null) t;
 end $$;
 
 -- A look around by incarnation `p_me`: shows that it lives, finds peers that died, recovers their work. A peer is dead

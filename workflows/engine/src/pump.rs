@@ -108,6 +108,8 @@ struct QueueState {
     used: usize,
     /// There may be more than was claimed last time.
     more: bool,
+    /// New work of this process that the others have not heard of.
+    untold: bool,
 }
 
 pub(crate) struct Pump {
@@ -153,7 +155,7 @@ impl Pump {
             wakeup: parts.wakeup,
             mailbox,
             writes,
-            queues: queues.into_iter().map(|queue| QueueState { queue, used: 0, more: true }).collect(),
+            queues: queues.into_iter().map(|queue| QueueState { queue, used: 0, more: true, untold: false }).collect(),
             held: HashMap::new(),
             pending: Vec::new(),
             uncertain: false,
@@ -291,7 +293,7 @@ impl Pump {
     fn digest(&mut self, batch: Vec<Write>, claims: &[Wanted], (asked_at, news): (Instant, Vec<News>)) {
         let settled: HashSet<i64> =
             news.iter().filter_map(|n| if let News::Settled(id) = n { Some(*id) } else { None }).collect();
-        let woken = self.tell_others(&news);
+        let rings = rings(&news, self.me.id());
         let mut written = batch_by_key(&batch);
         let mut got = vec![0; self.queues.len()];
         for item in news {
@@ -301,27 +303,30 @@ impl Pump {
                 News::Settled(_) | News::Woken(_) | News::Clock { .. } => {}
             }
         }
+        self.hear(&rings);
         for &(i, want) in claims {
-            self.queues[i].more = got[i] >= want || woken.contains(&self.queues[i].queue.name);
+            // The claims of a trip come after its writes: fewer than wanted means that nothing is left.
+            self.queues[i].more = got[i] >= want;
         }
-        metrics::counter!("flatrender_engine_claims_total").increment(got.iter().sum::<usize>() as u64);
+        self.tell_others(rings);
         for write in batch {
+            count(&write.what);
             let _ = write.reply.send(settled.contains(&write.fence.task_id));
         }
     }
 
-    /// Wakes this process and, where it cannot take the work itself, the others.
-    fn tell_others(&mut self, news: &[News]) -> HashSet<String> {
-        let mut rings = rings(news, self.me.id());
-        self.hear(&rings);
-        let woken =
-            rings.iter().filter_map(|r| if let Ring::Queue(name) = r { Some(name.clone()) } else { None }).collect();
-        rings.retain(|ring| match ring {
-            Ring::Queue(name) => !self.queues.iter().any(|q| q.queue.name == *name && q.used < q.queue.slots),
-            _ => true,
-        });
+    /// Wakes other processes: for what this one does not do, and once for work beyond its free slots. Those who were
+    /// woken go on by themselves until they find nothing.
+    fn tell_others(&mut self, mut rings: HashSet<Ring>) {
+        for q in &mut self.queues {
+            q.untold |= rings.remove(&Ring::Queue(q.queue.name.clone()));
+            q.untold &= q.more;
+            if q.untold && q.used >= q.queue.slots {
+                q.untold = false;
+                rings.insert(Ring::Queue(q.queue.name.clone()));
+            }
+        }
         self.wakeup.announce(rings);
-        woken
     }
 
     /// Hands a record that this process has brought about to its run, if that is here.
@@ -331,8 +336,7 @@ impl Pump {
         }
         // Without what was written the run reads the record itself.
         let Some((activity, output)) = written.remove(&(recorded.run_id, recorded.key.clone())) else {
-            self.mailbox_of_residents(recorded.run_id);
-            return;
+            return self.wakeup.ring(&HashSet::from([Ring::Run(recorded.run_id)]));
         };
         let record = Record {
             seq: recorded.seq,
@@ -345,14 +349,15 @@ impl Pump {
         self.residents.deliver(recorded.run_id, record);
     }
 
-    fn mailbox_of_residents(&self, run_id: Uuid) {
-        self.wakeup.ring(&HashSet::from([Ring::Run(run_id)]));
-    }
-
     fn start(&mut self, claimed: Claimed, asked_at: Instant, got: &mut [usize]) {
         let Some(i) = self.queues.iter().position(|q| q.queue.name == claimed.queue) else { return };
         let (fence, seconds) = (claimed.fence(), claimed.task.lease_seconds);
         got[i] += 1;
+        metrics::counter!("flatrender_engine_claims_total", "queue" => claimed.queue.clone()).increment(1);
+        if let (Some(ready_at), Some(now)) = (claimed.ready_at(), self.me.now()) {
+            let waited = (now - ready_at).to_std().unwrap_or_default();
+            metrics::histogram!("flatrender_engine_queue_seconds", "queue" => claimed.queue.clone()).record(waited);
+        }
         self.queues[i].used += 1;
         self.held.insert(fence.task_id, i);
         let (standing_tx, standing_rx) = watch::channel(Standing::Held);
@@ -413,6 +418,13 @@ impl Pump {
             Ok(_) => self.uncertain = false,
             Err(error) => tracing::debug!(%error, "cannot look for claims whose answer was lost"),
         }
+    }
+}
+
+fn count(what: &What) {
+    if let What::Attempt { entry, .. } = what {
+        let outcome = entry["outcome"].as_str().unwrap_or_default().to_owned();
+        metrics::counter!("flatrender_engine_attempts_total", "outcome" => outcome).increment(1);
     }
 }
 

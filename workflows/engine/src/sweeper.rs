@@ -125,6 +125,8 @@ impl Sweeper {
         loop {
             let news = timely(workers::sweep(db, self.me.id().unwrap_or_default(), PATIENCE)).await?;
             self.wakeup.announce(rings(&news, None));
+            let lost = news.iter().filter(|n| matches!(n, News::Settled(_))).count();
+            metrics::counter!("flatrender_engine_losses_total").increment(lost as u64);
             let clock = news.iter().find_map(|n| match n {
                 News::Clock { now, next_due_seconds } => Some((*now, *next_due_seconds)),
                 _ => None,

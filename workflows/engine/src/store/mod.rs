@@ -29,6 +29,8 @@ pub(crate) struct Claimed {
     pub queue: String,
     /// Set when the task is a run.
     pub run: Option<ClaimedRun>,
+    /// When the activity became ready, or the run was started.
+    pub at: DateTime<Utc>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +43,11 @@ pub(crate) struct ClaimedRun {
 impl Claimed {
     pub(crate) fn fence(&self) -> Fence {
         Fence { task_id: self.task.task_id, token: self.task.lease_token }
+    }
+
+    /// Since when it could have been claimed, where that is known.
+    pub(crate) fn ready_at(&self) -> Option<DateTime<Utc>> {
+        self.run.is_none_or(|run| run.seq == 0).then_some(self.at)
     }
 }
 
@@ -117,6 +124,7 @@ impl NewsRow {
 
     fn claimed(self) -> Option<Claimed> {
         let run = (self.what == "run").then_some(ClaimedRun { created_at: self.at?, seq: self.seq? });
+        let at = self.at?;
         let task = LeasedTask {
             task_id: self.task_id?,
             run_id: self.run_id?,
@@ -129,7 +137,7 @@ impl NewsRow {
             lease_seconds: self.lease_seconds?,
             start_to_close_seconds: self.start_to_close_seconds?,
         };
-        Some(Claimed { task, queue: self.queue?, run })
+        Some(Claimed { task, queue: self.queue?, run, at })
     }
 }
 

@@ -1,4 +1,5 @@
 //! The engine against a real PostgreSQL; each test has a database of its own.
+#![allow(clippy::unwrap_used)] // A test that cannot go on ends.
 
 mod activities;
 mod cancel;
