@@ -7,6 +7,8 @@ mod colors;
 mod pictures;
 mod root;
 mod scenes;
+mod schema;
+mod strict;
 mod time;
 mod unsupported;
 mod visibility;
@@ -18,7 +20,7 @@ use serde_json::Value;
 use crate::{
     RenderError,
     data::Data,
-    limits, lottie,
+    limits,
     package::Package,
     raster::Pictures,
     text::{self, Fonts, TextSource},
@@ -86,9 +88,7 @@ pub(crate) fn bake(document: &Value, order: &Order<'_>) -> Result<Baked, RenderE
     let mut fonts = Fonts::open(order.package)?;
     let mut source = TextSource { texts: &data.texts, colors: &data.colors, fonts: &mut fonts };
     text::bake(&mut root, &mut source, &mut notes)?;
-    for key in ["markers", "meta", "metadata"] {
-        lottie::remove(&mut root, key);
-    }
-    limits::check(&root)?;
-    Ok(Baked { document: root, pictures, notes })
+    let document = strict::document(&root)?;
+    limits::check(&document)?;
+    Ok(Baked { document, pictures, notes })
 }

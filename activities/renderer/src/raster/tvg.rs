@@ -28,7 +28,7 @@ pub(crate) struct Canvas {
 }
 
 impl Canvas {
-    /// Loads `document` to be drawn at `width` x `height` pixels, its shape kept and centred.
+    /// Loads `document` to be drawn at `width` x `height` pixels.
     pub(crate) fn load(
         document: &[u8],
         pictures: Arc<Pictures>,
@@ -60,14 +60,8 @@ impl Canvas {
             let (mime, base) = (c"lottie+json", c"/");
             let bytes = document.as_ptr().cast();
             check(tvg::tvg_picture_load_data(picture, bytes, length, mime.as_ptr(), base.as_ptr(), true), "document")?;
-            let (mut own_width, mut own_height) = (0.0, 0.0);
-            check(tvg::tvg_picture_get_size(picture, &mut own_width, &mut own_height), "size")?;
-            let (width_f, height_f) = (width as f32, height as f32);
-            let scale = (width_f / own_width).min(height_f / own_height);
-            let (drawn_width, drawn_height) = (own_width * scale, own_height * scale);
-            check(tvg::tvg_picture_set_size(picture, drawn_width, drawn_height), "size")?;
-            let (x, y) = ((width_f - drawn_width) / 2.0, (height_f - drawn_height) / 2.0);
-            check(tvg::tvg_paint_translate(picture, x, y), "place")?;
+            // The size has the document's shape but for a rounding of its sides, which must not leave a gap.
+            check(tvg::tvg_picture_set_size(picture, width as f32, height as f32), "size")?;
             check(tvg::tvg_lottie_animation_set_quality(animation, quality), "quality")?;
             let format = tvg::Tvg_Colorspace::TVG_COLORSPACE_ABGR8888;
             let pixels = this.buffer.as_mut_ptr();
