@@ -1,7 +1,8 @@
-//! Keeping a lease: a renewal every third of its length, with the progress, and what becomes of it.
+//! Keeping a lease: a renewal every third of its length, at least every two seconds, with the progress, and what
+//! becomes of it.
 //!
 //! ```text
-//! renewed ─▶ wait lease/3 ─▶ renew ─▶ renewed      cancelled ─▶ Cancelled
+//! renewed ─▶ wait         ─▶ renew ─▶ renewed      cancelled ─▶ Cancelled
 //!               ▲              │  └─▶ 409, 401, gone ─▶ Lost
 //!               └─ soon again ─┴─▶ no answer; after lease × (1 + patience) ─▶ Lost
 //! ```
@@ -38,6 +39,9 @@ pub struct Held {
     pub fresh: bool,
 }
 
+/// A cancelled run learns of it in an answer: its renderer has to stop within five seconds.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
 struct Lease {
     length: Duration,
     patience: u32,
@@ -48,7 +52,7 @@ struct Lease {
 impl Lease {
     fn pause(&self) -> Duration {
         let share = if self.unanswered { 8 } else { 3 };
-        self.length / share
+        (self.length / share).min(LONGEST_PAUSE)
     }
 
     fn judge(
@@ -111,6 +115,13 @@ mod tests {
         let mut lease = lease();
         tokio::time::advance(Duration::from_secs(136)).await;
         assert_eq!(lease.judge(away()), Some(Standing::Lost));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_lease_is_renewed_as_often_as_a_cancellation_has_to_be_heard() {
+        assert_eq!(lease().pause(), LONGEST_PAUSE);
+        let short = Lease { length: Duration::from_secs(3), ..lease() };
+        assert_eq!(short.pause(), Duration::from_secs(1));
     }
 
     #[tokio::test(start_paused = true)]

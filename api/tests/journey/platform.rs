@@ -1,0 +1,210 @@
+//! A platform of its own for a test: PostgreSQL, API, worker and nodes, each a process that can be killed.
+
+use flatrender_api::platform::{migrate, postgres::PrivatePostgres};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_flatrender");
+/// No story takes longer.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+pub struct Platform {
+    folder: TempDir,
+    postgres: PrivatePostgres,
+    pub db: PgPool,
+    pub http: reqwest::Client,
+    pub url: String,
+    key: String,
+    serve: Child,
+    worker: Child,
+    nodes: Vec<Option<Child>>,
+}
+
+impl Platform {
+    pub async fn start(nodes: usize) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::Builder::new().prefix("fr-journey-").tempdir_in("/tmp").unwrap();
+        let postgres = PrivatePostgres::start(folder.path()).await.unwrap();
+        let database = postgres.database_url();
+        migrate::run(&database).await.unwrap();
+        let (serve, url) = serve(&database, folder.path(), "127.0.0.1:0");
+        let key = admin(&database, "create-key");
+        let worker = worker(&database, folder.path());
+        let db = PgPool::connect(&database).await.unwrap();
+        let http = reqwest::Client::new();
+        let mut platform =
+            Self { folder, postgres, db, http, url, key, serve, worker, nodes: (0..nodes).map(|_| None).collect() };
+        for n in 0..nodes {
+            platform.start_node(n);
+        }
+        platform
+    }
+
+    fn database(&self) -> String {
+        self.postgres.database_url()
+    }
+
+    /// Starts node `n`; one that was killed comes back under its name and with its folder.
+    pub fn start_node(&mut self, n: usize) {
+        let data = self.folder.path().join(format!("node{n}"));
+        let mut command = Command::new(PROGRAM);
+        command.args(["node", "--server", &self.url, "--name", &format!("node{n}"), "--data"]).arg(&data);
+        command.arg("--renderer").arg(renderer());
+        if !data.join("credential.json").exists() && self.nodes[n].is_none() {
+            command.args(["--token", &admin(&self.database(), "create-node-token")]);
+        }
+        self.nodes[n] = Some(quiet(command, self.folder.path(), &format!("node{n}")));
+    }
+
+    pub fn kill_node(&mut self, n: usize) {
+        kill(self.nodes[n].as_mut().expect("the node runs"));
+    }
+
+    pub fn kill_and_restart_worker(&mut self) {
+        kill(&mut self.worker);
+        self.worker = worker(&self.database(), self.folder.path());
+    }
+
+    /// The address stays the same, so that nodes find the server again.
+    pub fn kill_and_restart_api(&mut self) {
+        kill(&mut self.serve);
+        let address = self.url.trim_start_matches("http://").to_owned();
+        (self.serve, _) = serve(&self.database(), self.folder.path(), &address);
+    }
+
+    /// Kills the postmaster; whoever keeps the private PostgreSQL starts it again.
+    pub fn kill_postgres(&self) {
+        let pid =
+            std::fs::read_to_string(self.postgres.cluster().place.data.join("postmaster.pid")).unwrap_or_default();
+        if let Some(Ok(pid)) = pid.lines().next().map(str::parse::<i32>) {
+            signal(pid);
+        }
+    }
+
+    /// Kills every renderer process of this platform's nodes.
+    pub fn kill_renderers(&self) {
+        self.renderers().into_iter().for_each(signal);
+    }
+
+    /// Pids of renderers that work for this platform.
+    pub fn renderers(&self) -> Vec<i32> {
+        let folder = self.folder.path().to_string_lossy().into_owned();
+        let ours = |pid: &i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            line.contains("flatrender-aerender") && line.contains(&folder) && !line.contains("\0node\0")
+        };
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(ours).collect()
+    }
+
+    pub async fn order(&self, height: u32) -> String {
+        let body = json!({
+            "template": "promo",
+            "data": {"texts": {
+                "kicker": "Spring", "title": "Made by many hands", "subtitle": "and none of them knew",
+                "photos_title": "Photos", "features_title": "Features", "tagline": "Still the same film"
+            }},
+            "output": {"height": height, "quality": "preview"}
+        });
+        let asked = self.http.post(format!("{}/v1/renders", self.url)).bearer_auth(&self.key).json(&body);
+        let answer = asked.send().await.unwrap();
+        let (status, render) = (answer.status(), answer.json::<Value>().await.unwrap());
+        assert_eq!(status, 202, "{render}");
+        render["id"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn cancel(&self, id: &str) {
+        let asked = self.http.post(format!("{}/v1/renders/{id}/cancel", self.url)).bearer_auth(&self.key);
+        assert_eq!(asked.send().await.unwrap().status(), 202);
+    }
+
+    /// The render, or nothing while the server is away.
+    pub async fn render(&self, id: &str) -> Option<Value> {
+        let asked = self.http.get(format!("{}/v1/renders/{id}", self.url)).bearer_auth(&self.key);
+        let answer = asked.timeout(Duration::from_secs(5)).send().await.ok()?;
+        if answer.status() == 200 { answer.json().await.ok() } else { None }
+    }
+
+    /// Waits until the render is as `wanted`; gives it.
+    pub async fn until(&self, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let started = Instant::now();
+        loop {
+            match self.render(id).await {
+                Some(render) if wanted(&render) => return render,
+                last => assert!(started.elapsed() < PATIENCE, "still waiting: {last:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub async fn completed(&self, id: &str) -> Value {
+        let render = self.until(id, |r| !r["finished_at"].is_null()).await;
+        assert_eq!(render["status"], "completed", "{render}");
+        render
+    }
+
+    /// Ends everything. Not in `drop`: PostgreSQL ends in its own time.
+    pub async fn stop(mut self) {
+        self.nodes.iter_mut().flatten().for_each(kill);
+        kill(&mut self.worker);
+        kill(&mut self.serve);
+        self.kill_renderers();
+        self.db.close().await;
+        self.postgres.stop().await;
+    }
+}
+
+fn renderer() -> PathBuf {
+    let program = Path::new(PROGRAM).with_file_name("flatrender-aerender");
+    assert!(program.exists(), "build it first: cargo build -p flatrender-renderer");
+    program
+}
+
+fn serve(database: &str, folder: &Path, listen: &str) -> (Child, String) {
+    let mut command = Command::new(PROGRAM);
+    command.args(["serve", "--database-url", database, "--listen", listen, "--storage"]).arg(folder.join("storage"));
+    let mut child = command.stdout(Stdio::piped()).stderr(log(folder, "serve")).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let url = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("serve said {line:?}")).to_owned();
+    (child, url)
+}
+
+fn worker(database: &str, folder: &Path) -> Child {
+    let mut command = Command::new(PROGRAM);
+    command.args(["worker", "--database-url", database, "--storage"]).arg(folder.join("storage"));
+    command.arg("--scratch").arg(folder.join("scratch"));
+    quiet(command, folder, "worker")
+}
+
+fn quiet(mut command: Command, folder: &Path, name: &str) -> Child {
+    command.stdout(Stdio::null()).stderr(log(folder, name)).spawn().unwrap()
+}
+
+fn log(folder: &Path, name: &str) -> std::fs::File {
+    std::fs::File::options().create(true).append(true).open(folder.join(format!("{name}.log"))).unwrap()
+}
+
+fn admin(database: &str, what: &str) -> String {
+    let output = Command::new(PROGRAM).args(["admin", what, "--json", "--database-url", database]).output().unwrap();
+    let secret: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("admin {what}: {}", String::from_utf8_lossy(&output.stderr)));
+    secret.as_object().unwrap().values().next().unwrap().as_str().unwrap().to_owned()
+}
+
+fn kill(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+fn signal(pid: i32) {
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+}
