@@ -71,7 +71,10 @@ impl Leases {
             standing,
             progress: None,
         };
-        self.held().insert(fence.task_id, lease);
+        if let Some(older) = self.held().insert(fence.task_id, lease) {
+            // This process has taken the task over from itself.
+            older.standing.send_replace(Standing::Lost);
+        }
     }
 
     /// Sends the progress of an attempt along with its renewals.

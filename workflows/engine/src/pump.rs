@@ -123,8 +123,8 @@ pub(crate) struct Pump {
     mailbox: Arc<Mailbox>,
     writes: mpsc::UnboundedReceiver<Write>,
     queues: Vec<QueueState>,
-    /// Which queue's slot a task uses.
-    held: HashMap<i64, usize>,
+    /// Which queue's slot a lease uses.
+    held: HashMap<Fence, usize>,
     pending: Vec<Write>,
     /// An answer was lost: there may be claims we do not know of.
     uncertain: bool,
@@ -259,7 +259,7 @@ impl Pump {
     }
 
     fn free(&mut self, fence: Fence) {
-        if let Some(queue) = self.held.remove(&fence.task_id) {
+        if let Some(queue) = self.held.remove(&fence) {
             self.queues[queue].used -= 1;
         }
         self.leases.forget(fence);
@@ -359,7 +359,7 @@ impl Pump {
             metrics::histogram!("flatrender_engine_queue_seconds", "queue" => claimed.queue.clone()).record(waited);
         }
         self.queues[i].used += 1;
-        self.held.insert(fence.task_id, i);
+        self.held.insert(fence, i);
         let (standing_tx, standing_rx) = watch::channel(Standing::Held);
         self.leases.keep(fence, seconds, asked_at, standing_tx);
         if self.queues[i].queue.out.send(Arrival { claimed, standing: standing_rx }).is_err() {
@@ -412,7 +412,7 @@ impl Pump {
 
     async fn disown(&mut self, batch: &[Write]) {
         let Some(me) = self.me.id() else { return };
-        let mut known: Vec<i64> = self.held.keys().copied().collect();
+        let mut known: Vec<i64> = self.held.keys().map(|fence| fence.task_id).collect();
         known.extend(batch.iter().chain(&self.pending).map(|w| w.fence.task_id));
         match store::tasks::disown(&self.db, me, &known).await {
             Ok(_) => self.uncertain = false,

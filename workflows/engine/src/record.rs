@@ -118,6 +118,8 @@ pub(crate) struct Ledger {
 struct State {
     /// Recorded, not handed out yet.
     arrived: BTreeMap<i64, Record>,
+    /// Keys of all records, handed out or not.
+    recorded: HashSet<String>,
     /// Handed out, not taken by the definition yet.
     open: HashMap<String, Record>,
     /// Number of the newest record handed out.
@@ -137,6 +139,7 @@ impl Ledger {
     pub(crate) fn new(started_at: DateTime<Utc>) -> Arc<Self> {
         let state = State {
             arrived: BTreeMap::new(),
+            recorded: HashSet::new(),
             open: HashMap::new(),
             last: 0,
             now: started_at,
@@ -174,8 +177,7 @@ impl Ledger {
 
     /// Whether the outcome of `key` is recorded already.
     pub(crate) fn knows(&self, key: &str) -> bool {
-        let state = self.state();
-        state.open.contains_key(key) || state.arrived.values().any(|r| r.key == key)
+        self.state().recorded.contains(key)
     }
 
     pub(crate) fn ask(&self, request: Request) {
@@ -226,6 +228,7 @@ impl Ledger {
     pub(crate) fn add(&self, record: Record) {
         let mut state = self.state();
         if record.seq > state.last {
+            state.recorded.insert(record.key.clone());
             state.arrived.insert(record.seq, record);
             drop(state);
             self.bell.ring();

@@ -16,7 +16,7 @@ use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
 /// The right to write for one attempt; worth nothing once a newer token exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Fence {
     pub task_id: i64,
     pub token: Uuid,

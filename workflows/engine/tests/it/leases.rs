@@ -101,6 +101,25 @@ async fn work_that_is_lost_too_often_fails_with_its_evidence(db: PgPool) {
 }
 
 #[sqlx::test(migrations = false)]
+async fn a_worker_that_takes_a_run_over_from_itself_keeps_it_once(db: PgPool) {
+    let mut world = World::new(db).await;
+    world.worker(|w| w.workflow::<OneWork>().runs(1));
+    let first = world.start(OneWork(Work::new(1))).await;
+    world.activity(first, "work").await;
+    world.move_clock(Duration::from_secs(31)).await;
+    world
+        .until(1, "select count(*) from workflow.tasks where kind = 'run' and state = 'leased' and attempt_no = 2")
+        .await;
+    let second = world.start(OneWork(Work::new(2))).await;
+    for run_id in [first, second] {
+        world.activity(run_id, "work").await;
+        let leased = claim(&world, "node").await;
+        world.client.complete(leased.task_id, leased.lease_token, &leased.input["n"]).await.unwrap();
+        assert!(world.end(run_id).await.output_as::<u32>().is_some());
+    }
+}
+
+#[sqlx::test(migrations = false)]
 async fn a_run_that_kills_its_workers_is_given_up(db: PgPool) {
     let mut world = World::new(db).await;
     let run_id = world.start(OneWork(Work::new(1))).await;
