@@ -4,6 +4,8 @@
 //! in a file of its own. What comes out has no text, no font, no field and no file name in it.
 
 mod colors;
+mod keyframes;
+mod picture;
 mod pictures;
 mod root;
 mod scenes;

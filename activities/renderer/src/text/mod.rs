@@ -7,6 +7,7 @@ mod fit;
 mod fonts;
 mod layer;
 mod outline;
+mod script;
 mod selector;
 mod shape;
 

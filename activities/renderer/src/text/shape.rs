@@ -14,6 +14,7 @@ use skrifa::{
 use super::{
     fonts::{FontChoice, Fonts},
     outline::{Contour, Pen},
+    script::{is_invisible, is_joined, plain_lines, word_starts},
 };
 
 /// Into what a text is cut.
@@ -240,37 +241,6 @@ impl LigatureWidth {
         }
         std::mem::take(&mut self.0)
     }
-}
-
-/// After Effects ends a paragraph with a carriage return, and a line with an end-of-text character.
-fn plain_lines(text: &str) -> String {
-    text.replace("\r\n", "\n").replace(['\r', '\u{3}', '\u{b}', '\u{2028}', '\u{2029}'], "\n").replace('\t', " ")
-}
-
-fn word_starts(text: &str) -> Vec<usize> {
-    let mut before = ' ';
-    let mut starts = vec![];
-    for (at, character) in text.char_indices() {
-        if before.is_whitespace() && !character.is_whitespace() {
-            starts.push(at);
-        }
-        before = character;
-    }
-    starts
-}
-
-/// Hebrew to Arabic Extended, and their presentation forms: scripts written from the right, most of them joined.
-fn is_joined(text: &str) -> bool {
-    text.chars().any(|c| matches!(c, '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{fefc}'))
-}
-
-/// Characters that need no glyph: blanks, controls, joiners, direction marks, variation selectors.
-fn is_invisible(character: char) -> bool {
-    character.is_whitespace()
-        || character.is_control()
-        || matches!(character,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
