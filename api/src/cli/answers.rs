@@ -178,15 +178,16 @@ impl Problem {
 }
 
 impl fmt::Display for Problem {
-    /// `detail: field is …; other is … (code)`, on one line.
+    /// `detail: field: why; other: why (code)`, on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let said = if self.detail.is_empty() { &self.title } else { &self.detail };
-        f.write_str(said.trim_end_matches('.'))?;
-        // A detail that already says what is wrong with the field need not be followed by the same words.
-        let fields: Vec<String> =
-            self.errors.iter().filter(|e| !said.contains(&e.detail)).map(FieldProblem::to_string).collect();
-        if !fields.is_empty() {
-            write!(f, ": {}", fields.join("; "))?;
+        let fields = self.errors.iter().map(FieldProblem::to_string).collect::<Vec<_>>().join("; ");
+        // A detail that repeats what is wrong with a field is not said as well.
+        let repeats = self.errors.iter().any(|e| !e.detail.is_empty() && said.contains(&e.detail));
+        match (fields.is_empty(), repeats) {
+            (true, _) => f.write_str(said.trim_end_matches('.'))?,
+            (false, true) => f.write_str(&fields)?,
+            (false, false) => write!(f, "{}: {fields}", said.trim_end_matches('.'))?,
         }
         write!(f, " ({})", self.code)
     }
@@ -210,6 +211,16 @@ mod tests {
             "errors": [{"pointer": "/data/texts/title", "code": "required", "detail": "a text is needed"}]}"#;
         let line = Problem::read(422, body).to_string();
         assert_eq!(line, "The data does not fit the template: data.texts.title: a text is needed (render.invalid)");
+    }
+
+    #[test]
+    fn nothing_is_said_twice() {
+        let body = br#"{"code": "request.invalid", "detail": "text \"title\" is required (and 1 more, see errors)",
+            "errors": [{"pointer": "/data/texts/title", "detail": "text \"title\" is required"},
+                       {"pointer": "/data/texts/tag", "detail": "text \"tag\" is required"}]}"#;
+        let line = Problem::read(422, body).to_string();
+        let (a, b) = ("data.texts.title: text \"title\" is required", "data.texts.tag: text \"tag\" is required");
+        assert_eq!(line, format!("{a}; {b} (request.invalid)"));
     }
 
     #[test]

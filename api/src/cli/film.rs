@@ -46,7 +46,7 @@ pub async fn make(client: &Client, order: LocalOrder, out: &Path, quiet: bool) -
     let id = ordered.value.id;
     let ended = tokio::select! {
         ended = follow::to_the_end(client, &id, &mut progress) => ended,
-        () = interrupt.next() => Err(cancel(client, &id, &mut progress, &mut interrupt).await),
+        () = interrupt.next() => Err(cancel(client, &id, &progress, &mut interrupt).await),
     };
     times.extend(progress.finish().into_iter().filter(|(phase, _)| phase != "completed"));
     let render = ended?;
@@ -89,7 +89,7 @@ fn finished(render: &Render) -> Result<Export, CliError> {
 }
 
 /// Cancels the render and waits until the server says that it has ended. A second Ctrl-C does not wait.
-async fn cancel(client: &Client, id: &str, progress: &mut Progress, interrupt: &mut Interrupt) -> CliError {
+async fn cancel(client: &Client, id: &str, progress: &Progress, interrupt: &mut Interrupt) -> CliError {
     progress.note("Cancelling the render …");
     if let Err(e) = client.cancel(id).await {
         let too_late = matches!(&e, CliError::Refused { problem, .. } if problem.status == 409);
@@ -98,7 +98,7 @@ async fn cancel(client: &Client, id: &str, progress: &mut Progress, interrupt: &
         }
     }
     let confirmed = tokio::select! {
-        ended = timeout(CANCEL, follow::to_the_end(client, id, progress)) => ended,
+        ended = timeout(CANCEL, follow::ask_until_ended(client, id)) => ended,
         () = interrupt.next() => return CliError::Cancelled(format!("stopped without waiting for the render {id}")),
     };
     match confirmed {

@@ -6,12 +6,14 @@ use super::failure::CliError;
 use super::progress::Progress;
 use super::sse::EventReader;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long the server may be away before we give up. The render goes on without us.
 const MOST_SILENCE: Duration = Duration::from_secs(120);
 /// Between two questions, when there is no stream.
 const POLL: Duration = Duration::from_secs(1);
+/// A stream that says nothing for this long may be dead, and is left for a question.
+const QUIET: Duration = Duration::from_secs(15);
 
 /// Shows the render `id` until it has ended, and gives it as it ended.
 ///
@@ -40,6 +42,22 @@ pub async fn to_the_end(client: &Client, id: &str, progress: &mut Progress) -> R
     }
 }
 
+/// Asks until the render `id` has ended. For a render that is about to end.
+///
+/// # Errors
+/// The server refuses, or is not heard of.
+pub async fn ask_until_ended(client: &Client, id: &str) -> Result<Answer<Render>, CliError> {
+    let heard = Instant::now();
+    loop {
+        match client.render(id).await {
+            Ok(now) if now.value.is_final() => return Ok(now),
+            Ok(_) => {}
+            Err(e) => give_up_on(e, heard)?,
+        }
+        sleep(POLL / 4).await;
+    }
+}
+
 /// Listens until the render has ended (then gives it) or the stream has.
 async fn listen(
     client: &Client,
@@ -49,7 +67,8 @@ async fn listen(
 ) -> Result<Option<Answer<Render>>, CliError> {
     let mut stream = client.events(id).await?;
     let mut reader = EventReader::default();
-    while let Some(bytes) = stream.chunk().await.map_err(|e| client.lost(&e))? {
+    while let Ok(chunk) = timeout(QUIET, stream.chunk()).await {
+        let Some(bytes) = chunk.map_err(|e| client.lost(&e))? else { break };
         *heard = Instant::now();
         for event in reader.push(&bytes).iter().filter(|e| matches!(e.name.as_str(), "render" | "" | "message")) {
             let Ok(json) = serde_json::from_str::<serde_json::Value>(&event.data) else { continue };

@@ -66,7 +66,8 @@ fn details(t: &Template, manifest: &Value) -> String {
     );
     section(&mut out, "Texts", manifest, "texts", |f| {
         let needed = if f["required"] == true { "required" } else { "optional" };
-        format!("{needed}, at most {} characters in {} lines", f["max_chars"], f["max_lines"])
+        let lines = if f["max_lines"] == 1 { "line" } else { "lines" };
+        format!("{needed}, at most {} characters in {} {lines}", f["max_chars"], f["max_lines"])
     });
     section(&mut out, "Images", manifest, "images", |f| {
         format!("{}×{}, {}", f["width"], f["height"], plain(&f["fit"]))
@@ -91,7 +92,7 @@ fn section(out: &mut String, title: &str, manifest: &Value, list: &str, say: imp
     for field in fields {
         let key = plain(if field["key"].is_null() { &field["id"] } else { &field["key"] });
         let label = plain(&field["label"]["en"]);
-        out.push_str(format!("  {key:<16} {label:<24} {}", say(field)).trim_end());
+        out.push_str(format!("  {key:<16} {label:<27} {}", say(field)).trim_end());
         out.push('\n');
     }
 }

@@ -1,3 +1,8 @@
 //! The program as people meet it: its command line, and the private PostgreSQL behind it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod fake;
+mod lines;
 mod postgres;
+mod up;

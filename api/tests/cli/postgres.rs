@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A folder the account of the database can reach; none, with a word why, where there are no server programs.
-fn folder() -> Option<TempDir> {
+pub fn folder() -> Option<TempDir> {
     let runner = is_root().then(Account::unprivileged).flatten();
     if let Err(e) = Programs::discover(runner.as_ref()) {
         eprintln!("skipped: {e}");
