@@ -5,7 +5,7 @@ mod probe;
 
 pub use probe::upload_probe;
 
-use flatrender_activities::media::Media;
+use flatrender_activities::media::{self, Media};
 use flatrender_engine::{Worker, worker::Builder};
 use flatrender_workflows::{
     contracts::{
@@ -15,10 +15,17 @@ use flatrender_workflows::{
         storage::BlobStore,
     },
     definitions::render_video::RenderVideo,
+    models::render::render_job,
 };
 use sqlx::PgPool;
-use std::{error::Error, path::PathBuf, sync::Arc};
+use std::{error::Error, path::PathBuf, sync::Arc, time::Duration};
+use tokio::{task::spawn_blocking, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+
+/// How often a worker looks for what was left behind.
+const HOUSEKEEPING: Duration = Duration::from_secs(30);
+/// Folders of attempts that nothing has touched for this long belong to nobody: no attempt at media work takes longer.
+const STALE: Duration = Duration::from_secs(6 * 3600);
 
 /// What a worker is made of.
 pub struct WorkerConfig {
@@ -46,7 +53,32 @@ pub struct WorkError(#[source] Box<dyn Error + Send + Sync>);
 /// # Errors
 /// When the runtime underneath ends by itself.
 pub async fn run(config: WorkerConfig, shutdown: CancellationToken) -> Result<(), WorkError> {
-    builder(config).run(shutdown).await.map_err(|e| WorkError(Box::new(e)))
+    let housekeeping = tokio::spawn(keep_house(config.pool.clone(), config.scratch.clone()));
+    let worked = builder(config).run(shutdown).await;
+    housekeeping.abort();
+    worked.map_err(|e| WorkError(Box::new(e)))
+}
+
+/// Removes what attempts that were killed left behind, and settles films whose run the engine gave up.
+async fn keep_house(db: PgPool, scratch: PathBuf) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let folder = scratch.clone();
+        if let Ok(Err(error)) = spawn_blocking(move || media::scratch::remove_stale(&folder, STALE)).await {
+            tracing::warn!(%error, "cannot tidy the scratch folder");
+        }
+        match settle_abandoned(&db).await {
+            Ok(0) => {}
+            Ok(films) => tracing::warn!(films, "settled films whose run the engine gave up"),
+            Err(error) => tracing::warn!(%error, "cannot look for films whose run ended"),
+        }
+    }
+}
+
+async fn settle_abandoned(db: &PgPool) -> sqlx::Result<u64> {
+    render_job::settle_abandoned(&mut *db.acquire().await?).await
 }
 
 /// The definitions and handlers of a worker.

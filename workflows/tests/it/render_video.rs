@@ -116,3 +116,16 @@ async fn a_cancelled_render_stops_its_activities_and_is_settled(db: PgPool) {
     let job = job(&db, id).await;
     assert_eq!((job.status.as_str(), job.error_code.as_deref()), ("cancelled", Some("workflow.cancelled")));
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_film_whose_run_the_engine_gave_up_is_settled(db: PgPool) {
+    let (id, run) = order(&db).await;
+    let give_up = r#"select workflow.end_run(id, 'failed', null,
+        '{"code": "workflow.lost_too_often", "message": "given up", "retryable": false}')
+        from workflow.tasks where run_id = $1"#;
+    sqlx::query(give_up).bind(run).execute(&db).await.unwrap();
+    let settle = async || render_job::settle_abandoned(&mut db.acquire().await.unwrap()).await.unwrap();
+    assert_eq!((settle().await, settle().await), (1, 0));
+    let job = job(&db, id).await;
+    assert_eq!((job.status.as_str(), job.error_code.as_deref()), ("failed", Some("workflow.lost_too_often")));
+}

@@ -231,6 +231,23 @@ pub async fn settle(db: Db<'_>, id: Uuid, outcome: Result<(), &Failure>) -> sqlx
     Ok(())
 }
 
+/// Settles films whose run the engine ended by itself, as one that killed its workers too often: the definition had no
+/// say any more. Gives how many there were.
+pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<u64> {
+    let settled = sqlx::query!(
+        r#"update render.render_jobs j
+           set status = case r.state when 'cancelled' then 'cancelled' else 'failed' end,
+               error_code = left(coalesce(r.error ->> 'code', 'workflow.failed'), 128),
+               error_detail = left(r.error ->> 'message', 4000),
+               finished_at = workflow.now(), updated_at = workflow.now()
+           from workflow.runs r
+           where j.finished_at is null and r.id = j.workflow_run_id and r.state in ('failed', 'cancelled')"#,
+    )
+    .execute(db)
+    .await?;
+    Ok(settled.rows_affected())
+}
+
 /// What a request to cancel met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CancelAsked {
