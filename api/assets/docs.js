@@ -1,7 +1,7 @@
 // Draws /openapi.json as a page. Text reaches the page as text only, never as markup.
 "use strict";
 
-const METHODS = ["get", "post", "put", "delete", "head", "patch"];
+const METHODS = ["post", "get", "head", "put", "patch", "delete"];
 let api;
 
 fetch("/openapi.json").then((answer) => answer.json()).then((document_) => { api = document_; draw(); }, (error) => {
@@ -12,7 +12,7 @@ fetch("/openapi.json").then((answer) => answer.json()).then((document_) => { api
 function el(tag, attributes, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes ?? {})) made.setAttribute(name, value);
-  made.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return made;
 }
 
@@ -118,7 +118,7 @@ function schema(s) {
 
 function fields(s) {
   return table(["Field", "Type", ""], Object.entries(s.properties).map(([name, field]) => el("tr", {},
-    el("td", {}, el("code", {}, name), s.required?.includes(name) ? el("div", { class: "must" }, "always") : null),
+    el("td", {}, el("code", {}, name), s.required?.includes(name) ? el("div", { class: "must" }, "required") : null),
     el("td", {}, typeOf(field)), el("td", {}, words(field.description)))));
 }
 

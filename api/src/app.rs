@@ -1,7 +1,6 @@
 //! What every handler may use.
 
 use crate::{auth::Tenant, file_mgr::probe::MediaProbe, problem::Problem, render::feed::Feeds};
-use axum::extract::FromRef;
 use flatrender_engine::Client;
 use flatrender_workflows::{
     contracts::storage::{BlobStore, Shelf},
@@ -13,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// The state of the API. Cheap to clone.
-#[derive(Clone, FromRef)]
+#[derive(Clone)]
 pub struct App {
     /// The database. Handlers of tenants use [`App::begin`].
     pub db: PgPool,

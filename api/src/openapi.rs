@@ -42,6 +42,11 @@ Every error is a problem (RFC 9457) with a stable `code` that programs may decid
 )]
 struct Base;
 
+/// Raw bytes.
+#[derive(utoipa::ToSchema)]
+#[schema(value_type = String, format = Binary)]
+pub struct Binary(());
+
 struct Credentials;
 
 impl Modify for Credentials {

@@ -110,3 +110,30 @@ fn panicked(cause: Box<dyn Any + Send>) -> Response {
     let text = text.or_else(|| cause.downcast_ref::<String>().cloned()).unwrap_or_default();
     Problem::internal(&std::io::Error::other(format!("a handler panicked: {text}"))).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::{body::Body, routing::get};
+    use tower::ServiceExt as _;
+
+    async fn status(router: Router) -> u16 {
+        let request = Request::get("/").body(Body::empty()).expect("a request");
+        router.oneshot(request).await.expect("an answer").status().as_u16()
+    }
+
+    #[tokio::test]
+    async fn a_request_that_takes_too_long_is_given_up() {
+        let slow = Router::new().route("/", get(std::future::pending::<()>));
+        let limit = Duration::from_millis(1);
+        assert_eq!(status(slow.route_layer(from_fn(move |r, n| within(limit, r, n)))).await, 504);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_problem_and_the_server_goes_on() {
+        let wild = Router::new().route("/", get(async || -> () { panic!("on purpose") }));
+        let router = wild.layer(CatchPanicLayer::custom(panicked));
+        assert_eq!(status(router.clone()).await, 500);
+        assert_eq!(status(router).await, 500);
+    }
+}

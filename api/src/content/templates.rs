@@ -135,7 +135,7 @@ pub async fn get(
     get, path = "/v1/templates/{slug}/preview", tag = "Templates", operation_id = "get_template_preview",
     summary = "See a template", description = "A PNG of a typical frame.",
     params(("slug" = String, Path, description = "The template", example = "promo")),
-    responses((status = 200, description = "The picture", body = Vec<u8>, content_type = "image/png"))
+    responses((status = 200, description = "The picture", body = crate::openapi::Binary, content_type = "image/png"))
 )]
 pub async fn preview(
     State(app): State<App>,

@@ -87,7 +87,7 @@ pub struct UploadQuery {
     description = "The body is the file itself, at most 200 MB. What it is, is found in its content: PNG, JPEG, WebP, WAV, \
                    MP3, M4A, AAC, Ogg or FLAC. Its name and announced type are not believed.",
     params(UploadQuery),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The file"),
+    request_body(content = crate::openapi::Binary, content_type = "application/octet-stream", description = "The file"),
     responses(
         (status = 201, description = "Taken in", body = FileView, headers(("Location" = String, description = "The file"))),
         (status = 413, description = "`file.too_large`", body = ProblemBody, content_type = "application/problem+json"),

@@ -52,7 +52,7 @@ pub async fn head(
         ("task_id" = i64, Path, description = "The task"), ("sha256" = String, Path, description = "Hash of the frame"),
         ("lease-token" = uuid::Uuid, Header, description = "The fence")
     ),
-    request_body(content = Vec<u8>, content_type = "image/png", description = "The frame"),
+    request_body(content = crate::openapi::Binary, content_type = "image/png", description = "The frame"),
     responses(
         (status = 204, description = "Stored"),
         (status = 409, description = "`lease.lost`", body = ProblemBody, content_type = "application/problem+json"),

@@ -29,7 +29,7 @@ use uuid::Uuid;
         ("lease-token" = uuid::Uuid, Header, description = "The fence")
     ),
     responses(
-        (status = 200, description = "The content", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 200, description = "The content", body = crate::openapi::Binary, content_type = "application/octet-stream"),
         (status = 404, description = "`node.input_not_named`, `blob.not_found`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`lease.lost`", body = ProblemBody, content_type = "application/problem+json")
     )

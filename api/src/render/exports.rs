@@ -38,8 +38,8 @@ pub async fn get(State(app): State<App>, tenant: Tenant, Path(id): Path<Uuid>) -
         ("Range" = Option<String>, Header, description = "`bytes=first-last`")
     ),
     responses(
-        (status = 200, description = "The whole film", body = Vec<u8>, content_type = "video/mp4"),
-        (status = 206, description = "A part of it", body = Vec<u8>, content_type = "video/mp4"),
+        (status = 200, description = "The whole film", body = crate::openapi::Binary, content_type = "video/mp4"),
+        (status = 206, description = "A part of it", body = crate::openapi::Binary, content_type = "video/mp4"),
         (status = 304, description = "The client has it already"),
         (status = 416, description = "`range.not_satisfiable`", body = crate::problem::ProblemBody, content_type = "application/problem+json")
     )
@@ -67,7 +67,7 @@ pub async fn download(
     get, path = "/v1/exports/{id}/contact-sheet", tag = "Exports", operation_id = "get_contact_sheet",
     summary = "See a film at a glance", description = "A PNG of evenly spaced frames.",
     params(("id" = Uuid, Path, description = "The export")),
-    responses((status = 200, description = "The picture", body = Vec<u8>, content_type = "image/png"))
+    responses((status = 200, description = "The picture", body = crate::openapi::Binary, content_type = "image/png"))
 )]
 pub async fn contact_sheet(
     State(app): State<App>,

@@ -70,11 +70,23 @@ impl Feeds {
     }
 }
 
+impl Feeds {
+    /// Forgets a render that nobody watches; false when somebody has come since.
+    fn forget(&self, id: Uuid, feed: &watch::Sender<Snapshot>) -> bool {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let deserted = feed.receiver_count() == 0;
+        if deserted {
+            watched.remove(&id);
+        }
+        deserted
+    }
+}
+
 /// Looks at a render until it ends, nobody watches it any more, or the server stops.
 async fn follow(app: App, tenant: Tenant, id: Uuid, feed: Arc<watch::Sender<Snapshot>>) {
     while !feed.borrow().render.has_ended() {
         tokio::select! {
-            () = feed.closed() => return,
+            () = feed.closed() => if app.feeds.forget(id, &feed) { return },
             () = app.stopping.cancelled() => return,
             () = tokio::time::sleep(PERIOD) => {}
         }

@@ -34,12 +34,12 @@ pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
                    `Idempotency-Key` the same order gives the same render, however often it is sent.",
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters, yours")),
     request_body(content = RenderOrder, examples(
-        ("Smallest" = (summary = "Only what is required", value = json!({"template": "promo", "data": {"texts": {"title": "Spring sale"}}}))),
-        ("Larger" = (summary = "Texts, a picture, a theme, scenes, sound and size", value = json!({
+        ("small" = (summary = "Only what is required", value = json!({"template": "promo", "data": {"texts": {"title": "Spring sale", "tagline": "Only this week"}}}))),
+        ("whole" = (summary = "Texts, a picture, a theme, scenes, sound and size", value = json!({
             "template": "promo",
             "data": {
-                "texts": {"title": "Spring sale"}, "images": {"logo": "0199d5a0-7c1e-7b3f-9c53-1f0c0a3f5e11"}, "theme": "ocean",
-                "scenes": [{"id": "title"}, {"id": "photos", "seconds": 4.5}]
+                "texts": {"title": "Spring sale", "tagline": "Only this week"}, "images": {"logo": "0199d5a0-7c1e-7b3f-9c53-1f0c0a3f5e11"}, "theme": "lapis",
+                "scenes": [{"id": "title"}, {"id": "photos", "seconds": 4.5}, {"id": "logo"}]
             },
             "audio": {"music": {"volume": 0.7}, "ducking": true},
             "output": {"height": 720, "quality": "final"},

@@ -2,19 +2,20 @@
 
 use crate::{
     exports::publish,
-    orders::listen,
     world::{World, request},
 };
 use axum::{
     body::Body,
     http::{Method, StatusCode},
 };
+use flatrender_api::serve::{Listen, ServeConfig, ServeError};
 use futures::StreamExt as _;
 use sqlx::PgPool;
 use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
     time::timeout,
 };
 use tower::ServiceExt as _;
@@ -93,21 +94,37 @@ async fn streams_and_long_polls_end_when_the_server_stops(db: PgPool) {
     let world = World::new(db).await;
     let id = world.order().await;
     let node = world.node("n1").await;
-    let address = listen(&world).await;
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let head = format!(
-        "GET /v1/renders/{id}/events HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {}\r\n\r\n",
-        world.key
-    );
-    stream.write_all(head.as_bytes()).await.unwrap();
-    let mut first = [0; 12];
-    stream.read_exact(&mut first).await.unwrap();
-    let (poll, rest) = tokio::join!(node.ask(25.0), async {
-        world.stopping.cancel();
-        let mut rest = String::new();
-        timeout(SOON, stream.read_to_string(&mut rest)).await.expect("the stream ends").unwrap();
-        rest
-    });
-    assert_eq!(poll.status, StatusCode::NO_CONTENT);
+    let (address, server) = serve(&world).await;
+    let head = |first: &str, key: &str| {
+        format!("{first} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {key}\r\n")
+    };
+    let claim = format!(r#"{{"incarnation": "{}", "labels": {{}}, "wait_seconds": 25}}"#, node.incarnation);
+    let kind = format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n{claim}", claim.len());
+    let mut events = TcpStream::connect(address).await.unwrap();
+    let mut poll = TcpStream::connect(address).await.unwrap();
+    let watch = head(&format!("GET /v1/renders/{id}/events"), &world.key) + "\r\n";
+    events.write_all(watch.as_bytes()).await.unwrap();
+    poll.write_all((head("POST /v1/nodes/claims", &node.credential) + &kind).as_bytes()).await.unwrap();
+    let mut begun = [0; 12];
+    events.read_exact(&mut begun).await.unwrap();
+    // The poll is under way once its node was seen.
+    while world.count("render.nodes where incarnation is not null").await == 0 {
+        tokio::task::yield_now().await;
+    }
+    world.stopping.cancel();
+    let (mut rest, mut answer) = (String::new(), String::new());
+    timeout(SOON, events.read_to_string(&mut rest)).await.expect("the stream ends").unwrap();
+    timeout(SOON, poll.read_to_string(&mut answer)).await.expect("the poll ends").unwrap();
     assert!(rest.ends_with("0\r\n\r\n"), "the body is whole: {rest}");
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    timeout(SOON, server).await.expect("the server ends").unwrap().unwrap();
+}
+
+/// Serves the world as the program does.
+async fn serve(world: &World) -> (std::net::SocketAddr, JoinHandle<Result<(), ServeError>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (pool, storage, probe) = (world.db.clone(), world.storage.clone(), world.app.probe.clone());
+    let config = ServeConfig { listen: Listen::Bound(listener), pool, storage, probe };
+    (address, tokio::spawn(flatrender_api::serve::run(config, world.stopping.clone())))
 }

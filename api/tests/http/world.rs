@@ -15,7 +15,7 @@ use flatrender_workflows::{
     },
     models::{
         DEFAULT_TENANT,
-        content::project,
+        content::project::{self, Template},
         identity::{tenant, tenant_api_key},
         render::node,
     },
@@ -326,4 +326,18 @@ pub async fn put(storage: &dyn BlobStore, content: &[u8]) -> BlobRef {
     let content = Bytes::copy_from_slice(content);
     let body = futures::stream::once(async move { Ok(content) }).boxed();
     storage.put(&shelf, None, body, u64::MAX).await.unwrap()
+}
+
+/// A template that nobody has published.
+pub fn template(manifest: Manifest) -> Template {
+    let (project_id, version_id) = (Uuid::nil(), Uuid::nil());
+    Template {
+        tenant_id: DEFAULT_TENANT,
+        project_id,
+        version_id,
+        number: 1,
+        manifest,
+        package: blob(b"p"),
+        preview: None,
+    }
 }
