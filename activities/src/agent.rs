@@ -8,6 +8,7 @@
 //! The agent speaks HTTPS and nothing else: it has no database, and its credential reaches only the attempts it
 //! was given. What it must remember over its own death is in the [`journal`].
 
+pub mod attempt;
 pub mod client;
 pub mod config;
 pub mod credential;

@@ -20,7 +20,7 @@ use std::{
     sync::Arc,
     time::SystemTime,
 };
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 /// Frames stored at a time.
 const STORES: usize = 4;
@@ -117,11 +117,11 @@ impl<S: FrameSink> Harvest<S> {
         self.start_work();
         tokio::select! {
             Some(joined) = self.checks.join_next() => {
-                let (frame, seen, proof) = joined.map_err(|e| TransferError::Other(Box::new(e)))?;
+                let (frame, seen, proof) = done(joined).await?;
                 Ok(Some(self.checked(frame, seen, proof)))
             }
             Some(joined) = self.stores.join_next() => {
-                let (frame, stored) = joined.map_err(|e| TransferError::Other(Box::new(e)))?;
+                let (frame, stored) = done(joined).await?;
                 stored?;
                 if let Some(state) = self.frames.get_mut(&frame) && let State::Proven(blob) = state {
                     *state = State::Stored(blob.clone());
@@ -229,5 +229,14 @@ impl<S: FrameSink> Harvest<S> {
         };
         self.frames.insert(frame, state);
         ripened
+    }
+}
+
+/// What a task of ours gave. It is cut off only when the whole program is torn down, and then nothing follows.
+async fn done<T>(joined: Result<T, JoinError>) -> Result<T, TransferError> {
+    match joined {
+        Ok(given) => Ok(given),
+        Err(error) if error.is_cancelled() => std::future::pending().await,
+        Err(error) => Err(TransferError::Other(Box::new(error))),
     }
 }

@@ -4,10 +4,11 @@ use super::lines::{self, Line};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 
-const KEPT_TAIL: usize = 40;
+const KEPT_TAIL: usize = 30;
 const KEPT_ERRORS: usize = 20;
-const KEPT_WARNINGS: usize = 50;
-const KEPT_CHARS: usize = 400;
+const KEPT_WARNINGS: usize = 40;
+/// The server takes warnings of at most 500 bytes.
+const KEPT_BYTES: usize = 400;
 
 /// The lines worth keeping of one or more runs.
 #[derive(Debug, Clone, Default)]
@@ -74,7 +75,8 @@ impl Transcript {
 }
 
 fn short(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(KEPT_CHARS).collect()
+    let text: String = text.chars().filter(|c| !c.is_control()).collect();
+    text[..text.floor_char_boundary(KEPT_BYTES)].to_owned()
 }
 
 #[cfg(test)]
@@ -90,6 +92,13 @@ mod tests {
         }
         assert_eq!((transcript.errors.len(), transcript.warnings.len()), (KEPT_ERRORS, KEPT_WARNINGS));
         assert!(transcript.evidence().to_string().len() < 64 * 1024);
+    }
+
+    #[test]
+    fn a_line_is_cut_by_bytes_and_between_characters() {
+        let mut transcript = Transcript::default();
+        transcript.take(&format!("WARNING:x{}", "س".repeat(1000)));
+        assert_eq!(transcript.warnings[0].len(), 399);
     }
 
     #[test]

@@ -10,12 +10,12 @@
 
 use super::client::{ClientError, TaskClient};
 use flatrender_engine::{AttemptKeeper, Standing};
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 use tokio::time::Instant;
 
-/// Renews the lease until it is lost, the run is cancelled, or the future is dropped. One that an earlier process
-/// held is renewed at once, to learn whose it is.
-pub async fn keep(task: TaskClient, held: Held, patience: u32, keeper: AttemptKeeper) {
+/// Renews the lease until it is lost or the run is cancelled, and tells the attempt; never resolves. A lease that an
+/// earlier process held is renewed at once, to learn whose it is.
+pub async fn keep(task: TaskClient, held: Held, patience: u32, keeper: AttemptKeeper) -> Infallible {
     let mut lease = Lease { length: length(held.seconds), patience, renewed: Instant::now(), unanswered: false };
     let mut pause = if held.fresh { lease.pause() } else { Duration::ZERO };
     loop {
@@ -24,7 +24,7 @@ pub async fn keep(task: TaskClient, held: Held, patience: u32, keeper: AttemptKe
         let answer = task.renew(progress, lease.length / 3).await;
         if let Some(standing) = lease.judge(answer) {
             keeper.standing.send_replace(standing);
-            return;
+            return std::future::pending().await;
         }
         pause = lease.pause();
     }

@@ -24,7 +24,7 @@ pub enum Reported {
 pub async fn report(
     task: &TaskClient,
     attempt: &Attempt,
-    outcome: Result<RenderedFrames, Failure>,
+    mut outcome: Result<RenderedFrames, Failure>,
     retry: (Duration, Duration),
     patience: Duration,
 ) -> Reported {
@@ -37,7 +37,12 @@ pub async fn report(
                 Err(ClientError::LeaseLost) => return Reported::Unwanted,
                 Err(error) => {
                     tracing::error!(task.id = attempt.task().task_id, %error, "the server refuses the report");
-                    return Reported::Unwanted;
+                    if outcome.is_err() {
+                        return Reported::Unwanted;
+                    }
+                    // Told of a failure it need not wait for the lease to run out.
+                    outcome = Err(Failure::transient("render.report_refused", error.to_string()));
+                    continue;
                 }
             }
             if attempt.check().is_err_and(|f| f.is_lease_lost()) {

@@ -91,7 +91,10 @@ impl From<ClientError> for Trouble {
     fn from(error: ClientError) -> Self {
         Self::Final(match error {
             ClientError::Unreachable(cause) => return Self::Passing(cause),
-            ClientError::LeaseLost | ClientError::Unauthorized => TransferError::LeaseLost,
+            // It ran out while the server was away, and is ours again once it is renewed; or it is not, and then
+            // the renewal tells, and ends the attempt.
+            ClientError::LeaseLost => return Self::Passing("the lease has run out".into()),
+            ClientError::Unauthorized => TransferError::LeaseLost,
             ClientError::NotFound => TransferError::NotFound,
             ClientError::Full => TransferError::Full,
             ClientError::Rejected { ref code, .. } if code.contains("mismatch") => TransferError::Mismatch,

@@ -118,7 +118,12 @@ impl Ledger {
         self.lease_ends = Instant::now() + Duration::from_secs_f64(self.task.lease_seconds);
     }
 
-    /// Whether the token is that of the running attempt; a lease that ended but was not given away still is.
+    /// Whether the token is that of the running attempt and the lease has not run out.
+    pub fn holds_in_time(&mut self, what: &str, token: Uuid) -> bool {
+        self.holds(what, token) && Instant::now() < self.lease_ends
+    }
+
+    /// Whether the token is that of the running attempt; a lease that ran out but was not given away can be renewed.
     pub fn holds(&mut self, what: &str, token: Uuid) -> bool {
         let holds = self.state == State::Leased && self.task.lease_token == token;
         if !holds {

@@ -1,9 +1,12 @@
 //! The driver and the agent against real processes and a real server, all of them ours and all of them faulty.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 #[path = "../../examples/fake_aerender/picture.rs"]
 mod picture;
 
 mod agent;
+mod built_in;
 mod driver;
 mod endings;
 mod inputs;

@@ -16,8 +16,9 @@ use std::process::{Child, Command, Stdio};
 impl Scene {
     fn program(&self) -> Node {
         let child = Command::new(env!("CARGO_BIN_EXE_flatrender-node"))
-            .args(["--server", &self.config.server, "--token", TOKEN, "--name", "node-1", "--drain-seconds", "0"])
+            .args(["--server", &self.config.server, "--name", "node-1", "--drain-seconds", "0"])
             .args(["--disk-reserve-gb", "0"])
+            .env("FLATRENDER_NODE_TOKEN", TOKEN)
             .arg("--data")
             .arg(self.data.path())
             .arg("--renderer")
@@ -69,11 +70,10 @@ async fn a_node_killed_in_a_render_kills_its_renderer_and_goes_on_when_it_is_bac
     let _again = scene.program();
     until("the task is over", || scene.books.is_over()).await;
     assert!(!processes_left(token));
+    until("nothing is kept", || scene.is_clean()).await;
+    assert_eq!(scene.books.done().frames.len(), 10);
     let ledger = scene.books.open();
     assert_eq!((ledger.claims, ledger.puts, ledger.enrolments), (1, 10, 1), "the same attempt, each frame once");
-    drop(ledger);
-    assert_eq!(scene.books.done().frames.len(), 10);
-    until("nothing is kept", || scene.is_clean()).await;
 }
 
 #[tokio::test]
@@ -118,4 +118,21 @@ async fn a_second_signal_ends_the_node_at_once_and_its_renderer_with_it() {
     node.signal(Signal::SIGINT);
     assert!(!node.ended().await.success());
     assert!(!scene.is_clean(), "what it could not report is kept for the next start");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_renderer_does_not_see_the_nodes_token() {
+    use flatrender_activities::agent::journal::Journal;
+    let scene = Scene::new(json!({ "hang": { "frame": 15 } }), 10.0).await;
+    let node = scene.program();
+    scene.stored(5).await;
+    let environ = |pid: u32| std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+    let sees = |pid: u32| String::from_utf8_lossy(&environ(pid)).contains(TOKEN);
+    let journal = Journal::open(scene.data.path().join("journal")).unwrap();
+    let renderer = journal.entries()[0].renderer.clone().unwrap();
+    assert_eq!((sees(node.0.id()), sees(renderer.pid)), (true, false));
+    let token = scene.token();
+    node.signal(Signal::SIGTERM);
+    until("the renderer is gone", || !processes_left(token)).await;
 }

@@ -129,7 +129,7 @@ async fn release(State(books): State<Books>, Path(_): Path<i64>, Json(body): Jso
 
 async fn input(State(books): State<Books>, Path((_, sha256)): Path<(i64, String)>, headers: HeaderMap) -> Response {
     let mut ledger = books.open();
-    if !ledger.holds("input", token(&headers)) {
+    if !ledger.holds_in_time("input", token(&headers)) {
         return stale();
     }
     match ledger.inputs.get(&sha256.parse::<BlobHash>().unwrap()) {
@@ -140,7 +140,7 @@ async fn input(State(books): State<Books>, Path((_, sha256)): Path<(i64, String)
 
 async fn has_frame(State(books): State<Books>, Path((_, sha256)): Path<(i64, String)>, headers: HeaderMap) -> Response {
     let mut ledger = books.open();
-    if !ledger.holds("frame", token(&headers)) {
+    if !ledger.holds_in_time("frame", token(&headers)) {
         return stale();
     }
     let there = ledger.frames.contains_key(&sha256.parse::<BlobHash>().unwrap());
@@ -154,7 +154,7 @@ async fn put_frame(
     body: Bytes,
 ) -> Response {
     let mut ledger = books.open();
-    if !ledger.holds("frame", token(&headers)) {
+    if !ledger.holds_in_time("frame", token(&headers)) {
         return stale();
     }
     if BlobHash::of(&body).as_str() != sha256 {

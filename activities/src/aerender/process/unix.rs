@@ -19,7 +19,7 @@ pub fn cpu_time(_group: u32) -> Option<Duration> {
 
 /// Whether the group has a process.
 pub fn is_alive(group: Option<u32>, _mark: &Mark) -> Option<bool> {
-    group.map(|group| killpg(Pid::from_raw(group as i32), None).is_ok())
+    group.map(|group| killpg(Pid::from_raw(group as i32), None::<Signal>).is_ok())
 }
 
 /// Kills the group of a launcher, if the process of this number is still that launcher. True when it was alive.

@@ -1,0 +1,127 @@
+//! One attempt at a task: from the journal entry to the report.
+//!
+//! ```text
+//! entry ─▶ render ─▶ report ─▶ forget          untold: entry and folder stay for the next start
+//!    └──── lease renewed beside it ────┘
+//! ```
+
+use super::{
+    client::TaskClient,
+    journal::Entry,
+    leases::{self, Held},
+    report::{Reported, report},
+    transfer::Transfer,
+    work::Node,
+};
+use crate::aerender::{Job, ProcessId};
+use flatrender_engine::{Activity, Attempt, Failure, LeasedTask};
+use flatrender_workflows::contracts::render::{RenderFrames, RenderedFrames};
+use std::{
+    fs,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use uuid::Uuid;
+
+/// How long a last report may take while the node goes away.
+const LAST_REPORT: Duration = Duration::from_secs(8);
+
+/// Makes an attempt; `fresh` when it was claimed just now, not by an earlier process. Dropping the future kills the
+/// renderer and leaves the journal entry.
+pub async fn make(node: Arc<Node>, entry: Entry, fresh: bool) {
+    let client = node.client.task(entry.task.task_id, entry.task.lease_token);
+    let (attempt, keeper) = Attempt::new(entry.task.clone());
+    let held = Held { seconds: entry.task.lease_seconds, fresh };
+    // One future for both: when the agent is torn down, work never sees a lease without its keeper.
+    tokio::select! {
+        never = leases::keep(client.clone(), held, node.config.lease_patience, keeper) => match never {},
+        () = carry_out(&node, &attempt, &client, entry) => {}
+    }
+}
+
+async fn carry_out(node: &Node, attempt: &Attempt, client: &TaskClient, mut entry: Entry) {
+    let task = attempt.task();
+    tracing::info!(task.id = task.task_id, run.id = %task.run_id, attempt = task.attempt_no, "attempt begins");
+    let outcome = match node.journal.write(&entry) {
+        Ok(()) => within_time(node, attempt, client, &mut entry).await,
+        Err(error) => Err(Failure::transient("render.disk_full", format!("the node cannot keep its journal: {error}"))),
+    };
+    log(task, &outcome);
+    let patience = if node.drain.is_cancelled() {
+        LAST_REPORT
+    } else {
+        Duration::from_secs_f64(task.lease_seconds.clamp(1.0, 3600.0)) * (1 + node.config.lease_patience)
+    };
+    let reported = report(client, attempt, outcome, node.config.retry, patience).await;
+    if reported != Reported::Untold {
+        forget(node, task.lease_token);
+    }
+}
+
+async fn within_time(
+    node: &Node,
+    attempt: &Attempt,
+    client: &TaskClient,
+    entry: &mut Entry,
+) -> Result<RenderedFrames, Failure> {
+    let longest = Duration::from_secs_f64(entry.task.start_to_close_seconds.clamp(1.0, 7.0 * 86_400.0));
+    let timed_out = |_| Err(Failure::transient("render.timed_out", "the attempt took longer than it may"));
+    tokio::time::timeout(longest, render(node, attempt, client, entry)).await.unwrap_or_else(timed_out)
+}
+
+async fn render(
+    node: &Node,
+    attempt: &Attempt,
+    client: &TaskClient,
+    entry: &mut Entry,
+) -> Result<RenderedFrames, Failure> {
+    if entry.task.activity != RenderFrames::NAME {
+        return Err(Failure::permanent("node.unknown_activity", format!("a node cannot do {}", entry.task.activity)));
+    }
+    let input: RenderFrames = serde_json::from_value(entry.task.input.clone())
+        .map_err(|error| Failure::permanent("node.bad_input", format!("the task cannot be read: {error}")))?;
+    let transfer = Transfer { task: client.clone(), retry: node.config.retry };
+    let entry = Mutex::new(entry);
+    let spawned = |id: &ProcessId| {
+        let mut entry = entry.lock().unwrap_or_else(PoisonError::into_inner);
+        entry.renderer = Some(id.clone());
+        if let Err(error) = node.journal.write(&entry) {
+            // The mark in its environment still tells whose it is.
+            tracing::warn!(%error, "cannot write the renderer into the journal");
+        }
+    };
+    let job = Job {
+        attempt,
+        folder: node.attempts().join(attempt.lease_token().to_string()),
+        inputs: &transfer,
+        frames: Arc::new(transfer.clone()),
+        drain: node.drain.clone(),
+        spawned: &spawned,
+    };
+    node.aerender.render(job, &input).await
+}
+
+/// Removes what is kept of an attempt.
+///
+/// The folder first: an entry without a folder is harmless, a folder without an entry is a stray.
+pub fn forget(node: &Node, lease_token: Uuid) {
+    let folder = node.attempts().join(lease_token.to_string());
+    match fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(path = %folder.display(), %error, "cannot remove an attempt's folder");
+        }
+        _ => {}
+    }
+    node.journal.forget(lease_token);
+}
+
+fn log(task: &LeasedTask, outcome: &Result<RenderedFrames, Failure>) {
+    let (id, run) = (task.task_id, task.run_id);
+    match outcome {
+        Ok(done) => tracing::info!(
+            task.id = id, run.id = %run, frames = done.frames.len(), faults = done.faults.len(),
+            prepare_ms = done.timing.prepare_ms, render_ms = done.timing.render_ms, "attempt is done"
+        ),
+        Err(failure) => tracing::warn!(task.id = id, run.id = %run, %failure, "attempt failed"),
+    }
+}
