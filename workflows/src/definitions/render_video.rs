@@ -38,8 +38,9 @@ pub struct RenderVideo {
     pub render_id: Uuid,
 }
 
-/// How often bad or missing frames of a chunk are rendered again.
-const REPAIRS: u32 = 3;
+/// How often in a row missing frames of a chunk are rendered again without proving a single one. A node that drains
+/// gives its chunk back with the frames it has: that is progress, not failure.
+const FRUITLESS_ROUNDS: u32 = 3;
 /// Frames shown on the contact sheet.
 const SHEET_FRAMES: u32 = 12;
 
@@ -114,7 +115,8 @@ async fn prove_frames(
 ) -> Result<Vec<FrameRef>, Failure> {
     let mut proven: BTreeMap<u32, FrameRef> = BTreeMap::new();
     let mut faults = vec![];
-    for round in 0..=REPAIRS {
+    let (mut round, mut fruitless) = (0, 0);
+    while fruitless < FRUITLESS_ROUNDS {
         let missing = range.iter().filter(|f| !proven.contains_key(f)).collect::<Vec<_>>();
         let renders = stretches(&missing).into_iter().map(|r| render_range(cx, id, job, no, round, r));
         let frames = try_join_all(renders).await?.concat();
@@ -126,6 +128,9 @@ async fn prove_frames(
         if proven.len() == range.count() as usize {
             return Ok(proven.into_values().collect());
         }
+        let progress = proven.len() + missing.len() > range.count() as usize;
+        fruitless = if progress { 0 } else { fruitless + 1 };
+        round += 1;
     }
     Err(repair_exhausted(range, &proven, &faults))
 }
@@ -177,7 +182,7 @@ fn repair_exhausted(range: FrameRange, proven: &BTreeMap<u32, FrameRef>, faults:
     let missing: Vec<u32> = range.iter().filter(|f| !proven.contains_key(f)).collect();
     let reason = |frame: u32| faults.iter().find(|f| f.frame == frame).map_or(FaultReason::Missing, |f| f.reason);
     let named: Vec<_> = missing.iter().take(100).map(|f| json!({"frame": f, "reason": reason(*f)})).collect();
-    let message = format!("frame {} could not be rendered in {} rounds", missing[0], REPAIRS + 1);
+    let message = format!("frame {} could not be rendered in {FRUITLESS_ROUNDS} rounds", missing[0]);
     Failure::permanent("render.repair_exhausted", message).with_details(json!({ "frames": named }))
 }
 
