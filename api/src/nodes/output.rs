@@ -5,7 +5,7 @@ use crate::{
     app::App,
     problem::{Code, Problem},
 };
-use flatrender_engine::Failure;
+use flatrender_engine::{Failure, Progress};
 use flatrender_workflows::{
     contracts::{
         render::{FrameRef, RenderFrames, RenderedFrames},
@@ -23,6 +23,8 @@ const LOOKUPS: usize = 16;
 const WARNINGS: (usize, usize) = (100, 500);
 /// Longest code, message and evidence of a failure that are kept.
 const FAILURE: (usize, usize, usize) = (128, 2000, 64 * 1024);
+/// Longest detail of progress that is kept.
+const PROGRESS_BYTES: usize = 8 * 1024;
 
 /// Checks the output of a task: it parses, its frames are of the planned range, once each, and each is stored.
 ///
@@ -84,6 +86,15 @@ pub fn bounded(failure: Failure) -> Failure {
         details: if keep { failure.details } else { Value::Null },
         ..failure
     }
+}
+
+/// Progress that is fit to be kept: a lease is not lost over its decoration.
+pub fn bounded_progress(mut progress: Progress) -> Progress {
+    let detail = progress.detail.to_string();
+    if detail.len() > PROGRESS_BYTES || detail.contains("\\u0000") {
+        progress.detail = Value::Null;
+    }
+    progress
 }
 
 #[cfg(test)]

@@ -34,7 +34,8 @@ pub async fn renew(
     Json(asked): Json<Renew>,
 ) -> Result<Json<Renewed>, Problem> {
     let lease = leases::newest(&app, &caller, task_id, asked.lease_token).await?;
-    let standing = app.workflows.renew(task_id, asked.lease_token, Some(&asked.progress)).await?;
+    let progress = output::bounded_progress(asked.progress);
+    let standing = app.workflows.renew(task_id, asked.lease_token, Some(&progress)).await?;
     renewed(standing, &lease).map(Json)
 }
 

@@ -103,6 +103,7 @@ fn publish(feed: &watch::Sender<Snapshot>, mut render: Render) {
     feed.send_if_modified(|last| {
         if !render.has_ended() {
             render.progress = render.progress.max(last.render.progress);
+            render.frames.rendered = render.frames.rendered.max(last.render.frames.rendered);
         }
         if !differs(&last.render, &render) {
             return false;

@@ -207,6 +207,67 @@ async fn a_node_is_told_that_its_run_was_cancelled(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_lease_is_not_lost_over_wild_progress(db: PgPool) {
+    let world = World::new(db).await;
+    world.run_workflows();
+    world.order().await;
+    let node = world.node("n1").await;
+    let task = node.claim().await;
+    let path = format!("/v1/nodes/tasks/{}/renew", task.id);
+    for detail in [json!("x".repeat(500_000)), json!({"line": "\0"})] {
+        let renew = json!({"lease_token": task.token, "progress": {"done": u32::MAX, "total": 0, "detail": detail}});
+        assert_eq!(node.call(&path, renew).await.status, StatusCode::OK);
+    }
+    let frames = world.get("/v1/renders").await.json()["data"][0]["frames"].clone();
+    assert_eq!(frames["rendered"], frames["total"]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_failure_for_good_ends_the_render_with_its_code(db: PgPool) {
+    let world = World::new(db).await;
+    world.run_workflows();
+    let id = world.order().await;
+    let node = world.node("n1").await;
+    let task = node.claim().await;
+    let path = format!("/v1/nodes/tasks/{}/fail", task.id);
+    let failure = json!({"code": "render.missing_font", "message": "font \"Nope\" is missing", "retryable": false});
+    let body = json!({"lease_token": task.token, "failure": failure});
+    assert_eq!(node.call(&path, body).await.status, StatusCode::NO_CONTENT);
+    // The other chunk's node hears of the end and gives its task back; here nobody holds it.
+    let run: uuid::Uuid =
+        sqlx::query_scalar("select workflow_run_id from render.render_jobs").fetch_one(&world.db).await.unwrap();
+    let settled = async {
+        loop {
+            let render = world.get(&format!("/v1/renders/{id}")).await.json();
+            if render["finished_at"].is_string() {
+                break render;
+            }
+            world.app.workflows.finished(run, Duration::from_millis(100)).await.unwrap();
+        }
+    };
+    let render = tokio::time::timeout(Duration::from_secs(20), settled).await.expect("the render ends");
+    assert_eq!((&render["status"], &render["error"]["code"]), (&json!("failed"), &json!("render.missing_font")));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_lease_that_ran_out_reads_and_stores_nothing(db: PgPool) {
+    let world = World::new(db).await;
+    world.run_workflows();
+    world.order().await;
+    let node = world.node("n1").await;
+    let task = node.claim().await;
+    let expire = "update workflow.tasks set lease_expires_at = workflow.now() where lease_token = $1::uuid";
+    sqlx::query(expire).bind(&task.token).execute(&world.db).await.unwrap();
+    let before = world.stored_files();
+    let frame = png([8, 8, 8]);
+    let frame_path = format!("frames/{}", blob(&frame).sha256);
+    let input = format!("inputs/{}", world.package.sha256);
+    assert_eq!(node.with_lease(Method::PUT, &task, &frame_path, frame).await.problem(), "lease.lost");
+    assert_eq!(node.with_lease(Method::GET, &task, &input, "").await.problem(), "lease.lost");
+    assert_eq!(world.stored_files(), before);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_waiting_node_gets_work_as_soon_as_there_is_some(db: PgPool) {
     let world = World::new(db).await;
     world.run_workflows();
