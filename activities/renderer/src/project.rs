@@ -192,13 +192,13 @@ fn read_data(package: &Package) -> Result<Data, RenderError> {
     }
 }
 
-/// The size scales the picture; it never distorts it.
+/// The size scales the picture; it never distorts it by more than rounding to even pixels does.
 fn check_size(document: &Value, data: &Data) -> Result<(), RenderError> {
     let Some((width, height)) = data.size else { return Ok(()) };
     let (own_width, own_height) = (lottie::number_or(document, "w", 1.0), lottie::number_or(document, "h", 1.0));
     let (width_f, height_f) = (f64::from(width), f64::from(height));
-    let exact_height = width_f * own_height / own_width;
-    if width_f.max(height_f) > limits::SIDE_LIMIT || (height_f - exact_height).abs() > 1.0 {
+    let exact_width = height_f * own_width / own_height;
+    if width_f.max(height_f) > limits::SIDE_LIMIT || (width_f - exact_width).abs() >= 2.0 {
         let message = format!("data.json: size: {width} x {height} has not the shape of {own_width} x {own_height}");
         return Err(RenderError::BadData(message));
     }

@@ -27,7 +27,7 @@ pub struct DemoArgs {
     /// Language of the sample data: en or fa.
     #[arg(long, default_value = "en", value_name = "TAG")]
     locale: String,
-    /// Height of the film in pixels [default: 720, or the template's when that is less].
+    /// Height of the film in pixels [default: that of 720p, in the shape of the template].
     #[arg(long, value_name = "PIXELS")]
     height: Option<u32>,
     /// Folder for the film and its contact sheet.
@@ -85,7 +85,7 @@ impl DemoArgs {
         let order = OrderArgs {
             template: self.template.clone(),
             data: Some(folder.path().join(&sample.file)),
-            height: self.height.or((package.manifest.height > 720).then_some(720)),
+            height: self.height.or_else(|| height_of_720p(package.manifest.width, package.manifest.height)),
             ..OrderArgs::default()
         };
         Ok((order.read()?, folder))
@@ -152,4 +152,9 @@ async fn stay(server: &Server) -> Result<(), CliError> {
         true => Ok(()),
         false => Err(CliError::Here(anyhow!("the platform had already ended"))),
     }
+}
+/// The height at which the shorter side has 720 pixels; none when it has no more of its own.
+fn height_of_720p(width: u32, height: u32) -> Option<u32> {
+    let shorter = width.min(height);
+    (shorter > 720).then(|| (height * 720 / shorter).next_multiple_of(2))
 }
