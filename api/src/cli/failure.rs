@@ -46,7 +46,7 @@ pub enum CliError {
     #[error("{0}")]
     Unhealthy(String),
     /// Anything else that went wrong here.
-    #[error("{0:#}")]
+    #[error("{}", chain(.0))]
     Here(#[from] anyhow::Error),
 }
 
@@ -83,6 +83,34 @@ impl CliError {
     }
 }
 
+/// An error and its causes, each said once: many repeat their cause in their own words.
+fn chain(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |said, cause| {
+        let cause = cause.to_string();
+        match said.as_str() {
+            "" => cause,
+            _ if said.contains(&cause) => said,
+            _ => format!("{said}: {cause}"),
+        }
+    })
+}
+
 fn prefix(about: Option<&str>) -> String {
     about.map(|thing| format!("{thing}: ")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error = anyhow::anyhow!("refused").context("no database: refused").context("cannot migrate");
+        assert_eq!(CliError::Here(error).line(), "cannot migrate: no database: refused");
+    }
+
+    #[test]
+    fn every_line_is_one_line() {
+        assert_eq!(CliError::Usage("a\n  b\n\nc".into()).line(), "a b c");
+    }
 }
