@@ -21,6 +21,8 @@ use flatrender_workflows::{
         },
     },
 };
+use serde_json::Value;
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// The header of a client that may ask twice.
@@ -67,7 +69,20 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 
 /// What makes two orders the same: their meaning, not their spaces and the order of their keys.
 fn fingerprint(order: &RenderOrder) -> String {
-    BlobHash::of(&serde_json::to_vec(order).unwrap_or_default()).to_string()
+    let order = serde_json::to_value(order).map(in_order).unwrap_or_default();
+    BlobHash::of(order.to_string().as_bytes()).to_string()
+}
+
+/// The same value with the keys of its objects in order, however maps are kept.
+fn in_order(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let sorted: BTreeMap<String, Value> = map.into_iter().map(|(k, v)| (k, in_order(v))).collect();
+            sorted.into_iter().collect()
+        }
+        Value::Array(values) => values.into_iter().map(in_order).collect(),
+        other => other,
+    }
 }
 
 async fn replay(app: &App, tenant: &Tenant, key: Option<&str>, sha256: &str) -> Result<Option<view::Render>, Problem> {
@@ -152,4 +167,19 @@ fn spaces(json: &str) -> usize {
 
 fn gone() -> Problem {
     Problem::internal(&sqlx::Error::RowNotFound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_of_keys_makes_no_other_order() {
+        let order = |json: &str| serde_json::from_str::<RenderOrder>(json).unwrap();
+        let one = order(r#"{"template": "promo", "metadata": {"a": {"x": 1, "y": [{"p": 1, "q": 2}]}, "b": 2}}"#);
+        let same = order(r#"{"metadata": {"b": 2, "a": {"y": [{"q": 2, "p": 1}], "x": 1}}, "template": "promo"}"#);
+        let other = order(r#"{"template": "promo", "metadata": {"a": {"x": 2}}}"#);
+        assert_eq!(fingerprint(&one), fingerprint(&same));
+        assert_ne!(fingerprint(&one), fingerprint(&other));
+    }
 }

@@ -1,5 +1,7 @@
 //! Stories of the whole platform: real processes, a real PostgreSQL, the built-in renderer, HTTP from outside.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
+
 mod cancel;
 mod kills;
 mod platform;

@@ -1,4 +1,6 @@
 //! The definitions against a real PostgreSQL, with the world played by handlers that do what a test tells them.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
+
 mod render_video;
 mod world;
