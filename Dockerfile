@@ -3,7 +3,9 @@ FROM rust:1.95-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends libclang-dev clang && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-RUN cargo build --locked --release -p flatrender-api -p flatrender-activities -p flatrender-renderer
+RUN cargo build --locked --release -p flatrender-api -p flatrender-renderer
+# On its own: built together with the server it would link what the server needs.
+RUN cargo build --locked --release -p flatrender-activities
 
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates ffmpeg && rm -rf /var/lib/apt/lists/* \

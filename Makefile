@@ -8,7 +8,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 LOCALE ?= en
 TEMPLATE ?= promo
 DATA ?= .flatrender
-PROGRAMS := -p flatrender-api -p flatrender-activities -p flatrender-renderer
+PROGRAMS := -p flatrender-api -p flatrender-renderer
 
 .PHONY: help setup build demo up test fmt lint sqlx-prepare clean-data
 

@@ -30,6 +30,7 @@ create table render.render_jobs (
     started_at          timestamptz,
     finished_at         timestamptz,
     updated_at          timestamptz not null default now(),
+    tidied_at           timestamptz,
     unique (tenant_id, id),
     unique (tenant_id, idempotency_key),
     check ((finished_at is not null) = (status in ('completed', 'failed', 'cancelled'))),
@@ -37,6 +38,8 @@ create table render.render_jobs (
 );
 create index render_jobs_newest on render.render_jobs (tenant_id, id desc);
 create index render_jobs_live on render.render_jobs (status) where finished_at is null;
+create index render_jobs_untidied on render.render_jobs (finished_at) where tidied_at is null and finished_at is not null;
+comment on column render.render_jobs.tidied_at is 'When its frames and parts were removed from storage.';
 comment on table render.render_jobs is 'One film: its frozen input, what became of it. Projection of workflow run workflow_run_id.';
 comment on column render.render_jobs.project_version_id is 'softref:content.project_versions';
 comment on column render.render_jobs.workflow_run_id is 'softref:workflow.runs';

@@ -24,6 +24,12 @@ cargo nextest run --locked --workspace --no-fail-fast "$@"
 step "examples in the documentation"
 cargo test --locked --workspace --doc --quiet
 
+step "a node links no SQL"
+if cargo tree --locked --quiet -e normal -p flatrender-activities -i sqlx 2>/dev/null | grep -q .; then
+    echo "error: flatrender-node depends on sqlx" >&2
+    exit 1
+fi
+
 step "form"
 cargo fmt --all --check
 cargo clippy --locked --workspace --all-targets --quiet -- -D warnings

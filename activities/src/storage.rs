@@ -54,8 +54,8 @@ impl ObjectStorage {
 
     /// Storage in the folder `root` of this machine, which is created if need be.
     ///
-    /// What a tenant keeps is flushed to the disk, file and folder, before `put` returns. What a render needs
-    /// only while it runs is not: after a power cut its hash tells a lost frame, which is rendered again.
+    /// What a tenant keeps is flushed to the disk, file and folder, before `put` returns, and so is every whole file
+    /// that a worker made. Frames are not: after a power cut their hash tells a lost one.
     ///
     /// # Errors
     /// [`StorageError`] when the folder cannot be created or opened.
@@ -89,7 +89,7 @@ impl BlobStore for ObjectStorage {
     }
 
     fn put_file<'a>(&'a self, shelf: &'a Shelf, path: &'a Path) -> BoxFuture<'a, Result<BlobRef, StorageError>> {
-        Box::pin(put::put_file(self.store(shelf).as_ref(), shelf, path))
+        Box::pin(put::put_file(self.files.as_ref(), shelf, path))
     }
 
     fn stat<'a>(&'a self, shelf: &'a Shelf, hash: &'a BlobHash) -> BoxFuture<'a, Result<Option<u64>, StorageError>> {

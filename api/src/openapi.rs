@@ -25,8 +25,7 @@ Every error is a problem (RFC 9457) with a stable `code` that programs may decid
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
-    info(title = "FlatRender API", description = DESCRIPTION, version = env!("CARGO_PKG_VERSION"),
-         license(name = "Apache-2.0", identifier = "Apache-2.0")),
+    info(title = "FlatRender API", description = DESCRIPTION, version = env!("CARGO_PKG_VERSION")),
     servers((url = "/", description = "This server")),
     tags(
         (name = "Renders", description = "Films being made."),

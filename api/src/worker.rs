@@ -12,7 +12,7 @@ use flatrender_workflows::{
         media::{
             AssembleVideo, ClearShelf, DrawContactSheet, EncodePart, MEDIA_QUEUE, MixAudio, VerifyFrames, VerifyVideo,
         },
-        storage::BlobStore,
+        storage::{BlobStore, Shelf},
     },
     definitions::render_video::RenderVideo,
     models::render::render_job,
@@ -53,14 +53,14 @@ pub struct WorkError(#[source] Box<dyn Error + Send + Sync>);
 /// # Errors
 /// When the runtime underneath ends by itself.
 pub async fn run(config: WorkerConfig, shutdown: CancellationToken) -> Result<(), WorkError> {
-    let housekeeping = tokio::spawn(keep_house(config.pool.clone(), config.scratch.clone()));
+    let housekeeping = tokio::spawn(keep_house(config.pool.clone(), config.storage.clone(), config.scratch.clone()));
     let worked = builder(config).run(shutdown).await;
     housekeeping.abort();
     worked.map_err(|e| WorkError(Box::new(e)))
 }
 
-/// Removes what attempts that were killed left behind, and settles films whose run the engine gave up.
-async fn keep_house(db: PgPool, scratch: PathBuf) {
+/// Removes what killed attempts and ended films left behind, and settles films whose run the engine gave up.
+async fn keep_house(db: PgPool, storage: Arc<dyn BlobStore>, scratch: PathBuf) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -74,7 +74,20 @@ async fn keep_house(db: PgPool, scratch: PathBuf) {
             Ok(films) => tracing::warn!(films, "settled films whose run the engine gave up"),
             Err(error) => tracing::warn!(%error, "cannot look for films whose run ended"),
         }
+        if let Err(error) = tidy_films(&db, storage.as_ref()).await {
+            tracing::warn!(error = error.as_ref() as &dyn Error, "cannot tidy up after films");
+        }
     }
+}
+
+/// Clears the shelves of ended films: a cancelled run could not, and a failed one may have been too early.
+async fn tidy_films(db: &PgPool, storage: &dyn BlobStore) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let films = render_job::untidied(&mut *db.acquire().await?, 100).await?;
+    for (tenant_id, render_id) in films {
+        storage.clear(&Shelf::Render { tenant_id, render_id }).await?;
+        render_job::tidied(&mut *db.acquire().await?, render_id).await?;
+    }
+    Ok(())
 }
 
 async fn settle_abandoned(db: &PgPool) -> sqlx::Result<u64> {

@@ -69,7 +69,7 @@ impl Cache {
                     fs::create_dir_all(&unpacked).map_err(UnpackError::Io)?;
                     let result = unpack(&zip, &unpacked, bounds);
                     remove(&zip);
-                    result
+                    result.and_then(|()| flush(&unpacked).map_err(UnpackError::Io))
                 })
                 .await?
             };
@@ -96,6 +96,7 @@ impl Cache {
         if !made.is_file() {
             self.make_room(blob.size_bytes);
             let fetched = self.fetch(inputs, blob, "an asset").await?;
+            flush(&fetched).map_err(local)?;
             read_only(&fetched).map_err(local)?;
             fs::rename(&fetched, &made).map_err(local)?;
         }
@@ -228,6 +229,18 @@ fn read_only(_path: &Path) -> io::Result<()> {
 /// Marks an entry as used now. Failing that it is forgotten sooner, which is no harm.
 fn touch(path: &Path) {
     let _ = fs::File::open(path).and_then(|f| f.set_modified(SystemTime::now()));
+}
+
+/// Brings a file, or a folder with all that is in it, to the disk: the name under which it is kept says what it is, also
+/// after a power cut.
+fn flush(path: &Path) -> std::io::Result<()> {
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            flush(&entry?.path())?;
+        }
+    }
+    // Windows flushes no folders.
+    if cfg!(windows) && path.is_dir() { Ok(()) } else { fs::File::open(path)?.sync_all() }
 }
 
 fn size(path: &Path) -> u64 {

@@ -15,6 +15,8 @@ use uuid::Uuid;
 const CONNECT: Duration = Duration::from_secs(5);
 /// Longest silence while a body comes or goes.
 const SILENCE: Duration = Duration::from_secs(40);
+/// Bytes a second that an upload is given time for.
+const SLOWEST_UPLINK: u64 = 16 * 1024;
 /// Longest time of a short call.
 const SHORT: Duration = Duration::from_secs(10);
 
@@ -52,6 +54,8 @@ pub enum ClientError {
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
+    /// For bodies of ours: how long the server is silent says nothing while we talk.
+    uploads: reqwest::Client,
     base: Arc<str>,
     credential: Option<Arc<str>>,
 }
@@ -71,13 +75,13 @@ impl Client {
     /// When TLS cannot be set up.
     pub fn new(server: &str) -> Result<Self, ClientError> {
         install_crypto();
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT)
-            .read_timeout(SILENCE)
-            .user_agent(concat!("flatrender-node/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(unreachable)?;
-        Ok(Self { http, base: server.trim_end_matches('/').into(), credential: None })
+        let builder = || {
+            let agent = concat!("flatrender-node/", env!("CARGO_PKG_VERSION"));
+            reqwest::Client::builder().connect_timeout(CONNECT).user_agent(agent)
+        };
+        let http = builder().read_timeout(SILENCE).build().map_err(unreachable)?;
+        let uploads = builder().build().map_err(unreachable)?;
+        Ok(Self { http, uploads, base: server.trim_end_matches('/').into(), credential: None })
     }
 
     /// The same server, with a credential.
@@ -111,7 +115,11 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.http.request(method, format!("{}/v1/nodes/{path}", self.base));
+        self.request_by(&self.http, method, path)
+    }
+
+    fn request_by(&self, http: &reqwest::Client, method: Method, path: &str) -> RequestBuilder {
+        let request = http.request(method, format!("{}/v1/nodes/{path}", self.base));
         match &self.credential {
             Some(credential) => request.bearer_auth(credential),
             None => request,
@@ -169,8 +177,11 @@ impl TaskClient {
 
     /// Puts a frame on the render's shelf.
     pub async fn put_frame(&self, hash: &BlobHash, png: bytes::Bytes) -> Result<(), ClientError> {
-        let request = self.request(Method::PUT, &format!("frames/{hash}"));
-        send(request.header("content-type", "image/png").body(png)).await.map(drop)
+        let path = format!("tasks/{}/frames/{hash}", self.task_id);
+        let request = self.client.request_by(&self.client.uploads, Method::PUT, &path);
+        let request = request.header(LEASE_TOKEN_HEADER, self.lease_token.to_string());
+        let limit = SILENCE + Duration::from_secs(png.len() as u64 / SLOWEST_UPLINK);
+        send(request.header("content-type", "image/png").timeout(limit).body(png)).await.map(drop)
     }
 
     async fn tell(&self, what: &str, body: &impl Serialize) -> Result<(), ClientError> {

@@ -51,7 +51,7 @@ struct Storage {
     /// Folder of the stored files; every API and worker needs the same one.
     #[arg(long, value_name = "DIR", env = "FLATRENDER_STORAGE")]
     storage: PathBuf,
-    /// Folder for work in progress [default: one in the system's temporary folder].
+    /// Folder for work in progress [default: scratch in the storage folder].
     #[arg(long, value_name = "DIR", env = "FLATRENDER_SCRATCH")]
     scratch: Option<PathBuf>,
 }
@@ -166,7 +166,7 @@ pub async fn worker(args: WorkerArgs) -> Result<(), CliError> {
 }
 
 async fn open(database: &Database, storage: &Storage) -> Result<Parts, CliError> {
-    let scratch = storage.scratch.clone().unwrap_or_else(|| std::env::temp_dir().join("flatrender"));
+    let scratch = storage.scratch.clone().unwrap_or_else(|| storage.storage.join("scratch"));
     make(&scratch)?;
     let parts = Parts::open(&database.database_url, &storage.storage, &scratch).await;
     parts.map_err(|e| CliError::Here(e.into()))

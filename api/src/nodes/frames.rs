@@ -13,8 +13,9 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use flatrender_workflows::contracts::storage::{BlobHash, Shelf};
+use flatrender_workflows::contracts::storage::{BlobHash, Shelf, StorageError};
 use futures::StreamExt;
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 /// Longest frame.
@@ -38,9 +39,25 @@ pub async fn head(
     LeaseToken(token): LeaseToken,
 ) -> Result<Response, Problem> {
     let shelf = shelf(&app, &caller, task_id, token).await?;
-    let size = app.storage.stat(&shelf, &sha256).await?;
-    let size = size.ok_or_else(|| Problem::not_found(Code::BlobNotFound, "frame"))?;
-    Ok([(header::CONTENT_LENGTH, size.to_string())].into_response())
+    let length = sound_length(&app, &shelf, &sha256).await?;
+    let length = length.ok_or_else(|| Problem::not_found(Code::BlobNotFound, "frame"))?;
+    Ok([(header::CONTENT_LENGTH, length.to_string())].into_response())
+}
+
+/// Length of a stored frame; none when it is not there or no longer what its name says: putting it again mends that.
+async fn sound_length(app: &App, shelf: &Shelf, sha256: &BlobHash) -> Result<Option<u64>, Problem> {
+    let mut body = match app.storage.open(shelf, sha256, None).await {
+        Ok(body) => body,
+        Err(StorageError::NotFound(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let mut hasher = Sha256::new();
+    while let Some(chunk) = body.stream.next().await {
+        let Ok(chunk) = chunk else { return Ok(None) };
+        hasher.update(&chunk);
+    }
+    let sound = BlobHash::from_digest(hasher.finalize().into()) == *sha256;
+    Ok(sound.then_some(body.size_bytes))
 }
 
 /// `PUT …/frames/{sha256}`: stores a frame. Repeating is harmless.

@@ -81,12 +81,13 @@ pub async fn run(config: UpConfig, stop: &Stop, ready: impl FnOnce(&str, &HeldDa
     // A wrong template is found before anything is started.
     let packages = samples::packages(config.templates.as_deref())?;
     let held = config.data.clone().hold()?;
+    let listener = TcpListener::bind(config.listen).await.map_err(|e| UpError::Listen(config.listen, e))?;
     let postgres = match &config.database_url {
         Some(_) => None,
         None => Some(PrivatePostgres::start(held.path()).await?),
     };
     let database_url = config.database_url.clone().or_else(|| postgres.as_ref().map(PrivatePostgres::database_url));
-    let ran = platform(&config, &database_url.unwrap_or_default(), &packages, &held, stop, ready).await;
+    let ran = platform(listener, &database_url.unwrap_or_default(), &packages, &held, stop, ready).await;
     held.withdraw();
     if let Some(postgres) = postgres {
         postgres.stop().await;
@@ -95,7 +96,7 @@ pub async fn run(config: UpConfig, stop: &Stop, ready: impl FnOnce(&str, &HeldDa
 }
 
 async fn platform(
-    config: &UpConfig,
+    listener: TcpListener,
     database_url: &str,
     packages: &[Package],
     held: &HeldDataDir,
@@ -103,12 +104,11 @@ async fn platform(
     ready: impl FnOnce(&str, &HeldDataDir),
 ) -> Result<(), UpError> {
     migrate::run(database_url).await?;
-    let parts = Parts::open(database_url, &held.folder("storage")?, &held.folder("scratch")?).await?;
+    let parts = Parts::open(database_url, &held.folder("storage")?, &empty_scratch(held)?).await?;
     ensure_key(held, &parts).await?;
     import::templates(&parts.db, parts.storage.as_ref(), packages).await?;
-    let listen = |e| UpError::Listen(config.listen, e);
-    let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
-    let url = format!("http://{}", reachable(listener.local_addr().map_err(listen)?));
+    let address = listener.local_addr().map_err(|e| UpError::Ended("listener", e.to_string()))?;
+    let url = format!("http://{}", reachable(address));
     let mut running = Running::start(parts.clone(), listener, &url, held)?;
     held.announce(&url)?;
     ready(&url, held);
@@ -119,6 +119,15 @@ async fn platform(
     running.stop(stop).await;
     parts.close().await;
     ended
+}
+
+/// The folder for work in progress. Whatever is in it is of an earlier life: we hold the data folder.
+fn empty_scratch(held: &HeldDataDir) -> Result<PathBuf, DataDirError> {
+    let folder = held.folder("scratch")?;
+    if let Err(error) = std::fs::remove_dir_all(&folder) {
+        tracing::warn!(%error, "cannot empty the scratch folder");
+    }
+    held.folder("scratch")
 }
 
 /// A key in the folder that opens this database: the one that is there, or a new one.

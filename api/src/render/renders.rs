@@ -173,9 +173,9 @@ pub async fn cancel(
     let mut tx = app.begin(&tenant).await?;
     let job = render_job::find(&mut tx, tenant.id, id).await?;
     let job = job.ok_or_else(|| Problem::not_found(Code::RenderNotFound, "render"))?;
-    // The run first: its steps lock the run and then the job, and so must we.
-    app.workflows.cancel(&mut tx, job.workflow_run_id, "asked for by the customer").await?;
+    // The job first: a step writes the job and then its record in the run, and so must we.
     may_cancel(render_job::ask_cancel(&mut tx, tenant.id, id).await?)?;
+    app.workflows.cancel(&mut tx, job.workflow_run_id, "asked for by the customer").await?;
     tx.commit().await?;
     app.workflows.announce();
     Ok((StatusCode::ACCEPTED, Json(find(&app, &tenant, id).await?)))

@@ -168,6 +168,24 @@ async fn a_frame_is_what_its_hash_says(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_damaged_frame_is_asked_for_again_and_mended(db: PgPool) {
+    let world = World::new(db).await;
+    world.run_workflows();
+    world.order().await;
+    let node = world.node("n1").await;
+    let task = node.claim().await;
+    let frame = png([1, 2, 3]);
+    let blob = node.put_frame(&task, &frame).await;
+    let stored = world.file_named(blob.sha256.as_str());
+    std::fs::set_permissions(&stored, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    std::fs::write(&stored, vec![0; frame.len()]).unwrap();
+    let path = format!("frames/{}", blob.sha256);
+    assert_eq!(node.with_lease(Method::HEAD, &task, &path, "").await.status, StatusCode::NOT_FOUND);
+    node.put_frame(&task, &frame).await;
+    assert_eq!(std::fs::read(&stored).unwrap(), frame);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn an_output_beyond_the_plan_is_refused(db: PgPool) {
     let world = World::new(db).await;
     world.run_workflows();

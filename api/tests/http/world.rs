@@ -180,6 +180,18 @@ impl World {
     }
 
     /// Whether the tenant's shelf of files holds nothing but what the world was made with.
+    /// The stored file of that name.
+    pub fn file_named(&self, name: &str) -> std::path::PathBuf {
+        fn look(folder: &std::path::Path, name: &str) -> Option<std::path::PathBuf> {
+            let entries = std::fs::read_dir(folder).ok()?.flatten();
+            entries.map(|e| e.path()).find_map(|p| match p.is_dir() {
+                true => look(&p, name),
+                false => p.file_name().is_some_and(|n| n == name).then_some(p),
+            })
+        }
+        look(self.folder.path(), name).expect("it is stored")
+    }
+
     pub fn stored_files(&self) -> usize {
         fn count(path: &std::path::Path) -> usize {
             let entries = std::fs::read_dir(path).into_iter().flatten().flatten();

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(240);
 
 pub struct Platform {
     folder: TempDir,
-    postgres: PrivatePostgres,
+    postgres: Option<PrivatePostgres>,
     pub db: PgPool,
     pub http: reqwest::Client,
     pub url: String,
@@ -39,8 +39,17 @@ impl Platform {
         let worker = worker(&database, folder.path());
         let db = PgPool::connect(&database).await.unwrap();
         let http = reqwest::Client::new();
-        let mut platform =
-            Self { folder, postgres, db, http, url, key, serve, worker, nodes: (0..nodes).map(|_| None).collect() };
+        let mut platform = Self {
+            folder,
+            postgres: Some(postgres),
+            db,
+            http,
+            url,
+            key,
+            serve,
+            worker,
+            nodes: (0..nodes).map(|_| None).collect(),
+        };
         for n in 0..nodes {
             platform.start_node(n);
         }
@@ -48,7 +57,7 @@ impl Platform {
     }
 
     fn database(&self) -> String {
-        self.postgres.database_url()
+        self.postgres.as_ref().expect("it runs until the end").database_url()
     }
 
     /// Starts node `n`; one that was killed comes back under its name and with its folder.
@@ -81,8 +90,8 @@ impl Platform {
 
     /// Kills the postmaster; whoever keeps the private PostgreSQL starts it again.
     pub fn kill_postgres(&self) {
-        let pid =
-            std::fs::read_to_string(self.postgres.cluster().place.data.join("postmaster.pid")).unwrap_or_default();
+        let Some(postgres) = &self.postgres else { return };
+        let pid = std::fs::read_to_string(postgres.cluster().place.data.join("postmaster.pid")).unwrap_or_default();
         if let Some(Ok(pid)) = pid.lines().next().map(str::parse::<i32>) {
             signal(pid);
         }
@@ -151,14 +160,29 @@ impl Platform {
         render
     }
 
-    /// Ends everything. Not in `drop`: PostgreSQL ends in its own time.
-    pub async fn stop(mut self) {
+    /// Ends everything that is ours, in whatever state a test left it.
+    fn kill_all(&mut self) {
         self.nodes.iter_mut().flatten().for_each(kill);
         kill(&mut self.worker);
         kill(&mut self.serve);
         self.kill_renderers();
+    }
+
+    /// Ends everything; PostgreSQL in order.
+    pub async fn stop(mut self) {
+        self.kill_all();
         self.db.close().await;
-        self.postgres.stop().await;
+        if let Some(postgres) = self.postgres.take() {
+            postgres.stop().await;
+        }
+    }
+}
+
+/// A test that failed leaves no process behind either.
+impl Drop for Platform {
+    fn drop(&mut self) {
+        self.kill_all();
+        self.kill_postgres();
     }
 }
 
@@ -171,6 +195,7 @@ fn renderer() -> PathBuf {
 fn serve(database: &str, folder: &Path, listen: &str) -> (Child, String) {
     let mut command = Command::new(PROGRAM);
     command.args(["serve", "--database-url", database, "--listen", listen, "--storage"]).arg(folder.join("storage"));
+    command.arg("--scratch").arg(folder.join("scratch"));
     let mut child = command.stdout(Stdio::piped()).stderr(log(folder, "serve")).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

@@ -235,7 +235,7 @@ async fn publish(
     let (tenant_id, profile) = (job.tenant_id, job.spec.profile);
     cx.step("publish", async move |db: Db<'_>| {
         let new = NewExport { tenant_id, render_id: id, profile, video: &video, sheet: &sheet, probed: &probed };
-        Ok(export::publish(db, &new).await?)
+        export::publish(db, &new).await
     })
     .await
 }

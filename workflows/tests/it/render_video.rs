@@ -129,3 +129,25 @@ async fn a_film_whose_run_the_engine_gave_up_is_settled(db: PgPool) {
     let job = job(&db, id).await;
     assert_eq!((job.status.as_str(), job.error_code.as_deref()), ("failed", Some("workflow.lost_too_often")));
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_film_that_was_promised_to_be_cancelled_is_not_published(db: PgPool) {
+    let (id, run) = order(&db).await;
+    let asked = render_job::ask_cancel(&mut db.acquire().await.unwrap(), DEFAULT_TENANT, id).await.unwrap();
+    assert_eq!(asked, render_job::CancelAsked::Noted { workflow_run_id: run });
+    // The run hears nothing of it: as when its last activity ends in the moment of the cancellation.
+    World::default().finish(&db, run, false).await;
+    assert_eq!((job(&db, id).await.status.as_str(), exports(&db, id).await), ("cancelled", 0));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_an_ended_film_left_in_storage_is_found_until_it_is_tidied(db: PgPool) {
+    let (id, run) = order(&db).await;
+    World::default().finish(&db, run, false).await;
+    let untidied = async || render_job::untidied(&mut db.acquire().await.unwrap(), 10).await.unwrap();
+    assert_eq!(untidied().await, [], "a node may still be putting a frame");
+    sqlx::query("update workflow.clock set moved_by = '3 minutes'").execute(&db).await.unwrap();
+    assert_eq!(untidied().await, [(DEFAULT_TENANT, id)]);
+    render_job::tidied(&mut db.acquire().await.unwrap(), id).await.unwrap();
+    assert_eq!(untidied().await, []);
+}

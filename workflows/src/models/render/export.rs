@@ -12,6 +12,7 @@ use crate::{
     },
 };
 use chrono::{DateTime, Utc};
+use flatrender_engine::Failure;
 use uuid::Uuid;
 
 /// A finished film.
@@ -53,7 +54,24 @@ pub struct NewExport<'a> {
 
 /// Publishes a film: two files, the export, the render's last status before it is settled. Gives the export's id.
 /// From here on the render can no longer be cancelled.
-pub async fn publish(db: Db<'_>, new: &NewExport<'_>) -> sqlx::Result<Uuid> {
+///
+/// # Errors
+/// [`Failure::cancelled`] when somebody was promised that it ends as cancelled.
+pub async fn publish(db: Db<'_>, new: &NewExport<'_>) -> Result<Uuid, Failure> {
+    let wanted = sqlx::query!(
+        r#"update render.render_jobs set status = 'finalizing', updated_at = workflow.now()
+           where id = $1 and cancel_requested_at is null and finished_at is null"#,
+        new.render_id,
+    )
+    .execute(&mut *db)
+    .await?;
+    if wanted.rows_affected() != 1 {
+        return Err(Failure::cancelled());
+    }
+    Ok(insert(db, new).await?)
+}
+
+async fn insert(db: Db<'_>, new: &NewExport<'_>) -> sqlx::Result<Uuid> {
     let [width, height] = new.probed.size.map(|n| Some(n as i32));
     let duration_ms = new.probed.duration_ms as i64;
     let film = NewFile {
@@ -93,12 +111,6 @@ pub async fn publish(db: Db<'_>, new: &NewExport<'_>) -> sqlx::Result<Uuid> {
         new.video.size_bytes as i64,
         duration_ms,
         new.probed.frames as i32,
-    )
-    .execute(&mut *db)
-    .await?;
-    sqlx::query!(
-        "update render.render_jobs set status = 'finalizing', updated_at = workflow.now() where id = $1",
-        new.render_id,
     )
     .execute(db)
     .await?;

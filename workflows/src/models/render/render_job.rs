@@ -248,6 +248,26 @@ pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<u64> {
     Ok(settled.rows_affected())
 }
 
+/// Ended films whose frames and parts may still be in storage, with their tenants. Those that ended within the last two
+/// minutes are left alone: a node may still be putting a frame.
+pub async fn untidied(db: Db<'_>, limit: i64) -> sqlx::Result<Vec<(Uuid, Uuid)>> {
+    let rows = sqlx::query!(
+        r#"select tenant_id, id from render.render_jobs
+           where tidied_at is null and finished_at < workflow.now() - interval '2 minutes'
+           order by finished_at limit $1"#,
+        limit,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|r| (r.tenant_id, r.id)).collect())
+}
+
+/// Notes that nothing of a film's making is left in storage.
+pub async fn tidied(db: Db<'_>, id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!("update render.render_jobs set tidied_at = workflow.now() where id = $1", id).execute(db).await?;
+    Ok(())
+}
+
 /// What a request to cancel met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CancelAsked {
