@@ -198,7 +198,7 @@ create type workflow.fact as (
     attempt_no int, lease_token uuid);
 
 -- What the engine tells a worker after a round trip. `what` is one of
---   settled   task_id: a write with its fence was accepted
+--   settled   task_id, lease_token: a write with this fence was accepted
 --   recorded  run_id, step_key, name (outcome), body (failure), seq, at, worker_id (who holds the run, if anyone)
 --   woken     queue: has ready work that it did not have before
 --   run       a claimed run: body = input, seq = newest record, at = creation
@@ -209,8 +209,8 @@ create type workflow.news as (
     attempt_no int, lease_token uuid, lease_seconds float8, start_to_close_seconds float8,
     seq bigint, at timestamptz, worker_id bigint);
 
-create function workflow.told(p_what text, p_queue text, p_task bigint) returns setof workflow.news language sql immutable as $$
-    select p_what, p_queue, p_task, null::uuid, null::uuid, null::text, null::text, null::jsonb, null::int, null::uuid,
+create function workflow.told(p_what text, p_queue text, p_task bigint, p_token uuid) returns setof workflow.news language sql immutable as $$
+    select p_what, p_queue, p_task, null::uuid, null::uuid, null::text, null::text, null::jsonb, null::int, p_token,
            null::float8, null::float8, null::bigint, null::timestamptz, null::bigint
 $$;
 
@@ -280,6 +280,7 @@ declare
     v_now timestamptz := workflow.now();
     v_facts workflow.fact[];
     v_settled bigint[];
+    v_tokens uuid[];
     v_woken text[];
 begin
     with given as (
@@ -334,12 +335,13 @@ begin
     select array_agg(row (run_id, step_key, 'activity', activity, verdict, case verdict when 'ok' then output end,
                           case verdict when 'cancelled' then workflow.cancelled_failure() when 'failed' then failure end,
                           attempt_no, lease_token)::workflow.fact order by id) filter (where verdict <> 'again'),
-           array_agg(id), array_agg(distinct queue) filter (where verdict = 'again' and delay = 0)
-    into v_facts, v_settled, v_woken
+           array_agg(id), array_agg(lease_token), array_agg(distinct queue) filter (where verdict = 'again' and delay = 0)
+    into v_facts, v_settled, v_tokens, v_woken
     from judged;
 
-    return query select t.* from unnest(v_settled) s cross join lateral workflow.told('settled', null, s) t;
-    return query select t.* from unnest(v_woken) q cross join lateral workflow.told('woken', q, null) t;
+    return query select t.* from unnest(v_settled, v_tokens) s (id, token)
+        cross join lateral workflow.told('settled', null, s.id, s.token) t;
+    return query select t.* from unnest(v_woken) q cross join lateral workflow.told('woken', q, null, null) t;
     if v_facts is not null then
         return query select * from workflow.record(v_facts);
     end if;
@@ -363,15 +365,20 @@ create function workflow.advance(p_ops jsonb) returns setof workflow.news langua
 declare
     v_now timestamptz := workflow.now();
     v_held bigint[];
+    v_tokens uuid[];
     v_woken text[];
     v_facts workflow.fact[];
 begin
-    select array_agg(distinct t.id) into v_held
-    from jsonb_to_recordset(p_ops) as g (task_id bigint, token uuid)
-    join workflow.tasks t on t.id = g.task_id and t.lease_token = g.token and t.state = 'leased' and t.kind = 'run';
-    if v_held is null then
+    -- From here on there are only ops whose fence holds: a stale one may share its batch with a live one of the same run.
+    select jsonb_agg(o.op order by o.place) into p_ops
+    from jsonb_array_elements(p_ops) with ordinality as o (op, place)
+    join workflow.tasks t on t.id = (o.op ->> 'task_id')::bigint and t.lease_token = (o.op ->> 'token')::uuid
+        and t.state = 'leased' and t.kind = 'run';
+    if p_ops is null then
         return;
     end if;
+    select array_agg(task_id), array_agg(token) into v_held, v_tokens
+    from (select distinct g.task_id, g.token from jsonb_to_recordset(p_ops) as g (task_id bigint, token uuid)) h;
 
     with asked as materialized (
         select t.run_id, t.tenant_id, t.priority, t.cancel_requested, g.*
@@ -379,7 +386,7 @@ begin
             labels jsonb, max_failures int, max_losses int, backoff_base float8, backoff_cap float8,
             lease float8, start_to_close float8)
         join workflow.tasks t on t.id = g.task_id
-        where g.op = 'request' and t.id = any (v_held)
+        where g.op = 'request'
           and not exists (select from workflow.steps s where s.run_id = t.run_id and s.key = g.key)
     ), fresh as (
         insert into workflow.tasks
@@ -401,20 +408,21 @@ begin
     into v_facts
     from jsonb_to_recordset(p_ops) as g (op text, task_id bigint, key text, outcome text)
     join workflow.tasks t on t.id = g.task_id
-    where g.op = 'timer' and t.id = any (v_held)
+    where g.op = 'timer'
     having count(*) > 0 or v_facts is not null;
 
     update workflow.tasks set losses = 0 where id = any (v_held) and losses > 0;
-    return query select t.* from unnest(v_held) s cross join lateral workflow.told('settled', null, s) t;
+    return query select t.* from unnest(v_held, v_tokens) s (id, token)
+        cross join lateral workflow.told('settled', null, s.id, s.token) t;
     if v_facts is not null then
         return query select * from workflow.record(v_facts);
     end if;
-    return query select * from workflow.leave(p_ops, v_held);
-    return query select t.* from unnest(v_woken) q cross join lateral workflow.told('woken', q, null) t;
+    return query select * from workflow.leave(p_ops);
+    return query select t.* from unnest(v_woken) q cross join lateral workflow.told('woken', q, null, null) t;
 end $$;
 
--- The ops of `advance` that give a run away: park, release, end.
-create function workflow.leave(p_ops jsonb, p_held bigint[]) returns setof workflow.news language plpgsql as $$
+-- The ops of `advance` that give a run away: park, release, end. Their fences hold.
+create function workflow.leave(p_ops jsonb) returns setof workflow.news language plpgsql as $$
 #variable_conflict use_column
 declare
     v_now timestamptz := workflow.now();
@@ -422,7 +430,7 @@ declare
 begin
     with given as (
         select g.* from jsonb_to_recordset(p_ops) as g (op text, task_id bigint, seq bigint, due timestamptz)
-        where g.op in ('park', 'release') and g.task_id = any (p_held)
+        where g.op in ('park', 'release')
     ), noted as (
         insert into workflow.attempts
             (task_id, attempt_no, run_id, tenant_id, step_key, lease_token, worker, started_at, ended_at, outcome)
@@ -437,11 +445,11 @@ begin
         returning t.queue, t.state
     )
     select array_agg(distinct queue) filter (where state = 'ready') into v_woken from left_alone;
-    return query select t.* from unnest(v_woken) q cross join lateral workflow.told('woken', q, null) t;
+    return query select t.* from unnest(v_woken) q cross join lateral workflow.told('woken', q, null, null) t;
 
     perform workflow.end_run(g.task_id, g.state, g.output, g.error)
     from jsonb_to_recordset(p_ops) as g (op text, task_id bigint, state text, output jsonb, error jsonb)
-    where g.op = 'end' and g.task_id = any (p_held);
+    where g.op = 'end';
 end $$;
 
 -- Ends a run whose tasks the caller has locked. Activities it did not wait for are recorded as cancelled;
@@ -684,7 +692,7 @@ begin
         returning t.queue
     )
     select v_woken || array_agg(distinct queue) into v_woken from due having count(*) > 0 or v_woken is not null;
-    return query select t.* from unnest(v_woken) q cross join lateral workflow.told('woken', q, null) t;
+    return query select t.* from unnest(v_woken) q cross join lateral workflow.told('woken', q, null, null) t;
 end $$;
 
 -- A look around by incarnation `p_me`: shows that it lives, finds peers that died, recovers their work. A peer is dead

@@ -96,7 +96,8 @@ impl Execution<'_> {
     async fn drive(mut self, mut future: BoxFuture<'static, Result<Value, Failure>>) -> Outcome {
         loop {
             let stalled = match poll_until_stalled(&mut future, self.ledger.bell()) {
-                Poll::Ready(result) => return self.end(result),
+                // A run that is no longer ours has not ended, whatever its definition says.
+                Poll::Ready(result) => return self.must_leave().unwrap_or_else(|| self.end(result)),
                 Poll::Pending => !self.ledger.bell().hear(),
             };
             if let Some(outcome) = self.must_leave() {

@@ -291,8 +291,8 @@ impl Pump {
     }
 
     fn digest(&mut self, batch: Vec<Write>, claims: &[Wanted], (asked_at, news): (Instant, Vec<News>)) {
-        let settled: HashSet<i64> =
-            news.iter().filter_map(|n| if let News::Settled(id) = n { Some(*id) } else { None }).collect();
+        let settled: HashSet<Fence> =
+            news.iter().filter_map(|n| if let News::Settled(fence) = n { Some(*fence) } else { None }).collect();
         let rings = rings(&news, self.me.id());
         let mut written = batch_by_key(&batch);
         let mut got = vec![0; self.queues.len()];
@@ -311,7 +311,7 @@ impl Pump {
         self.tell_others(rings);
         for write in batch {
             count(&write.what);
-            let _ = write.reply.send(settled.contains(&write.fence.task_id));
+            let _ = write.reply.send(settled.contains(&write.fence));
         }
     }
 

@@ -66,7 +66,7 @@ pub(crate) struct Recorded {
 /// What a round trip has brought; see the type `workflow.news`.
 #[derive(Debug, Clone)]
 pub(crate) enum News {
-    Settled(i64),
+    Settled(Fence),
     Recorded(Recorded),
     Woken(String),
     Claimed(Box<Claimed>),
@@ -96,7 +96,10 @@ impl NewsRow {
     /// What the row says; a recorded fact may wake a queue too.
     pub(crate) fn read(self, news: &mut Vec<News>) {
         match self.what.as_str() {
-            "settled" => news.extend(self.task_id.map(News::Settled)),
+            "settled" => {
+                let fence = self.task_id.zip(self.lease_token);
+                news.extend(fence.map(|(task_id, token)| News::Settled(Fence { task_id, token })));
+            }
             "woken" => news.extend(self.queue.map(News::Woken)),
             "clock" => news.extend(self.at.map(|now| News::Clock { now, next_due_seconds: self.lease_seconds })),
             "recorded" => {

@@ -2,7 +2,8 @@
 
 use crate::world::{OneWork, Work, World};
 use flatrender_engine::{Failure, Labels, LeasedTask, Standing, client::Error};
-use sqlx::PgPool;
+use serde_json::{Value, json};
+use sqlx::{PgPool, types::Json};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -143,4 +144,45 @@ async fn a_held_lease_cannot_be_taken_while_the_caller_writes(db: PgPool) {
     assert!(world.client.holds_for_share(&mut tx, second.task_id, second.lease_token).await.unwrap());
     let complete = world.client.complete(second.task_id, second.lease_token, &2);
     assert!(tokio::time::timeout(Duration::from_millis(200), complete).await.is_err());
+}
+
+/// A run leased to nobody real: (its task, the token that holds it).
+async fn leased_run(world: &World) -> (i64, Uuid) {
+    world.start(OneWork(Work::new(1))).await;
+    sqlx::query_as(
+        "update workflow.tasks
+         set state = 'leased', lease_token = gen_random_uuid(), leased_by = 'test', attempt_no = 1,
+             leased_at = workflow.now(), lease_expires_at = workflow.now() + interval '30 s'
+         returning id, lease_token",
+    )
+    .fetch_one(&world.db)
+    .await
+    .unwrap()
+}
+
+/// Sends ops of runs in one batch; the answer lists the fences that were accepted.
+async fn advance(world: &World, ops: &Value) -> Vec<(i64, Option<Uuid>)> {
+    sqlx::query_as(
+        "select task_id, lease_token from workflow.pump(null, 'test', '[]', $1, '[]', '{}') where what = 'settled'",
+    )
+    .bind(Json(ops))
+    .fetch_all(&world.db)
+    .await
+    .unwrap()
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_stale_op_changes_nothing_beside_a_live_op_of_its_run(db: PgPool) {
+    let world = World::new(db).await;
+    let (task_id, token) = leased_run(&world).await;
+    let stale = Uuid::now_v7();
+    let ops = json!([
+        { "op": "timer", "task_id": task_id, "token": stale, "key": "stale", "outcome": "ok" },
+        { "op": "timer", "task_id": task_id, "token": token, "key": "live", "outcome": "ok" },
+        { "op": "end", "task_id": task_id, "token": stale, "state": "failed", "error": { "code": "test.stale" } },
+    ]);
+    assert_eq!(advance(&world, &ops).await, [(task_id, Some(token))]);
+    assert_eq!(world.count("select count(*) from workflow.runs where state = 'running'").await, 1);
+    assert_eq!(world.count("select count(*) from workflow.steps where key = 'live'").await, 1);
+    assert_eq!(world.count("select count(*) from workflow.steps").await, 1);
 }
