@@ -25,15 +25,30 @@ impl Workflow for Journey {
     async fn run(self, cx: &Context) -> Result<u32, Failure> {
         let run_id = cx.run_id();
         cx.step("pack", async |db| effect(db, run_id, "pack").await).await?;
-        let far = cx.activity("ride", Work::new(1)).await?;
+        let far = cx.activity("ride", hardy(1)).await?;
         cx.step("rest", async |db| effect(db, run_id, "rest").await).await?;
-        let (a, b) = join(cx.activity("sea", Work::new(far)), cx.activity("land", Work::new(far))).await;
+        let (a, b) = join(cx.activity("sea", hardy(far)), cx.activity("land", hardy(far))).await;
         let sum = a? + b?;
         cx.step("arrive", async |db| effect(db, run_id, "arrive").await).await?;
         cx.sleep("nap", Duration::from_millis(20)).await?;
         cx.step("unpack", async |db| effect(db, run_id, "unpack").await).await?;
         Ok(sum)
     }
+}
+
+/// Work that is not given up for being lost: here every worker is killed, and many may meet the same work.
+fn hardy(n: u32) -> Work {
+    let mut work = Work::new(n);
+    work.policy.max_losses = 1_000;
+    work
+}
+
+/// Starts a journey that is not given up for the workers it loses.
+async fn set_out(world: &World) -> Uuid {
+    let run_id = world.start(Journey).await;
+    let hardy = "update workflow.tasks set max_losses = 1000 where run_id = $1";
+    sqlx::query(hardy).bind(run_id).execute(&world.db).await.unwrap();
+    run_id
 }
 
 /// Not a test: the process that the tests below start and kill.
@@ -106,7 +121,7 @@ async fn thirty_workers_killed_at_random_leave_each_effect_once(db: PgPool) {
     let mut seed = 7u64;
     for _ in 0..30 {
         for _ in 0..4 {
-            runs.push(world.start(Journey).await);
+            runs.push(set_out(&world).await);
         }
         let mut worker = spawn(&url, None);
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -131,7 +146,7 @@ async fn a_worker_killed_at_every_named_point_leaves_each_effect_once(db: PgPool
     ];
     for (point, passes) in points {
         for pass in 1..=passes {
-            let run_id = world.start(Journey).await;
+            let run_id = set_out(&world).await;
             runs.push(run_id);
             let mut doomed = spawn(&url, Some(&format!("{point}:{pass}")));
             // It dies at the point, or the run is over before it gets there.
@@ -153,7 +168,7 @@ async fn the_work_of_a_killed_worker_is_taken_over_within_two_seconds(db: PgPool
     let mut world = World::new(db).await;
     let url = url_of(&world.db).await;
     let mut doomed = spawn(&url, Some("step.before_commit:2"));
-    let run_id = world.start(Journey).await;
+    let run_id = set_out(&world).await;
     world.until(1, "select count(*) from workflow.workers").await;
     world.worker(|w| w.workflow::<crate::world::OneWork>()); // A peer that looks around and cannot take the run.
     doomed.0.wait().unwrap();
