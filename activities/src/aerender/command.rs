@@ -87,11 +87,11 @@ mod tests {
         Plan {
             program: "/opt/aerender".into(),
             engine,
-            package: "/work/package".into(),
+            package: "/job/package".into(),
             composition: "scene:title; rm -rf".into(),
             frames: FrameRange { first: 30, last: 59 },
-            output: "/work/frames".into(),
-            temp: "/work/temp".into(),
+            output: "/job/frames".into(),
+            temp: "/job/temp".into(),
         }
     }
 
@@ -100,11 +100,11 @@ mod tests {
         let line = plan(Engine::Lottie).command_line();
         let args: Vec<_> = line.args.iter().map(|a| a.to_string_lossy().replace('\\', "/")).collect();
         let expected = [
-            ["-project", "/work/package/project.json"],
+            ["-project", "/job/package/project.json"],
             ["-comp", "scene:title; rm -rf"],
             ["-s", "30"],
             ["-e", "59"],
-            ["-output", "/work/frames/frame_[#####].png"],
+            ["-output", "/job/frames/frame_[#####].png"],
             ["-OMtemplate", "PNG Sequence"],
             ["-v", "ERRORS_AND_PROGRESS"],
             ["-close", "DO_NOT_SAVE_CHANGES"],
