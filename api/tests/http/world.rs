@@ -139,11 +139,12 @@ impl World {
     }
 
     /// Continues workflows in the background, without the media work.
-    pub fn run_workflows(&self) {
+    pub fn run_workflows(&self) -> Workflows {
         use flatrender_workflows::definitions::render_video::RenderVideo;
         let worker = flatrender_engine::Worker::builder(self.db.clone()).workflow::<RenderVideo>();
-        let stopping = self.stopping.clone();
-        tokio::spawn(async move { worker.run(stopping).await.unwrap() });
+        let stopping = self.stopping.child_token();
+        let stopped = stopping.clone();
+        Workflows { ended: tokio::spawn(async move { worker.run(stopped).await.unwrap() }), stopping }
     }
 
     /// Continues workflows and does the media work in the background.
@@ -204,6 +205,20 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.stopping.cancel();
+    }
+}
+
+/// A worker of workflows; it works on when this is dropped.
+pub struct Workflows {
+    stopping: CancellationToken,
+    ended: tokio::task::JoinHandle<()>,
+}
+
+impl Workflows {
+    /// From here on no run goes on by itself.
+    pub async fn stop(self) {
+        self.stopping.cancel();
+        self.ended.await.unwrap();
     }
 }
 
