@@ -6,8 +6,8 @@ use crate::serve::{self, Listen, ServeConfig, ServeError};
 use crate::worker::{self, WorkError, WorkerConfig};
 use flatrender_activities::storage::ObjectStorage;
 use flatrender_workflows::contracts::storage::{BlobStore, StorageError};
-use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
+use sqlx::{Executor, PgPool};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,9 @@ use tokio_util::sync::CancellationToken;
 const CONNECTIONS: u32 = 20;
 /// How long a request waits for a connection. A database that is starting again needs a moment.
 const ACQUIRE: Duration = Duration::from_secs(10);
+/// A transaction that its client has forgotten, or was cut off from, gives its locks back.
+const LIMITS: &str = "set idle_in_transaction_session_timeout = '60s';
+    set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3";
 
 /// Looks at media; found in the search path.
 const PROBE: &str = "ffprobe";
@@ -49,8 +52,12 @@ impl Parts {
     /// # Errors
     /// [`PartsError`].
     pub async fn open(database_url: &str, storage: &Path, scratch: &Path) -> Result<Self, PartsError> {
-        let db =
-            PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE).connect(database_url).await?;
+        let db = PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(ACQUIRE)
+            .after_connect(|db, _| Box::pin(async move { db.execute(LIMITS).await.map(drop) }))
+            .connect(database_url)
+            .await?;
         let storage: Arc<dyn BlobStore> = Arc::new(ObjectStorage::local(storage)?);
         Ok(Self { db, storage, scratch: scratch.to_path_buf() })
     }

@@ -69,7 +69,7 @@ impl Outcome {
                     Self::TimedOut => timed_out(task_id, token),
                     _ => json!({ "task_id": task_id, "token": token, "outcome": "released" }),
                 };
-                What::Attempt { entry, run_id: task.run_id, key: task.key.clone(), activity: task.activity.clone() }
+                What::Attempt { entry, key: task.key.clone(), activity: task.activity.clone() }
             }
         }
     }
@@ -108,7 +108,6 @@ fn timed_out(task_id: i64, token: uuid::Uuid) -> Value {
 #[derive(Debug, Clone)]
 struct Identity {
     fence: Fence,
-    run_id: uuid::Uuid,
     key: String,
     activity: String,
     is_run: bool,
@@ -116,15 +115,19 @@ struct Identity {
 
 impl Identity {
     fn of(claimed: &Claimed) -> Self {
-        let LeasedTask { run_id, key, activity, .. } = &claimed.task;
-        Self {
-            fence: claimed.fence(),
-            run_id: *run_id,
-            key: key.clone(),
-            activity: activity.clone(),
-            is_run: claimed.run.is_some(),
-        }
+        let LeasedTask { key, activity, .. } = &claimed.task;
+        Self { fence: claimed.fence(), key: key.clone(), activity: activity.clone(), is_run: claimed.run.is_some() }
     }
+}
+
+/// Gives back what was claimed and never started.
+pub(crate) fn given_back(claimed: &Claimed) -> Write {
+    last_write(&Identity::of(claimed), Outcome::Unfinished).0
+}
+
+fn last_write(task: &Identity, outcome: Outcome) -> (Write, oneshot::Receiver<bool>) {
+    let (reply, answer) = oneshot::channel();
+    (Write { fence: task.fence, what: outcome.write(task), last: true, reply }, answer)
 }
 
 /// One queue, as apalis sees it.
@@ -151,11 +154,10 @@ impl Backend for QueueBackend {
         })
     }
 
-    /// Gives back what was claimed and never started.
     fn poll_close(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Infallible>> {
         self.arrivals.close();
         while let Ok(arrival) = self.arrivals.try_recv() {
-            self.layer.send(&Identity::of(&arrival.claimed), Outcome::Unfinished);
+            let _ = self.layer.writes.send(given_back(&arrival.claimed));
         }
         Poll::Ready(Ok(()))
     }
@@ -187,8 +189,7 @@ pub(crate) struct LeaseLayer {
 
 impl LeaseLayer {
     fn send(&self, task: &Identity, outcome: Outcome) -> oneshot::Receiver<bool> {
-        let (reply, answer) = oneshot::channel();
-        let write = Write { fence: task.fence, what: outcome.write(task), last: true, reply };
+        let (write, answer) = last_write(task, outcome);
         let _ = self.writes.send(write); // Without a pump nobody holds anything any more.
         answer
     }

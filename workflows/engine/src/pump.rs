@@ -10,7 +10,7 @@
 
 use crate::{
     activity::{Labels, Standing},
-    backend::Arrival,
+    backend::{self, Arrival},
     client::rings,
     failpoint,
     failure::Failure,
@@ -60,7 +60,7 @@ pub(crate) struct Write {
 #[derive(Debug)]
 pub(crate) enum What {
     /// An entry of `workflow.settle`; the output on its own, to be handed on without reading it back.
-    Attempt { entry: Value, run_id: Uuid, key: String, activity: String },
+    Attempt { entry: Value, key: String, activity: String },
     /// Entries of `workflow.advance`.
     Ops(Vec<Value>),
     /// Nothing to write: the task is gone, its slot is free.
@@ -229,7 +229,7 @@ impl Pump {
 
     async fn round(&mut self, open: bool) {
         let batch = std::mem::take(&mut self.pending);
-        // Tasks that end with this round trip leave their slots to its claims.
+        // Tasks that end with this round trip leave their slots to its claims; their leases are kept until it is over.
         for write in batch.iter().filter(|w| w.last) {
             self.free(write.fence);
         }
@@ -237,7 +237,7 @@ impl Pump {
             true => (0..self.queues.len()).map(|i| (i, self.wants(i))).filter(|(_, want)| *want > 0).collect(),
             false => Vec::new(),
         };
-        let batch = forget(batch);
+        let batch = self.forget(batch);
         if batch.is_empty() && claims.is_empty() {
             return;
         }
@@ -262,7 +262,21 @@ impl Pump {
         if let Some(queue) = self.held.remove(&fence) {
             self.queues[queue].used -= 1;
         }
-        self.leases.forget(fence);
+    }
+
+    /// Answers and drops writes that write nothing.
+    fn forget(&self, batch: Vec<Write>) -> Vec<Write> {
+        let (gone, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(|w| matches!(w.what, What::Forget));
+        gone.into_iter().for_each(|write| self.answer(write, false));
+        batch
+    }
+
+    /// The write is over: its sender hears how, and a task that left with it needs no lease any more.
+    fn answer(&self, write: Write, accepted: bool) {
+        if write.last {
+            self.leases.forget(write.fence);
+        }
+        let _ = write.reply.send(accepted);
     }
 
     async fn trip(&self, batch: &[Write], claims: &[Wanted]) -> sqlx::Result<(Instant, Vec<News>)> {
@@ -294,7 +308,7 @@ impl Pump {
         let settled: HashSet<Fence> =
             news.iter().filter_map(|n| if let News::Settled(fence) = n { Some(*fence) } else { None }).collect();
         let rings = rings(&news, self.me.id());
-        let mut written = batch_by_key(&batch);
+        let mut written = written(&batch);
         let mut got = vec![0; self.queues.len()];
         for item in news {
             match item {
@@ -311,7 +325,8 @@ impl Pump {
         self.tell_others(rings);
         for write in batch {
             count(&write.what);
-            let _ = write.reply.send(settled.contains(&write.fence));
+            let accepted = settled.contains(&write.fence);
+            self.answer(write, accepted);
         }
     }
 
@@ -330,12 +345,13 @@ impl Pump {
     }
 
     /// Hands a record that this process has brought about to its run, if that is here.
-    fn deliver(&self, recorded: Recorded, written: &mut HashMap<(Uuid, String), (Option<String>, Value)>) {
+    fn deliver(&self, recorded: Recorded, written: &mut Written) {
         if recorded.holder.is_none() || recorded.holder != self.me.id() {
             return;
         }
         // Without what was written the run reads the record itself.
-        let Some((activity, output)) = written.remove(&(recorded.run_id, recorded.key.clone())) else {
+        let Some((activity, output)) = recorded.token.and_then(|token| written.remove(&(token, recorded.key.clone())))
+        else {
             return self.wakeup.ring(&HashSet::from([Ring::Run(recorded.run_id)]));
         };
         let record = Record {
@@ -362,9 +378,9 @@ impl Pump {
         self.held.insert(fence, i);
         let (standing_tx, standing_rx) = watch::channel(Standing::Held);
         self.leases.keep(fence, seconds, asked_at, standing_tx);
-        if self.queues[i].queue.out.send(Arrival { claimed, standing: standing_rx }).is_err() {
-            // Nobody is there to do it: its lease will end.
-            self.free(fence);
+        if let Err(unwanted) = self.queues[i].queue.out.send(Arrival { claimed, standing: standing_rx }) {
+            // The queue has closed since the claim.
+            self.pending.push(backend::given_back(&unwanted.0.claimed));
         }
     }
 
@@ -415,7 +431,10 @@ impl Pump {
         let mut known: Vec<i64> = self.held.keys().map(|fence| fence.task_id).collect();
         known.extend(batch.iter().chain(&self.pending).map(|w| w.fence.task_id));
         match store::tasks::disown(&self.db, me, &known).await {
-            Ok(_) => self.uncertain = false,
+            Ok(queues) => {
+                self.uncertain = false;
+                self.wakeup.announce(queues.into_iter().map(Ring::Queue).collect());
+            }
             Err(error) => tracing::debug!(%error, "cannot look for claims whose answer was lost"),
         }
     }
@@ -428,24 +447,23 @@ fn count(what: &What) {
     }
 }
 
-/// Answers and drops writes that write nothing.
-fn forget(batch: Vec<Write>) -> Vec<Write> {
-    let (gone, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(|w| matches!(w.what, What::Forget));
-    for write in gone {
-        let _ = write.reply.send(false);
-    }
-    batch
-}
+/// What a batch wrote, by the token and key of its records: name of the activity (none for a timer) and output.
+type Written = HashMap<(Uuid, String), (Option<String>, Value)>;
 
-/// What this batch wrote, by run and key: name of the activity (none for a timer) and output.
-fn batch_by_key(batch: &[Write]) -> HashMap<(Uuid, String), (Option<String>, Value)> {
-    batch
-        .iter()
-        .filter_map(|write| match &write.what {
-            What::Attempt { entry, run_id, key, activity } => {
-                Some(((*run_id, key.clone()), (Some(activity.clone()), entry["output"].clone())))
+fn written(batch: &[Write]) -> Written {
+    let mut written = Written::new();
+    for write in batch {
+        let token = write.fence.token;
+        match &write.what {
+            What::Attempt { entry, key, activity } => {
+                written.insert((token, key.clone()), (Some(activity.clone()), entry["output"].clone()));
             }
-            _ => None,
-        })
-        .collect()
+            What::Ops(ops) => {
+                let timers = ops.iter().filter(|op| op["op"] == "timer").filter_map(|op| op["key"].as_str());
+                written.extend(timers.map(|key| ((token, key.to_owned()), (None, Value::Null))));
+            }
+            What::Forget => {}
+        }
+    }
+    written
 }

@@ -24,6 +24,12 @@ const KEY_LIMIT: usize = 200;
 /// Longest input or output, in bytes, as PostgreSQL writes it.
 pub(crate) const PAYLOAD_LIMIT: usize = 256 * 1024;
 
+/// 9999-12-31T23:59:59Z: later times have no common notation (ISO 8601, 4.2.1).
+const LAST_MOMENT: DateTime<Utc> = match DateTime::from_timestamp(253_402_300_799, 0) {
+    Some(moment) => moment,
+    None => DateTime::<Utc>::MAX_UTC,
+};
+
 /// What was recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -184,8 +190,9 @@ impl Ledger {
         self.state().requests.push(request);
     }
 
+    /// A timer beyond the last year that every part can write stands for one that never ends.
     pub(crate) fn set_timer(&self, key: &str, due: DateTime<Utc>) {
-        self.state().timers.insert(key.to_owned(), due);
+        self.state().timers.insert(key.to_owned(), due.min(LAST_MOMENT));
     }
 
     /// Waits for the record of `key` and takes it.

@@ -5,11 +5,11 @@ use crate::{
     client::rings,
     leases::Leases,
     retry,
-    store::{News, workers},
-    wakeup::Wakeup,
+    store::{self, News, workers},
+    wakeup::{Ring, Wakeup},
 };
 use chrono::{DateTime, Utc};
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{Connection, Executor, PgConnection, PgPool};
 use std::{
     sync::{
         Arc,
@@ -26,6 +26,10 @@ const LOOK: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_millis(400);
 /// A look that takes longer means that the session is gone.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// What the server does about a look that hangs, before [`ANSWER`] is up, and about a client that is cut off.
+const LIMITS: &str = "set lock_timeout = '2s'; set statement_timeout = '4s';
+    set tcp_keepalives_idle = 5; set tcp_keepalives_interval = 2; set tcp_keepalives_count = 3";
 
 /// This process as the database knows it.
 #[derive(Debug)]
@@ -100,7 +104,9 @@ impl Sweeper {
             let _ = stop.run_until_cancelled(tokio::time::sleep(retry::jittered(LOOK))).await;
         }
         if let (Some(mut session), Some(id)) = (session, self.me.id()) {
-            let _ = tokio::time::timeout(ANSWER, workers::retire(&mut session, id)).await;
+            if let Ok(queues) = timely(workers::retire(&mut session, id)).await {
+                self.wakeup.announce(queues.into_iter().map(Ring::Queue).collect());
+            }
             let _ = session.close().await;
         }
     }
@@ -110,6 +116,7 @@ impl Sweeper {
         // A connection of its own, outside the pool: the lock dies with it, and with nothing else.
         let options = self.pool.connect_options();
         let db = session.insert(timely(PgConnection::connect_with(&options)).await?);
+        timely(db.execute(LIMITS)).await?;
         match self.me.id() {
             None => self.begin(db).await?,
             Some(id) => match timely(workers::resume(db, id)).await? {
@@ -123,7 +130,15 @@ impl Sweeper {
             },
         }
         loop {
-            let news = timely(workers::sweep(db, self.me.id().unwrap_or_default(), PATIENCE)).await?;
+            let news = match timely(workers::sweep(db, self.me.id().unwrap_or_default(), PATIENCE)).await {
+                // A look that was cut short leaves the session, and with it the life of this incarnation, as it was.
+                Err(error) if store::is_transient(&error) && !store::is_connection_loss(&error) => {
+                    tracing::warn!(%error, worker = self.name, "a look around was cut short");
+                    tokio::time::sleep(retry::jittered(LOOK)).await;
+                    continue;
+                }
+                looked => looked?,
+            };
             self.wakeup.announce(rings(&news, None));
             let lost = news.iter().filter(|n| matches!(n, News::Settled(_))).count();
             metrics::counter!("flatrender_engine_losses_total").increment(lost as u64);

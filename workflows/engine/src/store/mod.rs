@@ -57,6 +57,8 @@ pub(crate) struct Recorded {
     pub run_id: Uuid,
     pub seq: i64,
     pub key: String,
+    /// The fence of the attempt that wrote it.
+    pub token: Option<Uuid>,
     pub outcome: Result<(), Failure>,
     pub recorded_at: DateTime<Utc>,
     /// The incarnation that holds the run.
@@ -119,6 +121,7 @@ impl NewsRow {
             run_id: self.run_id?,
             seq: self.seq?,
             key: self.step_key?,
+            token: self.lease_token,
             outcome,
             recorded_at: self.at?,
             holder: self.worker_id,

@@ -35,20 +35,25 @@ pub(crate) async fn pump(
         .map(read_news)
 }
 
-/// Gives back, uncounted, what an incarnation has leased without knowing: the answer to its claim was lost.
-pub(crate) async fn disown(db: impl PgExecutor<'_>, worker_id: i64, known: &[i64]) -> Result<u64> {
-    let done = sqlx::query(
-        "update workflow.tasks
-         set state = 'ready', lease_token = null, leased_by = null, worker_id = null, leased_at = null, lease_expires_at = null
-         where id = any (array (
-             select id from workflow.tasks
-             where lease_expires_at is not null and worker_id = $1 and id <> all ($2) for update skip locked))",
+/// Gives back, uncounted, what an incarnation has leased without knowing: the answer to its claim was lost. Answers the
+/// queues that have work now.
+pub(crate) async fn disown(db: impl PgExecutor<'_>, worker_id: i64, known: &[i64]) -> Result<Vec<String>> {
+    sqlx::query_scalar(
+        "with freed as (
+            update workflow.tasks
+            set state = 'ready', lease_token = null, leased_by = null, worker_id = null, leased_at = null,
+                lease_expires_at = null
+            where id = any (array (
+                select id from workflow.tasks
+                where lease_expires_at is not null and worker_id = $1 and id <> all ($2) for update skip locked))
+            returning queue
+        )
+        select distinct queue from freed",
     )
     .bind(worker_id)
     .bind(known)
-    .execute(db)
-    .await?;
-    Ok(done.rows_affected())
+    .fetch_all(db)
+    .await
 }
 
 /// Renews leases and stores progress. A task that is missing in the answer was lost, or is being written right

@@ -43,13 +43,15 @@ pub(crate) async fn resume(db: &mut PgConnection, id: i64) -> Result<Option<bool
     Ok(if !alive { Some(false) } else { locked.then_some(true) })
 }
 
-/// The incarnation ends by itself, with nothing left in its hands.
-pub(crate) async fn retire(db: &mut PgConnection, id: i64) -> Result<()> {
+/// The incarnation ends by itself. What it leased without knowing, or could not give back, is ready again, uncounted; the
+/// answer names the queues.
+pub(crate) async fn retire(db: &mut PgConnection, id: i64) -> Result<Vec<String>> {
+    let queues = super::tasks::disown(&mut *db, id, &[]).await?;
     sqlx::query("update workflow.workers set ended_at = workflow.now() where id = $1 and ended_at is null")
         .bind(id)
         .execute(db)
-        .await
-        .map(|_| ())
+        .await?;
+    Ok(queues)
 }
 
 /// See `workflow.sweep`. No row `clock` in the answer: this incarnation was given up.

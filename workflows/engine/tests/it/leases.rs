@@ -171,6 +171,12 @@ async fn advance(world: &World, ops: &Value) -> Vec<(i64, Option<Uuid>)> {
     .unwrap()
 }
 
+fn request(task_id: i64, token: Uuid) -> Value {
+    json!({ "op": "request", "task_id": task_id, "token": token, "key": "work", "queue": "work", "activity": "Work",
+            "input": {}, "max_failures": 1, "max_losses": 1, "backoff_base": 1, "backoff_cap": 1, "lease": 30,
+            "start_to_close": 60 })
+}
+
 #[sqlx::test(migrations = false)]
 async fn a_stale_op_changes_nothing_beside_a_live_op_of_its_run(db: PgPool) {
     let world = World::new(db).await;
@@ -185,4 +191,122 @@ async fn a_stale_op_changes_nothing_beside_a_live_op_of_its_run(db: PgPool) {
     assert_eq!(world.count("select count(*) from workflow.runs where state = 'running'").await, 1);
     assert_eq!(world.count("select count(*) from workflow.steps where key = 'live'").await, 1);
     assert_eq!(world.count("select count(*) from workflow.steps").await, 1);
+}
+
+#[sqlx::test(migrations = false)]
+async fn only_progress_forgives_the_losses_of_a_run(db: PgPool) {
+    let world = World::new(db).await;
+    let (task_id, token) = leased_run(&world).await;
+    let lose = "update workflow.tasks set losses = 3 where kind = 'run'";
+    let losses = "select losses::bigint from workflow.tasks where kind = 'run'";
+    let ops = json!([request(task_id, token)]);
+    sqlx::raw_sql(lose).execute(&world.db).await.unwrap();
+    advance(&world, &ops).await;
+    assert_eq!(world.count(losses).await, 0);
+    sqlx::raw_sql(lose).execute(&world.db).await.unwrap();
+    advance(&world, &ops).await; // Asked for again, as every replay does.
+    assert_eq!(world.count(losses).await, 3);
+    advance(&world, &json!([{ "op": "timer", "task_id": task_id, "token": token, "key": "nap", "outcome": "ok" }]))
+        .await;
+    assert_eq!(world.count(losses).await, 0);
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_hung_transaction_holds_up_only_its_own_task(db: PgPool) {
+    let mut world = World::new(db).await;
+    world.worker(|w| w.workflow::<OneWork>());
+    let mut claimed = Vec::new();
+    for n in 0..2 {
+        let run_id = world.start(OneWork(Work::new(n))).await;
+        world.activity(run_id, "work").await;
+        claimed.push(claim(&world, "gone").await);
+    }
+    let mut hung = world.db.begin().await.unwrap();
+    assert!(world.client.holds_for_share(&mut hung, claimed[0].task_id, claimed[0].lease_token).await.unwrap());
+    world.move_clock(Duration::from_secs(31)).await;
+    let others = "select count(*) from workflow.tasks where kind = 'activity' and losses = 1";
+    tokio::time::timeout(Duration::from_secs(4), world.until(1, others)).await.unwrap();
+    hung.rollback().await.unwrap();
+    world.until(2, others).await;
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_worker_that_leaves_gives_back_what_it_does_not_know_of(db: PgPool) {
+    let mut world = World::new(db).await;
+    world.worker(|w| w.workflow::<OneWork>());
+    let run_id = world.start(OneWork(Work::new(1))).await;
+    world.activity(run_id, "work").await;
+    let leased = claim(&world, "here").await;
+    sqlx::query("update workflow.tasks set worker_id = (select max(id) from workflow.workers) where id = $1")
+        .bind(leased.task_id)
+        .execute(&world.db)
+        .await
+        .unwrap();
+    world.stop().await;
+    let task = world.activity(run_id, "work").await;
+    assert_eq!((task.leased_by, task.losses, task.failures), (None, 0, 0));
+}
+
+#[sqlx::test(migrations = false)]
+async fn leases_that_ended_while_nobody_looked_are_given_another_length(db: PgPool) {
+    let mut world = World::new(db).await;
+    let mut asking = world.worker(|w| w.workflow::<OneWork>());
+    let mut claimed = Vec::new();
+    for n in 0..2 {
+        let run_id = world.start(OneWork(Work::new(n))).await;
+        world.activity(run_id, "work").await;
+        claimed.push(claim(&world, &format!("node {n}")).await);
+    }
+    world.stop().await;
+    asking.cancel();
+    // The database was away for a minute: one lease ended in that time, the other long before.
+    sqlx::raw_sql("update workflow.last_sweep set swept_at = clock_timestamp() - interval '60 s'")
+        .execute(&world.db)
+        .await
+        .unwrap();
+    for (leased, ago) in claimed.iter().zip([10.0, 90.0]) {
+        sqlx::query(
+            "update workflow.tasks set lease_expires_at = workflow.now() - make_interval(secs => $2) where id = $1",
+        )
+        .bind(leased.task_id)
+        .bind(ago)
+        .execute(&world.db)
+        .await
+        .unwrap();
+    }
+    asking = world.worker(|w| w.workflow::<OneWork>());
+    world.until(1, "select count(*) from workflow.tasks where kind = 'activity' and losses = 1").await;
+    let client = &world.client;
+    assert_eq!(client.renew(claimed[0].task_id, claimed[0].lease_token, None).await.unwrap(), Standing::Held);
+    assert_eq!(client.renew(claimed[1].task_id, claimed[1].lease_token, None).await.unwrap(), Standing::Lost);
+    asking.cancel();
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_lease_is_kept_until_its_result_is_accepted(db: PgPool) {
+    let mut world = World::new(db).await;
+    sqlx::raw_sql(
+        "create table busy (yes boolean);
+         insert into busy values (true);
+         create function be_busy() returns trigger language plpgsql as $$
+         begin
+             if new.outcome = 'ok' and exists (select from busy) then
+                 raise exception 'busy' using errcode = 'serialization_failure';
+             end if;
+             return new;
+         end $$;
+         create trigger be_busy before insert on workflow.attempts for each row execute function be_busy()",
+    )
+    .execute(&world.db)
+    .await
+    .unwrap();
+    let tool = crate::world::Tool::doubling();
+    world.worker(|w| w.workflow::<OneWork>().handler::<Work>(tool.clone()));
+    let mut work = Work::new(1);
+    work.policy.lease = Duration::from_millis(2500);
+    let run_id = world.start(OneWork(work)).await;
+    tokio::time::sleep(Duration::from_secs(5)).await; // Two leases long.
+    sqlx::raw_sql("delete from busy").execute(&world.db).await.unwrap();
+    assert_eq!(world.end(run_id).await.output_as::<u32>(), Some(2));
+    assert_eq!(tool.count(), 1);
 }

@@ -102,3 +102,12 @@ async fn a_run_that_made_room_is_woken_by_a_result(db: PgPool) {
     assert_eq!(world.end(first).await.output_as::<String>().as_deref(), Some("done"));
     assert_eq!(world.end(second).await.output_as::<String>().as_deref(), Some("done"));
 }
+
+#[sqlx::test(migrations = false)]
+async fn a_sleep_of_ten_thousand_years_is_slept(db: PgPool) {
+    let mut world = World::new(db).await;
+    world.worker(|w| w.workflow::<Nap>());
+    let run_id = world.start(Nap(DAY * 366 * 10_000)).await;
+    world.until(1, "select count(*) from workflow.tasks where state = 'waiting' and run_at < 'infinity'").await;
+    assert!(world.client.history(run_id).await.unwrap().is_empty());
+}
