@@ -10,8 +10,6 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-const SCHEMA: &str = include_str!("../../../migrations/31_workflow_engine.sql");
-
 #[derive(Serialize, Deserialize)]
 struct Noop(u32);
 
@@ -86,7 +84,7 @@ async fn measure(db: PgPool) -> Result<(), Box<dyn std::error::Error>> {
     )
     .execute(&db)
     .await?;
-    sqlx::raw_sql(SCHEMA).execute(&db).await?;
+    flatrender_engine::schema::install(&db).await?;
     let client = Client::new(db.clone());
     let stop = CancellationToken::new();
     let (pool, stopped) = (db.clone(), stop.clone());

@@ -31,6 +31,8 @@ mod residents;
 #[cfg(feature = "store")]
 mod retry;
 #[cfg(feature = "store")]
+pub mod schema;
+#[cfg(feature = "store")]
 mod store;
 #[cfg(feature = "store")]
 mod sweeper;

@@ -18,7 +18,6 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-const SCHEMA: &str = include_str!("../../../../migrations/31_workflow_engine.sql");
 const EFFECTS: &str = "create table effects (run_id uuid not null, key text not null, worker int)";
 
 pub struct World {
@@ -31,7 +30,7 @@ pub struct World {
 
 impl World {
     pub async fn new(db: PgPool) -> Self {
-        sqlx::raw_sql(SCHEMA).execute(&db).await.unwrap();
+        flatrender_engine::schema::install(&db).await.unwrap();
         sqlx::raw_sql(EFFECTS).execute(&db).await.unwrap();
         let client = Client::new(db.clone());
         Self { db, client, tenant: Uuid::now_v7(), stop: CancellationToken::new(), workers: Vec::new() }

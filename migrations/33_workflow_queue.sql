@@ -1,0 +1,194 @@
+-- The queue: ends of attempts, claims, the round trip of a worker, leases. See 31_workflow_engine.sql.
+
+-- ---------------------------------------------------------------------------------------- ends of attempts
+
+-- When a failed attempt may be repeated: what the other side asked for (at most a day), else exponential
+-- backoff with full jitter. `p_failures` is the number of failures before this one.
+create function workflow.retry_delay(p_failures int, p_base float8, p_cap float8, p_failure jsonb)
+returns float8 language plpgsql volatile as $$
+declare
+    v_asked float8 := (p_failure ->> 'retry_after_seconds')::float8;
+begin
+    if v_asked is not null then
+        return greatest(0, least(v_asked, 86400));
+    end if;
+    return random() * least(p_cap, p_base * power(2, least(p_failures, 40)));
+end $$;
+
+-- Ends attempts at activities. `p_attempts` is an array of
+--   {task_id, token, outcome: ok|failed|cancelled|released|lost|timeout, output, failure}
+-- An entry whose token no longer holds the task changes nothing and is not reported as settled.
+create function workflow.settle(p_attempts jsonb) returns setof workflow.news language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := workflow.now();
+    v_facts workflow.fact[];
+    v_settled bigint[];
+    v_tokens uuid[];
+    v_woken text[];
+begin
+    with given as (
+        select g.* from jsonb_to_recordset(p_attempts)
+            as g (task_id bigint, token uuid, outcome text, output jsonb, failure jsonb)
+    ), judged as materialized (
+        select t.id, t.kind, t.run_id, t.tenant_id, t.step_key, t.queue, t.activity, t.attempt_no, t.lease_token,
+               t.leased_by, t.leased_at, g.outcome as ended, g.output,
+               case when g.outcome = 'lost' and t.losses + 1 >= t.max_losses then jsonb_build_object(
+                        'code', 'workflow.lost_too_often', 'retryable', false,
+                        'message', format('given up after %s attempts were lost; the last on %s', t.losses + 1, t.leased_by),
+                        'details', jsonb_build_object('losses', t.losses + 1, 'worker', t.leased_by))
+                    else g.failure end as failure,
+               case when g.outcome in ('failed', 'timeout') then 1 else 0 end as failed,
+               case when g.outcome = 'lost' then 1 else 0 end as lost,
+               case
+                   when g.outcome = 'ok' then 'ok'
+                   when g.outcome = 'cancelled' then 'cancelled'
+                   when g.outcome in ('failed', 'timeout') and not coalesce((g.failure ->> 'retryable')::boolean, false) then 'failed'
+                   when t.cancel_requested then 'cancelled'
+                   when g.outcome in ('failed', 'timeout') and t.failures + 1 >= t.max_failures then 'failed'
+                   when g.outcome = 'lost' and t.losses + 1 >= t.max_losses then 'failed'
+                   else 'again'
+               end as verdict,
+               case
+                   when g.outcome in ('failed', 'timeout')
+                       then workflow.retry_delay(t.failures, t.backoff_base_seconds, t.backoff_cap_seconds, g.failure)
+                   -- Lost for the first time: again at once. After that it may be what kills its workers: apart from
+                   -- its neighbours, so that they are not lost with it again.
+                   when g.outcome = 'lost' and t.losses > 0
+                       then workflow.retry_delay(t.losses - 1, t.backoff_base_seconds, t.backoff_cap_seconds, null)
+                   else 0
+               end as delay
+        from given g
+        join workflow.tasks t on t.id = g.task_id and t.lease_token = g.token and t.state = 'leased' and t.kind = 'activity'
+    ), noted as (
+        insert into workflow.attempts
+            (task_id, attempt_no, run_id, tenant_id, step_key, lease_token, worker, started_at, ended_at, outcome, failure)
+        select id, attempt_no, run_id, tenant_id, step_key, lease_token, leased_by, leased_at, v_now, ended,
+               case when ended not in ('ok', 'released') then failure end
+        from judged
+    ), gone as (
+        delete from workflow.tasks t using judged j where t.id = j.id and j.verdict <> 'again'
+    ), again as (
+        update workflow.tasks t
+        set state = case when j.delay > 0 then 'waiting' else 'ready' end,
+            run_at = v_now + make_interval(secs => j.delay),
+            failures = t.failures + j.failed, losses = t.losses + j.lost,
+            lease_token = null, leased_by = null, worker_id = null, leased_at = null, lease_expires_at = null, progress = null
+        from judged j where t.id = j.id and j.verdict = 'again'
+    )
+    select array_agg(row (run_id, step_key, 'activity', activity, verdict, case verdict when 'ok' then output end,
+                          case verdict when 'cancelled' then workflow.cancelled_failure() when 'failed' then failure end,
+                          attempt_no, lease_token)::workflow.fact order by id) filter (where verdict <> 'again'),
+           array_agg(id), array_agg(lease_token), array_agg(distinct queue) filter (where verdict = 'again' and delay = 0)
+    into v_facts, v_settled, v_tokens, v_woken
+    from judged;
+
+    return query select t.* from unnest(v_settled, v_tokens) s (id, token)
+        cross join lateral workflow.told('settled', null, s.id, s.token) t;
+    return query select t.* from unnest(v_woken) q cross join lateral workflow.told('woken', q, null, null) t;
+    if v_facts is not null then
+        return query select * from workflow.record(v_facts);
+    end if;
+end $$;
+
+create function workflow.cancelled_failure() returns jsonb language sql immutable as $$
+    select '{"code": "workflow.cancelled", "message": "cancelled on request", "retryable": false}'::jsonb
+$$;
+
+-- ---------------------------------------------------------------------------------------- claiming
+
+-- Leases ready tasks to a worker: `p_claims` is an array of {queue, want, names}, names null for any.
+-- Never waits: a row that somebody else has locked is skipped. Labels are a filter inside the ordered scan, so work
+-- that nobody here may do does not hide the work behind it.
+create function workflow.claim(p_claims jsonb, p_labels jsonb, p_worker text, p_worker_id bigint)
+returns setof workflow.news language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := workflow.now();
+    v_claim record;
+begin
+    for v_claim in
+        select c.queue, c.want, c.names from jsonb_to_recordset(p_claims) as c (queue text, want int, names text[])
+    loop
+        return query
+        -- `= any (array (…))`, not a join: with the limit as a parameter the planner would hash the whole table.
+        update workflow.tasks t
+        set state = 'leased', attempt_no = t.attempt_no + 1, lease_token = gen_random_uuid(), leased_by = p_worker,
+            worker_id = p_worker_id, leased_at = v_now, lease_expires_at = v_now + make_interval(secs => t.lease_seconds)
+        where t.id = any (array (
+            select r.id from workflow.tasks r
+            where r.queue = v_claim.queue and r.state = 'ready'
+              and (r.required_labels = '{}' or r.required_labels <@ p_labels)
+              and (v_claim.names is null or r.activity = any (v_claim.names))
+            order by r.priority desc, r.run_at, r.id
+            limit v_claim.want
+            for update skip locked))
+        returning t.kind, t.queue, t.id, t.run_id, t.tenant_id, t.step_key, t.activity,
+            case t.kind when 'run' then (select r.input from workflow.runs r where r.id = t.run_id) else t.input end,
+            t.attempt_no, t.lease_token, t.lease_seconds, t.start_to_close_seconds, t.wake_seq,
+            case t.kind when 'run' then (select r.created_at from workflow.runs r where r.id = t.run_id) else t.run_at end,
+            t.worker_id;
+    end loop;
+end $$;
+
+-- One round trip of a worker: ends of attempts, progress of runs, then new work; one commit. Claims come last:
+-- they never wait, so a worker that has claimed waits for nobody.
+--
+-- Plans that hash or scan the whole queue are never right here, however small it looks at the moment; and without scans
+-- their estimates are so high that PostgreSQL would compile them each time (jit), for 100 ms.
+create function workflow.pump(
+    p_worker_id bigint, p_worker text, p_attempts jsonb, p_ops jsonb, p_claims jsonb, p_labels jsonb)
+returns setof workflow.news language plpgsql
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set jit = off as $$
+#variable_conflict use_column
+declare
+    v_ids bigint[];
+begin
+    if jsonb_array_length(p_attempts) > 0 or jsonb_array_length(p_ops) > 0 then
+        select array_agg(id) into v_ids from (
+            select t.id from jsonb_to_recordset(p_attempts) as g (task_id bigint)
+                join workflow.tasks t on t.id = g.task_id
+            union
+            select r.id from jsonb_to_recordset(p_attempts) as g (task_id bigint)
+                join workflow.tasks t on t.id = g.task_id
+                join workflow.tasks r on r.run_id = t.run_id and r.kind = 'run' and r.step_key = ''
+            union
+            select g.task_id from jsonb_to_recordset(p_ops) as g (task_id bigint)
+            union
+            select a.id from jsonb_to_recordset(p_ops) as g (op text, task_id bigint)
+                join workflow.tasks t on t.id = g.task_id
+                join workflow.tasks a on a.run_id = t.run_id
+                where g.op = 'end'
+        ) touched;
+        perform workflow.lock_tasks(v_ids);
+        if jsonb_array_length(p_attempts) > 0 then
+            return query select * from workflow.settle(p_attempts);
+        end if;
+        if jsonb_array_length(p_ops) > 0 then
+            return query select * from workflow.advance(p_ops);
+        end if;
+    end if;
+    if jsonb_array_length(p_claims) > 0 then
+        return query select * from workflow.claim(p_claims, p_labels, p_worker, p_worker_id);
+    end if;
+end $$;
+
+-- ---------------------------------------------------------------------------------------- renewing
+
+-- Renews leases and stores progress; the answer lists the tasks that are still held. A row that somebody is writing
+-- right now is skipped: there is time for another try before the lease ends.
+create function workflow.renew(p_ids bigint[], p_tokens uuid[], p_progress jsonb[])
+returns table (task_id bigint, cancel_requested boolean) language plpgsql
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set jit = off as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := workflow.now();
+begin
+    return query
+    update workflow.tasks t
+    set lease_expires_at = v_now + make_interval(secs => t.lease_seconds), progress = coalesce(g.progress, t.progress)
+    from unnest(p_ids, p_tokens, p_progress) as g (id, token, progress)
+    where t.id = g.id and t.lease_token = g.token and t.state = 'leased'
+      and t.id = any (array (select l.id from workflow.tasks l where l.id = any (p_ids) order by l.id for update skip locked))
+    returning t.id, t.cancel_requested;
+end $$;
