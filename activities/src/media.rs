@@ -26,7 +26,11 @@ mod wav;
 pub use doctor::Finding;
 
 use flatrender_engine::{Attempt, Failure};
-use flatrender_workflows::contracts::storage::{BlobRef, BlobStore, Shelf, StorageError};
+use flatrender_workflows::contracts::{
+    media::FRAME_LOST,
+    render::FrameRef,
+    storage::{BlobRef, BlobStore, Shelf, StorageError},
+};
 use futures::TryStreamExt;
 use scratch::Scratch;
 use std::{
@@ -65,6 +69,12 @@ impl Media {
         self.storage.fetch(shelf, &blob.sha256, path).await.map_err(|e| crate::storage::failure(&e))
     }
 
+    /// As [`Self::fetch`], of a frame; one that is not there as it was recorded is lost.
+    async fn fetch_frame(&self, shelf: &Shelf, frame: &FrameRef, path: &Path) -> Result<(), Failure> {
+        let fetched = self.storage.fetch(shelf, &frame.blob.sha256, path).await;
+        fetched.map_err(|error| frame_failure(frame, &error))
+    }
+
     async fn store(&self, shelf: &Shelf, path: &Path) -> Result<BlobRef, Failure> {
         self.storage.put_file(shelf, path).await.map_err(|e| crate::storage::failure(&e))
     }
@@ -85,6 +95,16 @@ impl Media {
                 })
             })
             .await
+    }
+}
+
+/// What an error of reading a frame means for an attempt: one that is not as it was recorded can be rendered again.
+fn frame_failure(frame: &FrameRef, error: &StorageError) -> Failure {
+    match error {
+        StorageError::NotFound(_) | StorageError::Mismatch { .. } | StorageError::TooLong { .. } => {
+            Failure::permanent(FRAME_LOST, format!("frame {} is lost: {error}", frame.frame))
+        }
+        _ => crate::storage::failure(error),
     }
 }
 

@@ -1,8 +1,12 @@
 //! Draws frames of a film as one picture for people to look at.
 
-use super::{Media, blocking, disk_failure, files, frame, invalid, render, unless_ended};
+use super::{Media, blocking, disk_failure, files, frame, frame_failure, invalid, render, unless_ended};
 use flatrender_engine::{Attempt, Failure, Handler, Progress};
-use flatrender_workflows::contracts::{media::DrawContactSheet, render::FrameRef, storage::BlobRef};
+use flatrender_workflows::contracts::{
+    media::{DrawContactSheet, FRAME_LOST},
+    render::FrameRef,
+    storage::BlobRef,
+};
 use futures::{StreamExt, TryStreamExt, stream};
 use image::{DynamicImage, ImageFormat, Rgba, RgbaImage, imageops};
 use std::path::Path;
@@ -46,10 +50,10 @@ impl Media {
 
     async fn tile(&self, cx: &Attempt, input: &DrawContactSheet, frame: FrameRef) -> Result<RgbaImage, Failure> {
         let shelf = render(cx, input.render_id);
-        let png = self.read(&shelf, &frame.blob, frame::LIMIT_BYTES).await.map_err(|e| crate::storage::failure(&e))?;
+        let png = self.read(&shelf, &frame.blob, frame::LIMIT_BYTES).await.map_err(|e| frame_failure(&frame, &e))?;
         let width = input.tile_width;
         let tile = blocking(move || frame::decode(&png).map(|picture| shrink(&picture, width))).await?;
-        tile.ok_or_else(|| Failure::permanent("media.frame_corrupt", format!("frame {} does not decode", frame.frame)))
+        tile.ok_or_else(|| Failure::permanent(FRAME_LOST, format!("frame {} does not decode", frame.frame)))
     }
 }
 

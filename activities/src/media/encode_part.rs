@@ -70,7 +70,7 @@ impl Media {
         folder: &Path,
     ) -> Result<(), Failure> {
         let path = folder.join(format!("{index:06}.png"));
-        self.fetch(shelf, &frame.blob, &path).await?;
+        self.fetch_frame(shelf, &frame, &path).await?;
         let found = blocking(move || header(&path)).await?.map_err(disk_failure)?;
         // ffmpeg would quietly stop at an empty frame, and quietly scale one of another size.
         if frame::dimensions(&found) != Some(size) {

@@ -3,14 +3,21 @@
 use crate::world::{SIZE, World, picture, png};
 use flatrender_activities::storage::keys;
 use flatrender_workflows::contracts::{
-    media::{ClearShelf, DrawContactSheet, VerifiedFrames, VerifyFrames},
+    media::{ClearShelf, DrawContactSheet, FRAME_LOST, VerifiedFrames, VerifyFrames},
     render::{FaultReason, FrameFault, FrameRef},
     storage::{BlobHash, BlobRef, BlobStore},
 };
+use std::path::PathBuf;
 
 impl World {
     async fn verify(&self, frames: Vec<FrameRef>) -> VerifiedFrames {
         self.run(VerifyFrames { render_id: self.render_id, frames, size: SIZE }).await.unwrap()
+    }
+
+    /// Where a frame lies on the disk.
+    fn path(&self, frame: &FrameRef) -> PathBuf {
+        let key = keys::blob(&self.render_shelf(), &frame.blob.sha256);
+        self.folder.path().join("storage").join(key.as_ref())
     }
 
     /// The fault of a stored frame with this content.
@@ -78,11 +85,29 @@ async fn a_frame_of_another_size_is_a_fault() {
 }
 
 #[tokio::test]
+async fn a_frame_that_a_power_cut_took_is_lost_to_whoever_uses_it() {
+    let whole = png(&picture(0));
+    for left in [None, Some(&whole[..0]), Some(&whole[..whole.len() / 2])] {
+        let world = World::new();
+        let frames = world.frames(0, 3).await;
+        let path = world.path(&frames[0]);
+        match left {
+            Some(left) => std::fs::write(path, left).unwrap(),
+            None => std::fs::remove_file(path).unwrap(),
+        }
+        let part = world.run(world.part(frames.clone())).await.unwrap_err();
+        let sheet = DrawContactSheet { render_id: world.render_id, frames, columns: 3, tile_width: 32 };
+        let sheet = world.run(sheet).await.unwrap_err();
+        assert_eq!((part.code.as_str(), sheet.code.as_str()), (FRAME_LOST, FRAME_LOST), "{left:?}");
+        assert!(world.is_tidy());
+    }
+}
+
+#[tokio::test]
 async fn a_frame_changed_on_the_disk_is_a_fault() {
     let world = World::new();
     let frame = world.frame(0, &png(&picture(0))).await;
-    let key = keys::blob(&world.render_shelf(), &frame.blob.sha256);
-    std::fs::write(world.folder.path().join("storage").join(key.as_ref()), png(&picture(1))).unwrap();
+    std::fs::write(world.path(&frame), png(&picture(1))).unwrap();
     let found = world.verify(vec![frame]).await;
     assert_eq!(found.faults, [FrameFault { frame: 0, reason: FaultReason::WrongHash }]);
 }

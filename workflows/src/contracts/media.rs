@@ -10,6 +10,10 @@ use uuid::Uuid;
 /// The queue of media workers.
 pub const MEDIA_QUEUE: &str = "media";
 
+/// The code of a failure for good: a frame is missing from the render's shelf, or is not what was recorded. Rendering
+/// it again cures that; another attempt does not.
+pub const FRAME_LOST: &str = "media.frame_lost";
+
 fn media_policy() -> Policy {
     Policy {
         max_failures: 3,
@@ -51,7 +55,7 @@ impl Activity for VerifyFrames {
 }
 
 /// Encodes consecutive verified frames to a stretch of H.264 that joins others without re-encoding.
-/// Repeatable: the part is stored by content. Fails for good with `media.encode_failed`.
+/// Repeatable: the part is stored by content. Fails for good with `media.encode_failed` and with [`FRAME_LOST`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EncodePart {
     /// The render.
@@ -232,6 +236,7 @@ impl Activity for VerifyVideo {
 }
 
 /// Draws evenly spaced frames of a film as one PNG for people to look at, stored among the tenant's files.
+/// Fails for good with [`FRAME_LOST`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DrawContactSheet {
     /// The render whose frames are shown.

@@ -5,14 +5,18 @@
 //!                ├─▶ chunk n: …                                                 ├─▶ assemble ─▶ check ─▶ publish ─▶ settle ─▶ tidy
 //!                └─▶ mix audio ─────────────────────────────────────────────────┘
 //! ```
+//!
+//! How frames come to be proven, and what happens to those that are lost afterwards, is in [`frames`].
+
+mod frames;
 
 use crate::{
     contracts::{
         media::{
             AssembleVideo, ClearShelf, DrawContactSheet, EncodePart, EncodedPart, MixAudio, MixedAudio, ProbedVideo,
-            VerifyFrames, VerifyVideo,
+            VerifyVideo,
         },
-        render::{FaultReason, FrameFault, FrameRange, FrameRef, RenderFrames},
+        render::{FrameRange, FrameRef},
         storage::BlobRef,
     },
     models::{
@@ -25,10 +29,9 @@ use crate::{
     },
 };
 use flatrender_engine::{Context, Failure, Workflow};
+use frames::Frames;
 use futures::future::{try_join, try_join_all};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
-use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// Turns a submitted render into a finished video. A video is published only when ffprobe agrees with the plan.
@@ -38,9 +41,6 @@ pub struct RenderVideo {
     pub render_id: Uuid,
 }
 
-/// How often in a row missing frames of a chunk are rendered again without proving a single one. A node that drains
-/// gives its chunk back with the frames it has: that is progress, not failure.
-const FRUITLESS_ROUNDS: u32 = 3;
 /// Frames shown on the contact sheet.
 const SHEET_FRAMES: u32 = 12;
 
@@ -84,7 +84,7 @@ async fn render_chunks(
     try_join_all(chunks.iter().enumerate().map(|(no, range)| render_chunk(cx, id, job, no, *range))).await
 }
 
-/// Renders one chunk until each of its frames is proven, then encodes it.
+/// Renders one chunk until each of its frames is proven, accepts them, and encodes them.
 async fn render_chunk(
     cx: &Context,
     id: Uuid,
@@ -92,98 +92,17 @@ async fn render_chunk(
     no: usize,
     range: FrameRange,
 ) -> Result<(Vec<FrameRef>, EncodedPart), Failure> {
-    let frames = prove_frames(cx, id, job, no, range).await?;
-    let (tenant, accepted) = (job.tenant_id, frames.clone());
+    let mut frames = Frames::missing(cx, id, job, &no.to_string(), range);
+    frames.prove().await?;
+    let (tenant, accepted) = (job.tenant_id, frames.list());
     cx.step(&format!("accept:{no}"), async move |db: Db<'_>| {
         frame_job::accept(db, tenant, id, no as i32, &accepted).await
     })
     .await?;
     let spec = &job.spec;
-    let encode =
-        EncodePart { render_id: id, frames: frames.clone(), size: spec.size, fps: spec.fps, profile: spec.profile };
-    let part = cx.activity(&format!("encode:{no}"), encode).await?;
-    Ok((frames, part))
-}
-
-/// Renders and verifies; renders again only what is missing or bad.
-async fn prove_frames(
-    cx: &Context,
-    id: Uuid,
-    job: &Begun,
-    no: usize,
-    range: FrameRange,
-) -> Result<Vec<FrameRef>, Failure> {
-    let mut proven: BTreeMap<u32, FrameRef> = BTreeMap::new();
-    let mut faults = vec![];
-    let (mut round, mut fruitless) = (0, 0);
-    while fruitless < FRUITLESS_ROUNDS {
-        let missing = range.iter().filter(|f| !proven.contains_key(f)).collect::<Vec<_>>();
-        let renders = stretches(&missing).into_iter().map(|r| render_range(cx, id, job, no, round, r));
-        let frames = try_join_all(renders).await?.concat();
-        let verify = VerifyFrames { render_id: id, frames: frames.clone(), size: job.spec.size };
-        let verified = cx.activity(&format!("verify:{no}:{round}"), verify).await?;
-        faults = verified.faults;
-        let bad = |frame: &FrameRef| faults.iter().any(|f| f.frame == frame.frame);
-        proven.extend(frames.into_iter().filter(|f| !bad(f)).map(|f| (f.frame, f)));
-        if proven.len() == range.count() as usize {
-            return Ok(proven.into_values().collect());
-        }
-        let progress = proven.len() + missing.len() > range.count() as usize;
-        fruitless = if progress { 0 } else { fruitless + 1 };
-        round += 1;
-    }
-    Err(repair_exhausted(range, &proven, &faults))
-}
-
-/// Renders one stretch of a chunk; keeps what the renderer warned of.
-async fn render_range(
-    cx: &Context,
-    id: Uuid,
-    job: &Begun,
-    no: usize,
-    round: u32,
-    frames: FrameRange,
-) -> Result<Vec<FrameRef>, Failure> {
-    let spec = &job.spec;
-    let work = RenderFrames {
-        render_id: id,
-        engine: spec.engine,
-        package: spec.package.clone(),
-        package_owner: spec.package_owner,
-        composition: spec.composition.clone(),
-        frames,
-        data: spec.data.clone(),
-        assets: spec.assets.clone(),
-        size: spec.size,
-        fps: spec.fps,
-    };
-    let key = format!("{no}:{round}:{}", frames.first);
-    let rendered = cx.activity(&format!("render:{key}"), work).await?;
-    if !rendered.warnings.is_empty() {
-        let warnings = rendered.warnings;
-        cx.step(&format!("warn:{key}"), async move |db: Db<'_>| Ok(render_job::warn(db, id, &warnings).await?)).await?;
-    }
-    Ok(rendered.frames)
-}
-
-/// Consecutive stretches of ascending frame numbers.
-fn stretches(frames: &[u32]) -> Vec<FrameRange> {
-    let mut stretches: Vec<FrameRange> = vec![];
-    for &frame in frames {
-        match stretches.last_mut() {
-            Some(last) if last.last + 1 == frame => last.last = frame,
-            _ => stretches.push(FrameRange { first: frame, last: frame }),
-        }
-    }
-    stretches
-}
-
-fn repair_exhausted(range: FrameRange, proven: &BTreeMap<u32, FrameRef>, faults: &[FrameFault]) -> Failure {
-    let missing: Vec<u32> = range.iter().filter(|f| !proven.contains_key(f)).collect();
-    let reason = |frame: u32| faults.iter().find(|f| f.frame == frame).map_or(FaultReason::Missing, |f| f.reason);
-    let named: Vec<_> = missing.iter().take(100).map(|f| json!({"frame": f, "reason": reason(*f)})).collect();
-    let message = format!("frame {} could not be rendered in {FRUITLESS_ROUNDS} rounds", missing[0]);
-    Failure::permanent("render.repair_exhausted", message).with_details(json!({ "frames": named }))
+    let encode = |frames| EncodePart { render_id: id, frames, size: spec.size, fps: spec.fps, profile: spec.profile };
+    let part = frames.used_by(&format!("encode:{no}"), encode).await?;
+    Ok((frames.list(), part))
 }
 
 async fn mix_audio(cx: &Context, id: Uuid, job: &Begun) -> Result<MixedAudio, Failure> {
@@ -221,7 +140,8 @@ async fn draw_sheet(cx: &Context, id: Uuid, job: &Begun, frames: Vec<FrameRef>) 
     let shown = (0..count).map(middle).collect();
     let upright = job.spec.size[1] > job.spec.size[0];
     let (columns, tile_width) = if upright { (6, 270) } else { (4, 480) };
-    cx.activity("contact_sheet", DrawContactSheet { render_id: id, frames: shown, columns, tile_width }).await
+    let draw = |frames| DrawContactSheet { render_id: id, frames, columns, tile_width };
+    Frames::proven(cx, id, job, "sheet", shown).used_by("contact_sheet", draw).await
 }
 
 /// From here on the film can no longer be cancelled.
@@ -238,28 +158,4 @@ async fn publish(
         export::publish(db, &new).await
     })
     .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::contracts::storage::BlobHash;
-
-    #[test]
-    fn only_missing_frames_are_rendered_again() {
-        let range = |first, last| FrameRange { first, last };
-        assert_eq!(stretches(&[3, 4, 5, 9, 11, 12]), [range(3, 5), range(9, 9), range(11, 12)]);
-        assert!(stretches(&[]).is_empty());
-    }
-
-    #[test]
-    fn a_frame_that_cannot_be_rendered_is_named() {
-        let blob = BlobRef { sha256: BlobHash::of(b"x"), size_bytes: 1 };
-        let proven = BTreeMap::from([(0, FrameRef { frame: 0, blob })]);
-        let faults = [FrameFault { frame: 1, reason: FaultReason::Corrupt }];
-        let failure = repair_exhausted(FrameRange { first: 0, last: 1 }, &proven, &faults);
-        assert_eq!(failure.code, "render.repair_exhausted");
-        assert_eq!(failure.details["frames"][0]["frame"], 1);
-        assert_eq!(failure.details["frames"][0]["reason"], "corrupt");
-    }
 }

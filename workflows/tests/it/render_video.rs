@@ -57,6 +57,37 @@ async fn only_bad_frames_are_rendered_again(db: PgPool) {
     assert_eq!(accepted_frames(&db, id).await, 165);
 }
 
+async fn lost_frames_are_rendered_again(db: PgPool, crash_after_every_event: bool) {
+    let lost_frames = BTreeMap::from([(("EncodePart", 50), 2), (("DrawContactSheet", 6), 1)]);
+    let world = World::with(Mischief { lost_frames, ..Mischief::default() });
+    let (id, run) = order(&db).await;
+    let run = world.finish(&db, run, crash_after_every_event).await;
+    assert_eq!(run.state, RunState::Succeeded, "{:?}", run.error);
+    let asked = |what: &str| world.asked().iter().filter(|a| *a == what).count();
+    assert_eq!((asked("RenderFrames 50-50"), asked("RenderFrames 6-6")), (2, 1));
+    assert_eq!((accepted_frames(&db, id).await, exports(&db, id).await), (165, 1));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn frames_lost_after_they_were_proven_are_rendered_again(db: PgPool) {
+    lost_frames_are_rendered_again(db, false).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn the_repair_of_lost_frames_survives_a_crash_after_every_event(db: PgPool) {
+    lost_frames_are_rendered_again(db, true).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn frames_that_are_lost_again_and_again_fail_the_render(db: PgPool) {
+    let lost_frames = BTreeMap::from([(("EncodePart", 50), 99)]);
+    let world = World::with(Mischief { lost_frames, ..Mischief::default() });
+    let (id, run) = order(&db).await;
+    let run = world.finish(&db, run, false).await;
+    assert_eq!(run.state, RunState::Failed);
+    assert_eq!(job(&db, id).await.error_code.as_deref(), Some("media.frame_lost"));
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn a_frame_that_stays_bad_fails_the_render_and_is_named(db: PgPool) {
     let world = World::with(Mischief { bad_frames: BTreeMap::from([(50, 99)]), ..Mischief::default() });

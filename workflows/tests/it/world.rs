@@ -4,8 +4,8 @@ use flatrender_engine::{Attempt, Client, Failure, Handler, Worker, client::Run};
 use flatrender_workflows::{
     contracts::{
         media::{
-            AssembleVideo, ClearShelf, DrawContactSheet, EncodePart, EncodedPart, MixAudio, MixedAudio, ProbedVideo,
-            VerifiedFrames, VerifyFrames, VerifyVideo,
+            AssembleVideo, ClearShelf, DrawContactSheet, EncodePart, EncodedPart, FRAME_LOST, MixAudio, MixedAudio,
+            ProbedVideo, VerifiedFrames, VerifyFrames, VerifyVideo,
         },
         render::{FaultReason, FrameFault, FrameRef, NODE_QUEUE, RenderFrames, RenderTiming, RenderedFrames},
         storage::{BlobHash, BlobRef},
@@ -35,6 +35,8 @@ pub struct Mischief {
     pub failing: BTreeMap<&'static str, &'static str>,
     /// Frames that come out bad this many times before they come out right.
     pub bad_frames: BTreeMap<u32, u32>,
+    /// Frames that an activity finds lost, although they were verified, this many times.
+    pub lost_frames: BTreeMap<(&'static str, u32), u32>,
     /// Activities whose handler never ends by itself.
     pub hanging: Option<&'static str>,
 }
@@ -67,6 +69,19 @@ impl World {
             return Err(cx.ended().await);
         }
         code.map_or(Ok(()), |code| Err(Failure::permanent(code, "as told")))
+    }
+
+    /// Fails when a frame that was verified is not on the shelf any more; the next verification finds it bad.
+    fn use_frames(&self, name: &'static str, frames: &[FrameRef]) -> Result<(), Failure> {
+        let mut mischief = self.0.lock().unwrap();
+        for FrameRef { frame, .. } in frames {
+            if let Some(times @ 1..) = mischief.lost_frames.get_mut(&(name, *frame)) {
+                *times -= 1;
+                mischief.bad_frames.insert(*frame, 1);
+                return Err(Failure::permanent(FRAME_LOST, format!("frame {frame} is lost")));
+            }
+        }
+        Ok(())
     }
 
     /// Works until the run has ended; gives it.
@@ -126,6 +141,7 @@ impl Handler<EncodePart> for World {
     async fn handle(&self, cx: &Attempt, input: EncodePart) -> Result<EncodedPart, Failure> {
         let first = input.frames[0].frame;
         self.act(cx, "EncodePart", first.to_string()).await?;
+        self.use_frames("EncodePart", &input.frames)?;
         Ok(EncodedPart { blob: blob(&format!("part {first}")), frames: input.frames.len() as u32 })
     }
 }
@@ -156,6 +172,7 @@ impl Handler<VerifyVideo> for World {
 impl Handler<DrawContactSheet> for World {
     async fn handle(&self, cx: &Attempt, input: DrawContactSheet) -> Result<BlobRef, Failure> {
         self.act(cx, "DrawContactSheet", input.frames.len().to_string()).await?;
+        self.use_frames("DrawContactSheet", &input.frames)?;
         Ok(blob("sheet"))
     }
 }
