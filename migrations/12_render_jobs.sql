@@ -1,15 +1,18 @@
 -- Render jobs and their frames: projections committed together with the workflow's own record.
 
-create extension if not exists btree_gist;
-
 create table render.render_jobs (
     id                  uuid primary key default gen_random_uuid(),
     tenant_id           uuid not null,
+    user_id             uuid,
+    saved_project_id    uuid,
     project_id          uuid not null,
     project_version_id  uuid not null,
+    kind                text not null default 'final' check (kind in ('preview', 'final')),
+    priority            smallint not null default 0,
     status              text not null default 'queued' check (status in
-        ('queued', 'preparing', 'rendering', 'encoding', 'finalizing', 'completed', 'failed', 'cancelled')),
-    spec                jsonb not null check (octet_length(spec::text) <= 262144),
+        ('queued', 'preparing', 'rendering', 'verifying', 'repairing', 'encoding', 'uploading', 'finalizing', 'completed', 'failed', 'cancelled')),
+    spec                jsonb not null check (octet_length(spec::text) <= 1048576),
+    spec_sha256         text check (spec_sha256 ~ '^[0-9a-f]{64}$'),
     request_sha256      text not null check (request_sha256 ~ '^[0-9a-f]{64}$'),
     idempotency_key     text check (char_length(idempotency_key) between 1 and 255),
     width               int not null check (width between 2 and 8192),
@@ -20,6 +23,15 @@ create table render.render_jobs (
     has_music           boolean not null,
     has_voiceover       boolean not null,
     has_sfx             boolean not null,
+    music_volume        numeric(4, 3) check (music_volume between 0 and 2),
+    voiceover_volume    numeric(4, 3) check (voiceover_volume between 0 and 2),
+    sfx_volume          numeric(4, 3) check (sfx_volume between 0 and 2),
+    output_format       text not null default 'mp4' check (output_format in ('mp4', 'mov', 'webm', 'gif', 'png')),
+    progress            numeric(5, 2) not null default 0 check (progress between 0 and 100),
+    eta_at              timestamptz,
+    credit_hold_id      uuid,
+    cost_units          bigint check (cost_units >= 0),
+    attempt             int not null default 1 check (attempt > 0),
     metadata            jsonb not null default '{}' check (octet_length(metadata::text) <= 16384),
     warnings            jsonb not null default '[]' check (octet_length(warnings::text) <= 65536),
     workflow_run_id     uuid not null unique,
@@ -37,24 +49,33 @@ create table render.render_jobs (
     check ((error_code is not null) = (status in ('failed', 'cancelled')))
 );
 create index render_jobs_newest on render.render_jobs (tenant_id, id desc);
+create index render_jobs_voices on render.render_jobs (tenant_id, created_at) where has_voiceover;
 create index render_jobs_live on render.render_jobs (status) where finished_at is null;
 create index render_jobs_untidied on render.render_jobs (finished_at) where tidied_at is null and finished_at is not null;
 comment on column render.render_jobs.tidied_at is 'When its frames and parts were removed from storage.';
 comment on table render.render_jobs is 'One film: its frozen input, what became of it. Projection of workflow run workflow_run_id.';
-comment on column render.render_jobs.project_version_id is 'softref:content.project_versions';
-comment on column render.render_jobs.workflow_run_id is 'softref:workflow.runs';
+comment on column render.render_jobs.user_id is 'softref:identity.users(id)';
+comment on column render.render_jobs.saved_project_id is 'softref:studio.saved_projects(id)';
+comment on column render.render_jobs.project_id is 'softref:content.projects(id)';
+comment on column render.render_jobs.project_version_id is 'softref:content.project_versions(id)';
+comment on column render.render_jobs.credit_hold_id is 'softref:identity.credit_holds(id)';
+comment on column render.render_jobs.workflow_run_id is 'softref:workflow.runs(id)';
 
--- A film that has ended stays as it ended.
-create function render.guard_terminal_job() returns trigger language plpgsql as $$
+-- A film that has ended stays as it ended, and what it was made from stays as it was accepted.
+create function render.guard_job() returns trigger language plpgsql as $$
 begin
-    if old.finished_at is not null and (new.status, new.finished_at, new.error_code)
-        is distinct from (old.status, old.finished_at, old.error_code) then
-        raise exception 'render job % has ended as %', old.id, old.status using errcode = 'restrict_violation';
-    end if;
-    return new;
+    raise exception 'render job % is % and its input is fixed', old.id, old.status using errcode = 'restrict_violation';
 end $$;
-create trigger render_jobs_terminal before update on render.render_jobs
-    for each row execute function render.guard_terminal_job();
+create trigger render_jobs_terminal before update on render.render_jobs for each row when (
+    old.finished_at is not null and (new.status, new.finished_at, new.error_code)
+        is distinct from (old.status, old.finished_at, old.error_code)
+    or (new.tenant_id, new.project_version_id, new.workflow_run_id, new.request_sha256, new.frame_count)
+        is distinct from (old.tenant_id, old.project_version_id, old.workflow_run_id, old.request_sha256, old.frame_count))
+    execute function render.guard_job();
+
+alter table render.node_crashes add constraint node_crashes_job foreign key (tenant_id, render_job_id)
+    references render.render_jobs (tenant_id, id);
+create index node_crashes_of_job on render.node_crashes (render_job_id) where render_job_id is not null;
 
 create table render.frame_jobs (
     id             uuid primary key default gen_random_uuid(),
@@ -63,19 +84,55 @@ create table render.frame_jobs (
     chunk_no       int not null check (chunk_no >= 0),
     first_frame    int not null check (first_frame >= 0),
     last_frame     int not null,
-    status         text not null default 'queued' check (status in ('queued', 'verified', 'failed')),
+    status         text not null default 'queued' check (status in ('queued', 'leased', 'rendered', 'verified', 'failed', 'superseded')),
+    node_id        uuid references render.nodes (id),
+    attempts       int not null default 0 check (attempts >= 0),
+    crash_count    int not null default 0 check (crash_count >= 0),
+    accepted_attempt int check (accepted_attempt > 0),
+    output_prefix  text check (char_length(output_prefix) between 1 and 1024),
     frames_ok      int not null default 0,
     created_at     timestamptz not null default now(),
     updated_at     timestamptz not null default now(),
+    unique (tenant_id, id),
     unique (render_job_id, chunk_no),
     check (last_frame >= first_frame),
     check (frames_ok between 0 and last_frame - first_frame + 1),
     check ((status = 'verified') <= (frames_ok = last_frame - first_frame + 1)),
     foreign key (tenant_id, render_job_id) references render.render_jobs (tenant_id, id),
     -- with the job's frame_count: cover without overlap
-    exclude using gist (render_job_id with =, int4range(first_frame, last_frame, '[]') with &&)
+    constraint no_frame_is_in_two_chunks
+        exclude using gist (render_job_id with =, int4range(first_frame, last_frame, '[]') with &&) where (status <> 'superseded')
 );
+create index frame_jobs_node on render.frame_jobs (node_id) where node_id is not null;
 comment on table render.frame_jobs is 'A chunk: the frames one attempt on a node renders.';
+
+create trigger frame_jobs_ended before update on render.frame_jobs
+    for each row when (old.status in ('verified', 'superseded') and new.status <> old.status) execute function platform.refuse_to_go_on();
+
+create table render.frame_job_attempts (
+    id            uuid primary key default gen_random_uuid(),
+    tenant_id     uuid not null,
+    frame_job_id  uuid not null,
+    attempt_no    int not null check (attempt_no > 0),
+    node_id       uuid not null references render.nodes (id),
+    epoch         bigint not null check (epoch > 0),
+    lease_token   uuid not null unique,
+    output_prefix text not null unique check (char_length(output_prefix) between 1 and 1024),
+    outcome       text not null check (outcome in ('ok', 'failed', 'lost', 'fenced', 'cancelled', 'timeout')),
+    started_at    timestamptz not null,
+    ended_at      timestamptz not null,
+    unique (tenant_id, id),
+    unique (frame_job_id, attempt_no),
+    foreign key (tenant_id, frame_job_id) references render.frame_jobs (tenant_id, id),
+    check (ended_at >= started_at),
+    constraint no_two_attempts_write_to_one_place check (position(lease_token::text in output_prefix) > 0)
+);
+create index frame_job_attempts_node on render.frame_job_attempts (node_id, ended_at desc);
+comment on table render.frame_job_attempts is 'Who tried a chunk, and what became of it.';
+create trigger frame_job_attempts_append_only before update or delete on render.frame_job_attempts
+    for each row execute function platform.refuse_change();
+create trigger frame_job_attempts_no_truncate before truncate on render.frame_job_attempts
+    for each statement execute function platform.refuse_change();
 
 create table render.frame_manifests (
     tenant_id      uuid not null,
@@ -83,13 +140,69 @@ create table render.frame_manifests (
     frame_no       int not null check (frame_no >= 0),
     sha256         text not null check (sha256 ~ '^[0-9a-f]{64}$'),
     size_bytes     bigint not null check (size_bytes > 0),
+    width          int check (width > 0),
+    height         int check (height > 0),
+    attempt_id     uuid,
+    flags          text[] check (flags <@ array['black', 'duplicate', 'transparent', 'repaired']),
     verified_at    timestamptz not null default now(),
     primary key (render_job_id, frame_no),
-    foreign key (tenant_id, render_job_id) references render.render_jobs (tenant_id, id)
+    foreign key (tenant_id, render_job_id) references render.render_jobs (tenant_id, id),
+    foreign key (tenant_id, attempt_id) references render.frame_job_attempts (tenant_id, id)
 );
+create index frame_manifests_attempt on render.frame_manifests (attempt_id) where attempt_id is not null;
 comment on table render.frame_manifests is 'Accepted frames: one owner each, by primary key.';
 create trigger frame_manifests_append_only before update or delete on render.frame_manifests
-    for each row execute function public.refuse_change();
+    for each row execute function platform.refuse_change();
+create trigger frame_manifests_no_truncate before truncate on render.frame_manifests
+    for each statement execute function platform.refuse_change();
+
+create table render.frame_repair_jobs (
+    id             uuid primary key default gen_random_uuid(),
+    tenant_id      uuid not null,
+    render_job_id  uuid not null,
+    round          int not null check (round between 1 and 3),
+    frames         int4multirange not null check (not isempty(frames) and lower(frames) >= 0 and upper(frames) is not null),
+    reason         text not null check (reason in ('missing', 'corrupt', 'black', 'dimension', 'duplicate')),
+    status         text not null default 'queued' check (status in ('queued', 'running', 'done', 'failed')),
+    excluded_nodes uuid[] not null default '{}' check (cardinality(excluded_nodes) <= 100),
+    created_at     timestamptz not null default now(),
+    finished_at    timestamptz,
+    unique (render_job_id, round, reason),
+    foreign key (tenant_id, render_job_id) references render.render_jobs (tenant_id, id),
+    constraint an_ended_repair_says_when check ((status in ('done', 'failed')) = (finished_at is not null))
+);
+comment on table render.frame_repair_jobs is 'Frames rendered again, alone.';
+create trigger frame_repair_jobs_ended before update on render.frame_repair_jobs
+    for each row when (old.finished_at is not null and new.status <> old.status) execute function platform.refuse_to_go_on();
+
+create table render.snapshots (
+    id                 uuid primary key default gen_random_uuid(),
+    tenant_id          uuid not null,
+    cache_key          bytea not null check (octet_length(cache_key) = 32),
+    project_version_id uuid not null,
+    scene_id           uuid not null,
+    frame              int not null check (frame >= 0),
+    width              int not null check (width > 0),
+    height             int not null check (height > 0),
+    inputs_hash        text not null check (inputs_hash ~ '^[0-9a-f]{64}$'),
+    renderer_version   text not null check (char_length(renderer_version) between 1 and 100),
+    file_id            uuid,
+    public_url         text not null check (public_url ~ '^https?://' and char_length(public_url) <= 2048
+                           or public_url ~ '^data:image/png;base64,' and octet_length(public_url) <= 16384),
+    size_bytes         bigint not null check (size_bytes > 0),
+    sha256             text not null check (sha256 ~ '^[0-9a-f]{64}$'),
+    source             text not null check (source in ('aerender', 'mock')),
+    created_at         timestamptz not null default now(),
+    last_used_at       timestamptz not null default now(),
+    unique (tenant_id, id),
+    unique (tenant_id, cache_key),
+    constraint only_the_mock_writes_pictures_into_rows check (source = 'mock' or public_url !~ '^data:')
+);
+create index snapshots_scene on render.snapshots (scene_id, created_at desc);
+comment on table render.snapshots is 'Stills that were rendered; the key is the hash of all that decides how they look, so each is rendered once.';
+comment on column render.snapshots.project_version_id is 'softref:content.project_versions(id)';
+comment on column render.snapshots.scene_id is 'softref:content.scenes(id)';
+comment on column render.snapshots.file_id is 'softref:file_mgr.files(id)';
 
 create table render.exports (
     id             uuid primary key default gen_random_uuid(),
@@ -98,15 +211,25 @@ create table render.exports (
     profile        text not null check (profile in ('preview', 'final', 'master')),
     file_id        uuid not null,
     sheet_file_id  uuid not null,
+    format         text not null default 'mp4' check (format in ('mp4', 'mov', 'webm', 'gif', 'png')),
     sha256         text not null check (sha256 ~ '^[0-9a-f]{64}$'),
     size_bytes     bigint not null check (size_bytes > 0),
     duration_ms    bigint not null check (duration_ms > 0),
     frame_count    int not null check (frame_count > 0),
-    state          text not null default 'ready' check (state in ('ready', 'expired', 'deleted')),
+    state          text not null default 'ready' check (state in ('uploading', 'ready', 'expired', 'deleted')),
+    expires_at     timestamptz,
+    download_count bigint not null default 0 check (download_count >= 0),
     created_at     timestamptz not null default now(),
     unique (tenant_id, id),
     unique (render_job_id, profile),
     foreign key (tenant_id, render_job_id) references render.render_jobs (tenant_id, id)
 );
 comment on table render.exports is 'A finished, verified, stored film.';
-comment on column render.exports.file_id is 'softref:file_mgr.files';
+comment on column render.exports.file_id is 'softref:file_mgr.files(id)';
+comment on column render.exports.sheet_file_id is 'softref:file_mgr.files(id)';
+create trigger exports_ended before update on render.exports for each row when (
+    old.state = 'deleted' and new.state <> old.state or old.state = 'expired' and new.state not in ('expired', 'deleted')
+    or (old.sha256, old.size_bytes, old.frame_count) is distinct from (new.sha256, new.size_bytes, new.frame_count))
+    execute function platform.refuse_to_go_on();
+
+call platform.keep_tenants_apart('render');

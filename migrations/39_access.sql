@@ -1,0 +1,81 @@
+-- Who may do what. The last word on rights: services own the rows of their schema, nobody owns another's.
+
+grant usage on schema identity to identity_svc, admin_api, readonly;
+grant usage on schema content to content_svc, render_svc, admin_api, readonly;
+grant usage on schema studio to studio_svc, admin_api, readonly;
+grant usage on schema render to render_svc, admin_api, readonly;
+grant usage on schema file_mgr to file_svc, admin_api, readonly;
+grant usage on schema notification to notification_svc, admin_api, readonly;
+grant usage on schema workflow to workflow_svc, admin_api, readonly;
+-- The clock and the months are for all. Nobody reads the rest of either schema through this.
+grant usage on schema workflow to identity_svc, content_svc, studio_svc, render_svc, file_svc, notification_svc;
+grant usage on schema platform to identity_svc, content_svc, studio_svc, render_svc, file_svc, notification_svc, workflow_svc, admin_api, readonly;
+grant select on workflow.clock to identity_svc, content_svc, studio_svc, render_svc, file_svc, notification_svc;
+
+grant select, insert, update, delete on all tables in schema identity to identity_svc, admin_api;
+grant select, insert, update, delete on all tables in schema content to content_svc, admin_api;
+grant select, insert, update, delete on all tables in schema studio to studio_svc, admin_api;
+grant select, insert, update, delete on all tables in schema render to render_svc, admin_api;
+grant select, insert, update, delete on all tables in schema file_mgr to file_svc, admin_api;
+grant select, insert, update, delete on all tables in schema notification to notification_svc, admin_api;
+grant select, insert, update, delete on all tables in schema workflow to workflow_svc, admin_api;
+grant usage on all sequences in schema workflow to workflow_svc, admin_api;
+grant select on platform.time_series, platform.retired_months to admin_api, readonly;
+
+-- Tables of later files belong to the same services.
+alter default privileges in schema identity grant select, insert, update, delete on tables to identity_svc, admin_api;
+alter default privileges in schema content grant select, insert, update, delete on tables to content_svc, admin_api;
+alter default privileges in schema studio grant select, insert, update, delete on tables to studio_svc, admin_api;
+alter default privileges in schema render grant select, insert, update, delete on tables to render_svc, admin_api;
+alter default privileges in schema file_mgr grant select, insert, update, delete on tables to file_svc, admin_api;
+alter default privileges in schema notification grant select, insert, update, delete on tables to notification_svc, admin_api;
+alter default privileges in schema workflow grant select, insert, update, delete on tables to workflow_svc, admin_api;
+alter default privileges in schema workflow grant usage on sequences to workflow_svc, admin_api;
+
+grant execute on function platform.ensure_month to identity_svc, render_svc, notification_svc, admin_api;
+grant execute on function platform.ensure_months, platform.retire_months to admin_api;
+grant execute on function content.set_scene_snapshot to render_svc;
+
+-- What only grows is not changed by any service; the rows of reference tables and the tenants themselves are not theirs.
+revoke update, delete on identity.tenant_webhook_events, identity.tenant_api_request_logs, identity.audit_log, identity.consents,
+    identity.credit_ledger, identity.points_ledger, render.node_health_logs, render.frame_job_attempts, render.frame_manifests,
+    workflow.steps, workflow.attempts
+    from identity_svc, render_svc, workflow_svc, admin_api;
+revoke update on studio.saved_project_revisions from studio_svc, admin_api;
+revoke insert, update, delete on identity.roles from identity_svc;
+revoke insert, update, delete on content.languages, content.aspect_ratios from content_svc;
+revoke delete on identity.tenants from identity_svc, admin_api;
+-- Nobody but the function for it writes a scene's picture.
+revoke update on content.scenes from content_svc;
+grant update (scene_key, position, title, comp_name, start_frame, frame_count, still_frame, image, deleted_at, updated_at) on content.scenes to content_svc;
+
+-- readonly sees everything but secrets: in a table that has some, only the other columns.
+do $$
+declare
+    v_table record;
+begin
+    for v_table in
+        select c.oid::regclass as name, bool_or(d.description like 'secret:%') as secret,
+               string_agg(quote_ident(a.attname), ', ' order by a.attnum) filter (where d.description is null or d.description not like 'secret:%') as columns
+        from pg_class c
+        join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+        left join pg_description d on d.classoid = 'pg_class'::regclass and d.objoid = c.oid and d.objsubid = a.attnum
+        where c.relnamespace::regnamespace::text in ('identity', 'content', 'studio', 'render', 'file_mgr', 'notification', 'workflow')
+          and c.relkind in ('r', 'p') and not c.relispartition
+        group by c.oid, c.relname order by c.oid
+    loop
+        execute format(case when v_table.secret then 'grant select (%s) on %s to readonly' else 'grant select on %2$s to readonly' end,
+                       v_table.columns, v_table.name);
+    end loop;
+end $$;
+
+-- A month is reached through its series, by nobody directly.
+do $$
+declare
+    v_month regclass;
+begin
+    for v_month in select inhrelid::regclass from pg_inherits i join platform.time_series s on i.inhparent = s.name::regclass order by 1 loop
+        execute format('revoke all on %s from identity_svc, render_svc, notification_svc, admin_api', v_month);
+    end loop;
+end $$;
+select platform.ensure_months(now(), '2026-01-01 00:00:00+00');
