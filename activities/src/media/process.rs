@@ -1,9 +1,10 @@
-//! A program that cannot outlive whoever waits for it: its own process group, no inherited environment, killed on drop.
+//! A program that cannot outlive whoever waits for it: its own process group, no inherited environment, killed on drop,
+//! and killed too when we are killed.
 
 use process_wrap::tokio::{ChildWrapper, CommandWrap, KillOnDrop};
 use std::{
     collections::VecDeque,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io,
     path::Path,
     process::{ExitStatus, Stdio},
@@ -11,7 +12,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    process::{ChildStderr, ChildStdout},
+    process::{ChildStderr, ChildStdin, ChildStdout},
 };
 
 /// How much of what a program complains is kept, from the end.
@@ -21,27 +22,48 @@ const DEATH: Duration = Duration::from_secs(5);
 /// What of our environment a program sees: where to find libraries and temporary files, no secret.
 const ENVIRONMENT: [&str; 4] = ["PATH", "SystemRoot", "TEMP", "LD_LIBRARY_PATH"];
 
+/// Becomes the program, and leaves a guard beside it in its process group: when the pipe that the guard reads ends,
+/// as it does by our death however sudden, the guard kills the group. Linux's own signal for the death of a parent
+/// would not do: it comes when the thread ends that started the program.
+#[cfg(unix)]
+const GUARDED: &str = r#"exec 3<&0 </dev/null; (cd /; read -r _ <&3; kill -9 0) >/dev/null 2>&1 & exec "$@" 3<&-"#;
+/// How a shell ends that could not become the program.
+#[cfg(unix)]
+const NOT_STARTED: [i32; 2] = [126, 127];
+
 /// A running program.
 #[derive(Debug)]
 pub(super) struct Process {
     child: Box<dyn ChildWrapper>,
+    /// Held open for as long as the program may run; on Unix its guard reads from it.
+    lifeline: Option<ChildStdin>,
     gone: bool,
 }
 
 impl Process {
-    /// Starts `program` in `folder`. Arguments go as they are; no shell sees them.
+    /// Starts `program` in `folder`. Arguments go as they are; nothing reads them on the way.
     pub(super) fn spawn(program: &Path, folder: &Path, args: &[OsString]) -> io::Result<Self> {
+        let (program, first) = guarded(program);
         let mut command = CommandWrap::with_new(program, |command| {
-            command.args(args).current_dir(folder).env_clear().env("LC_ALL", "C").env("AV_LOG_FORCE_NOCOLOR", "1");
+            command
+                .args(first)
+                .args(args)
+                .current_dir(folder)
+                .env_clear()
+                .env("LC_ALL", "C")
+                .env("AV_LOG_FORCE_NOCOLOR", "1");
             command.envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         });
         command.wrap(KillOnDrop);
         #[cfg(unix)]
         command.wrap(process_wrap::tokio::ProcessGroup::leader());
         #[cfg(windows)]
         command.wrap(process_wrap::tokio::JobObject);
-        Ok(Self { child: command.spawn()?, gone: false })
+        let mut child = command.spawn()?;
+        // Taken out, since whoever waits for the child closes what it still has.
+        let lifeline = child.stdin().take();
+        Ok(Self { child, lifeline, gone: false })
     }
 
     /// What it writes: results, and complaints. Each can be taken once.
@@ -52,9 +74,12 @@ impl Process {
 
     /// Waits until it and all it started are gone.
     pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
-        let status = self.child.wait().await?;
+        let status = self.child.inner_mut().wait().await?;
+        // The guard ends with the program, and where we are the first process of a container it is ours to bury.
+        self.lifeline = None;
+        self.child.wait().await?;
         self.gone = true;
-        Ok(status)
+        started(status)
     }
 
     /// Kills it with all it started, and waits until they are gone.
@@ -72,6 +97,31 @@ impl Drop for Process {
             let _ = self.child.start_kill();
         }
     }
+}
+
+/// The program that is started, and the arguments that go before those of `program`.
+#[cfg(unix)]
+fn guarded(program: &Path) -> (&Path, Vec<&OsStr>) {
+    (Path::new("/bin/sh"), vec!["-c".as_ref(), GUARDED.as_ref(), "sh".as_ref(), program.as_os_str()])
+}
+
+/// A job ends with the last handle to it: there the system is the guard.
+#[cfg(windows)]
+fn guarded(program: &Path) -> (&Path, Vec<&OsStr>) {
+    (program, Vec::new())
+}
+
+#[cfg(unix)]
+fn started(status: ExitStatus) -> io::Result<ExitStatus> {
+    match status.code() {
+        Some(code) if NOT_STARTED.contains(&code) => Err(io::Error::from(io::ErrorKind::NotFound)),
+        _ => Ok(status),
+    }
+}
+
+#[cfg(windows)]
+fn started(status: ExitStatus) -> io::Result<ExitStatus> {
+    Ok(status)
 }
 
 /// Reads to the end and keeps the last 8 KiB.

@@ -7,6 +7,7 @@ use flatrender_workflows::contracts::{
     render::FrameRef,
 };
 use image::RgbImage;
+use std::{os::unix::fs::PermissionsExt, time::Duration};
 
 impl World {
     /// An encoding that takes long: one large noisy picture again and again.
@@ -71,8 +72,52 @@ async fn a_dropped_attempt_kills_ffmpeg() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(5), gone).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(5), gone).await.unwrap();
     assert!(world.is_tidy());
+}
+
+/// A worker as a process of its own: the test below runs and kills it.
+#[tokio::test]
+#[ignore = "it is killed"]
+async fn a_worker_that_is_killed() {
+    let mut world = World::new();
+    world.media.ffmpeg = std::env::var_os("ENDLESS").unwrap().into();
+    let _ = world.run(world.part(world.frames(0, 1).await)).await;
+}
+
+#[tokio::test]
+async fn a_killed_worker_takes_ffmpeg_along() {
+    let world = World::new();
+    let endless = world.folder.path().join("endless");
+    let waits = format!("#!/bin/sh\necho $$ > {}.pid\nexec sleep 600\n", endless.display());
+    std::fs::write(&endless, waits).unwrap();
+    std::fs::set_permissions(&endless, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut worker = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "ending::a_worker_that_is_killed", "--ignored", "--nocapture"])
+        .env("ENDLESS", &endless)
+        .env("TMPDIR", world.folder.path())
+        .stdout(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let pid_file = endless.with_extension("pid");
+    let started = async {
+        loop {
+            match std::fs::read_to_string(&pid_file) {
+                Ok(pid) if pid.ends_with('\n') => return format!("/proc/{}/cmdline", pid.trim()),
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let process = tokio::time::timeout(Duration::from_secs(10), started).await.unwrap();
+    worker.kill().await.unwrap();
+    let gone = async {
+        // A dead process that nobody has buried yet has no command line.
+        while std::fs::read(&process).is_ok_and(|line| !line.is_empty()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), gone).await.expect("ffmpeg ends with its worker");
 }
 
 #[tokio::test]
