@@ -180,7 +180,7 @@ pub struct RunProgress {
 pub(crate) struct StartRequest<'a> {
     pub id: Uuid,
     pub tenant_id: Uuid,
-    pub kind: &'static str,
+    pub kind: &'a str,
     pub version: i32,
     pub business_key: Option<&'a str>,
     pub input: Value,
@@ -196,6 +196,10 @@ impl Client {
 
     pub(crate) fn with_wakeup(pool: PgPool, wakeup: Arc<Wakeup>) -> Self {
         Self { pool, wakeup, unannounced: Arc::default() }
+    }
+
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.pool
     }
 
     // ---- runs
@@ -256,7 +260,7 @@ impl Client {
         Ok(true)
     }
 
-    fn remember(&self, rings: impl IntoIterator<Item = Ring>) {
+    pub(crate) fn remember(&self, rings: impl IntoIterator<Item = Ring>) {
         self.unannounced.lock().unwrap_or_else(PoisonError::into_inner).extend(rings);
     }
 

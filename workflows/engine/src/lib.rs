@@ -31,6 +31,8 @@ mod residents;
 #[cfg(feature = "store")]
 mod retry;
 #[cfg(feature = "store")]
+pub mod schedules;
+#[cfg(feature = "store")]
 pub mod schema;
 #[cfg(feature = "store")]
 mod store;

@@ -11,6 +11,7 @@ use crate::{
     pump::{Parts, Pump, Queue, Write},
     record::to_payload,
     residents::Residents,
+    schedules::{self, Schedules},
     store::Claimed,
     sweeper::{Incarnation, Sweeper},
     wakeup::Wakeup,
@@ -77,6 +78,7 @@ pub struct Builder {
     slots: HashMap<String, usize>,
     grace: Duration,
     forgetful: bool,
+    schedules: bool,
 }
 
 /// Continues runs and performs activities until it is told to stop.
@@ -97,6 +99,7 @@ impl Worker {
             slots: HashMap::from([(RUN_QUEUE.to_owned(), 512)]),
             grace: Duration::from_secs(20),
             forgetful: false,
+            schedules: false,
         }
     }
 }
@@ -157,6 +160,13 @@ impl Builder {
         self
     }
 
+    /// Takes part in firing [`crate::schedules`]. Any number of workers may; one is enough.
+    #[must_use]
+    pub fn schedules(mut self) -> Self {
+        self.schedules = true;
+        self
+    }
+
     /// For tests of definitions: a run is dropped from memory after each of its events and replayed from its record, as if
     /// its worker had crashed there.
     #[must_use]
@@ -187,7 +197,8 @@ impl Worker {
     /// # Errors
     /// When the runtime underneath ends by itself, which nothing here makes it do.
     pub async fn run(self, stop: CancellationToken) -> Result<(), WorkerError> {
-        let Builder { pool, name, labels, workflows, handlers, names, slots, grace, forgetful } = self.builder;
+        let Builder { pool, name, labels, workflows, handlers, names, slots, grace, forgetful, schedules } =
+            self.builder;
         let db = engine_pool(&pool);
         let wakeup = Wakeup::new(db.clone());
         let (me, leases, residents) = (Incarnation::new(), Arc::<Leases>::default(), Arc::<Residents>::default());
@@ -216,6 +227,10 @@ impl Worker {
             wakeup: wakeup.clone(),
         };
         background.spawn(sweeper.run(end.clone()));
+        if schedules {
+            let client = Client::with_wakeup(db.clone(), wakeup.clone());
+            background.spawn(schedules::keep(Schedules::new(client), closing.clone()));
+        }
         background.spawn(end.clone().run_until_cancelled_owned(leases.clone().run(db.clone(), wakeup.subscribe())));
         background.spawn(end.clone().run_until_cancelled_owned(residents.clone().run(db.clone(), wakeup.subscribe())));
 

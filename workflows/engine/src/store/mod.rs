@@ -1,6 +1,7 @@
 //! The engine's statements: all its SQL outside the migration, a file per noun. Bound parameters only.
 
 pub(crate) mod runs;
+pub(crate) mod schedules;
 pub(crate) mod steps;
 pub(crate) mod tasks;
 pub(crate) mod workers;

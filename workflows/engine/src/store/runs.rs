@@ -5,6 +5,7 @@ use crate::{
     client::{RunRow, StartRequest},
     worker::RUN_QUEUE,
 };
+use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor, Result};
 use uuid::Uuid;
 
@@ -55,6 +56,11 @@ pub(crate) async fn by_key(db: &mut PgConnection, run: &StartRequest<'_>) -> Res
         .bind(run.business_key)
         .fetch_optional(db)
         .await
+}
+
+/// The time by the only clock.
+pub(crate) async fn now(db: impl PgExecutor<'_>) -> Result<DateTime<Utc>> {
+    sqlx::query_scalar("select workflow.now()").fetch_one(db).await
 }
 
 /// See `workflow.cancel`; empty when there is nothing left to cancel.

@@ -7,6 +7,7 @@ mod faults;
 mod kills;
 mod leases;
 mod runs;
+mod schedules;
 mod steps;
 mod timers;
 mod world;
