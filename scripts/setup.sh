@@ -8,7 +8,7 @@
 set -euo pipefail
 
 OLDEST_POSTGRES=15
-OLDEST_FFMPEG=5
+OLDEST_FFMPEG=4.2
 RUST=1.95.0
 NEXTEST=0.9.143
 what=${1:-build}
@@ -51,10 +51,12 @@ postgres_major() {
 
 ffmpeg_good() {
     have ffmpeg && have ffprobe || return 1
-    local major
-    major=$(ffmpeg -version 2>/dev/null | sed -n '1s/^ffmpeg version n\{0,1\}\([0-9]*\)\..*/\1/p')
+    local version
+    version=$(ffmpeg -version 2>/dev/null | sed -n '1s/^ffmpeg version n\{0,1\}\([0-9]*\)\.\([0-9]*\).*/\1 \2/p')
     # Builds from a repository carry no number and are newer than any that do not do.
-    [ -z "$major" ] || [ "$major" -ge "$OLDEST_FFMPEG" ]
+    # shellcheck disable=SC2086
+    set -- $version ${OLDEST_FFMPEG/./ }
+    [ $# -eq 2 ] || [ "$1" -gt "$3" ] || { [ "$1" -eq "$3" ] && [ "$2" -ge "$4" ]; }
 }
 
 # Whether one of these files is there. A pattern that matched nothing stands for itself, and is not.

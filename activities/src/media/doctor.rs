@@ -5,8 +5,8 @@ use std::{io, path::Path, time::Duration};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const ANSWER_BYTES: u64 = 1024 * 1024;
-/// The oldest major version with every filter option the recipes use.
-const OLDEST_MAJOR: u32 = 5;
+/// The oldest version, major and minor, with every filter option the recipes use.
+const OLDEST: [u32; 2] = [4, 2];
 const ENCODERS: [&str; 4] = ["libx264", "aac", "pcm_s24le", "pcm_f32le"];
 const FILTERS: [&str; 6] = ["premultiply", "sidechaincompress", "alimiter", "amix", "adelay", "afade"];
 
@@ -73,8 +73,11 @@ async fn version(program: &Path, name: &str) -> Finding {
 /// `ffmpeg version 5.1.9-0+deb12u1 Copyright …`; builds from a repository say `N-109542-g…` and are taken on trust.
 fn judge_version(line: &str) -> Result<String, String> {
     let version = line.split_whitespace().nth(2).unwrap_or("unknown");
-    match version.split('.').next().and_then(|major| major.trim_start_matches('n').parse::<u32>().ok()) {
-        Some(major) if major < OLDEST_MAJOR => Err(format!("version {version} is too old; 5.1 or newer is needed")),
+    let mut numbers = version.trim_start_matches('n').split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) if [major, minor] < OLDEST => {
+            Err(format!("version {version} is too old; {}.{} or newer is needed", OLDEST[0], OLDEST[1]))
+        }
         _ => Ok(format!("version {version}")),
     }
 }
@@ -97,7 +100,9 @@ mod tests {
 
     #[test]
     fn an_old_ffmpeg_is_named() {
-        assert!(judge_version("ffmpeg version 4.4.2-0ubuntu0.22.04.1 Copyright").is_err());
+        assert!(judge_version("ffmpeg version 4.1.11-0+deb10u1 Copyright").is_err());
+        assert!(judge_version("ffmpeg version 3.4 Copyright").is_err());
+        assert!(judge_version("ffmpeg version 4.4.2-0ubuntu0.22.04.1 Copyright").is_ok());
         assert_eq!(judge_version("ffmpeg version 5.1.9-0+deb12u1 Copyright"), Ok("version 5.1.9-0+deb12u1".into()));
         assert!(judge_version("ffmpeg version n7.1 Copyright").is_ok());
         assert!(judge_version("ffmpeg version N-109542-g1bf1d37 Copyright").is_ok());

@@ -23,8 +23,9 @@ const GOP_SECONDS: u32 = 2;
 const PATTERN: &str = "%06d.png";
 const PART: &str = "part.mp4";
 /// Transparent pixels on black, then from full-range RGB to BT.709 in video range: tags only label, this converts.
+/// Old versions of ffmpeg would take the RGB to be in video range, were they not told.
 /// The flags choose the arithmetic that gives the same on every processor.
-const FILTERS: &str = "format=gbrap,premultiply=inplace=1,format=gbrp,\
+const FILTERS: &str = "format=gbrap,setrange=pc,premultiply=inplace=1,format=gbrp,\
                        scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int+bitexact,\
                        format=yuv420p";
 

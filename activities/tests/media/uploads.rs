@@ -62,7 +62,8 @@ async fn sounds_are_told_by_their_content() {
             panic!("{ending}")
         };
         assert_eq!(kind, expected);
-        assert!(duration_ms.abs_diff(1500) < 80, "{ending}: {duration_ms}");
+        // Of bare AAC ffprobe estimates the length, each version a little differently.
+        assert!(duration_ms.abs_diff(1500) < 100, "{ending}: {duration_ms}");
     }
 }
 

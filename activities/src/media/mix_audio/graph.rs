@@ -7,15 +7,16 @@
 //! effects ─▶ sum ───────────────────────────────────────────────┘
 //! ```
 //!
-//! Sums do not scale: a track is as loud as its volume says, however many there are.
+//! Sums do not scale: a track is as loud as its volume says, however many there are. Nothing here is newer than
+//! ffmpeg 4.2.
 
 use super::{in_samples, track::Decoded};
 use flatrender_workflows::contracts::media::AudioRole;
 
 /// Ducking begins at −26 dB of voice, 6:1, fast in and slow out.
 const DUCKING: &str = "sidechaincompress=threshold=0.05:ratio=6:attack=20:release=300";
-/// Peaks stop below full scale. It looks 5 ms ahead and makes up for that delay; it raises nothing.
-const LIMITER: &str = "alimiter=limit=0.95:level=0:latency=1";
+/// Peaks stop below full scale; nothing is raised. It looks 5 ms ahead, which are 240 samples, and so speaks 239 late.
+const LIMITER: &str = "alimiter=limit=0.95:level=0:attack=5,atrim=start_sample=239,asetpts=N/SR/TB";
 
 /// The graph for `tracks`, which are inputs 0, 1 …; its output `[out]` has `samples` samples exactly.
 pub(super) fn graph(tracks: &[Decoded], ducking: bool, samples: u64) -> String {
@@ -32,13 +33,13 @@ pub(super) fn graph(tracks: &[Decoded], ducking: bool, samples: u64) -> String {
     };
     let heard: Vec<_> = heard.into_iter().chain(effects).collect();
     match sum(&mut chains, &heard, "all") {
-        Some(all) => chains.push(format!("[{all}]{LIMITER},apad,atrim=end_sample={samples}[out]")),
+        Some(all) => chains.push(format!("[{all}]{LIMITER},atrim=end_sample={samples}[out]")),
         None => chains.push(format!("anullsrc=r=48000:cl=stereo,atrim=end_sample={samples}[out]")),
     }
     chains.join(";")
 }
 
-/// A track at its place, padded to the length of the film.
+/// A track at its place, and silence after it without end: while no input ends, a sum keeps its scale.
 fn chain(input: usize, track: &Decoded, film: u64) -> String {
     let settings = &track.settings;
     let offset = in_samples(settings.offset_seconds);
@@ -55,9 +56,9 @@ fn chain(input: usize, track: &Decoded, film: u64) -> String {
     }
     filters.push(format!("volume={:.6}:precision=float", settings.volume));
     if offset > 0 {
-        filters.push(format!("adelay={offset}S:all=1"));
+        filters.push(format!("adelay={offset}S|{offset}S"));
     }
-    filters.push(format!("apad,atrim=end_sample={film}"));
+    filters.push("apad".to_owned());
     format!("[{input}:a]{}[t{input}]", filters.join(","))
 }
 
@@ -80,6 +81,7 @@ fn sum(chains: &mut Vec<String>, parts: &[String], name: &str) -> Option<String>
         return parts.first().cloned();
     }
     let inputs: String = parts.iter().map(|part| format!("[{part}]")).collect();
-    chains.push(format!("{inputs}amix=inputs={}:duration=longest:normalize=0[{name}]", parts.len()));
+    // Its mean is our sum: asking for the sum itself needs a newer ffmpeg.
+    chains.push(format!("{inputs}amix=inputs={0},volume={0}:precision=float[{name}]", parts.len()));
     Some(name.to_owned())
 }
