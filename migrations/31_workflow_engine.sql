@@ -53,22 +53,40 @@ create table workflow.runs (
     cancel_reason       text check (octet_length(cancel_reason) <= 1000),
     created_at          timestamptz not null,
     finished_at         timestamptz,
+    parent_run_id       uuid,
+    parent_key          text check (octet_length(parent_key) between 1 and 200),
+    root_run_id         uuid,
+    detached            boolean not null default false,
+    continued_from      uuid,
+    continued_as        uuid,
     unique (tenant_id, id),
-    unique (kind, tenant_id, business_key),
     constraint a_finished_run_has_an_end check ((state = 'running') = (finished_at is null)),
     constraint a_failed_run_has_an_error check ((state in ('failed', 'cancelled')) = (error is not null)),
     constraint only_success_has_output check (output is null or state = 'succeeded'),
-    constraint a_reason_needs_a_cancellation check (cancel_reason is null or cancel_requested_at is not null)
+    constraint a_reason_needs_a_cancellation check (cancel_reason is null or cancel_requested_at is not null),
+    constraint a_child_is_whole check (
+        (parent_run_id is null) = (parent_key is null) and (parent_run_id is null) = (root_run_id is null)),
+    constraint only_success_is_continued check (continued_as is null or state = 'succeeded' and output is null)
 );
 comment on column workflow.runs.business_key is
     'What the run is about, such as an order: one run for ever per kind, tenant and key. Null: no such promise.';
+comment on column workflow.runs.parent_run_id is 'softref:workflow.runs(id). The run that asked for it, under parent_key.';
+comment on column workflow.runs.root_run_id is 'The first of its ancestors; null when it has none.';
+comment on column workflow.runs.detached is 'True: its parent does not wait for it, and it outlives its parent.';
+comment on column workflow.runs.continued_as is
+    'softref:workflow.runs(id). The run that goes on in its place, with its business key and its parent.';
+-- A run that goes on as another leaves its business key and its place under its parent to that one.
+create unique index runs_business_key on workflow.runs (kind, tenant_id, business_key) where continued_as is null;
+create unique index runs_children on workflow.runs (parent_run_id, parent_key)
+    where parent_run_id is not null and continued_as is null;
 
 create table workflow.steps (
     run_id      uuid not null references workflow.runs,
     seq         bigint not null check (seq > 0),
     tenant_id   uuid not null,
     key         text not null check (octet_length(key) between 1 and 200),
-    kind        text not null check (kind in ('step', 'activity', 'timer', 'cancel')),
+    kind        text not null check (kind in
+                    ('step', 'activity', 'timer', 'cancel', 'signal', 'child', 'start', 'patch', 'compensation')),
     name        text,
     outcome     text not null check (outcome in ('ok', 'failed', 'cancelled')),
     output      jsonb check (octet_length(output::text) <= 262144),
@@ -82,7 +100,8 @@ create table workflow.steps (
     constraint only_success_has_output check (output is null or outcome = 'ok')
 );
 comment on column workflow.steps.seq is 'From 1, without gaps, in the order of commits: a replay hands the records out in this order.';
-comment on column workflow.steps.name is 'The activity; null for other kinds.';
+comment on column workflow.steps.name is
+    'The activity, the kind of a child or of a run that was started, the name of a signal; null for other kinds.';
 comment on column workflow.steps.lease_token is 'The fence of the attempt that wrote it; null when nobody held a lease.';
 
 create table workflow.workers (
@@ -135,11 +154,15 @@ create table workflow.tasks (
     lease_expires_at       timestamptz,
     progress               jsonb check (octet_length(progress::text) <= 16384),
     cancel_requested       boolean not null default false,
+    shielded               boolean not null default false,
+    parked_reason          text check (parked_reason in ('version_mismatch', 'lost_too_often', 'unrecordable')),
+    parked_failure         jsonb check (octet_length(parked_failure::text) <= 262144),
     wake_seq               bigint not null default 0,
     unique (run_id, kind, step_key),
     constraint a_run_has_no_key check ((kind = 'run') = (step_key = '')),
     constraint an_activity_has_input check (kind = 'run' or input is not null),
     constraint only_a_run_counts_records check (kind = 'run' or wake_seq = 0),
+    constraint only_a_run_is_parked check (parked_reason is null or kind = 'run' and state = 'waiting'),
     constraint only_a_run_waits_for_ever check (kind = 'run' or run_at < 'infinity'),
     constraint a_lease_is_whole check (
         (state = 'leased') = (lease_token is not null)
@@ -151,12 +174,16 @@ create table workflow.tasks (
         autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 20000,
         autovacuum_analyze_scale_factor = 0.1, autovacuum_analyze_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 comment on column workflow.tasks.state is 'ready: may be claimed now. waiting: at run_at, or when a record arrives. leased: somebody works on it.';
+comment on column workflow.tasks.shielded is 'A compensation: done also when its run is cancelled.';
+comment on column workflow.tasks.parked_reason is
+    'Why nobody goes on with the run, whatever is recorded, until somebody resumes it. Null: nothing stands in its way.';
 comment on column workflow.tasks.wake_seq is 'Number of the newest record of the run. A run may only fall asleep on what it has seen.';
 comment on column workflow.tasks.worker_id is 'The incarnation that holds the lease; null for a node that speaks HTTP: its lease can only expire.';
 
 -- The order of the claim, exactly: the scan stops at the first rows it may take.
 create index tasks_ready on workflow.tasks (queue, priority desc, run_at, id) where state = 'ready';
 create index tasks_due on workflow.tasks (run_at) where state = 'waiting';
+create index tasks_parked on workflow.tasks (parked_reason) where parked_reason is not null;
 -- Not `where state = 'leased'`: the planner, believing that few tasks are leased, would answer completions from it.
 create index tasks_leased on workflow.tasks (lease_expires_at) where lease_expires_at is not null;
 
@@ -191,8 +218,10 @@ begin
     if old.state <> 'running' then
         raise exception 'run % has ended as %', old.id, old.state using errcode = 'integrity_constraint_violation';
     end if;
-    if (new.id, new.tenant_id, new.kind, new.version, new.business_key, new.input, new.created_at)
-       is distinct from (old.id, old.tenant_id, old.kind, old.version, old.business_key, old.input, old.created_at) then
+    if (new.id, new.tenant_id, new.kind, new.version, new.business_key, new.input, new.created_at, new.parent_run_id,
+        new.parent_key, new.continued_from)
+       is distinct from (old.id, old.tenant_id, old.kind, old.version, old.business_key, old.input, old.created_at,
+        old.parent_run_id, old.parent_key, old.continued_from) then
         raise exception 'what run % was asked to do cannot change', old.id using errcode = 'integrity_constraint_violation';
     end if;
     return new;

@@ -1,4 +1,14 @@
--- Runs: their record, their progress, their ends. See 31_workflow_engine.sql.
+-- Runs: their record, their progress, their children, their ends. See 31_workflow_engine.sql.
+--
+--   errands   what one run owes another and could not do at once without waiting for a lock
+
+create table workflow.errands (
+    run_id uuid not null,
+    what   text not null check (what in ('cancel', 'deliver')),
+    primary key (run_id, what)
+);
+comment on table workflow.errands is
+    'cancel: the run is to be asked to stop, as its parent was. deliver: the run is over, its parent is to hear of it. Nearly always empty.';
 
 -- Appends facts to the records of their runs and wakes runs that sleep. The tasks of the runs must be locked
 -- by the caller. A run that has ended records nothing; a key that is recorded already stays as it is.
@@ -17,8 +27,8 @@ begin
     ), bumped as (
         update workflow.tasks t
         set wake_seq = t.wake_seq + g.n, losses = 0,
-            run_at = case t.state when 'waiting' then v_now else t.run_at end,
-            state = case t.state when 'waiting' then 'ready' else t.state end
+            run_at = case when t.state = 'waiting' and t.parked_reason is null then v_now else t.run_at end,
+            state = case when t.state = 'waiting' and t.parked_reason is null then 'ready' else t.state end
         from (select run_id, count(*) as n from given group by run_id) g
         where t.run_id = g.run_id and t.kind = 'run' and t.step_key = ''
         returning t.run_id, t.tenant_id, t.queue, t.wake_seq - g.n as base, t.state, t.worker_id
@@ -39,11 +49,16 @@ end $$;
 -- ---------------------------------------------------------------------------------------- progress of runs
 
 -- What executors ask for. `p_ops` is an array of {op, task_id, token, …}, op one of
---   request  key, queue, activity, input, labels, and the policy: schedules an activity; repeating it is harmless
+--   request  key, queue, activity, input, labels, shielded, and the policy: schedules an activity; repeating it is harmless
+--   child    key, id, kind, version, activity, queue, priority, max_losses, input: starts a child; repeating it is harmless
+--   start    the same, business_key: starts a run of its own, and records which
+--   withdraw key: nobody waits for this activity or child any more
 --   timer    key, outcome: a timer is over
---   park     seq, due: sleep until `due` or the next record, unless a record newer than `seq` is there already
+--   mark     key, kind, name, output: records that the definition came by
+--   park     seq, due: sleep until `due` or the next record, unless a record newer than `seq` is there already;
+--            with reason, failure: sleep until somebody resumes it
 --   release  the run is ready for another worker
---   end      state, output, error: the run is over; what it left running is fenced off
+--   end      state, output, error: the run is over; what it left running is fenced off. next: it goes on as another
 -- An op whose token no longer holds the run changes nothing; the others report the task as settled.
 create function workflow.advance(p_ops jsonb) returns setof workflow.news language plpgsql as $$
 #variable_conflict use_column
@@ -66,20 +81,20 @@ begin
     from (select distinct g.task_id, g.token from jsonb_to_recordset(p_ops) as g (task_id bigint, token uuid)) h;
 
     with asked as materialized (
-        select t.run_id, t.tenant_id, t.priority, t.cancel_requested, g.*
+        select t.run_id, t.tenant_id, t.priority, t.cancel_requested and not coalesce(g.shielded, false) as cancelled, g.*
         from jsonb_to_recordset(p_ops) as g (op text, task_id bigint, key text, queue text, activity text, input jsonb,
             labels jsonb, max_failures int, max_losses int, backoff_base float8, backoff_cap float8,
-            lease float8, start_to_close float8)
+            lease float8, start_to_close float8, shielded boolean)
         join workflow.tasks t on t.id = g.task_id
         where g.op = 'request'
           and not exists (select from workflow.steps s where s.run_id = t.run_id and s.key = g.key)
     ), fresh as (
         insert into workflow.tasks
             (kind, run_id, tenant_id, step_key, queue, activity, input, required_labels, priority, run_at, max_failures,
-             max_losses, backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds)
+             max_losses, backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds, shielded)
         select 'activity', run_id, tenant_id, key, queue, activity, coalesce(input, 'null'), coalesce(labels, '{}'), priority,
-               v_now, max_failures, max_losses, backoff_base, backoff_cap, lease, start_to_close
-        from asked where not cancel_requested
+               v_now, max_failures, max_losses, backoff_base, backoff_cap, lease, start_to_close, coalesce(shielded, false)
+        from asked where not cancelled
         on conflict (run_id, kind, step_key) do nothing
         returning run_id, queue
     ), forgiven as (
@@ -89,8 +104,25 @@ begin
     )
     select (select array_agg(distinct queue) from fresh),
            (select array_agg(row (run_id, key, 'activity', activity, 'cancelled', null, workflow.cancelled_failure(), 0, null)::workflow.fact)
-            from asked where cancel_requested)
+            from asked where cancelled)
     into v_woken, v_facts;
+
+    if p_ops @? '$[*] ? (@.op == "child" || @.op == "start" || @.op == "withdraw" || @.op == "mark")' then
+        -- A child of a run that is being cancelled is recorded before it starts.
+        v_facts := v_facts || workflow.start_runs(p_ops) || workflow.withdraw(p_ops);
+        select v_facts || array_agg(row (t.run_id, g.key, g.kind, g.name, 'ok', g.output, null,
+                   t.attempt_no, t.lease_token)::workflow.fact order by g.place)
+        into v_facts
+        from (select o.place, m.* from jsonb_array_elements(p_ops) with ordinality as o (op, place)
+              cross join lateral jsonb_to_record(o.op) as m (op text, task_id bigint, key text, kind text, name text, output jsonb)
+              where m.op = 'mark') g
+        join workflow.tasks t on t.id = g.task_id
+        having count(*) > 0 or v_facts is not null;
+        if p_ops @? '$[*] ? (@.op == "child" || @.op == "start")' then
+            v_woken := v_woken || array (
+                select distinct g.queue from jsonb_to_recordset(p_ops) as g (op text, queue text) where g.op in ('child', 'start'));
+        end if;
+    end if;
 
     select v_facts || array_agg(row (t.run_id, g.key, 'timer', null, g.outcome, null,
                case g.outcome when 'cancelled' then workflow.cancelled_failure() end, t.attempt_no, t.lease_token)::workflow.fact)
@@ -105,8 +137,94 @@ begin
     if v_facts is not null then
         return query select * from workflow.record(v_facts);
     end if;
+    if p_ops @? '$[*] ? (@.op == "withdraw")' then
+        return query select * from workflow.withdraw_children(p_ops);
+    end if;
     return query select * from workflow.leave(p_ops);
     return query select t.* from unnest(v_woken) q cross join lateral workflow.told('woken', q, null, null) t;
+end $$;
+
+-- The ops `child` and `start` of `advance`. Answers what is to be recorded of them now.
+create function workflow.start_runs(p_ops jsonb) returns workflow.fact[] language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_op record;
+    v_run uuid;
+    v_facts workflow.fact[] := '{}';
+begin
+    for v_op in
+        select t.run_id, t.tenant_id, t.cancel_requested, t.attempt_no, t.lease_token as token,
+               coalesce(r.root_run_id, r.id) as root, g.*
+        from jsonb_array_elements(p_ops) with ordinality as o (op, place)
+        cross join lateral jsonb_to_record(o.op) as g (op text, task_id bigint, key text, id uuid, kind text, version int,
+            activity text, queue text, priority smallint, max_losses int, input jsonb, business_key text)
+        join workflow.tasks t on t.id = g.task_id
+        join workflow.runs r on r.id = t.run_id
+        where g.op in ('child', 'start')
+          and not exists (select from workflow.steps s where s.run_id = t.run_id and s.key = g.key)
+        order by o.place
+    loop
+        if v_op.op = 'child' and v_op.cancel_requested then
+            v_facts := v_facts || row (v_op.run_id, v_op.key, 'child', v_op.kind, 'cancelled', null,
+                                       workflow.cancelled_failure(), 0, null)::workflow.fact;
+            continue;
+        end if;
+        insert into workflow.runs (id, tenant_id, kind, version, business_key, input, priority, created_at,
+                                   parent_run_id, parent_key, root_run_id, detached)
+        values (v_op.id, v_op.tenant_id, v_op.kind, v_op.version, v_op.business_key, coalesce(v_op.input, 'null'), v_op.priority,
+                workflow.now(), v_op.run_id, v_op.key, v_op.root, v_op.op = 'start')
+        on conflict do nothing
+        returning id into v_run;
+        if v_run is not null then
+            insert into workflow.tasks
+                (kind, run_id, tenant_id, step_key, queue, activity, priority, run_at, max_failures, max_losses,
+                 backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds)
+            values ('run', v_run, v_op.tenant_id, '', v_op.queue, v_op.activity, v_op.priority, workflow.now(), 1, v_op.max_losses,
+                    0, 0, 30, 1e9);
+        end if;
+        if v_op.op = 'start' then
+            v_run := coalesce(v_run, (select id from workflow.runs where kind = v_op.kind and tenant_id = v_op.tenant_id
+                                      and business_key = v_op.business_key and continued_as is null));
+            v_facts := v_facts || row (v_op.run_id, v_op.key, 'start', v_op.kind, 'ok', to_jsonb(v_run), null,
+                                       v_op.attempt_no, v_op.token)::workflow.fact;
+        end if;
+    end loop;
+    return nullif(v_facts, '{}');
+end $$;
+
+-- The op `withdraw` of `advance`, for activities, which the caller has locked: those nobody works on are recorded as
+-- cancelled, the others are told to stop.
+create function workflow.withdraw(p_ops jsonb) returns workflow.fact[] language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_facts workflow.fact[];
+begin
+    with given as (
+        select t.run_id, g.key from jsonb_to_recordset(p_ops) as g (op text, task_id bigint, key text)
+        join workflow.tasks t on t.id = g.task_id where g.op = 'withdraw'
+    ), told as (
+        update workflow.tasks t set cancel_requested = true
+        from given g where t.run_id = g.run_id and t.kind = 'activity' and t.step_key = g.key and t.state = 'leased'
+    ), gone as (
+        delete from workflow.tasks t
+        using given g where t.run_id = g.run_id and t.kind = 'activity' and t.step_key = g.key and t.state <> 'leased'
+        returning t.*
+    )
+    select array_agg(row (run_id, step_key, 'activity', activity, 'cancelled', null, workflow.cancelled_failure(),
+                          attempt_no, null)::workflow.fact order by id)
+    into v_facts from gone;
+    return v_facts;
+end $$;
+
+-- The op `withdraw` of `advance`, for children.
+create function workflow.withdraw_children(p_ops jsonb) returns setof workflow.news language plpgsql as $$
+#variable_conflict use_column
+begin
+    return query select * from workflow.cascade(array (
+        select c.id from jsonb_to_recordset(p_ops) as g (op text, task_id bigint, key text)
+        join workflow.tasks t on t.id = g.task_id
+        join workflow.runs c on c.parent_run_id = t.run_id and c.parent_key = g.key and c.continued_as is null
+        where g.op = 'withdraw' and c.state = 'running' and not c.detached));
 end $$;
 
 -- The ops of `advance` that give a run away: park, release, end. Their fences hold.
@@ -117,7 +235,7 @@ declare
     v_woken text[];
 begin
     with given as (
-        select g.* from jsonb_to_recordset(p_ops) as g (op text, task_id bigint, seq bigint, due timestamptz)
+        select g.* from jsonb_to_recordset(p_ops) as g (op text, task_id bigint, seq bigint, due timestamptz, reason text, failure jsonb)
         where g.op in ('park', 'release')
     ), noted as (
         insert into workflow.attempts
@@ -126,8 +244,10 @@ begin
         from given g join workflow.tasks t on t.id = g.task_id
     ), left_alone as (
         update workflow.tasks t
-        set state = case when g.op = 'park' and t.wake_seq = g.seq then 'waiting' else 'ready' end,
-            run_at = case when g.op = 'park' and t.wake_seq = g.seq then coalesce(g.due, 'infinity') else v_now end,
+        set state = case when g.op = 'park' and (t.wake_seq = g.seq or g.reason is not null) then 'waiting' else 'ready' end,
+            run_at = case when g.op = 'park' and (t.wake_seq = g.seq or g.reason is not null)
+                          then coalesce(g.due, 'infinity') else v_now end,
+            parked_reason = g.reason, parked_failure = g.failure,
             lease_token = null, leased_by = null, worker_id = null, leased_at = null, lease_expires_at = null
         from given g where t.id = g.task_id
         returning t.queue, t.state
@@ -135,22 +255,26 @@ begin
     select array_agg(distinct queue) filter (where state = 'ready') into v_woken from left_alone;
     return query select t.* from unnest(v_woken) q cross join lateral workflow.told('woken', q, null, null) t;
 
-    perform workflow.end_run(g.task_id, g.state, g.output, g.error)
-    from jsonb_to_recordset(p_ops) as g (op text, task_id bigint, state text, output jsonb, error jsonb)
-    where g.op = 'end';
+    return query select n.* from jsonb_to_recordset(p_ops) as g (op text, task_id bigint, state text, output jsonb, error jsonb, next jsonb)
+        cross join lateral workflow.end_run(g.task_id, g.state, g.output, g.error, g.next) n
+        where g.op = 'end';
 end $$;
 
 -- Ends a run whose tasks the caller has locked. Activities it did not wait for are recorded as cancelled;
--- whoever works on one loses the lease.
-create function workflow.end_run(p_task bigint, p_state text, p_output jsonb, p_error jsonb) returns void
-language plpgsql as $$
+-- whoever works on one loses the lease. Children it did not wait for are asked to stop. Its parent hears of the end, unless
+-- the run goes on as another: `p_next` is what that is started with, and which signals it takes along.
+create function workflow.end_run(p_task bigint, p_state text, p_output jsonb, p_error jsonb, p_next jsonb default null)
+returns setof workflow.news language plpgsql as $$
 #variable_conflict use_column
 declare
     v_now timestamptz := workflow.now();
     v_run workflow.tasks;
     v_facts workflow.fact[];
+    v_children uuid[];
 begin
     select * into v_run from workflow.tasks where id = p_task;
+    v_children := array (select c.id from workflow.runs c where c.parent_run_id = v_run.run_id and c.continued_as is null
+                         and c.state = 'running' and not c.detached);
     with left_over as (
         delete from workflow.tasks t where t.run_id = v_run.run_id and t.kind = 'activity' returning t.*
     ), noted as (
@@ -162,6 +286,10 @@ begin
     select array_agg(row (run_id, step_key, 'activity', activity, 'cancelled', null, workflow.cancelled_failure(),
                           attempt_no, lease_token)::workflow.fact order by id)
     into v_facts from left_over;
+    select v_facts || array_agg(row (v_run.run_id, parent_key, 'child', kind, 'cancelled', null, workflow.cancelled_failure(),
+                                     0, null)::workflow.fact order by id)
+    into v_facts from workflow.runs where id = any (v_children)
+    having count(*) > 0 or v_facts is not null;
     if v_facts is not null then
         perform workflow.record(v_facts);
     end if;
@@ -172,31 +300,226 @@ begin
                 v_now, case p_state when 'succeeded' then 'ok' else p_state end, p_error);
     end if;
     delete from workflow.tasks where id = p_task;
-    update workflow.runs set state = p_state, output = p_output, error = p_error, finished_at = v_now
+    delete from workflow.errands where run_id = v_run.run_id and what = 'cancel';
+    update workflow.runs set state = p_state, output = p_output, error = p_error, finished_at = v_now,
+                             continued_as = (p_next ->> 'id')::uuid
     where id = v_run.run_id;
+    if p_next is not null then
+        perform workflow.succeed(v_run, p_next);
+        return query select * from workflow.told('woken', v_run.queue, null, null);
+    else
+        return query select * from workflow.deliver(v_run.run_id);
+    end if;
+    if v_children <> '{}' then
+        return query select * from workflow.cascade(v_children);
+    end if;
+end $$;
+
+-- Starts the run that goes on in place of `p_run`, which has ended in this transaction: with its business key, its parent,
+-- the signals it has not taken, and the request to stop that it may not have heard.
+create function workflow.succeed(p_run workflow.tasks, p_next jsonb) returns void language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := workflow.now();
+    v_next uuid := (p_next ->> 'id')::uuid;
+    v_carried bigint;
+begin
+    insert into workflow.runs (id, tenant_id, kind, version, business_key, input, priority, created_at, parent_run_id, parent_key,
+                               root_run_id, detached, continued_from, cancel_requested_at, cancel_reason)
+    select v_next, r.tenant_id, r.kind, (p_next ->> 'version')::int, r.business_key, p_next -> 'input',
+           (p_next ->> 'priority')::smallint, v_now, r.parent_run_id, r.parent_key, r.root_run_id, r.detached, r.id,
+           r.cancel_requested_at, r.cancel_reason
+    from workflow.runs r where r.id = p_run.run_id;
+    insert into workflow.steps (run_id, seq, tenant_id, key, kind, name, outcome, output, recorded_at)
+    select v_next, row_number() over (order by s.seq), s.tenant_id, s.key, s.kind, s.name, 'ok', s.output, v_now
+    from workflow.steps s
+    where s.run_id = p_run.run_id
+      and (s.kind = 'cancel' or s.kind = 'signal' and (s.seq > (p_next ->> 'seq')::bigint or p_next -> 'signals' ? s.key));
+    get diagnostics v_carried = row_count;
+    insert into workflow.tasks
+        (kind, run_id, tenant_id, step_key, queue, activity, priority, run_at, max_failures, max_losses, backoff_base_seconds,
+         backoff_cap_seconds, lease_seconds, start_to_close_seconds, wake_seq, cancel_requested)
+    values ('run', v_next, p_run.tenant_id, '', p_run.queue, p_next ->> 'activity', (p_next ->> 'priority')::smallint, v_now, 1,
+            p_run.max_losses, 0, 0, 30, 1e9, v_carried, p_run.cancel_requested);
 end $$;
 
 -- ---------------------------------------------------------------------------------------- cancelling
 
 -- Asks a run to stop. Activities nobody works on are recorded as cancelled at once, the others are marked, and the run
--- hears of it through its record. False when the run has ended or was asked before.
+-- hears of it through its record; so do its children. Nothing when the run has ended or was asked before.
 create function workflow.cancel(p_run uuid, p_reason text) returns setof workflow.news language plpgsql as $$
 #variable_conflict use_column
 declare
-    v_facts workflow.fact[];
+    v_run uuid := p_run;
 begin
-    perform workflow.lock_tasks(array (select id from workflow.tasks where run_id = p_run));
-    if not exists (select from workflow.tasks where run_id = p_run and kind = 'run' and not cancel_requested) then
+    loop
+        perform workflow.lock_tasks(array (select id from workflow.tasks where run_id = v_run));
+        if exists (select from workflow.tasks where run_id = v_run and kind = 'run') then
+            exit;
+        end if;
+        -- Over; it may have gone on as another.
+        v_run := (select continued_as from workflow.runs where id = v_run);
+        if v_run is null then
+            return;
+        end if;
+    end loop;
+    if exists (select from workflow.tasks where run_id = v_run and kind = 'run' and not cancel_requested) then
+        return query select * from workflow.cancel_locked(array[v_run], p_reason);
+    end if;
+end $$;
+
+-- Asks runs to stop that were not asked before; the caller has locked their tasks.
+create function workflow.cancel_locked(p_runs uuid[], p_reason text) returns setof workflow.news language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_facts workflow.fact[];
+    v_children uuid[];
+begin
+    update workflow.runs set cancel_requested_at = workflow.now(), cancel_reason = left(p_reason, 250) where id = any (p_runs);
+    update workflow.tasks set cancel_requested = true where run_id = any (p_runs) and not shielded;
+    with gone as (
+        delete from workflow.tasks where run_id = any (p_runs) and kind = 'activity' and state <> 'leased' and not shielded returning *
+    ), facts as (
+        select 0 as id, row (r, '$cancel', 'cancel', null, 'ok', to_jsonb(left(p_reason, 250)), null, 0, null)::workflow.fact as fact
+        from unnest(p_runs) r
+        union all
+        select id, row (run_id, step_key, 'activity', activity, 'cancelled', null, workflow.cancelled_failure(),
+                        attempt_no, null)::workflow.fact
+        from gone
+    )
+    select array_agg(fact order by id) into v_facts from facts;
+    return query select * from workflow.record(v_facts);
+    v_children := array (select c.id from workflow.runs c where c.parent_run_id = any (p_runs) and c.continued_as is null
+                         and c.state = 'running' and not c.detached and c.cancel_requested_at is null);
+    if v_children <> '{}' then
+        return query select * from workflow.cascade(v_children);
+    end if;
+end $$;
+
+-- Asks children to stop because of their parents. Never waits for a lock: what is busy at the moment is left to the next
+-- look around.
+create function workflow.cascade(p_runs uuid[]) returns setof workflow.news language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_free bigint[];
+    v_runs uuid[];
+begin
+    v_free := array (select id from workflow.tasks where run_id = any (p_runs) for update skip locked);
+    v_runs := array (
+        select run_id from workflow.tasks where run_id = any (p_runs)
+        group by run_id having bool_and(id = any (v_free)) and bool_or(kind = 'run' and not cancel_requested));
+    insert into workflow.errands (run_id, what)
+    select distinct run_id, 'cancel' from workflow.tasks
+    where run_id = any (p_runs) and run_id <> all (v_runs) and kind = 'run' and not cancel_requested
+    on conflict do nothing;
+    if v_runs <> '{}' then
+        return query select * from workflow.cancel_locked(v_runs, 'the run that asked for it was cancelled or is over');
+    end if;
+end $$;
+
+-- Tells the parent of a run that is over how it ended. Never waits for a lock, as `cascade`.
+create function workflow.deliver(p_run uuid) returns setof workflow.news language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_run workflow.runs;
+begin
+    select * into v_run from workflow.runs where id = p_run;
+    if v_run.parent_run_id is null or v_run.detached then
         return;
     end if;
-    update workflow.runs set cancel_requested_at = workflow.now(), cancel_reason = left(p_reason, 250) where id = p_run;
-    update workflow.tasks set cancel_requested = true where run_id = p_run;
-    with gone as (
-        delete from workflow.tasks where run_id = p_run and kind = 'activity' and state <> 'leased' returning *
-    )
-    select array_agg(row (run_id, step_key, 'activity', activity, 'cancelled', null, workflow.cancelled_failure(),
-                          attempt_no, null)::workflow.fact order by id)
-    into v_facts from gone;
-    return query select * from workflow.record(
-        array[row (p_run, '$cancel', 'cancel', null, 'ok', to_jsonb(left(p_reason, 250)), null, 0, null)::workflow.fact] || v_facts);
+    perform 1 from workflow.tasks where run_id = v_run.parent_run_id and kind = 'run' and step_key = '' for update skip locked;
+    if found then
+        delete from workflow.errands where run_id = p_run and what = 'deliver';
+        return query select * from workflow.record(array[row (
+            v_run.parent_run_id, v_run.parent_key, 'child', v_run.kind,
+            case v_run.state when 'succeeded' then 'ok' else v_run.state end, v_run.output, v_run.error, 0, null)::workflow.fact]);
+    elsif exists (select from workflow.tasks where run_id = v_run.parent_run_id and kind = 'run') then
+        insert into workflow.errands values (p_run, 'deliver') on conflict do nothing;
+    else
+        delete from workflow.errands where run_id = p_run and what = 'deliver';
+    end if;
 end $$;
+
+-- Does what was left for later; part of the look around.
+create function workflow.run_errands() returns setof workflow.news language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_runs uuid[];
+    v_run uuid;
+begin
+    if not exists (select from workflow.errands) then
+        return;
+    end if;
+    with taken as (
+        delete from workflow.errands where (run_id, what) in (
+            select run_id, what from workflow.errands where what = 'cancel' limit 1000 for update skip locked)
+        returning run_id
+    )
+    select array_agg(run_id) into v_runs from taken;
+    if v_runs is not null then
+        return query select * from workflow.cascade(v_runs);
+    end if;
+    for v_run in
+        select run_id from workflow.errands where what = 'deliver' limit 1000 for update skip locked
+    loop
+        return query select * from workflow.deliver(v_run);
+    end loop;
+end $$;
+
+-- ---------------------------------------------------------------------------------------- signals
+
+-- Records a signal, whether its run waits for it or not. Answers one row `signalled`, name = accepted, repeated (the run, or
+-- one that it went on as, has a signal with this key), closed (the run is over), unknown (there is no such run); then what
+-- was recorded. A run that went on as another passes its signals on.
+create function workflow.signal(p_run uuid, p_name text, p_dedupe text, p_payload jsonb) returns setof workflow.news
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_run uuid := p_run;
+    v_key text := '$signal:' || p_name || ':' || coalesce(p_dedupe, '#' || gen_random_uuid());
+begin
+    loop
+        perform 1 from workflow.tasks where run_id = v_run and kind = 'run' and step_key = '' for update;
+        if p_dedupe is not null and exists (select from workflow.steps where run_id = v_run and key = v_key) then
+            return query select * from workflow.signalled('repeated');
+            return;
+        end if;
+        if exists (select from workflow.tasks where run_id = v_run and kind = 'run') then
+            return query select * from workflow.signalled('accepted');
+            return query select * from workflow.record(
+                array[row (v_run, v_key, 'signal', p_name, 'ok', p_payload, null, 0, null)::workflow.fact]);
+            return;
+        end if;
+        v_run := (select continued_as from workflow.runs where id = v_run);
+        if v_run is null then
+            return query select * from workflow.signalled(
+                case when exists (select from workflow.runs where id = p_run) then 'closed' else 'unknown' end);
+            return;
+        end if;
+    end loop;
+end $$;
+
+create function workflow.signalled(p_name text) returns setof workflow.news language sql immutable as $$
+    select 'signalled', null::text, null::bigint, null::uuid, null::uuid, null::text, p_name, null::jsonb, null::int, null::uuid,
+           null::float8, null::float8, null::bigint, null::timestamptz, null::bigint
+$$;
+
+-- ---------------------------------------------------------------------------------------- resuming
+
+-- Lets a parked run go on. Answers the queue that has work now; nothing when the run is not parked.
+create function workflow.resume(p_run uuid) returns setof workflow.news language sql as $$
+    with resumed as (
+        update workflow.tasks
+        set state = 'ready', run_at = workflow.now(), losses = 0, parked_reason = null, parked_failure = null
+        where run_id = p_run and kind = 'run' and parked_reason is not null
+        returning queue
+    )
+    select t.* from resumed r cross join lateral workflow.told('woken', r.queue, null, null) t
+$$;
+
+-- A worker begins: what did not fit older code may fit its.
+create function workflow.resume_mismatched() returns void language sql as $$
+    update workflow.tasks set state = 'ready', run_at = workflow.now(), parked_reason = null, parked_failure = null
+    where id = any (array (
+        select id from workflow.tasks where parked_reason = 'version_mismatch' for update skip locked))
+$$;

@@ -159,6 +159,17 @@ begin
                 join workflow.tasks t on t.id = g.task_id
                 join workflow.tasks a on a.run_id = t.run_id
                 where g.op = 'end'
+            union
+            select p.id from jsonb_to_recordset(p_ops) as g (op text, task_id bigint)
+                join workflow.tasks t on t.id = g.task_id
+                join workflow.runs r on r.id = t.run_id and r.parent_run_id is not null and not r.detached
+                join workflow.tasks p on p.run_id = r.parent_run_id and p.kind = 'run' and p.step_key = ''
+                where g.op = 'end'
+            union
+            select a.id from jsonb_to_recordset(p_ops) as g (op text, task_id bigint, key text)
+                join workflow.tasks t on t.id = g.task_id
+                join workflow.tasks a on a.run_id = t.run_id and a.kind = 'activity' and a.step_key = g.key
+                where g.op = 'withdraw'
         ) touched;
         perform workflow.lock_tasks(v_ids);
         if jsonb_array_length(p_attempts) > 0 then

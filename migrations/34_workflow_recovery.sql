@@ -77,6 +77,8 @@ declare
     v_now timestamptz := workflow.now();
     v_run workflow.tasks;
     v_pause float8;
+    v_failure jsonb;
+    v_parked boolean := false;
 begin
     select * into v_run from workflow.tasks where id = p_task;
     if p_young and v_run.losses + 1 >= v_run.max_losses then
@@ -86,10 +88,15 @@ begin
                                   for update skip locked) free) then
             return null;
         end if;
-        perform workflow.end_run(v_run.id, 'failed', null, jsonb_build_object(
+        v_failure := jsonb_build_object(
             'code', 'workflow.lost_too_often', 'retryable', false,
-            'message', format('given up after %s workers in a row were lost while continuing the run', v_run.losses + 1)));
-        return null;
+            'message', format('given up after %s workers in a row were lost while continuing the run', v_run.losses + 1));
+        if not exists (select from workflow.steps where run_id = v_run.run_id and kind = 'compensation') then
+            perform workflow.end_run(v_run.id, 'failed', null, v_failure);
+            return null;
+        end if;
+        -- Only its definition can undo what it has done: it waits until somebody has mended that.
+        v_parked := true;
     end if;
     insert into workflow.attempts (task_id, attempt_no, run_id, tenant_id, step_key, lease_token, worker,
                                    started_at, ended_at, outcome)
@@ -97,10 +104,12 @@ begin
             v_run.leased_at, v_now, 'lost');
     -- From the second loss in a row on the run comes back after a pause of its own: whoever is with a run that kills
     -- its workers gets away from it.
-    v_pause := case when v_run.losses = 0 then 0 else (0.5 + random() / 2) * least(60, 0.1 * power(2, v_run.losses)) end;
+    v_pause := case when v_parked then 1 when v_run.losses = 0 then 0 else (0.5 + random() / 2) * least(60, 0.1 * power(2, v_run.losses)) end;
     update workflow.tasks
-    set state = case when v_pause > 0 then 'waiting' else 'ready' end, run_at = v_now + make_interval(secs => v_pause),
+    set state = case when v_pause > 0 then 'waiting' else 'ready' end,
+        run_at = case when v_parked then 'infinity' else v_now + make_interval(secs => v_pause) end,
         losses = losses + p_young::int,
+        parked_reason = case when v_parked then 'lost_too_often' end, parked_failure = case when v_parked then v_failure end,
         lease_token = null, leased_by = null, worker_id = null, leased_at = null, lease_expires_at = null
     where id = p_task;
     return case when v_pause = 0 then v_run.queue end;
@@ -139,6 +148,7 @@ begin
     if pg_try_advisory_xact_lock(17997, 0) then
         perform workflow.note_sweep();
         return query select * from workflow.wake_due();
+        return query select * from workflow.run_errands();
         for v_peer in select id, suspected_at from workflow.workers where ended_at is null and id <> p_me loop
             if not pg_try_advisory_xact_lock(17996, v_peer.id::int) then
                 update workflow.workers set suspected_at = null where id = v_peer.id and suspected_at is not null;

@@ -46,6 +46,10 @@ pub(crate) enum Outcome {
     TimedOut,
     /// The run sleeps until `due`, or until it has a record newer than `seq`.
     Parked { seq: i64, due: Option<DateTime<Utc>> },
+    /// Nobody can go on with the run as it is: it waits until somebody resumes it.
+    SetAside { reason: &'static str, failure: Failure },
+    /// The run is over, and another goes on in its place.
+    Continued { next: Value },
     /// The run is over.
     Ended { state: &'static str, output: Option<Value>, error: Option<Failure> },
     /// Somebody else is to go on with it.
@@ -84,6 +88,12 @@ impl Outcome {
                 "op": "end", "task_id": task_id, "token": token, "state": state, "output": output,
                 "error": error.as_ref().map(storable),
             }),
+            Self::SetAside { reason, failure } => json!({
+                "op": "park", "task_id": task_id, "token": token, "reason": reason, "failure": storable(&failure),
+            }),
+            Self::Continued { next } => {
+                json!({ "op": "end", "task_id": task_id, "token": token, "state": "succeeded", "next": next })
+            }
             Self::Failed(failure) => failed(&failure),
             _ => json!({ "op": "release", "task_id": task_id, "token": token }),
         }

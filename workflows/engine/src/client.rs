@@ -5,6 +5,7 @@ use crate::{
     activity::{Labels, LeasedTask, Progress, Standing},
     failure::Failure,
     record::to_payload,
+    signals::{self, Delivery},
     store::{self, News, tasks::Claimant},
     wakeup::{Mailbox, Ring, Wakeup},
     worker::RUN_QUEUE,
@@ -108,6 +109,18 @@ pub struct Run {
     pub created_at: DateTime<Utc>,
     /// When it ended.
     pub finished_at: Option<DateTime<Utc>>,
+    /// The run that asked for it.
+    pub parent_run_id: Option<Uuid>,
+    /// Under which key.
+    pub parent_key: Option<String>,
+    /// The first of its ancestors.
+    pub root_run_id: Option<Uuid>,
+    /// Whether it outlives the run that asked for it.
+    pub detached: bool,
+    /// The run in whose place it goes on.
+    pub continued_from: Option<Uuid>,
+    /// The run that goes on in its place.
+    pub continued_as: Option<Uuid>,
 }
 
 /// One entry of the history of a run.
@@ -117,9 +130,9 @@ pub struct Event {
     pub seq: i64,
     /// The key the definition gave it.
     pub key: String,
-    /// `step`, `activity`, `timer` or `cancel`.
+    /// `step`, `activity`, `timer`, `cancel`, `signal`, `child`, `start`, `patch` or `compensation`.
     pub kind: String,
-    /// The activity.
+    /// The activity, the kind of the child or of the run that was started, the name of the signal.
     pub name: Option<String>,
     /// `ok`, `failed` or `cancelled`.
     pub outcome: String,
@@ -164,6 +177,10 @@ pub struct Task {
     pub progress: Option<Progress>,
     /// Whether it was asked to stop.
     pub cancel_requested: bool,
+    /// Why nobody goes on with the run until somebody resumes it: `version_mismatch`, `lost_too_often`, `unrecordable`.
+    pub parked_reason: Option<String>,
+    /// What stands in its way.
+    pub parked_failure: Option<Failure>,
 }
 
 /// What a run is doing right now.
@@ -253,11 +270,38 @@ impl Client {
     pub async fn cancel(&self, tx: &mut PgConnection, run_id: Uuid, reason: &str) -> Result<bool, Error> {
         let reason: String = reason.chars().filter(|c| *c != '\0').collect();
         let news = store::runs::cancel(tx, run_id, &reason).await?;
-        if news.is_empty() {
-            return Ok(false);
-        }
-        self.remember([Ring::Run(run_id), Ring::Cancel, Ring::Queue(RUN_QUEUE.to_owned())]);
-        Ok(true)
+        self.remember(rings(&news, None));
+        Ok(!news.is_empty())
+    }
+
+    /// Sends a signal to a run, inside the caller's transaction: it is recorded if and only if that commits, and kept until
+    /// the run takes it. A run that went on as another passes its signals on. With a deduplication key a repeated call,
+    /// such as a webhook that is delivered twice, adds nothing. Call [`Client::announce`] after the commit.
+    ///
+    /// # Errors
+    /// [`Error::Unrecordable`] when the payload cannot be stored, or name or key have no fitting length.
+    pub async fn signal(
+        &self,
+        tx: &mut PgConnection,
+        run_id: Uuid,
+        name: &str,
+        dedupe_key: Option<&str>,
+        payload: &impl Serialize,
+    ) -> Result<Delivery, Error> {
+        let payload = signals::check(name, dedupe_key, payload).map_err(Error::Unrecordable)?;
+        let (delivery, news) = store::runs::signal(tx, run_id, name, dedupe_key, &payload).await?;
+        self.remember(rings(&news, None));
+        Ok(Delivery::parse(&delivery))
+    }
+
+    /// Lets a parked run go on, inside the caller's transaction. False when it is not parked.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn resume(&self, tx: &mut PgConnection, run_id: Uuid) -> Result<bool, Error> {
+        let news = store::runs::resume(tx, run_id).await?;
+        self.remember(rings(&news, None));
+        Ok(!news.is_empty())
     }
 
     pub(crate) fn remember(&self, rings: impl IntoIterator<Item = Ring>) {
@@ -295,15 +339,20 @@ impl Client {
         Ok(progress)
     }
 
-    /// Waits until a run is over and returns it; `None` when there is no such run or `timeout` is up.
+    /// Waits until a run is over and returns it, or the last of those that went on in its place; `None` when there is no such
+    /// run or `timeout` is up.
     ///
     /// # Errors
     /// [`Error::Database`].
     pub async fn finished(&self, run_id: Uuid, timeout: Duration) -> Result<Option<Run>, Error> {
         let until = tokio::time::Instant::now() + timeout;
-        let mut pause = Duration::from_millis(5);
+        let (mut run_id, mut pause) = (run_id, Duration::from_millis(5));
         loop {
             match self.run(run_id).await? {
+                Some(Run { continued_as: Some(next), .. }) => {
+                    run_id = next;
+                    continue;
+                }
                 Some(run) if run.state.is_final() => return Ok(Some(run)),
                 Some(_) if tokio::time::Instant::now() < until => tokio::time::sleep(pause).await,
                 _ => return Ok(None),
@@ -478,7 +527,13 @@ pub(crate) fn rings(news: &[News], me: Option<i64>) -> HashSet<Ring> {
             News::Recorded(r) if r.holder.is_some() && r.holder != me => Some(Ring::Run(r.run_id)),
             _ => None,
         })
+        .chain(news.iter().any(is_cancellation).then_some(Ring::Cancel))
         .collect()
+}
+
+/// Attempts of a run that is asked to stop are to hear of it at once.
+fn is_cancellation(news: &News) -> bool {
+    matches!(news, News::Recorded(recorded) if recorded.key == "$cancel")
 }
 
 #[derive(FromRow)]
@@ -497,6 +552,12 @@ pub(crate) struct RunRow {
     cancel_reason: Option<String>,
     created_at: DateTime<Utc>,
     finished_at: Option<DateTime<Utc>>,
+    parent_run_id: Option<Uuid>,
+    parent_key: Option<String>,
+    root_run_id: Option<Uuid>,
+    detached: bool,
+    continued_from: Option<Uuid>,
+    continued_as: Option<Uuid>,
 }
 
 impl From<RunRow> for Run {
@@ -516,6 +577,12 @@ impl From<RunRow> for Run {
             cancel_reason: row.cancel_reason,
             created_at: row.created_at,
             finished_at: row.finished_at,
+            parent_run_id: row.parent_run_id,
+            parent_key: row.parent_key,
+            root_run_id: row.root_run_id,
+            detached: row.detached,
+            continued_from: row.continued_from,
+            continued_as: row.continued_as,
         }
     }
 }
@@ -575,6 +642,8 @@ pub(crate) struct TaskRow {
     lease_expires_at: Option<DateTime<Utc>>,
     progress: Option<Json<Progress>>,
     cancel_requested: bool,
+    parked_reason: Option<String>,
+    parked_failure: Option<Value>,
 }
 
 impl From<TaskRow> for Task {
@@ -594,6 +663,8 @@ impl From<TaskRow> for Task {
             lease_expires_at: row.lease_expires_at,
             progress: row.progress.map(|json| json.0),
             cancel_requested: row.cancel_requested,
+            parked_reason: row.parked_reason,
+            parked_failure: row.parked_failure.map(|json| store::stored_failure(Some(json))),
         }
     }
 }

@@ -8,20 +8,21 @@ use crate::{
     failpoint,
     failure::Failure,
     pump::{What, Write},
-    record::{Bell, Ledger, Record, Request, to_payload},
+    record::{Ask, Bell, Broken, Ledger, Record, Request, RunRequest, to_payload},
     residents::Stay,
     retry,
     store::{self, Claimed, Fence},
-    worker::Shop,
-    workflow::{Context, Core},
+    worker::{RUN_QUEUE, Shop},
+    workflow::{CONTINUED, Context, Core},
 };
 use chrono::{DateTime, Utc};
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 use std::{
     future::pending,
+    panic::AssertUnwindSafe,
     sync::Arc,
     task::{Poll, Waker},
     time::Duration,
@@ -46,19 +47,47 @@ pub(crate) async fn continue_run(claimed: Claimed, standing: watch::Receiver<Sta
     let core = Core {
         run_id: claimed.task.run_id,
         tenant_id: claimed.task.tenant_id,
+        kind: crate::store::runs::kind_of(&claimed.task.activity).to_owned(),
         fence: claimed.fence(),
-        pool: shop.pool.clone(),
+        pool: Some(shop.pool.clone()),
         ledger: ledger.clone(),
     };
-    let future = definition(claimed.task.input, Context::new(Arc::new(core)));
+    let future = to_the_end(definition, claimed.task.input, Context::new(Arc::new(core)));
     let fence = Fence { task_id: claimed.task.task_id, token: claimed.task.lease_token };
     let mut execution = Execution { shop: &shop, ledger: &ledger, stay, standing, fence, known: run.seq, flush: None };
-    if run.seq > 0
-        && let Some(outcome) = execution.load(claimed.task.run_id).await
-    {
-        return outcome;
+    if run.seq > 0 || claimed.task.attempt_no > 1 {
+        if let Some(outcome) = execution.load(claimed.task.run_id).await {
+            return outcome;
+        }
+    } else {
+        ledger.catch_up();
     }
     execution.drive(future).await
+}
+
+/// The definition, and the compensations of one that does not succeed.
+pub(crate) fn to_the_end(
+    definition: &Definition,
+    input: Value,
+    cx: Context,
+) -> BoxFuture<'static, Result<Value, Failure>> {
+    let run = AssertUnwindSafe(definition(input, cx.clone())).catch_unwind();
+    Box::pin(async move {
+        let result = run.await.unwrap_or_else(|panic| Err(panicked(&*panic)));
+        match result {
+            Err(failure) if !cx.is_continued(&failure) => Err(cx.undo_all(failure).await),
+            result => result,
+        }
+    })
+}
+
+/// What a panic leaves behind.
+pub(crate) fn panicked(payload: &(dyn std::any::Any + Send)) -> Failure {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let message = text.or_else(|| payload.downcast_ref::<String>().cloned());
+    let message = message.unwrap_or_else(|| "a panic without a message".to_owned());
+    tracing::error!(message, "a definition panicked");
+    Failure::transient("workflow.panicked", message)
 }
 
 struct Execution<'a> {
@@ -77,9 +106,9 @@ impl Execution<'_> {
     /// Reads the record; tries for as long as the lease lasts.
     async fn load(&mut self, run_id: uuid::Uuid) -> Option<Outcome> {
         for tries in 1.. {
-            match store::steps::newer(&self.shop.db, &[run_id], &[0]).await {
-                Ok(records) => {
-                    records.into_iter().for_each(|(_, record)| self.ledger.add(record));
+            match store::steps::all(&self.shop.db, run_id).await {
+                Ok((records, in_flight)) => {
+                    self.ledger.begin(records, in_flight);
                     return None;
                 }
                 Err(error) => tracing::warn!(%error, run.id = %run_id, "cannot read the record of a run"),
@@ -97,7 +126,10 @@ impl Execution<'_> {
         loop {
             let stalled = match poll_until_stalled(&mut future, self.ledger.bell()) {
                 // A run that is no longer ours has not ended, whatever its definition says.
-                Poll::Ready(result) => return self.must_leave().unwrap_or_else(|| self.end(result)),
+                Poll::Ready(result) => {
+                    self.ledger.check_end();
+                    return self.must_leave().unwrap_or_else(|| self.end(result));
+                }
                 Poll::Pending => !self.ledger.bell().hear(),
             };
             if let Some(outcome) = self.must_leave() {
@@ -113,23 +145,30 @@ impl Execution<'_> {
                 }
                 continue;
             }
+            if self.ledger.catch_up() {
+                continue;
+            }
+            if let Some(outcome) = self.must_leave() {
+                return outcome;
+            }
             self.ask();
             let idle = self.flush.is_none() && self.ledger.steps_running() == 0 && !self.ledger.has_gap();
             self.stay.set_idle(idle);
-            if idle && (self.shop.closing.is_cancelled() || self.only_far_timers()) {
+            let rest = if idle { self.rest() } else { None };
+            if idle && (self.shop.closing.is_cancelled() || rest == Some(Duration::ZERO)) {
                 return self.park();
             }
             if self.shop.closing.is_cancelled() && self.ledger.steps_running() == 0 {
                 return Outcome::Unfinished;
             }
-            if let Some(outcome) = self.wait(idle).await {
+            if let Some(outcome) = self.wait(idle, rest).await {
                 return outcome;
             }
         }
     }
 
     /// Waits for anything that may let the run go on.
-    async fn wait(&mut self, idle: bool) -> Option<Outcome> {
+    async fn wait(&mut self, idle: bool, rest: Option<Duration>) -> Option<Outcome> {
         let timer = self.ledger.next_timer().filter(|_| self.flush.is_none());
         let bell = self.ledger.bell().clone();
         let mut flush = self.flush.take();
@@ -140,13 +179,14 @@ impl Execution<'_> {
                 match answer {
                     Ok(true) => {}
                     Ok(false) => return Some(Outcome::Lost),
-                    Err(_) => self.ledger.break_off(Failure::permanent(
-                        "workflow.unrecordable", "the database refuses what the definition asks for")),
+                    Err(_) => self.ledger.break_off(Broken::Refused(Failure::permanent(
+                        "workflow.unrecordable", "the database refuses what the definition asks for"))),
                 }
             }
             () = reached(self.shop, timer) => {}
             () = lost(&mut self.standing) => return Some(Outcome::Lost),
             () = self.stay.evicted(), if idle => return Some(self.park()),
+            () = tokio::time::sleep(rest.unwrap_or_default()), if rest.is_some() => return Some(self.park()),
             () = self.shop.closing.cancelled(), if !self.shop.closing.is_cancelled() => {}
         }
         self.flush = flush;
@@ -157,7 +197,14 @@ impl Execution<'_> {
         if self.ledger.lost() || *self.standing.borrow() == Standing::Lost {
             return Some(Outcome::Lost);
         }
-        self.ledger.broken().map(|failure| Outcome::Ended { state: "failed", output: None, error: Some(failure) })
+        let (reason, failure) = match self.ledger.broken()? {
+            Broken::Mismatch(failure) => ("version_mismatch", failure),
+            // What it has done before must be undone: by code that asks for something else.
+            Broken::Refused(failure) if self.ledger.compensates() => ("unrecordable", failure),
+            Broken::Refused(failure) => return Some(ended("failed", None, Some(failure))),
+        };
+        tracing::error!(%failure, task_id = self.fence.task_id, reason, "a run is parked until somebody resumes it");
+        Some(Outcome::SetAside { reason, failure })
     }
 
     /// Sends what the definition has asked for since the last time, one batch at a time.
@@ -165,7 +212,7 @@ impl Execution<'_> {
         if self.flush.is_some() {
             return;
         }
-        let mut ops: Vec<Value> = self.ledger.take_requests().iter().map(|r| request_op(self.fence, r)).collect();
+        let mut ops: Vec<Value> = self.ledger.take_asks().iter().map(|ask| ask_op(self.fence, ask)).collect();
         if let Some(now) = self.shop.me.now() {
             ops.extend(self.ledger.ended_timers(now).iter().map(|(key, reached)| timer_op(self.fence, key, *reached)));
         }
@@ -179,11 +226,18 @@ impl Execution<'_> {
         }
     }
 
-    fn only_far_timers(&self) -> bool {
-        let far = |due: DateTime<Utc>| {
-            self.shop.me.now().is_some_and(|now| due - now > chrono::Duration::from_std(NEAR).unwrap_or_default())
-        };
-        !self.ledger.waits_for_others() && self.ledger.next_timer().is_some_and(far)
+    /// How long a run that waits for nothing but time and signals stays in memory; none for one that waits for more.
+    fn rest(&self) -> Option<Duration> {
+        let near = chrono::Duration::from_std(NEAR).unwrap_or_default();
+        let timer = self.ledger.next_timer();
+        if timer.is_some_and(|due| self.shop.me.now().is_none_or(|now| due - now <= near)) {
+            return None;
+        }
+        let listens = self.ledger.waits_for_signals();
+        if (timer.is_none() && !listens) || self.ledger.waits_for_others() {
+            return None;
+        }
+        Some(if listens { NEAR } else { Duration::ZERO })
     }
 
     fn park(&self) -> Outcome {
@@ -192,17 +246,28 @@ impl Execution<'_> {
 
     fn end(&self, result: Result<Value, Failure>) -> Outcome {
         match result {
-            Ok(output) => Outcome::Ended { state: "succeeded", output: Some(output), error: None },
+            Ok(output) => ended("succeeded", Some(output), None),
             Err(error) => {
-                let cancelled = error.is_cancelled() && self.ledger.cancelled();
-                Outcome::Ended {
-                    state: if cancelled { "cancelled" } else { "failed" },
-                    output: None,
-                    error: Some(error),
+                if error.code == CONTINUED
+                    && let Some(next) = self.ledger.take_successor()
+                {
+                    return Outcome::Continued {
+                        next: json!({
+                            "id": next.id, "version": next.version, "activity": store::runs::run_name(next.kind, next.version),
+                            "priority": next.priority, "input": next.input, "seq": self.ledger.handed_out(),
+                            "signals": self.ledger.untaken_signals(),
+                        }),
+                    };
                 }
+                let cancelled = error.is_cancelled() && self.ledger.cancelled();
+                ended(if cancelled { "cancelled" } else { "failed" }, None, Some(error))
             }
         }
     }
+}
+
+fn ended(state: &'static str, output: Option<Value>, error: Option<Failure>) -> Outcome {
+    Outcome::Ended { state, output, error }
 }
 
 /// Polls until the definition neither ends nor wakes itself; bounded, for the sake of its neighbours.
@@ -247,10 +312,31 @@ pub(crate) async fn lost(standing: &mut watch::Receiver<Standing>) {
     }
 }
 
+fn ask_op(fence: Fence, ask: &Ask) -> Value {
+    match ask {
+        Ask::Activity(request) => request_op(fence, request),
+        Ask::Run(request) => run_op(fence, request),
+        Ask::Withdraw(key) => json!({ "op": "withdraw", "task_id": fence.task_id, "token": fence.token, "key": key }),
+        Ask::Mark { key, kind, name, output } => json!({
+            "op": "mark", "task_id": fence.task_id, "token": fence.token, "key": key, "kind": kind.name(), "name": name,
+            "output": output,
+        }),
+    }
+}
+
+fn run_op(fence: Fence, request: &RunRequest) -> Value {
+    json!({
+        "op": if request.detached { "start" } else { "child" }, "task_id": fence.task_id, "token": fence.token,
+        "key": request.key, "id": request.id, "kind": request.kind, "version": request.version,
+        "activity": store::runs::run_name(request.kind, request.version), "queue": RUN_QUEUE, "priority": request.priority,
+        "max_losses": store::runs::MAX_LOSSES, "input": request.input, "business_key": request.business_key,
+    })
+}
+
 fn request_op(fence: Fence, request: &Request) -> Value {
     json!({
         "op": "request", "task_id": fence.task_id, "token": fence.token, "key": request.key, "queue": request.queue,
-        "activity": request.activity, "input": request.input, "labels": request.labels,
+        "activity": request.activity, "input": request.input, "labels": request.labels, "shielded": request.shielded,
         "max_failures": request.policy.max_failures.clamp(1, i32::MAX as u32),
         "max_losses": request.policy.max_losses.clamp(1, i32::MAX as u32),
         "backoff_base": seconds(request.policy.backoff_base, 0.0),
@@ -277,24 +363,26 @@ where
     T: Serialize,
     F: Clone + AsyncFnOnce(&mut PgConnection) -> Result<T, Failure>,
 {
+    core.ledger.caught_up().await;
+    let Some(pool) = &core.pool else { return pending().await };
     let _running = core.ledger.step_runs();
     let (mut tries, mut pauses) = (0, 0);
     loop {
-        let failure = match attempt_step(core, key, body.clone()).await {
+        let failure = match attempt_step(core, pool, key, body.clone()).await {
             Ok(Some(record)) => return core.ledger.add(record),
             Ok(None) => return give_up(core).await,
             Err(failure) => failure,
         };
         // The commit may have gone through although its answer was lost: the record is the truth.
         if failure.code == store::DATABASE
-            && let Ok(Some(record)) = store::steps::find(&core.pool, core.run_id, key).await
+            && let Ok(Some(record)) = store::steps::find(pool, core.run_id, key).await
         {
             return core.ledger.add(record);
         }
         tries += u32::from(!store::is_outage(&failure));
         pauses += 1;
         if !failure.retryable || tries >= retry::STEP_TRIES {
-            return record_failure(core, key, failure).await;
+            return record_failure(core, pool, key, failure).await;
         }
         tracing::debug!(run.id = %core.run_id, key, %failure, "a step is tried again");
         tokio::time::sleep(retry::step_pause(pauses)).await;
@@ -302,12 +390,12 @@ where
 }
 
 /// One transaction: the caller's writes, the fence, the record. `None`: the lease is lost, nothing is written.
-async fn attempt_step<T, F>(core: &Core, key: &str, body: F) -> Result<Option<Record>, Failure>
+async fn attempt_step<T, F>(core: &Core, pool: &PgPool, key: &str, body: F) -> Result<Option<Record>, Failure>
 where
     T: Serialize,
     F: AsyncFnOnce(&mut PgConnection) -> Result<T, Failure>,
 {
-    let mut tx = core.pool.begin().await?;
+    let mut tx = pool.begin().await?;
     let output = to_payload(&body(&mut tx).await?)?;
     failpoint::reach("step.before_record");
     let Some(record) = store::steps::record(&mut tx, core.fence, key, &Ok(output)).await? else { return Ok(None) };
@@ -317,12 +405,12 @@ where
     Ok(Some(record))
 }
 
-async fn record_failure(core: &Core, key: &str, failure: Failure) {
+async fn record_failure(core: &Core, pool: &PgPool, key: &str, failure: Failure) {
     let failure: Failure = serde_json::from_value(storable(&failure)).unwrap_or(failure);
     let outcome = Err(failure);
     for tries in 1.. {
         let recorded = async {
-            let mut db = core.pool.acquire().await?;
+            let mut db = pool.acquire().await?;
             store::steps::record(&mut db, core.fence, key, &outcome).await
         };
         match recorded.await {
@@ -330,7 +418,7 @@ async fn record_failure(core: &Core, key: &str, failure: Failure) {
             Ok(None) => return give_up(core).await,
             Err(error) => {
                 tracing::warn!(%error, run.id = %core.run_id, key, "cannot record the failure of a step");
-                if let Ok(Some(record)) = store::steps::find(&core.pool, core.run_id, key).await {
+                if let Ok(Some(record)) = store::steps::find(pool, core.run_id, key).await {
                     return core.ledger.add(record);
                 }
                 tokio::time::sleep(retry::step_pause(tries)).await;

@@ -15,7 +15,11 @@ pub use failure::Failure;
 #[cfg(feature = "store")]
 mod backend;
 #[cfg(feature = "store")]
+mod children;
+#[cfg(feature = "store")]
 pub mod client;
+#[cfg(feature = "store")]
+pub mod compensation;
 #[cfg(feature = "store")]
 mod executor;
 #[cfg(feature = "store")]
@@ -35,6 +39,8 @@ pub mod schedules;
 #[cfg(feature = "store")]
 pub mod schema;
 #[cfg(feature = "store")]
+pub mod signals;
+#[cfg(feature = "store")]
 mod store;
 #[cfg(feature = "store")]
 mod sweeper;
@@ -48,6 +54,7 @@ pub mod workflow;
 #[cfg(feature = "store")]
 pub use {
     client::{Client, Started},
+    signals::Delivery,
     worker::Worker,
     workflow::{Context, Workflow},
 };

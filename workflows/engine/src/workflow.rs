@@ -6,12 +6,11 @@ use crate::{
     activity::Activity,
     executor,
     failure::Failure,
-    record::{Kind, Ledger, Request},
+    record::{Ask, Broken, Kind, Ledger, Request, Successor, to_payload},
     store::Fence,
 };
 use chrono::{DateTime, Utc};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
@@ -34,10 +33,18 @@ pub trait Workflow: Serialize + DeserializeOwned + Send + Sync + 'static {
     }
 }
 
+/// Code of the failure that is none: the run goes on as another.
+pub(crate) const CONTINUED: &str = "workflow.continued";
+
 /// The hands of a run: every effect goes through it and is recorded under a key.
 ///
-/// A key is used once per run; a second use ends the call with `workflow.key_reused`. A record that does not fit
-/// what the definition asks for ends the run with `workflow.nondeterministic`, and nothing is misapplied.
+/// A key is used once per run; a second use ends the call with `workflow.key_reused`. A run whose record does not fit what
+/// the definition asks for is parked as `version_mismatch`: nothing is misapplied, and it goes on with code that fits.
+///
+/// Futures of a context may be joined, raced and dropped: what happens follows from the order of the record, which is the same
+/// on every replay. (`futures::select!` polls in a random order; use `select_biased!` or `future::select`.) Whoever drops the
+/// future of an activity or a child before its end takes it back: work that nobody has begun does not begin, and a
+/// running attempt or child is asked to stop.
 #[derive(Debug, Clone)]
 pub struct Context {
     core: Arc<Core>,
@@ -48,8 +55,11 @@ pub struct Context {
 pub(crate) struct Core {
     pub run_id: Uuid,
     pub tenant_id: Uuid,
+    /// [`Workflow::NAME`] of the run.
+    pub kind: String,
     pub fence: Fence,
-    pub pool: PgPool,
+    /// None when a history is replayed without a database: then no step is done.
+    pub pool: Option<PgPool>,
     pub ledger: Arc<Ledger>,
 }
 
@@ -106,12 +116,19 @@ impl Context {
         T: Serialize + DeserializeOwned,
         F: Clone + AsyncFnOnce(&mut PgConnection) -> Result<T, Failure>,
     {
-        let ledger = &self.core.ledger;
-        ledger.take_key(key)?;
-        if !ledger.knows(key) {
+        self.core.ledger.take_key(key, Kind::Step, None)?;
+        self.reserved_step(key, body).await
+    }
+
+    pub(crate) async fn reserved_step<T, F>(&self, key: &str, body: F) -> Result<T, Failure>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Clone + AsyncFnOnce(&mut PgConnection) -> Result<T, Failure>,
+    {
+        if !self.core.ledger.knows(key) {
             executor::step(&self.core, key, body).await;
         }
-        decode(ledger.recorded(key, Kind::Step, None).await?)
+        self.outcome(key).await
     }
 
     /// Asks for work outside the database and waits for its end. Done at least once; recorded once.
@@ -120,11 +137,11 @@ impl Context {
     /// The failure of the last attempt, or [`Failure::cancelled`].
     pub async fn activity<A: Activity>(&self, key: &str, input: A) -> Result<A::Output, Failure> {
         let ledger = &self.core.ledger;
-        ledger.take_key(key)?;
+        ledger.take_key(key, Kind::Activity, Some(A::NAME))?;
         if !ledger.knows(key) {
-            ledger.ask(Request::new(key, &input)?);
+            ledger.ask(Ask::Activity(Request::new(key, &input)?));
         }
-        decode(ledger.recorded(key, Kind::Activity, Some(A::NAME)).await?)
+        self.outcome(key).await
     }
 
     /// Waits for `duration`, counted from [`Context::now`]. Survives everything; a long sleep costs nothing.
@@ -142,19 +159,65 @@ impl Context {
     /// [`Failure::cancelled`] when the run is cancelled before.
     pub async fn sleep_until(&self, key: &str, due: DateTime<Utc>) -> Result<(), Failure> {
         let ledger = &self.core.ledger;
-        ledger.take_key(key)?;
-        if !ledger.knows(key) {
-            ledger.set_timer(key, due);
-        }
-        ledger.recorded(key, Kind::Timer, None).await.map(|_| ())
+        ledger.take_key(key, Kind::Timer, None)?;
+        ledger.set_timer(key, due);
+        ledger.recorded(key).await.map(|_| ())
     }
-}
 
-fn decode<T: DeserializeOwned>(value: Value) -> Result<T, Failure> {
-    serde_json::from_value(value).map_err(|e| {
-        Failure::permanent(
-            "workflow.undecodable",
-            format!("the recorded output is not what the definition expects: {e}"),
-        )
-    })
+    /// Whether the run takes the way that was added to its definition as `id`: true for runs that come by for the first time,
+    /// which is recorded; false for those that have recorded or asked for something beyond this place before.
+    /// Once no older run is left, remove the call and keep the new way.
+    pub async fn patched(&self, id: &str) -> bool {
+        self.core.ledger.patched(id).await
+    }
+
+    /// Ends this run and starts another of the same workflow in its place, in one transaction: for runs that live long, so
+    /// that no record grows for ever. Return what it gives:
+    ///
+    /// ```ignore
+    /// return cx.continue_as_new(Subscription { month: self.month + 1, ..self });
+    /// ```
+    /// The successor has the business key, the parent, the signals that nobody has taken yet, and a cancellation that
+    /// came too late. This run counts as succeeded, without an output; its compensations are dropped, and children it has
+    /// not waited for are asked to stop. [`crate::Client::finished`], [`crate::Client::signal`] and
+    /// [`crate::Client::cancel`] follow from a run to its successor.
+    ///
+    /// # Errors
+    /// Always: it ends the definition. `workflow.bad_successor` when `input` belongs to another workflow.
+    pub fn continue_as_new<T, W: Workflow>(&self, input: W) -> Result<T, Failure> {
+        if W::NAME != self.core.kind {
+            let message = format!("a run of {} cannot continue as {}", self.core.kind, W::NAME);
+            return Err(Failure::permanent("workflow.bad_successor", message));
+        }
+        self.core.ledger.set_successor(Successor {
+            id: Uuid::now_v7(),
+            kind: W::NAME,
+            version: W::VERSION,
+            priority: input.priority(),
+            input: to_payload(&input)?,
+        });
+        Err(Failure::permanent(CONTINUED, "the run goes on as another"))
+    }
+
+    pub(crate) fn is_continued(&self, failure: &Failure) -> bool {
+        failure.code == CONTINUED && self.core.ledger.has_successor()
+    }
+
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Waits for the recorded outcome of a key.
+    pub(crate) async fn outcome<T: DeserializeOwned>(&self, key: &str) -> Result<T, Failure> {
+        let value = self.core.ledger.recorded(key).await?;
+        match serde_json::from_value(value) {
+            Ok(value) => Ok(value),
+            Err(error) => {
+                // Whoever wrote it meant something by it: to go on without would be to misapply it.
+                let message = format!("the recorded output of {key:?} is not what the definition expects: {error}");
+                self.core.ledger.break_off(Broken::Mismatch(Failure::permanent("workflow.undecodable", message)));
+                std::future::pending().await
+            }
+        }
+    }
 }

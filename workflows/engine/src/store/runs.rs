@@ -6,11 +6,12 @@ use crate::{
     worker::RUN_QUEUE,
 };
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor, Result};
 use uuid::Uuid;
 
 /// Workers in a row that a run may lose without a new record before it is given up.
-const MAX_LOSSES: i32 = 10;
+pub(crate) const MAX_LOSSES: i32 = 10;
 
 /// Inserts a run and its task. `None` when its business key is taken; waits for an uncommitted rival.
 pub(crate) async fn insert(db: &mut PgConnection, run: &StartRequest<'_>) -> Result<Option<Uuid>> {
@@ -18,7 +19,7 @@ pub(crate) async fn insert(db: &mut PgConnection, run: &StartRequest<'_>) -> Res
         "with fresh as (
             insert into workflow.runs (id, tenant_id, kind, version, business_key, input, priority, created_at)
             values ($1, $2, $3, $4, $5, $6, $7, workflow.now())
-            on conflict (kind, tenant_id, business_key) do nothing
+            on conflict (kind, tenant_id, business_key) where continued_as is null do nothing
             returning id, tenant_id, priority, created_at
         ), queued as (
             insert into workflow.tasks
@@ -48,14 +49,22 @@ pub(crate) fn run_name(kind: &str, version: i32) -> String {
     format!("{kind}.v{version}")
 }
 
+/// The kind in a name made by [`run_name`].
+pub(crate) fn kind_of(name: &str) -> &str {
+    name.rsplit_once(".v").map_or(name, |(kind, _)| kind)
+}
+
 /// The run that holds a business key.
 pub(crate) async fn by_key(db: &mut PgConnection, run: &StartRequest<'_>) -> Result<Option<Uuid>> {
-    sqlx::query_scalar("select id from workflow.runs where kind = $1 and tenant_id = $2 and business_key = $3")
-        .bind(run.kind)
-        .bind(run.tenant_id)
-        .bind(run.business_key)
-        .fetch_optional(db)
-        .await
+    sqlx::query_scalar(
+        "select id from workflow.runs
+         where kind = $1 and tenant_id = $2 and business_key = $3 and continued_as is null",
+    )
+    .bind(run.kind)
+    .bind(run.tenant_id)
+    .bind(run.business_key)
+    .fetch_optional(db)
+    .await
 }
 
 /// The time by the only clock.
@@ -73,10 +82,35 @@ pub(crate) async fn cancel(db: &mut PgConnection, run_id: Uuid, reason: &str) ->
         .map(read_news)
 }
 
+/// See `workflow.signal`: what became of it, and whom to tell.
+pub(crate) async fn signal(
+    db: &mut PgConnection,
+    run_id: Uuid,
+    name: &str,
+    dedupe_key: Option<&str>,
+    payload: &Value,
+) -> Result<(String, Vec<News>)> {
+    let rows = sqlx::query_as::<_, NewsRow>("select * from workflow.signal($1, $2, $3, $4)")
+        .bind(run_id)
+        .bind(name)
+        .bind(dedupe_key)
+        .bind(payload)
+        .fetch_all(db)
+        .await?;
+    let delivery = rows.iter().find(|row| row.what == "signalled").and_then(|row| row.name.clone());
+    Ok((delivery.unwrap_or_default(), read_news(rows)))
+}
+
+/// See `workflow.resume`; empty when the run is not parked.
+pub(crate) async fn resume(db: &mut PgConnection, run_id: Uuid) -> Result<Vec<News>> {
+    sqlx::query_as::<_, NewsRow>("select * from workflow.resume($1)").bind(run_id).fetch_all(db).await.map(read_news)
+}
+
 pub(crate) async fn find(db: impl PgExecutor<'_>, run_id: Uuid) -> Result<Option<RunRow>> {
     sqlx::query_as(
         "select id, tenant_id, kind, version, business_key, state, input, output, error, priority,
-                cancel_requested_at, cancel_reason, created_at, finished_at
+                cancel_requested_at, cancel_reason, created_at, finished_at,
+                parent_run_id, parent_key, root_run_id, detached, continued_from, continued_as
          from workflow.runs where id = $1",
     )
     .bind(run_id)

@@ -4,7 +4,7 @@ use super::{Fence, RecordRow};
 use crate::{
     client::EventRow,
     failure::Failure,
-    record::{Kind, Record},
+    record::{InFlight, Kind, Record},
 };
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -50,6 +50,24 @@ pub(crate) async fn record(
         outcome: outcome.clone(),
         recorded_at,
     }))
+}
+
+/// All that is known of a run: its records, in order, and what it has asked for that is not recorded.
+pub(crate) async fn all(db: impl PgExecutor<'_>, run_id: Uuid) -> Result<(Vec<Record>, Vec<InFlight>)> {
+    // One statement: what ends in between is either here or there.
+    let sql = format!(
+        "select {COLUMNS} from workflow.steps s where s.run_id = $1
+         union all
+         select run_id, 0, step_key, 'activity', activity, '', null, null, run_at from workflow.tasks
+         where run_id = $1 and kind = 'activity'
+         union all
+         select parent_run_id, 0, parent_key, 'child', kind, '', null, null, created_at from workflow.runs
+         where parent_run_id = $1 and continued_as is null and state = 'running' and not detached
+         order by 2"
+    );
+    let rows: Vec<RecordRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(run_id).fetch_all(db).await?;
+    let (in_flight, records): (Vec<_>, Vec<_>) = rows.into_iter().map(|row| row.read().1).partition(|r| r.seq == 0);
+    Ok((records, in_flight.into_iter().map(|r| InFlight { key: r.key, kind: r.kind, name: r.name }).collect()))
 }
 
 const COLUMNS: &str = "s.run_id, s.seq, s.key, s.kind, s.name, s.outcome, s.output, s.failure, s.recorded_at";

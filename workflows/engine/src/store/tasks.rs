@@ -130,7 +130,7 @@ pub(crate) async fn of_run(db: impl PgExecutor<'_>, run_id: Uuid) -> Result<Vec<
     sqlx::query_as(
         "select id, kind, step_key as key, queue, activity, state, attempt_no, failures, losses,
                 nullif(run_at, 'infinity') as run_at, leased_by, leased_at,
-                lease_expires_at, progress, cancel_requested
+                lease_expires_at, progress, cancel_requested, parked_reason, parked_failure
          from workflow.tasks where run_id = $1 order by kind desc, id",
     )
     .bind(run_id)

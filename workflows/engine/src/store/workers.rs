@@ -19,8 +19,9 @@ pub(crate) async fn register(db: &mut PgConnection, name: &str) -> Result<i64> {
     )
     .bind(id)
     .bind(name)
-    .execute(db)
+    .execute(&mut *db)
     .await?;
+    sqlx::query("select workflow.resume_mismatched()").execute(db).await?;
     Ok(id)
 }
 

@@ -8,6 +8,8 @@ mod kills;
 mod leases;
 mod runs;
 mod schedules;
+mod signals;
 mod steps;
 mod timers;
+mod versions;
 mod world;

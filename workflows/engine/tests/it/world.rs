@@ -81,11 +81,47 @@ impl World {
         asked
     }
 
+    pub async fn signal(
+        &self,
+        run_id: Uuid,
+        name: &str,
+        dedupe_key: Option<&str>,
+        payload: impl Serialize,
+    ) -> flatrender_engine::Delivery {
+        let mut tx = self.db.begin().await.unwrap();
+        let delivery = self.client.signal(&mut tx, run_id, name, dedupe_key, &payload).await.unwrap();
+        tx.commit().await.unwrap();
+        self.client.announce();
+        delivery
+    }
+
+    pub async fn resume(&self, run_id: Uuid) -> bool {
+        let mut tx = self.db.begin().await.unwrap();
+        let resumed = self.client.resume(&mut tx, run_id).await.unwrap();
+        tx.commit().await.unwrap();
+        self.client.announce();
+        resumed
+    }
+
+    /// Waits until a run is parked; gives the reason and the code of what stands in its way.
+    pub async fn parked(&self, run_id: Uuid) -> (String, String) {
+        for _ in 0..1000 {
+            let task = self.client.progress(run_id).await.unwrap().run.expect("the run is over");
+            if let (Some(reason), Some(failure)) = (task.parked_reason, task.parked_failure) {
+                return (reason, failure.code);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never parked: {:#?}", self.client.progress(run_id).await.unwrap());
+    }
+
     /// `kind key outcome` of each event, a line each.
     pub async fn history(&self, run_id: Uuid) -> String {
         let line = |e: flatrender_engine::client::Event| {
             let outcome = e.failure.map_or(e.outcome.clone(), |f| f.code);
-            format!("{:<9} {:<8} {outcome}", e.kind, e.key)
+            // The key of a signal without a deduplication key is chance.
+            let key = e.key.split_once("#").map_or(e.key.clone(), |(key, _)| format!("{key}#"));
+            format!("{:<9} {key:<8} {outcome}", e.kind)
         };
         self.client.history(run_id).await.unwrap().into_iter().map(line).collect::<Vec<_>>().join("\n")
     }
