@@ -96,7 +96,8 @@ declare
 begin
     for v_table in
         select c.oid::regclass as name, c.relispartition as partition,
-               exists (select from pg_constraint k where k.conrelid = c.oid and k.contype = 'f' and k.conkey = array[a.attnum]) as bound
+               p_schema = 'identity' and exists (
+                   select from pg_constraint k where k.conrelid = c.oid and k.contype = 'f' and a.attnum = any (k.conkey)) as bound
         from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attname = 'tenant_id' and not a.attisdropped
         where c.relnamespace = p_schema::regnamespace and c.relkind in ('r', 'p') and not c.relrowsecurity
         order by c.relname
@@ -177,7 +178,8 @@ begin
         return false;
     end if;
     perform pg_advisory_xact_lock(17998, hashtext(p_series));
-    if to_regclass(v_name) is not null then
+    -- Asked of the table, not of to_regclass: what that remembers is not renewed by waiting for this lock.
+    if exists (select from pg_class c where c.relnamespace::regnamespace::text || '.' || c.relname = v_name) then
         return false;
     end if;
     execute format('create table %s (like %s including all)', v_name, p_series);

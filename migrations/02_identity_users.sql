@@ -34,6 +34,7 @@ create trigger users_deleted before update on identity.users
     for each row when (old.status = 'deleted' and new.status <> 'deleted') execute function platform.refuse_to_go_on();
 
 alter table identity.tenants add constraint tenants_owner foreign key (id, owner_user_id) references identity.users (tenant_id, id);
+create index tenants_owned on identity.tenants (owner_user_id) where owner_user_id is not null;
 alter table identity.tenant_api_keys add constraint tenant_api_keys_created_by
     foreign key (tenant_id, created_by) references identity.users (tenant_id, id);
 create index tenant_api_keys_creator on identity.tenant_api_keys (created_by) where created_by is not null;

@@ -48,7 +48,6 @@ create table render.render_jobs (
     check ((finished_at is not null) = (status in ('completed', 'failed', 'cancelled'))),
     check ((error_code is not null) = (status in ('failed', 'cancelled')))
 );
-create index render_jobs_newest on render.render_jobs (tenant_id, id desc);
 create index render_jobs_voices on render.render_jobs (tenant_id, created_at) where has_voiceover;
 create index render_jobs_live on render.render_jobs (status) where finished_at is null;
 create index render_jobs_untidied on render.render_jobs (finished_at) where tidied_at is null and finished_at is not null;

@@ -63,7 +63,6 @@ create table file_mgr.files (
     foreign key (tenant_id, folder_id) references file_mgr.folders (tenant_id, id),
     constraint a_trashed_file_says_when check ((state = 'trashed') <= (trashed_at is not null))
 );
-create index files_newest on file_mgr.files (tenant_id, id desc);
 create index files_blob on file_mgr.files (blob_id);
 create index files_folder on file_mgr.files (folder_id) where folder_id is not null;
 create index files_to_purge on file_mgr.files (purge_after) where purge_after is not null and state <> 'purged';

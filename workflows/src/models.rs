@@ -5,6 +5,7 @@ pub mod file_mgr;
 pub mod identity;
 pub mod render;
 mod secret;
+pub mod time_series;
 
 pub use secret::Secret;
 
