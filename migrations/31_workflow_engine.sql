@@ -110,10 +110,12 @@ create table workflow.workers (
     started_at   timestamptz not null,
     seen_at      timestamptz not null,
     suspected_at timestamptz,
-    ended_at     timestamptz
+    ended_at     timestamptz,
+    jobs_freed   boolean not null default false
 );
 comment on table workflow.workers is
     'An incarnation holds the advisory lock (17996, id) on a session of its own; a free lock means a dead process.';
+comment on column workflow.workers.jobs_freed is 'Whether the jobs it held when it ended are back in their queues.';
 create index workers_alive on workflow.workers (id) where ended_at is null;
 create index workers_ended on workflow.workers (ended_at) where ended_at is not null;
 

@@ -136,7 +136,7 @@ end $$;
 
 -- A look around by incarnation `p_me`: shows that it lives, wakes what is due, finds peers that died, recovers their work.
 -- A peer is dead when its session lock was free at two looks at least `p_patience` apart, so that one which lost its
--- connection may come back. Answers the time and when the next task falls due in the row 'clock' (at, lease_seconds).
+-- connection may come back; or when it has not looked around itself for half a minute. Answers the time and when the next task falls due in the row 'clock' (at, lease_seconds).
 create function workflow.sweep(p_me bigint, p_patience interval) returns setof workflow.news language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -149,14 +149,24 @@ begin
         perform workflow.note_sweep();
         return query select * from workflow.wake_due();
         return query select * from workflow.run_errands();
-        for v_peer in select id, suspected_at from workflow.workers where ended_at is null and id <> p_me loop
-            if not pg_try_advisory_xact_lock(17996, v_peer.id::int) then
+        for v_peer in select id, seen_at, suspected_at from workflow.workers where ended_at is null and id <> p_me loop
+            if v_peer.seen_at < v_now - interval '30 s' and v_peer.suspected_at <= v_now - interval '5 s' then
+                -- It may hold its lock and do nothing: stopped, or out of time for itself.
+                update workflow.workers set ended_at = v_now where id = v_peer.id;
+            elsif v_peer.seen_at < v_now - interval '30 s' then
+                update workflow.workers set suspected_at = coalesce(suspected_at, v_now) where id = v_peer.id;
+            elsif not pg_try_advisory_xact_lock(17996, v_peer.id::int) then
                 update workflow.workers set suspected_at = null where id = v_peer.id and suspected_at is not null;
             elsif v_peer.suspected_at is null then
                 update workflow.workers set suspected_at = v_now where id = v_peer.id;
             elsif v_peer.suspected_at <= v_now - p_patience then
                 update workflow.workers set ended_at = v_now where id = v_peer.id;
             end if;
+        end loop;
+        for v_peer in select id from workflow.workers where ended_at is not null and not jobs_freed order by id limit 100 loop
+            perform workflow.recover_jobs(array[v_peer.id], 'lost');
+            update workflow.workers w set jobs_freed = true
+            where w.id = v_peer.id and not exists (select from workflow.jobs j where j.worker_id = w.id);
         end loop;
         -- A task that was locked when its worker ended is still to be found at the next looks.
         return query select * from workflow.recover(array (

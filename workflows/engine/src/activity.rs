@@ -103,7 +103,7 @@ pub enum Standing {
 pub struct LeasedTask {
     /// The task.
     pub task_id: i64,
-    /// The run that asked for it.
+    /// The run that asked for it; nil for a job, which belongs to none.
     pub run_id: Uuid,
     /// The tenant of that run.
     pub tenant_id: Uuid,
@@ -159,7 +159,7 @@ impl Attempt {
         self.task.lease_token
     }
 
-    /// The same on every attempt at the same step of the same run.
+    /// The same on every attempt at the same step of the same run, or at the same job.
     pub fn idempotency_key(&self) -> String {
         format!("{}:{}", self.task.run_id, self.task.key)
     }

@@ -7,9 +7,10 @@ use crate::{
     activity::{LeasedTask, Standing},
     client::{attempt_failed, storable},
     failure::Failure,
+    jobs::{JobEnd, JobOutcome},
     pump::{What, Write},
     record::to_payload,
-    store::{Claimed, Fence},
+    store::{Claimed, Fence, Lane},
 };
 use apalis_core::{
     backend::{Backend, BackendConfig, finalize::Ephemeral},
@@ -99,6 +100,17 @@ impl Outcome {
         }
     }
 
+    fn of_job(self) -> JobOutcome {
+        match self {
+            Self::Done(output) => JobOutcome::Done(output),
+            Self::Failed(failure) if failure.is_cancelled() => JobOutcome::Ended("cancelled", Some(storable(&failure))),
+            Self::Failed(failure) => JobOutcome::Ended("failed", Some(storable(&failure))),
+            Self::TimedOut => JobOutcome::Ended("failed", Some(storable(&late()))),
+            Self::Lost => JobOutcome::Forget,
+            _ => JobOutcome::Ended("released", None),
+        }
+    }
+
     /// The outcome of an activity, if its output can be stored.
     pub(crate) fn of_activity(result: Result<Value, Failure>) -> Self {
         match result.and_then(|output| to_payload(&output)) {
@@ -109,8 +121,12 @@ impl Outcome {
     }
 }
 
+fn late() -> Failure {
+    Failure::transient("workflow.timeout", "the attempt took longer than it may")
+}
+
 fn timed_out(task_id: i64, token: uuid::Uuid) -> Value {
-    let failure = storable(&Failure::transient("workflow.timeout", "the attempt took longer than it may"));
+    let failure = storable(&late());
     json!({ "task_id": task_id, "token": token, "outcome": "timeout", "failure": failure })
 }
 
@@ -121,18 +137,35 @@ struct Identity {
     key: String,
     activity: String,
     is_run: bool,
+    lane: Lane,
 }
 
 impl Identity {
     fn of(claimed: &Claimed) -> Self {
         let LeasedTask { key, activity, .. } = &claimed.task;
-        Self { fence: claimed.fence(), key: key.clone(), activity: activity.clone(), is_run: claimed.run.is_some() }
+        Self {
+            fence: claimed.fence(),
+            key: key.clone(),
+            activity: activity.clone(),
+            is_run: claimed.run.is_some(),
+            lane: claimed.lane,
+        }
     }
 }
 
 /// Gives back what was claimed and never started.
 pub(crate) fn given_back(claimed: &Claimed) -> Write {
     last_write(&Identity::of(claimed), Outcome::Unfinished).0
+}
+
+/// As [`given_back`], for a job.
+pub(crate) fn given_back_job(claimed: &Claimed) -> JobEnd {
+    job_end(claimed.fence(), Outcome::Unfinished).0
+}
+
+fn job_end(Fence { task_id, token }: Fence, outcome: Outcome) -> (JobEnd, oneshot::Receiver<bool>) {
+    let (reply, answer) = oneshot::channel();
+    (JobEnd { id: task_id, token, how: outcome.of_job(), reply }, answer)
 }
 
 fn last_write(task: &Identity, outcome: Outcome) -> (Write, oneshot::Receiver<bool>) {
@@ -167,7 +200,7 @@ impl Backend for QueueBackend {
     fn poll_close(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Infallible>> {
         self.arrivals.close();
         while let Ok(arrival) = self.arrivals.try_recv() {
-            let _ = self.layer.writes.send(given_back(&arrival.claimed));
+            self.layer.send(&Identity::of(&arrival.claimed), Outcome::Unfinished);
         }
         Poll::Ready(Ok(()))
     }
@@ -193,15 +226,26 @@ impl BackendConfig for QueueBackend {
 #[derive(Debug, Clone)]
 pub(crate) struct LeaseLayer {
     pub writes: mpsc::UnboundedSender<Write>,
+    pub ends: mpsc::UnboundedSender<JobEnd>,
     /// Ends what still runs when the grace of a shutdown is over.
     pub abort: CancellationToken,
 }
 
 impl LeaseLayer {
     fn send(&self, task: &Identity, outcome: Outcome) -> oneshot::Receiver<bool> {
-        let (write, answer) = last_write(task, outcome);
-        let _ = self.writes.send(write); // Without a pump nobody holds anything any more.
-        answer
+        // Without a pump nobody holds anything any more.
+        match task.lane {
+            Lane::Task => {
+                let (write, answer) = last_write(task, outcome);
+                let _ = self.writes.send(write);
+                answer
+            }
+            Lane::Job => {
+                let (end, answer) = job_end(task.fence, outcome);
+                let _ = self.ends.send(end);
+                answer
+            }
+        }
     }
 }
 

@@ -25,6 +25,8 @@ mod executor;
 #[cfg(feature = "store")]
 mod failpoint;
 #[cfg(feature = "store")]
+mod jobs;
+#[cfg(feature = "store")]
 mod leases;
 #[cfg(feature = "store")]
 mod pump;
@@ -41,6 +43,8 @@ pub mod schema;
 #[cfg(feature = "store")]
 pub mod signals;
 #[cfg(feature = "store")]
+mod slots;
+#[cfg(feature = "store")]
 mod store;
 #[cfg(feature = "store")]
 mod sweeper;
@@ -53,7 +57,7 @@ pub mod workflow;
 
 #[cfg(feature = "store")]
 pub use {
-    client::{Client, Started},
+    client::{Client, JobOptions, Started},
     signals::Delivery,
     worker::Worker,
     workflow::{Context, Workflow},

@@ -18,6 +18,7 @@ use crate::{
     record::{Kind, Record},
     residents::Residents,
     retry,
+    slots::Slots,
     store::{self, Claimed, Fence, News, Recorded, tasks::Claimant},
     sweeper::Incarnation,
     wakeup::{Mailbox, Ring, Wakeup},
@@ -31,7 +32,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -42,7 +43,7 @@ const BATCH: usize = 500;
 /// Size of a round trip, in bytes of JSON, beyond which it takes no further write.
 const BATCH_BYTES: usize = 8 << 20;
 /// Idle queues are asked this often while messages arrive, and while they do not.
-const POLL: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_secs(2);
 const POLL_DEAF: Duration = Duration::from_millis(250);
 /// A round trip that takes longer has lost its connection.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -77,7 +78,7 @@ impl Write {
     }
 }
 
-fn rough_size(json: &Value) -> usize {
+pub(crate) fn rough_size(json: &Value) -> usize {
     match json {
         Value::String(text) => text.len() + 2,
         Value::Array(items) => items.iter().map(rough_size).sum::<usize>() + 2,
@@ -92,7 +93,7 @@ fn rough_size(json: &Value) -> usize {
 #[derive(Debug)]
 pub(crate) struct Queue {
     pub name: String,
-    pub slots: usize,
+    pub slots: Arc<Slots>,
     /// What this process knows to do.
     pub names: Vec<String>,
     /// Where its backend waits.
@@ -105,7 +106,6 @@ type Wanted = (usize, usize);
 #[derive(Debug)]
 struct QueueState {
     queue: Queue,
-    used: usize,
     /// There may be more than was claimed last time.
     more: bool,
     /// New work of this process that the others have not heard of.
@@ -121,6 +121,7 @@ pub(crate) struct Pump {
     residents: Arc<Residents>,
     wakeup: Arc<Wakeup>,
     mailbox: Arc<Mailbox>,
+    room: Arc<Notify>,
     writes: mpsc::UnboundedReceiver<Write>,
     queues: Vec<QueueState>,
     /// Which queue's slot a lease uses.
@@ -140,6 +141,7 @@ pub(crate) struct Parts {
     pub leases: Arc<Leases>,
     pub residents: Arc<Residents>,
     pub wakeup: Arc<Wakeup>,
+    pub room: Arc<Notify>,
 }
 
 impl Pump {
@@ -154,8 +156,9 @@ impl Pump {
             residents: parts.residents,
             wakeup: parts.wakeup,
             mailbox,
+            room: parts.room,
             writes,
-            queues: queues.into_iter().map(|queue| QueueState { queue, used: 0, more: true, untold: false }).collect(),
+            queues: queues.into_iter().map(|queue| QueueState { queue, more: true, untold: false }).collect(),
             held: HashMap::new(),
             pending: Vec::new(),
             uncertain: false,
@@ -178,6 +181,7 @@ impl Pump {
                         None => return,
                     },
                     rings = self.mailbox.next() => self.hear(&rings),
+                    () = Slots::room(&self.room) => {}
                     () = tokio::time::sleep_until(next_poll) => {
                         next_poll = Instant::now() + self.poll_interval();
                         self.queues.iter_mut().for_each(|q| q.more = true);
@@ -207,13 +211,13 @@ impl Pump {
     }
 
     fn claims_due(&self) -> bool {
-        self.queues.iter().any(|q| q.more && q.used < q.queue.slots)
+        self.queues.iter().any(|q| q.more && !q.queue.slots.is_full())
     }
 
     /// Runs that only wait give way to runs that may have something to do.
     fn make_room(&self) {
-        if let Some(runs) = self.queues.iter().find(|q| q.queue.name == RUN_QUEUE && q.used >= q.queue.slots) {
-            self.residents.make_room((runs.queue.slots / 8).max(1));
+        if let Some(runs) = self.queues.iter().find(|q| q.queue.name == RUN_QUEUE && q.queue.slots.is_full()) {
+            self.residents.make_room((runs.queue.slots.limit() / 8).max(1));
         }
     }
 
@@ -234,7 +238,7 @@ impl Pump {
             self.free(write.fence);
         }
         let claims: Vec<Wanted> = match open {
-            true => (0..self.queues.len()).map(|i| (i, self.wants(i))).filter(|(_, want)| *want > 0).collect(),
+            true => (0..self.queues.len()).map(|i| (i, self.take(i))).filter(|(_, want)| *want > 0).collect(),
             false => Vec::new(),
         };
         let batch = self.forget(batch);
@@ -249,18 +253,24 @@ impl Pump {
                 self.down = 0;
                 self.digest(batch, &claims, news);
             }
-            Err(error) => self.survive(batch, error).await,
+            Err(error) => {
+                for (i, want) in claims {
+                    self.queues[i].queue.slots.give(want);
+                }
+                self.survive(batch, error).await;
+            }
         }
     }
 
-    fn wants(&self, queue: usize) -> usize {
+    /// Takes the slots that the next claims of a queue may fill.
+    fn take(&self, queue: usize) -> usize {
         let q = &self.queues[queue];
-        if q.more { q.queue.slots.saturating_sub(q.used).min(BATCH) } else { 0 }
+        if q.more { q.queue.slots.take(BATCH) } else { 0 }
     }
 
     fn free(&mut self, fence: Fence) {
         if let Some(queue) = self.held.remove(&fence) {
-            self.queues[queue].used -= 1;
+            self.queues[queue].queue.slots.give(1);
         }
     }
 
@@ -321,6 +331,7 @@ impl Pump {
         for &(i, want) in claims {
             // The claims of a trip come after its writes: fewer than wanted means that nothing is left.
             self.queues[i].more = got[i] >= want;
+            self.queues[i].queue.slots.give(want.saturating_sub(got[i]));
         }
         self.tell_others(rings);
         for write in batch {
@@ -336,7 +347,7 @@ impl Pump {
         for q in &mut self.queues {
             q.untold |= rings.remove(&Ring::Queue(q.queue.name.clone()));
             q.untold &= q.more;
-            if q.untold && q.used >= q.queue.slots {
+            if q.untold && q.queue.slots.is_full() {
                 q.untold = false;
                 rings.insert(Ring::Queue(q.queue.name.clone()));
             }
@@ -374,7 +385,6 @@ impl Pump {
             let waited = (now - ready_at).to_std().unwrap_or_default();
             metrics::histogram!("flatrender_engine_queue_seconds", "queue" => claimed.queue.clone()).record(waited);
         }
-        self.queues[i].used += 1;
         self.held.insert(fence, i);
         let (standing_tx, standing_rx) = watch::channel(Standing::Held);
         self.leases.keep(fence, seconds, asked_at, standing_tx);

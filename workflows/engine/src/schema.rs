@@ -8,6 +8,7 @@ pub const MIGRATIONS: &[(&str, &str)] = &[
     ("32_workflow_runs", include_str!("../../../migrations/32_workflow_runs.sql")),
     ("33_workflow_queue", include_str!("../../../migrations/33_workflow_queue.sql")),
     ("34_workflow_recovery", include_str!("../../../migrations/34_workflow_recovery.sql")),
+    ("35_workflow_jobs", include_str!("../../../migrations/35_workflow_jobs.sql")),
     ("36_workflow_schedules", include_str!("../../../migrations/36_workflow_schedules.sql")),
 ];
 

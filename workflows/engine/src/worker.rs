@@ -7,12 +7,14 @@ use crate::{
     client::Client,
     executor::{self, Definition},
     failure::Failure,
+    jobs::{JobLane, JobQueue},
     leases::Leases,
     pump::{Parts, Pump, Queue, Write},
     record::to_payload,
     residents::Residents,
     schedules::{self, Schedules},
-    store::Claimed,
+    slots::Slots,
+    store::{Claimed, Lane},
     sweeper::{Incarnation, Sweeper},
     wakeup::Wakeup,
     workflow::{Context, Workflow},
@@ -31,7 +33,7 @@ use std::{
     task::Poll,
     time::Duration,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 
@@ -203,6 +205,8 @@ impl Worker {
         let wakeup = Wakeup::new(db.clone());
         let (me, leases, residents) = (Incarnation::new(), Arc::<Leases>::default(), Arc::<Residents>::default());
         let (writes, written) = mpsc::unbounded_channel();
+        let (ends, ended) = mpsc::unbounded_channel();
+        let room = Arc::<Notify>::default();
         let (closing, abort, end) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let shop = Arc::new(Shop {
             pool,
@@ -234,13 +238,17 @@ impl Worker {
         background.spawn(end.clone().run_until_cancelled_owned(leases.clone().run(db.clone(), wakeup.subscribe())));
         background.spawn(end.clone().run_until_cancelled_owned(residents.clone().run(db.clone(), wakeup.subscribe())));
 
-        let mut queues = Vec::new();
+        let (mut queues, mut job_queues) = (Vec::new(), Vec::new());
         let mut workers = tokio::task::JoinSet::new();
         for (queue, known) in names {
             let (out, arrivals) = mpsc::unbounded_channel();
-            let slots = slots.get(queue).copied().unwrap_or(DEFAULT_SLOTS);
+            let slots = Slots::new(slots.get(queue).copied().unwrap_or(DEFAULT_SLOTS), room.clone());
+            if queue != RUN_QUEUE {
+                let (name, names) = (queue.to_owned(), known.clone());
+                job_queues.push(JobQueue { name, slots: slots.clone(), names, out: out.clone(), more: true });
+            }
             queues.push(Queue { name: queue.to_owned(), slots, names: known, out });
-            let layer = LeaseLayer { writes: writes.clone(), abort: abort.clone() };
+            let layer = LeaseLayer { writes: writes.clone(), ends: ends.clone(), abort: abort.clone() };
             let backend = QueueBackend { arrivals, layer };
             let worker =
                 WorkerBuilder::new(&*format!("{name}/{queue}")).backend(backend).build(TaskService(shop.clone()));
@@ -251,7 +259,23 @@ impl Worker {
             };
             workers.spawn(worker.run_until(stopped));
         }
-        let parts = Parts { db: db.clone(), name, labels, me, leases, residents, wakeup };
+        let lane = JobLane {
+            db: db.clone(),
+            labels: labels.clone(),
+            me: me.clone(),
+            wakeup: wakeup.clone(),
+            mailbox: wakeup.subscribe(),
+            room: room.clone(),
+            ends: ended,
+            queues: job_queues,
+            held: HashMap::new(),
+            pending: Vec::new(),
+            uncertain: None,
+            down: 0,
+            standing: (0, watch::Sender::new(Standing::Held)),
+        };
+        let lane = tokio::spawn(lane.run(closing.clone()));
+        let parts = Parts { db: db.clone(), name, labels, me, leases, residents, wakeup, room };
         let pump = tokio::spawn(Pump::new(parts, queues, written).run(closing.clone()));
 
         let early = tokio::select! {
@@ -263,7 +287,7 @@ impl Worker {
             abort.cancel();
             all_end(&mut workers).await;
         }
-        let _ = tokio::time::timeout(LAST_WRITES, pump).await;
+        let _ = tokio::time::timeout(LAST_WRITES, futures::future::join(pump, lane)).await;
         end.cancel();
         background.close();
         background.wait().await;
@@ -334,7 +358,9 @@ async fn perform(claimed: Claimed, mut standing: watch::Receiver<Standing>, shop
     let input = task.input.take();
     let limit = Duration::from_secs_f64(task.start_to_close_seconds);
     let (attempt, keeper) = Attempt::new(task);
-    shop.leases.report(fence, keeper.progress);
+    if claimed.lane == Lane::Task {
+        shop.leases.report(fence, keeper.progress);
+    }
     let mut work = handler(attempt, input);
     let timeout = tokio::time::sleep(limit);
     tokio::pin!(timeout);

@@ -1,5 +1,6 @@
 //! The engine's statements: all its SQL outside the migration, a file per noun. Bound parameters only.
 
+pub(crate) mod jobs;
 pub(crate) mod runs;
 pub(crate) mod schedules;
 pub(crate) mod steps;
@@ -32,6 +33,17 @@ pub(crate) struct Claimed {
     pub run: Option<ClaimedRun>,
     /// When the activity became ready, or the run was started.
     pub at: DateTime<Utc>,
+    /// Which way its end takes.
+    pub lane: Lane,
+}
+
+/// The table that a claim comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// `workflow.tasks`: work of runs, and the runs themselves.
+    Task,
+    /// `workflow.jobs`: single activities.
+    Job,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -144,7 +156,7 @@ impl NewsRow {
             lease_seconds: self.lease_seconds?,
             start_to_close_seconds: self.start_to_close_seconds?,
         };
-        Some(Claimed { task, queue: self.queue?, run, at })
+        Some(Claimed { task, queue: self.queue?, run, at, lane: Lane::Task })
     }
 }
 

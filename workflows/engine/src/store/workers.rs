@@ -48,6 +48,7 @@ pub(crate) async fn resume(db: &mut PgConnection, id: i64) -> Result<Option<bool
 /// answer names the queues.
 pub(crate) async fn retire(db: &mut PgConnection, id: i64) -> Result<Vec<String>> {
     let queues = super::tasks::disown(&mut *db, id, &[]).await?;
+    sqlx::query("select workflow.recover_jobs(array[$1], 'released')").bind(id).execute(&mut *db).await?;
     sqlx::query("update workflow.workers set ended_at = workflow.now() where id = $1 and ended_at is null")
         .bind(id)
         .execute(db)

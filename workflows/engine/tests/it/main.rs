@@ -4,6 +4,7 @@
 mod activities;
 mod cancel;
 mod faults;
+mod jobs;
 mod kills;
 mod leases;
 mod runs;

@@ -1,0 +1,225 @@
+-- Jobs: single activities that belong to no run. See 31_workflow_engine.sql.
+--
+--   jobs           what is left to do: enqueued, perhaps leased; a job that ends leaves the table
+--   finished_jobs  what became of them; append only, a partition a month, dropped when it is old
+--
+-- A job has no record to append to and nobody who waits for it, so its way is short: a claim is one update, an end is one
+-- delete and one insert, and both happen for hundreds of jobs in one statement and one commit. A lease lasts as long as the
+-- incarnation that holds it, so it is never renewed. Measured against other layouts in bench/README.md.
+
+create table workflow.jobs (
+    id              bigint generated always as identity primary key,
+    tenant_id       uuid not null,
+    queue           text not null check (queue ~ '^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$'),
+    activity        text not null check (octet_length(activity) between 1 and 200),
+    input           jsonb not null check (octet_length(input::text) <= 262144),
+    priority        smallint not null default 0,
+    run_at          timestamptz not null,
+    attempt_no      int not null default 0,
+    failures        int not null default 0,
+    losses          int not null default 0,
+    policy          jsonb,
+    required_labels jsonb check (jsonb_typeof(required_labels) = 'object' and octet_length(required_labels::text) <= 2048),
+    unique_key      text check (octet_length(unique_key) between 1 and 200),
+    worker_id       bigint,
+    lease_token     uuid,
+    leased_at       timestamptz,
+    last_failure    jsonb,
+    constraint a_lease_is_whole check (
+        (worker_id is null) = (lease_token is null) and (worker_id is null) = (leased_at is null))
+) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
+        autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 100000,
+        autovacuum_analyze_scale_factor = 0.2, autovacuum_analyze_threshold = 10000, autovacuum_vacuum_cost_delay = 0);
+comment on table workflow.jobs is 'Activities that belong to no run, until they end.';
+comment on column workflow.jobs.policy is 'As the columns of workflow.tasks; null: the default of the engine.';
+comment on column workflow.jobs.unique_key is 'One live job per tenant, activity and key.';
+comment on column workflow.jobs.worker_id is 'The incarnation that works on it; softref:workflow.workers(id).';
+
+-- The order of the claim, exactly. A job that is to run later needs no write when its time comes.
+create index jobs_ready on workflow.jobs (queue, priority desc, run_at, id) where worker_id is null;
+create unique index jobs_unique on workflow.jobs (tenant_id, activity, unique_key) where unique_key is not null;
+
+create table workflow.finished_jobs (
+    id           bigint not null,
+    tenant_id    uuid not null,
+    queue        text not null,
+    activity     text not null,
+    input        jsonb not null,
+    run_at       timestamptz not null,
+    attempt_no   int not null,
+    outcome      text not null check (outcome in ('ok', 'failed', 'cancelled')),
+    output       jsonb,
+    failure      jsonb,
+    started_at   timestamptz,
+    finished_at  timestamptz not null,
+    primary key (finished_at, id)
+) partition by range (finished_at);
+comment on table workflow.finished_jobs is 'What became of jobs. finished_at is of the real clock: it decides the partition.';
+
+-- Makes the partitions of this month and the next two; harmless to repeat, safe side by side. Months are those of UTC.
+create function workflow.ensure_job_months() returns void language plpgsql set timezone = 'UTC' as $$
+declare
+    v_month date;
+begin
+    for i in 0..2 loop
+        v_month := date_trunc('month', clock_timestamp())::date + make_interval(months => i);
+        continue when to_regclass(format('workflow.finished_jobs_%s', to_char(v_month, 'YYYY_MM'))) is not null;
+        perform pg_advisory_xact_lock(17994);
+        execute format('create table if not exists workflow.finished_jobs_%s partition of workflow.finished_jobs
+                        for values from (%L) to (%L)', to_char(v_month, 'YYYY_MM'),
+                       v_month::timestamptz, (v_month + interval '1 month')::timestamptz);
+    end loop;
+end $$;
+select workflow.ensure_job_months();
+
+-- Drops whole months of finished jobs that ended before `p_before`; answers how many partitions went.
+create function workflow.drop_finished_jobs(p_before timestamptz) returns int language plpgsql set timezone = 'UTC' as $$
+declare
+    v_part record;
+    v_gone int := 0;
+begin
+    for v_part in
+        select c.relname, to_date(right(c.relname, 7), 'YYYY_MM') as month
+        from pg_inherits i join pg_class c on c.oid = i.inhrelid
+        where i.inhparent = 'workflow.finished_jobs'::regclass
+    loop
+        if v_part.month + interval '1 month' <= p_before then
+            execute format('drop table workflow.%I', v_part.relname);
+            v_gone := v_gone + 1;
+        end if;
+    end loop;
+    return v_gone;
+end $$;
+
+-- ---------------------------------------------------------------------------------------- the round trip of a worker
+
+-- A job on its way to a worker; what = 'stale': a write about it was refused, its lease is lost.
+create type workflow.job_news as (
+    what text, id bigint, tenant_id uuid, queue text, activity text, input jsonb, attempt_no int, policy jsonb,
+    run_at timestamptz);
+
+-- One round trip and one commit: ends of jobs, then claims.
+--   p_done     ids, tokens and outputs of jobs that went well
+--   p_ended    others: an array of {id, token, outcome: failed|cancelled|released, failure}
+--   p_claims   an array of {queue, want, names}; `p_token` becomes the fence of everything claimed
+create function workflow.pump_jobs(
+    p_worker_id bigint, p_done bigint[], p_tokens uuid[], p_outputs jsonb[], p_ended jsonb,
+    p_claims jsonb, p_token uuid, p_labels jsonb)
+returns setof workflow.job_news language plpgsql
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set jit = off as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := workflow.now();
+    v_claim record;
+    v_accepted bigint[];
+begin
+    if cardinality(p_done) > 0 then
+        with ended as (
+            delete from workflow.jobs j using unnest(p_done, p_tokens, p_outputs) as g (id, token, output)
+            where j.id = g.id and j.lease_token = g.token
+            returning j.*, g.output
+        ), kept as (
+            insert into workflow.finished_jobs
+                (id, tenant_id, queue, activity, input, run_at, attempt_no, outcome, output, started_at, finished_at)
+            select id, tenant_id, queue, activity, input, run_at, attempt_no, 'ok', output, leased_at, clock_timestamp()
+            from ended
+            returning id
+        )
+        select array_agg(id) into v_accepted from kept;
+        if cardinality(v_accepted) is distinct from cardinality(p_done) then
+            return query select 'stale', d.id, null::uuid, null::text, null::text, null::jsonb, null::int, null::jsonb,
+                                null::timestamptz
+                from unnest(p_done) d (id) where d.id <> all (coalesce(v_accepted, '{}'));
+        end if;
+    end if;
+    if jsonb_array_length(p_ended) > 0 then
+        return query select * from workflow.end_jobs(p_ended);
+    end if;
+    for v_claim in
+        select c.queue, c.want, c.names from jsonb_to_recordset(p_claims) as c (queue text, want int, names text[])
+    loop
+        return query
+        update workflow.jobs j
+        set worker_id = p_worker_id, lease_token = p_token, leased_at = v_now, attempt_no = j.attempt_no + 1
+        where j.id = any (array (
+            select r.id from workflow.jobs r
+            where r.queue = v_claim.queue and r.worker_id is null and r.run_at <= v_now
+              and (r.required_labels is null or r.required_labels <@ p_labels)
+              and r.activity = any (v_claim.names)
+            order by r.priority desc, r.run_at, r.id
+            limit v_claim.want
+            for update skip locked))
+        returning 'job', j.id, j.tenant_id, j.queue, j.activity, j.input, j.attempt_no, j.policy, j.run_at;
+    end loop;
+end $$;
+
+-- Ends of jobs that did not go well, of which `lost` counts apart; the rules are those of workflow.settle.
+create function workflow.end_jobs(p_ended jsonb) returns setof workflow.job_news language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := workflow.now();
+    v_stale bigint[];
+begin
+    with given as (
+        select * from jsonb_to_recordset(p_ended) as g (id bigint, token uuid, outcome text, failure jsonb)
+    ), judged as materialized (
+        select j.*, g.outcome as ended,
+            case when g.outcome = 'lost' and j.losses + 1 >= coalesce((j.policy ->> 'max_losses')::int, 5)
+                then jsonb_build_object('code', 'workflow.lost_too_often', 'retryable', false,
+                    'message', format('given up after %s attempts were lost', j.losses + 1))
+                else g.failure end as failure,
+            case
+                when g.outcome = 'cancelled' then 'cancelled'
+                when g.outcome = 'failed' and (not coalesce((g.failure ->> 'retryable')::boolean, false)
+                    or j.failures + 1 >= coalesce((j.policy ->> 'max_failures')::int, 4)) then 'failed'
+                when g.outcome = 'lost' and j.losses + 1 >= coalesce((j.policy ->> 'max_losses')::int, 5) then 'failed'
+                else 'again'
+            end as verdict,
+            case
+                when g.outcome = 'failed' then workflow.retry_delay(j.failures,
+                    coalesce((j.policy ->> 'backoff_base')::float8, 1), coalesce((j.policy ->> 'backoff_cap')::float8, 60), g.failure)
+                when g.outcome = 'lost' and j.losses > 0 then workflow.retry_delay(j.losses - 1, 1, 60, null)
+                else 0
+            end as delay
+        from given g join workflow.jobs j on j.id = g.id and j.lease_token = g.token
+    ), gone as (
+        delete from workflow.jobs j using judged d where j.id = d.id and d.verdict <> 'again'
+    ), again as (
+        update workflow.jobs j
+        set worker_id = null, lease_token = null, leased_at = null,
+            run_at = case when d.ended = 'released' then j.run_at else v_now + make_interval(secs => d.delay) end,
+            failures = j.failures + (d.ended = 'failed')::int, losses = j.losses + (d.ended = 'lost')::int,
+            last_failure = coalesce(d.failure, j.last_failure)
+        from judged d where j.id = d.id and d.verdict = 'again'
+    ), kept as (
+        insert into workflow.finished_jobs
+            (id, tenant_id, queue, activity, input, run_at, attempt_no, outcome, failure, started_at, finished_at)
+        select id, tenant_id, queue, activity, input, run_at, attempt_no, verdict, failure, leased_at, clock_timestamp()
+        from judged where verdict <> 'again'
+    )
+    select array_agg(g.id) filter (where d.id is null) into v_stale
+    from given g left join judged d on d.id = g.id;
+    return query select 'stale', s.id, null::uuid, null::text, null::text, null::jsonb, null::int, null::jsonb, null::timestamptz
+        from unnest(v_stale) s (id);
+end $$;
+
+-- ---------------------------------------------------------------------------------------- recovery
+
+-- Frees the jobs of incarnations that have ended: lost, or given back uncounted when the incarnation took its leave.
+-- Answers how many. Looks through the whole table, so it is asked once per end and then only while something was locked.
+create function workflow.recover_jobs(p_gone bigint[], p_outcome text) returns int language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_lost jsonb;
+begin
+    select jsonb_agg(jsonb_build_object('id', l.id, 'token', l.lease_token, 'outcome', p_outcome, 'failure',
+               case p_outcome when 'lost' then jsonb_build_object('code', 'workflow.lost', 'retryable', true,
+                   'message', 'the worker that held the job is gone') end))
+    into v_lost
+    from (select j.id, j.lease_token from workflow.jobs j where j.worker_id = any (p_gone) for update skip locked) l;
+    if v_lost is null then
+        return 0;
+    end if;
+    perform workflow.end_jobs(v_lost);
+    return jsonb_array_length(v_lost);
+end $$;

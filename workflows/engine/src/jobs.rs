@@ -1,0 +1,339 @@
+//! The short way of single activities: claims, ends and nothing else, hundreds in a round trip.
+//!
+//! A job belongs to no run, so nothing has to be recorded or woken when it ends. Its lease lasts as long as the incarnation
+//! of this worker: see `migrations/35_workflow_jobs.sql`.
+
+use crate::{
+    activity::{LeasedTask, Policy, Standing},
+    backend::Arrival,
+    failpoint, retry,
+    slots::Slots,
+    store::{
+        self, Claimed, Lane,
+        jobs::{DoneJobs, EndedJob, JobClaim, JobNews},
+    },
+    sweeper::Incarnation,
+    wakeup::{Mailbox, Ring, Wakeup},
+};
+use serde_json::Value;
+use sqlx::PgPool;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, mpsc, oneshot, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Jobs of one round trip: ends, and claims of a queue.
+const BATCH: usize = 1000;
+/// Size of the outputs in a round trip, in bytes of JSON, beyond which it takes no further end.
+const BATCH_BYTES: usize = 8 << 20;
+/// How often an idle lane asks while messages arrive, and while they do not.
+const POLL: Duration = Duration::from_secs(2);
+const POLL_DEAF: Duration = Duration::from_millis(250);
+/// A round trip that takes longer has lost its connection.
+const ANSWER: Duration = Duration::from_secs(15);
+/// Turns that finished jobs get to arrive together.
+const GATHER: usize = 16;
+
+/// The end of a job. `reply` hears whether it was accepted.
+#[derive(Debug)]
+pub(crate) struct JobEnd {
+    pub id: i64,
+    pub token: Uuid,
+    pub how: JobOutcome,
+    pub reply: oneshot::Sender<bool>,
+}
+
+#[derive(Debug)]
+pub(crate) enum JobOutcome {
+    Done(Value),
+    Ended(&'static str, Option<Value>),
+    /// Nothing to write: somebody else owns the job.
+    Forget,
+}
+
+impl JobEnd {
+    fn size(&self) -> usize {
+        match &self.how {
+            JobOutcome::Done(Value::Null) | JobOutcome::Forget => 0,
+            JobOutcome::Done(output) => crate::pump::rough_size(output),
+            JobOutcome::Ended(_, failure) => failure.as_ref().map_or(0, crate::pump::rough_size),
+        }
+    }
+}
+
+/// A queue this process works on.
+#[derive(Debug)]
+pub(crate) struct JobQueue {
+    pub name: String,
+    pub slots: Arc<Slots>,
+    /// What this process knows to do.
+    pub names: Vec<String>,
+    /// Where its backend waits.
+    pub out: mpsc::UnboundedSender<Arrival>,
+    /// There may be more than was claimed last time.
+    pub more: bool,
+}
+
+/// The lane of jobs of one process.
+pub(crate) struct JobLane {
+    pub db: PgPool,
+    pub labels: crate::activity::Labels,
+    pub me: Arc<Incarnation>,
+    pub wakeup: Arc<Wakeup>,
+    pub mailbox: Arc<Mailbox>,
+    pub room: Arc<Notify>,
+    pub ends: mpsc::UnboundedReceiver<JobEnd>,
+    pub queues: Vec<JobQueue>,
+    /// Queue and incarnation of everything that is here.
+    pub held: HashMap<i64, usize>,
+    pub pending: Vec<JobEnd>,
+    /// When to look for claims whose answer was lost: the statement that made them is over by then.
+    pub uncertain: Option<Instant>,
+    pub down: u32,
+    /// Under which incarnation jobs are claimed, and where they hear of its end.
+    pub standing: (i64, watch::Sender<Standing>),
+}
+
+impl JobLane {
+    /// Works until `closing` and until nothing is held any more; claims nothing once it is closing.
+    pub(crate) async fn run(mut self, closing: CancellationToken) {
+        let mut next_poll = Instant::now();
+        loop {
+            self.follow_incarnation();
+            let open = !closing.is_cancelled() && self.me.id().is_some();
+            if closing.is_cancelled() && self.held.is_empty() && self.pending.is_empty() {
+                return;
+            }
+            if self.pending.is_empty() && !(open && self.claims_due()) {
+                tokio::select! {
+                    end = self.ends.recv() => match end {
+                        Some(end) => self.pending.push(end),
+                        None => return,
+                    },
+                    rings = self.mailbox.next() => self.hear(&rings),
+                    () = Slots::room(&self.room) => {}
+                    () = tokio::time::sleep_until(next_poll) => {
+                        next_poll = Instant::now() + self.poll_interval();
+                        self.queues.iter_mut().for_each(|q| q.more = true);
+                    }
+                    () = closing.cancelled(), if open => {}
+                }
+            }
+            self.gather().await;
+            self.round(open).await;
+        }
+    }
+
+    /// Jobs of an incarnation that was given up belong to somebody else.
+    fn follow_incarnation(&mut self) {
+        let id = self.me.id().unwrap_or_default();
+        if id != self.standing.0 {
+            let before = std::mem::replace(&mut self.standing, (id, watch::Sender::new(Standing::Held)));
+            before.1.send_replace(Standing::Lost);
+        }
+    }
+
+    fn poll_interval(&self) -> Duration {
+        match (self.me.id(), self.wakeup.connected()) {
+            (None, _) => Duration::from_millis(20),
+            (_, true) => retry::jittered(POLL),
+            (_, false) => retry::jittered(POLL_DEAF),
+        }
+    }
+
+    fn hear(&mut self, rings: &HashSet<Ring>) {
+        let all = rings.contains(&Ring::All);
+        for q in &mut self.queues {
+            q.more |= all || rings.contains(&Ring::Queue(q.name.clone()));
+        }
+    }
+
+    fn claims_due(&self) -> bool {
+        self.queues.iter().any(|q| q.more && !q.slots.is_full())
+    }
+
+    /// Takes the ends that have arrived, and those that arrive while everybody else has a turn.
+    async fn gather(&mut self) {
+        let mut bytes: usize = self.pending.iter().map(JobEnd::size).sum();
+        for _ in 0..GATHER {
+            let before = self.pending.len();
+            while self.pending.len() < BATCH && bytes < BATCH_BYTES {
+                let Ok(end) = self.ends.try_recv() else { break };
+                bytes += end.size();
+                self.pending.push(end);
+            }
+            if self.pending.len() == before || self.pending.len() >= BATCH {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn round(&mut self, open: bool) {
+        let batch: Vec<JobEnd> = std::mem::take(&mut self.pending).into_iter().filter_map(|e| self.keep(e)).collect();
+        let wants: Vec<usize> =
+            self.queues.iter().map(|q| if open && q.more { q.slots.take(BATCH) } else { 0 }).collect();
+        if batch.is_empty() && wants.iter().all(|want| *want == 0) {
+            return;
+        }
+        if self.uncertain.is_some_and(|at| at <= Instant::now()) {
+            self.disown(&batch).await;
+        }
+        let token = Uuid::new_v4();
+        match self.trip(&batch, &wants, token).await {
+            Ok(news) => {
+                self.down = 0;
+                self.digest(batch, &wants, news, token);
+            }
+            Err(error) => {
+                for (q, want) in self.queues.iter().zip(&wants) {
+                    q.slots.give(*want);
+                }
+                self.survive(batch, error).await;
+            }
+        }
+    }
+
+    /// Frees the slot of a job that leaves; what there is nothing to write about is answered at once.
+    fn keep(&mut self, end: JobEnd) -> Option<JobEnd> {
+        if let Some(queue) = self.held.remove(&end.id) {
+            self.queues[queue].slots.give(1);
+        }
+        if matches!(end.how, JobOutcome::Forget) {
+            let _ = end.reply.send(false);
+            return None;
+        }
+        Some(end)
+    }
+
+    async fn trip(&self, batch: &[JobEnd], wants: &[usize], token: Uuid) -> sqlx::Result<Vec<JobNews>> {
+        let (mut done, mut ended) = (DoneJobs::default(), Vec::new());
+        for end in batch {
+            match &end.how {
+                JobOutcome::Done(output) => {
+                    done.ids.push(end.id);
+                    done.tokens.push(end.token);
+                    done.outputs.push((!output.is_null()).then(|| output.clone()));
+                }
+                JobOutcome::Ended(outcome, failure) => {
+                    ended.push(EndedJob { id: end.id, token: end.token, outcome, failure: failure.clone() });
+                }
+                JobOutcome::Forget => {}
+            }
+        }
+        let wanted = self.queues.iter().zip(wants).filter(|(_, want)| **want > 0);
+        let claims: Vec<JobClaim<'_>> =
+            wanted.map(|(q, want)| JobClaim { queue: &q.name, want: *want, names: &q.names }).collect();
+        failpoint::reach("jobs.before");
+        let trip = store::jobs::pump(&self.db, self.standing.0, &done, &ended, &claims, token, &self.labels);
+        let late = |_| sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer"));
+        let news = tokio::time::timeout(ANSWER, trip).await.map_err(late)??;
+        failpoint::reach("jobs.after");
+        metrics::counter!("flatrender_engine_round_trips_total").increment(1);
+        Ok(news)
+    }
+
+    fn digest(&mut self, batch: Vec<JobEnd>, wants: &[usize], news: Vec<JobNews>, token: Uuid) {
+        let mut stale = HashSet::new();
+        let mut got = vec![0; self.queues.len()];
+        for item in news {
+            if item.what == "stale" {
+                stale.insert(item.id);
+            } else if let Some((i, arrival)) = self.arrival(item, token) {
+                got[i] += 1;
+                self.held.insert(arrival.claimed.task.task_id, i);
+                if let Err(unwanted) = self.queues[i].out.send(arrival) {
+                    // The queue has closed since the claim.
+                    self.pending.push(crate::backend::given_back_job(&unwanted.0.claimed));
+                }
+            }
+        }
+        for ((q, want), got) in self.queues.iter_mut().zip(wants).zip(got) {
+            if *want > 0 {
+                q.slots.give(want.saturating_sub(got));
+                // The claims of a trip come after its writes: fewer than wanted means that nothing is left.
+                q.more = got >= *want;
+            }
+        }
+        if !batch.is_empty() {
+            metrics::counter!("flatrender_engine_jobs_total").increment(batch.len() as u64);
+        }
+        for end in batch {
+            let _ = end.reply.send(!stale.contains(&end.id));
+        }
+    }
+
+    fn arrival(&self, news: JobNews, token: Uuid) -> Option<(usize, Arrival)> {
+        let queue = news.queue?;
+        let i = self.queues.iter().position(|q| q.name == queue)?;
+        let limit = news.policy.as_ref().and_then(|p| p["start_to_close"].as_f64());
+        let default = Policy::default();
+        let task = LeasedTask {
+            task_id: news.id,
+            run_id: Uuid::nil(),
+            tenant_id: news.tenant_id?,
+            key: news.id.to_string(),
+            activity: news.activity?,
+            input: news.input.unwrap_or_default(),
+            attempt_no: news.attempt_no?,
+            lease_token: token,
+            lease_seconds: default.lease.as_secs_f64(),
+            start_to_close_seconds: limit.unwrap_or(default.start_to_close.as_secs_f64()),
+        };
+        let claimed = Claimed { task, queue, run: None, at: news.run_at?, lane: Lane::Job };
+        Some((i, Arrival { claimed, standing: self.standing.1.subscribe() }))
+    }
+
+    /// A round trip has failed: the ends it carried are kept and sent again.
+    async fn survive(&mut self, batch: Vec<JobEnd>, error: sqlx::Error) {
+        self.uncertain = Some(Instant::now() + ANSWER);
+        if store::is_transient(&error) {
+            self.pending = batch;
+            self.down += 1;
+            tracing::warn!(%error, pending = self.pending.len(), "cannot reach the database; results of jobs are kept");
+            let pause = retry::exponential(Duration::from_millis(20), Duration::from_secs(2), self.down);
+            return tokio::time::sleep(retry::jittered(pause)).await;
+        }
+        if batch.is_empty() {
+            tracing::error!(%error, "the database refuses a claim of jobs");
+            return tokio::time::sleep(POLL_DEAF).await;
+        }
+        // One of them is the culprit; each goes alone, the others must not suffer.
+        for end in batch {
+            match self.trip(std::slice::from_ref(&end), &[], Uuid::new_v4()).await {
+                Ok(news) => self.digest(vec![end], &[], news, Uuid::nil()),
+                Err(error) => self.refuse(end, &error),
+            }
+        }
+    }
+
+    /// An end that the database will never take becomes a failure that it can take.
+    fn refuse(&mut self, mut end: JobEnd, error: &sqlx::Error) {
+        if store::is_transient(error) {
+            return self.pending.push(end);
+        }
+        tracing::error!(%error, job_id = end.id, "the database refuses the end of a job");
+        if let JobOutcome::Done(_) = end.how {
+            let why = format!("the outcome cannot be stored: {error}");
+            let failure = crate::failure::Failure::permanent("workflow.unrecordable", why);
+            end.how = JobOutcome::Ended("failed", Some(crate::client::storable(&failure)));
+            self.pending.push(end);
+        }
+    }
+
+    async fn disown(&mut self, batch: &[JobEnd]) {
+        let mut known: Vec<i64> = self.held.keys().copied().collect();
+        known.extend(batch.iter().chain(&self.pending).map(|end| end.id));
+        match store::jobs::disown(&self.db, self.standing.0, &known).await {
+            Ok(_) => self.uncertain = None,
+            Err(error) => tracing::debug!(%error, "cannot look for jobs whose claim was not answered"),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Jobs: enqueueing, and the round trip of the lane that works them off.
+
+use crate::activity::{Labels, Policy};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::{Value, json};
+use sqlx::{FromRow, PgConnection, PgExecutor, PgPool, Result, types::Json};
+use uuid::Uuid;
+
+/// Jobs that one statement inserts.
+const INSERT: usize = 5000;
+
+/// What all jobs of one call share.
+pub(crate) struct NewJobs<'a> {
+    pub tenant_id: Uuid,
+    pub queue: &'a str,
+    pub activity: &'a str,
+    pub priority: i16,
+    /// At once when there is none.
+    pub run_at: Option<DateTime<Utc>>,
+}
+
+/// One of them.
+pub(crate) struct NewJob {
+    pub input: Value,
+    pub policy: Option<Value>,
+    pub labels: Option<Value>,
+    pub unique_key: Option<String>,
+}
+
+/// A policy as the table keeps it; the default is kept as nothing.
+pub(crate) fn stored_policy(policy: &Policy) -> Option<Value> {
+    (*policy != Policy::default()).then(|| {
+        json!({
+            "max_failures": policy.max_failures.clamp(1, i32::MAX as u32),
+            "max_losses": policy.max_losses.clamp(1, i32::MAX as u32),
+            "backoff_base": policy.backoff_base.as_secs_f64().min(86_400.0),
+            "backoff_cap": policy.backoff_cap.as_secs_f64().min(86_400.0),
+            "start_to_close": policy.start_to_close.as_secs_f64().clamp(0.001, 1e9),
+        })
+    })
+}
+
+/// Inserts jobs; answers how many were new. A unique key that a live job has already is passed over.
+pub(crate) async fn insert(db: &mut PgConnection, shared: &NewJobs<'_>, jobs: Vec<NewJob>) -> Result<u64> {
+    let mut inserted = 0;
+    let mut jobs = jobs.into_iter().peekable();
+    while jobs.peek().is_some() {
+        let (mut inputs, mut policies, mut labels, mut keys) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for job in jobs.by_ref().take(INSERT) {
+            inputs.push(job.input);
+            policies.push(job.policy);
+            labels.push(job.labels);
+            keys.push(job.unique_key);
+        }
+        inserted += sqlx::query(
+            "insert into workflow.jobs
+                (tenant_id, queue, activity, priority, run_at, input, policy, required_labels, unique_key)
+             select $1, $2, $3, $4, now.at, g.input, g.policy, g.labels, g.unique_key
+             from (select coalesce($5, workflow.now()) as at) now, unnest($6, $7, $8, $9) as g (input, policy, labels, unique_key)
+             on conflict (tenant_id, activity, unique_key) where unique_key is not null do nothing",
+        )
+        .bind(shared.tenant_id)
+        .bind(shared.queue)
+        .bind(shared.activity)
+        .bind(shared.priority)
+        .bind(shared.run_at)
+        .bind(inputs)
+        .bind(policies)
+        .bind(labels)
+        .bind(keys)
+        .execute(&mut *db)
+        .await?
+        .rows_affected();
+    }
+    Ok(inserted)
+}
+
+/// A claimed job, or one whose lease turned out to be lost.
+#[derive(Debug, FromRow)]
+pub(crate) struct JobNews {
+    pub what: String,
+    pub id: i64,
+    pub tenant_id: Option<Uuid>,
+    pub queue: Option<String>,
+    pub activity: Option<String>,
+    pub input: Option<Value>,
+    pub attempt_no: Option<i32>,
+    pub policy: Option<Value>,
+    pub run_at: Option<DateTime<Utc>>,
+}
+
+/// Jobs that went well: ids, tokens, outputs.
+#[derive(Debug, Default)]
+pub(crate) struct DoneJobs {
+    pub ids: Vec<i64>,
+    pub tokens: Vec<Uuid>,
+    pub outputs: Vec<Option<Value>>,
+}
+
+/// Another end of a job.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct EndedJob {
+    pub id: i64,
+    pub token: Uuid,
+    pub outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Value>,
+}
+
+/// Which jobs to claim.
+#[derive(Debug, Serialize)]
+pub(crate) struct JobClaim<'a> {
+    pub queue: &'a str,
+    pub want: usize,
+    pub names: &'a [String],
+}
+
+/// See `workflow.pump_jobs`.
+pub(crate) async fn pump(
+    db: impl PgExecutor<'_>,
+    worker_id: i64,
+    done: &DoneJobs,
+    ended: &[EndedJob],
+    claims: &[JobClaim<'_>],
+    token: Uuid,
+    labels: &Labels,
+) -> Result<Vec<JobNews>> {
+    sqlx::query_as("select * from workflow.pump_jobs($1, $2, $3, $4, $5, $6, $7, $8)")
+        .bind(worker_id)
+        .bind(&done.ids)
+        .bind(&done.tokens)
+        .bind(&done.outputs)
+        .bind(Json(ended))
+        .bind(Json(claims))
+        .bind(token)
+        .bind(Json(labels))
+        .fetch_all(db)
+        .await
+}
+
+/// Gives back, uncounted, what this incarnation has leased without knowing. Looks through the whole table.
+pub(crate) async fn disown(db: impl PgExecutor<'_>, worker_id: i64, known: &[i64]) -> Result<u64> {
+    let freed = sqlx::query(
+        "update workflow.jobs set worker_id = null, lease_token = null, leased_at = null
+         where id = any (array (
+             select id from workflow.jobs where worker_id = $1 and id <> all ($2) for update skip locked))",
+    )
+    .bind(worker_id)
+    .bind(known)
+    .execute(db)
+    .await?;
+    Ok(freed.rows_affected())
+}
+
+/// Jobs that have not ended, leased ones included. Counts them all.
+pub(crate) async fn unfinished(db: &PgPool) -> Result<i64> {
+    sqlx::query_scalar("select count(*) from workflow.jobs").fetch_one(db).await
+}
