@@ -1,6 +1,9 @@
 //! Real processes, really killed.
 
-use crate::world::{Tool, Work, World, effect};
+use crate::{
+    sagas,
+    world::{Tool, Work, World, effect},
+};
 use flatrender_engine::{Context, Failure, Worker, Workflow, client::RunState};
 use futures::future::join;
 use serde::{Deserialize, Serialize};
@@ -61,7 +64,8 @@ async fn worker_process() {
         tokio::time::sleep(Duration::from_millis(u64::from(work.n) * 5)).await;
         Ok(work.n * 2)
     });
-    let worker = Worker::builder(db).workflow::<Journey>().handler::<Work>(slow);
+    let worker = Worker::builder(db.clone()).workflow::<Journey>().handler::<Work>(slow);
+    let worker = worker.workflow::<sagas::Journey>().handler::<sagas::Refund>(sagas::Bank(db));
     worker.run(CancellationToken::new()).await.unwrap();
 }
 
@@ -148,19 +152,50 @@ async fn a_worker_killed_at_every_named_point_leaves_each_effect_once(db: PgPool
         for pass in 1..=passes {
             let run_id = set_out(&world).await;
             runs.push(run_id);
-            let mut doomed = spawn(&url, Some(&format!("{point}:{pass}")));
-            // It dies at the point, or the run is over before it gets there.
-            while doomed.0.try_wait().unwrap().is_none() {
-                let run = world.client.run(run_id).await.unwrap().unwrap();
-                if run.state.is_final() {
-                    doomed.kill();
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            die_at(&world, &url, &format!("{point}:{pass}"), run_id).await;
         }
     }
     let _last = spawn(&url, None);
     assert_each_effect_once(&world, &runs).await;
+}
+
+/// Starts a worker that dies at the point, unless the run is over before it gets there.
+async fn die_at(world: &World, url: &str, point: &str, run_id: Uuid) {
+    let mut doomed = spawn(url, Some(point));
+    while doomed.0.try_wait().unwrap().is_none() {
+        let run = world.client.run(run_id).await.unwrap().unwrap();
+        if run.state.is_final() {
+            doomed.kill();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_saga_killed_at_every_named_point_takes_everything_back_once(db: PgPool) {
+    let world = World::new(db).await;
+    let url = url_of(&world.db).await;
+    let mut runs = Vec::new();
+    // The flight, the hotel, the car, the payment that fails, the return of the car; three marks and two refunds.
+    for (point, passes) in [("step.before_commit", 5), ("step.after_commit", 5), ("pump.before", 9), ("pump.after", 9)]
+    {
+        for pass in 1..=passes {
+            let run_id = world.start(sagas::Journey { fails: 1, ..sagas::Journey::that(sagas::Ending::Fails) }).await;
+            runs.push(run_id);
+            die_at(&world, &url, &format!("{point}:{pass}"), run_id).await;
+        }
+    }
+    let _last = spawn(&url, None);
+    for run_id in &runs {
+        let run = world.end(*run_id).await;
+        assert_eq!(run.error.map(|e| e.code).as_deref(), Some("test.no_money"));
+        let effects: Vec<String> = sqlx::query_scalar("select key from effects where run_id = $1 order by n")
+            .bind(run_id)
+            .fetch_all(&world.db)
+            .await
+            .unwrap();
+        assert_eq!(effects, ["flight", "hotel", "car", "return car", "refund hotel", "refund flight"]);
+    }
 }
 
 #[sqlx::test(migrations = false)]

@@ -3,12 +3,16 @@
 
 mod activities;
 mod cancel;
+mod chains;
+mod children;
 mod faults;
 mod jobs;
 mod kills;
 mod leases;
 mod runs;
+mod sagas;
 mod schedules;
+mod select;
 mod signals;
 mod steps;
 mod timers;

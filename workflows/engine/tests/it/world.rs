@@ -18,7 +18,8 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-const EFFECTS: &str = "create table effects (run_id uuid not null, key text not null, worker int)";
+const EFFECTS: &str =
+    "create table effects (n bigint generated always as identity, run_id uuid not null, key text not null, worker int)";
 
 pub struct World {
     pub db: PgPool,
