@@ -7,6 +7,8 @@ create table render.render_jobs (
     saved_project_id    uuid,
     project_id          uuid not null,
     project_version_id  uuid not null,
+    template            text not null check (char_length(template) between 1 and 64),
+    template_version    int not null check (template_version > 0),
     kind                text not null default 'final' check (kind in ('preview', 'final')),
     priority            smallint not null default 0,
     status              text not null default 'queued' check (status in
@@ -52,6 +54,7 @@ create index render_jobs_voices on render.render_jobs (tenant_id, created_at) wh
 create index render_jobs_live on render.render_jobs (status) where finished_at is null;
 create index render_jobs_untidied on render.render_jobs (finished_at) where tidied_at is null and finished_at is not null;
 comment on column render.render_jobs.tidied_at is 'When its frames and parts were removed from storage.';
+comment on column render.render_jobs.template is 'Slug of the template, as it was.';
 comment on table render.render_jobs is 'One film: its frozen input, what became of it. Projection of workflow run workflow_run_id.';
 comment on column render.render_jobs.user_id is 'softref:identity.users(id)';
 comment on column render.render_jobs.saved_project_id is 'softref:studio.saved_projects(id)';
@@ -210,6 +213,8 @@ create table render.exports (
     profile        text not null check (profile in ('preview', 'final', 'master')),
     file_id        uuid not null,
     sheet_file_id  uuid not null,
+    sheet_sha256   text not null check (sheet_sha256 ~ '^[0-9a-f]{64}$'),
+    sheet_bytes    bigint not null check (sheet_bytes > 0),
     format         text not null default 'mp4' check (format in ('mp4', 'mov', 'webm', 'gif', 'png')),
     sha256         text not null check (sha256 ~ '^[0-9a-f]{64}$'),
     size_bytes     bigint not null check (size_bytes > 0),

@@ -4,9 +4,9 @@ use crate::{auth::Tenant, file_mgr::probe::MediaProbe, problem::Problem, render:
 use flatrender_engine::Client;
 use flatrender_workflows::{
     contracts::storage::{BlobStore, Shelf},
-    models::identity,
+    models::{Database, Role, Scope, scope::Scoped},
 };
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::PgPool;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -14,8 +14,8 @@ use uuid::Uuid;
 /// The state of the API. Cheap to clone.
 #[derive(Clone)]
 pub struct App {
-    /// The database. Handlers of tenants use [`App::begin`].
-    pub db: PgPool,
+    /// The database: every use says as whom, and of which tenant. Handlers of tenants use [`App::begin`].
+    pub db: Database,
     /// The engine: starts, cancels, and the queue of nodes.
     pub workflows: Client,
     /// Where bytes live.
@@ -37,17 +37,15 @@ impl App {
         probe: Arc<dyn MediaProbe>,
         stopping: CancellationToken,
     ) -> Self {
-        Self { db, workflows, storage, probe, feeds: Arc::default(), stopping }
+        Self { db: Database::new(db), workflows, storage, probe, feeds: Arc::default(), stopping }
     }
 
-    /// A transaction that sees one tenant.
+    /// A transaction of one service that sees one tenant.
     ///
     /// # Errors
     /// When the database cannot be reached.
-    pub async fn begin(&self, tenant: &Tenant) -> Result<Transaction<'static, Postgres>, Problem> {
-        let mut tx = self.db.begin().await?;
-        identity::tenant::enter(&mut tx, tenant.id).await?;
-        Ok(tx)
+    pub async fn begin(&self, tenant: &Tenant, role: Role) -> Result<Scoped, Problem> {
+        Ok(self.db.begin(Scope::tenant(role, tenant.id)).await?)
     }
 }
 

@@ -8,7 +8,7 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, HeaderValue, header, request::Parts},
 };
-use flatrender_workflows::models::{identity::tenant_api_key, render::node};
+use flatrender_workflows::models::{Role, Scope, identity::tenant_api_key, render::node};
 use uuid::Uuid;
 
 /// Longest bearer token that is looked at.
@@ -33,10 +33,13 @@ impl FromRequestParts<App> for Tenant {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let key = bearer(&parts.headers)?;
-        let mut db = app.db.acquire().await?;
+        let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
         // Keys are found by their SHA-256: how long that takes tells nothing about a key.
-        let holder = tenant_api_key::authenticate(&mut db, key).await?;
+        let holder = tenant_api_key::authenticate(&mut tx, key).await?;
         let holder = holder.ok_or_else(|| challenge(Code::AuthInvalid, "this API key is not valid"))?;
+        if holder.noted {
+            tx.commit().await?;
+        }
         Ok(Self { id: holder.tenant_id })
     }
 }
@@ -46,8 +49,8 @@ impl FromRequestParts<App> for NodeCaller {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let credential = bearer(&parts.headers)?;
-        let mut db = app.db.acquire().await?;
-        let node = node::authenticate(&mut db, credential).await?;
+        let mut tx = app.db.begin(Scope::platform(Role::Render)).await?;
+        let node = node::authenticate(&mut tx, credential).await?;
         let node =
             node.ok_or_else(|| challenge(Code::AuthInvalid, "this node credential is not valid; enrol again"))?;
         Ok(Self { node })

@@ -2,7 +2,6 @@
 
 use crate::{app::App, extract::Json};
 use axum::{extract::State, http::StatusCode};
-use flatrender_workflows::models;
 use serde::Serialize;
 use std::time::Duration;
 use utoipa::ToSchema;
@@ -55,7 +54,7 @@ async fn in_time<T>(check: impl Future<Output = Option<T>>) -> Option<T> {
 }
 
 async fn is_migrated(app: &App) -> Option<bool> {
-    let answer = async { models::is_migrated(&mut *app.db.acquire().await?).await }.await;
+    let answer = app.db.is_migrated().await;
     answer.inspect_err(|error| tracing::warn!(%error, "not ready: the database does not answer")).ok()
 }
 

@@ -15,7 +15,7 @@ use flatrender_workflows::{
         storage::{BlobStore, Shelf},
     },
     definitions::render_video::RenderVideo,
-    models::render::render_job,
+    models::{Role, Scope, render::render_job},
 };
 use sqlx::PgPool;
 use std::{error::Error, path::PathBuf, sync::Arc, time::Duration};
@@ -82,16 +82,23 @@ async fn keep_house(db: PgPool, storage: Arc<dyn BlobStore>, scratch: PathBuf) {
 
 /// Clears the shelves of ended films: a cancelled run could not, and a failed one may have been too early.
 async fn tidy_films(db: &PgPool, storage: &dyn BlobStore) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let films = render_job::untidied(&mut *db.acquire().await?, 100).await?;
+    let mut tx = Scope::platform(Role::Render).begin(db).await?;
+    let films = render_job::untidied(&mut tx, 100).await?;
+    drop(tx);
     for (tenant_id, render_id) in films {
         storage.clear(&Shelf::Render { tenant_id, render_id }).await?;
-        render_job::tidied(&mut *db.acquire().await?, render_id).await?;
+        let mut tx = Scope::tenant(Role::Render, tenant_id).begin(db).await?;
+        render_job::tidied(&mut tx, render_id).await?;
+        tx.commit().await?;
     }
     Ok(())
 }
 
 async fn settle_abandoned(db: &PgPool) -> sqlx::Result<u64> {
-    render_job::settle_abandoned(&mut *db.acquire().await?).await
+    let mut tx = Scope::platform(Role::Render).begin(db).await?;
+    let settled = render_job::settle_abandoned(&mut tx).await?;
+    tx.commit().await?;
+    Ok(settled)
 }
 
 /// The definitions and handlers of a worker.

@@ -4,9 +4,11 @@ pub mod content;
 pub mod file_mgr;
 pub mod identity;
 pub mod render;
+pub mod scope;
 mod secret;
 pub mod time_series;
 
+pub use scope::{Database, Role, Scope};
 pub use secret::Secret;
 
 /// A connection inside the caller's transaction.

@@ -15,7 +15,7 @@ use axum::{
 use flatrender_workflows::{
     contracts::template::{Manifest, is_slug},
     models::{
-        DEFAULT_TENANT,
+        DEFAULT_TENANT, Role,
         content::project::{self, Template},
     },
 };
@@ -108,7 +108,7 @@ impl From<&Template> for TemplateView {
     responses((status = 200, description = "All of them", body = TemplateList))
 )]
 pub async fn list(State(app): State<App>, tenant: Tenant) -> Result<Json<TemplateList>, Problem> {
-    let mut tx = app.begin(&tenant).await?;
+    let mut tx = app.begin(&tenant, Role::Content).await?;
     let templates = project::list(&mut tx, tenant.id, DEFAULT_TENANT).await?;
     let data = templates.iter().map(TemplateView::from).collect();
     Ok(Json(TemplateList { object: "list", data, has_more: false }))
@@ -152,7 +152,7 @@ pub async fn preview(
 }
 
 async fn find(app: &App, tenant: &Tenant, slug: &str) -> Result<Template, Problem> {
-    let mut tx = app.begin(tenant).await?;
+    let mut tx = app.begin(tenant, Role::Content).await?;
     let found = match is_slug(slug) {
         true => project::find(&mut tx, tenant.id, DEFAULT_TENANT, slug, None).await?,
         false => None,

@@ -14,7 +14,10 @@ use axum::{
     response::IntoResponse,
 };
 use chrono::{DateTime, Utc};
-use flatrender_workflows::models::file_mgr::file::{self, File};
+use flatrender_workflows::models::{
+    Role,
+    file_mgr::file::{self, File},
+};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -104,7 +107,7 @@ pub async fn create(
 ) -> Result<impl IntoResponse, Problem> {
     let name = upload::checked_name(query.name)?;
     let taken = upload::take(&app, &tenant, &headers, body).await?;
-    let mut tx = app.begin(&tenant).await?;
+    let mut tx = app.begin(&tenant, Role::File).await?;
     let id = file::insert(&mut tx, tenant.id, &taken.row(&name)).await?;
     tx.commit().await?;
     let view = find(&app, &tenant, id).await?;
@@ -123,7 +126,7 @@ pub async fn get(State(app): State<App>, tenant: Tenant, Path(id): Path<Uuid>) -
 }
 
 async fn find(app: &App, tenant: &Tenant, id: Uuid) -> Result<FileView, Problem> {
-    let mut tx = app.begin(tenant).await?;
+    let mut tx = app.begin(tenant, Role::File).await?;
     let file = file::find(&mut tx, tenant.id, &[id]).await?.pop();
     file.map(Into::into).ok_or_else(|| Problem::not_found(Code::FileNotFound, "file"))
 }

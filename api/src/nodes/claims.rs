@@ -13,7 +13,10 @@ use flatrender_workflows::{
         node::{ClaimWork, ClaimedWork},
         render::NODE_QUEUE,
     },
-    models::render::{node, node_lease},
+    models::{
+        Role, Scope,
+        render::{node, node_lease},
+    },
 };
 use std::time::Duration;
 use tokio::time::Instant;
@@ -58,8 +61,9 @@ fn check(asked: &ClaimWork) -> Result<(), Problem> {
 }
 
 async fn note(app: &App, caller: &NodeCaller, asked: &ClaimWork) -> Result<(), Problem> {
-    let mut db = app.db.acquire().await?;
-    Ok(node::seen(&mut db, caller.node.id, asked.incarnation).await?)
+    let mut tx = app.db.begin(Scope::platform(Role::Render)).await?;
+    node::seen(&mut tx, caller.node.id, asked.incarnation).await?;
+    Ok(tx.commit().await?)
 }
 
 /// Claims as soon as there is something to claim. No database connection is held while waiting.

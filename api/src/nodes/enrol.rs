@@ -8,7 +8,10 @@ use crate::{
 use axum::extract::State;
 use flatrender_workflows::{
     contracts::node::{Enrol, Enrolled},
-    models::render::{freeze::Fault, node},
+    models::{
+        Role, Scope,
+        render::{freeze::Fault, node},
+    },
 };
 
 /// Longest capabilities as JSON; half of what the column holds as PostgreSQL prints it.
@@ -32,7 +35,7 @@ const CAPABILITIES_BYTES: usize = 32 * 1024;
 )]
 pub async fn enrol(State(app): State<App>, Json(asked): Json<Enrol>) -> Result<Json<Enrolled>, Problem> {
     check(&asked)?;
-    let mut tx = app.db.begin().await?;
+    let mut tx = app.db.begin(Scope::platform(Role::Render)).await?;
     let enrolled = node::enrol(&mut tx, &asked.token, &asked.name, &asked.capabilities).await?;
     let (node_id, credential) = enrolled.ok_or_else(bad_token)?;
     tx.commit().await?;

@@ -8,7 +8,10 @@ use crate::{
 use axum::{extract::FromRequestParts, http::request::Parts};
 use flatrender_workflows::{
     contracts::{node::LEASE_TOKEN_HEADER, render::RenderFrames, storage::Shelf},
-    models::render::node_lease::{self, NodeLease},
+    models::{
+        Role, Scope,
+        render::node_lease::{self, NodeLease},
+    },
 };
 use uuid::Uuid;
 
@@ -31,8 +34,8 @@ impl<S: Send + Sync> FromRequestParts<S> for LeaseToken {
 /// # Errors
 /// `lease.lost`
 pub async fn newest(app: &App, caller: &NodeCaller, task_id: i64, token: Uuid) -> Result<NodeLease, Problem> {
-    let mut db = app.db.acquire().await?;
-    node_lease::find(&mut db, &caller.node.name, task_id, token).await?.ok_or_else(Problem::lease_lost)
+    let mut tx = app.db.begin(Scope::platform(Role::Workflow)).await?;
+    node_lease::find(&mut tx, &caller.node.name, task_id, token).await?.ok_or_else(Problem::lease_lost)
 }
 
 /// As [`newest`], and it has not run out: needed to read inputs and to store frames.
@@ -48,8 +51,8 @@ pub async fn held(app: &App, caller: &NodeCaller, task_id: i64, token: Uuid) -> 
 /// # Errors
 /// When the database cannot be reached.
 pub async fn was_reported(app: &App, caller: &NodeCaller, task_id: i64, token: Uuid) -> Result<bool, Problem> {
-    let mut db = app.db.acquire().await?;
-    Ok(node_lease::has_ended(&mut db, &caller.node.name, task_id, token).await?)
+    let mut tx = app.db.begin(Scope::platform(Role::Workflow)).await?;
+    Ok(node_lease::has_ended(&mut tx, &caller.node.name, task_id, token).await?)
 }
 
 /// What the leased task asks for. Nodes do nothing else than rendering frames.

@@ -3,7 +3,7 @@
 use super::samples::{Package, PackageError};
 use bytes::Bytes;
 use flatrender_workflows::contracts::storage::{BlobRef, BlobStore, Shelf, StorageError};
-use flatrender_workflows::models::{DEFAULT_TENANT, Secret, content, identity, render};
+use flatrender_workflows::models::{DEFAULT_TENANT, Role, Scope, Secret, content, identity, render};
 use futures::StreamExt as _;
 use sqlx::PgPool;
 use std::time::Duration;
@@ -31,8 +31,7 @@ pub enum ImportError {
 /// # Errors
 /// The database refused, for instance because there is no such tenant.
 pub async fn create_key(db: &PgPool, tenant: Uuid, name: &str) -> sqlx::Result<Secret> {
-    let mut tx = db.begin().await?;
-    identity::tenant::enter(&mut tx, tenant).await?;
+    let mut tx = Scope::tenant(Role::Identity, tenant).begin(db).await?;
     let key = identity::tenant_api_key::create(&mut tx, tenant, name).await?;
     tx.commit().await?;
     Ok(key)
@@ -43,8 +42,8 @@ pub async fn create_key(db: &PgPool, tenant: Uuid, name: &str) -> sqlx::Result<S
 /// # Errors
 /// The database cannot be reached.
 pub async fn key_works(db: &PgPool, key: &str) -> sqlx::Result<bool> {
-    let mut connection = db.acquire().await?;
-    let holder = identity::tenant_api_key::authenticate(&mut connection, key).await?;
+    let mut tx = Scope::platform(Role::Identity).begin(db).await?;
+    let holder = identity::tenant_api_key::authenticate(&mut tx, key).await?;
     Ok(holder.is_some_and(|h| h.tenant_id == DEFAULT_TENANT))
 }
 
@@ -53,8 +52,10 @@ pub async fn key_works(db: &PgPool, key: &str) -> sqlx::Result<bool> {
 /// # Errors
 /// The database refused.
 pub async fn create_node_token(db: &PgPool) -> sqlx::Result<Secret> {
-    let mut connection = db.acquire().await?;
-    render::node::create_token(&mut connection, TOKEN_LIFETIME).await
+    let mut tx = Scope::platform(Role::Render).begin(db).await?;
+    let token = render::node::create_token(&mut tx, TOKEN_LIFETIME).await?;
+    tx.commit().await?;
+    Ok(token)
 }
 
 /// Publishes `packages` for every tenant. One that is there already, byte for byte, makes no new version.
@@ -69,8 +70,7 @@ pub async fn templates(db: &PgPool, storage: &dyn BlobStore, packages: &[Package
             Some(png) => Some(put(storage, slug, png.to_vec()).await?),
             None => None,
         };
-        let mut tx = db.begin().await?;
-        identity::tenant::enter(&mut tx, DEFAULT_TENANT).await?;
+        let mut tx = Scope::tenant(Role::Content, DEFAULT_TENANT).begin(db).await?;
         let number =
             content::project::publish(&mut tx, DEFAULT_TENANT, &package.manifest, &zip, preview.as_ref()).await?;
         tx.commit().await?;

@@ -1,5 +1,7 @@
 //! Bringing a database to the state this program needs.
 
+use chrono::Utc;
+use flatrender_workflows::models::time_series;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 use std::time::Duration;
@@ -23,6 +25,9 @@ pub enum MigrateError {
     /// A migration failed; what it changed has been taken back.
     #[error("cannot migrate the database: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The months ahead could not be made.
+    #[error("cannot make the months of time series: {0}")]
+    Months(#[from] sqlx::Error),
 }
 
 /// Applies what is missing, and tells how many migrations the program knows. Doing it again changes nothing.
@@ -39,8 +44,13 @@ pub async fn run(database_url: &str) -> Result<usize, MigrateError> {
     let mut connection = connected
         .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
         .map_err(MigrateError::Connect)?;
-    let applied = MIGRATIONS.run(&mut connection).await;
+    let applied: Result<(), MigrateError> = async {
+        MIGRATIONS.run(&mut connection).await?;
+        // Time goes on between two migrations: the months ahead are made each time.
+        time_series::ensure_months(&mut connection, Utc::now()).await?;
+        Ok(())
+    }
+    .await;
     let _ = connection.close().await;
-    applied?;
-    Ok(MIGRATIONS.iter().count())
+    applied.map(|()| MIGRATIONS.iter().count())
 }

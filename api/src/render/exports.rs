@@ -12,7 +12,10 @@ use axum::{
     http::{HeaderMap, Method},
     response::Response,
 };
-use flatrender_workflows::models::render::export::{self, Export};
+use flatrender_workflows::models::{
+    Role,
+    render::export::{self, Export},
+};
 use uuid::Uuid;
 
 /// What never changes under its address may be kept, by the one who may see it.
@@ -88,7 +91,7 @@ pub async fn contact_sheet(
 }
 
 async fn find(app: &App, tenant: &Tenant, id: Uuid) -> Result<Export, Problem> {
-    let mut tx = app.begin(tenant).await?;
+    let mut tx = app.begin(tenant, Role::Render).await?;
     let export = export::find(&mut tx, tenant.id, id).await?;
     export.ok_or_else(|| Problem::not_found(Code::ExportNotFound, "export"))
 }

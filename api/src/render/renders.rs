@@ -15,9 +15,12 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use flatrender_workflows::models::render::{
-    order::RenderOrder,
-    render_job::{self, CancelAsked},
+use flatrender_workflows::models::{
+    Role, Scope,
+    render::{
+        order::RenderOrder,
+        render_job::{self, CancelAsked},
+    },
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -116,7 +119,7 @@ pub async fn list(
     Query(query): Query<ListRenders>,
 ) -> Result<Json<RenderList>, Problem> {
     let limit = query.page_size()?;
-    let mut tx = app.begin(&tenant).await?;
+    let mut tx = app.begin(&tenant, Role::Render).await?;
     let mut jobs = render_job::list(&mut tx, tenant.id, query.starting_after, limit + 1).await?;
     let has_more = jobs.len() > limit as usize;
     jobs.truncate(limit as usize);
@@ -149,7 +152,7 @@ pub async fn get(State(app): State<App>, tenant: Tenant, Path(id): Path<Uuid>) -
 /// # Errors
 /// `render.not_found`
 pub async fn find(app: &App, tenant: &Tenant, id: Uuid) -> Result<Render, Problem> {
-    let mut tx = app.begin(tenant).await?;
+    let mut tx = app.begin(tenant, Role::Render).await?;
     let job = render_job::find(&mut tx, tenant.id, id).await?;
     let job = job.ok_or_else(|| Problem::not_found(Code::RenderNotFound, "render"))?;
     Ok(view::of_job(&mut tx, tenant.id, job).await?)
@@ -170,11 +173,12 @@ pub async fn cancel(
     tenant: Tenant,
     Path(id): Path<Uuid>,
 ) -> Result<(StatusCode, Json<Render>), Problem> {
-    let mut tx = app.begin(&tenant).await?;
+    let mut tx = app.begin(&tenant, Role::Render).await?;
     let job = render_job::find(&mut tx, tenant.id, id).await?;
     let job = job.ok_or_else(|| Problem::not_found(Code::RenderNotFound, "render"))?;
     // The job first: a step writes the job and then its record in the run, and so must we.
     may_cancel(render_job::ask_cancel(&mut tx, tenant.id, id).await?)?;
+    Scope::tenant(Role::Workflow, tenant.id).enter(&mut tx).await?;
     app.workflows.cancel(&mut tx, job.workflow_run_id, "asked for by the customer").await?;
     tx.commit().await?;
     app.workflows.announce();

@@ -11,9 +11,9 @@ use flatrender_workflows::{
     contracts::{storage::BlobHash, template::is_slug},
     definitions::render_video::RenderVideo,
     models::{
-        DEFAULT_TENANT, Db,
+        DEFAULT_TENANT, Db, Role, Scope,
         content::project::{self, Template},
-        file_mgr::file,
+        file_mgr::file::{self, File},
         render::{
             freeze::{self, Fault},
             order::RenderOrder,
@@ -87,7 +87,7 @@ fn in_order(value: Value) -> Value {
 
 async fn replay(app: &App, tenant: &Tenant, key: Option<&str>, sha256: &str) -> Result<Option<view::Render>, Problem> {
     let Some(key) = key else { return Ok(None) };
-    let mut tx = app.begin(tenant).await?;
+    let mut tx = app.begin(tenant, Role::Render).await?;
     let Some(job) = render_job::find_by_key(&mut tx, tenant.id, key).await? else { return Ok(None) };
     if job.request_sha256 != sha256 {
         return Err(Problem::new(Code::IdempotencyKeyReused, "this idempotency key was used with another body"));
@@ -104,13 +104,14 @@ async fn accept(
     request_sha256: &str,
 ) -> Result<Option<view::Render>, Problem> {
     check_metadata(order)?;
-    let mut tx = app.begin(tenant).await?;
+    let mut tx = app.begin(tenant, Role::Content).await?;
     let template = template(&mut tx, tenant, order).await?;
-    let files = file::find(&mut tx, tenant.id, &freeze::file_ids(order)).await?;
+    let files = files(&mut tx, tenant, order).await?;
     let spec =
         freeze::freeze(tenant.id, &template, order, &files).map_err(|f| Problem::faulty(Code::RequestInvalid, f))?;
     let id = Uuid::now_v7();
     let workflow = RenderVideo { render_id: id };
+    Scope::tenant(Role::Workflow, tenant.id).enter(&mut tx).await?;
     let run = app.workflows.start(&mut tx, tenant.id, Some(&id.to_string()), workflow).await?;
     let new = NewRenderJob {
         id,
@@ -122,6 +123,7 @@ async fn accept(
         idempotency_key: key,
         workflow_run_id: run.run_id,
     };
+    Scope::tenant(Role::Render, tenant.id).enter(&mut tx).await?;
     if !render_job::insert(&mut tx, &new).await? {
         return Ok(None);
     }
@@ -143,6 +145,16 @@ async fn template(db: Db<'_>, tenant: &Tenant, order: &RenderOrder) -> Result<Te
         let code = Code::TemplateUnknown;
         Problem::faulty(code, vec![Fault { pointer: "/template".into(), code: code.as_str().into(), detail }])
     })
+}
+
+/// The tenant's files that an order names.
+async fn files(db: Db<'_>, tenant: &Tenant, order: &RenderOrder) -> Result<Vec<File>, Problem> {
+    let ids = freeze::file_ids(order);
+    if ids.is_empty() {
+        return Ok(vec![]);
+    }
+    Scope::tenant(Role::File, tenant.id).enter(&mut *db).await?;
+    Ok(file::find(db, tenant.id, &ids).await?)
 }
 
 fn check_metadata(order: &RenderOrder) -> Result<(), Problem> {

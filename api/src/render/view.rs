@@ -3,7 +3,7 @@
 use super::pace::{self, Pace};
 use chrono::{DateTime, Utc};
 use flatrender_workflows::models::{
-    Db,
+    Db, Role, Scope,
     render::{
         export::{self, Export},
         live_task::{self, LiveTask},
@@ -182,7 +182,7 @@ impl Render {
 pub async fn of_jobs(db: Db<'_>, tenant_id: Uuid, jobs: Vec<RenderJob>) -> sqlx::Result<Vec<Render>> {
     let live_runs: Vec<Uuid> = jobs.iter().filter(|j| !j.has_ended()).map(|j| j.workflow_run_id).collect();
     let done: Vec<Uuid> = jobs.iter().filter(|j| j.status == "completed").map(|j| j.id).collect();
-    let live = if live_runs.is_empty() { vec![] } else { live_task::of_runs(&mut *db, &live_runs).await? };
+    let live = if live_runs.is_empty() { vec![] } else { live_tasks(&mut *db, tenant_id, &live_runs).await? };
     let mut exports = if done.is_empty() { vec![] } else { export::of_renders(db, tenant_id, &done).await? };
     let now = Utc::now();
     let view = |job: RenderJob| {
@@ -191,6 +191,13 @@ pub async fn of_jobs(db: Db<'_>, tenant_id: Uuid, jobs: Vec<RenderJob>) -> sqlx:
         Render::new(job, &own, export, now)
     };
     Ok(jobs.into_iter().map(view).collect())
+}
+
+async fn live_tasks(db: Db<'_>, tenant_id: Uuid, runs: &[Uuid]) -> sqlx::Result<Vec<LiveTask>> {
+    Scope::tenant(Role::Workflow, tenant_id).enter(&mut *db).await?;
+    let live = live_task::of_runs(&mut *db, runs).await?;
+    Scope::tenant(Role::Render, tenant_id).enter(db).await?;
+    Ok(live)
 }
 
 /// One render of a tenant as clients see it.

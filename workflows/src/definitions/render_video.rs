@@ -20,7 +20,7 @@ use crate::{
         storage::BlobRef,
     },
     models::{
-        Db,
+        Db, Role, Scope,
         render::{
             export::{self, NewExport},
             frame_job,
@@ -52,21 +52,34 @@ impl Workflow for RenderVideo {
         let id = self.render_id;
         let film = produce(cx, id).await;
         let outcome = film.clone().map(drop);
-        cx.step("settle", async move |db: Db<'_>| Ok(render_job::settle(db, id, outcome.as_ref().copied()).await?))
-            .await?;
+        let scope = films(cx);
+        cx.step("settle", async move |db: Db<'_>| {
+            scope.within(db, async |db: Db<'_>| Ok(render_job::settle(db, id, outcome.as_ref().copied()).await?)).await
+        })
+        .await?;
         // Whatever is left on the render's shelf costs only space; the film stands as it was settled.
         let _ = cx.activity("tidy", ClearShelf { render_id: id }).await;
         film
     }
 }
 
+/// The rows that a film's steps work on.
+fn films(cx: &Context) -> Scope {
+    Scope::tenant(Role::Render, cx.tenant_id())
+}
+
 /// From the frozen input to the published film.
 async fn produce(cx: &Context, id: Uuid) -> Result<Uuid, Failure> {
-    let job = cx.step("begin", async move |db: Db<'_>| render_job::begin(db, id).await).await?;
+    let scope = films(cx);
+    let begin = async move |db: Db<'_>| scope.within(db, async |db: Db<'_>| render_job::begin(db, id).await).await;
+    let job = cx.step("begin", begin).await?;
     let chunks = job.spec.chunks();
     let planned = chunks.clone();
     let tenant = job.tenant_id;
-    cx.step("plan", async move |db: Db<'_>| Ok(frame_job::plan(db, tenant, id, &planned).await?)).await?;
+    cx.step("plan", async move |db: Db<'_>| {
+        scope.within(db, async |db: Db<'_>| Ok(frame_job::plan(db, tenant, id, &planned).await?)).await
+    })
+    .await?;
     let (chunks, audio) = try_join(render_chunks(cx, id, &job, &chunks), mix_audio(cx, id, &job)).await?;
     let (frames, parts): (Vec<_>, Vec<_>) = chunks.into_iter().unzip();
     let (video, sheet) =
@@ -95,8 +108,9 @@ async fn render_chunk(
     let mut frames = Frames::missing(cx, id, job, &no.to_string(), range);
     frames.prove().await?;
     let (tenant, accepted) = (job.tenant_id, frames.list());
+    let scope = films(cx);
     cx.step(&format!("accept:{no}"), async move |db: Db<'_>| {
-        frame_job::accept(db, tenant, id, no as i32, &accepted).await
+        scope.within(db, async |db: Db<'_>| frame_job::accept(db, tenant, id, no as i32, &accepted).await).await
     })
     .await?;
     let spec = &job.spec;
@@ -153,9 +167,10 @@ async fn publish(
     sheet: BlobRef,
 ) -> Result<Uuid, Failure> {
     let (tenant_id, profile) = (job.tenant_id, job.spec.profile);
+    let scope = films(cx);
     cx.step("publish", async move |db: Db<'_>| {
         let new = NewExport { tenant_id, render_id: id, profile, video: &video, sheet: &sheet, probed: &probed };
-        export::publish(db, &new).await
+        scope.within(db, async |db: Db<'_>| export::publish(db, &new).await).await
     })
     .await
 }

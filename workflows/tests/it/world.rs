@@ -13,7 +13,7 @@ use flatrender_workflows::{
     },
     definitions::render_video::RenderVideo,
     models::{
-        DEFAULT_TENANT,
+        DEFAULT_TENANT, Role, Scope,
         content::project,
         render::{freeze, order::RenderOrder, render_job},
     },
@@ -194,6 +194,7 @@ pub async fn order(db: &PgPool) -> (Uuid, Uuid) {
     let id = Uuid::now_v7();
     let client = Client::new(db.clone());
     let workflow = RenderVideo { render_id: id };
+    Scope::tenant(Role::Workflow, DEFAULT_TENANT).enter(&mut tx).await.unwrap();
     let run = client.start(&mut tx, DEFAULT_TENANT, Some(&id.to_string()), workflow).await.unwrap();
     let request = blob("order");
     let new = render_job::NewRenderJob {
@@ -206,6 +207,7 @@ pub async fn order(db: &PgPool) -> (Uuid, Uuid) {
         idempotency_key: None,
         workflow_run_id: run.run_id,
     };
+    Scope::tenant(Role::Render, DEFAULT_TENANT).enter(&mut tx).await.unwrap();
     assert!(render_job::insert(&mut tx, &new).await.unwrap());
     tx.commit().await.unwrap();
     (id, run.run_id)

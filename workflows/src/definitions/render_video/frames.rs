@@ -129,7 +129,10 @@ impl<'a> Frames<'a> {
         let rendered = self.cx.activity(&format!("render:{key}"), work).await?;
         if !rendered.warnings.is_empty() {
             let warnings = rendered.warnings;
-            let warn = async move |db: Db<'_>| Ok(render_job::warn(db, id, &warnings).await?);
+            let scope = super::films(self.cx);
+            let warn = async move |db: Db<'_>| {
+                scope.within(db, async |db: Db<'_>| Ok(render_job::warn(db, id, &warnings).await?)).await
+            };
             self.cx.step(&format!("warn:{key}"), warn).await?;
         }
         Ok(rendered.frames)

@@ -5,7 +5,7 @@ use crate::{
         storage::{BlobHash, BlobRef},
         template::Manifest,
     },
-    models::{Db, file_mgr::blob},
+    models::{Db, Role, Scope, file_mgr::blob},
 };
 use sqlx::types::Json;
 use uuid::Uuid;
@@ -112,7 +112,7 @@ pub async fn find(
 }
 
 /// Publishes a package that is already stored: a new version, unless its content is a known version, which then
-/// becomes current again. Gives the version's number.
+/// becomes current again. Gives the version's number. Goes on in the scope of the templates.
 pub async fn publish(
     db: Db<'_>,
     tenant_id: Uuid,
@@ -120,9 +120,11 @@ pub async fn publish(
     package: &BlobRef,
     preview: Option<&BlobRef>,
 ) -> sqlx::Result<i32> {
+    Scope::tenant(Role::File, tenant_id).enter(&mut *db).await?;
     for stored in std::iter::once(package).chain(preview) {
         blob::record(&mut *db, tenant_id, stored).await?;
     }
+    Scope::tenant(Role::Content, tenant_id).enter(&mut *db).await?;
     let project_id = upsert_project(&mut *db, tenant_id, manifest).await?;
     let version = insert_version(&mut *db, tenant_id, project_id, manifest, package, preview).await?;
     sqlx::query!(

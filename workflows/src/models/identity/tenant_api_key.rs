@@ -13,6 +13,8 @@ pub struct KeyHolder {
     pub tenant_id: Uuid,
     /// The key.
     pub key_id: Uuid,
+    /// Whether the use was noted: then there is something to commit.
+    pub noted: bool,
 }
 
 /// Makes a key for `tenant_id` and gives its text, which cannot be had again.
@@ -36,7 +38,8 @@ pub async fn create(db: Db<'_>, tenant_id: Uuid, name: &str) -> sqlx::Result<Sec
 pub async fn authenticate(db: Db<'_>, text: &str) -> sqlx::Result<Option<KeyHolder>> {
     let holder = sqlx::query_as!(
         KeyHolder,
-        r#"select k.tenant_id, k.id as key_id
+        r#"select k.tenant_id, k.id as key_id,
+                  k.last_used_at is null or k.last_used_at < workflow.now() - interval '1 minute' as "noted!"
            from identity.tenant_api_keys k join identity.tenants t on t.id = k.tenant_id
            where k.key_hash = $1 and k.revoked_at is null and (k.expires_at is null or k.expires_at > workflow.now())
              and t.status = 'active'"#,
@@ -44,7 +47,7 @@ pub async fn authenticate(db: Db<'_>, text: &str) -> sqlx::Result<Option<KeyHold
     )
     .fetch_optional(&mut *db)
     .await?;
-    if let Some(holder) = holder {
+    if let Some(holder) = holder.filter(|h| h.noted) {
         sqlx::query!(
             "update identity.tenant_api_keys set last_used_at = workflow.now()
              where id = $1 and (last_used_at is null or last_used_at < workflow.now() - interval '1 minute')",

@@ -6,7 +6,7 @@ use crate::{
         storage::BlobRef,
     },
     models::{
-        Db,
+        Db, Role, Scope,
         content::project::blob_ref,
         file_mgr::file::{self, NewFile},
     },
@@ -53,7 +53,7 @@ pub struct NewExport<'a> {
 }
 
 /// Publishes a film: two files, the export, the render's last status before it is settled. Gives the export's id.
-/// From here on the render can no longer be cancelled.
+/// From here on the render can no longer be cancelled. Ends in the scope of the renders, where it begins.
 ///
 /// # Errors
 /// [`Failure::cancelled`] when somebody was promised that it ends as cancelled.
@@ -94,13 +94,15 @@ async fn insert(db: Db<'_>, new: &NewExport<'_>) -> sqlx::Result<Uuid> {
         height: None,
         duration_ms: None,
     };
+    Scope::tenant(Role::File, new.tenant_id).enter(&mut *db).await?;
     let file_id = file::insert(&mut *db, new.tenant_id, &film).await?;
     let sheet_file_id = file::insert(&mut *db, new.tenant_id, &sheet).await?;
+    Scope::tenant(Role::Render, new.tenant_id).enter(&mut *db).await?;
     let id = Uuid::now_v7();
     sqlx::query!(
         r#"insert into render.exports (id, tenant_id, render_job_id, profile, file_id, sheet_file_id, sha256, size_bytes,
-                                       duration_ms, frame_count)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"#,
+                                       duration_ms, frame_count, sheet_sha256, sheet_bytes)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"#,
         id,
         new.tenant_id,
         new.render_id,
@@ -111,6 +113,8 @@ async fn insert(db: Db<'_>, new: &NewExport<'_>) -> sqlx::Result<Uuid> {
         new.video.size_bytes as i64,
         duration_ms,
         new.probed.frames as i32,
+        new.sheet.sha256.as_str(),
+        new.sheet.size_bytes as i64,
     )
     .execute(db)
     .await?;
@@ -137,13 +141,10 @@ pub async fn of_renders(db: Db<'_>, tenant_id: Uuid, render_ids: &[Uuid]) -> sql
 
 async fn select(db: Db<'_>, tenant_id: Uuid, id: Option<Uuid>, renders: &[Uuid]) -> sqlx::Result<Vec<Export>> {
     let rows = sqlx::query!(
-        r#"select e.id, e.render_job_id, p.slug, e.sha256, e.size_bytes, e.duration_ms, e.frame_count, e.created_at,
-                  sheet.sha256 as sheet_sha256, sheet.size_bytes as sheet_bytes
+        r#"select e.id, e.render_job_id, j.template, e.sha256, e.size_bytes, e.duration_ms, e.frame_count, e.created_at,
+                  e.sheet_sha256, e.sheet_bytes
            from render.exports e
            join render.render_jobs j on j.id = e.render_job_id
-           join content.projects p on p.id = j.project_id
-           join file_mgr.files f on f.id = e.sheet_file_id
-           join file_mgr.blobs sheet on sheet.id = f.blob_id
            where e.tenant_id = $1 and e.state = 'ready' and (e.id = $2 or ($2 is null and e.render_job_id = any($3)))"#,
         tenant_id,
         id,
@@ -156,7 +157,7 @@ async fn select(db: Db<'_>, tenant_id: Uuid, id: Option<Uuid>, renders: &[Uuid])
             Ok(Export {
                 id: r.id,
                 render_id: r.render_job_id,
-                name: format!("{}-{}.mp4", r.slug, r.render_job_id),
+                name: format!("{}-{}.mp4", r.template, r.render_job_id),
                 video: blob_ref(r.sha256, r.size_bytes)?,
                 sheet: blob_ref(r.sheet_sha256, r.sheet_bytes)?,
                 duration_ms: r.duration_ms,

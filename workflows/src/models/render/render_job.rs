@@ -8,7 +8,7 @@
 use super::{order::RenderOrder, spec::RenderSpec};
 use crate::{
     contracts::media::AudioRole,
-    models::{Db, content::project::Template},
+    models::{Db, Role, Scope, content::project::Template},
 };
 use chrono::{DateTime, Utc};
 use flatrender_engine::Failure;
@@ -94,8 +94,9 @@ pub async fn insert(db: Db<'_>, new: &NewRenderJob<'_>) -> sqlx::Result<bool> {
         r#"insert into render.render_jobs
                (id, tenant_id, project_id, project_version_id, spec, request_sha256, idempotency_key,
                 width, height, fps, frame_count, has_music, has_voiceover, has_sfx, metadata, workflow_run_id,
-                created_at, updated_at)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, workflow.now(), workflow.now())
+                template, template_version, created_at, updated_at)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                   workflow.now(), workflow.now())
            on conflict (tenant_id, idempotency_key) do nothing"#,
         new.id,
         new.tenant_id,
@@ -113,6 +114,8 @@ pub async fn insert(db: Db<'_>, new: &NewRenderJob<'_>) -> sqlx::Result<bool> {
         has(AudioRole::Effect),
         Json(&new.order.metadata) as _,
         new.workflow_run_id,
+        new.template.manifest.slug,
+        new.template.number,
     )
     .execute(db)
     .await?;
@@ -144,13 +147,11 @@ async fn select(
 ) -> sqlx::Result<Vec<RenderJob>> {
     sqlx::query_as!(
         RenderJob,
-        r#"select j.id, p.slug as template, v.number as template_version, j.status, j.width, j.height, j.fps,
+        r#"select j.id, j.template, j.template_version, j.status, j.width, j.height, j.fps,
                   j.frame_count, j.frames_verified, j.metadata, j.warnings as "warnings: Json<Vec<String>>",
                   j.workflow_run_id, j.request_sha256, j.error_code, j.error_detail, j.cancel_requested_at,
                   j.created_at, j.started_at, j.finished_at
            from render.render_jobs j
-           join content.projects p on p.id = j.project_id
-           join content.project_versions v on v.id = j.project_version_id
            where j.tenant_id = $1 and ($2::uuid is null or j.id = $2) and ($3::text is null or j.idempotency_key = $3)
              and ($4::uuid is null or j.id < $4)
            order by j.id desc limit $5"#,
@@ -232,20 +233,36 @@ pub async fn settle(db: Db<'_>, id: Uuid, outcome: Result<(), &Failure>) -> sqlx
 }
 
 /// Settles films whose run the engine ended by itself, as one that killed its workers too often: the definition had no
-/// say any more. Gives how many there were.
+/// say any more. Gives how many there were. Looks at the films, then at their runs: each service at its own table.
 pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<u64> {
-    let settled = sqlx::query!(
-        r#"update render.render_jobs j
-           set status = case r.state when 'cancelled' then 'cancelled' else 'failed' end,
-               error_code = left(coalesce(r.error ->> 'code', 'workflow.failed'), 128),
-               error_detail = left(r.error ->> 'message', 4000),
-               finished_at = workflow.now(), updated_at = workflow.now()
-           from workflow.runs r
-           where j.finished_at is null and r.id = j.workflow_run_id and r.state in ('failed', 'cancelled')"#,
+    Scope::platform(Role::Render).enter(&mut *db).await?;
+    let runs = sqlx::query_scalar!("select workflow_run_id from render.render_jobs where finished_at is null")
+        .fetch_all(&mut *db)
+        .await?;
+    Scope::platform(Role::Workflow).enter(&mut *db).await?;
+    let ended = sqlx::query!(
+        r#"select id, state, coalesce(error ->> 'code', 'workflow.failed') as "code!", coalesce(error ->> 'message', '') as "message!"
+           from workflow.runs where id = any($1) and state in ('failed', 'cancelled')"#,
+        &runs,
     )
-    .execute(db)
+    .fetch_all(&mut *db)
     .await?;
-    Ok(settled.rows_affected())
+    Scope::platform(Role::Render).enter(&mut *db).await?;
+    let mut settled = 0;
+    for run in ended {
+        let done = sqlx::query!(
+            r#"update render.render_jobs
+               set status = $2, error_code = left($3, 128), error_detail = left($4, 4000),
+                   finished_at = workflow.now(), updated_at = workflow.now()
+               where workflow_run_id = $1 and finished_at is null"#,
+            run.id,
+            run.state,
+            run.code,
+            run.message,
+        );
+        settled += done.execute(&mut *db).await?.rows_affected();
+    }
+    Ok(settled)
 }
 
 /// Ended films whose frames and parts may still be in storage, with their tenants. Those that ended within the last two
