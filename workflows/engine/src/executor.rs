@@ -34,6 +34,9 @@ const NEAR: Duration = Duration::from_secs(5);
 /// Polls of a definition that keeps waking itself, before others get their turn.
 const POLLS: u32 = 32;
 
+/// Rounds after which a definition that is replayed will not come to rest.
+const REPLAY_ROUNDS: usize = 10_000_000;
+
 /// A definition with its types taken off.
 pub(crate) type Definition = Arc<dyn Fn(Value, Context) -> BoxFuture<'static, Result<Value, Failure>> + Send + Sync>;
 
@@ -237,7 +240,7 @@ impl Execution<'_> {
         if (timer.is_none() && !listens) || self.ledger.waits_for_others() {
             return None;
         }
-        Some(if listens { NEAR } else { Duration::ZERO })
+        Some(if listens && !self.shop.hasty { NEAR } else { Duration::ZERO })
     }
 
     fn park(&self) -> Outcome {
@@ -288,6 +291,33 @@ fn poll_until_stalled(
     }
     bell.ring();
     Poll::Pending
+}
+
+/// How a definition takes a record that is given to it whole, without a database: nothing is done, only looked at.
+pub(crate) fn replay(
+    mut future: BoxFuture<'static, Result<Value, Failure>>,
+    ledger: &Ledger,
+) -> Result<Poll<Result<Value, Failure>>, Failure> {
+    let refused = || match ledger.broken() {
+        Some(Broken::Mismatch(failure) | Broken::Refused(failure)) => Err(failure),
+        None => Ok(()),
+    };
+    for _ in 0..REPLAY_ROUNDS {
+        match poll_until_stalled(&mut future, ledger.bell()) {
+            Poll::Ready(result) => {
+                ledger.check_end();
+                refused()?;
+                return Ok(Poll::Ready(result));
+            }
+            Poll::Pending if ledger.bell().hear() => continue,
+            Poll::Pending => {}
+        }
+        if !ledger.hand_out() && !ledger.catch_up() {
+            refused()?;
+            return Ok(Poll::Pending);
+        }
+    }
+    Err(Failure::permanent("workflow.restless", "the definition wakes itself again and again"))
 }
 
 async fn answered(flush: &mut Option<oneshot::Receiver<bool>>) -> Result<bool, oneshot::error::RecvError> {

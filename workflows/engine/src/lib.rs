@@ -49,6 +49,8 @@ mod store;
 #[cfg(feature = "store")]
 mod sweeper;
 #[cfg(feature = "store")]
+pub mod testing;
+#[cfg(feature = "store")]
 mod wakeup;
 #[cfg(feature = "store")]
 pub mod worker;

@@ -67,6 +67,10 @@ pub(crate) struct Shop {
     pub closing: CancellationToken,
     /// For tests: leaves the memory after every new record.
     pub forgetful: bool,
+    /// For tests: leaves the memory as soon as there is nothing to do but to wait for signals and far timers.
+    pub hasty: bool,
+    /// For tests: the activity that fails here.
+    pub failing: Option<String>,
 }
 
 /// Builds a [`Worker`].
@@ -80,6 +84,8 @@ pub struct Builder {
     slots: HashMap<String, usize>,
     grace: Duration,
     forgetful: bool,
+    hasty: bool,
+    failing: Option<String>,
     schedules: bool,
 }
 
@@ -101,6 +107,8 @@ impl Worker {
             slots: HashMap::from([(RUN_QUEUE.to_owned(), 512)]),
             grace: Duration::from_secs(20),
             forgetful: false,
+            hasty: false,
+            failing: None,
             schedules: false,
         }
     }
@@ -177,6 +185,19 @@ impl Builder {
         self
     }
 
+    /// For tests that move the clock: runs that only wait leave the memory at once.
+    pub(crate) fn hasty(mut self) -> Self {
+        self.hasty = true;
+        self
+    }
+
+    /// For tests of definitions: the activity with this key fails for good, without its handler, with `test.injected`.
+    #[must_use]
+    pub fn fail_activity(mut self, key: impl Into<String>) -> Self {
+        self.failing = Some(key.into());
+        self
+    }
+
     /// The worker.
     #[must_use]
     pub fn build(self) -> Worker {
@@ -199,8 +220,20 @@ impl Worker {
     /// # Errors
     /// When the runtime underneath ends by itself, which nothing here makes it do.
     pub async fn run(self, stop: CancellationToken) -> Result<(), WorkerError> {
-        let Builder { pool, name, labels, workflows, handlers, names, slots, grace, forgetful, schedules } =
-            self.builder;
+        let Builder {
+            pool,
+            name,
+            labels,
+            workflows,
+            handlers,
+            names,
+            slots,
+            grace,
+            forgetful,
+            hasty,
+            failing,
+            schedules,
+        } = self.builder;
         let db = engine_pool(&pool);
         let wakeup = Wakeup::new(db.clone());
         let (me, leases, residents) = (Incarnation::new(), Arc::<Leases>::default(), Arc::<Residents>::default());
@@ -219,6 +252,8 @@ impl Worker {
             writes: writes.clone(),
             closing: closing.clone(),
             forgetful,
+            hasty,
+            failing,
         });
 
         let background = TaskTracker::new();
@@ -354,6 +389,9 @@ impl Service<Task<Arrival>> for TaskService {
 /// Performs one attempt at an activity, within its time and for as long as the lease is ours.
 async fn perform(claimed: Claimed, mut standing: watch::Receiver<Standing>, shop: &Shop) -> Outcome {
     let Some(handler) = shop.handlers.get(&claimed.task.activity) else { return Outcome::Unfinished };
+    if shop.failing.as_ref() == Some(&claimed.task.key) {
+        return Outcome::Failed(Failure::permanent("test.injected", "the test wants this activity to fail"));
+    }
     let (fence, mut task) = (claimed.fence(), claimed.task);
     let input = task.input.take();
     let limit = Duration::from_secs_f64(task.start_to_close_seconds);
@@ -388,7 +426,7 @@ async fn ended(standing: &mut watch::Receiver<Standing>) {
     }
 }
 
-async fn run_definition<W: Workflow>(input: Value, cx: Context) -> Result<Value, Failure> {
+pub(crate) async fn run_definition<W: Workflow>(input: Value, cx: Context) -> Result<Value, Failure> {
     let workflow: W = serde_json::from_value(input).map_err(|e| {
         Failure::permanent("workflow.bad_input", format!("the stored input does not fit {}: {e}", W::NAME))
     })?;

@@ -8,6 +8,7 @@ mod children;
 mod faults;
 mod jobs;
 mod kills;
+mod kit;
 mod leases;
 mod runs;
 mod sagas;
