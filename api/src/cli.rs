@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod answers;
+pub mod check;
 pub mod client;
 pub mod demo;
 pub mod doctor;
@@ -45,6 +46,7 @@ enum Command {
     Node(services::NodeCommand),
     Migrate(services::MigrateArgs),
     Admin(admin::AdminArgs),
+    Check(check::CheckArgs),
 }
 
 /// Reads the command line, runs the command, and says in one line why it failed if it did.
@@ -72,6 +74,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Node(args) => services::node(args).await,
         Command::Migrate(args) => services::migrate(args).await,
         Command::Admin(args) => admin::run(args).await,
+        Command::Check(args) => check::run(args).await,
     }
 }
 

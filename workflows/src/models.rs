@@ -3,6 +3,7 @@
 pub mod content;
 pub mod file_mgr;
 pub mod identity;
+pub mod invariants;
 pub mod render;
 pub mod scope;
 mod secret;

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use flatrender_workflows::models::DEFAULT_TENANT;
 use sqlx::PgPool;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 /// Makes keys and tokens. Needs the database: DATABASE_URL, or the platform running on this machine.
@@ -46,7 +46,9 @@ enum AdminCommand {
 /// # Errors
 /// There is no database, or it refuses.
 pub async fn run(args: AdminArgs) -> Result<(), CliError> {
-    let db = PgPool::connect(&args.database()?).await.context("cannot connect to the database")?;
+    let db = PgPool::connect(&database(args.database_url, args.data_dir.as_deref())?)
+        .await
+        .context("cannot connect to the database")?;
     let (what, secret) = match args.command {
         AdminCommand::CreateKey { name, tenant } => {
             let key = import::create_key(&db, tenant.unwrap_or(DEFAULT_TENANT), &name).await;
@@ -63,18 +65,17 @@ pub async fn run(args: AdminArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-impl AdminArgs {
-    fn database(&self) -> Result<String, CliError> {
-        if let Some(url) = self.database_url.clone().filter(|url| !url.is_empty()) {
-            return Ok(url);
-        }
-        let dir = DataDir::choose(self.data_dir.as_deref()).map_err(|e| CliError::Usage(e.to_string()))?;
-        let none = || {
-            CliError::Usage(format!(
-                "no database: set DATABASE_URL, or start `flatrender up` on {}",
-                dir.path().display()
-            ))
-        };
-        crate::platform::postgres::running_url(dir.path()).ok_or_else(none)
+/// Address of a database: the given one, or the private one of a data folder, when it runs.
+///
+/// # Errors
+/// There is neither.
+pub fn database(url: Option<String>, data_dir: Option<&Path>) -> Result<String, CliError> {
+    if let Some(url) = url.filter(|url| !url.is_empty()) {
+        return Ok(url);
     }
+    let dir = DataDir::choose(data_dir).map_err(|e| CliError::Usage(e.to_string()))?;
+    let none = || {
+        CliError::Usage(format!("no database: set DATABASE_URL, or start `flatrender up` on {}", dir.path().display()))
+    };
+    crate::platform::postgres::running_url(dir.path()).ok_or_else(none)
 }
