@@ -214,7 +214,7 @@ async fn append_only_tables_refuse_even_their_owner(db: PgPool) {
 async fn s053_invoices_are_numbered_without_gaps(db: PgPool) {
     const DRAFTS: &str = "insert into identity.invoices (tenant_id, series, year, buyer, currency, net_amount, tax_amount, total_amount)
         select '00000000-0000-0000-0000-000000000001', 'A', 2026, '{}', 'IRR', 100, 9, 109 from generate_series(1, 1000)";
-    run(&mut *db.acquire().await.unwrap(), DRAFTS).await;
+    run(&mut db.acquire().await.unwrap(), DRAFTS).await;
     let drafts = rows(&db, "select id::text from identity.invoices").await;
     let issue = drafts.chunks(125).map(|some| {
         let db = db.clone();
@@ -231,7 +231,7 @@ async fn s053_invoices_are_numbered_without_gaps(db: PgPool) {
     let sql = "select (count(number) = max(number) and count(distinct number) = count(number))::text from identity.invoices where state = 'issued'";
     assert_eq!(rows(&db, sql).await, ["true"]);
     let harm = "update identity.invoices set total_amount = 0, net_amount = -9 where state = 'issued'";
-    assert_eq!(attempt(&mut *db.acquire().await.unwrap(), harm).await, Err("23001".into()));
+    assert_eq!(attempt(&mut db.acquire().await.unwrap(), harm).await, Err("23001".into()));
 }
 
 #[sqlx::test(migrations = "../migrations")]

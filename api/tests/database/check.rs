@@ -31,7 +31,7 @@ const PLANTED: &[(u8, &str)] = &[
 async fn a_sound_database_is_sound(db: PgPool) {
     let audit = "insert into identity.audit_log (at, tenant_id, seq, actor, action, object, chain_hash)
         select '2026-01-02Z', '00000000-0000-0000-0000-000000000001', 1, 'somebody', 'looks', 'n' || n, sha256('x') from generate_series(1, 3) n";
-    run(&mut *db.acquire().await.unwrap(), audit).await;
+    run(&mut db.acquire().await.unwrap(), audit).await;
     assert_eq!(invariants::check(&db, true).await.unwrap(), []);
 }
 
@@ -62,7 +62,7 @@ async fn the_command_ends_with_one_and_names_the_row(db: PgPool) {
         (Some(0), "every rule is kept\n"),
         "{sound:?}"
     );
-    run(&mut *db.acquire().await.unwrap(), PLANTED[0].1).await;
+    run(&mut db.acquire().await.unwrap(), PLANTED[0].1).await;
     let broken = check();
     assert_eq!(broken.status.code(), Some(1));
     let said = String::from_utf8_lossy(&broken.stdout);

@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, path::PathBuf, process::Command};
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 
 pub async fn migrate(db: &PgPool) {
-    MIGRATIONS.run(&mut *db.acquire().await.unwrap()).await.unwrap();
+    MIGRATIONS.run(&mut db.acquire().await.unwrap()).await.unwrap();
 }
 
 fn folder() -> PathBuf {
@@ -65,14 +65,14 @@ struct Databases<'a>(&'a PgPool, Vec<String>);
 impl Databases<'_> {
     async fn create(&mut self, suffix: &str, more: &str) -> PgConnectOptions {
         let name = format!("{}_{suffix}", unique(self.0).await);
-        run(&mut *self.0.acquire().await.unwrap(), &format!("create database {name} template template0 {more}")).await;
+        run(&mut self.0.acquire().await.unwrap(), &format!("create database {name} template template0 {more}")).await;
         self.1.push(name.clone());
         (*self.0.connect_options()).clone().database(&name)
     }
 
     async fn drop_all(self) {
         for name in self.1 {
-            run(&mut *self.0.acquire().await.unwrap(), &format!("drop database {name} with (force)")).await;
+            run(&mut self.0.acquire().await.unwrap(), &format!("drop database {name} with (force)")).await;
         }
     }
 }
@@ -146,7 +146,7 @@ async fn s019_two_databases_and_two_migrators_at_once(db: PgPool) {
     futures::future::join_all(pools.iter().map(migrate)).await;
     for pool in &pools {
         assert_eq!(rows(pool, "select count(*)::text from identity.tenants").await, ["1"]);
-        run(&mut *pool.acquire().await.unwrap(), include_str!("../../../migrations/00_setup.sql")).await;
+        run(&mut pool.acquire().await.unwrap(), include_str!("../../../migrations/00_setup.sql")).await;
         pool.close().await;
     }
     databases.drop_all().await;
@@ -179,7 +179,7 @@ async fn s027_the_owner_is_no_superuser(db: PgPool) {
     // Even the owner sees no row of a tenant without saying whose, and takes any role without being one of them.
     assert_eq!(rows(&owned, "select count(*)::text from identity.tenants where not platform.is_wide()").await, ["0"]);
     let scoped = "begin; set local role identity_svc; set local app.platform = 'on'; select 1 / count(*) from identity.tenants; rollback";
-    run(&mut *owned.acquire().await.unwrap(), scoped).await;
+    run(&mut owned.acquire().await.unwrap(), scoped).await;
     owned.close().await;
     databases.drop_all().await;
     run(&mut connection, &format!("drop owned by {owner}; drop role {owner}")).await;

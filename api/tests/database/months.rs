@@ -32,7 +32,7 @@ async fn s093_months_go_from_the_first_to_three_ahead(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn months_are_those_of_utc_whatever_the_session_says(db: PgPool) {
     let tehran = format!("{}_tehran", super::files::unique(&db).await);
-    run(&mut *db.acquire().await.unwrap(), &format!("create database {tehran} template template0")).await;
+    run(&mut db.acquire().await.unwrap(), &format!("create database {tehran} template template0")).await;
     let options = (*db.connect_options()).clone().database(&tehran).options([("timezone", "Asia/Tehran")]);
     let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
     super::files::migrate(&pool).await;
@@ -48,7 +48,7 @@ async fn months_are_those_of_utc_whatever_the_session_says(db: PgPool) {
     pool.close().await;
     utc.close().await;
     ours.close().await;
-    run(&mut *db.acquire().await.unwrap(), &format!("drop database {tehran} with (force)")).await;
+    run(&mut db.acquire().await.unwrap(), &format!("drop database {tehran} with (force)")).await;
 }
 
 /// Two years pass, a month at a time: there is always room for three months, and nothing is kept for ever.
@@ -66,7 +66,7 @@ async fn s094_two_years_pass(db: PgPool) {
             let insert = format!(
                 "insert into render.node_health_logs (recorded_at, node_id, epoch) values ({at} + interval '{ahead} months', gen_random_uuid(), 1)"
             );
-            run(&mut *db.acquire().await.unwrap(), &insert).await;
+            run(&mut db.acquire().await.unwrap(), &insert).await;
         }
     }
     let sql = "select s.name || ' ' || count(*) from platform.time_series s join pg_inherits i on i.inhparent = s.name::regclass group by s.name, s.keep_months
