@@ -98,7 +98,7 @@ $$;
 -- ---------------------------------------------------------------------------------------- claiming
 
 -- Leases ready tasks to a worker: `p_claims` is an array of {queue, want, names}, names null for any.
--- Never waits: a row that somebody else has locked is skipped. Labels are a filter inside the ordered scan, so work
+-- A paused queue gives nothing. Never waits: a row that somebody else has locked is skipped. Labels are a filter inside the ordered scan, so work
 -- that nobody here may do does not hide the work behind it.
 create function workflow.claim(p_claims jsonb, p_labels jsonb, p_worker text, p_worker_id bigint)
 returns setof workflow.news language plpgsql as $$
@@ -110,6 +110,7 @@ begin
     for v_claim in
         select c.queue, c.want, c.names from jsonb_to_recordset(p_claims) as c (queue text, want int, names text[])
     loop
+        continue when exists (select from workflow.queue_controls q where q.queue = v_claim.queue);
         return query
         -- `= any (array (…))`, not a join: with the limit as a parameter the planner would hash the whole table.
         update workflow.tasks t

@@ -138,6 +138,7 @@ begin
     for v_claim in
         select c.queue, c.want, c.names from jsonb_to_recordset(p_claims) as c (queue text, want int, names text[])
     loop
+        continue when exists (select from workflow.queue_controls q where q.queue = v_claim.queue);
         return query
         update workflow.jobs j
         set worker_id = p_worker_id, lease_token = p_token, leased_at = v_now, attempt_no = j.attempt_no + 1

@@ -35,6 +35,7 @@ alter default privileges in schema workflow grant usage on sequences to workflow
 grant execute on function platform.ensure_month to identity_svc, render_svc, notification_svc, admin_api;
 grant execute on function platform.ensure_months, platform.retire_months to admin_api;
 grant execute on function content.set_scene_snapshot to render_svc;
+grant execute on function workflow.purge_run to admin_api;
 
 -- What only grows is not changed by any service; the rows of reference tables and the tenants themselves are not theirs.
 revoke update, delete on identity.tenant_webhook_events, identity.tenant_api_request_logs, identity.audit_log, identity.consents,

@@ -20,14 +20,17 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use sqlx::{FromRow, PgConnection, PgPool, types::Json};
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use uuid::Uuid;
 
 /// Longest list of tasks one claim may ask for.
 const CLAIM_LIMIT: u32 = 500;
+
+/// A remote worker is noted this often.
+const REMOTE_NOTE: Duration = Duration::from_secs(30);
 
 /// Starts, cancels and watches runs. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -35,6 +38,7 @@ pub struct Client {
     pool: PgPool,
     wakeup: Arc<Wakeup>,
     unannounced: Arc<Mutex<HashSet<Ring>>>,
+    remotes: Arc<Mutex<HashMap<String, Instant>>>,
 }
 
 /// How a job is queued.
@@ -97,6 +101,16 @@ pub enum RunState {
 }
 
 impl RunState {
+    /// The word it is stored under.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
     /// Whether nothing more will happen.
     pub fn is_final(self) -> bool {
         self != Self::Running
@@ -237,7 +251,7 @@ impl Client {
     }
 
     pub(crate) fn with_wakeup(pool: PgPool, wakeup: Arc<Wakeup>) -> Self {
-        Self { pool, wakeup, unannounced: Arc::default() }
+        Self { pool, wakeup, unannounced: Arc::default(), remotes: Arc::default() }
     }
 
     pub(crate) fn pool(&self) -> &PgPool {
@@ -458,6 +472,9 @@ impl Client {
         limit: u32,
     ) -> Result<Vec<LeasedTask>, Error> {
         let who = Claimant { worker_id: None, name: worker.to_owned(), labels: labels.clone() };
+        if queues.iter().any(|queue| *queue != RUN_QUEUE) && self.note_remote(worker) {
+            store::operations::seen_remotely(&self.pool, worker, queues, labels).await?;
+        }
         let mut leased = Vec::new();
         for queue in queues.iter().filter(|queue| **queue != RUN_QUEUE) {
             let want = limit.min(CLAIM_LIMIT) as usize - leased.len();
@@ -472,6 +489,17 @@ impl Client {
             }));
         }
         Ok(leased)
+    }
+
+    /// Whether it is time to note that this remote worker lives.
+    fn note_remote(&self, worker: &str) -> bool {
+        let mut noted = self.remotes.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted.get(worker).is_some_and(|at| at.elapsed() < REMOTE_NOTE) {
+            return false;
+        }
+        noted.retain(|_, at| at.elapsed() < REMOTE_NOTE);
+        noted.insert(worker.to_owned(), Instant::now());
+        true
     }
 
     /// Renews a lease, stores progress, and says whether to go on.

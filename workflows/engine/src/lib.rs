@@ -29,6 +29,8 @@ mod jobs;
 #[cfg(feature = "store")]
 mod leases;
 #[cfg(feature = "store")]
+pub mod operations;
+#[cfg(feature = "store")]
 mod pump;
 #[cfg(feature = "store")]
 mod record;

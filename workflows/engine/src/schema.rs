@@ -10,6 +10,7 @@ pub const MIGRATIONS: &[(&str, &str)] = &[
     ("34_workflow_recovery", include_str!("../../../migrations/34_workflow_recovery.sql")),
     ("35_workflow_jobs", include_str!("../../../migrations/35_workflow_jobs.sql")),
     ("36_workflow_schedules", include_str!("../../../migrations/36_workflow_schedules.sql")),
+    ("37_workflow_operations", include_str!("../../../migrations/37_workflow_operations.sql")),
 ];
 
 /// Key of the advisory lock under which the schema is made.

@@ -5,7 +5,7 @@ use crate::{
     client::rings,
     leases::Leases,
     retry,
-    store::{self, News, workers},
+    store::{self, News, operations::NewOffer, workers},
     wakeup::{Ring, Wakeup},
 };
 use chrono::{DateTime, Utc};
@@ -86,6 +86,8 @@ pub(crate) struct Sweeper {
     pub me: Arc<Incarnation>,
     pub leases: Arc<Leases>,
     pub wakeup: Arc<Wakeup>,
+    /// What it can do, for whoever asks why something waits.
+    pub offers: Vec<NewOffer>,
 }
 
 impl Sweeper {
@@ -155,6 +157,7 @@ impl Sweeper {
 
     async fn begin(&self, db: &mut PgConnection) -> sqlx::Result<()> {
         let id = timely(workers::register(db, &self.name)).await?;
+        timely(store::operations::offer(db, id, &self.offers)).await?;
         self.me.id.store(id, Ordering::Release);
         tracing::info!(worker = self.name, id, "worker registered");
         Ok(())

@@ -14,7 +14,7 @@ use crate::{
     residents::Residents,
     schedules::{self, Schedules},
     slots::Slots,
-    store::{Claimed, Lane},
+    store::{Claimed, Lane, operations::NewOffer},
     sweeper::{Incarnation, Sweeper},
     wakeup::Wakeup,
     workflow::{Context, Workflow},
@@ -264,6 +264,7 @@ impl Worker {
             me: me.clone(),
             leases: leases.clone(),
             wakeup: wakeup.clone(),
+            offers: offers(&names, &slots, &labels),
         };
         background.spawn(sweeper.run(end.clone()));
         if schedules {
@@ -332,6 +333,21 @@ impl Worker {
             _ => Ok(()),
         }
     }
+}
+
+/// What this worker can do, as others are to know it.
+fn offers(
+    names: &BTreeMap<&'static str, Vec<String>>,
+    slots: &HashMap<String, usize>,
+    labels: &Labels,
+) -> Vec<NewOffer> {
+    let offer = |(queue, names): (&&str, &Vec<String>)| NewOffer {
+        queue: (*queue).to_owned(),
+        names: names.clone(),
+        labels: labels.clone(),
+        slots: slots.get(*queue).copied().unwrap_or(DEFAULT_SLOTS).min(i32::MAX as usize) as i32,
+    };
+    names.iter().map(offer).collect()
 }
 
 async fn all_end(workers: &mut tokio::task::JoinSet<Result<(), WorkerError>>) {

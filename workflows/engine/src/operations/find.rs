@@ -1,0 +1,116 @@
+//! Lists of runs: by key, never by counting or scanning. A page looks at a bounded number of rows, whatever the filter.
+
+use super::{OperationError, Operations, sql};
+use crate::client::RunState;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::FromRow;
+use uuid::Uuid;
+
+/// Rows that a page looks at.
+pub(super) const WINDOW: i64 = 10_000;
+/// Longest page.
+const PAGE: u32 = 500;
+
+/// Which runs are meant; everything that is given must fit.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Filter {
+    /// Whose.
+    pub tenant: Option<Uuid>,
+    /// Of one of these kinds; empty: of any.
+    pub kinds: Vec<String>,
+    /// In one of these states; empty: in any.
+    pub states: Vec<RunState>,
+    /// What they are about. Found at once when the tenant is given too.
+    pub business_key: Option<String>,
+    /// Attributes they have, as a JSON object: see [`Operations::set_attributes`].
+    pub attributes: Option<Value>,
+    /// The cause of their failure: see [`Line::fingerprint`].
+    pub fingerprint: Option<String>,
+    /// Started no earlier.
+    pub created_from: Option<DateTime<Utc>>,
+    /// Started before.
+    pub created_until: Option<DateTime<Utc>>,
+}
+
+impl Filter {
+    pub(crate) fn only_failed(&self) -> bool {
+        let failed = |s: &RunState| matches!(s, RunState::Failed | RunState::Cancelled);
+        self.fingerprint.is_some() || (!self.states.is_empty() && self.states.iter().all(failed))
+    }
+
+    pub(crate) fn only_running(&self) -> bool {
+        self.states == [RunState::Running]
+    }
+
+    pub(super) fn check(&self) -> Result<(), OperationError> {
+        if self.attributes.as_ref().is_some_and(|a| !a.is_object()) {
+            return Err(OperationError::Bad("attributes are a JSON object".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// A run in a list.
+#[derive(Debug, Clone, PartialEq, Serialize, FromRow)]
+pub struct Line {
+    /// The run.
+    pub id: Uuid,
+    /// Whose it is.
+    pub tenant_id: Uuid,
+    /// [`crate::Workflow::NAME`].
+    pub kind: String,
+    /// [`crate::Workflow::VERSION`] at the start.
+    pub version: i32,
+    /// What it is about.
+    pub business_key: Option<String>,
+    /// Where it stands.
+    pub state: RunState,
+    /// Higher goes first.
+    pub priority: i16,
+    /// Why it failed.
+    pub error_code: Option<String>,
+    /// The same in a sentence.
+    pub error_message: Option<String>,
+    /// The same for all failures with this cause: the code, and a hash of the message without names and numbers.
+    pub fingerprint: Option<String>,
+    /// What it may be found by.
+    pub attributes: Option<Value>,
+    /// When somebody asked it to stop.
+    pub cancel_requested_at: Option<DateTime<Utc>>,
+    /// When it was started.
+    pub created_at: DateTime<Utc>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// A part of a list, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Page {
+    /// The runs; may be fewer than asked for, even none, although there is more.
+    pub runs: Vec<Line>,
+    /// Where to go on; none at the end.
+    pub next: Option<Uuid>,
+}
+
+impl Operations {
+    /// Runs that fit `filter`, newest first, after the cursor `after` of the page before.
+    ///
+    /// # Errors
+    /// [`OperationError::Bad`] when the filter makes no sense.
+    pub async fn find(&self, filter: &Filter, after: Option<Uuid>, limit: u32) -> Result<Page, OperationError> {
+        filter.check()?;
+        let limit = limit.clamp(1, PAGE) as usize;
+        let mut db = self.pool.acquire().await?;
+        let window = sql::window(&mut db, filter, after, WINDOW).await?;
+        let runs = sql::fitting(&mut db, filter, &window, limit as i64).await?;
+        let next = match runs.last() {
+            Some(last) if runs.len() == limit => Some(last.id),
+            _ if window.len() as i64 == WINDOW => window.last().copied(),
+            _ => None,
+        };
+        Ok(Page { runs, next })
+    }
+}

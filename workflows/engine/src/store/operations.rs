@@ -1,0 +1,427 @@
+//! Operations: their functions, their audit, and what they look at.
+
+use crate::operations::{AttemptRow, AuditRow, By, Facts, Filter, Line, Lineage, MarkRow, Offer, PausedQueue, Total};
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::{FromRow, PgConnection, PgExecutor, Postgres, QueryBuilder, Result};
+use uuid::Uuid;
+
+// ------------------------------------------------------------------------------------------- audit
+
+/// Notes an operation, in its own transaction.
+pub(crate) async fn audit(
+    db: &mut PgConnection,
+    by: &By,
+    action: &str,
+    tenant_id: Option<Uuid>,
+    target: &str,
+    before: Option<Value>,
+    after: Option<Value>,
+) -> Result<()> {
+    sqlx::query(
+        "insert into workflow.audit (at, actor, action, tenant_id, target, reason, before, after)
+         values (workflow.now(), $1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(&by.actor)
+    .bind(action)
+    .bind(tenant_id)
+    .bind(target)
+    .bind(&by.reason)
+    .bind(before)
+    .bind(after)
+    .execute(db)
+    .await
+    .map(|_| ())
+}
+
+pub(crate) async fn audit_of(db: impl PgExecutor<'_>, target: &str, limit: i64) -> Result<Vec<AuditRow>> {
+    sqlx::query_as(
+        "select id, at, actor, action, tenant_id, target, reason, before, after
+         from workflow.audit where target = $1 order by id desc limit $2",
+    )
+    .bind(target)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
+
+// ------------------------------------------------------------------------------------------- one run
+
+/// What the audit keeps of a task.
+#[derive(Debug, Clone, Serialize, FromRow)]
+pub(crate) struct TaskNote {
+    pub run_id: Uuid,
+    pub tenant_id: Uuid,
+    pub queue: String,
+    step_key: String,
+    activity: String,
+    state: String,
+    attempt_no: i32,
+    failures: i32,
+    leased_by: Option<String>,
+}
+
+pub(crate) async fn task_of(db: impl PgExecutor<'_>, task_id: i64) -> Result<Option<TaskNote>> {
+    sqlx::query_as(
+        "select run_id, tenant_id, queue, step_key, activity, state, attempt_no, failures, leased_by
+         from workflow.tasks where id = $1",
+    )
+    .bind(task_id)
+    .fetch_optional(db)
+    .await
+}
+
+/// See `workflow.retry_now`.
+pub(crate) async fn retry_now(db: &mut PgConnection, task_id: i64) -> Result<String> {
+    sqlx::query_scalar("select workflow.retry_now($1)").bind(task_id).fetch_one(db).await
+}
+
+/// See `workflow.force_release`.
+pub(crate) async fn force_release(db: &mut PgConnection, task_id: i64, why: &str) -> Result<String> {
+    sqlx::query_scalar("select workflow.force_release($1, $2)").bind(task_id).bind(why).fetch_one(db).await
+}
+
+/// See `workflow.skip_activity`.
+pub(crate) async fn skip(db: &mut PgConnection, task_id: i64, output: &Value) -> Result<String> {
+    sqlx::query_scalar("select workflow.skip_activity($1, $2)").bind(task_id).bind(output).fetch_one(db).await
+}
+
+/// See `workflow.set_priority`.
+pub(crate) async fn set_priority(db: &mut PgConnection, run_id: Uuid, priority: i16) -> Result<String> {
+    sqlx::query_scalar("select workflow.set_priority($1, $2)").bind(run_id).bind(priority).fetch_one(db).await
+}
+
+/// See `workflow.purge_run`.
+pub(crate) async fn purge(db: &mut PgConnection, run_id: Uuid) -> Result<String> {
+    sqlx::query_scalar("select workflow.purge_run($1)").bind(run_id).fetch_one(db).await
+}
+
+/// A run to be made out of another; see `workflow.fork_run`.
+pub(crate) struct NewFork<'a> {
+    pub origin: Uuid,
+    pub new: Uuid,
+    pub how: &'a str,
+    pub from: Option<&'a str>,
+    pub input: Option<&'a Value>,
+    pub version: Option<i32>,
+    pub step: Option<&'a Value>,
+}
+
+pub(crate) async fn fork(db: &mut PgConnection, asked: &NewFork<'_>) -> Result<String> {
+    sqlx::query_scalar("select workflow.fork_run($1, $2, $3, $4, $5, $6, $7)")
+        .bind(asked.origin)
+        .bind(asked.new)
+        .bind(asked.how)
+        .bind(asked.from)
+        .bind(asked.input)
+        .bind(asked.version)
+        .bind(asked.step)
+        .fetch_one(db)
+        .await
+}
+
+const LINEAGE: &str = "run_id, origin_run_id, root_run_id, how, from_key, copied, edited, created_at";
+
+pub(crate) async fn lineage_of(db: impl PgExecutor<'_>, run_id: Uuid) -> Result<Option<Lineage>> {
+    let sql = format!("select {LINEAGE} from workflow.run_lineage where run_id = $1");
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(run_id).fetch_optional(db).await
+}
+
+pub(crate) async fn made_from(db: impl PgExecutor<'_>, run_id: Uuid) -> Result<Vec<Lineage>> {
+    let sql = format!("select {LINEAGE} from workflow.run_lineage where origin_run_id = $1 order by run_id limit 500");
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(run_id).fetch_all(db).await
+}
+
+/// Merges attributes. False: there is no such run.
+pub(crate) async fn set_attributes(db: &mut PgConnection, run_id: Uuid, attributes: &Value) -> Result<bool> {
+    let done = sqlx::query(
+        "insert into workflow.run_attributes as a (run_id, tenant_id, attributes)
+         select id, tenant_id, $2 from workflow.runs where id = $1
+         on conflict (run_id) do update set attributes = a.attributes || excluded.attributes",
+    )
+    .bind(run_id)
+    .bind(attributes)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(crate) async fn attempts_of(db: impl PgExecutor<'_>, run_id: Uuid) -> Result<Vec<AttemptRow>> {
+    sqlx::query_as(
+        "select step_key, attempt_no, worker, started_at, ended_at, outcome
+         from workflow.attempts where run_id = $1
+         union all
+         select step_key, attempt_no, leased_by, leased_at, null, null
+         from workflow.tasks where run_id = $1 and state = 'leased'
+         order by 4, 2 limit 10000",
+    )
+    .bind(run_id)
+    .fetch_all(db)
+    .await
+}
+
+pub(crate) async fn marks_of(db: impl PgExecutor<'_>, run_id: Uuid) -> Result<Vec<MarkRow>> {
+    sqlx::query_as(
+        "select key, kind, outcome, recorded_at from workflow.steps where run_id = $1 order by seq limit 10000",
+    )
+    .bind(run_id)
+    .fetch_all(db)
+    .await
+}
+
+// ------------------------------------------------------------------------------------------- lists
+
+/// The ids that a page looks at, newest first, from the narrowest index there is for the filter.
+pub(crate) async fn window(
+    db: &mut PgConnection,
+    filter: &Filter,
+    after: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<Uuid>> {
+    let (column, table) = match filter {
+        Filter { business_key: Some(_), tenant: Some(_), .. } => ("id", "runs"),
+        Filter { attributes: Some(_), .. } => ("run_id", "run_attributes"),
+        _ if !filter.only_failed() && filter.only_running() => ("run_id", "tasks"),
+        _ => ("id", "runs"),
+    };
+    let mut sql = QueryBuilder::<Postgres>::new(format!("select {column} from workflow.{table} where true"));
+    match table {
+        "run_attributes" => sql.push(" and attributes @> ").push_bind(&filter.attributes),
+        "tasks" => sql.push(" and kind = 'run'"),
+        _ if filter.business_key.is_some() && filter.tenant.is_some() => {
+            let kinds = match filter.kinds.is_empty() {
+                false => filter.kinds.clone(),
+                true => sqlx::query_scalar("select distinct kind from workflow.run_totals").fetch_all(&mut *db).await?,
+            };
+            sql.push(" and kind = any (").push_bind(kinds).push(") and business_key = ").push_bind(&filter.business_key)
+        }
+        _ if filter.only_failed() => sql.push(" and error_fingerprint is not null"),
+        _ => &mut sql,
+    };
+    if let (Some(fingerprint), "runs") = (&filter.fingerprint, table) {
+        sql.push(" and error_fingerprint = ").push_bind(fingerprint);
+    }
+    if let Some(tenant) = filter.tenant {
+        sql.push(" and tenant_id = ").push_bind(tenant);
+    }
+    if let Some(after) = after {
+        sql.push(format!(" and {column} < ")).push_bind(after);
+    }
+    sql.push(format!(" order by {column} desc limit ")).push_bind(limit);
+    sql.build_query_scalar().fetch_all(db).await
+}
+
+/// Those of a window that fit the whole filter.
+pub(crate) async fn fitting(db: &mut PgConnection, filter: &Filter, window: &[Uuid], limit: i64) -> Result<Vec<Line>> {
+    let mut sql = QueryBuilder::<Postgres>::new(
+        "select r.id, r.tenant_id, r.kind, r.version, r.business_key, r.state, r.priority,
+                r.error ->> 'code' as error_code, left(r.error ->> 'message', 500) as error_message,
+                r.error_fingerprint as fingerprint, a.attributes, r.cancel_requested_at, r.created_at, r.finished_at
+         from workflow.runs r left join workflow.run_attributes a on a.run_id = r.id
+         where r.id = any (",
+    );
+    sql.push_bind(window).push(")");
+    if let Some(tenant) = filter.tenant {
+        sql.push(" and r.tenant_id = ").push_bind(tenant);
+    }
+    if !filter.kinds.is_empty() {
+        sql.push(" and r.kind = any (").push_bind(&filter.kinds).push(")");
+    }
+    if !filter.states.is_empty() {
+        sql.push(" and r.state = any (")
+            .push_bind(filter.states.iter().map(|s| s.as_str()).collect::<Vec<_>>())
+            .push(")");
+    }
+    if let Some(key) = &filter.business_key {
+        sql.push(" and r.business_key = ").push_bind(key);
+    }
+    if let Some(attributes) = &filter.attributes {
+        sql.push(" and a.attributes @> ").push_bind(attributes);
+    }
+    if let Some(fingerprint) = &filter.fingerprint {
+        sql.push(" and r.error_fingerprint = ").push_bind(fingerprint);
+    }
+    if let Some(from) = filter.created_from {
+        sql.push(" and r.created_at >= ").push_bind(from);
+    }
+    if let Some(until) = filter.created_until {
+        sql.push(" and r.created_at < ").push_bind(until);
+    }
+    sql.push(" order by r.id desc limit ").push_bind(limit);
+    sql.build_query_as().fetch_all(db).await
+}
+
+pub(crate) async fn totals(db: impl PgExecutor<'_>, tenant: Option<Uuid>) -> Result<Vec<Total>> {
+    sqlx::query_as(
+        "select kind, tenant_id, state, n from workflow.run_totals where ($1::uuid is null or tenant_id = $1)
+         order by kind, tenant_id, state",
+    )
+    .bind(tenant)
+    .fetch_all(db)
+    .await
+}
+
+/// See `workflow.fold_counts`.
+pub(crate) async fn fold_counts(db: impl PgExecutor<'_>) -> Result<i64> {
+    sqlx::query_scalar("select workflow.fold_counts(20000)").fetch_one(db).await
+}
+
+// ------------------------------------------------------------------------------------------- queues
+
+/// False: it is paused already.
+pub(crate) async fn pause_queue(db: &mut PgConnection, by: &By, queue: &str) -> Result<bool> {
+    let done = sqlx::query(
+        "insert into workflow.queue_controls (queue, paused_at, paused_by, reason) values ($1, workflow.now(), $2, $3)
+         on conflict (queue) do nothing",
+    )
+    .bind(queue)
+    .bind(&by.actor)
+    .bind(&by.reason)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(crate) async fn resume_queue(db: &mut PgConnection, queue: &str) -> Result<Option<PausedQueue>> {
+    sqlx::query_as("delete from workflow.queue_controls where queue = $1 returning queue, paused_at, paused_by, reason")
+        .bind(queue)
+        .fetch_optional(db)
+        .await
+}
+
+pub(crate) async fn paused_queues(db: impl PgExecutor<'_>) -> Result<Vec<PausedQueue>> {
+    sqlx::query_as("select queue, paused_at, paused_by, reason from workflow.queue_controls order by queue")
+        .fetch_all(db)
+        .await
+}
+
+pub(crate) async fn paused(db: &mut PgConnection, queue: &str) -> Result<Option<PausedQueue>> {
+    sqlx::query_as("select queue, paused_at, paused_by, reason from workflow.queue_controls where queue = $1")
+        .bind(queue)
+        .fetch_optional(db)
+        .await
+}
+
+// ------------------------------------------------------------------------------------------- why not
+
+/// What is known about a task, or about all tasks of a run.
+pub(crate) async fn facts(db: &mut PgConnection, task_id: Option<i64>, run_id: Option<Uuid>) -> Result<Vec<Facts>> {
+    let mut sql = QueryBuilder::<Postgres>::new(
+        "select t.id, t.kind, t.run_id, t.step_key as key, t.queue, t.activity, t.required_labels as labels, t.priority, t.state,
+                nullif(t.run_at, 'infinity') as run_at, t.attempt_no, t.failures, t.max_failures, t.leased_by, t.leased_at,
+                t.lease_expires_at, t.progress, t.cancel_requested, t.parked_reason,
+                (select coalesce(a.failure ->> 'code', case a.outcome when 'lost' then 'workflow.lost' end)
+                 from workflow.attempts a where a.task_id = t.id and a.attempt_no = t.attempt_no) as last_code
+         from workflow.tasks t where ",
+    );
+    match (task_id, run_id) {
+        (Some(task_id), _) => sql.push("t.id = ").push_bind(task_id),
+        (None, run_id) => sql.push("t.run_id = ").push_bind(run_id),
+    };
+    sql.push(" order by t.id limit 1000");
+    sql.build_query_as().fetch_all(db).await
+}
+
+/// Who, alive, does `name` from `queue`: worker processes, and who claimed over HTTP in the last minutes.
+pub(crate) async fn offers(db: &mut PgConnection, queue: &str, name: &str, remote: bool) -> Result<Vec<Offer>> {
+    sqlx::query_as(
+        "select o.worker_id, o.labels, o.slots::bigint as slots
+         from workflow.worker_offers o join workflow.workers w on w.id = o.worker_id and w.ended_at is null
+         where o.queue = $1 and $2 = any (o.names)
+         union all
+         select null, r.labels, 0 from workflow.remote_workers r
+         where $3 and $1 = any (r.queues) and r.seen_at > workflow.now() - interval '2 min'",
+    )
+    .bind(queue)
+    .bind(name)
+    .bind(remote)
+    .fetch_all(db)
+    .await
+}
+
+/// Tasks that are claimed before this one, at most 1000.
+pub(crate) async fn ahead(db: &mut PgConnection, task: &Facts) -> Result<i64> {
+    sqlx::query_scalar(
+        "select count(*) from (
+            select from workflow.tasks t
+            where t.queue = $1 and t.state = 'ready'
+              and (t.priority > $2 or (t.priority = $2 and (t.run_at, t.id) < ($3, $4)))
+            order by t.priority desc, t.run_at, t.id limit 1000) before",
+    )
+    .bind(&task.queue)
+    .bind(task.priority)
+    .bind(task.run_at)
+    .bind(task.id)
+    .fetch_one(db)
+    .await
+}
+
+/// Slots of a queue that these workers use.
+pub(crate) async fn in_use(db: &mut PgConnection, queue: &str, workers: &[i64]) -> Result<i64> {
+    sqlx::query_scalar(
+        "select count(*) from workflow.tasks where lease_expires_at is not null and queue = $1 and worker_id = any ($2)",
+    )
+    .bind(queue)
+    .bind(workers)
+    .fetch_one(db)
+    .await
+}
+
+/// A run that this one waits for.
+pub(crate) async fn live_child(db: &mut PgConnection, run_id: Uuid) -> Result<Option<(Uuid, String)>> {
+    sqlx::query_as(
+        "select id, kind from workflow.runs
+         where parent_run_id = $1 and continued_as is null and state = 'running' and not detached
+         order by id limit 1",
+    )
+    .bind(run_id)
+    .fetch_optional(db)
+    .await
+}
+
+/// Notes what a worker can do.
+pub(crate) async fn offer(db: &mut PgConnection, worker_id: i64, offers: &[NewOffer]) -> Result<()> {
+    for offer in offers {
+        sqlx::query(
+            "insert into workflow.worker_offers (worker_id, queue, names, labels, slots) values ($1, $2, $3, $4, $5)
+             on conflict do nothing",
+        )
+        .bind(worker_id)
+        .bind(&offer.queue)
+        .bind(&offer.names)
+        .bind(sqlx::types::Json(&offer.labels))
+        .bind(offer.slots)
+        .execute(&mut *db)
+        .await?;
+    }
+    Ok(())
+}
+
+/// What a worker does from one queue.
+#[derive(Debug, Clone)]
+pub(crate) struct NewOffer {
+    pub queue: String,
+    pub names: Vec<String>,
+    pub labels: crate::activity::Labels,
+    pub slots: i32,
+}
+
+/// Notes who claims over HTTP, unless that was done of late.
+pub(crate) async fn seen_remotely(
+    db: impl PgExecutor<'_>,
+    name: &str,
+    queues: &[&str],
+    labels: &crate::activity::Labels,
+) -> Result<()> {
+    sqlx::query(
+        "insert into workflow.remote_workers as r (name, queues, labels, seen_at) values ($1, $2, $3, workflow.now())
+         on conflict (name) do update set queues = excluded.queues, labels = excluded.labels, seen_at = excluded.seen_at
+         where r.seen_at < excluded.seen_at - interval '20 s' or r.labels <> excluded.labels or r.queues <> excluded.queues",
+    )
+    .bind(name)
+    .bind(queues)
+    .bind(sqlx::types::Json(labels))
+    .execute(db)
+    .await
+    .map(|_| ())
+}
