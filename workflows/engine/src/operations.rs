@@ -4,16 +4,20 @@
 //! [`Client::announce`] after the commit. Nothing here counts or scans the hot tables: lists walk keys, a bounded
 //! number of rows a page.
 
+mod bulk;
+mod clerk;
 mod explain;
 mod find;
 mod fork;
 mod timeline;
 
+pub use bulk::{Action, Bulk, Cause, Evidence, Item, Preview};
 pub use explain::{Explanation, Reason};
 pub use find::{Filter, Line, Page};
 pub use fork::{Fork, Forked, Lineage, StepNow};
 pub use timeline::{Doing, Span};
 pub(crate) use {
+    clerk::keep,
     explain::{Facts, Offer},
     timeline::{AttemptRow, MarkRow},
 };

@@ -9,6 +9,7 @@ use crate::{
     failure::Failure,
     jobs::{JobLane, JobQueue},
     leases::Leases,
+    operations::{self, Operations},
     pump::{Parts, Pump, Queue, Write},
     record::to_payload,
     residents::Residents,
@@ -267,6 +268,8 @@ impl Worker {
             offers: offers(&names, &slots, &labels),
         };
         background.spawn(sweeper.run(end.clone()));
+        let clerk = Operations::new(Client::with_wakeup(db.clone(), wakeup.clone()));
+        background.spawn(operations::keep(clerk, closing.clone()));
         if schedules {
             let client = Client::with_wakeup(db.clone(), wakeup.clone());
             background.spawn(schedules::keep(Schedules::new(client), closing.clone()));

@@ -1,5 +1,6 @@
 //! The engine's statements: all its SQL outside the migration, a file per noun. Bound parameters only.
 
+pub(crate) mod bulk;
 pub(crate) mod jobs;
 pub(crate) mod operations;
 pub(crate) mod runs;

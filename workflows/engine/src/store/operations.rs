@@ -1,5 +1,6 @@
 //! Operations: their functions, their audit, and what they look at.
 
+pub(crate) use super::bulk::*;
 use crate::operations::{AttemptRow, AuditRow, By, Facts, Filter, Line, Lineage, MarkRow, Offer, PausedQueue, Total};
 use serde::Serialize;
 use serde_json::Value;
@@ -424,4 +425,39 @@ pub(crate) async fn seen_remotely(
     .execute(db)
     .await
     .map(|_| ())
+}
+
+// ------------------------------------------------------------------------------------------- metrics
+
+/// How many runs there are, of all tenants: a label per tenant would be one too many.
+pub(crate) async fn runs_by_kind(db: impl PgExecutor<'_>) -> Result<Vec<(String, String, i64)>> {
+    sqlx::query_as("select kind, state, sum(n)::bigint from workflow.run_totals group by kind, state")
+        .fetch_all(db)
+        .await
+}
+
+/// A queue with ready work.
+#[derive(Debug, Serialize, FromRow)]
+pub(crate) struct ReadyQueue {
+    pub queue: String,
+    pub ready: i64,
+    pub oldest_seconds: f64,
+}
+
+/// Ready work by queue; 10 000 stands for at least so many. Jumps from queue to queue in the index of the claim.
+pub(crate) async fn ready_by_queue(db: impl PgExecutor<'_>) -> Result<Vec<ReadyQueue>> {
+    sqlx::query_as(
+        "with recursive q as (
+            (select queue from workflow.tasks where state = 'ready' order by queue limit 1)
+            union all
+            select (select t.queue from workflow.tasks t where t.state = 'ready' and t.queue > q.queue order by t.queue limit 1)
+            from q where q.queue is not null)
+         select q.queue, r.ready, coalesce(r.oldest_seconds, 0)::float8 as oldest_seconds
+         from q cross join lateral (
+            select count(*) as ready, extract(epoch from workflow.now() - min(run_at)) as oldest_seconds
+            from (select t.run_at from workflow.tasks t where t.queue = q.queue and t.state = 'ready' limit 10000) some) r
+         where q.queue is not null",
+    )
+    .fetch_all(db)
+    .await
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // A test that cannot go on ends.
 
 mod activities;
+mod bulk;
 mod cancel;
 mod chains;
 mod children;
