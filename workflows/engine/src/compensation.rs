@@ -7,6 +7,7 @@
 
 use crate::{
     activity::Activity,
+    executor,
     failure::Failure,
     record::{Ask, Kind, Request, Undo, to_payload},
     workflow::Context,
@@ -23,8 +24,9 @@ const KEY_LIMIT: usize = 180;
 
 impl Context {
     /// Says how to take back what has just succeeded: `undo` is done, under `key`, if this run fails or is cancelled. The
-    /// newest comes first. Call it right after the success; where that may go unheard (a branch that is dropped), call it
-    /// before, with an `undo` that is harmless when there is nothing to take back.
+    /// newest comes first. Call it right after the success; where the success may go unheard, because the branch that waits for
+    /// it is dropped when another fails (`try_join`, `select`), call it before, with an `undo` that is harmless when there
+    /// is nothing to take back.
     ///
     /// Compensations are done also when the run is cancelled, and repeated by their policy. Those that fail for good are named
     /// in the error of the run, [`COMPENSATION_FAILED`]; the others are done nevertheless. A run that succeeds, or continues as
@@ -82,6 +84,10 @@ impl Context {
 
     /// Takes back everything, the newest first. Gives `failure` back, or what says that something stands.
     pub(crate) async fn undo_all(&self, failure: Failure) -> Failure {
+        if self.core().ledger.compensates() {
+            // A step whose branch was dropped may be in the middle of its commit: what is taken back is what it left.
+            executor::steps_settle(self.core()).await;
+        }
         let (mut undone, mut standing) = (Vec::new(), Vec::new());
         while let Some(Undo { key, name, body }) = self.core().ledger.next_undo() {
             match body(self.clone()).await {

@@ -435,6 +435,19 @@ where
     Ok(Some(record))
 }
 
+/// Waits until no transaction of a step of this run is open any more.
+pub(crate) async fn steps_settle(core: &Core) {
+    core.ledger.caught_up().await;
+    let Some(pool) = &core.pool else { return };
+    for tries in 1.. {
+        match store::steps::await_others(pool, core.fence).await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, run.id = %core.run_id, "cannot wait for the steps of a run"),
+        }
+        tokio::time::sleep(retry::step_pause(tries)).await;
+    }
+}
+
 async fn record_failure(core: &Core, pool: &PgPool, key: &str, failure: Failure) {
     let failure: Failure = serde_json::from_value(storable(&failure)).unwrap_or(failure);
     let outcome = Err(failure);

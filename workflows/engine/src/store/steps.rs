@@ -52,6 +52,16 @@ pub(crate) async fn record(
     }))
 }
 
+/// Waits until nobody is recording anything for the run of `fence`.
+pub(crate) async fn await_others(db: impl PgExecutor<'_>, fence: Fence) -> Result<()> {
+    sqlx::query("select from workflow.tasks where id = $1 and lease_token = $2 for update")
+        .bind(fence.task_id)
+        .bind(fence.token)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
 /// All that is known of a run: its records, in order, and what it has asked for that is not recorded.
 pub(crate) async fn all(db: impl PgExecutor<'_>, run_id: Uuid) -> Result<(Vec<Record>, Vec<InFlight>)> {
     // One statement: what ends in between is either here or there.
