@@ -19,31 +19,40 @@ declare
     v_now timestamptz := workflow.now();
 begin
     return query
+    -- The facts of a run travel through the update as an array: joining lists of hundreds would cost their square.
     with given as (
-        select f.*, row_number() over (partition by f.run_id order by f.place) as n
+        select f.run_id,
+               array_agg(row (f.run_id, f.key, f.kind, f.name, f.outcome, f.output, f.failure, f.attempt_no,
+                              f.lease_token)::workflow.fact order by f.place) as facts
         from unnest(p_facts) with ordinality
              as f (run_id, key, kind, name, outcome, output, failure, attempt_no, lease_token, place)
         where not exists (select from workflow.steps s where s.run_id = f.run_id and s.key = f.key)
+        group by f.run_id
     ), bumped as (
         update workflow.tasks t
-        set wake_seq = t.wake_seq + g.n, losses = 0,
+        set wake_seq = t.wake_seq + cardinality(g.facts), losses = 0,
             run_at = case when t.state = 'waiting' and t.parked_reason is null then v_now else t.run_at end,
             state = case when t.state = 'waiting' and t.parked_reason is null then 'ready' else t.state end
-        from (select run_id, count(*) as n from given group by run_id) g
-        where t.run_id = g.run_id and t.kind = 'run' and t.step_key = ''
-        returning t.run_id, t.tenant_id, t.queue, t.wake_seq - g.n as base, t.state, t.worker_id
+        -- Found by one look each: told the kind as well, the planner would believe that there is one run, and read them all.
+        from given g
+        cross join lateral (select r.id from workflow.tasks r
+                            where r.run_id = g.run_id and r.kind = 'run' and r.step_key = '' limit 1) r
+        where t.id = r.id
+        returning t.tenant_id, t.queue, t.wake_seq - cardinality(g.facts) as base, t.state, t.worker_id, g.facts
+    ), numbered as (
+        select b.tenant_id, b.queue, b.state, b.worker_id, b.base + f.n as seq, f.*
+        from bumped b cross join lateral unnest(b.facts) with ordinality
+             as f (run_id, key, kind, name, outcome, output, failure, attempt_no, lease_token, n)
     ), written as (
         insert into workflow.steps
             (run_id, seq, tenant_id, key, kind, name, outcome, output, failure, attempt_no, lease_token, recorded_at)
-        select g.run_id, b.base + g.n, b.tenant_id, g.key, g.kind, g.name, g.outcome, g.output, g.failure,
-               coalesce(g.attempt_no, 0), g.lease_token, v_now
-        from given g join bumped b on b.run_id = g.run_id
-        returning run_id, seq, key, outcome, failure, attempt_no, lease_token, recorded_at
+        select run_id, seq, tenant_id, key, kind, name, outcome, output, failure, coalesce(attempt_no, 0), lease_token, v_now
+        from numbered
     )
-    select 'recorded', case b.state when 'ready' then b.queue end, null::bigint, w.run_id, b.tenant_id, w.key, w.outcome,
-           w.failure, w.attempt_no, w.lease_token, null::float8, null::float8, w.seq, w.recorded_at, b.worker_id
-    from written w join bumped b on b.run_id = w.run_id
-    order by w.run_id, w.seq;
+    select 'recorded', case state when 'ready' then queue end, null::bigint, run_id, tenant_id, key, outcome, failure,
+           coalesce(attempt_no, 0), lease_token, null::float8, null::float8, seq, v_now, worker_id
+    from numbered
+    order by run_id, seq;
 end $$;
 
 -- ---------------------------------------------------------------------------------------- progress of runs
@@ -255,9 +264,42 @@ begin
     select array_agg(distinct queue) filter (where state = 'ready') into v_woken from left_alone;
     return query select t.* from unnest(v_woken) q cross join lateral workflow.told('woken', q, null, null) t;
 
+    return query select * from workflow.end_runs(p_ops);
+end $$;
+
+-- The op `end` of `advance`: runs that leave nothing behind and owe nobody anything all at once, the others one by one.
+create function workflow.end_runs(p_ops jsonb) returns setof workflow.news language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := workflow.now();
+    v_plain bigint[];
+begin
+    with given as (
+        select g.* from jsonb_to_recordset(p_ops)
+            as g (op text, task_id bigint, state text, output jsonb, error jsonb, next jsonb)
+        where g.op = 'end'
+    ), plain as materialized (
+        select t.id, t.run_id, t.tenant_id, t.attempt_no, t.lease_token, t.leased_by, t.leased_at, g.state, g.output, g.error
+        from given g join workflow.tasks t on t.id = g.task_id join workflow.runs r on r.id = t.run_id
+        where g.next is null and not t.cancel_requested and r.parent_run_id is null
+          and not exists (select from workflow.tasks a where a.run_id = t.run_id and a.kind = 'activity')
+          and not exists (select from workflow.runs c where c.parent_run_id = t.run_id and c.continued_as is null and c.state = 'running')
+    ), noted as (
+        insert into workflow.attempts
+            (task_id, attempt_no, run_id, tenant_id, step_key, lease_token, worker, started_at, ended_at, outcome, failure)
+        select id, attempt_no, run_id, tenant_id, '', lease_token, leased_by, leased_at, v_now,
+               case state when 'succeeded' then 'ok' else state end, error
+        from plain
+    ), gone as (
+        delete from workflow.tasks t using plain p where t.id = p.id
+    ), over as (
+        update workflow.runs r set state = p.state, output = p.output, error = p.error, finished_at = v_now
+        from plain p where r.id = p.run_id
+    )
+    select array_agg(id) into v_plain from plain;
     return query select n.* from jsonb_to_recordset(p_ops) as g (op text, task_id bigint, state text, output jsonb, error jsonb, next jsonb)
         cross join lateral workflow.end_run(g.task_id, g.state, g.output, g.error, g.next) n
-        where g.op = 'end';
+        where g.op = 'end' and g.task_id <> all (coalesce(v_plain, '{}'));
 end $$;
 
 -- Ends a run whose tasks the caller has locked. Activities it did not wait for are recorded as cancelled;

@@ -8,7 +8,7 @@ use crate::{
     failpoint,
     failure::Failure,
     pump::{What, Write},
-    record::{Ask, Bell, Broken, Ledger, Record, Request, RunRequest, to_payload},
+    record::{Ask, Bell, Broken, Kind, Ledger, Record, Request, RunRequest, to_payload},
     residents::Stay,
     retry,
     store::{self, Claimed, Fence},
@@ -417,6 +417,34 @@ where
         tracing::debug!(run.id = %core.run_id, key, %failure, "a step is tried again");
         tokio::time::sleep(retry::step_pause(pauses)).await;
     }
+}
+
+/// Performs a step without a transaction and asks for its record.
+pub(crate) async fn memo<T, F, R>(core: &Core, key: &str, body: F)
+where
+    T: Serialize,
+    F: Fn() -> R,
+    R: Future<Output = Result<T, Failure>>,
+{
+    core.ledger.caught_up().await;
+    let Some(pool) = &core.pool else { return pending().await };
+    let running = core.ledger.step_runs();
+    let mut tries = 0;
+    let failure = loop {
+        let failure = match body().await.and_then(|output| to_payload(&output)) {
+            Ok(output) => {
+                core.ledger.ask(Ask::Mark { key: key.to_owned(), kind: Kind::Step, name: None, output });
+                return drop(running);
+            }
+            Err(failure) => failure,
+        };
+        tries += 1;
+        if !failure.retryable || tries >= retry::STEP_TRIES {
+            break failure;
+        }
+        tokio::time::sleep(retry::step_pause(tries)).await;
+    };
+    record_failure(core, pool, key, failure).await;
 }
 
 /// One transaction: the caller's writes, the fence, the record. `None`: the lease is lost, nothing is written.

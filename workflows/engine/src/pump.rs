@@ -361,15 +361,16 @@ impl Pump {
             return;
         }
         // Without what was written the run reads the record itself.
-        let Some((activity, output)) = recorded.token.and_then(|token| written.remove(&(token, recorded.key.clone())))
+        let Some((kind, name, output)) =
+            recorded.token.and_then(|token| written.remove(&(token, recorded.key.clone())))
         else {
             return self.wakeup.ring(&HashSet::from([Ring::Run(recorded.run_id)]));
         };
         let record = Record {
             seq: recorded.seq,
             key: recorded.key,
-            kind: if activity.is_some() { Kind::Activity } else { Kind::Timer },
-            name: activity,
+            kind,
+            name,
             outcome: recorded.outcome.map(|()| output),
             recorded_at: recorded.recorded_at,
         };
@@ -457,8 +458,8 @@ fn count(what: &What) {
     }
 }
 
-/// What a batch wrote, by the token and key of its records: name of the activity (none for a timer) and output.
-type Written = HashMap<(Uuid, String), (Option<String>, Value)>;
+/// What a batch wrote, by the token and key of its records: kind, name and output.
+type Written = HashMap<(Uuid, String), (Kind, Option<String>, Value)>;
 
 fn written(batch: &[Write]) -> Written {
     let mut written = Written::new();
@@ -466,14 +467,27 @@ fn written(batch: &[Write]) -> Written {
         let token = write.fence.token;
         match &write.what {
             What::Attempt { entry, key, activity } => {
-                written.insert((token, key.clone()), (Some(activity.clone()), entry["output"].clone()));
+                let record = (Kind::Activity, Some(activity.clone()), entry["output"].clone());
+                written.insert((token, key.clone()), record);
             }
             What::Ops(ops) => {
-                let timers = ops.iter().filter(|op| op["op"] == "timer").filter_map(|op| op["key"].as_str());
-                written.extend(timers.map(|key| ((token, key.to_owned()), (None, Value::Null))));
+                written.extend(
+                    ops.iter().filter_map(|op| Some(((token, op["key"].as_str()?.to_owned()), recorded_by(op)?))),
+                );
             }
             What::Forget => {}
         }
     }
     written
+}
+
+/// The record that an op of a run brings about by itself.
+fn recorded_by(op: &Value) -> Option<(Kind, Option<String>, Value)> {
+    match op["op"].as_str()? {
+        "timer" => Some((Kind::Timer, None, Value::Null)),
+        "mark" => {
+            Some((Kind::parse(op["kind"].as_str()?), op["name"].as_str().map(str::to_owned), op["output"].clone()))
+        }
+        _ => None,
+    }
 }

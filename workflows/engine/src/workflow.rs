@@ -131,6 +131,27 @@ impl Context {
         self.outcome(key).await
     }
 
+    /// Does something in place and records what came of it, together with what other runs record at the moment: the
+    /// cheapest kind of step. `body` has no transaction, so it may be repeated by a crash before its outcome is recorded.
+    ///
+    /// A retryable failure is tried again in place as in [`Context::step`].
+    ///
+    /// # Errors
+    /// The recorded failure of `body`.
+    pub async fn memo<T, F, R>(&self, key: &str, body: F) -> Result<T, Failure>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Fn() -> R,
+        R: Future<Output = Result<T, Failure>>,
+    {
+        let ledger = &self.core.ledger;
+        ledger.take_key(key, Kind::Step, None)?;
+        if !ledger.knows(key) {
+            executor::memo(&self.core, key, body).await;
+        }
+        self.outcome(key).await
+    }
+
     /// Asks for work outside the database and waits for its end. Done at least once; recorded once.
     ///
     /// # Errors

@@ -44,6 +44,40 @@ pub(crate) async fn insert(db: &mut PgConnection, run: &StartRequest<'_>) -> Res
     .await
 }
 
+/// Inserts many runs of one kind, and their tasks, in one statement.
+pub(crate) async fn insert_all(
+    db: &mut PgConnection,
+    shared: &StartRequest<'_>,
+    ids: &[Uuid],
+    inputs: &[Value],
+    priorities: &[i16],
+) -> Result<()> {
+    sqlx::query(
+        "with given as (
+            select g.*, workflow.now() as at from unnest($4, $5, $6) as g (id, input, priority)
+        ), fresh as (
+            insert into workflow.runs (id, tenant_id, kind, version, input, priority, created_at)
+            select id, $1, $2, $3, input, priority, at from given
+        )
+        insert into workflow.tasks
+            (kind, run_id, tenant_id, step_key, queue, activity, priority, run_at, max_failures, max_losses,
+             backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds)
+        select 'run', id, $1, '', $7, $8, priority, at, 1, $9, 0, 0, 30, 1e9 from given",
+    )
+    .bind(shared.tenant_id)
+    .bind(shared.kind)
+    .bind(shared.version)
+    .bind(ids)
+    .bind(inputs)
+    .bind(priorities)
+    .bind(RUN_QUEUE)
+    .bind(run_name(shared.kind, shared.version))
+    .bind(MAX_LOSSES)
+    .execute(db)
+    .await
+    .map(drop)
+}
+
 /// The name under which the task of a run is claimed: only workers that know this version of the kind take it.
 pub(crate) fn run_name(kind: &str, version: i32) -> String {
     format!("{kind}.v{version}")

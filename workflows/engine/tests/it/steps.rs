@@ -243,3 +243,39 @@ async fn time_and_chance_are_the_same_on_every_replay(db: PgPool) {
         assert_eq!(before.1, activity.recorded_at.timestamp_micros());
     }
 }
+
+/// Counts how often its memo is really done.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct Remember(u32);
+
+static DONE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+
+impl Workflow for Remember {
+    const NAME: &'static str = "remember";
+    type Output = u32;
+
+    async fn run(self, cx: &Context) -> Result<u32, Failure> {
+        let mut sum = 0;
+        for n in 0..self.0 {
+            sum += cx
+                .memo(&format!("memo:{n}"), || async move {
+                    DONE.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    Ok(n)
+                })
+                .await?;
+        }
+        let refused: Result<u32, Failure> = cx.memo("no", || async { Err(Failure::permanent("test.no", "no")) }).await;
+        assert_eq!(refused.unwrap_err().code, "test.no");
+        Ok(sum)
+    }
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_memo_is_recorded_and_not_repeated(db: PgPool) {
+    let mut world = World::new(db).await;
+    world.worker(|w| w.workflow::<Remember>().crash_after_every_event());
+    let run = world.finish(Remember(5)).await;
+    assert_eq!(run.output_as::<u32>(), Some(10));
+    assert_eq!(DONE.load(std::sync::atomic::Ordering::SeqCst), 5);
+    assert_eq!(world.count("select count(*) from workflow.steps where kind = 'step'").await, 6);
+}
