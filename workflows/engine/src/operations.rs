@@ -3,6 +3,23 @@
 //! Whatever changes something takes the caller's transaction and writes its audit row in it; call
 //! [`Client::announce`] after the commit. Nothing here counts or scans the hot tables: lists walk keys, a bounded
 //! number of rows a page.
+//!
+//! # What it costs
+//! Counters: one delta row per statement that starts or ends runs, 30 to 50 µs for a single run, the same for a thousand
+//! started together; folding 20 000 deltas takes 25 ms. Failures have three indexes of their own; a run that succeeds is in
+//! none of them. A pause is one look at a primary key per queue and claim.
+//!
+//! # Retention, to come
+//! Jobs leave by the month already. Records do not yet; the way there, by dropping partitions and never by DELETE:
+//! * An id of a run is a UUIDv7 and begins with its time, so `runs`, `steps` and `attempts` can be partitioned by *range of
+//!   the run's id*, a month each: `steps` keeps its keys as they are, every look-up by run touches one partition, and no
+//!   column is added. `attempts` needs the run in its primary key and in the one look-up by task.
+//! * `runs` has one promise beyond its partition: a business key is unique for ever. That moves to a narrow table
+//!   `(kind, tenant_id, business_key) → run`, which stays; it costs one more insert for runs that have a key.
+//! * A month goes when no task has a run in it (`tasks` is indexed by run: the first row tells) and every policy agrees:
+//!   detach with a short lock timeout, then drop. A month with a live run stays until that is over.
+//!
+//! It touches the statements of the hot path, so it is to be measured there first.
 
 mod bulk;
 mod clerk;
@@ -134,6 +151,17 @@ pub struct PausedQueue {
     pub paused_by: String,
     /// Why.
     pub reason: Option<String>,
+}
+
+/// How much ready work a queue has.
+#[derive(Debug, Clone, PartialEq, Serialize, FromRow)]
+pub struct QueueDepth {
+    /// Its name.
+    pub queue: String,
+    /// Runs, activities and jobs that could be claimed now; 10 000 of each stand for at least so many.
+    pub ready: i64,
+    /// For how long the oldest of them has been ready.
+    pub oldest_seconds: f64,
 }
 
 /// Operates runs. Cheap to clone.
@@ -330,6 +358,23 @@ impl Operations {
     }
 
     // ---- looking
+
+    /// The queues with ready work, by name. Costs a bounded number of index entries per queue.
+    ///
+    /// # Errors
+    /// [`OperationError::Engine`].
+    pub async fn queue_depths(&self) -> Result<Vec<QueueDepth>, OperationError> {
+        let mut db = self.pool.acquire().await?;
+        let mut depths = std::collections::BTreeMap::<String, QueueDepth>::new();
+        for jobs in [false, true] {
+            for more in sql::ready_by_queue(&mut db, jobs).await? {
+                let depth = depths.entry(more.queue.clone()).or_insert(QueueDepth { ready: 0, ..more.clone() });
+                depth.ready += more.ready;
+                depth.oldest_seconds = depth.oldest_seconds.max(more.oldest_seconds);
+            }
+        }
+        Ok(depths.into_values().collect())
+    }
 
     /// How many runs there are, from the maintained counters: exact, and as cheap with ten million as with ten.
     ///

@@ -52,7 +52,7 @@ impl Clerk {
         for (kind, state, n) in sql::runs_by_kind(pool).await? {
             metrics::gauge!("flatrender_engine_runs", "kind" => kind, "state" => state).set(n as f64);
         }
-        let queues = sql::ready_by_queue(pool).await?;
+        let queues = self.operations.queue_depths().await?;
         for gone in self.queues.iter().filter(|known| !queues.iter().any(|q| &q.queue == *known)) {
             metrics::gauge!("flatrender_engine_ready_tasks", "queue" => gone.clone()).set(0.0);
             metrics::gauge!("flatrender_engine_oldest_ready_seconds", "queue" => gone.clone()).set(0.0);

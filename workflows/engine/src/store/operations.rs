@@ -1,7 +1,9 @@
 //! Operations: their functions, their audit, and what they look at.
 
 pub(crate) use super::bulk::*;
-use crate::operations::{AttemptRow, AuditRow, By, Facts, Filter, Line, Lineage, MarkRow, Offer, PausedQueue, Total};
+use crate::operations::{
+    AttemptRow, AuditRow, By, Facts, Filter, Line, Lineage, MarkRow, Offer, PausedQueue, QueueDepth, Total,
+};
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::{FromRow, PgConnection, PgExecutor, Postgres, QueryBuilder, Result};
@@ -436,28 +438,25 @@ pub(crate) async fn runs_by_kind(db: impl PgExecutor<'_>) -> Result<Vec<(String,
         .await
 }
 
-/// A queue with ready work.
-#[derive(Debug, Serialize, FromRow)]
-pub(crate) struct ReadyQueue {
-    pub queue: String,
-    pub ready: i64,
-    pub oldest_seconds: f64,
-}
-
-/// Ready work by queue; 10 000 stands for at least so many. Jumps from queue to queue in the index of the claim.
-pub(crate) async fn ready_by_queue(db: impl PgExecutor<'_>) -> Result<Vec<ReadyQueue>> {
-    sqlx::query_as(
+/// Ready work by queue, of runs and activities or of jobs; 10 000 stands for at least so many. Jumps from queue to queue in
+/// the index of the claim.
+pub(crate) async fn ready_by_queue(db: &mut PgConnection, jobs: bool) -> Result<Vec<QueueDepth>> {
+    let (table, ready) = match jobs {
+        true => ("jobs", "t.worker_id is null"),
+        false => ("tasks", "t.state = 'ready'"),
+    };
+    let sql = format!(
         "with recursive q as (
-            (select queue from workflow.tasks where state = 'ready' order by queue limit 1)
+            (select t.queue from workflow.{table} t where {ready} order by t.queue limit 1)
             union all
-            select (select t.queue from workflow.tasks t where t.state = 'ready' and t.queue > q.queue order by t.queue limit 1)
+            select (select t.queue from workflow.{table} t where {ready} and t.queue > q.queue order by t.queue limit 1)
             from q where q.queue is not null)
-         select q.queue, r.ready, coalesce(r.oldest_seconds, 0)::float8 as oldest_seconds
+         select q.queue, r.ready, greatest(coalesce(r.oldest, 0), 0)::float8 as oldest_seconds
          from q cross join lateral (
-            select count(*) as ready, extract(epoch from workflow.now() - min(run_at)) as oldest_seconds
-            from (select t.run_at from workflow.tasks t where t.queue = q.queue and t.state = 'ready' limit 10000) some) r
-         where q.queue is not null",
-    )
-    .fetch_all(db)
-    .await
+            select count(*) filter (where run_at <= workflow.now()) as ready,
+                   extract(epoch from workflow.now() - min(run_at)) as oldest
+            from (select t.run_at from workflow.{table} t where t.queue = q.queue and {ready} limit 10000) first) r
+         where q.queue is not null"
+    );
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(db).await
 }

@@ -461,3 +461,23 @@ async fn a_timeline_tells_waits_from_work(db: PgPool) {
     world.client.complete(second.task_id, second.lease_token, &2).await.unwrap();
     world.end(run_id).await;
 }
+
+#[sqlx::test(migrations = false)]
+async fn a_queue_tells_how_much_is_ready_and_since_when(db: PgPool) {
+    let mut world = World::new(db).await;
+    assert!(operations(&world).queue_depths().await.unwrap().is_empty());
+    world.worker(|w| w.workflow::<OneWork>());
+    for n in 0..3 {
+        let run_id = world.start(OneWork(Work::new(n))).await;
+        world.activity(run_id, "work").await;
+    }
+    world.move_clock(Duration::from_secs(60)).await;
+    world.client.claim(&["work"], &Labels::new(), "node", 1).await.unwrap();
+    world.stop().await;
+    world.start(OneWork(Work::new(9))).await;
+    let depths = operations(&world).queue_depths().await.unwrap();
+    let of = |queue: &str| depths.iter().find(|d| d.queue == queue).unwrap();
+    assert_eq!(of("work").ready, 2);
+    assert!((60.0..90.0).contains(&of("work").oldest_seconds), "{depths:?}");
+    assert!(of("workflows").ready >= 1, "{depths:?}");
+}
