@@ -19,8 +19,6 @@ cargo build --locked --workspace --all-targets
 
 step "tests"
 start_postgres
-# The databases of tests are copies of this one, so the schema is made once.
-DATABASE_URL="${DATABASE_URL%/postgres}/template1" cargo run --locked --quiet -p flatrender-api --bin flatrender -- migrate
 cargo nextest run --locked --workspace --no-fail-fast "$@"
 
 step "examples in the documentation"

@@ -68,6 +68,7 @@ async fn s033_one_function_writes_across_schemas(db: PgPool) {
         "platform.ensure_month(text,timestamptz) admin_api identity_svc notification_svc render_svc",
         "platform.ensure_months(timestamptz,timestamptz) admin_api",
         "platform.retire_months(timestamptz) admin_api",
+        "workflow.purge_run(uuid) admin_api",
     ];
     assert_eq!(rows(&db, &sql).await, allowed);
     let sql = "select oid::regprocedure::text from pg_proc where prosecdef and (proacl is null or not coalesce(proconfig::text, '') like '%search_path=pg_catalog%')";

@@ -481,7 +481,8 @@ fn written(batch: &[Write]) -> Written {
     written
 }
 
-/// The record that an op of a run brings about by itself.
+/// The record that an op of a run brings about by itself. Other marks stand among steps that their run may have dropped while
+/// they were committing: it has to read its record anyway.
 fn recorded_by(op: &Value) -> Option<(Kind, Option<String>, Value)> {
     match op["op"].as_str()? {
         "timer" => Some((Kind::Timer, None, Value::Null)),
