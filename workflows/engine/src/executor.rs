@@ -19,7 +19,7 @@ use chrono::{DateTime, Utc};
 use futures::{FutureExt, future::BoxFuture};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Connection, PgConnection, PgPool, Postgres, pool::PoolConnection};
 use std::{
     future::pending,
     panic::AssertUnwindSafe,
@@ -453,14 +453,43 @@ where
     T: Serialize,
     F: AsyncFnOnce(&mut PgConnection) -> Result<T, Failure>,
 {
-    let mut tx = pool.begin().await?;
-    let output = to_payload(&body(&mut tx).await?)?;
+    let mut held = Held { db: pool.acquire().await?, at_rest: false };
+    let mut tx = held.db.begin().await?;
+    let written = write_step(&mut tx, core, key, body).await;
+    if let Ok(Some(_)) = written {
+        failpoint::reach("step.before_commit");
+        tx.commit().await?;
+        failpoint::reach("step.after_commit");
+    } else {
+        tx.rollback().await?;
+    }
+    held.at_rest = true;
+    written
+}
+
+async fn write_step<T, F>(tx: &mut PgConnection, core: &Core, key: &str, body: F) -> Result<Option<Record>, Failure>
+where
+    T: Serialize,
+    F: AsyncFnOnce(&mut PgConnection) -> Result<T, Failure>,
+{
+    let output = to_payload(&body(tx).await?)?;
     failpoint::reach("step.before_record");
-    let Some(record) = store::steps::record(&mut tx, core.fence, key, &Ok(output)).await? else { return Ok(None) };
-    failpoint::reach("step.before_commit");
-    tx.commit().await?;
-    failpoint::reach("step.after_commit");
-    Ok(Some(record))
+    Ok(store::steps::record(tx, core.fence, key, &Ok(output)).await?)
+}
+
+/// A connection that is closed when a definition drops its step half-way: in the pool, its transaction would stay open, hold
+/// the run's row, and take in whatever is written next.
+struct Held {
+    db: PoolConnection<Postgres>,
+    at_rest: bool,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.at_rest {
+            self.db.close_on_drop();
+        }
+    }
 }
 
 /// Waits until no transaction of a step of this run is open any more.
