@@ -322,7 +322,7 @@ impl Pump {
         let mut got = vec![0; self.queues.len()];
         for item in news {
             match item {
-                News::Recorded(recorded) => self.deliver(recorded, &mut written),
+                News::Recorded(recorded) => self.deliver(*recorded, &mut written),
                 News::Claimed(claimed) => self.start(*claimed, asked_at, &mut got),
                 News::Settled(_) | News::Woken(_) | News::Clock { .. } => {}
             }

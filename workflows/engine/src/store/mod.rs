@@ -84,7 +84,7 @@ pub(crate) struct Recorded {
 #[derive(Debug, Clone)]
 pub(crate) enum News {
     Settled(Fence),
-    Recorded(Recorded),
+    Recorded(Box<Recorded>),
     Woken(String),
     Claimed(Box<Claimed>),
     Clock { now: DateTime<Utc>, next_due_seconds: Option<f64> },
@@ -121,7 +121,7 @@ impl NewsRow {
             "clock" => news.extend(self.at.map(|now| News::Clock { now, next_due_seconds: self.lease_seconds })),
             "recorded" => {
                 news.extend(self.queue.clone().map(News::Woken));
-                news.extend(self.recorded().map(News::Recorded));
+                news.extend(self.recorded().map(|r| News::Recorded(Box::new(r))));
             }
             _ => news.extend(self.claimed().map(|c| News::Claimed(Box::new(c)))),
         }
