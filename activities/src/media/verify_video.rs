@@ -39,18 +39,18 @@ fn compare(probe: &Probe, faststart: bool, plan: &VerifyVideo) -> Result<ProbedV
         return Err(Failure::permanent(CODE, "the film needs a video and an audio stream"));
     };
     let mut found = Differences::default();
-    found.expect("streams", probe.streams.len(), 2);
-    found.expect("frames", video.frames().unwrap_or(0), plan.frames);
-    found.expect("video codec", &video.codec_name, &"h264".to_owned());
-    found.expect("audio codec", &audio.codec_name, &"aac".to_owned());
-    found.expect("width", video.width.unwrap_or(0), plan.size[0]);
-    found.expect("height", video.height.unwrap_or(0), plan.size[1]);
-    found.expect("frame rate", text(&video.avg_frame_rate), &format!("{}/1", plan.fps));
-    found.expect("pixel format", text(&video.pix_fmt), "yuv420p");
+    found.compare("streams", probe.streams.len(), 2);
+    found.compare("frames", video.frames().unwrap_or(0), plan.frames);
+    found.compare("video codec", &video.codec_name, &"h264".to_owned());
+    found.compare("audio codec", &audio.codec_name, &"aac".to_owned());
+    found.compare("width", video.width.unwrap_or(0), plan.size[0]);
+    found.compare("height", video.height.unwrap_or(0), plan.size[1]);
+    found.compare("frame rate", text(&video.avg_frame_rate), &format!("{}/1", plan.fps));
+    found.compare("pixel format", text(&video.pix_fmt), "yuv420p");
     found.colours(video);
     found.lengths(probe, plan);
-    found.expect("index before content", faststart, true);
-    found.expect("complaints of the decoders", probe.complaints.as_str(), "");
+    found.compare("index before content", faststart, true);
+    found.compare("complaints of the decoders", probe.complaints.as_str(), "");
     found.result()?;
     Ok(ProbedVideo {
         frames: plan.frames,
@@ -70,17 +70,17 @@ fn text(value: &Option<String>) -> &str {
 struct Differences(Vec<String>);
 
 impl Differences {
-    fn expect<T: PartialEq + Display>(&mut self, what: &str, found: T, planned: T) {
+    fn compare<T: PartialEq + Display>(&mut self, what: &str, found: T, planned: T) {
         if found != planned {
             self.0.push(format!("{what}: {found} instead of {planned}"));
         }
     }
 
     fn colours(&mut self, video: &Stream) {
-        self.expect("colour range", text(&video.color_range), "tv");
-        self.expect("colour matrix", text(&video.color_space), "bt709");
-        self.expect("colour transfer", text(&video.color_transfer), "bt709");
-        self.expect("colour primaries", text(&video.color_primaries), "bt709");
+        self.compare("colour range", text(&video.color_range), "tv");
+        self.compare("colour matrix", text(&video.color_space), "bt709");
+        self.compare("colour transfer", text(&video.color_transfer), "bt709");
+        self.compare("colour primaries", text(&video.color_primaries), "bt709");
     }
 
     /// The film and each of its streams may be off by one frame.

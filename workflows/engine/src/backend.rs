@@ -5,12 +5,11 @@
 
 use crate::{
     activity::{LeasedTask, Standing},
-    client::{attempt_failed, storable},
     failure::Failure,
     jobs::{JobEnd, JobOutcome},
     pump::{What, Write},
-    record::to_payload,
-    store::{Claimed, Fence, Lane},
+    record::{storable, to_payload},
+    store::{Claimed, Fence, Lane, tasks::attempt_failed},
 };
 use apalis_core::{
     backend::{Backend, BackendConfig, finalize::Ephemeral},

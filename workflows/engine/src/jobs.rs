@@ -6,7 +6,9 @@
 use crate::{
     activity::{LeasedTask, Policy, Standing},
     backend::Arrival,
-    failpoint, retry,
+    failpoint,
+    pump::{ANSWER, rough_size},
+    retry,
     slots::Slots,
     store::{
         self, Claimed, Lane,
@@ -33,11 +35,8 @@ use uuid::Uuid;
 const BATCH: usize = 1000;
 /// Size of the outputs in a round trip, in bytes of JSON, beyond which it takes no further end.
 const BATCH_BYTES: usize = 8 << 20;
-/// How often an idle lane asks while messages arrive, and while they do not.
-const POLL: Duration = Duration::from_secs(2);
-const POLL_DEAF: Duration = Duration::from_millis(250);
-/// A round trip that takes longer has lost its connection.
-const ANSWER: Duration = Duration::from_secs(15);
+/// After a claim that the database refused.
+const REFUSED: Duration = Duration::from_millis(250);
 /// Turns that finished jobs get to arrive together.
 const GATHER: usize = 16;
 
@@ -62,8 +61,8 @@ impl JobEnd {
     fn size(&self) -> usize {
         match &self.how {
             JobOutcome::Done(Value::Null) | JobOutcome::Forget => 0,
-            JobOutcome::Done(output) => crate::pump::rough_size(output),
-            JobOutcome::Ended(_, failure) => failure.as_ref().map_or(0, crate::pump::rough_size),
+            JobOutcome::Done(output) => rough_size(output),
+            JobOutcome::Ended(_, failure) => failure.as_ref().map_or(0, rough_size),
         }
     }
 }
@@ -120,7 +119,7 @@ impl JobLane {
                     rings = self.mailbox.next() => self.hear(&rings),
                     () = Slots::room(&self.room) => {}
                     () = tokio::time::sleep_until(next_poll) => {
-                        next_poll = Instant::now() + self.poll_interval();
+                        next_poll = Instant::now() + self.wakeup.poll_interval(self.me.id().is_some());
                         self.queues.iter_mut().for_each(|q| q.more = true);
                     }
                     () = closing.cancelled(), if open => {}
@@ -137,14 +136,6 @@ impl JobLane {
         if id != self.standing.0 {
             let before = std::mem::replace(&mut self.standing, (id, watch::Sender::new(Standing::Held)));
             before.1.send_replace(Standing::Lost);
-        }
-    }
-
-    fn poll_interval(&self) -> Duration {
-        match (self.me.id(), self.wakeup.connected()) {
-            (None, _) => Duration::from_millis(20),
-            (_, true) => retry::jittered(POLL),
-            (_, false) => retry::jittered(POLL_DEAF),
         }
     }
 
@@ -233,8 +224,7 @@ impl JobLane {
             wanted.map(|(q, want)| JobClaim { queue: &q.name, want: *want, names: &q.names }).collect();
         failpoint::reach("jobs.before");
         let trip = store::jobs::pump(&self.db, self.standing.0, &done, &ended, &claims, token, &self.labels);
-        let late = |_| sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer"));
-        let news = tokio::time::timeout(ANSWER, trip).await.map_err(late)??;
+        let news = store::in_time(ANSWER, trip).await?;
         failpoint::reach("jobs.after");
         metrics::counter!("flatrender_engine_round_trips_total").increment(1);
         Ok(news)
@@ -303,7 +293,7 @@ impl JobLane {
         }
         if batch.is_empty() {
             tracing::error!(%error, "the database refuses a claim of jobs");
-            return tokio::time::sleep(POLL_DEAF).await;
+            return tokio::time::sleep(REFUSED).await;
         }
         // One of them is the culprit; each goes alone, the others must not suffer.
         for end in batch {
@@ -323,7 +313,7 @@ impl JobLane {
         if let JobOutcome::Done(_) = end.how {
             let why = format!("the outcome cannot be stored: {error}");
             let failure = crate::failure::Failure::permanent("workflow.unrecordable", why);
-            end.how = JobOutcome::Ended("failed", Some(crate::client::storable(&failure)));
+            end.how = JobOutcome::Ended("failed", Some(crate::record::storable(&failure)));
             self.pending.push(end);
         }
     }

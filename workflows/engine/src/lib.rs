@@ -15,6 +15,8 @@ pub use failure::Failure;
 #[cfg(feature = "store")]
 mod backend;
 #[cfg(feature = "store")]
+mod bell;
+#[cfg(feature = "store")]
 mod children;
 #[cfg(feature = "store")]
 pub mod client;
@@ -28,6 +30,8 @@ mod failpoint;
 mod jobs;
 #[cfg(feature = "store")]
 mod leases;
+#[cfg(feature = "store")]
+mod ledger;
 #[cfg(feature = "store")]
 pub mod operations;
 #[cfg(feature = "store")]

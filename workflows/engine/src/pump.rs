@@ -11,7 +11,6 @@
 use crate::{
     activity::{Labels, Standing},
     backend::{self, Arrival},
-    client::rings,
     failpoint,
     failure::Failure,
     leases::Leases,
@@ -19,7 +18,7 @@ use crate::{
     residents::Residents,
     retry,
     slots::Slots,
-    store::{self, Claimed, Fence, News, Recorded, tasks::Claimant},
+    store::{self, Claimed, Fence, News, Recorded, rings, tasks::Claimant},
     sweeper::Incarnation,
     wakeup::{Mailbox, Ring, Wakeup},
     worker::RUN_QUEUE,
@@ -42,11 +41,8 @@ use uuid::Uuid;
 const BATCH: usize = 500;
 /// Size of a round trip, in bytes of JSON, beyond which it takes no further write.
 const BATCH_BYTES: usize = 8 << 20;
-/// Idle queues are asked this often while messages arrive, and while they do not.
-const POLL: Duration = Duration::from_secs(2);
-const POLL_DEAF: Duration = Duration::from_millis(250);
 /// A round trip that takes longer has lost its connection.
-const ANSWER: Duration = Duration::from_secs(15);
+pub(crate) const ANSWER: Duration = Duration::from_secs(15);
 
 /// A write for the pump. `reply` hears whether the fence held; it is dropped when nobody can know.
 #[derive(Debug)]
@@ -183,7 +179,7 @@ impl Pump {
                     rings = self.mailbox.next() => self.hear(&rings),
                     () = Slots::room(&self.room) => {}
                     () = tokio::time::sleep_until(next_poll) => {
-                        next_poll = Instant::now() + self.poll_interval();
+                        next_poll = Instant::now() + self.wakeup.poll_interval(self.me.id().is_some());
                         self.queues.iter_mut().for_each(|q| q.more = true);
                         self.make_room();
                     }
@@ -192,14 +188,6 @@ impl Pump {
             }
             self.collect();
             self.round(open).await;
-        }
-    }
-
-    fn poll_interval(&self) -> Duration {
-        match (self.me.id(), self.wakeup.connected()) {
-            (None, _) => Duration::from_millis(20),
-            (_, true) => retry::jittered(POLL),
-            (_, false) => retry::jittered(POLL_DEAF),
         }
     }
 
@@ -307,8 +295,7 @@ impl Pump {
         let asked_at = Instant::now();
         failpoint::reach("pump.before");
         let trip = store::tasks::pump(&self.db, &who, &attempts, &ops, &claims);
-        let late = |_| sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer"));
-        let news = tokio::time::timeout(ANSWER, trip).await.map_err(late)??;
+        let news = store::in_time(ANSWER, trip).await?;
         failpoint::reach("pump.after");
         metrics::counter!("flatrender_engine_round_trips_total").increment(1);
         Ok((asked_at, news))
@@ -432,7 +419,7 @@ impl Pump {
             let failure = Failure::permanent("workflow.unrecordable", format!("the outcome cannot be stored: {error}"));
             entry["outcome"] = json!("failed");
             entry["output"] = Value::Null;
-            entry["failure"] = crate::client::storable(&failure);
+            entry["failure"] = crate::record::storable(&failure);
             self.pending.push(write);
         }
     }

@@ -1,7 +1,8 @@
 //! Runs in the memory of this process, and how new records reach them.
 
 use crate::{
-    record::{Ledger, Record},
+    ledger::Ledger,
+    record::Record,
     retry, store,
     wakeup::{Mailbox, Ring},
 };

@@ -2,10 +2,9 @@
 //! around a few times a second, the time of the database.
 
 use crate::{
-    client::rings,
     leases::Leases,
     retry,
-    store::{self, News, operations::NewOffer, workers},
+    store::{self, News, operations::NewOffer, rings, workers},
     wakeup::{Ring, Wakeup},
 };
 use chrono::{DateTime, Utc};
@@ -106,7 +105,7 @@ impl Sweeper {
             let _ = stop.run_until_cancelled(tokio::time::sleep(retry::jittered(LOOK))).await;
         }
         if let (Some(mut session), Some(id)) = (session, self.me.id()) {
-            if let Ok(queues) = timely(workers::retire(&mut session, id)).await {
+            if let Ok(queues) = store::in_time(ANSWER, workers::retire(&mut session, id)).await {
                 self.wakeup.announce(queues.into_iter().map(Ring::Queue).collect());
             }
             let _ = session.close().await;
@@ -117,11 +116,11 @@ impl Sweeper {
     async fn live(&self, session: &mut Option<PgConnection>) -> sqlx::Result<()> {
         // A connection of its own, outside the pool: the lock dies with it, and with nothing else.
         let options = self.pool.connect_options();
-        let db = session.insert(timely(PgConnection::connect_with(&options)).await?);
-        timely(db.execute(LIMITS)).await?;
+        let db = session.insert(store::in_time(ANSWER, PgConnection::connect_with(&options)).await?);
+        store::in_time(ANSWER, db.execute(LIMITS)).await?;
         match self.me.id() {
             None => self.begin(db).await?,
-            Some(id) => match timely(workers::resume(db, id)).await? {
+            Some(id) => match store::in_time(ANSWER, workers::resume(db, id)).await? {
                 Some(true) => {}
                 Some(false) => {
                     tracing::warn!(worker = self.name, id, "peers have given this worker up; it starts anew");
@@ -132,15 +131,16 @@ impl Sweeper {
             },
         }
         loop {
-            let news = match timely(workers::sweep(db, self.me.id().unwrap_or_default(), PATIENCE)).await {
-                // A look that was cut short leaves the session, and with it the life of this incarnation, as it was.
-                Err(error) if store::is_transient(&error) && !store::is_connection_loss(&error) => {
-                    tracing::warn!(%error, worker = self.name, "a look around was cut short");
-                    tokio::time::sleep(retry::jittered(LOOK)).await;
-                    continue;
-                }
-                looked => looked?,
-            };
+            let news =
+                match store::in_time(ANSWER, workers::sweep(db, self.me.id().unwrap_or_default(), PATIENCE)).await {
+                    // A look that was cut short leaves the session, and with it the life of this incarnation, as it was.
+                    Err(error) if store::is_transient(&error) && !store::is_connection_loss(&error) => {
+                        tracing::warn!(%error, worker = self.name, "a look around was cut short");
+                        tokio::time::sleep(retry::jittered(LOOK)).await;
+                        continue;
+                    }
+                    looked => looked?,
+                };
             self.wakeup.announce(rings(&news, None));
             let lost = news.iter().filter(|n| matches!(n, News::Settled(_))).count();
             metrics::counter!("flatrender_engine_losses_total").increment(lost as u64);
@@ -156,17 +156,12 @@ impl Sweeper {
     }
 
     async fn begin(&self, db: &mut PgConnection) -> sqlx::Result<()> {
-        let id = timely(workers::register(db, &self.name)).await?;
-        timely(store::operations::offer(db, id, &self.offers)).await?;
+        let id = store::in_time(ANSWER, workers::register(db, &self.name)).await?;
+        store::in_time(ANSWER, store::operations::offer(db, id, &self.offers)).await?;
         self.me.id.store(id, Ordering::Release);
         tracing::info!(worker = self.name, id, "worker registered");
         Ok(())
     }
-}
-
-async fn timely<T>(call: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-    let late = |_| sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer"));
-    tokio::time::timeout(ANSWER, call).await.map_err(late)?
 }
 
 #[cfg(test)]

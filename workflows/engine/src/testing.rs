@@ -16,7 +16,8 @@
 use crate::{
     client::{self, Client, Event, Run, RunProgress, RunState},
     executor,
-    record::{InFlight, Kind, Ledger, Record},
+    ledger::Ledger,
+    record::{InFlight, Kind, Record},
     store::{self, Fence},
     worker::{Builder, Worker, run_definition},
     workflow::{Context, Core, Workflow},

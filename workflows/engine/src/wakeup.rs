@@ -1,6 +1,7 @@
 //! Who wakes up: messages after commits, coalesced, and the mailboxes they arrive in. A lost message costs a
 //! poll interval and nothing else.
 
+use crate::retry;
 use sqlx::{PgPool, postgres::PgListener};
 use std::{
     collections::HashSet,
@@ -15,6 +16,10 @@ use uuid::Uuid;
 
 /// The one channel of LISTEN and NOTIFY.
 const CHANNEL: &str = "workflow";
+/// Idle queues are asked this often while messages arrive, while they do not, and before the first registration.
+const POLL: Duration = Duration::from_secs(2);
+const POLL_DEAF: Duration = Duration::from_millis(250);
+const UNREGISTERED: Duration = Duration::from_millis(20);
 /// PostgreSQL takes 8000 bytes.
 const MESSAGE_LIMIT: usize = 7000;
 
@@ -123,6 +128,15 @@ impl Wakeup {
         self.connected.load(Ordering::Relaxed)
     }
 
+    /// How long whoever waits for work goes without asking; `registered` is false until this process may claim.
+    pub(crate) fn poll_interval(&self, registered: bool) -> Duration {
+        match (registered, self.connected()) {
+            (false, _) => UNREGISTERED,
+            (_, true) => retry::jittered(POLL),
+            (_, false) => retry::jittered(POLL_DEAF),
+        }
+    }
+
     /// Tells all processes, this one too. What is announced while a message is on its way makes the next one.
     pub(crate) fn announce(self: &Arc<Self>, rings: HashSet<Ring>) {
         if rings.is_empty() {
@@ -177,7 +191,7 @@ async fn listen(wakeup: Weak<Wakeup>, pool: PgPool) {
         if pool.is_closed() {
             return;
         }
-        tokio::time::sleep(crate::retry::jittered(Duration::from_millis(400))).await;
+        tokio::time::sleep(retry::jittered(Duration::from_millis(400))).await;
     }
 }
 

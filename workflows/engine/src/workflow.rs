@@ -6,7 +6,8 @@ use crate::{
     activity::Activity,
     executor,
     failure::Failure,
-    record::{Ask, Broken, Kind, Ledger, Request, Successor, to_payload},
+    ledger::Ledger,
+    record::{Ask, Broken, Kind, Request, Successor, to_payload},
     store::Fence,
 };
 use chrono::{DateTime, Utc};

@@ -13,10 +13,12 @@ use crate::{
     activity::LeasedTask,
     failure::Failure,
     record::{Kind, Record},
+    wakeup::Ring,
 };
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{FromRow, types::Json};
+use std::{collections::HashSet, time::Duration};
 use uuid::Uuid;
 
 /// The right to write for one attempt; worth nothing once a newer token exists.
@@ -166,6 +168,29 @@ pub(crate) fn read_news(rows: Vec<NewsRow>) -> Vec<News> {
     let mut news = Vec::with_capacity(rows.len());
     rows.into_iter().for_each(|row| row.read(&mut news));
     news
+}
+
+/// Whom to wake after a round trip: queues with new work, and holders of runs with new records other than `me`.
+pub(crate) fn rings(news: &[News], me: Option<i64>) -> HashSet<Ring> {
+    news.iter()
+        .filter_map(|n| match n {
+            News::Woken(queue) => Some(Ring::Queue(queue.clone())),
+            News::Recorded(r) if r.holder.is_some() && r.holder != me => Some(Ring::Run(r.run_id)),
+            _ => None,
+        })
+        .chain(news.iter().any(is_cancellation).then_some(Ring::Cancel))
+        .collect()
+}
+
+/// Attempts of a run that is asked to stop are to hear of it at once.
+fn is_cancellation(news: &News) -> bool {
+    matches!(news, News::Recorded(recorded) if recorded.key == "$cancel")
+}
+
+/// What `call` gives; a connection that says nothing for `limit` counts as lost.
+pub(crate) async fn in_time<T>(limit: Duration, call: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    let late = |_| sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer"));
+    tokio::time::timeout(limit, call).await.map_err(late)?
 }
 
 /// A failure as it was stored; one that an older or newer engine wrote differently stays readable.

@@ -1,8 +1,8 @@
 //! Tasks: claim, round trips of the pump, leases.
 
 use super::{News, NewsRow, read_news};
-use crate::{activity::Labels, client::TaskRow};
-use serde_json::Value;
+use crate::{activity::Labels, client::TaskRow, failure::Failure, record::storable};
+use serde_json::{Value, json};
 use sqlx::{PgExecutor, Result, types::Json};
 use uuid::Uuid;
 
@@ -33,6 +33,13 @@ pub(crate) async fn pump(
         .fetch_all(db)
         .await
         .map(read_news)
+}
+
+/// An entry of `workflow.settle` for a failed attempt.
+pub(crate) fn attempt_failed(task_id: i64, token: Uuid, failure: &Failure) -> Value {
+    let outcome = if failure.is_cancelled() { "cancelled" } else { "failed" };
+    let failure = storable(failure);
+    json!({ "task_id": task_id, "token": token, "outcome": outcome, "failure": failure })
 }
 
 /// Gives back, uncounted, what an incarnation has leased without knowing: the answer to its claim was lost. Answers the

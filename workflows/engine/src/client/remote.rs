@@ -1,0 +1,182 @@
+//! The remote side of the queue: what render nodes reach through the API.
+
+use super::{Client, Error};
+use crate::{
+    activity::{Labels, LeasedTask, Progress, Standing},
+    failure::Failure,
+    record::to_payload,
+    store::{
+        self, News, rings,
+        tasks::{Claimant, attempt_failed},
+    },
+    wakeup::{Mailbox, Ring},
+    worker::RUN_QUEUE,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// Longest list of tasks one claim may ask for.
+const CLAIM_LIMIT: u32 = 500;
+/// A remote worker is noted this often.
+const REMOTE_NOTE: Duration = Duration::from_secs(30);
+
+impl Client {
+    /// Leases up to `limit` ready tasks of `queues` to a remote `worker` that has `labels`. Never waits.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn claim(
+        &self,
+        queues: &[&str],
+        labels: &Labels,
+        worker: &str,
+        limit: u32,
+    ) -> Result<Vec<LeasedTask>, Error> {
+        let who = Claimant { worker_id: None, name: worker.to_owned(), labels: labels.clone() };
+        if queues.iter().any(|queue| *queue != RUN_QUEUE) && self.note_remote(worker) {
+            store::operations::seen_remotely(&self.pool, worker, queues, labels).await?;
+        }
+        let mut leased = Vec::new();
+        for queue in queues.iter().filter(|queue| **queue != RUN_QUEUE) {
+            let want = limit.min(CLAIM_LIMIT) as usize - leased.len();
+            if want == 0 {
+                break;
+            }
+            let claim = json!({ "queue": queue, "want": want });
+            let news = store::tasks::pump(&self.pool, &who, &[], &[], &[claim]).await?;
+            leased.extend(news.into_iter().filter_map(|n| match n {
+                News::Claimed(claimed) => Some(claimed.task),
+                _ => None,
+            }));
+        }
+        Ok(leased)
+    }
+
+    /// Whether it is time to note that this remote worker lives.
+    fn note_remote(&self, worker: &str) -> bool {
+        let mut noted = self.remotes.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted.get(worker).is_some_and(|at| at.elapsed() < REMOTE_NOTE) {
+            return false;
+        }
+        noted.retain(|_, at| at.elapsed() < REMOTE_NOTE);
+        noted.insert(worker.to_owned(), Instant::now());
+        true
+    }
+
+    /// Renews a lease, stores progress, and says whether to go on.
+    ///
+    /// # Errors
+    /// [`Error::Unrecordable`] when the progress cannot be stored; [`Error::Database`].
+    pub async fn renew(&self, task_id: i64, token: Uuid, progress: Option<&Progress>) -> Result<Standing, Error> {
+        let progress = progress.map(|p| to_payload(p).map_err(Error::Unrecordable)).transpose()?;
+        let mut answer = store::tasks::renew(&self.pool, &[task_id], &[token], &[progress]).await?;
+        if answer.is_empty() {
+            answer = store::tasks::standing(&self.pool, &[task_id], &[token]).await?;
+        }
+        Ok(match answer.first() {
+            Some((_, false)) => Standing::Held,
+            Some((_, true)) => Standing::Cancelled,
+            None => Standing::Lost,
+        })
+    }
+
+    /// Records the output of an attempt. Repeating the call after a lost answer is harmless.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`]; [`Error::Unrecordable`].
+    pub async fn complete(&self, task_id: i64, token: Uuid, output: &impl Serialize) -> Result<(), Error> {
+        let output = to_payload(output).map_err(Error::Unrecordable)?;
+        self.settle(json!({ "task_id": task_id, "token": token, "outcome": "ok", "output": output })).await
+    }
+
+    /// Ends an attempt with a failure: the task is repeated after its backoff, or the failure recorded.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`].
+    pub async fn fail(&self, task_id: i64, token: Uuid, failure: &Failure) -> Result<(), Error> {
+        self.settle(attempt_failed(task_id, token, failure)).await
+    }
+
+    /// Gives a task back; the attempt counts neither as failed nor as lost.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`].
+    pub async fn release(&self, task_id: i64, token: Uuid) -> Result<(), Error> {
+        self.settle(json!({ "task_id": task_id, "token": token, "outcome": "released" })).await
+    }
+
+    async fn settle(&self, attempt: Value) -> Result<(), Error> {
+        let task_id = attempt["task_id"].as_i64().unwrap_or_default();
+        let token: Uuid = serde_json::from_value(attempt["token"].clone()).unwrap_or_default();
+        let outcome = attempt["outcome"].as_str().unwrap_or_default().to_owned();
+        let who = Claimant { worker_id: None, name: String::new(), labels: Labels::new() };
+        let news = store::tasks::pump(&self.pool, &who, &[attempt], &[], &[]).await?;
+        self.wakeup.announce(rings(&news, None));
+        if news.iter().any(|n| matches!(n, News::Settled(_))) {
+            return Ok(());
+        }
+        match store::tasks::ended_as(&self.pool, task_id, token).await? {
+            Some(before) if before == outcome => Ok(()),
+            _ => Err(Error::LeaseLost(task_id)),
+        }
+    }
+
+    /// Whether a lease is held at this moment.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn holds(&self, task_id: i64, token: Uuid) -> Result<bool, Error> {
+        Ok(store::tasks::holds(&self.pool, task_id, token).await?)
+    }
+
+    /// Whether a lease is held; if so nobody can take it away before the caller's transaction ends.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn holds_for_share(&self, tx: &mut PgConnection, task_id: i64, token: Uuid) -> Result<bool, Error> {
+        Ok(store::tasks::holds_for_share(tx, task_id, token).await?)
+    }
+
+    /// The input of a leased task.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`].
+    pub async fn task_input(&self, task_id: i64, token: Uuid) -> Result<Value, Error> {
+        store::tasks::input(&self.pool, task_id, token).await?.ok_or(Error::LeaseLost(task_id))
+    }
+
+    /// Hears of new work on `queues` from now on. For long polls: watch, claim, and while there is nothing wait and
+    /// claim again. A message can be lost, so never wait much longer than a second before the next claim.
+    pub fn watch(&self, queues: &[&str]) -> WorkWatch {
+        self.wakeup.clone().listen_in_background();
+        let queues = queues.iter().map(|&queue| Ring::Queue(queue.to_owned())).chain([Ring::All]).collect();
+        WorkWatch { queues, mailbox: self.wakeup.subscribe() }
+    }
+
+    /// Waits until there may be work on one of `queues`, at most `timeout`; see [`Client::watch`].
+    pub async fn wait_for_work(&self, queues: &[&str], timeout: Duration) -> bool {
+        self.watch(queues).wait(timeout).await
+    }
+}
+
+/// Hears of new work, also of work that came between two waits.
+#[derive(Debug)]
+pub struct WorkWatch {
+    queues: HashSet<Ring>,
+    mailbox: Arc<Mailbox>,
+}
+
+impl WorkWatch {
+    /// Waits until there may be work, at most `timeout`; false when it is up.
+    pub async fn wait(&self, timeout: Duration) -> bool {
+        let wanted = async { while self.mailbox.next().await.is_disjoint(&self.queues) {} };
+        tokio::time::timeout(timeout, wanted).await.is_ok()
+    }
+}

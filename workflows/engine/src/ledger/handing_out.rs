@@ -1,0 +1,177 @@
+//! The side of the executor: taking records in, handing them out, and what is left to wait for.
+
+use super::{Ledger, StepRuns};
+use crate::{
+    bell::Bell,
+    record::{Ask, Broken, InFlight, Kind, Record},
+};
+use chrono::{DateTime, Utc};
+use std::{sync::Arc, task::Waker};
+
+impl Ledger {
+    /// What is known at the start of a stay: all records so far, and what was asked for and is not recorded.
+    pub(crate) fn begin(&self, records: Vec<Record>, in_flight: Vec<InFlight>) {
+        {
+            let mut state = self.state();
+            state.last_own = records.iter().filter(|r| r.kind.is_own()).map(|r| r.seq).max().unwrap_or_default();
+            state.in_flight = in_flight.into_iter().map(|work| (work.key.clone(), work)).collect();
+        }
+        records.into_iter().for_each(|record| self.add(record));
+    }
+
+    /// Takes in a record, in any order and any number of times.
+    pub(crate) fn add(&self, record: Record) {
+        let mut state = self.state();
+        if record.seq > state.last {
+            if !state.recorded.contains(&record.key) {
+                state.recorded.insert(record.key.clone());
+            }
+            state.arrived.insert(record.seq, record);
+            while state.arrived.contains_key(&(state.seen + 1)) {
+                state.seen += 1;
+            }
+            drop(state);
+            self.bell.ring();
+        }
+    }
+
+    /// Hands out the next record, if it is here and fits. Call it when the definition can do nothing more without one.
+    pub(crate) fn hand_out(&self) -> bool {
+        let mut state = self.state();
+        let next = state.last + 1;
+        let Some(record) = state.arrived.remove(&next) else { return false };
+        if let Err(failure) = state.check(&record) {
+            state.broken.get_or_insert(Broken::Mismatch(failure));
+            return false;
+        }
+        state.last = next;
+        state.now = state.now.max(record.recorded_at);
+        match record.kind {
+            Kind::Cancel => {
+                state.cancelled = true;
+                state.listeners.values().flatten().for_each(|(_, waker)| waker.wake_by_ref());
+            }
+            Kind::Signal => {
+                let name = record.name.clone().unwrap_or_default();
+                state.signals.entry(name.clone()).or_default().push_back(record);
+                state.call_listener(&name);
+            }
+            Kind::Patch => {
+                let id = record.key.trim_start_matches("$patch:").to_owned();
+                state.patches.insert(id, Some(true));
+                state.patch_waiting.drain(..).for_each(Waker::wake);
+            }
+            _ => {
+                state.remove_timer(&record.key);
+                if let Some(waker) = state.waiting.remove(&record.key) {
+                    waker.wake();
+                }
+                state.open.insert(record.key.clone(), record);
+            }
+        }
+        true
+    }
+
+    /// Notes that the definition can do nothing more although it was given all that was known when this stay began. True
+    /// when somebody has waited for that.
+    pub(crate) fn catch_up(&self) -> bool {
+        let mut state = self.state();
+        if state.caught_up || state.broken.is_some() || state.last < state.last_own {
+            return false;
+        }
+        if let Some(failure) = state.check_in_flight() {
+            state.broken = Some(Broken::Mismatch(failure));
+            return false;
+        }
+        state.caught_up = true;
+        let waited = !state.catching_up.is_empty();
+        state.catching_up.drain(..).for_each(Waker::wake);
+        waited
+    }
+
+    /// The definition is over. What it did not ask for until then does not fit.
+    pub(crate) fn check_end(&self) {
+        let mut state = self.state();
+        let stranger = state.arrived.values().find_map(|record| state.check(record).err());
+        let unasked = if state.caught_up { None } else { state.check_in_flight() };
+        if let Some(failure) = stranger.or(unasked) {
+            state.broken.get_or_insert(Broken::Mismatch(failure));
+        }
+    }
+
+    /// Whether a record is missing before one that is here.
+    pub(crate) fn has_gap(&self) -> bool {
+        let state = self.state();
+        state.arrived.keys().next().is_some_and(|first| *first > state.last + 1)
+    }
+
+    /// Number of the newest record handed out.
+    pub(crate) fn handed_out(&self) -> i64 {
+        self.state().last
+    }
+
+    /// Number of the newest record up to which nothing is missing.
+    pub(crate) fn seen(&self) -> i64 {
+        self.state().seen
+    }
+
+    pub(crate) fn take_asks(&self) -> Vec<Ask> {
+        std::mem::take(&mut self.state().asks)
+    }
+
+    /// Timers to record at `now`, and whether they were reached or cut short by a cancellation. They stay until their
+    /// records are handed out.
+    pub(crate) fn ended_timers(&self, now: DateTime<Utc>) -> Vec<(String, bool)> {
+        let state = self.state();
+        let ended = state.timers_by_due.iter().take_while(|(due, _)| state.cancelled || *due <= now);
+        ended.map(|(due, key)| (key.clone(), *due <= now)).collect()
+    }
+
+    pub(crate) fn next_timer(&self) -> Option<DateTime<Utc>> {
+        self.state().timers_by_due.first().map(|(due, _)| *due)
+    }
+
+    /// Whether the definition waits for anything but timers and signals.
+    pub(crate) fn waits_for_others(&self) -> bool {
+        let state = self.state();
+        state.steps_running > 0 || state.waiting.keys().any(|key| !state.timers.contains_key(key))
+    }
+
+    /// Whether the definition waits for a signal.
+    pub(crate) fn waits_for_signals(&self) -> bool {
+        self.state().listeners.values().any(|queue| !queue.is_empty())
+    }
+
+    pub(crate) fn step_runs(self: &Arc<Self>) -> StepRuns {
+        self.state().steps_running += 1;
+        StepRuns(self.clone())
+    }
+
+    pub(crate) fn steps_running(&self) -> usize {
+        self.state().steps_running
+    }
+
+    /// The definition cannot go on.
+    pub(crate) fn break_off(&self, broken: Broken) {
+        self.state().broken.get_or_insert(broken);
+        self.bell.ring();
+    }
+
+    pub(crate) fn broken(&self) -> Option<Broken> {
+        self.state().broken.clone()
+    }
+
+    /// Ends this stay in memory: somebody else owns the run.
+    pub(crate) fn lose(&self) {
+        self.state().lost = true;
+        self.bell.ring();
+    }
+
+    pub(crate) fn lost(&self) -> bool {
+        self.state().lost
+    }
+
+    pub(crate) fn bell(&self) -> &Arc<Bell> {
+        &self.bell
+    }
+}
