@@ -131,6 +131,10 @@ declare
     v_above uuid := new.parent_id;
     v_depth int := 0;
 begin
+    -- One move at a time: two that each look well could make a loop together.
+    if v_above is not null then
+        perform pg_advisory_xact_lock(hashtextextended('cycle of ' || tg_table_schema || '.' || tg_table_name, 0));
+    end if;
     while v_above is not null loop
         v_depth := v_depth + 1;
         if v_above = new.id or v_depth > 20 then

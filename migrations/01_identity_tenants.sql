@@ -198,7 +198,7 @@ create table identity.tenant_webhook_deliveries (
 create index tenant_webhook_deliveries_of on identity.tenant_webhook_deliveries (webhook_id, occurred_at desc);
 create index tenant_webhook_deliveries_event on identity.tenant_webhook_deliveries (event_id);
 comment on table identity.tenant_webhook_deliveries is 'One delivery an event and webhook, in the month of the event, so that the key really is unique; replays count up.';
-comment on column identity.tenant_webhook_deliveries.workflow_run_id is 'softref:workflow.runs(id)';
+comment on column identity.tenant_webhook_deliveries.workflow_run_id is 'opaque: a run of the engine, which may be purged after its end';
 
 create function identity.refuse_webhook_delivery_to_go_on() returns trigger language plpgsql as $$
 begin
@@ -330,10 +330,11 @@ create table identity.audit_heads (
 comment on table identity.audit_heads is 'The newest link of each tenant''s chain; its lock puts the rows in order.';
 
 -- What a row of the audit log is hashed to, after the row before it.
-create function identity.audit_hash(p_previous bytea, p_row identity.audit_log) returns bytea language sql stable set timezone = 'UTC'
-    return sha256(p_previous || convert_to(concat_ws('|', p_row.tenant_id, p_row.seq, p_row.at, p_row.actor, p_row.action, p_row.object,
-        coalesce(p_row.reason, ''), coalesce(encode(p_row.before_hash, 'hex'), ''), coalesce(encode(p_row.after_hash, 'hex'), ''),
-        coalesce(host(p_row.ip), ''), coalesce(p_row.request_id::text, '')), 'utf8'));
+-- An array in JSON: no value can pass for a part of its neighbour, and none depends on a setting of the session.
+create function identity.audit_hash(p_previous bytea, p_row identity.audit_log) returns bytea language sql stable
+    return sha256(p_previous || convert_to(jsonb_build_array(
+        p_row.tenant_id, p_row.seq, extract(epoch from p_row.at), p_row.actor, p_row.action, p_row.object, p_row.reason,
+        encode(p_row.before_hash, 'hex'), encode(p_row.after_hash, 'hex'), host(p_row.ip), p_row.request_id)::text, 'utf8'));
 
 -- Gives a row its number and its hash, whatever the writer says they are.
 create function identity.chain_audit() returns trigger language plpgsql as $$

@@ -248,7 +248,7 @@ create table identity.privacy_requests (
 create unique index privacy_requests_live on identity.privacy_requests (user_id, kind) where finished_at is null;
 create index privacy_requests_user on identity.privacy_requests (user_id);
 comment on table identity.privacy_requests is 'Exports and deletions of a person''s data that were asked for.';
-comment on column identity.privacy_requests.workflow_run_id is 'softref:workflow.runs(id)';
+comment on column identity.privacy_requests.workflow_run_id is 'opaque: a run of the engine, which may be purged after its end';
 comment on column identity.privacy_requests.result_file_id is 'softref:file_mgr.files(id)';
 create trigger privacy_requests_ended before update on identity.privacy_requests
     for each row when (old.finished_at is not null and new.state <> old.state) execute function platform.refuse_to_go_on();

@@ -84,7 +84,7 @@ create index payments_user on identity.payments (user_id, created_at desc);
 create index payments_open on identity.payments (state, created_at) where state in ('created', 'pending', 'verifying', 'review', 'refunding');
 create index payments_plan on identity.payments (plan_id) where plan_id is not null;
 comment on table identity.payments is 'Money that somebody means to pay. A transaction of a provider credits one payment only.';
-comment on column identity.payments.workflow_run_id is 'softref:workflow.runs(id)';
+comment on column identity.payments.workflow_run_id is 'opaque: a run of the engine, which may be purged after its end';
 create function identity.guard_payment() returns trigger language plpgsql as $$
 begin
     raise exception 'payment % is % and cannot become %', old.id, old.state, new.state using errcode = 'restrict_violation';
@@ -131,7 +131,7 @@ create index subscriptions_user on identity.subscriptions (user_id);
 create index subscriptions_plan on identity.subscriptions (plan_id);
 create index subscriptions_due on identity.subscriptions (current_period_end) where state in ('trialing', 'active', 'past_due');
 comment on table identity.subscriptions is 'Who has which plan, at the price it had when it was bought.';
-comment on column identity.subscriptions.workflow_run_id is 'softref:workflow.runs(id)';
+comment on column identity.subscriptions.workflow_run_id is 'opaque: a run of the engine, which may be purged after its end';
 create trigger subscriptions_ended before update on identity.subscriptions
     for each row when (old.state in ('cancelled', 'expired') and new.state <> old.state) execute function platform.refuse_to_go_on();
 
@@ -184,7 +184,7 @@ create index refunds_payment on identity.refunds (payment_id);
 create index refunds_requester on identity.refunds (requested_by);
 create index refunds_approver on identity.refunds (approved_by) where approved_by is not null;
 comment on table identity.refunds is 'Money that goes back.';
-comment on column identity.refunds.workflow_run_id is 'softref:workflow.runs(id)';
+comment on column identity.refunds.workflow_run_id is 'opaque: a run of the engine, which may be purged after its end';
 create trigger refunds_ended before update on identity.refunds
     for each row when (old.state in ('done', 'refused', 'failed') and new.state <> old.state) execute function platform.refuse_to_go_on();
 
@@ -368,7 +368,7 @@ create table identity.credit_holds (
 create index credit_holds_open on identity.credit_holds (account_id) where state = 'held';
 create index credit_holds_account on identity.credit_holds (account_id, created_at desc);
 comment on table identity.credit_holds is 'Credits set aside for a run: either captured or released, once.';
-comment on column identity.credit_holds.run_id is 'softref:workflow.runs(id)';
+comment on column identity.credit_holds.run_id is 'opaque: a run of the engine, which may be purged after its end';
 create trigger credit_holds_ended before update on identity.credit_holds
     for each row when (old.state <> 'held') execute function platform.refuse_to_go_on();
 

@@ -66,7 +66,7 @@ create table content.project_versions (
 comment on table content.project_versions is 'What a render pins: package and manifest, fixed once the version is ready.';
 comment on column content.project_versions.package_sha256 is 'softref:file_mgr.blobs(sha256)';
 comment on column content.project_versions.package_file_id is 'softref:file_mgr.files(id)';
-comment on column content.project_versions.ingest_run_id is 'softref:workflow.runs(id)';
+comment on column content.project_versions.ingest_run_id is 'opaque: a run of the engine, which may be purged after its end';
 create trigger project_versions_append_only before update or delete on content.project_versions
     for each row when (old.state = 'ready') execute function platform.refuse_change();
 create trigger project_versions_no_truncate before truncate on content.project_versions

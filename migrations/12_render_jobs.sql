@@ -61,7 +61,7 @@ comment on column render.render_jobs.saved_project_id is 'softref:studio.saved_p
 comment on column render.render_jobs.project_id is 'softref:content.projects(id)';
 comment on column render.render_jobs.project_version_id is 'softref:content.project_versions(id)';
 comment on column render.render_jobs.credit_hold_id is 'softref:identity.credit_holds(id)';
-comment on column render.render_jobs.workflow_run_id is 'softref:workflow.runs(id)';
+comment on column render.render_jobs.workflow_run_id is 'opaque: a run of the engine, which may be purged after its end';
 
 -- A film that has ended stays as it ended, and what it was made from stays as it was accepted.
 create function render.guard_job() returns trigger language plpgsql as $$

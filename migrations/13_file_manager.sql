@@ -208,7 +208,7 @@ create table file_mgr.cleanup_runs (
     constraint an_ended_run_says_when check ((state in ('done', 'cancelled', 'failed')) = (finished_at is not null))
 );
 comment on table file_mgr.cleanup_runs is 'What was removed: one run a schedule and nominal time.';
-comment on column file_mgr.cleanup_runs.workflow_run_id is 'softref:workflow.runs(id)';
+comment on column file_mgr.cleanup_runs.workflow_run_id is 'opaque: a run of the engine, which may be purged after its end';
 create trigger cleanup_runs_ended before update on file_mgr.cleanup_runs
     for each row when (old.finished_at is not null and new.state <> old.state) execute function platform.refuse_to_go_on();
 alter table file_mgr.cleanup_schedules add constraint cleanup_schedules_last_run

@@ -123,7 +123,7 @@ create index notification_deliveries_of on notification.notification_deliveries 
 create index notification_deliveries_address on notification.notification_deliveries (address_id) where address_id is not null;
 create index notification_deliveries_account on notification.notification_deliveries (provider_account_id) where provider_account_id is not null;
 comment on table notification.notification_deliveries is 'One delivery a notification, channel and address: created_at is the notification''s and id is made of the three, so that the key really is unique.';
-comment on column notification.notification_deliveries.workflow_run_id is 'softref:workflow.runs(id)';
+comment on column notification.notification_deliveries.workflow_run_id is 'opaque: a run of the engine, which may be purged after its end';
 create trigger notification_deliveries_ended before update on notification.notification_deliveries
     for each row when (old.state in ('delivered', 'failed', 'suppressed', 'dropped') and new.state <> old.state
                        or old.state = 'sent' and new.state not in ('sent', 'delivered', 'failed'))

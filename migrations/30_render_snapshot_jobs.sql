@@ -40,7 +40,7 @@ comment on table render.snapshot_jobs is 'One request a scene; at most one of th
 comment on column render.snapshot_jobs.project_id is 'softref:content.projects(id)';
 comment on column render.snapshot_jobs.project_version_id is 'softref:content.project_versions(id)';
 comment on column render.snapshot_jobs.scene_id is 'softref:content.scenes(id)';
-comment on column render.snapshot_jobs.workflow_run_id is 'softref:workflow.runs(id)';
+comment on column render.snapshot_jobs.workflow_run_id is 'opaque: a run of the engine, which may be purged after its end';
 create trigger snapshot_jobs_ended before update on render.snapshot_jobs
     for each row when (old.status in ('done', 'error') and (new.status, new.image_url, new.error_code) is distinct from (old.status, old.image_url, old.error_code))
     execute function platform.refuse_to_go_on();

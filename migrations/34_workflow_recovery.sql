@@ -116,7 +116,7 @@ begin
 end $$;
 
 -- Gives every lease that ended while nobody looked another length: its holder could not renew it either.
--- At most once in two seconds it notes that somebody looks.
+-- At most once in two seconds it notes that somebody looks, and sees to the months of finished jobs.
 create function workflow.note_sweep() returns void language plpgsql as $$
 declare
     v_gap interval := clock_timestamp() - (select swept_at from workflow.last_sweep);
@@ -131,17 +131,20 @@ begin
     end if;
     if v_gap > interval '2 s' then
         update workflow.last_sweep set swept_at = clock_timestamp();
+        perform workflow.ensure_job_months();
     end if;
 end $$;
 
 -- A look around by incarnation `p_me`: shows that it lives, wakes what is due, finds peers that died, recovers their work.
 -- A peer is dead when its session lock was free at two looks at least `p_patience` apart, so that one which lost its
--- connection may come back; or when it has not looked around itself for half a minute. Answers the time and when the next task falls due in the row 'clock' (at, lease_seconds).
+-- connection may come back; or when it has not looked around itself for half a minute. Answers the time and when the next
+-- task falls due in the row 'clock' (at, lease_seconds).
 create function workflow.sweep(p_me bigint, p_patience interval) returns setof workflow.news language plpgsql as $$
 #variable_conflict use_column
 declare
     v_now timestamptz := workflow.now();
     v_peer record;
+    v_gone bigint[];
 begin
     update workflow.workers set seen_at = v_now, suspected_at = null
     where id = p_me and ended_at is null and (seen_at < v_now - interval '1 s' or suspected_at is not null);
@@ -163,11 +166,15 @@ begin
                 update workflow.workers set ended_at = v_now where id = v_peer.id;
             end if;
         end loop;
-        for v_peer in select id from workflow.workers where ended_at is not null and not jobs_freed order by id limit 100 loop
-            perform workflow.recover_jobs(array[v_peer.id], 'lost');
+        v_gone := array (select id from workflow.workers where ended_at is not null and not jobs_freed order by id limit 100);
+        if v_gone <> '{}' then
+            return query select t.* from workflow.recover_jobs(v_gone, 'lost') q
+                cross join lateral workflow.told('woken', q, null, null) t;
+            -- A statement takes 12 s at most: what they claimed just before their end is here by then.
             update workflow.workers w set jobs_freed = true
-            where w.id = v_peer.id and not exists (select from workflow.jobs j where j.worker_id = w.id);
-        end loop;
+            where w.id = any (v_gone) and w.ended_at < v_now - interval '30 s'
+              and not exists (select from workflow.jobs j where j.worker_id = w.id);
+        end if;
         -- A task that was locked when its worker ended is still to be found at the next looks.
         return query select * from workflow.recover(array (
             select id from workflow.workers where ended_at > v_now - interval '10 min'));

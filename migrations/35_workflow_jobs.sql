@@ -37,6 +37,7 @@ comment on column workflow.jobs.worker_id is 'The incarnation that works on it; 
 
 -- The order of the claim, exactly. A job that is to run later needs no write when its time comes.
 create index jobs_ready on workflow.jobs (queue, priority desc, run_at, id) where worker_id is null;
+create index jobs_held on workflow.jobs (worker_id) where worker_id is not null;
 create unique index jobs_unique on workflow.jobs (tenant_id, activity, unique_key) where unique_key is not null;
 
 create table workflow.finished_jobs (
@@ -56,20 +57,24 @@ create table workflow.finished_jobs (
 ) partition by range (finished_at);
 comment on table workflow.finished_jobs is 'What became of jobs. finished_at is of the real clock: it decides the partition.';
 
--- Makes the partitions of this month and the next two; harmless to repeat, safe side by side. Months are those of UTC.
-create function workflow.ensure_job_months() returns void language plpgsql set timezone = 'UTC' as $$
+-- Makes the partitions of this month and the next two; part of the look around, one process at a time. Months are those of
+-- UTC. While somebody holds the table it is left for the next look: there are two months' time.
+create function workflow.ensure_job_months() returns void language plpgsql
+security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
 declare
     v_month date;
 begin
     for i in 0..2 loop
         v_month := date_trunc('month', clock_timestamp())::date + make_interval(months => i);
         continue when to_regclass(format('workflow.finished_jobs_%s', to_char(v_month, 'YYYY_MM'))) is not null;
-        perform pg_advisory_xact_lock(17994);
         execute format('create table if not exists workflow.finished_jobs_%s partition of workflow.finished_jobs
                         for values from (%L) to (%L)', to_char(v_month, 'YYYY_MM'),
                        v_month::timestamptz, (v_month + interval '1 month')::timestamptz);
     end loop;
+exception when lock_not_available then
+    return;
 end $$;
+revoke execute on function workflow.ensure_job_months() from public;
 select workflow.ensure_job_months();
 
 -- Drops whole months of finished jobs that ended before `p_before`; answers how many partitions went.
@@ -93,10 +98,13 @@ end $$;
 
 -- ---------------------------------------------------------------------------------------- the round trip of a worker
 
--- A job on its way to a worker; what = 'stale': a write about it was refused, its lease is lost.
+-- A job on its way to a worker; what = 'stale': a write about it was refused, its lease is lost; 'later': it is to be tried
+-- again at run_at.
 create type workflow.job_news as (
     what text, id bigint, tenant_id uuid, queue text, activity text, input jsonb, attempt_no int, policy jsonb,
     run_at timestamptz);
+
+create type workflow.job_later as (id bigint, queue text, run_at timestamptz);
 
 -- One round trip and one commit: ends of jobs, then claims.
 --   p_done     ids, tokens and outputs of jobs that went well
@@ -135,6 +143,11 @@ begin
     if jsonb_array_length(p_ended) > 0 then
         return query select * from workflow.end_jobs(p_ended);
     end if;
+    -- An incarnation that was given up claims nothing more: nobody would look for what it holds.
+    if not exists (select from workflow.workers where id = p_worker_id and ended_at is null) then
+        return;
+    end if;
+    v_now := workflow.now();
     for v_claim in
         select c.queue, c.want, c.names from jsonb_to_recordset(p_claims) as c (queue text, want int, names text[])
     loop
@@ -160,6 +173,7 @@ create function workflow.end_jobs(p_ended jsonb) returns setof workflow.job_news
 declare
     v_now timestamptz := workflow.now();
     v_stale bigint[];
+    v_later workflow.job_later[];
 begin
     with given as (
         select * from jsonb_to_recordset(p_ended) as g (id bigint, token uuid, outcome text, failure jsonb)
@@ -198,17 +212,23 @@ begin
         select id, tenant_id, queue, activity, input, run_at, attempt_no, verdict, failure, leased_at, clock_timestamp()
         from judged where verdict <> 'again'
     )
-    select array_agg(g.id) filter (where d.id is null) into v_stale
+    select array_agg(g.id) filter (where d.id is null),
+           array_agg((g.id, d.queue, v_now + make_interval(secs => d.delay))::workflow.job_later)
+               filter (where d.verdict = 'again')
+    into v_stale, v_later
     from given g left join judged d on d.id = g.id;
     return query select 'stale', s.id, null::uuid, null::text, null::text, null::jsonb, null::int, null::jsonb, null::timestamptz
         from unnest(v_stale) s (id);
+    return query select 'later', l.id, null::uuid, l.queue, null::text, null::jsonb, null::int, null::jsonb, l.run_at
+        from unnest(v_later) l;
 end $$;
 
 -- ---------------------------------------------------------------------------------------- recovery
 
 -- Frees the jobs of incarnations that have ended: lost, or given back uncounted when the incarnation took its leave.
--- Answers how many. Looks through the whole table, so it is asked once per end and then only while something was locked.
-create function workflow.recover_jobs(p_gone bigint[], p_outcome text) returns int language plpgsql as $$
+-- Answers the queues that have work now, or soon. A claim of such an incarnation may still be on its way to its commit: ask again.
+create function workflow.recover_jobs(p_gone bigint[], p_outcome text) returns setof text language plpgsql
+set enable_seqscan = off as $$
 #variable_conflict use_column
 declare
     v_lost jsonb;
@@ -218,9 +238,7 @@ begin
                    'message', 'the worker that held the job is gone') end))
     into v_lost
     from (select j.id, j.lease_token from workflow.jobs j where j.worker_id = any (p_gone) for update skip locked) l;
-    if v_lost is null then
-        return 0;
+    if v_lost is not null then
+        return query select distinct e.queue from workflow.end_jobs(v_lost) e where e.what = 'later';
     end if;
-    perform workflow.end_jobs(v_lost);
-    return jsonb_array_length(v_lost);
 end $$;

@@ -6,7 +6,7 @@ mod probe;
 pub use probe::upload_probe;
 
 use flatrender_activities::media::{self, Media};
-use flatrender_engine::{Worker, worker::Builder};
+use flatrender_engine::{Client, Worker, schedules::Schedules, worker::Builder};
 use flatrender_workflows::{
     contracts::{
         media::{
@@ -14,8 +14,8 @@ use flatrender_workflows::{
         },
         storage::{BlobStore, Shelf},
     },
-    definitions::render_video::RenderVideo,
-    models::{Role, Scope, render::render_job},
+    definitions::{keep_months::KeepMonths, render_video::RenderVideo},
+    models::{DEFAULT_TENANT, Role, Scope, render::render_job},
 };
 use sqlx::PgPool;
 use std::{error::Error, path::PathBuf, sync::Arc, time::Duration};
@@ -63,8 +63,17 @@ pub async fn run(config: WorkerConfig, shutdown: CancellationToken) -> Result<()
 async fn keep_house(db: PgPool, storage: Arc<dyn BlobStore>, scratch: PathBuf) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut scheduled = false;
     loop {
         ticks.tick().await;
+        if !scheduled {
+            match schedule(&db).await {
+                Ok(()) => scheduled = true,
+                Err(error) => {
+                    tracing::warn!(error = error.as_ref() as &dyn Error, "cannot make the schedules of the platform")
+                }
+            }
+        }
         let folder = scratch.clone();
         if let Ok(Err(error)) = spawn_blocking(move || media::scratch::remove_stale(&folder, STALE)).await {
             tracing::warn!(%error, "cannot tidy the scratch folder");
@@ -78,6 +87,13 @@ async fn keep_house(db: PgPool, storage: Arc<dyn BlobStore>, scratch: PathBuf) {
             tracing::warn!(error = error.as_ref() as &dyn Error, "cannot tidy up after films");
         }
     }
+}
+
+/// Makes the platform's own schedules where they are not there yet.
+async fn schedule(db: &PgPool) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let mut tx = db.begin().await?;
+    Schedules::new(Client::new(db.clone())).ensure(&mut tx, DEFAULT_TENANT, &KeepMonths::nightly()?).await?;
+    Ok(tx.commit().await?)
 }
 
 /// Clears the shelves of ended films: a cancelled run could not, and a failed one may have been too early.
@@ -115,6 +131,8 @@ fn builder(config: WorkerConfig) -> Builder {
     };
     Worker::builder(config.pool)
         .workflow::<RenderVideo>()
+        .workflow::<KeepMonths>()
+        .schedules()
         .queue(MEDIA_QUEUE, slots)
         .handler::<VerifyFrames>(media.clone())
         .handler::<EncodePart>(media.clone())

@@ -1,3 +1,4 @@
 //! What happens, in which order: a file per workflow. A definition awaits nothing but its context.
 
+pub mod keep_months;
 pub mod render_video;

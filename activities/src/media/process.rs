@@ -27,9 +27,11 @@ const ENVIRONMENT: [&str; 4] = ["PATH", "SystemRoot", "TEMP", "LD_LIBRARY_PATH"]
 /// would not do: it comes when the thread ends that started the program.
 #[cfg(unix)]
 const GUARDED: &str = r#"exec 3<&0 </dev/null; (cd /; read -r _ <&3; kill -9 0) >/dev/null 2>&1 & exec "$@" 3<&-"#;
-/// How a shell ends that could not become the program.
+/// How a shell ends that could not become the program (POSIX, Shell Command Language, 2.8.2).
 #[cfg(unix)]
-const NOT_STARTED: [i32; 2] = [126, 127];
+const NOT_EXECUTABLE: i32 = 126;
+#[cfg(unix)]
+const NOT_FOUND: i32 = 127;
 
 /// A running program.
 #[derive(Debug)]
@@ -114,7 +116,8 @@ fn guarded(program: &Path) -> (&Path, Vec<&OsStr>) {
 #[cfg(unix)]
 fn started(status: ExitStatus) -> io::Result<ExitStatus> {
     match status.code() {
-        Some(code) if NOT_STARTED.contains(&code) => Err(io::Error::from(io::ErrorKind::NotFound)),
+        Some(NOT_FOUND) => Err(io::Error::from(io::ErrorKind::NotFound)),
+        Some(NOT_EXECUTABLE) => Err(io::Error::from(io::ErrorKind::PermissionDenied)),
         _ => Ok(status),
     }
 }

@@ -105,7 +105,8 @@ impl Outcome {
             Self::Failed(failure) if failure.is_cancelled() => JobOutcome::Ended("cancelled", Some(storable(&failure))),
             Self::Failed(failure) => JobOutcome::Ended("failed", Some(storable(&failure))),
             Self::TimedOut => JobOutcome::Ended("failed", Some(storable(&late()))),
-            Self::Lost => JobOutcome::Forget,
+            // Its token tells whether the lease is really lost; if not, its handler has given it up.
+            Self::Lost => JobOutcome::Ended("lost", Some(storable(&Failure::lease_lost()))),
             _ => JobOutcome::Ended("released", None),
         }
     }

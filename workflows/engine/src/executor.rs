@@ -430,7 +430,7 @@ where
     core.ledger.caught_up().await;
     let Some(pool) = &core.pool else { return pending().await };
     let running = core.ledger.step_runs();
-    let mut tries = 0;
+    let (mut tries, mut pauses) = (0, 0);
     let failure = loop {
         let failure = match body().await.and_then(|output| to_payload(&output)) {
             Ok(output) => {
@@ -439,11 +439,12 @@ where
             }
             Err(failure) => failure,
         };
-        tries += 1;
+        tries += u32::from(!store::is_outage(&failure));
+        pauses += 1;
         if !failure.retryable || tries >= retry::STEP_TRIES {
             break failure;
         }
-        tokio::time::sleep(retry::step_pause(tries)).await;
+        tokio::time::sleep(retry::step_pause(pauses)).await;
     };
     record_failure(core, pool, key, failure).await;
 }

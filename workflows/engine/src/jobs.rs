@@ -11,12 +11,13 @@ use crate::{
     retry,
     slots::Slots,
     store::{
-        self, Claimed, Lane,
+        self, Claimed, Fence, Lane,
         jobs::{DoneJobs, EndedJob, JobClaim, JobNews},
     },
     sweeper::Incarnation,
     wakeup::{Mailbox, Ring, Wakeup},
 };
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgPool;
 use std::{
@@ -53,14 +54,16 @@ pub(crate) struct JobEnd {
 pub(crate) enum JobOutcome {
     Done(Value),
     Ended(&'static str, Option<Value>),
-    /// Nothing to write: somebody else owns the job.
-    Forget,
 }
 
 impl JobEnd {
+    fn fence(&self) -> Fence {
+        Fence { task_id: self.id, token: self.token }
+    }
+
     fn size(&self) -> usize {
         match &self.how {
-            JobOutcome::Done(Value::Null) | JobOutcome::Forget => 0,
+            JobOutcome::Done(Value::Null) => 0,
             JobOutcome::Done(output) => rough_size(output),
             JobOutcome::Ended(_, failure) => failure.as_ref().map_or(0, rough_size),
         }
@@ -90,12 +93,13 @@ pub(crate) struct JobLane {
     pub room: Arc<Notify>,
     pub ends: mpsc::UnboundedReceiver<JobEnd>,
     pub queues: Vec<JobQueue>,
-    /// Queue and incarnation of everything that is here.
-    pub held: HashMap<i64, usize>,
+    /// Which queue's slot a job uses. An incarnation may meet a job of the one before it.
+    pub held: HashMap<Fence, usize>,
     pub pending: Vec<JobEnd>,
-    /// When to look for claims whose answer was lost: the statement that made them is over by then.
-    pub uncertain: Option<Instant>,
+    /// Tokens of claims whose answer was lost, and when the statements that made them are over.
+    pub unanswered: Vec<(Uuid, Instant)>,
     pub down: u32,
+    pub next_poll: Instant,
     /// Under which incarnation jobs are claimed, and where they hear of its end.
     pub standing: (i64, watch::Sender<Standing>),
 }
@@ -103,8 +107,12 @@ pub(crate) struct JobLane {
 impl JobLane {
     /// Works until `closing` and until nothing is held any more; claims nothing once it is closing.
     pub(crate) async fn run(mut self, closing: CancellationToken) {
-        let mut next_poll = Instant::now();
+        let room = self.room.clone();
         loop {
+            // Heard from here on: room that comes after the look is not missed.
+            let freed = room.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
             self.follow_incarnation();
             let open = !closing.is_cancelled() && self.me.id().is_some();
             if closing.is_cancelled() && self.held.is_empty() && self.pending.is_empty() {
@@ -117,9 +125,9 @@ impl JobLane {
                         None => return,
                     },
                     rings = self.mailbox.next() => self.hear(&rings),
-                    () = Slots::room(&self.room) => {}
-                    () = tokio::time::sleep_until(next_poll) => {
-                        next_poll = Instant::now() + self.wakeup.poll_interval(self.me.id().is_some());
+                    () = freed => {}
+                    () = tokio::time::sleep_until(self.next_poll) => {
+                        self.next_poll = Instant::now() + self.wakeup.poll_interval(self.me.id().is_some());
                         self.queues.iter_mut().for_each(|q| q.more = true);
                     }
                     () = closing.cancelled(), if open => {}
@@ -168,15 +176,19 @@ impl JobLane {
     }
 
     async fn round(&mut self, open: bool) {
-        let batch: Vec<JobEnd> = std::mem::take(&mut self.pending).into_iter().filter_map(|e| self.keep(e)).collect();
+        let batch = std::mem::take(&mut self.pending);
+        // Jobs that end with this round trip leave their slots to its claims.
+        for end in &batch {
+            if let Some(queue) = self.held.remove(&end.fence()) {
+                self.queues[queue].slots.give(1);
+            }
+        }
         let wants: Vec<usize> =
             self.queues.iter().map(|q| if open && q.more { q.slots.take(BATCH) } else { 0 }).collect();
         if batch.is_empty() && wants.iter().all(|want| *want == 0) {
             return;
         }
-        if self.uncertain.is_some_and(|at| at <= Instant::now()) {
-            self.disown(&batch).await;
-        }
+        self.disown().await;
         let token = Uuid::new_v4();
         match self.trip(&batch, &wants, token).await {
             Ok(news) => {
@@ -187,21 +199,12 @@ impl JobLane {
                 for (q, want) in self.queues.iter().zip(&wants) {
                     q.slots.give(*want);
                 }
+                if wants.iter().any(|want| *want > 0) {
+                    self.unanswered.push((token, Instant::now() + ANSWER));
+                }
                 self.survive(batch, error).await;
             }
         }
-    }
-
-    /// Frees the slot of a job that leaves; what there is nothing to write about is answered at once.
-    fn keep(&mut self, end: JobEnd) -> Option<JobEnd> {
-        if let Some(queue) = self.held.remove(&end.id) {
-            self.queues[queue].slots.give(1);
-        }
-        if matches!(end.how, JobOutcome::Forget) {
-            let _ = end.reply.send(false);
-            return None;
-        }
-        Some(end)
     }
 
     async fn trip(&self, batch: &[JobEnd], wants: &[usize], token: Uuid) -> sqlx::Result<Vec<JobNews>> {
@@ -216,7 +219,6 @@ impl JobLane {
                 JobOutcome::Ended(outcome, failure) => {
                     ended.push(EndedJob { id: end.id, token: end.token, outcome, failure: failure.clone() });
                 }
-                JobOutcome::Forget => {}
             }
         }
         let wanted = self.queues.iter().zip(wants).filter(|(_, want)| **want > 0);
@@ -236,9 +238,11 @@ impl JobLane {
         for item in news {
             if item.what == "stale" {
                 stale.insert(item.id);
+            } else if item.what == "later" {
+                self.come_back(item.run_at);
             } else if let Some((i, arrival)) = self.arrival(item, token) {
                 got[i] += 1;
-                self.held.insert(arrival.claimed.task.task_id, i);
+                self.held.insert(arrival.claimed.fence(), i);
                 if let Err(unwanted) = self.queues[i].out.send(arrival) {
                     // The queue has closed since the claim.
                     self.pending.push(crate::backend::given_back_job(&unwanted.0.claimed));
@@ -258,6 +262,13 @@ impl JobLane {
         for end in batch {
             let _ = end.reply.send(!stale.contains(&end.id));
         }
+    }
+
+    /// A job is to be tried again at `run_at`.
+    fn come_back(&mut self, run_at: Option<DateTime<Utc>>) {
+        let pause =
+            run_at.zip(self.me.now()).map_or(Duration::ZERO, |(at, now)| (at - now).to_std().unwrap_or_default());
+        self.next_poll = self.next_poll.min(Instant::now() + pause);
     }
 
     fn arrival(&self, news: JobNews, token: Uuid) -> Option<(usize, Arrival)> {
@@ -283,7 +294,6 @@ impl JobLane {
 
     /// A round trip has failed: the ends it carried are kept and sent again.
     async fn survive(&mut self, batch: Vec<JobEnd>, error: sqlx::Error) {
-        self.uncertain = Some(Instant::now() + ANSWER);
         if store::is_transient(&error) {
             self.pending = batch;
             self.down += 1;
@@ -318,11 +328,15 @@ impl JobLane {
         }
     }
 
-    async fn disown(&mut self, batch: &[JobEnd]) {
-        let mut known: Vec<i64> = self.held.keys().copied().collect();
-        known.extend(batch.iter().chain(&self.pending).map(|end| end.id));
-        match store::jobs::disown(&self.db, self.standing.0, &known).await {
-            Ok(_) => self.uncertain = None,
+    /// Gives back, uncounted, what was claimed without an answer.
+    async fn disown(&mut self) {
+        let now = Instant::now();
+        let over: Vec<Uuid> = self.unanswered.iter().filter(|(_, at)| *at <= now).map(|(token, _)| *token).collect();
+        if over.is_empty() {
+            return;
+        }
+        match store::jobs::disown(&self.db, self.standing.0, &over).await {
+            Ok(_) => self.unanswered.retain(|(token, _)| !over.contains(token)),
             Err(error) => tracing::debug!(%error, "cannot look for jobs whose claim was not answered"),
         }
     }

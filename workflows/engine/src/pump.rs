@@ -1,4 +1,4 @@
-//! The one writer of this process: results, requests of runs and claims share a round trip and a commit.
+//! The writer of tasks in this process: results, requests of runs and claims share a round trip and a commit.
 //!
 //! ```text
 //!   handlers ──ends of attempts──┐                        ┌──records──▶ residents
@@ -165,7 +165,12 @@ impl Pump {
     /// Works until `closing` and until nothing is held any more; claims nothing once it is closing.
     pub(crate) async fn run(mut self, closing: CancellationToken) {
         let mut next_poll = Instant::now();
+        let room = self.room.clone();
         loop {
+            // Heard from here on: room that comes after the look is not missed.
+            let freed = room.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
             let open = !closing.is_cancelled() && self.me.id().is_some();
             if closing.is_cancelled() && self.held.is_empty() && self.pending.is_empty() {
                 return;
@@ -177,7 +182,7 @@ impl Pump {
                         None => return,
                     },
                     rings = self.mailbox.next() => self.hear(&rings),
-                    () = Slots::room(&self.room) => {}
+                    () = freed => {}
                     () = tokio::time::sleep_until(next_poll) => {
                         next_poll = Instant::now() + self.wakeup.poll_interval(self.me.id().is_some());
                         self.queues.iter_mut().for_each(|q| q.more = true);
@@ -468,8 +473,7 @@ fn written(batch: &[Write]) -> Written {
     written
 }
 
-/// The record that an op of a run brings about by itself. Other marks stand among steps that their run may have dropped while
-/// they were committing: it has to read its record anyway.
+/// The record that an op of a run brings about by itself.
 fn recorded_by(op: &Value) -> Option<(Kind, Option<String>, Value)> {
     match op["op"].as_str()? {
         "timer" => Some((Kind::Timer, None, Value::Null)),

@@ -42,11 +42,6 @@ impl Slots {
     pub(crate) fn limit(&self) -> usize {
         self.limit
     }
-
-    /// Waits for room in a queue of this process that was full.
-    pub(crate) async fn room(room: &Notify) {
-        room.notified().await;
-    }
 }
 
 #[cfg(test)]

@@ -41,8 +41,8 @@ use tower::Service;
 /// The queue of runs. No activity may use it.
 pub const RUN_QUEUE: &str = "workflows";
 
-/// Connections of the engine itself: the pump, the leases, new records, one to spare.
-const ENGINE_CONNECTIONS: u32 = 4;
+/// Connections of the engine itself: messages, the pump, the jobs, the leases, new records, one to spare.
+const ENGINE_CONNECTIONS: u32 = 6;
 /// Slots of a queue that was given handlers but no number.
 const DEFAULT_SLOTS: usize = 8;
 /// A handler that was told to stop has this long.
@@ -96,7 +96,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker whose steps use `pool`; the engine opens up to six more connections of its own.
+    /// A worker whose steps use `pool`; the engine opens up to seven more connections of its own.
     pub fn builder(pool: PgPool) -> Builder {
         Builder {
             pool,
@@ -309,8 +309,9 @@ impl Worker {
             queues: job_queues,
             held: HashMap::new(),
             pending: Vec::new(),
-            uncertain: None,
+            unanswered: Vec::new(),
             down: 0,
+            next_poll: tokio::time::Instant::now(),
             standing: (0, watch::Sender::new(Standing::Held)),
         };
         let lane = tokio::spawn(lane.run(closing.clone()));

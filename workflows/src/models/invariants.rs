@@ -49,7 +49,7 @@ const INVARIANTS: &[Invariant] = &[
         rule: "a film has ended as its run has",
         sql: "select 'render ' || j.id || ' is ' || j.status || ', its run ' || coalesce(r.state, 'not there')
               from render.render_jobs j left join workflow.runs r on r.id = j.workflow_run_id
-              where r.id is null or r.tenant_id <> j.tenant_id
+              where r.id is null and j.finished_at is null or r.tenant_id <> j.tenant_id
                  or j.status = 'completed' and r.state in ('failed', 'cancelled')
                  or j.status in ('failed', 'cancelled') and r.state = 'succeeded'
                  or j.finished_at is null and r.finished_at < workflow.now() - interval '5 minutes'",

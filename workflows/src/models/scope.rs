@@ -84,7 +84,8 @@ impl Scope {
         Self { role, tenant: None }
     }
 
-    /// Begins a transaction in this scope, in one round trip.
+    /// Begins a transaction in this scope, in one round trip. A caller that goes away meanwhile leaves nothing behind: a BEGIN that
+    /// was cancelled on its way would stay open in the pool, with the role and the tenant of somebody who is gone.
     ///
     /// # Errors
     /// The database cannot be reached, or the login is no member of the role.
@@ -98,7 +99,11 @@ impl Scope {
             self.role.name(),
             self.role.statement_timeout()
         );
-        Ok(Scoped(pool.begin_with(AssertSqlSafe(begin)).await?))
+        let pool = pool.clone();
+        match tokio::spawn(async move { pool.begin_with(AssertSqlSafe(begin)).await }).await {
+            Ok(transaction) => Ok(Scoped(transaction?)),
+            Err(stopped) => Err(sqlx::Error::Io(std::io::Error::other(stopped))),
+        }
     }
 
     /// Goes on in this scope, within the transaction of `db`, until its end or the next scope.

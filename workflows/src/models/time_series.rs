@@ -68,3 +68,10 @@ pub async fn ensure_month(db: Db<'_>, series: Series, at: DateTime<Utc>) -> sqlx
 pub async fn ensure_months(db: Db<'_>, at: DateTime<Utc>) -> sqlx::Result<i32> {
     sqlx::query_scalar!(r#"select platform.ensure_months($1) as "made!""#, at).fetch_one(db).await
 }
+
+/// Detaches the months that were kept long enough and drops those that were detached a week before `at`; says which.
+pub async fn retire_months(db: Db<'_>, at: DateTime<Utc>) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!(r#"select what || ' ' || month as "done!" from platform.retire_months($1)"#, at)
+        .fetch_all(db)
+        .await
+}

@@ -139,15 +139,15 @@ pub(crate) async fn pump(
         .await
 }
 
-/// Gives back, uncounted, what this incarnation has leased without knowing. Looks through the whole table.
-pub(crate) async fn disown(db: impl PgExecutor<'_>, worker_id: i64, known: &[i64]) -> Result<u64> {
+/// Gives back, uncounted, what this incarnation has claimed with these tokens.
+pub(crate) async fn disown(db: impl PgExecutor<'_>, worker_id: i64, tokens: &[Uuid]) -> Result<u64> {
     let freed = sqlx::query(
         "update workflow.jobs set worker_id = null, lease_token = null, leased_at = null
          where id = any (array (
-             select id from workflow.jobs where worker_id = $1 and id <> all ($2) for update skip locked))",
+             select id from workflow.jobs where worker_id = $1 and lease_token = any ($2) for update skip locked))",
     )
     .bind(worker_id)
-    .bind(known)
+    .bind(tokens)
     .execute(db)
     .await?;
     Ok(freed.rows_affected())

@@ -48,7 +48,8 @@ pub(crate) async fn resume(db: &mut PgConnection, id: i64) -> Result<Option<bool
 /// answer names the queues.
 pub(crate) async fn retire(db: &mut PgConnection, id: i64) -> Result<Vec<String>> {
     let queues = super::tasks::disown(&mut *db, id, &[]).await?;
-    sqlx::query("select workflow.recover_jobs(array[$1], 'released')").bind(id).execute(&mut *db).await?;
+    let released = sqlx::query_scalar("select workflow.recover_jobs(array[$1], 'released')");
+    let queues = [queues, released.bind(id).fetch_all(&mut *db).await?].concat();
     sqlx::query("update workflow.workers set ended_at = workflow.now() where id = $1 and ended_at is null")
         .bind(id)
         .execute(db)

@@ -104,10 +104,88 @@ async fn jobs_of_a_worker_that_died_are_done_by_another(db: PgPool) {
     assert_eq!(world.count("select count(*) from workflow.finished_jobs where attempt_no = 2").await, 10);
 }
 
+/// Registers an incarnation that nobody stands behind: number 1.
+async fn incarnation(world: &World) {
+    sqlx::raw_sql(
+        "insert into workflow.workers (name, started_at, seen_at) values ('test', workflow.now(), workflow.now())",
+    )
+    .execute(&world.db)
+    .await
+    .unwrap();
+}
+
+#[sqlx::test(migrations = false)]
+async fn an_incarnation_that_was_given_up_claims_nothing(db: PgPool) {
+    let world = World::new(db).await;
+    enqueue(&world, [Work::new(1)], &JobOptions::default()).await;
+    incarnation(&world).await;
+    let claim = "select count(*) from workflow.pump_jobs(1, '{}', '{}', '{}', '[]',
+        '[{\"queue\": \"work\", \"want\": 5, \"names\": [\"Work\"]}]', gen_random_uuid(), '{}')";
+    sqlx::raw_sql("update workflow.workers set ended_at = workflow.now()").execute(&world.db).await.unwrap();
+    assert_eq!(world.count(claim).await, 0);
+    sqlx::raw_sql("update workflow.workers set ended_at = null").execute(&world.db).await.unwrap();
+    assert_eq!(world.count(claim).await, 1);
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_claim_that_commits_after_its_worker_was_given_up_is_freed(db: PgPool) {
+    let mut world = World::new(db).await;
+    incarnation(&world).await;
+    sqlx::raw_sql("update workflow.workers set ended_at = workflow.now()").execute(&world.db).await.unwrap();
+    world.worker(|w| w.workflow::<crate::world::OneWork>());
+    // The first look after the end has found nothing.
+    world.until(2, "select count(*) from workflow.workers").await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    enqueue(&world, [Work::new(1)], &JobOptions::default()).await;
+    sqlx::raw_sql(
+        "update workflow.jobs set worker_id = 1, lease_token = gen_random_uuid(), leased_at = workflow.now()",
+    )
+    .execute(&world.db)
+    .await
+    .unwrap();
+    world.until(1, "select count(*) from workflow.jobs where worker_id is null and losses = 1").await;
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_worker_that_takes_jobs_over_from_itself_keeps_its_slots(db: PgPool) {
+    let mut world = World::new(db).await;
+    let tool = Tool::new(|attempt, work| async move {
+        if attempt.task().attempt_no == 1 {
+            attempt.ended().await;
+        }
+        Ok(work.n)
+    });
+    world.worker(|w| w.handler::<Work>(tool).queue("work", 3));
+    enqueue(&world, (0..3).map(Work::new), &JobOptions::default()).await;
+    world.until(3, "select count(*) from workflow.jobs where worker_id is not null").await;
+    // Its peers give it up, though it lives.
+    sqlx::raw_sql("update workflow.workers set ended_at = workflow.now()").execute(&world.db).await.unwrap();
+    world.until(3, OK).await;
+    let mut late = Vec::new();
+    for n in 3..9 {
+        late.push(Work::new(n));
+    }
+    sqlx::raw_sql("alter sequence workflow.jobs_id_seq restart with 1000").execute(&world.db).await.unwrap();
+    enqueue(&world, late, &JobOptions::default()).await;
+    world.until(3, "select count(*) from workflow.jobs where worker_id is not null").await;
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_job_that_its_handler_gives_up_is_done_again(db: PgPool) {
+    let mut world = World::new(db).await;
+    let tool = Tool::new(|attempt, work| async move {
+        if attempt.task().attempt_no == 1 { Err(Failure::lease_lost()) } else { Ok(work.n) }
+    });
+    world.worker(|w| w.handler::<Work>(tool));
+    enqueue(&world, [Work::new(1)], &JobOptions::default()).await;
+    world.until(1, OK).await;
+}
+
 #[sqlx::test(migrations = false)]
 async fn a_stale_worker_cannot_end_a_job(db: PgPool) {
     let world = World::new(db).await;
     enqueue(&world, [Work::new(1)], &JobOptions::default()).await;
+    incarnation(&world).await;
     let told: Vec<(String, i64)> = sqlx::query_as(
         "with claimed as (
             select id from workflow.pump_jobs(1, '{}', '{}', '{}', '[]', '[{\"queue\": \"work\", \"want\": 5, \"names\": [\"Work\"]}]',
@@ -168,10 +246,17 @@ async fn jobs_and_activities_of_runs_share_the_slots_of_their_queue(db: PgPool) 
 
 #[sqlx::test(migrations = false)]
 async fn months_of_finished_jobs_are_dropped_whole(db: PgPool) {
-    let world = World::new(db).await;
+    let mut world = World::new(db).await;
     let drop = "select workflow.drop_finished_jobs(
         (date_trunc('month', clock_timestamp() at time zone 'UTC') + interval '1 month') at time zone 'UTC')::bigint";
     assert_eq!(world.count(drop).await, 1);
-    sqlx::raw_sql("select workflow.ensure_job_months()").execute(&world.db).await.unwrap();
-    assert_eq!(world.count(drop).await, 1);
+    // Whoever looks around makes it anew.
+    sqlx::raw_sql("update workflow.last_sweep set swept_at = clock_timestamp() - interval '3 s'")
+        .execute(&world.db)
+        .await
+        .unwrap();
+    world.worker(|w| w.handler::<Work>(Tool::doubling()));
+    world.until(3, "select count(*) from pg_inherits where inhparent = 'workflow.finished_jobs'::regclass").await;
+    enqueue(&world, [Work::new(1)], &JobOptions::default()).await;
+    world.until(1, OK).await;
 }

@@ -225,7 +225,7 @@ async fn a_hung_transaction_holds_up_only_its_own_task(db: PgPool) {
     assert!(world.client.holds_for_share(&mut hung, claimed[0].task_id, claimed[0].lease_token).await.unwrap());
     world.move_clock(Duration::from_secs(31)).await;
     let others = "select count(*) from workflow.tasks where kind = 'activity' and losses = 1";
-    tokio::time::timeout(Duration::from_secs(4), world.until(1, others)).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(7), world.until(1, others)).await.unwrap();
     hung.rollback().await.unwrap();
     world.until(2, others).await;
 }
@@ -303,9 +303,9 @@ async fn a_lease_is_kept_until_its_result_is_accepted(db: PgPool) {
     let tool = crate::world::Tool::doubling();
     world.worker(|w| w.workflow::<OneWork>().handler::<Work>(tool.clone()));
     let mut work = Work::new(1);
-    work.policy.lease = Duration::from_millis(2500);
+    work.policy.lease = Duration::from_millis(3000);
     let run_id = world.start(OneWork(work)).await;
-    tokio::time::sleep(Duration::from_secs(5)).await; // Two leases long.
+    tokio::time::sleep(Duration::from_millis(6200)).await; // Two leases long.
     sqlx::raw_sql("delete from busy").execute(&world.db).await.unwrap();
     assert_eq!(world.end(run_id).await.output_as::<u32>(), Some(2));
     assert_eq!(tool.count(), 1);
