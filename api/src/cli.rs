@@ -53,9 +53,14 @@ enum Command {
 pub async fn main() -> ExitCode {
     let cli = Cli::parse();
     log();
+    let wants_json = matches!(&cli.command, Command::Render(args) if args.json)
+        || matches!(&cli.command, Command::Templates(args) if args.json);
     match run(cli.command).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
+            if wants_json {
+                println!("{:#}", e.json());
+            }
             eprintln!("error: {}", e.line());
             ExitCode::from(e.exit_code())
         }

@@ -1,6 +1,6 @@
 //! What the server answers, as far as the command line reads it.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -149,7 +149,7 @@ pub struct Problem {
 }
 
 /// What is wrong with a field.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct FieldProblem {
     /// Where in the body, such as `/data/texts/title`.
     #[serde(default)]

@@ -1,6 +1,7 @@
 //! How a command ends when it does not succeed: one line and an exit code.
 
 use super::answers::Problem;
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// Listed in `flatrender --help`: scripts may rely on these numbers.
@@ -75,6 +76,20 @@ impl CliError {
             Self::Refused { problem, .. } => Self::Refused { about: Some(thing.into()), problem },
             other => other,
         }
+    }
+
+    /// The same for programs: what `--json` prints on standard output.
+    pub fn json(&self) -> Value {
+        let (code, errors) = match self {
+            Self::Refused { problem, .. } => (problem.code.as_str(), json!(problem.errors)),
+            Self::RenderFailed { code, .. } => (code.as_str(), json!([])),
+            Self::Usage(_) => ("cli.usage", json!([])),
+            Self::NoServer(_) => ("cli.no_server", json!([])),
+            Self::Cancelled(_) => ("cli.cancelled", json!([])),
+            Self::Unhealthy(_) => ("cli.unhealthy", json!([])),
+            Self::Here(_) => ("cli.failed", json!([])),
+        };
+        json!({ "error": { "code": code, "message": self.line(), "errors": errors } })
     }
 
     /// The one line for standard error.

@@ -85,7 +85,7 @@ impl OrderArgs {
         data.images.extend(self.image.iter().map(|(key, path)| (key.clone(), path.into())));
         data.theme = self.theme.clone().or(data.theme);
         let mut files: Vec<(String, PathBuf)> =
-            data.images.iter().map(|(key, path)| (format!("/data/images/{key}"), path.clone())).collect();
+            data.images.iter().map(|(key, path)| (format!("{PICTURES}{key}"), path.clone())).collect();
         files.extend(self.music.iter().map(|path| ("/audio/music/file".into(), path.clone())));
         files.extend(self.voice_over.iter().map(|path| ("/audio/voice_over/file".into(), path.clone())));
         files.iter().try_for_each(|(place, path)| check_file(place, path))?;
@@ -132,6 +132,7 @@ impl LocalOrder {
     /// # Errors
     /// The server refused a file; the line names it.
     pub async fn upload(mut self, client: &Client) -> Result<Value, CliError> {
+        self.check_pictures(client).await?;
         let mut ids: BTreeMap<PathBuf, String> = BTreeMap::new();
         for (place, path) in std::mem::take(&mut self.files) {
             let id = match ids.get(&path) {
@@ -142,6 +143,30 @@ impl LocalOrder {
             put(&mut self.body, &place, id);
         }
         Ok(self.body)
+    }
+}
+
+const PICTURES: &str = "/data/images/";
+
+impl LocalOrder {
+    /// Sends no picture that the template has no place for: the order would be refused and the upload left behind.
+    async fn check_pictures(&self, client: &Client) -> Result<(), CliError> {
+        let mut keys = self.files.iter().filter_map(|(place, _)| place.strip_prefix(PICTURES)).peekable();
+        let Some(slug) = self.body["template"].as_str().filter(|_| keys.peek().is_some()) else { return Ok(()) };
+        let template = client.template(slug).await?.json;
+        let slots: Vec<&str> = template["manifest"]["images"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|slot| slot["key"].as_str())
+            .collect();
+        match keys.find(|key| !slots.contains(key)) {
+            Some(key) => Err(CliError::Usage(format!(
+                "the template {slug:?} has no picture {key:?}; it has: {}",
+                if slots.is_empty() { "none".to_owned() } else { slots.join(", ") }
+            ))),
+            None => Ok(()),
+        }
     }
 }
 

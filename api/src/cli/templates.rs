@@ -17,7 +17,7 @@ pub struct TemplatesArgs {
     slug: Option<String>,
     /// Print what the server says, as JSON.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     #[command(flatten)]
     server: ServerArgs,
 }

@@ -32,10 +32,7 @@ impl Fake {
         let fake = Self { url, seen: Arc::default(), watched: Arc::default() };
         let router = Router::new()
             .route("/readyz", get(async || "ready"))
-            .route(
-                "/v1/templates/{slug}",
-                get(async || problem(404, "template.not_found", "there is no such template")),
-            )
+            .route("/v1/templates/{slug}", get(template))
             .route("/v1/files", post(upload))
             .route("/v1/renders", post(create))
             .route("/v1/renders/{id}", get(show))
@@ -61,6 +58,16 @@ impl Fake {
         command.env("FLATRENDER_URL", &self.url).env("FLATRENDER_API_KEY", "fr_live_test");
         command
     }
+}
+
+async fn template(Path(slug): Path<String>) -> Response {
+    if slug == "nope" {
+        return problem(404, "template.not_found", "there is no such template");
+    }
+    let images = json!([{ "key": "logo" }, { "key": "mark" }]);
+    let template = json!({ "slug": slug, "version": 1, "width": 1280, "height": 720, "fps": 30, "duration_seconds": 1.0,
+        "manifest": { "images": images } });
+    Json(template).into_response()
 }
 
 /// `flatrender` with nothing of this machine around it.

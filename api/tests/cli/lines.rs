@@ -73,6 +73,19 @@ async fn a_refusal_is_shown_with_its_code() {
 }
 
 #[tokio::test]
+async fn a_picture_that_the_template_has_no_place_for_is_not_sent() {
+    let (dir, fake) = (folder(), Fake::start().await);
+    std::fs::write(dir.path().join("hat.png"), "picture").unwrap();
+    let args = ["render", "-t", "good", "--image", "hat=hat.png", "--json"];
+    let out = fake.command(dir.path(), &args).output().await.unwrap();
+    let line = "the template \"good\" has no picture \"hat\"; it has: logo, mark";
+    assert_eq!(ending(&out), (2, format!("error: {line}")));
+    let said: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(said["error"], serde_json::json!({ "code": "cli.usage", "message": line, "errors": [] }));
+    assert!(!fake.seen.lock().unwrap().iter().any(|line| line.starts_with("uploaded")));
+}
+
+#[tokio::test]
 async fn a_failed_render_ends_with_its_reason() {
     let (dir, fake) = (folder(), Fake::start().await);
     let out = fake.command(dir.path(), &["render", "-t", "broken", "--out", "my.mp4"]).output().await.unwrap();

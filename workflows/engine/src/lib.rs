@@ -2,9 +2,10 @@
 //!
 //! A workflow is an `async fn` whose steps, activities and sleeps are recorded under explicit keys; after a
 //! crash it is run again from the top and takes every recorded outcome from the record. This crate knows
-//! nothing of video. It has three faces: [`workflow`] towards a definition, [`activity`] towards a handler,
-//! [`client`] towards whoever starts and watches runs. Everything but [`activity`] and [`failure`] needs the
-//! feature `store`.
+//! nothing of video. It has three faces: [`workflow`] towards a definition (with [`compensation`] and [`signals`]),
+//! [`activity`] towards a handler, [`client`] towards whoever starts and watches runs. Beside them stand [`worker`], which
+//! does the work, [`schedules`], [`operations`] for operators, [`schema`] and [`testing`]. Everything but [`activity`] and
+//! [`failure`] needs the feature `store`.
 
 pub mod activity;
 pub mod failure;
