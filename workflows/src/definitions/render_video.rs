@@ -6,7 +6,7 @@
 //!                └─▶ mix audio ─────────────────────────────────────────────────┘
 //! ```
 //!
-//! How frames come to be proven, and what happens to those that are lost afterwards, is in [`frames`].
+//! How frames come to be proven, and what happens to those that are lost afterwards, is in `frames`.
 
 mod frames;
 

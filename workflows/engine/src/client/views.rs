@@ -12,7 +12,7 @@ use uuid::Uuid;
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum RunState {
-    /// Not over; what it waits for is in [`Client::progress`].
+    /// Not over; what it waits for is in [`Client::progress`](crate::Client::progress).
     Running,
     /// Over, with an output.
     Succeeded,
@@ -46,9 +46,9 @@ pub struct Run {
     pub id: Uuid,
     /// Whose it is.
     pub tenant_id: Uuid,
-    /// [`Workflow::NAME`].
+    /// [`Workflow::NAME`](crate::Workflow::NAME).
     pub kind: String,
-    /// [`Workflow::VERSION`] at the start.
+    /// [`Workflow::VERSION`](crate::Workflow::VERSION) at the start.
     pub version: i32,
     /// What it is about.
     pub business_key: Option<String>,
