@@ -220,15 +220,17 @@ begin
     if old.state <> 'running' then
         raise exception 'run % has ended as %', old.id, old.state using errcode = 'integrity_constraint_violation';
     end if;
-    if (new.id, new.tenant_id, new.kind, new.version, new.business_key, new.input, new.created_at, new.parent_run_id,
-        new.parent_key, new.continued_from)
-       is distinct from (old.id, old.tenant_id, old.kind, old.version, old.business_key, old.input, old.created_at,
-        old.parent_run_id, old.parent_key, old.continued_from) then
-        raise exception 'what run % was asked to do cannot change', old.id using errcode = 'integrity_constraint_violation';
-    end if;
-    return new;
+    raise exception 'what run % was asked to do cannot change', old.id using errcode = 'integrity_constraint_violation';
 end $$;
-create trigger runs_guard before update on workflow.runs for each row execute function workflow.guard_run();
+-- The condition costs little; calling a function for every run that ends would not.
+create trigger runs_guard before update on workflow.runs
+    for each row when (
+        old.state <> 'running'
+        or (new.id, new.tenant_id, new.kind, new.version, new.business_key, new.input, new.created_at, new.parent_run_id,
+            new.parent_key, new.continued_from)
+           is distinct from (old.id, old.tenant_id, old.kind, old.version, old.business_key, old.input, old.created_at,
+            old.parent_run_id, old.parent_key, old.continued_from))
+    execute function workflow.guard_run();
 
 -- ---------------------------------------------------------------------------------------- what functions pass on
 
@@ -239,7 +241,7 @@ create type workflow.fact as (
 
 -- What the engine tells a worker after a round trip. `what` is one of
 --   settled   task_id, lease_token: a write with this fence was accepted
---   recorded  run_id, step_key, name (outcome), body (failure), seq, at, worker_id (who holds the run, if anyone)
+--   recorded  run_id, step_key, name (outcome), body (failure), seq, at, worker_id (who holds the run, if anyone); task_id: settled too
 --   woken     queue: has ready work that it did not have before
 --   run       a claimed run: body = input, seq = newest record, at = creation
 --   activity  a claimed activity: body = input, at = since when it was ready

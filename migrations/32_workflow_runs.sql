@@ -242,6 +242,10 @@ create function workflow.leave(p_ops jsonb) returns setof workflow.news language
 declare
     v_now timestamptz := workflow.now();
     v_woken text[];
+    v_ends bigint[];
+    v_states text[];
+    v_bodies jsonb[];
+    v_nexts jsonb[];
 begin
     with given as (
         select g.* from jsonb_to_recordset(p_ops) as g (op text, task_id bigint, seq bigint, due timestamptz, reason text, failure jsonb)
@@ -264,23 +268,29 @@ begin
     select array_agg(distinct queue) filter (where state = 'ready') into v_woken from left_alone;
     return query select t.* from unnest(v_woken) q cross join lateral workflow.told('woken', q, null, null) t;
 
-    return query select * from workflow.end_runs(p_ops);
+    select array_agg(g.task_id), array_agg(g.state), array_agg(coalesce(g.output, g.error)), array_agg(g.next)
+    into v_ends, v_states, v_bodies, v_nexts
+    from jsonb_to_recordset(p_ops) as g (op text, task_id bigint, state text, output jsonb, error jsonb, next jsonb)
+    where g.op = 'end';
+    if v_ends is not null then
+        return query select * from workflow.end_runs(v_ends, v_states, v_bodies, v_nexts);
+    end if;
 end $$;
 
--- The op `end` of `advance`: runs that leave nothing behind and owe nobody anything all at once, the others one by one.
-create function workflow.end_runs(p_ops jsonb) returns setof workflow.news language plpgsql as $$
+-- Ends of runs, whose fences hold: those that leave nothing behind and owe nobody anything all at once, the others one by one.
+-- A body is the output of a run that succeeded, else its error.
+create function workflow.end_runs(p_ids bigint[], p_states text[], p_bodies jsonb[], p_nexts jsonb[])
+returns setof workflow.news language plpgsql as $$
 #variable_conflict use_column
 declare
     v_now timestamptz := workflow.now();
     v_plain bigint[];
 begin
-    with given as (
-        select g.* from jsonb_to_recordset(p_ops)
-            as g (op text, task_id bigint, state text, output jsonb, error jsonb, next jsonb)
-        where g.op = 'end'
-    ), plain as materialized (
-        select t.id, t.run_id, t.tenant_id, t.attempt_no, t.lease_token, t.leased_by, t.leased_at, g.state, g.output, g.error
-        from given g join workflow.tasks t on t.id = g.task_id join workflow.runs r on r.id = t.run_id
+    with plain as materialized (
+        select t.id, t.run_id, t.tenant_id, t.attempt_no, t.lease_token, t.leased_by, t.leased_at, g.state, g.body
+        from unnest(p_ids, p_states, p_bodies, p_nexts) as g (id, state, body, next)
+        join workflow.tasks t on t.id = g.id
+        join workflow.runs r on r.id = t.run_id
         where g.next is null and not t.cancel_requested and r.parent_run_id is null
           and not exists (select from workflow.tasks a where a.run_id = t.run_id and a.kind = 'activity')
           and not exists (select from workflow.runs c where c.parent_run_id = t.run_id and c.continued_as is null and c.state = 'running')
@@ -288,18 +298,82 @@ begin
         insert into workflow.attempts
             (task_id, attempt_no, run_id, tenant_id, step_key, lease_token, worker, started_at, ended_at, outcome, failure)
         select id, attempt_no, run_id, tenant_id, '', lease_token, leased_by, leased_at, v_now,
-               case state when 'succeeded' then 'ok' else state end, error
+               case state when 'succeeded' then 'ok' else state end, case when state <> 'succeeded' then body end
         from plain
     ), gone as (
         delete from workflow.tasks t using plain p where t.id = p.id
     ), over as (
-        update workflow.runs r set state = p.state, output = p.output, error = p.error, finished_at = v_now
+        update workflow.runs r
+        set state = p.state, finished_at = v_now, output = case p.state when 'succeeded' then p.body end,
+            error = case when p.state <> 'succeeded' then p.body end
         from plain p where r.id = p.run_id
     )
     select array_agg(id) into v_plain from plain;
-    return query select n.* from jsonb_to_recordset(p_ops) as g (op text, task_id bigint, state text, output jsonb, error jsonb, next jsonb)
-        cross join lateral workflow.end_run(g.task_id, g.state, g.output, g.error, g.next) n
-        where g.op = 'end' and g.task_id <> all (coalesce(v_plain, '{}'));
+    if cardinality(v_plain) = cardinality(p_ids) then
+        return;
+    end if;
+    return query
+    select n.* from unnest(p_ids, p_states, p_bodies, p_nexts) as g (id, state, body, next)
+    cross join lateral workflow.end_run(g.id, g.state, case g.state when 'succeeded' then g.body end,
+                                        case when g.state <> 'succeeded' then g.body end, g.next) n
+    where g.id <> all (coalesce(v_plain, '{}'));
+end $$;
+
+-- What most runs ask for, without JSON around it: to record one thing that the definition came by (`what` is its kind, the body
+-- its output), or, without a key, to end (`what` is the state, the body the output or the error). One entry a run. As with
+-- `advance`, the caller has locked the tasks, and an entry whose token no longer holds the run changes nothing. An entry counts
+-- as settled when it is reported so, or as recorded.
+create function workflow.advance_plain(
+    p_ids bigint[], p_tokens uuid[], p_whats text[], p_keys text[], p_names text[], p_bodies jsonb[])
+returns setof workflow.news language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := workflow.now();
+    v_recorded bigint;
+    v_ids bigint[];
+    v_tokens uuid[];
+    v_states text[];
+    v_bodies jsonb[];
+begin
+    -- Tasks are found by id and token alone, which only a leased one has: told more, the planner would believe that there is one
+    -- such task, and read them all.
+    if cardinality(array_remove(p_keys, null)) > 0 then
+        return query
+        with bumped as (
+            update workflow.tasks t set wake_seq = t.wake_seq + 1, losses = 0
+            from unnest(p_ids, p_tokens, p_whats, p_keys, p_names, p_bodies) as g (id, token, what, key, name, body)
+            where t.id = g.id and t.lease_token = g.token and g.key is not null
+              -- Not `not exists`: while the table is new the planner would join it whole.
+              and (select s.seq from workflow.steps s where s.run_id = t.run_id and s.key = g.key) is null
+            returning t.id, t.run_id, t.tenant_id, t.wake_seq, t.attempt_no, t.lease_token, t.worker_id, g.what, g.key, g.name, g.body
+        ), written as (
+            insert into workflow.steps (run_id, seq, tenant_id, key, kind, name, outcome, output, attempt_no, lease_token, recorded_at)
+            select run_id, wake_seq, tenant_id, key, what, name, 'ok', body, attempt_no, lease_token, v_now from bumped
+        )
+        select 'recorded', null::text, id, run_id, tenant_id, key, 'ok', null::jsonb, attempt_no, lease_token,
+               null::float8, null::float8, wake_seq, v_now, worker_id
+        from bumped;
+        get diagnostics v_recorded = row_count;
+        if v_recorded < cardinality(array_remove(p_keys, null)) then
+            -- Recorded before, or stale.
+            return query
+            select n.* from unnest(p_ids, p_tokens, p_keys) as g (id, token, key)
+            join workflow.tasks t on t.id = g.id and t.lease_token = g.token
+            cross join lateral workflow.told('settled', null, t.id, t.lease_token) n
+            where g.key is not null;
+        end if;
+    end if;
+
+    select array_agg(t.id), array_agg(t.lease_token), array_agg(g.what), array_agg(g.body)
+    into v_ids, v_tokens, v_states, v_bodies
+    from unnest(p_ids, p_tokens, p_whats, p_keys, p_bodies) as g (id, token, what, key, body)
+    join workflow.tasks t on t.id = g.id and t.lease_token = g.token
+    where g.key is null;
+    if v_ids is not null then
+        return query select t.* from unnest(v_ids, v_tokens) s (id, token)
+            cross join lateral workflow.told('settled', null, s.id, s.token) t;
+        return query select * from workflow.end_runs(v_ids, v_states, v_bodies, array_fill(null::jsonb, array[cardinality(v_ids)]));
+    end if;
 end $$;
 
 -- Ends a run whose tasks the caller has locked. Activities it did not wait for are recorded as cancelled;

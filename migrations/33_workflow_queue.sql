@@ -138,15 +138,30 @@ end $$;
 -- Plans that hash or scan the whole queue are never right here, however small it looks at the moment; and without scans
 -- their estimates are so high that PostgreSQL would compile them each time (jit), for 100 ms.
 create function workflow.pump(
-    p_worker_id bigint, p_worker text, p_attempts jsonb, p_ops jsonb, p_claims jsonb, p_labels jsonb)
+    p_worker_id bigint, p_worker text, p_attempts jsonb, p_ops jsonb, p_claims jsonb, p_labels jsonb,
+    -- Columns of `advance_plain`.
+    p_ids bigint[] default '{}', p_tokens uuid[] default '{}', p_whats text[] default '{}', p_keys text[] default '{}',
+    p_names text[] default '{}', p_bodies jsonb[] default '{}')
 returns setof workflow.news language plpgsql
 set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
 declare
-    v_ids bigint[];
+    v_ids bigint[] := p_ids;
+    v_ends bigint[];
 begin
+    if array_position(p_keys, null) is not null then
+        -- What stands around runs that end: their activities and children, and who waits for them.
+        v_ends := array (select g.id from unnest(p_ids, p_keys) as g (id, key) where g.key is null);
+        v_ids := v_ids
+            || array (select a.id from workflow.tasks t join workflow.tasks a on a.run_id = t.run_id
+                      where t.id = any (v_ends) and a.kind = 'activity')
+            || array (select p.id from workflow.tasks t
+                      join workflow.runs r on r.id = t.run_id and r.parent_run_id is not null and not r.detached
+                      join workflow.tasks p on p.run_id = r.parent_run_id and p.kind = 'run' and p.step_key = ''
+                      where t.id = any (v_ends));
+    end if;
     if jsonb_array_length(p_attempts) > 0 or jsonb_array_length(p_ops) > 0 then
-        select array_agg(id) into v_ids from (
+        select v_ids || array_agg(id) into v_ids from (
             select t.id from jsonb_to_recordset(p_attempts) as g (task_id bigint)
                 join workflow.tasks t on t.id = g.task_id
             union
@@ -172,13 +187,18 @@ begin
                 join workflow.tasks a on a.run_id = t.run_id and a.kind = 'activity' and a.step_key = g.key
                 where g.op = 'withdraw'
         ) touched;
+    end if;
+    if v_ids <> '{}' then
         perform workflow.lock_tasks(v_ids);
-        if jsonb_array_length(p_attempts) > 0 then
-            return query select * from workflow.settle(p_attempts);
-        end if;
-        if jsonb_array_length(p_ops) > 0 then
-            return query select * from workflow.advance(p_ops);
-        end if;
+    end if;
+    if jsonb_array_length(p_attempts) > 0 then
+        return query select * from workflow.settle(p_attempts);
+    end if;
+    if jsonb_array_length(p_ops) > 0 then
+        return query select * from workflow.advance(p_ops);
+    end if;
+    if p_ids <> '{}' then
+        return query select * from workflow.advance_plain(p_ids, p_tokens, p_whats, p_keys, p_names, p_bodies);
     end if;
     if jsonb_array_length(p_claims) > 0 then
         return query select * from workflow.claim(p_claims, p_labels, p_worker, p_worker_id);

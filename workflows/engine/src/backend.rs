@@ -9,7 +9,10 @@ use crate::{
     jobs::{JobEnd, JobOutcome},
     pump::{What, Write},
     record::{storable, to_payload},
-    store::{Claimed, Fence, Lane, tasks::attempt_failed},
+    store::{
+        Claimed, Fence, Lane,
+        tasks::{Plain, attempt_failed},
+    },
 };
 use apalis_core::{
     backend::{Backend, BackendConfig, finalize::Ephemeral},
@@ -63,6 +66,10 @@ impl Outcome {
         let Fence { task_id, token } = task.fence;
         match self {
             Self::Lost => What::Forget,
+            Self::Ended { state, output, error } if task.is_run => {
+                let body = output.filter(|output| !output.is_null()).or(error.as_ref().map(storable));
+                What::Plain(Plain { what: state, key: None, name: None, body })
+            }
             outcome if task.is_run => What::Ops(vec![outcome.run_op(task.fence)]),
             outcome => {
                 let entry = match outcome {
@@ -84,10 +91,6 @@ impl Outcome {
             Self::Parked { seq, due } => {
                 json!({ "op": "park", "task_id": task_id, "token": token, "seq": seq, "due": due })
             }
-            Self::Ended { state, output, error } => json!({
-                "op": "end", "task_id": task_id, "token": token, "state": state, "output": output,
-                "error": error.as_ref().map(storable),
-            }),
             Self::SetAside { reason, failure } => json!({
                 "op": "park", "task_id": task_id, "token": token, "reason": reason, "failure": storable(&failure),
             }),

@@ -12,7 +12,7 @@ use crate::{
     record::{Ask, Broken, Kind, Record, Request, RunRequest, storable, to_payload},
     residents::Stay,
     retry,
-    store::{self, Claimed, Fence},
+    store::{self, Claimed, Fence, tasks::Plain},
     worker::{RUN_QUEUE, Shop},
     workflow::{CONTINUED, Context, Core},
 };
@@ -216,15 +216,13 @@ impl Execution<'_> {
         if self.flush.is_some() {
             return;
         }
-        let mut ops: Vec<Value> = self.ledger.take_asks().iter().map(|ask| ask_op(self.fence, ask)).collect();
-        if let Some(now) = self.shop.me.now() {
-            ops.extend(self.ledger.ended_timers(now).iter().map(|(key, reached)| timer_op(self.fence, key, *reached)));
-        }
-        if ops.is_empty() {
+        let asks = self.ledger.take_asks();
+        let timers = self.shop.me.now().map(|now| self.ledger.ended_timers(now)).unwrap_or_default();
+        if asks.is_empty() && timers.is_empty() {
             return;
         }
         let (reply, answer) = oneshot::channel();
-        let write = Write { fence: self.fence, what: What::Ops(ops), last: false, reply };
+        let write = Write { fence: self.fence, what: wishes(self.fence, asks, &timers), last: false, reply };
         if self.shop.writes.send(write).is_ok() {
             self.flush = Some(answer);
         }
@@ -340,6 +338,22 @@ pub(crate) async fn lost(standing: &mut watch::Receiver<Standing>) {
     if standing.wait_for(|s| *s == Standing::Lost).await.is_err() {
         // The lease is no longer kept because its end is being written: that write will tell.
         pending::<()>().await;
+    }
+}
+
+/// What a definition has asked for, and which of its timers have ended.
+fn wishes(fence: Fence, asks: Vec<Ask>, timers: &[(String, bool)]) -> What {
+    match (asks.as_slice(), timers) {
+        ([Ask::Mark { key, kind, name, output }], []) => What::Plain(Plain {
+            what: kind.name(),
+            key: Some(key.clone()),
+            name: *name,
+            body: Some(output.clone()).filter(|output| !output.is_null()),
+        }),
+        _ => {
+            let ended = timers.iter().map(|(key, reached)| timer_op(fence, key, *reached));
+            What::Ops(asks.iter().map(|ask| ask_op(fence, ask)).chain(ended).collect())
+        }
     }
 }
 

@@ -18,7 +18,10 @@ use crate::{
     residents::Residents,
     retry,
     slots::Slots,
-    store::{self, Claimed, Fence, News, Recorded, rings, tasks::Claimant},
+    store::{
+        self, Claimed, Fence, News, Recorded, rings,
+        tasks::{Claimant, Plain, Trip},
+    },
     sweeper::Incarnation,
     wakeup::{Mailbox, Ring, Wakeup},
     worker::RUN_QUEUE,
@@ -60,6 +63,8 @@ pub(crate) enum What {
     Attempt { entry: Value, key: String, activity: String },
     /// Entries of `workflow.advance`.
     Ops(Vec<Value>),
+    /// An entry of `workflow.advance_plain`.
+    Plain(Plain),
     /// Nothing to write: the task is gone, its slot is free.
     Forget,
 }
@@ -69,6 +74,7 @@ impl Write {
         match &self.what {
             What::Attempt { entry, .. } => rough_size(entry),
             What::Ops(ops) => ops.iter().map(rough_size).sum(),
+            What::Plain(plain) => plain.body.as_ref().map_or(0, rough_size) + 100,
             What::Forget => 0,
         }
     }
@@ -283,11 +289,12 @@ impl Pump {
     }
 
     async fn trip(&self, batch: &[Write], claims: &[Wanted]) -> sqlx::Result<(Instant, Vec<News>)> {
-        let (mut attempts, mut ops) = (Vec::new(), Vec::new());
+        let (mut attempts, mut ops, mut plain) = (Vec::new(), Vec::new(), Vec::new());
         for write in batch {
             match &write.what {
                 What::Attempt { entry, .. } => attempts.push(entry.clone()),
                 What::Ops(entries) => ops.extend(entries.iter().cloned()),
+                What::Plain(entry) => plain.push((write.fence, entry)),
                 What::Forget => {}
             }
         }
@@ -297,9 +304,10 @@ impl Pump {
             .map(|(queue, want)| json!({ "queue": queue.name, "want": want, "names": queue.names }))
             .collect();
         let who = Claimant { worker_id: self.me.id(), name: self.name.clone(), labels: self.labels.clone() };
+        let load = Trip { attempts: &attempts, ops: &ops, plain: &plain, claims: &claims };
         let asked_at = Instant::now();
         failpoint::reach("pump.before");
-        let trip = store::tasks::pump(&self.db, &who, &attempts, &ops, &claims);
+        let trip = store::tasks::pump(&self.db, &who, load);
         let news = store::in_time(ANSWER, trip).await?;
         failpoint::reach("pump.after");
         metrics::counter!("flatrender_engine_round_trips_total").increment(1);
@@ -307,8 +315,7 @@ impl Pump {
     }
 
     fn digest(&mut self, batch: Vec<Write>, claims: &[Wanted], (asked_at, news): (Instant, Vec<News>)) {
-        let settled: HashSet<Fence> =
-            news.iter().filter_map(|n| if let News::Settled(fence) = n { Some(*fence) } else { None }).collect();
+        let settled: HashSet<Fence> = news.iter().filter_map(News::accepts).collect();
         let rings = rings(&news, self.me.id());
         let mut written = written(&batch);
         let mut got = vec![0; self.queues.len()];
@@ -467,7 +474,11 @@ fn written(batch: &[Write]) -> Written {
                     ops.iter().filter_map(|op| Some(((token, op["key"].as_str()?.to_owned()), recorded_by(op)?))),
                 );
             }
-            What::Forget => {}
+            What::Plain(Plain { what, key: Some(key), name, body }) => {
+                let record = (Kind::parse(what), name.map(str::to_owned), body.clone().unwrap_or_default());
+                written.insert((token, key.clone()), record);
+            }
+            What::Plain(_) | What::Forget => {}
         }
     }
     written

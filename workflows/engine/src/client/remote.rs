@@ -7,7 +7,7 @@ use crate::{
     record::to_payload,
     store::{
         self, News, rings,
-        tasks::{Claimant, attempt_failed},
+        tasks::{Claimant, Trip, attempt_failed},
     },
     wakeup::{Mailbox, Ring},
     worker::RUN_QUEUE,
@@ -50,7 +50,7 @@ impl Client {
                 break;
             }
             let claim = json!({ "queue": queue, "want": want });
-            let news = store::tasks::pump(&self.pool, &who, &[], &[], &[claim]).await?;
+            let news = store::tasks::pump(&self.pool, &who, Trip { claims: &[claim], ..Trip::default() }).await?;
             leased.extend(news.into_iter().filter_map(|n| match n {
                 News::Claimed(claimed) => Some(claimed.task),
                 _ => None,
@@ -117,7 +117,7 @@ impl Client {
         let token: Uuid = serde_json::from_value(attempt["token"].clone()).unwrap_or_default();
         let outcome = attempt["outcome"].as_str().unwrap_or_default().to_owned();
         let who = Claimant { worker_id: None, name: String::new(), labels: Labels::new() };
-        let news = store::tasks::pump(&self.pool, &who, &[attempt], &[], &[]).await?;
+        let news = store::tasks::pump(&self.pool, &who, Trip { attempts: &[attempt], ..Trip::default() }).await?;
         self.wakeup.announce(rings(&news, None));
         if news.iter().any(|n| matches!(n, News::Settled(_))) {
             return Ok(());

@@ -71,6 +71,8 @@ impl Claimed {
 /// A record that a write of ours has brought about.
 #[derive(Debug, Clone)]
 pub(crate) struct Recorded {
+    /// The task of the run, when the record was all that it asked for.
+    pub task_id: Option<i64>,
     pub run_id: Uuid,
     pub seq: i64,
     pub key: String,
@@ -90,6 +92,17 @@ pub(crate) enum News {
     Woken(String),
     Claimed(Box<Claimed>),
     Clock { now: DateTime<Utc>, next_due_seconds: Option<f64> },
+}
+
+impl News {
+    /// The fence of a write that was accepted.
+    pub(crate) fn accepts(&self) -> Option<Fence> {
+        match self {
+            Self::Settled(fence) => Some(*fence),
+            Self::Recorded(r) => r.task_id.zip(r.token).map(|(task_id, token)| Fence { task_id, token }),
+            _ => None,
+        }
+    }
 }
 
 #[derive(FromRow)]
@@ -135,6 +148,7 @@ impl NewsRow {
             _ => Err(stored_failure(self.body)),
         };
         Some(Recorded {
+            task_id: self.task_id,
             run_id: self.run_id?,
             seq: self.seq?,
             key: self.step_key?,

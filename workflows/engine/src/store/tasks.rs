@@ -1,6 +1,6 @@
 //! Tasks: claim, round trips of the pump, leases.
 
-use super::{News, NewsRow, read_news};
+use super::{Fence, News, NewsRow, read_news};
 use crate::{activity::Labels, client::TaskRow, failure::Failure, record::storable};
 use serde_json::{Value, json};
 use sqlx::{PgExecutor, Result, types::Json};
@@ -15,21 +15,50 @@ pub(crate) struct Claimant {
     pub labels: Labels,
 }
 
+/// The one thing that a run asks for, where it is a record of something it came by, or its end. See `workflow.advance_plain`.
+#[derive(Debug, Clone)]
+pub(crate) struct Plain {
+    /// The kind of the record, or the state in which the run ends.
+    pub what: &'static str,
+    /// The key of the record; none: the run ends.
+    pub key: Option<String>,
+    pub name: Option<&'static str>,
+    /// The output, or the error of a run that does not succeed; none for null.
+    pub body: Option<Value>,
+}
+
+/// What one round trip carries.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Trip<'a> {
+    /// Entries of `workflow.settle`.
+    pub attempts: &'a [Value],
+    /// Entries of `workflow.advance`.
+    pub ops: &'a [Value],
+    /// Entries of `workflow.advance_plain`.
+    pub plain: &'a [(Fence, &'a Plain)],
+    /// Entries of `workflow.claim`.
+    pub claims: &'a [Value],
+}
+
 /// One round trip and one commit: ends of attempts, progress of runs, then claims. See `workflow.pump`.
 pub(crate) async fn pump(
     db: impl PgExecutor<'_>,
     who: &Claimant,
-    attempts: &[Value],
-    ops: &[Value],
-    claims: &[Value],
+    Trip { attempts, ops, plain, claims }: Trip<'_>,
 ) -> Result<Vec<News>> {
-    sqlx::query_as::<_, NewsRow>("select * from workflow.pump($1, $2, $3, $4, $5, $6)")
+    sqlx::query_as::<_, NewsRow>("select * from workflow.pump($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
         .bind(who.worker_id)
         .bind(&who.name)
         .bind(Json(attempts))
         .bind(Json(ops))
         .bind(Json(claims))
         .bind(Json(&who.labels))
+        .bind(plain.iter().map(|(fence, _)| fence.task_id).collect::<Vec<_>>())
+        .bind(plain.iter().map(|(fence, _)| fence.token).collect::<Vec<_>>())
+        .bind(plain.iter().map(|(_, plain)| plain.what).collect::<Vec<_>>())
+        .bind(plain.iter().map(|(_, plain)| plain.key.as_deref()).collect::<Vec<_>>())
+        .bind(plain.iter().map(|(_, plain)| plain.name).collect::<Vec<_>>())
+        .bind(plain.iter().map(|(_, plain)| plain.body.as_ref()).collect::<Vec<_>>())
         .fetch_all(db)
         .await
         .map(read_news)
