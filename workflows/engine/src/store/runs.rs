@@ -54,7 +54,7 @@ pub(crate) async fn insert_all(
 ) -> Result<()> {
     sqlx::query(
         "with given as (
-            select g.*, workflow.now() as at from unnest($4, $5, $6) as g (id, input, priority)
+            select g.*, (select workflow.now()) as at from unnest($4, $5, $6) as g (id, input, priority)
         ), fresh as (
             insert into workflow.runs (id, tenant_id, kind, version, input, priority, created_at)
             select id, $1, $2, $3, input, priority, at from given
