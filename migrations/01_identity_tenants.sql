@@ -82,6 +82,8 @@ create table identity.tenant_domains (
     state       text not null default 'pending' check (state in ('pending', 'verified', 'failed')),
     dns_token   text not null check (char_length(dns_token) between 20 and 100),
     verified_at timestamptz,
+    checked_at  timestamptz,
+    last_error  text check (char_length(last_error) <= 500),
     tls_state   text not null default 'none' check (tls_state in ('none', 'issuing', 'ready', 'failed')),
     created_at  timestamptz not null default now(),
     updated_at  timestamptz not null default now(),
@@ -95,7 +97,9 @@ create table identity.tenant_api_keys (
     id            uuid primary key default gen_random_uuid(),
     tenant_id     uuid not null references identity.tenants (id),
     name          text not null check (char_length(name) between 1 and 200),
+    mode          text not null default 'live' check (mode in ('live', 'test')),
     prefix        text not null unique check (char_length(prefix) between 8 and 24),
+    last4         text not null check (char_length(last4) = 4),
     key_hash      bytea not null unique check (octet_length(key_hash) = 32),
     scopes        text[] not null default '{render,files,templates}' check (scopes <@ array['render', 'files', 'templates', 'studio',
                       'notifications', 'billing', 'webhooks', 'admin'] and cardinality(scopes) between 1 and 20),
@@ -110,8 +114,9 @@ create table identity.tenant_api_keys (
     foreign key (tenant_id, rotated_from) references identity.tenant_api_keys (tenant_id, id)
 );
 create index tenant_api_keys_live on identity.tenant_api_keys (tenant_id) where revoked_at is null;
-create index tenant_api_keys_rotated on identity.tenant_api_keys (rotated_from) where rotated_from is not null;
-comment on table identity.tenant_api_keys is 'API keys: only the SHA-256 and a public prefix are kept.';
+-- A key has one successor.
+create unique index tenant_api_keys_rotated on identity.tenant_api_keys (rotated_from) where rotated_from is not null;
+comment on table identity.tenant_api_keys is 'API keys: only the SHA-256, a public prefix and the last four characters are kept.';
 comment on column identity.tenant_api_keys.key_hash is 'secret:sha256';
 comment on column identity.tenant_api_keys.last_used_at is 'Coarse: written at most once a minute.';
 create trigger tenant_api_keys_revoked before update on identity.tenant_api_keys
@@ -240,7 +245,7 @@ create table identity.tenant_api_request_logs (
     bytes_in             bigint not null check (bytes_in >= 0),
     bytes_out            bigint not null check (bytes_out >= 0),
     ip                   inet,
-    request_id           uuid not null,
+    request_id           varchar(64) not null,
     idempotency_key_hash bytea check (octet_length(idempotency_key_hash) = 32),
     error_type           varchar(64),
     primary key (at, id)
@@ -250,7 +255,7 @@ create index tenant_api_request_logs_at on identity.tenant_api_request_logs usin
 comment on table identity.tenant_api_request_logs is 'Requests: the route, never bodies or query strings. A log outlives what it names, so it references softly.';
 comment on column identity.tenant_api_request_logs.api_key_id is 'softref:identity.tenant_api_keys(id)';
 comment on column identity.tenant_api_request_logs.user_id is 'softref:identity.users(id)';
-comment on column identity.tenant_api_request_logs.request_id is 'opaque: made for each request';
+comment on column identity.tenant_api_request_logs.request_id is 'opaque: the x-request-id of the answer';
 comment on column identity.tenant_api_request_logs.ip is 'pii:ip';
 create trigger tenant_api_request_logs_append_only before update or delete on identity.tenant_api_request_logs
     for each row execute function platform.refuse_change();
@@ -270,11 +275,49 @@ comment on table identity.tenant_limits is 'What a tenant may use: rates, concur
 create unlogged table identity.rate_buckets (
     tenant_id  uuid not null references identity.tenants (id),
     key        text not null check (char_length(key) between 1 and 200),
+    capacity   double precision not null check (capacity >= 0),
+    per_second double precision not null check (per_second >= 0),
     tokens     double precision not null check (tokens >= 0),
+    granted    boolean not null,
     updated_at timestamptz not null,
     primary key (tenant_id, key)
-);
-comment on table identity.rate_buckets is 'Token buckets. Not logged: after a crash everybody starts with a full one.';
+) with (fillfactor = 50);
+create index rate_buckets_idle on identity.rate_buckets (updated_at);
+comment on table identity.rate_buckets is 'Token buckets. Not logged: after a crash everybody starts with a full one. Those of nobody''s requests are the platform''s.';
+comment on column identity.rate_buckets.granted is 'Whether the last request got its token.';
+
+-- How many requests a tenant and each of its callers may make, and within how many seconds: as agreed, else the defaults.
+create function identity.request_limits(p_tenant uuid, p_of_tenant double precision, p_of_tenant_in double precision,
+                                        p_of_caller double precision, p_of_caller_in double precision)
+returns table (of_tenant double precision, of_tenant_in double precision, of_caller double precision, of_caller_in double precision)
+language sql stable as $$
+    select coalesce(t.hard, p_of_tenant), coalesce(t.window_seconds, p_of_tenant_in), coalesce(c.hard, p_of_caller), coalesce(c.window_seconds, p_of_caller_in)
+    from (select) one
+    left join identity.tenant_limits t on t.tenant_id = p_tenant and t.name = 'requests'
+    left join identity.tenant_limits c on c.tenant_id = p_tenant and c.name = 'caller_requests'
+$$;
+
+-- What a bucket holds at a time, before anything is taken.
+create function identity.refilled(p_bucket identity.rate_buckets, p_capacity double precision, p_per_second double precision, p_at timestamptz)
+returns double precision language sql immutable
+    return least(p_capacity, p_bucket.tokens + p_per_second * greatest(0, extract(epoch from p_at - p_bucket.updated_at)));
+
+-- Takes a token for the time p_at out of a bucket that is full with p_capacity and fills up within p_seconds; says
+-- whether there was one and how many are left. No row, and nothing taken, unless p_asked. Requests of all servers meet
+-- in the row: of any number at once no more get a token than there are. plpgsql, because its plan is kept.
+create function identity.take_token(p_asked boolean, p_tenant uuid, p_key text, p_capacity double precision, p_seconds double precision, p_at timestamptz)
+returns table (granted boolean, tokens double precision) language plpgsql volatile as $$
+#variable_conflict use_column
+begin
+    return query insert into identity.rate_buckets as b
+    select p_tenant, p_key, p_capacity, p_capacity / p_seconds, greatest(p_capacity - 1, 0), p_capacity >= 1, p_at where p_asked
+    on conflict (tenant_id, key) do update set
+        capacity = excluded.capacity, per_second = excluded.per_second, updated_at = greatest(b.updated_at, excluded.updated_at),
+        granted = identity.refilled(b, excluded.capacity, excluded.per_second, excluded.updated_at) >= 1,
+        tokens = identity.refilled(b, excluded.capacity, excluded.per_second, excluded.updated_at)
+            - case when identity.refilled(b, excluded.capacity, excluded.per_second, excluded.updated_at) >= 1 then 1 else 0 end
+    returning b.granted, b.tokens;
+end $$;
 
 create table identity.roles (
     name       text primary key check (name ~ '^[a-z_]{1,40}$'),
@@ -311,13 +354,13 @@ create table identity.audit_log (
     before_hash  bytea check (octet_length(before_hash) = 32),
     after_hash   bytea check (octet_length(after_hash) = 32),
     ip           inet,
-    request_id   uuid,
+    request_id   varchar(64),
     chain_hash   bytea not null check (octet_length(chain_hash) = 32),
     primary key (at, id)
 ) partition by range (at);
 create index audit_log_chain on identity.audit_log (tenant_id, seq);
 comment on table identity.audit_log is 'What people did. Each row holds the hash of the one before it of its tenant: a row that is changed or missing shows.';
-comment on column identity.audit_log.request_id is 'opaque: made for each request';
+comment on column identity.audit_log.request_id is 'opaque: the x-request-id of the answer';
 comment on column identity.audit_log.ip is 'pii:ip';
 create trigger audit_log_append_only before update or delete on identity.audit_log
     for each row execute function platform.refuse_change();
@@ -336,8 +379,9 @@ create function identity.audit_hash(p_previous bytea, p_row identity.audit_log) 
         p_row.tenant_id, p_row.seq, extract(epoch from p_row.at), p_row.actor, p_row.action, p_row.object, p_row.reason,
         encode(p_row.before_hash, 'hex'), encode(p_row.after_hash, 'hex'), host(p_row.ip), p_row.request_id)::text, 'utf8'));
 
--- Gives a row its number and its hash, whatever the writer says they are.
-create function identity.chain_audit() returns trigger language plpgsql as $$
+-- Gives a row its number and its hash, whatever the writer says they are. With the owner's rights: nobody else writes
+-- the heads, so that no service can begin a chain anew.
+create function identity.chain_audit() returns trigger language plpgsql security definer set search_path = pg_catalog as $$
 declare
     v_head identity.audit_heads;
 begin
@@ -349,6 +393,7 @@ begin
     update identity.audit_heads set chain_hash = new.chain_hash where tenant_id = new.tenant_id;
     return new;
 end $$;
+revoke execute on function identity.chain_audit() from public;
 create trigger audit_log_chain before insert on identity.audit_log
     for each row execute function identity.chain_audit();
 

@@ -45,6 +45,7 @@ revoke update, delete on identity.tenant_webhook_events, identity.tenant_api_req
 revoke update on studio.saved_project_revisions from studio_svc, admin_api;
 revoke insert, update, delete on identity.roles from identity_svc;
 revoke insert, update, delete on content.languages, content.aspect_ratios from content_svc;
+revoke insert, update, delete on identity.audit_heads from identity_svc, admin_api;
 revoke delete on identity.tenants from identity_svc, admin_api;
 -- Nobody but the function for it writes a scene's picture.
 revoke update on content.scenes from content_svc;

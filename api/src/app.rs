@@ -1,6 +1,6 @@
 //! What every handler may use.
 
-use crate::{auth::Tenant, file_mgr::probe::MediaProbe, problem::Problem, render::feed::Feeds};
+use crate::{auth::Tenant, file_mgr::probe::MediaProbe, peer::Proxies, problem::Problem, render::feed::Feeds};
 use flatrender_engine::Client;
 use flatrender_workflows::{
     contracts::storage::{BlobStore, Shelf},
@@ -24,6 +24,8 @@ pub struct App {
     pub probe: Arc<dyn MediaProbe>,
     /// Live renders that somebody watches.
     pub feeds: Arc<Feeds>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub proxies: Proxies,
     /// Ends event streams and long polls when the server stops.
     pub stopping: CancellationToken,
 }
@@ -37,7 +39,15 @@ impl App {
         probe: Arc<dyn MediaProbe>,
         stopping: CancellationToken,
     ) -> Self {
-        Self { db: Database::new(db), workflows, storage, probe, feeds: Arc::default(), stopping }
+        Self {
+            db: Database::new(db),
+            workflows,
+            storage,
+            probe,
+            feeds: Arc::default(),
+            proxies: Proxies::default(),
+            stopping,
+        }
     }
 
     /// A transaction of one service that sees one tenant.

@@ -1,6 +1,7 @@
 //! Who is asking. A handler that names one of these in its signature is only reached by them.
 
 use crate::{
+    admission,
     app::App,
     problem::{Code, Problem},
 };
@@ -8,7 +9,7 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, HeaderValue, header, request::Parts},
 };
-use flatrender_workflows::models::{Role, Scope, identity::tenant_api_key, render::node};
+use flatrender_workflows::models::{Role, Scope, render::node};
 use uuid::Uuid;
 
 /// Longest bearer token that is looked at.
@@ -33,13 +34,7 @@ impl FromRequestParts<App> for Tenant {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let key = bearer(&parts.headers)?;
-        let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
-        // Keys are found by their SHA-256: how long that takes tells nothing about a key.
-        let holder = tenant_api_key::authenticate(&mut tx, key).await?;
-        let holder = holder.ok_or_else(|| challenge(Code::AuthInvalid, "this API key is not valid"))?;
-        if holder.noted {
-            tx.commit().await?;
-        }
+        let holder = admission::by_key(app, parts, key, wrong_key).await?;
         Ok(Self { id: holder.tenant_id })
     }
 }
@@ -57,8 +52,16 @@ impl FromRequestParts<App> for NodeCaller {
     }
 }
 
+/// The answer to an API key that is not good.
+pub fn wrong_key() -> Problem {
+    challenge(Code::AuthInvalid, "this API key is not valid")
+}
+
 /// The bearer token of a request.
-fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+///
+/// # Errors
+/// `auth.missing`, `auth.invalid`
+pub fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
     let missing = || challenge(Code::AuthMissing, "send the header `authorization: Bearer <key>`");
     let value = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
     let (scheme, token) = value.to_str().ok().and_then(|v| v.split_once(' ')).ok_or_else(missing)?;

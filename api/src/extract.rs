@@ -2,6 +2,7 @@
 
 mod body;
 mod json;
+pub mod page;
 
 pub use body::{drain, idle_limited};
 pub use json::Json;

@@ -32,6 +32,8 @@ Every error is a problem (RFC 9457) with a stable `code` that programs may decid
         (name = "Exports", description = "Finished films."),
         (name = "Templates", description = "What films are made of."),
         (name = "Files", description = "Pictures and sounds of yours."),
+        (name = "API keys", description = "What programs of yours sign in with."),
+        (name = "Tenant", description = "Your organisation, and what was done in it."),
         (name = "Nodes", description = "What render nodes call. Not for customers."),
         (name = "Operation", description = "For whoever runs the server.")
     ),

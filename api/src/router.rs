@@ -5,9 +5,11 @@ use crate::{
     content::templates,
     docs,
     file_mgr::files,
-    health, metrics,
+    health,
+    identity::{api_keys, audit},
+    limits, metrics,
     nodes::{claims, enrol, frames, inputs, tasks},
-    openapi,
+    openapi, peer,
     problem::{Code, Problem},
     render::{events, exports, renders},
     request_id,
@@ -16,7 +18,7 @@ use axum::{
     Router,
     extract::Request,
     http::{HeaderName, HeaderValue, header},
-    middleware::{Next, from_fn},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
 };
 use std::{any::Any, time::Duration};
@@ -39,6 +41,8 @@ pub fn router(app: App) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn(metrics::observe))
         .layer(from_fn(protect))
+        .layer(from_fn(limits::tell))
+        .layer(from_fn_with_state(app.clone(), peer::find))
         .layer(from_fn(request_id::attach))
         .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, HeaderName::from_static("lease-token")]))
         .with_state(app)
@@ -58,6 +62,10 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(templates::get))
         .routes(routes!(templates::preview))
         .routes(routes!(files::get))
+        .routes(routes!(api_keys::create, api_keys::list))
+        .routes(routes!(api_keys::revoke))
+        .routes(routes!(api_keys::rotate))
+        .routes(routes!(audit::list))
         .routes(routes!(enrol::enrol))
         .routes(routes!(claims::claim))
         .routes(routes!(tasks::renew))

@@ -1,6 +1,12 @@
 //! Serving the API until it is told to stop.
 
-use crate::{app::App, file_mgr::probe::MediaProbe, metrics, router};
+use crate::{
+    app::App,
+    file_mgr::probe::MediaProbe,
+    metrics,
+    peer::{BadNetwork, Proxies},
+    router,
+};
 use axum::serve::ListenerExt as _;
 use flatrender_engine::Client;
 use flatrender_workflows::contracts::storage::BlobStore;
@@ -39,6 +45,9 @@ pub enum ServeError {
     /// The address is taken or not ours.
     #[error("cannot listen on {0}")]
     Bind(SocketAddr, #[source] io::Error),
+    /// The environment names proxies that are none.
+    #[error(transparent)]
+    Proxies(#[from] BadNetwork),
     /// The socket broke.
     #[error("cannot serve any longer")]
     Serve(#[source] io::Error),
@@ -55,7 +64,10 @@ pub async fn run(config: ServeConfig, shutdown: CancellationToken) -> Result<(),
     };
     metrics::install();
     let workflows = Client::new(config.pool.clone());
-    let app = App::new(config.pool, workflows, config.storage, config.probe, shutdown.clone());
+    let app = App {
+        proxies: Proxies::from_env()?,
+        ..App::new(config.pool, workflows, config.storage, config.probe, shutdown.clone())
+    };
     tracing::info!(address = ?listener.local_addr().ok(), "the API is served");
     tokio::select! {
         served = serve(listener, app, shutdown.clone()) => served,
@@ -73,7 +85,8 @@ async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken) -> 
         let _ = stream.set_nodelay(true);
     });
     let stop = shutdown.cancelled_owned();
-    axum::serve(listener, router::router(app)).with_graceful_shutdown(stop).await.map_err(ServeError::Serve)
+    let service = router::router(app).into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(stop).await.map_err(ServeError::Serve)
 }
 
 async fn grace_after(shutdown: CancellationToken) {

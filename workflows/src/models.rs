@@ -6,7 +6,7 @@ pub mod identity;
 pub mod invariants;
 pub mod render;
 pub mod scope;
-mod secret;
+pub(crate) mod secret;
 pub mod time_series;
 
 pub use scope::{Database, Role, Scope};

@@ -42,6 +42,22 @@ codes! {
     AuthMissing = "auth.missing", UNAUTHORIZED, "No credential";
     /// The key or credential is unknown, expired or revoked. Ask for a new one.
     AuthInvalid = "auth.invalid", UNAUTHORIZED, "The credential is not valid";
+    /// The key is good, but not from the address that the request came from. Ask whoever made the key.
+    AuthAddress = "auth.address", FORBIDDEN, "Not from this address";
+    /// The key may not do this; the detail names the scope that it lacks.
+    AuthScope = "auth.scope", FORBIDDEN, "The key lacks a scope";
+    /// The tenant is suspended: what is there can be read, nothing can be started or changed.
+    TenantSuspended = "tenant.suspended", FORBIDDEN, "The tenant is suspended";
+    /// More requests than agreed. Wait for `Retry-After` seconds; `RateLimit` tells what is left.
+    RateLimited = "rate.limited", TOO_MANY_REQUESTS, "Too many requests";
+    /// There is no such API key.
+    ApiKeyNotFound = "api_key.not_found", NOT_FOUND, "No such API key";
+    /// The key is revoked or expired. Make a new one.
+    ApiKeyEnded = "api_key.ended", CONFLICT, "The API key has ended";
+    /// The key was rotated before. Rotate its successor, or make a new one.
+    ApiKeyRotated = "api_key.rotated", CONFLICT, "The API key has a successor";
+    /// The tenant has as many keys as it may. Revoke some.
+    ApiKeysFull = "api_key.too_many", CONFLICT, "Too many API keys";
     /// There is nothing at this address. See `/docs` for all addresses.
     RouteNotFound = "route.not_found", NOT_FOUND, "No such address";
     /// The address is there, but not for this method; `Allow` names those that are.
@@ -137,6 +153,12 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("metadata.too_large", "Metadata is at most 16 KiB as JSON."),
     ("metadata.control_character", "Metadata has a NUL character."),
     ("template.unknown", "There is no such template."),
+    ("name.length", "A name is 1 to 200 characters, none of them a control character."),
+    ("scope.unknown", "There is no such scope, or none is named."),
+    ("scope.beyond", "A key cannot make a key that may do more than itself."),
+    ("cidr.invalid", "A network is an address and a number of bits, such as `192.0.2.0/24`; up to 100 of them."),
+    ("time.past", "The time has to be in the future."),
+    ("seconds.range", "The number of seconds is outside its range."),
     ("node.name", "A node's name is 1 to 64 of `A-Z a-z 0-9 . _ -`."),
     ("node.capabilities", "The capabilities are larger than 64 KiB or have a NUL character."),
     ("node.labels", "There are too many labels, or one is too long."),

@@ -1,6 +1,6 @@
 //! The checker: quiet about a sound database, and naming the row that was planted.
 
-use super::run;
+use super::{attempt, rows, run};
 use flatrender_workflows::models::invariants;
 use sqlx::PgPool;
 use std::process::Command;
@@ -67,4 +67,30 @@ async fn the_command_ends_with_one_and_names_the_row(db: PgPool) {
     assert_eq!(broken.status.code(), Some(1));
     let said = String::from_utf8_lossy(&broken.stdout);
     assert!(said.starts_with(" 7  credits are the sum of their ledger"), "{said}");
+}
+
+/// No service can begin a chain anew, or go back in it.
+#[sqlx::test(migrations = "../migrations")]
+async fn s023_the_chain_of_the_audit_log_is_its_triggers_alone(db: PgPool) {
+    let mut connection = db.acquire().await.unwrap();
+    run(&mut connection, "set app.platform = 'on'").await;
+    let entry = "insert into identity.audit_log (at, tenant_id, seq, actor, action, object, chain_hash)
+        values ('2026-01-02Z', '00000000-0000-0000-0000-000000000001', 7, 'somebody', 'looks', 'around', sha256('x'))";
+    for role in ["identity_svc", "admin_api"] {
+        run(&mut connection, &format!("set role {role}")).await;
+        run(&mut connection, entry).await;
+        for harm in [
+            "insert into identity.audit_heads values ('00000000-0000-0000-0000-000000000001', 9, sha256('x'))",
+            "update identity.audit_heads set seq = 1",
+            "delete from identity.audit_heads",
+            "update identity.audit_log set actor = 'nobody'",
+            "delete from identity.audit_log",
+            "select identity.chain_audit()",
+        ] {
+            assert_eq!(attempt(&mut connection, harm).await, Err("42501".into()), "{role}: {harm}");
+        }
+        run(&mut connection, "reset role").await;
+    }
+    assert_eq!(rows(&db, "select seq::text from identity.audit_log order by seq").await, ["1", "2"]);
+    assert_eq!(invariants::check(&db, true).await.unwrap(), []);
 }

@@ -16,10 +16,13 @@ async fn bare(world: &World, path: &str) -> crate::world::Answer {
     world.send(Request::builder().uri(path).body(Body::empty()).unwrap()).await
 }
 
-const OPERATIONS: [&str; 25] = [
+const OPERATIONS: [&str; 30] = [
+    "DELETE /v1/api-keys/{id}",
     "GET /healthz",
     "GET /metrics",
     "GET /readyz",
+    "GET /v1/api-keys",
+    "GET /v1/audit",
     "GET /v1/exports/{id}",
     "GET /v1/exports/{id}/contact-sheet",
     "GET /v1/exports/{id}/download",
@@ -32,6 +35,8 @@ const OPERATIONS: [&str; 25] = [
     "GET /v1/templates/{slug}",
     "GET /v1/templates/{slug}/preview",
     "HEAD /v1/nodes/tasks/{task_id}/frames/{sha256}",
+    "POST /v1/api-keys",
+    "POST /v1/api-keys/{id}/rotate",
     "POST /v1/files",
     "POST /v1/nodes/claims",
     "POST /v1/nodes/enrol",

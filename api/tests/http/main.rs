@@ -10,6 +10,7 @@ mod files;
 mod film;
 mod idempotency;
 mod isolation;
+mod keys;
 mod nodes;
 mod orders;
 mod renders;

@@ -3,7 +3,8 @@
 use rand::RngExt as _;
 use sha2::{Digest as _, Sha256};
 
-const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// The digits of base 62, in order.
+pub(crate) const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 /// 40 characters of 62: more than 238 bits.
 const RANDOM_CHARS: usize = 40;
 /// How much of a secret may be shown to tell it from others.
@@ -15,9 +16,18 @@ pub struct Secret(String);
 impl Secret {
     /// A new secret that begins with `kind`, such as `fr_live_`.
     pub fn generate(kind: &str) -> Self {
+        Self(format!("{kind}{}", Self::random(RANDOM_CHARS)))
+    }
+
+    /// A secret of another shape.
+    pub(crate) fn shaped(text: String) -> Self {
+        Self(text)
+    }
+
+    /// Random characters, each of 62.
+    pub(crate) fn random(chars: usize) -> String {
         let mut rng = rand::rng();
-        let random = (0..RANDOM_CHARS).map(|_| ALPHABET[rng.random_range(0..ALPHABET.len())] as char);
-        Self(kind.chars().chain(random).collect())
+        (0..chars).map(|_| ALPHABET[rng.random_range(0..ALPHABET.len())] as char).collect()
     }
 
     /// The text to hand out.
