@@ -74,6 +74,8 @@ create table identity.user_sessions (
     tenant_id           uuid not null,
     user_id             uuid not null,
     token_family        uuid not null unique,
+    access_hash         bytea unique check (octet_length(access_hash) = 32),
+    access_expires_at   timestamptz,
     ip                  inet,
     user_agent          text check (char_length(user_agent) <= 512),
     auth_level          smallint not null default 1 check (auth_level between 1 and 3),
@@ -87,11 +89,13 @@ create table identity.user_sessions (
     unique (tenant_id, id),
     foreign key (tenant_id, user_id) references identity.users (tenant_id, id) on delete cascade,
     constraint a_session_ends check (absolute_expires_at > created_at and idle_expires_at <= absolute_expires_at),
+    constraint an_access_token_ends check ((access_hash is null) = (access_expires_at is null)),
     constraint only_a_revoked_session_says_why check (revoke_reason is null or revoked_at is not null)
 );
 create index user_sessions_user on identity.user_sessions (user_id, created_at desc);
 comment on table identity.user_sessions is 'Logins that may go on.';
 comment on column identity.user_sessions.ip is 'pii:ip';
+comment on column identity.user_sessions.access_hash is 'secret:sha256';
 create trigger user_sessions_revoked before update on identity.user_sessions
     for each row when (old.revoked_at is not null and new.revoked_at is distinct from old.revoked_at) execute function platform.refuse_to_go_on();
 
@@ -161,6 +165,7 @@ create table identity.auth_challenges (
     user_id     uuid not null,
     session_id  uuid,
     kind        text not null check (kind in ('verify_email', 'reset', 'login_otp', 'phone', 'mfa', 'webauthn')),
+    email       text check (char_length(email) <= 254),
     token_hash  bytea not null unique check (octet_length(token_hash) = 32),
     attempts    int not null default 0 check (attempts between 0 and 5),
     created_at  timestamptz not null default now(),
@@ -175,6 +180,7 @@ create index auth_challenges_user on identity.auth_challenges (user_id, kind);
 create index auth_challenges_session on identity.auth_challenges (session_id) where session_id is not null;
 comment on table identity.auth_challenges is 'Codes and links that were sent; each is good once.';
 comment on column identity.auth_challenges.token_hash is 'secret:sha256';
+comment on column identity.auth_challenges.email is 'pii:email. The address that the link proves.';
 create trigger auth_challenges_consumed before update on identity.auth_challenges
     for each row when (old.consumed_at is not null) execute function platform.refuse_to_go_on();
 

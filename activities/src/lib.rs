@@ -1,8 +1,9 @@
-//! What touches the world: After Effects and our own renderer, ffmpeg, storage, and the render node's agent.
+//! What touches the world: After Effects and our own renderer, ffmpeg, storage, mail, and the render node's agent.
 //!
 //! No SQL and no rule of the product lives here: what happens next is decided in `workflows`.
 
 pub mod aerender;
 pub mod agent;
 pub mod media;
+pub mod message;
 pub mod storage;

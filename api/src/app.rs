@@ -1,6 +1,8 @@
 //! What every handler may use.
 
-use crate::{auth::Tenant, file_mgr::probe::MediaProbe, peer::Proxies, problem::Problem, render::feed::Feeds};
+use crate::{
+    auth::Tenant, file_mgr::probe::MediaProbe, peer::Proxies, problem::Problem, render::feed::Feeds, vault::Vault,
+};
 use flatrender_engine::Client;
 use flatrender_workflows::{
     contracts::storage::{BlobStore, Shelf},
@@ -26,6 +28,8 @@ pub struct App {
     pub feeds: Arc<Feeds>,
     /// Whose `X-Forwarded-For` is believed.
     pub proxies: Proxies,
+    /// What only servers and workers know.
+    pub vault: Vault,
     /// Ends event streams and long polls when the server stops.
     pub stopping: CancellationToken,
 }
@@ -37,6 +41,7 @@ impl App {
         workflows: Client,
         storage: Arc<dyn BlobStore>,
         probe: Arc<dyn MediaProbe>,
+        vault: Vault,
         stopping: CancellationToken,
     ) -> Self {
         Self {
@@ -46,6 +51,7 @@ impl App {
             probe,
             feeds: Arc::default(),
             proxies: Proxies::default(),
+            vault,
             stopping,
         }
     }

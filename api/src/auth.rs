@@ -1,7 +1,12 @@
 //! Who is asking. A handler that names one of these in its signature is only reached by them.
 
+mod audience;
+mod person;
+
+pub use audience::{Billing, Editor, Manager, Operator, Owner, PlatformAdmin, Viewer};
+pub use person::SignedIn;
+
 use crate::{
-    admission,
     app::App,
     problem::{Code, Problem},
 };
@@ -10,16 +15,37 @@ use axum::{
     http::{HeaderMap, HeaderValue, header, request::Parts},
 };
 use flatrender_workflows::models::{Role, Scope, render::node};
+use std::fmt;
 use uuid::Uuid;
 
 /// Longest bearer token that is looked at.
 const TOKEN_BYTES: usize = 512;
 
-/// A tenant, by one of its API keys.
+/// A tenant, and who acts for it. Handlers name an audience instead, such as [`Viewer`], which says what it takes.
 #[derive(Debug, Clone, Copy)]
 pub struct Tenant {
     /// The tenant.
     pub id: Uuid,
+    /// Who acts.
+    pub actor: Actor,
+}
+
+/// Who does something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Actor {
+    /// A person.
+    User(Uuid),
+    /// An API key.
+    Key(Uuid),
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(id) => write!(f, "user:{id}"),
+            Self::Key(id) => write!(f, "key:{id}"),
+        }
+    }
 }
 
 /// A render node, by its credential. An older process of the same name no longer has one.
@@ -27,16 +53,6 @@ pub struct Tenant {
 pub struct NodeCaller {
     /// The node.
     pub node: node::Node,
-}
-
-impl FromRequestParts<App> for Tenant {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let key = bearer(&parts.headers)?;
-        let holder = admission::by_key(app, parts, key, wrong_key).await?;
-        Ok(Self { id: holder.tenant_id })
-    }
 }
 
 impl FromRequestParts<App> for NodeCaller {
@@ -50,6 +66,11 @@ impl FromRequestParts<App> for NodeCaller {
             node.ok_or_else(|| challenge(Code::AuthInvalid, "this node credential is not valid; enrol again"))?;
         Ok(Self { node })
     }
+}
+
+/// The answer to an access token that is not good.
+fn wrong_token() -> Problem {
+    challenge(Code::AuthInvalid, "this access token is not valid; refresh it, or sign in again")
 }
 
 /// The answer to an API key that is not good.

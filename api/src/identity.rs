@@ -1,7 +1,16 @@
-//! `/v1/api-keys`, `/v1/audit` and what else a tenant manages of itself.
+//! Who people are and what tenants manage of themselves: `/v1/auth`, `/v1/me`, `/v1/api-keys`, `/v1/audit`.
 
+pub mod account;
+mod address;
 pub mod api_keys;
 pub mod audit;
+pub mod factors;
+mod letters;
+pub mod passwords;
+pub mod sessions;
+pub mod sign_in;
 mod steward;
+mod throttle;
 
+pub use address::address;
 pub use steward::Steward;

@@ -21,4 +21,5 @@ pub mod render;
 pub mod request_id;
 pub mod router;
 pub mod serve;
+pub mod vault;
 pub mod worker;

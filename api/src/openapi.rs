@@ -33,12 +33,13 @@ Every error is a problem (RFC 9457) with a stable `code` that programs may decid
         (name = "Templates", description = "What films are made of."),
         (name = "Files", description = "Pictures and sounds of yours."),
         (name = "API keys", description = "What programs of yours sign in with."),
+        (name = "Account", description = "You: signing in, your profile, your sessions and second factors."),
         (name = "Tenant", description = "Your organisation, and what was done in it."),
         (name = "Nodes", description = "What render nodes call. Not for customers."),
         (name = "Operation", description = "For whoever runs the server.")
     ),
     components(schemas(ProblemBody)),
-    security(("api_key" = [])),
+    security(("api_key" = []), ("session" = [])),
     modifiers(&Credentials)
 )]
 struct Base;
@@ -58,6 +59,7 @@ impl Modify for Credentials {
         };
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("api_key", bearer("fr_live_…", "API key of a tenant"));
+        components.add_security_scheme("session", bearer("fr_at_…", "Access token of a person who is signed in"));
         components.add_security_scheme("node_credential", bearer("fr_node_…", "Credential of a render node"));
     }
 }

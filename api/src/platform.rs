@@ -7,6 +7,7 @@ pub mod data_dir;
 pub mod import;
 pub mod migrate;
 pub mod node_process;
+pub mod owner;
 pub mod parts;
 pub mod postgres;
 pub mod process;

@@ -6,7 +6,7 @@ use crate::{
     docs,
     file_mgr::files,
     health,
-    identity::{api_keys, audit},
+    identity::{account, api_keys, audit, factors, sessions, sign_in},
     limits, metrics,
     nodes::{claims, enrol, frames, inputs, tasks},
     openapi, peer,
@@ -62,6 +62,24 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(templates::get))
         .routes(routes!(templates::preview))
         .routes(routes!(files::get))
+        .routes(routes!(account::register))
+        .routes(routes!(account::verify_email))
+        .routes(routes!(account::forgot_password))
+        .routes(routes!(account::reset_password))
+        .routes(routes!(sign_in::sign_in))
+        .routes(routes!(sign_in::second))
+        .routes(routes!(sign_in::refresh))
+        .routes(routes!(sign_in::sign_out))
+        .routes(routes!(sign_in::step_up))
+        .routes(routes!(account::get, account::update))
+        .routes(routes!(account::change_password))
+        .routes(routes!(account::change_email))
+        .routes(routes!(sessions::list))
+        .routes(routes!(sessions::revoke))
+        .routes(routes!(factors::list))
+        .routes(routes!(factors::add))
+        .routes(routes!(factors::confirm))
+        .routes(routes!(factors::remove))
         .routes(routes!(api_keys::create, api_keys::list))
         .routes(routes!(api_keys::revoke))
         .routes(routes!(api_keys::rotate))

@@ -6,6 +6,7 @@ use crate::{
     metrics,
     peer::{BadNetwork, Proxies},
     router,
+    vault::Vault,
 };
 use axum::serve::ListenerExt as _;
 use flatrender_engine::Client;
@@ -37,6 +38,8 @@ pub struct ServeConfig {
     pub storage: Arc<dyn BlobStore>,
     /// Looks at uploads.
     pub probe: Arc<dyn MediaProbe>,
+    /// What only servers and workers know.
+    pub vault: Vault,
 }
 
 /// Why a server cannot serve.
@@ -66,7 +69,7 @@ pub async fn run(config: ServeConfig, shutdown: CancellationToken) -> Result<(),
     let workflows = Client::new(config.pool.clone());
     let app = App {
         proxies: Proxies::from_env()?,
-        ..App::new(config.pool, workflows, config.storage, config.probe, shutdown.clone())
+        ..App::new(config.pool, workflows, config.storage, config.probe, config.vault, shutdown.clone())
     };
     tracing::info!(address = ?listener.local_addr().ok(), "the API is served");
     tokio::select! {

@@ -5,16 +5,20 @@ mod probe;
 
 pub use probe::upload_probe;
 
-use flatrender_activities::media::{self, Media};
+use flatrender_activities::{
+    media::{self, Media},
+    message::Mailer,
+};
 use flatrender_engine::{Client, Worker, schedules::Schedules, worker::Builder};
 use flatrender_workflows::{
     contracts::{
         media::{
             AssembleVideo, ClearShelf, DrawContactSheet, EncodePart, MEDIA_QUEUE, MixAudio, VerifyFrames, VerifyVideo,
         },
+        message::{MESSAGE_QUEUE, SendMail},
         storage::{BlobStore, Shelf},
     },
-    definitions::{keep_months::KeepMonths, render_video::RenderVideo},
+    definitions::{keep_months::KeepMonths, render_video::RenderVideo, send_message::SendMessage},
     models::{DEFAULT_TENANT, Role, Scope, render::render_job},
 };
 use sqlx::PgPool;
@@ -26,6 +30,9 @@ use tokio_util::sync::CancellationToken;
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
 /// Folders of attempts that nothing has touched for this long belong to nobody: no attempt at media work takes longer.
 const STALE: Duration = Duration::from_secs(6 * 3600);
+
+/// Letters at a time.
+const LETTERS: usize = 4;
 
 /// What a worker is made of.
 pub struct WorkerConfig {
@@ -41,6 +48,8 @@ pub struct WorkerConfig {
     pub ffprobe: PathBuf,
     /// Media activities at a time; by the number of cores when absent.
     pub slots: Option<usize>,
+    /// Writes and sends letters.
+    pub mailer: Mailer,
 }
 
 /// Why a worker cannot work.
@@ -132,6 +141,7 @@ fn builder(config: WorkerConfig) -> Builder {
     Worker::builder(config.pool)
         .workflow::<RenderVideo>()
         .workflow::<KeepMonths>()
+        .workflow::<SendMessage>()
         .schedules()
         .queue(MEDIA_QUEUE, slots)
         .handler::<VerifyFrames>(media.clone())
@@ -141,4 +151,6 @@ fn builder(config: WorkerConfig) -> Builder {
         .handler::<VerifyVideo>(media.clone())
         .handler::<DrawContactSheet>(media.clone())
         .handler::<ClearShelf>(media)
+        .queue(MESSAGE_QUEUE, LETTERS)
+        .handler::<SendMail>(config.mailer)
 }

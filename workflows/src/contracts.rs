@@ -3,6 +3,7 @@
 //! No SQL and no rule of the product lives here.
 
 pub mod media;
+pub mod message;
 pub mod node;
 pub mod render;
 pub mod storage;

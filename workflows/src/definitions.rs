@@ -2,3 +2,4 @@
 
 pub mod keep_months;
 pub mod render_video;
+pub mod send_message;

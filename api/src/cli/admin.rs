@@ -2,7 +2,10 @@
 
 use super::failure::CliError;
 use crate::platform::data_dir::DataDir;
-use crate::platform::import;
+use crate::platform::{
+    import,
+    owner::{self, NewOwner, OwnerError},
+};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use flatrender_workflows::models::DEFAULT_TENANT;
@@ -27,6 +30,7 @@ pub struct AdminArgs {
 }
 
 #[derive(Debug, Clone, Subcommand)]
+#[expect(clippy::enum_variant_names, reason = "they are what is typed")]
 enum AdminCommand {
     /// Makes an API key and prints it. It is shown this once and cannot be had again.
     CreateKey {
@@ -39,6 +43,21 @@ enum AdminCommand {
     },
     /// Makes a one-time token for a render node and prints it: good for one hour and one node.
     CreateNodeToken,
+    /// Makes a person the owner of a tenant and prints a one-time token, good for one hour, to set their password with.
+    CreateOwner {
+        /// Their address.
+        #[arg(long)]
+        email: String,
+        /// What they are called.
+        #[arg(long, default_value = "")]
+        name: String,
+        /// The tenant, by its slug.
+        #[arg(long, value_name = "SLUG", default_value = "default")]
+        tenant: String,
+        /// They may administer the platform, too; in the tenant `default` only.
+        #[arg(long)]
+        platform_admin: bool,
+    },
 }
 
 /// Runs the command.
@@ -56,6 +75,19 @@ pub async fn run(args: AdminArgs) -> Result<(), CliError> {
         }
         AdminCommand::CreateNodeToken => {
             ("node_token", import::create_node_token(&db).await.context("cannot make a token")?)
+        }
+        AdminCommand::CreateOwner { email, name, tenant, platform_admin } => {
+            let new = NewOwner { email: &email, name: &name, tenant: &tenant, platform_admin };
+            let token = owner::create_owner(&db, new).await.map_err(|e| match e {
+                OwnerError::Database(e) => CliError::Here(anyhow::Error::new(e).context("cannot make an owner")),
+                wrong => CliError::Usage(wrong.to_string()),
+            })?;
+            if !args.json {
+                eprintln!(
+                    "Set the password within an hour: POST /v1/auth/reset-password with this token and a password."
+                );
+            }
+            ("password_token", token)
         }
     };
     match args.json {

@@ -2,7 +2,7 @@
 
 use super::failure::CliError;
 use crate::platform::data_dir::{DataDir, HeldDataDir};
-use crate::platform::parts::Parts;
+use crate::platform::parts::{MailSettings, Parts};
 use crate::platform::stop::Stop;
 use crate::platform::up::{self, UpConfig, UpError};
 use crate::platform::{import, migrate as migrations, samples};
@@ -32,6 +32,8 @@ pub struct UpArgs {
     /// Offer the templates in this folder instead of the ones that come with the program.
     #[arg(long, value_name = "DIR")]
     templates: Option<PathBuf>,
+    #[command(flatten)]
+    mail: MailSettings,
     /// Stop when standard input ends.
     #[arg(long, hide = true)]
     exit_with_parent: bool,
@@ -54,6 +56,9 @@ struct Storage {
     /// Folder for work in progress [default: scratch in the storage folder].
     #[arg(long, value_name = "DIR", env = "FLATRENDER_SCRATCH")]
     scratch: Option<PathBuf>,
+    /// Folder of the installation's key, the same for every API and worker [default: private in the storage folder].
+    #[arg(long, value_name = "DIR", env = "FLATRENDER_PRIVATE")]
+    private: Option<PathBuf>,
 }
 
 /// Runs the API only: one of as many as wanted.
@@ -63,6 +68,8 @@ pub struct ServeArgs {
     database: Database,
     #[command(flatten)]
     storage: Storage,
+    #[command(flatten)]
+    mail: MailSettings,
     /// Address to listen on.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8787", env = "FLATRENDER_LISTEN")]
     listen: SocketAddr,
@@ -78,6 +85,8 @@ pub struct WorkerArgs {
     database: Database,
     #[command(flatten)]
     storage: Storage,
+    #[command(flatten)]
+    mail: MailSettings,
 }
 
 /// Runs a render node: it fetches work from a server over HTTP and renders frames.
@@ -107,7 +116,7 @@ pub async fn up(args: UpArgs) -> Result<(), CliError> {
     let stop = Stop::on_signals(args.exit_with_parent).context("cannot watch for signals")?;
     let data = DataDir::choose(args.data.as_deref()).map_err(|e| CliError::Usage(e.to_string()))?;
     let database_url = args.database_url.filter(|url| !url.is_empty());
-    let config = UpConfig { data, listen: args.listen, database_url, templates: args.templates };
+    let config = UpConfig { data, listen: args.listen, database_url, templates: args.templates, mail: args.mail };
     up::run(config, &stop, greet).await.map_err(explain)
 }
 
@@ -133,7 +142,7 @@ fn explain(error: UpError) -> CliError {
 /// The database, the storage or the address cannot be used.
 pub async fn serve(args: ServeArgs) -> Result<(), CliError> {
     let stop = Stop::on_signals(false).context("cannot watch for signals")?;
-    let parts = open(&args.database, &args.storage).await?;
+    let parts = open(&args.database, &args.storage, args.mail).await?;
     if !args.no_samples {
         let packages = samples::packages(None).map_err(anyhow::Error::from)?;
         import::templates(&parts.db, parts.storage.as_ref(), &packages).await.map_err(anyhow::Error::from)?;
@@ -156,7 +165,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), CliError> {
 /// The database or the storage cannot be used.
 pub async fn worker(args: WorkerArgs) -> Result<(), CliError> {
     let stop = Stop::on_signals(false).context("cannot watch for signals")?;
-    let parts = open(&args.database, &args.storage).await?;
+    let parts = open(&args.database, &args.storage, args.mail).await?;
     tokio::select! {
         worked = parts.clone().work(stop.gently.clone()) => worked.context("the worker ended")?,
         () = stop.hurry.cancelled() => {}
@@ -165,10 +174,12 @@ pub async fn worker(args: WorkerArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-async fn open(database: &Database, storage: &Storage) -> Result<Parts, CliError> {
+async fn open(database: &Database, storage: &Storage, mail: MailSettings) -> Result<Parts, CliError> {
     let scratch = storage.scratch.clone().unwrap_or_else(|| storage.storage.join("scratch"));
     make(&scratch)?;
-    let parts = Parts::open(&database.database_url, &storage.storage, &scratch).await;
+    let private = storage.private.clone().unwrap_or_else(|| storage.storage.join("private"));
+    let mail = mail.linking_to("http://127.0.0.1:8787");
+    let parts = Parts::open(&database.database_url, &storage.storage, &scratch, &private, mail).await;
     parts.map_err(|e| CliError::Here(e.into()))
 }
 

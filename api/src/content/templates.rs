@@ -2,7 +2,7 @@
 
 use crate::{
     app::{self, App},
-    auth::Tenant,
+    auth::{Tenant, Viewer},
     extract::{Json, Path},
     problem::{Code, Problem},
     render::download::Download,
@@ -107,7 +107,7 @@ impl From<&Template> for TemplateView {
     description = "Your own and those everybody may use, by slug.",
     responses((status = 200, description = "All of them", body = TemplateList))
 )]
-pub async fn list(State(app): State<App>, tenant: Tenant) -> Result<Json<TemplateList>, Problem> {
+pub async fn list(State(app): State<App>, Viewer(tenant): Viewer) -> Result<Json<TemplateList>, Problem> {
     let mut tx = app.begin(&tenant, Role::Content).await?;
     let templates = project::list(&mut tx, tenant.id, DEFAULT_TENANT).await?;
     let data = templates.iter().map(TemplateView::from).collect();
@@ -123,7 +123,7 @@ pub async fn list(State(app): State<App>, tenant: Tenant) -> Result<Json<Templat
 )]
 pub async fn get(
     State(app): State<App>,
-    tenant: Tenant,
+    Viewer(tenant): Viewer,
     Path(slug): Path<String>,
 ) -> Result<Json<TemplateDetail>, Problem> {
     let template = find(&app, &tenant, &slug).await?;
@@ -139,7 +139,7 @@ pub async fn get(
 )]
 pub async fn preview(
     State(app): State<App>,
-    tenant: Tenant,
+    Viewer(tenant): Viewer,
     Path(slug): Path<String>,
     method: Method,
     headers: HeaderMap,

@@ -3,7 +3,7 @@
 use super::upload;
 use crate::{
     app::App,
-    auth::Tenant,
+    auth::{Editor, Tenant, Viewer},
     extract::{Json, Path, Query},
     problem::{Code, Problem, ProblemBody},
 };
@@ -100,7 +100,7 @@ pub struct UploadQuery {
 )]
 pub async fn create(
     State(app): State<App>,
-    tenant: Tenant,
+    Editor(tenant): Editor,
     Query(query): Query<UploadQuery>,
     headers: HeaderMap,
     body: Body,
@@ -121,7 +121,11 @@ pub async fn create(
     params(("id" = Uuid, Path, description = "The file")),
     responses((status = 200, description = "The file", body = FileView))
 )]
-pub async fn get(State(app): State<App>, tenant: Tenant, Path(id): Path<Uuid>) -> Result<Json<FileView>, Problem> {
+pub async fn get(
+    State(app): State<App>,
+    Viewer(tenant): Viewer,
+    Path(id): Path<Uuid>,
+) -> Result<Json<FileView>, Problem> {
     Ok(Json(find(&app, &tenant, id).await?))
 }
 

@@ -6,6 +6,7 @@
 //! DIR/api-key       a key of the default tenant, 0600
 //! DIR/postgres/     the private PostgreSQL (see `postgres::place`)
 //! DIR/storage/      files of the customers and the finished films
+//! DIR/private/      the key of the installation, and letters that no mail server takes
 //! DIR/node/         what the platform's own render node keeps
 //! ```
 

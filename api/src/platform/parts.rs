@@ -3,7 +3,9 @@
 //! One place, so that every command runs the same server and the same worker.
 
 use crate::serve::{self, Listen, ServeConfig, ServeError};
+use crate::vault::Vault;
 use crate::worker::{self, WorkError, WorkerConfig};
+use flatrender_activities::message::{Mailer, MailerConfig, MailerError};
 use flatrender_activities::storage::ObjectStorage;
 use flatrender_workflows::contracts::storage::{BlobStore, StorageError};
 use sqlx::postgres::PgPoolOptions;
@@ -34,6 +36,45 @@ pub enum PartsError {
     /// The folder of the storage cannot be used.
     #[error("cannot use the storage: {0}")]
     Storage(#[from] StorageError),
+    /// The key of the installation cannot be read or made.
+    #[error("cannot use the key file {0}: {1}")]
+    Key(PathBuf, std::io::Error),
+    /// Mail cannot be sent like this.
+    #[error(transparent)]
+    Mail(#[from] MailerError),
+}
+
+/// How letters are sent, and where their links lead.
+#[derive(Debug, Clone, clap::Args)]
+pub struct MailSettings {
+    /// Mail server, as smtp://user:password@host:587?tls=required or smtps://…; without one, letters are laid into a folder.
+    #[arg(long, value_name = "URL", env = "FLATRENDER_SMTP_URL", hide_env_values = true)]
+    smtp_url: Option<String>,
+    /// Address that letters come from.
+    #[arg(long, value_name = "ADDRESS", default_value = "noreply@localhost.localdomain", env = "FLATRENDER_MAIL_FROM")]
+    mail_from: String,
+    /// Address of the pages that letters link to [default: where the API listens].
+    #[arg(long, value_name = "URL", env = "FLATRENDER_PUBLIC_URL")]
+    public_url: Option<String>,
+}
+
+impl MailSettings {
+    /// Letters link to `url` where nothing else was said.
+    #[must_use]
+    pub fn linking_to(mut self, url: &str) -> Self {
+        self.public_url.get_or_insert_with(|| url.to_owned());
+        self
+    }
+
+    fn mailer(self, folder: PathBuf, vault: Vault) -> Result<Mailer, MailerError> {
+        Mailer::new(MailerConfig {
+            server: self.smtp_url,
+            folder,
+            from: self.mail_from,
+            public_url: self.public_url.unwrap_or_default(),
+            links: Arc::new(move |id| vault.link(id)),
+        })
+    }
 }
 
 /// What the server and the worker are made of. Cheap to clone.
@@ -43,15 +84,28 @@ pub struct Parts {
     pub db: PgPool,
     /// Where bytes live.
     pub storage: Arc<dyn BlobStore>,
+    /// What only servers and workers know.
+    pub vault: Vault,
     scratch: PathBuf,
+    mailer: Mailer,
 }
 
 impl Parts {
-    /// Connects to the database and opens the storage in the folder `storage`. Work happens in `scratch`.
+    /// Connects to the database and opens the storage in the folder `storage`. Work happens in `scratch`; the key of the
+    /// installation, and letters that no server takes, are in `private`.
     ///
     /// # Errors
     /// [`PartsError`].
-    pub async fn open(database_url: &str, storage: &Path, scratch: &Path) -> Result<Self, PartsError> {
+    pub async fn open(
+        database_url: &str,
+        storage: &Path,
+        scratch: &Path,
+        private: &Path,
+        mail: MailSettings,
+    ) -> Result<Self, PartsError> {
+        let key = private.join("secret.key");
+        let vault = Vault::open(&key).map_err(|e| PartsError::Key(key, e))?;
+        let mailer = mail.mailer(private.join("mail"), vault.clone())?;
         let db = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(ACQUIRE)
@@ -59,7 +113,7 @@ impl Parts {
             .connect(database_url)
             .await?;
         let storage: Arc<dyn BlobStore> = Arc::new(ObjectStorage::local(storage)?);
-        Ok(Self { db, storage, scratch: scratch.to_path_buf() })
+        Ok(Self { db, storage, vault, scratch: scratch.to_path_buf(), mailer })
     }
 
     /// Serves the API until `stopping`, then answers what it has begun.
@@ -69,7 +123,8 @@ impl Parts {
     pub async fn serve(self, listener: TcpListener, stopping: CancellationToken) -> Result<(), ServeError> {
         let probe = Arc::new(worker::upload_probe(PROBE.into()));
         let listen = Listen::Bound(listener);
-        serve::run(ServeConfig { listen, pool: self.db, storage: self.storage, probe }, stopping).await
+        serve::run(ServeConfig { listen, pool: self.db, storage: self.storage, probe, vault: self.vault }, stopping)
+            .await
     }
 
     /// Continues workflows and does media work until `stopping`, then gives back what is unfinished.
@@ -77,9 +132,9 @@ impl Parts {
     /// # Errors
     /// The worker cannot go on.
     pub async fn work(self, stopping: CancellationToken) -> Result<(), WorkError> {
-        let Self { db: pool, storage, scratch } = self;
+        let Self { db: pool, storage, scratch, mailer, .. } = self;
         let (ffmpeg, ffprobe) = ("ffmpeg".into(), PROBE.into());
-        worker::run(WorkerConfig { pool, storage, scratch, ffmpeg, ffprobe, slots: None }, stopping).await
+        worker::run(WorkerConfig { pool, storage, scratch, ffmpeg, ffprobe, slots: None, mailer }, stopping).await
     }
 
     /// Closes the connections.

@@ -10,7 +10,7 @@ use super::data_dir::{DataDir, DataDirError, HeldDataDir};
 use super::import::{self, ImportError};
 use super::migrate::{self, MigrateError};
 use super::node_process::NodeProcess;
-use super::parts::{Parts, PartsError};
+use super::parts::{MailSettings, Parts, PartsError};
 use super::postgres::{PostgresError, PrivatePostgres};
 use super::process;
 use super::samples::{self, Package, PackageError};
@@ -38,6 +38,8 @@ pub struct UpConfig {
     pub database_url: Option<String>,
     /// Templates to offer instead of ours: a folder of packages.
     pub templates: Option<PathBuf>,
+    /// How letters are sent.
+    pub mail: MailSettings,
 }
 
 /// Why the platform does not run. Each is one line.
@@ -87,7 +89,8 @@ pub async fn run(config: UpConfig, stop: &Stop, ready: impl FnOnce(&str, &HeldDa
         None => Some(PrivatePostgres::start(held.path()).await?),
     };
     let database_url = config.database_url.clone().or_else(|| postgres.as_ref().map(PrivatePostgres::database_url));
-    let ran = platform(listener, &database_url.unwrap_or_default(), &packages, &held, stop, ready).await;
+    let ran =
+        platform(listener, &database_url.unwrap_or_default(), config.mail.clone(), &packages, &held, stop, ready).await;
     held.withdraw();
     if let Some(postgres) = postgres {
         postgres.stop().await;
@@ -98,17 +101,19 @@ pub async fn run(config: UpConfig, stop: &Stop, ready: impl FnOnce(&str, &HeldDa
 async fn platform(
     listener: TcpListener,
     database_url: &str,
+    mail: MailSettings,
     packages: &[Package],
     held: &HeldDataDir,
     stop: &Stop,
     ready: impl FnOnce(&str, &HeldDataDir),
 ) -> Result<(), UpError> {
     migrate::run(database_url).await?;
-    let parts = Parts::open(database_url, &held.folder("storage")?, &empty_scratch(held)?).await?;
+    let listening = listener.local_addr().map_err(|e| UpError::Ended("listener", e.to_string()))?;
+    let url = format!("http://{}", reachable(listening));
+    let (storage, private) = (held.folder("storage")?, held.folder("private")?);
+    let parts = Parts::open(database_url, &storage, &empty_scratch(held)?, &private, mail.linking_to(&url)).await?;
     ensure_key(held, &parts).await?;
     import::templates(&parts.db, parts.storage.as_ref(), packages).await?;
-    let address = listener.local_addr().map_err(|e| UpError::Ended("listener", e.to_string()))?;
-    let url = format!("http://{}", reachable(address));
     let mut running = Running::start(parts.clone(), listener, &url, held)?;
     held.announce(&url)?;
     ready(&url, held);

@@ -58,6 +58,30 @@ codes! {
     ApiKeyRotated = "api_key.rotated", CONFLICT, "The API key has a successor";
     /// The tenant has as many keys as it may. Revoke some.
     ApiKeysFull = "api_key.too_many", CONFLICT, "Too many API keys";
+    /// You are known, and may not do this: it takes another role, or a person instead of a key.
+    AuthForbidden = "auth.forbidden", FORBIDDEN, "Not allowed";
+    /// This takes somebody who just proved who they are. `POST /v1/auth/step-up`, then repeat the request.
+    AuthStepUp = "auth.step_up", FORBIDDEN, "Prove again that it is you";
+    /// The address or the password is wrong; which one is not told.
+    AuthCredentials = "auth.credentials", UNAUTHORIZED, "The address or the password is wrong";
+    /// The address was not proven yet. The link is in the mail that came after registering; registering again sends another.
+    AuthEmailUnproven = "auth.email_unproven", FORBIDDEN, "Prove your address first";
+    /// The code of the second factor is wrong, too old, or was used before. Wait for the next one.
+    AuthCode = "auth.code", FORBIDDEN, "The code is not good";
+    /// There were too many failures. Try again after `Retry-After`.
+    AuthThrottled = "auth.throttled", TOO_MANY_REQUESTS, "Too many failures";
+    /// The link is unknown, too old, or was used before. Ask for another.
+    LinkInvalid = "link.invalid", UNPROCESSABLE_ENTITY, "The link is not good";
+    /// The organisation does not let people register by themselves. Ask to be invited.
+    RegistrationClosed = "account.registration_closed", FORBIDDEN, "Nobody registers here by themselves";
+    /// Somebody else has this address by now.
+    EmailTaken = "account.email_taken", CONFLICT, "The address is taken";
+    /// You have no such session.
+    SessionNotFound = "session.not_found", NOT_FOUND, "No such session";
+    /// You have no such second factor, or it is confirmed already.
+    FactorNotFound = "factor.not_found", NOT_FOUND, "No such second factor";
+    /// You have as many second factors as somebody may have. Remove one.
+    FactorsFull = "factor.too_many", CONFLICT, "Too many second factors";
     /// There is nothing at this address. See `/docs` for all addresses.
     RouteNotFound = "route.not_found", NOT_FOUND, "No such address";
     /// The address is there, but not for this method; `Allow` names those that are.
@@ -159,6 +183,14 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("cidr.invalid", "A network is an address and a number of bits, such as `192.0.2.0/24`; up to 100 of them."),
     ("time.past", "The time has to be in the future."),
     ("seconds.range", "The number of seconds is outside its range."),
+    ("password.too_short", "A password has at least 15 characters: a few words will do."),
+    ("password.too_long", "A password has at most 256 characters."),
+    ("password.guessable", "The password is among the first that are guessed."),
+    ("email.invalid", "This is no address that mail can be sent to."),
+    ("profile.name", "A name has at most 200 characters, and no control characters."),
+    ("locale.invalid", "A language is written as in BCP 47, such as `fa` or `en-GB`."),
+    ("timezone.unknown", "A time zone is one of the IANA database, such as `Asia/Tehran`."),
+    ("factor.label", "A label has 1 to 100 characters."),
     ("node.name", "A node's name is 1 to 64 of `A-Z a-z 0-9 . _ -`."),
     ("node.capabilities", "The capabilities are larger than 64 KiB or have a NUL character."),
     ("node.labels", "There are too many labels, or one is too long."),

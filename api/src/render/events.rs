@@ -3,7 +3,7 @@
 use super::feed::Snapshot;
 use crate::{
     app::App,
-    auth::Tenant,
+    auth::Viewer,
     extract::Path,
     problem::{Code, Problem},
 };
@@ -46,7 +46,7 @@ const COME_BACK: Duration = Duration::from_secs(1);
 )]
 pub async fn watch(
     State(app): State<App>,
-    tenant: Tenant,
+    Viewer(tenant): Viewer,
     Path(id): Path<Uuid>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

@@ -3,7 +3,7 @@
 use super::{download::Download, view::ExportView};
 use crate::{
     app::{self, App},
-    auth::Tenant,
+    auth::{Tenant, Viewer},
     extract::{Json, Path},
     problem::{Code, Problem},
 };
@@ -28,7 +28,11 @@ pub(crate) const PRIVATE: &str = "private, max-age=86400, immutable";
     params(("id" = Uuid, Path, description = "The export")),
     responses((status = 200, description = "The export", body = ExportView))
 )]
-pub async fn get(State(app): State<App>, tenant: Tenant, Path(id): Path<Uuid>) -> Result<Json<ExportView>, Problem> {
+pub async fn get(
+    State(app): State<App>,
+    Viewer(tenant): Viewer,
+    Path(id): Path<Uuid>,
+) -> Result<Json<ExportView>, Problem> {
     Ok(Json(find(&app, &tenant, id).await?.into()))
 }
 
@@ -49,7 +53,7 @@ pub async fn get(State(app): State<App>, tenant: Tenant, Path(id): Path<Uuid>) -
 )]
 pub async fn download(
     State(app): State<App>,
-    tenant: Tenant,
+    Viewer(tenant): Viewer,
     Path(id): Path<Uuid>,
     method: Method,
     headers: HeaderMap,
@@ -74,7 +78,7 @@ pub async fn download(
 )]
 pub async fn contact_sheet(
     State(app): State<App>,
-    tenant: Tenant,
+    Viewer(tenant): Viewer,
     Path(id): Path<Uuid>,
     method: Method,
     headers: HeaderMap,

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     app::App,
-    auth::Tenant,
+    auth::{Editor, Tenant, Viewer},
     extract::{Json, Path, Query},
     problem::{Code, Problem},
 };
@@ -59,7 +59,7 @@ pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 )]
 pub async fn create(
     State(app): State<App>,
-    tenant: Tenant,
+    Editor(tenant): Editor,
     headers: HeaderMap,
     Json(order): Json<RenderOrder>,
 ) -> Result<Response, Problem> {
@@ -115,7 +115,7 @@ pub struct RenderList {
 )]
 pub async fn list(
     State(app): State<App>,
-    tenant: Tenant,
+    Viewer(tenant): Viewer,
     Query(query): Query<ListRenders>,
 ) -> Result<Json<RenderList>, Problem> {
     let limit = query.page_size()?;
@@ -143,7 +143,11 @@ impl ListRenders {
     params(("id" = Uuid, Path, description = "The render")),
     responses((status = 200, description = "The render", body = Render))
 )]
-pub async fn get(State(app): State<App>, tenant: Tenant, Path(id): Path<Uuid>) -> Result<Json<Render>, Problem> {
+pub async fn get(
+    State(app): State<App>,
+    Viewer(tenant): Viewer,
+    Path(id): Path<Uuid>,
+) -> Result<Json<Render>, Problem> {
     Ok(Json(find(&app, &tenant, id).await?))
 }
 
@@ -170,7 +174,7 @@ pub async fn find(app: &App, tenant: &Tenant, id: Uuid) -> Result<Render, Proble
 )]
 pub async fn cancel(
     State(app): State<App>,
-    tenant: Tenant,
+    Editor(tenant): Editor,
     Path(id): Path<Uuid>,
 ) -> Result<(StatusCode, Json<Render>), Problem> {
     let mut tx = app.begin(&tenant, Role::Render).await?;

@@ -13,5 +13,6 @@ mod isolation;
 mod keys;
 mod nodes;
 mod orders;
+mod people;
 mod renders;
 mod world;

@@ -5,8 +5,11 @@ use axum::{
     body::{Body, Bytes},
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
-use flatrender_activities::storage::ObjectStorage;
-use flatrender_api::{app::App, metrics, router, worker};
+use flatrender_activities::{
+    message::{Mailer, MailerConfig},
+    storage::ObjectStorage,
+};
+use flatrender_api::{app::App, metrics, router, vault::Vault, worker};
 use flatrender_engine::Client;
 use flatrender_workflows::{
     contracts::{
@@ -88,7 +91,14 @@ impl World {
         let storage: Arc<dyn BlobStore> = Arc::new(ObjectStorage::local(&folder.path().join("storage")).unwrap());
         let stopping = CancellationToken::new();
         let probe = Arc::new(worker::upload_probe("ffprobe".into()));
-        let app = App::new(db.clone(), Client::new(db.clone()), storage.clone(), probe, stopping.clone());
+        let app = App::new(
+            db.clone(),
+            Client::new(db.clone()),
+            storage.clone(),
+            probe,
+            Vault::of(&[7; 32]),
+            stopping.clone(),
+        );
         metrics::install();
         let router = router::router(app.clone());
         let mut tx = db.begin().await.unwrap();
@@ -156,9 +166,23 @@ impl World {
             ffmpeg: "ffmpeg".into(),
             ffprobe: "ffprobe".into(),
             slots: None,
+            mailer: self.mailer(),
         };
         let stopping = self.stopping.clone();
         tokio::spawn(async move { worker::run(config, stopping).await.unwrap() });
+    }
+
+    /// Writes letters into the folder `mail`.
+    fn mailer(&self) -> Mailer {
+        let vault = self.app.vault.clone();
+        Mailer::new(MailerConfig {
+            server: None,
+            folder: self.folder.path().join("mail"),
+            from: "noreply@films.example".into(),
+            public_url: "https://films.example".into(),
+            links: Arc::new(move |id| vault.link(id)),
+        })
+        .unwrap()
     }
 
     /// Enrols a node over HTTP.

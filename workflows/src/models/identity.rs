@@ -1,6 +1,12 @@
 //! Who owns what and who may ask.
 
 pub mod audit;
+pub mod auth_challenge;
+pub mod auth_throttle;
+pub mod mfa_factor;
 pub mod rate_bucket;
+pub mod role_binding;
 pub mod tenant;
 pub mod tenant_api_key;
+pub mod user;
+pub mod user_session;

@@ -1,0 +1,169 @@
+//! Letters: written in the reader's language, sent by SMTP or laid into a folder.
+
+mod letters;
+
+use flatrender_engine::{Attempt, Failure, Handler};
+use flatrender_workflows::contracts::message::SendMail;
+use lettre::{
+    Address, AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor,
+    message::{Mailbox, MultiPart},
+};
+use std::{fmt, io, path::PathBuf, sync::Arc};
+use uuid::Uuid;
+
+/// Makes the text of a link from its id.
+pub type Links = Arc<dyn Fn(Uuid) -> String + Send + Sync>;
+
+/// Where letters go.
+#[derive(Clone)]
+enum Way {
+    /// A file each, for whoever tries things out.
+    Folder(PathBuf),
+    /// A server that takes them on.
+    Smtp(AsyncSmtpTransport<Tokio1Executor>),
+}
+
+/// Writes and sends letters. Cheap to clone.
+#[derive(Clone)]
+pub struct Mailer {
+    way: Way,
+    from: Address,
+    public_url: String,
+    links: Links,
+}
+
+impl fmt::Debug for Mailer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailer").field("from", &self.from).field("public_url", &self.public_url).finish_non_exhaustive()
+    }
+}
+
+/// Why there is no mailer.
+#[derive(Debug, thiserror::Error)]
+pub enum MailerError {
+    /// The sender's address is none.
+    #[error("the sender {0:?} is no e-mail address")]
+    From(String),
+    /// The address of the server is none.
+    #[error("the mail server's address does not fit `smtp://user:password@host:port?tls=required` or `smtps://…`: {0}")]
+    Server(#[from] lettre::transport::smtp::Error),
+}
+
+/// What a mailer is made of.
+pub struct MailerConfig {
+    /// The mail server as a URL; without one letters are laid into `folder`.
+    pub server: Option<String>,
+    /// Where letters are laid that no server takes.
+    pub folder: PathBuf,
+    /// The address they come from.
+    pub from: String,
+    /// Where the pages are that links lead to. Never what a request says of itself.
+    pub public_url: String,
+    /// Makes the text of a link.
+    pub links: Links,
+}
+
+impl Mailer {
+    /// A mailer. Connects when it sends.
+    ///
+    /// # Errors
+    /// [`MailerError`]
+    pub fn new(config: MailerConfig) -> Result<Self, MailerError> {
+        let from = config.from.parse().map_err(|_| MailerError::From(config.from.clone()))?;
+        let way = match config.server {
+            Some(url) => Way::Smtp(AsyncSmtpTransport::<Tokio1Executor>::from_url(&url)?.build()),
+            None => Way::Folder(config.folder),
+        };
+        let public_url = config.public_url.trim_end_matches('/').to_owned();
+        Ok(Self { way, from, public_url, links: config.links })
+    }
+
+    fn write(&self, mail: &SendMail) -> Result<(String, Message), Failure> {
+        let refused = |why: String| Failure::permanent("message.refused", why);
+        let to: Address = mail.to.parse().map_err(|_| refused("the address is none".to_owned()))?;
+        let id = format!("<{}@{}>", mail.id, self.from.domain());
+        let letter = letters::write(mail, &self.public_url, &self.links);
+        let message = Message::builder()
+            .message_id(Some(id.clone()))
+            .from(Mailbox::new(Some(on_one_line(&mail.product)), self.from.clone()))
+            .to(Mailbox::new(None, to))
+            .subject(on_one_line(&letter.subject))
+            .multipart(MultiPart::alternative_plain_html(letter.text(), letter.html()))
+            .map_err(|e| refused(e.to_string()))?;
+        Ok((id, message))
+    }
+}
+
+impl Handler<SendMail> for Mailer {
+    async fn handle(&self, _: &Attempt, mail: SendMail) -> Result<String, Failure> {
+        let (id, message) = self.write(&mail)?;
+        match &self.way {
+            Way::Folder(folder) => lay(folder, mail.id, &message.formatted()).await.map_err(unreachable)?,
+            Way::Smtp(server) => drop(server.send(message).await.map_err(sorted)?),
+        }
+        Ok(id)
+    }
+}
+
+/// A header's value ends with its line: what could end it is left out.
+fn on_one_line(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+async fn lay(folder: &std::path::Path, id: Uuid, letter: &[u8]) -> io::Result<()> {
+    tokio::fs::create_dir_all(folder).await?;
+    let draft = folder.join(format!(".{id}.new"));
+    tokio::fs::write(&draft, letter).await?;
+    tokio::fs::rename(&draft, folder.join(format!("{id}.eml"))).await
+}
+
+fn unreachable(error: impl fmt::Display) -> Failure {
+    Failure::transient("message.unreachable", error.to_string())
+}
+
+/// A server's answer of 5xx is its last word (RFC 5321, 4.2.1).
+fn sorted(error: lettre::transport::smtp::Error) -> Failure {
+    match error.is_permanent() {
+        true => Failure::permanent("message.refused", error.to_string()),
+        false => unreachable(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flatrender_workflows::contracts::message::Letter;
+
+    fn mailer() -> Mailer {
+        let links: Links = Arc::new(|id| format!("link-{id}"));
+        let (from, public_url) = ("noreply@example.com".to_owned(), "https://example.com/".to_owned());
+        Mailer::new(MailerConfig { server: None, folder: PathBuf::new(), from, public_url, links }).unwrap()
+    }
+
+    fn mail(to: &str, locale: &str) -> SendMail {
+        let letter = Letter::VerifyEmail { link: Uuid::nil() };
+        SendMail { id: Uuid::nil(), to: to.into(), locale: locale.into(), product: "Film & <Co>".into(), letter }
+    }
+
+    #[test]
+    fn a_letter_has_its_link_its_language_and_no_markup_of_others() {
+        let written = letters::write(&mail("a@b.c", "en"), "https://example.com", &mailer().links);
+        assert!(
+            written.text().contains("https://example.com/account/verify-email#link-00000000-"),
+            "{}",
+            written.text()
+        );
+        assert!(written.html().contains("Film &amp; &lt;Co&gt;"), "{}", written.html());
+        let persian = letters::write(&mail("a@b.c", "fa-IR"), "https://example.com", &mailer().links);
+        assert!(persian.html().contains("dir=\"rtl\"") && persian.subject.contains("نشانی"));
+    }
+
+    #[test]
+    fn headers_cannot_be_smuggled_in() {
+        let message = mailer().write(&SendMail { product: "A\r\nBcc: x@y.z".into(), ..mail("a@b.c", "en") });
+        let text = String::from_utf8(message.unwrap().1.formatted()).unwrap();
+        let (headers, _) = text.split_once("\r\n\r\n").unwrap();
+        assert!(!headers.lines().any(|line| line.to_ascii_lowercase().starts_with("bcc:")), "{headers}");
+        assert_eq!(mailer().write(&mail("a@b.c\r\nBcc: x@y.z", "en")).unwrap_err().code, "message.refused");
+    }
+}

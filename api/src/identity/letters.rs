@@ -1,0 +1,46 @@
+//! Sending letters: a link is made and its letter is started in the transaction of what they tell of.
+
+use crate::{app::App, problem::Problem};
+use flatrender_workflows::{
+    contracts::message::{Letter, SendMail},
+    definitions::send_message::SendMessage,
+    models::{
+        Db, Role, Scope, Secret,
+        identity::{
+            auth_challenge::{self, Challenge, Kind},
+            user::User,
+        },
+    },
+};
+use uuid::Uuid;
+
+/// Starts a letter to `to`. The transaction goes on as of the identity of the person's tenant. After its commit, call
+/// `app.workflows.announce()`.
+pub(super) async fn send(app: &App, db: Db<'_>, user: &User, to: &str, letter: Letter) -> Result<(), Problem> {
+    let id = Uuid::now_v7();
+    let product = "FlatRender".to_owned();
+    let mail = SendMail { id, to: to.to_owned(), locale: user.locale.clone(), product, letter };
+    Scope::tenant(Role::Workflow, user.tenant_id).enter(&mut *db).await?;
+    app.workflows.start(&mut *db, user.tenant_id, Some(&id.to_string()), SendMessage { mail }).await?;
+    Scope::tenant(Role::Identity, user.tenant_id).enter(db).await?;
+    Ok(())
+}
+
+/// Makes a link to prove the address `email` and sends it there.
+pub(super) async fn prove(app: &App, db: Db<'_>, user: &User, email: &str) -> Result<(), Problem> {
+    let link = issue(app, &mut *db, Kind::VerifyEmail, user, Some(email)).await?;
+    send(app, db, user, email, Letter::VerifyEmail { link }).await
+}
+
+/// Makes a link to set a password and sends it to the person's address.
+pub(super) async fn reset(app: &App, db: Db<'_>, user: &User, email: &str) -> Result<(), Problem> {
+    let link = issue(app, &mut *db, Kind::Reset, user, None).await?;
+    send(app, db, user, email, Letter::ResetPassword { link }).await
+}
+
+async fn issue(app: &App, db: Db<'_>, kind: Kind, user: &User, email: Option<&str>) -> Result<Uuid, Problem> {
+    let (id, email) = (Uuid::now_v7(), email.map(str::to_owned));
+    let challenge = Challenge { id, tenant_id: user.tenant_id, user_id: user.id, email };
+    auth_challenge::issue(db, kind, &challenge, &Secret::hash_of(&app.vault.link(id))).await?;
+    Ok(id)
+}

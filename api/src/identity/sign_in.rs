@@ -1,0 +1,353 @@
+//! `/v1/auth`: signing in and out, the second step, new tokens.
+
+use super::{address, factors, passwords, throttle::Gates};
+use crate::{
+    app::App,
+    auth::SignedIn,
+    extract::Json,
+    peer::ClientAddress,
+    problem::{Code, Problem, ProblemBody},
+};
+use axum::{
+    Extension,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use flatrender_workflows::models::{
+    DEFAULT_TENANT, Db, Role, Scope, Secret,
+    identity::{
+        auth_challenge::{self, Challenge, Kind},
+        mfa_factor, tenant,
+        user::{self, User},
+        user_session::{self, ACCESS, NewSession, Refreshed, Tokens},
+    },
+};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// The tenant that people belong to who name none.
+const DEFAULT_SLUG: &str = "default";
+/// Challenges of a second step begin with this.
+const CHALLENGE_KIND: &str = "fr_mf_";
+
+/// Who signs in.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignIn {
+    /// The organisation, by its slug; `default` when absent.
+    #[schema(example = "default")]
+    tenant: Option<String>,
+    /// Your address.
+    #[schema(example = "jane@example.com")]
+    email: String,
+    /// Your password.
+    password: String,
+    /// A code of a second factor, or a recovery code: then there is no second step.
+    code: Option<String>,
+}
+
+/// The second step.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecondStep {
+    /// What the first step answered.
+    #[schema(example = "fr_mf_…")]
+    challenge: String,
+    /// A code of a second factor, or a recovery code.
+    #[schema(example = "123456")]
+    code: String,
+}
+
+/// A refresh token.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Refresh {
+    /// What the last answer held.
+    #[schema(example = "fr_rt_…")]
+    refresh_token: String,
+}
+
+/// Proof that it is still you.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StepUp {
+    /// A code of a second factor, or a recovery code. Needed by those who have a factor.
+    code: Option<String>,
+    /// Your password, for those who have none.
+    password: Option<String>,
+}
+
+/// The tokens of a session. Shown once.
+#[derive(Serialize, ToSchema)]
+pub struct TokensView {
+    /// Always `tokens`.
+    #[schema(example = "tokens")]
+    object: &'static str,
+    /// The session.
+    session_id: Uuid,
+    /// Send it as `authorization: Bearer …`.
+    #[schema(example = "fr_at_…")]
+    access_token: String,
+    /// Always `Bearer`.
+    #[schema(example = "Bearer")]
+    token_type: &'static str,
+    /// Seconds until the access token is no longer good.
+    #[schema(example = 600)]
+    expires_in: u64,
+    /// Good once, for the next pair.
+    #[schema(example = "fr_rt_…")]
+    refresh_token: String,
+}
+
+/// There is a second step.
+#[derive(Serialize, ToSchema)]
+pub struct SecondStepView {
+    /// Always `second_step`.
+    #[schema(example = "second_step")]
+    object: &'static str,
+    /// Send it with a code to `POST /v1/auth/second-step`. Good for five minutes and five tries.
+    #[schema(example = "fr_mf_…")]
+    challenge: String,
+    /// What the code may be of.
+    #[schema(example = json!(["totp", "recovery_code"]))]
+    factors: [&'static str; 2],
+}
+
+impl From<Tokens> for TokensView {
+    fn from(tokens: Tokens) -> Self {
+        Self {
+            object: "tokens",
+            session_id: tokens.session_id,
+            access_token: tokens.access.reveal().to_owned(),
+            token_type: "Bearer",
+            expires_in: ACCESS.as_secs(),
+            refresh_token: tokens.refresh.reveal().to_owned(),
+        }
+    }
+}
+
+/// Where a request comes from.
+pub(super) struct Visitor {
+    pub ip: Option<IpAddr>,
+    agent: Option<String>,
+}
+
+impl Visitor {
+    pub fn of(address: Option<Extension<ClientAddress>>, headers: &HeaderMap) -> Self {
+        let agent = headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        Self { ip: address.and_then(|Extension(a)| a.0), agent }
+    }
+
+    async fn begin(&self, db: Db<'_>, user: &User, second_factor: bool) -> sqlx::Result<Tokens> {
+        let new = NewSession { ip: self.ip, user_agent: self.agent.as_deref(), second_factor };
+        user_session::begin(db, user.tenant_id, user.id, &new).await
+    }
+}
+
+/// `POST /v1/auth/sign-in`: answers 200 with tokens, or 202 when there is a second step.
+#[utoipa::path(
+    post, path = "/v1/auth/sign-in", tag = "Account", operation_id = "sign_in", summary = "Sign in", security(()),
+    description = "By address and password; who has a second factor adds a code here, or in the second step. A wrong address and a wrong \
+                   password get the same answer after the same time.",
+    request_body = SignIn,
+    responses(
+        (status = 200, description = "Signed in", body = TokensView),
+        (status = 202, description = "There is a second step", body = SecondStepView),
+        (status = 401, description = "`auth.credentials`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "`auth.email_unproven`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "`auth.throttled`", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn sign_in(
+    State(app): State<App>,
+    from: Option<Extension<ClientAddress>>,
+    headers: HeaderMap,
+    Json(body): Json<SignIn>,
+) -> Result<Response, Problem> {
+    let visitor = Visitor::of(from, &headers);
+    let email = address(&body.email).unwrap_or_default();
+    let (tenant_id, user, kept) = look_up(&app, body.tenant.as_deref(), &email).await?;
+    let gates = Gates::of(&email, visitor.ip);
+    let known = async {
+        let (Some(user), Some(ip)) = (&user, visitor.ip) else { return Ok(false) };
+        let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
+        Ok::<_, Problem>(user_session::known_from(&mut tx, user.id, ip).await?)
+    };
+    // Somebody else's guesses do not lock out whoever comes from where they have been before, or brings a second factor.
+    let trusted = known.await? || body.code.is_some();
+    gates.check(&app, tenant_id, trusted).await?;
+    let right = passwords::verify(&body.password, kept).await?;
+    let Some(user) = user.filter(|u| right && matches!(u.status.as_str(), "active" | "invited")) else {
+        gates.fail(&app, tenant_id).await?;
+        return Err(wrong_credentials());
+    };
+    if user.status == "invited" {
+        return Err(Problem::new(Code::AuthEmailUnproven, "prove your address first: the link is in your mail"));
+    }
+    let mut tx = app.db.begin(Scope::tenant(Role::Identity, user.tenant_id)).await?;
+    let has_factor = mfa_factor::list(&mut tx, user.id).await?.iter().any(|f| f.confirmed_at.is_some());
+    if has_factor {
+        let Some(code) = &body.code else { return second_step(tx, &user).await };
+        let now = auth_challenge::now(&mut tx).await?;
+        if !factors::shows(&app, &mut tx, user.id, code, now).await? {
+            drop(tx);
+            gates.fail(&app, tenant_id).await?;
+            return Err(factors::wrong_code());
+        }
+    }
+    let tokens = visitor.begin(&mut tx, &user, has_factor).await?;
+    gates.forget(&mut tx, tenant_id).await?;
+    tx.commit().await?;
+    Ok(shown(tokens))
+}
+
+/// The tenant, its person with this address, and the hash of their password.
+async fn look_up(app: &App, slug: Option<&str>, email: &str) -> Result<(Uuid, Option<User>, Option<String>), Problem> {
+    let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
+    let entrance = tenant::entrance(&mut tx, slug.unwrap_or(DEFAULT_SLUG)).await?;
+    let tenant_id = entrance.as_ref().map_or(DEFAULT_TENANT, |e| e.id);
+    let user = user::by_email(&mut tx, tenant_id, email).await?.filter(|_| entrance.is_some());
+    let kept = user::password_hash(&mut tx, user.as_ref().map_or(Uuid::nil(), |u| u.id)).await?;
+    Ok((tenant_id, user, kept))
+}
+
+async fn second_step(mut tx: flatrender_workflows::models::scope::Scoped, user: &User) -> Result<Response, Problem> {
+    let secret = Secret::generate(CHALLENGE_KIND);
+    let challenge = Challenge { id: Uuid::now_v7(), tenant_id: user.tenant_id, user_id: user.id, email: None };
+    auth_challenge::issue(&mut tx, Kind::SecondFactor, &challenge, &secret.hash()).await?;
+    tx.commit().await?;
+    let challenge = secret.reveal().to_owned();
+    let body = SecondStepView { object: "second_step", challenge, factors: ["totp", "recovery_code"] };
+    Ok((StatusCode::ACCEPTED, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response())
+}
+
+/// `POST /v1/auth/second-step`
+#[utoipa::path(
+    post, path = "/v1/auth/second-step", tag = "Account", operation_id = "second_step", summary = "Show a second factor", security(()),
+    description = "A code works once. Five tries, then sign in anew.",
+    request_body = SecondStep,
+    responses(
+        (status = 200, description = "Signed in", body = TokensView),
+        (status = 401, description = "`auth.invalid`: the challenge is unknown, old or used up", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "`auth.code`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "`auth.throttled`", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn second(
+    State(app): State<App>,
+    from: Option<Extension<ClientAddress>>,
+    headers: HeaderMap,
+    Json(body): Json<SecondStep>,
+) -> Result<Response, Problem> {
+    let visitor = Visitor::of(from, &headers);
+    // The try is counted whatever comes of it.
+    let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
+    let challenge = auth_challenge::attempt(&mut tx, Kind::SecondFactor, &Secret::hash_of(&body.challenge)).await?;
+    let challenge = challenge.ok_or_else(over)?;
+    tx.commit().await?;
+    let gates = Gates::of_codes(challenge.user_id);
+    gates.check(&app, challenge.tenant_id, false).await?;
+    let mut tx = app.db.begin(Scope::tenant(Role::Identity, challenge.tenant_id)).await?;
+    let user = user::find(&mut tx, challenge.tenant_id, challenge.user_id).await?;
+    let user = user.filter(|u| u.status == "active").ok_or_else(over)?;
+    let now = auth_challenge::now(&mut tx).await?;
+    if !factors::shows(&app, &mut tx, user.id, &body.code, now).await? {
+        drop(tx);
+        gates.fail(&app, challenge.tenant_id).await?;
+        return Err(factors::wrong_code());
+    }
+    if !auth_challenge::finish(&mut tx, challenge.id).await? {
+        return Err(over());
+    }
+    let tokens = visitor.begin(&mut tx, &user, true).await?;
+    gates.forget(&mut tx, challenge.tenant_id).await?;
+    tx.commit().await?;
+    Ok(shown(tokens))
+}
+
+/// `POST /v1/auth/refresh`: the next pair of tokens.
+#[utoipa::path(
+    post, path = "/v1/auth/refresh", tag = "Account", operation_id = "refresh_tokens", summary = "Get the next tokens", security(()),
+    description = "A refresh token is good once. One that is shown again ends its session: somebody has a copy.",
+    request_body = Refresh,
+    responses(
+        (status = 200, description = "The next pair", body = TokensView),
+        (status = 401, description = "`auth.invalid`", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn refresh(State(app): State<App>, Json(body): Json<Refresh>) -> Result<Response, Problem> {
+    let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
+    let refreshed = user_session::refresh(&mut tx, &body.refresh_token).await?;
+    tx.commit().await?;
+    match refreshed {
+        Refreshed::Next(tokens) => Ok(shown(tokens)),
+        Refreshed::Reused | Refreshed::Unknown => Err(Problem::new(Code::AuthInvalid, "sign in again")),
+    }
+}
+
+/// `POST /v1/auth/sign-out`: ends the session that asks.
+#[utoipa::path(
+    post, path = "/v1/auth/sign-out", tag = "Account", operation_id = "sign_out", summary = "Sign out",
+    description = "The session that asks ends; its tokens are no longer good.",
+    responses((status = 204, description = "Signed out"))
+)]
+pub async fn sign_out(State(app): State<App>, me: SignedIn) -> Result<StatusCode, Problem> {
+    let mut tx = app.db.begin(Scope::tenant(Role::Identity, me.tenant_id)).await?;
+    user_session::revoke(&mut tx, me.session_id, "signed out").await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /v1/auth/step-up`: for ten minutes the session may do what is dangerous.
+#[utoipa::path(
+    post, path = "/v1/auth/step-up", tag = "Account", operation_id = "step_up", summary = "Prove again that it is you",
+    description = "With a code by those who have a second factor, with the password by others.", request_body = StepUp,
+    responses(
+        (status = 204, description = "Proven"),
+        (status = 403, description = "`auth.code`, `auth.credentials`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "`auth.throttled`", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn step_up(State(app): State<App>, me: SignedIn, Json(body): Json<StepUp>) -> Result<StatusCode, Problem> {
+    let gates = Gates::of_codes(me.user_id);
+    gates.check(&app, me.tenant_id, false).await?;
+    let mut tx = app.db.begin(Scope::tenant(Role::Identity, me.tenant_id)).await?;
+    let proven = match (me.has_factor, &body.code, &body.password) {
+        (true, Some(code), _) => factors::shows(&app, &mut tx, me.user_id, code, me.now).await?,
+        (false, _, Some(password)) => {
+            let kept = user::password_hash(&mut tx, me.user_id).await?;
+            passwords::verify(password, kept).await?
+        }
+        _ => false,
+    };
+    if !proven {
+        drop(tx);
+        gates.fail(&app, me.tenant_id).await?;
+        return Err(if me.has_factor { factors::wrong_code() } else { wrong_credentials() });
+    }
+    user_session::note_proof(&mut tx, me.session_id, me.has_factor).await?;
+    gates.forget(&mut tx, me.tenant_id).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn shown(tokens: Tokens) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], Json(TokensView::from(tokens))).into_response()
+}
+
+fn over() -> Problem {
+    Problem::new(Code::AuthInvalid, "the challenge is unknown, too old or used up; sign in again")
+}
+
+/// Whatever of the two is wrong.
+pub(super) fn wrong_credentials() -> Problem {
+    Problem::new(Code::AuthCredentials, "the address or the password is wrong")
+}
+
+/// The slug that a request means.
+pub(super) fn slug_of(given: Option<&str>) -> &str {
+    given.unwrap_or(DEFAULT_SLUG)
+}

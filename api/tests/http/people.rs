@@ -1,0 +1,568 @@
+//! People: registering, signing in, sessions, passwords, second factors, and those who try to get in.
+
+use crate::world::{Answer, World, request, with_json};
+use axum::{
+    body::Body,
+    extract::ConnectInfo,
+    http::{Method, Request, StatusCode},
+};
+use flatrender_api::platform::owner::{self, NewOwner};
+use flatrender_workflows::models::{
+    DEFAULT_TENANT,
+    identity::{
+        role_binding,
+        user::{self, NewUser},
+    },
+};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use std::{net::SocketAddr, time::Duration};
+use totp_rs::Builder;
+use uuid::Uuid;
+
+const PASSWORD: &str = "correct horse battery staple";
+const OTHER: &str = "seven blue umbrellas dance";
+
+/// A person who signs in.
+struct Jane<'a> {
+    world: &'a World,
+    id: Uuid,
+    access: String,
+    refresh: String,
+}
+
+async fn post(world: &World, path: &str, body: Value) -> Answer {
+    let request = Request::builder().method(Method::POST).uri(path).header("content-type", "application/json");
+    world.send(request.body(Body::from(body.to_string())).unwrap()).await
+}
+
+async fn post_from(world: &World, address: &str, path: &str, body: Value) -> Answer {
+    let peer: SocketAddr = format!("{address}:1234").parse().unwrap();
+    let request = Request::builder().method(Method::POST).uri(path).header("content-type", "application/json");
+    world.send(request.extension(ConnectInfo(peer)).body(Body::from(body.to_string())).unwrap()).await
+}
+
+fn credentials(email: &str, password: &str) -> Value {
+    json!({ "email": email, "password": password })
+}
+
+/// A person who has proven their address, with these roles.
+async fn person(world: &World, email: &str, roles: &[&str]) -> Uuid {
+    let mut db = world.db.acquire().await.unwrap();
+    let new = NewUser { email, display_name: "Jane", locale: "en" };
+    let id = user::create(&mut db, DEFAULT_TENANT, new).await.unwrap().unwrap();
+    assert!(user::prove_email(&mut db, id, email).await.unwrap());
+    let hash = flatrender_api::identity::passwords::hash(PASSWORD.into()).await.unwrap();
+    user::set_password(&mut db, DEFAULT_TENANT, id, &hash).await.unwrap();
+    for role in roles {
+        role_binding::grant(&mut db, DEFAULT_TENANT, id, role, None).await.unwrap();
+    }
+    id
+}
+
+async fn jane<'a>(world: &'a World, roles: &[&str]) -> Jane<'a> {
+    let id = person(world, "jane@example.com", roles).await;
+    let answer = post(world, "/v1/auth/sign-in", credentials("Jane@Example.com", PASSWORD)).await;
+    assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
+    let text = |name: &str| answer.json()[name].as_str().unwrap().to_owned();
+    Jane { world, id, access: text("access_token"), refresh: text("refresh_token") }
+}
+
+impl Jane<'_> {
+    async fn get(&self, path: &str) -> Answer {
+        self.world.send(request(Method::GET, path, &self.access).body(Body::empty()).unwrap()).await
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Answer {
+        self.world.send(with_json(request(Method::POST, path, &self.access), &body)).await
+    }
+
+    async fn delete(&self, path: &str) -> Answer {
+        self.world.send(request(Method::DELETE, path, &self.access).body(Body::empty()).unwrap()).await
+    }
+
+    /// Adds a second factor; gives its secret and the recovery codes.
+    async fn with_factor(&self) -> (Vec<u8>, Vec<String>) {
+        let added = self.post("/v1/me/factors/totp", json!({ "label": "Phone" })).await;
+        assert_eq!(added.status, StatusCode::CREATED, "{:?}", added.body);
+        let secret = totp_rs::Secret::try_from_base32(added.json()["secret"].as_str().unwrap()).unwrap();
+        let secret = secret.as_bytes().to_vec();
+        let path = format!("/v1/me/factors/{}/confirm", added.json()["id"].as_str().unwrap());
+        let confirmed = self.post(&path, json!({ "code": code(self.world, &secret, 0).await })).await;
+        assert_eq!(confirmed.status, StatusCode::OK, "{:?}", confirmed.body);
+        let confirmed = confirmed.json();
+        let codes = confirmed["recovery_codes"].as_array().unwrap().iter();
+        (secret, codes.map(|c| c.as_str().unwrap().to_owned()).collect())
+    }
+}
+
+/// The code of a secret, some steps from now.
+async fn code(world: &World, secret: &[u8], steps: i64) -> String {
+    let now: f64 =
+        sqlx::query_scalar("select extract(epoch from workflow.now())::float8").fetch_one(&world.db).await.unwrap();
+    let totp = Builder::new().with_secret(secret).with_account_name("a").build().unwrap();
+    totp.generate((now as i64 + 30 * steps) as u64).to_string()
+}
+
+async fn pass(world: &World, seconds: i32) {
+    let sql = "update workflow.clock set moved_by = moved_by + make_interval(secs => $1)";
+    sqlx::query(sql).bind(f64::from(seconds)).execute(&world.db).await.unwrap();
+}
+
+/// The text of the newest link of a person.
+async fn link(world: &World, kind: &str) -> String {
+    let sql = "select id from identity.auth_challenges where kind = $1 order by created_at desc, id desc limit 1";
+    let id: Uuid = sqlx::query_scalar(sql).bind(kind).fetch_one(&world.db).await.unwrap();
+    world.app.vault.link(id)
+}
+
+/// What letters say that came to an address, once there are `count`.
+async fn letters(world: &World, to: &str, count: usize) -> Vec<String> {
+    let folder = world.folder.path().join("mail");
+    for _ in 0..600 {
+        let files = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        let mail = files.filter(|f| f.path().extension().is_some_and(|e| e == "eml"));
+        let texts = mail.map(|f| std::fs::read_to_string(f.path()).unwrap().replace("=\r\n", ""));
+        let mine: Vec<_> = texts.filter(|text| text.contains(&format!("To: {to}"))).collect();
+        if mine.len() >= count {
+            return mine;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("there are fewer than {count} letters to {to}");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_person_registers_proves_their_address_and_signs_in(db: PgPool) {
+    let world = World::new(db).await;
+    world.work();
+    let body = json!({ "email": "jane@example.com", "password": PASSWORD, "display_name": "Jane", "locale": "en-GB" });
+    let registered = post(&world, "/v1/auth/register", body).await;
+    assert_eq!(registered.status, StatusCode::ACCEPTED, "{:?}", registered.body);
+    let early = post(&world, "/v1/auth/sign-in", credentials("jane@example.com", PASSWORD)).await;
+    assert_eq!((early.status, early.problem().as_str()), (StatusCode::FORBIDDEN, "auth.email_unproven"));
+
+    let letter = letters(&world, "jane@example.com", 1).await.remove(0);
+    let start = letter.find("https://films.example/account/verify-email#").expect("a link");
+    let token: String = letter[start..].split('#').nth(1).unwrap().chars().take("fr_ln_".len() + 64).collect();
+    let stranger = post(&world, "/v1/auth/verify-email", json!({ "token": token, "password": OTHER })).await;
+    assert_eq!(stranger.problem(), "auth.credentials", "the link alone does not open what another registered");
+    let verify = json!({ "token": token, "password": PASSWORD });
+    assert_eq!(post(&world, "/v1/auth/verify-email", verify.clone()).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(post(&world, "/v1/auth/verify-email", verify).await.problem(), "link.invalid");
+
+    let signed = post(&world, "/v1/auth/sign-in", credentials("jane@example.com", PASSWORD)).await;
+    assert_eq!(signed.status, StatusCode::OK, "{:?}", signed.body);
+    assert_eq!(signed.header("cache-control"), "no-store");
+    let access = signed.json()["access_token"].as_str().unwrap().to_owned();
+    let me = world.send(request(Method::GET, "/v1/me", &access).body(Body::empty()).unwrap()).await.json();
+    assert_eq!((&me["email"], &me["locale"], &me["rights"]), (&json!("jane@example.com"), &json!("en-GB"), &json!([])));
+    let stored: i64 = sqlx::query_scalar("select count(*) from workflow.runs where input::text like '%fr_ln_%'")
+        .fetch_one(&world.db)
+        .await
+        .unwrap();
+    assert_eq!(stored, 0, "no link stands in the input of a run");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_address_that_is_taken_gets_the_same_answer_and_another_letter(db: PgPool) {
+    let world = World::new(db).await;
+    world.work();
+    person(&world, "jane@example.com", &[]).await;
+    let taken = post(&world, "/v1/auth/register", credentials("JANE@example.com", OTHER)).await;
+    let new = post(&world, "/v1/auth/register", credentials("joe@example.com", OTHER)).await;
+    assert_eq!((taken.status, taken.body), (new.status, new.body));
+    assert!(letters(&world, "jane@example.com", 1).await[0].contains("you already have an account"));
+    let old = post(&world, "/v1/auth/sign-in", credentials("jane@example.com", PASSWORD)).await;
+    assert_eq!(old.status, StatusCode::OK, "the password is the old one");
+    let (known, unknown) = ("jane@example.com", "nobody@example.com");
+    let forgot = async |email: &str| post(&world, "/v1/auth/forgot-password", json!({ "email": email })).await;
+    let (a, b) = (forgot(known).await, forgot(unknown).await);
+    assert_eq!((a.status, a.body), (b.status, b.body));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_wrong_address_a_wrong_password_and_a_wrong_tenant_look_alike(db: PgPool) {
+    let world = World::new(db).await;
+    person(&world, "jane@example.com", &[]).await;
+    let mut answers = vec![];
+    for (tenant, email, password) in [
+        ("default", "jane@example.com", OTHER),
+        ("default", "nobody@example.com", PASSWORD),
+        ("nosuch", "jane@example.com", PASSWORD),
+        ("default", "not an address", PASSWORD),
+    ] {
+        let body = json!({ "tenant": tenant, "email": email, "password": password });
+        let answer = post(&world, "/v1/auth/sign-in", body).await;
+        assert_eq!((answer.status, answer.problem().as_str()), (StatusCode::UNAUTHORIZED, "auth.credentials"));
+        let mut json = answer.json();
+        json["instance"].take();
+        answers.push(json);
+    }
+    assert!(answers.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn bad_input_is_refused_field_by_field(db: PgPool) {
+    let world = World::new(db).await;
+    let faults = async |body: Value| post(&world, "/v1/auth/register", body).await.faults();
+    assert_eq!(faults(credentials("nonsense", PASSWORD)).await, ["/email email.invalid"]);
+    assert_eq!(faults(credentials("a@b.c", "short")).await, ["/password password.too_short"]);
+    assert_eq!(faults(credentials("jane.doe@b.c", "jane.doe jane.doe 1")).await, ["/password password.guessable"]);
+    let more = json!({ "email": "a@b.c", "password": PASSWORD, "locale": "klingon language" });
+    assert_eq!(faults(more).await, ["/locale locale.invalid"]);
+    let assigned =
+        json!({ "email": "a@b.c", "password": PASSWORD, "is_platform_staff": true, "tenant_id": Uuid::nil() });
+    assert_eq!(post(&world, "/v1/auth/register", assigned).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    sqlx::query("update identity.tenants set settings = '{\"registration\": \"closed\"}'")
+        .execute(&world.db)
+        .await
+        .unwrap();
+    let closed = post(&world, "/v1/auth/register", credentials("a@b.c", PASSWORD)).await;
+    assert_eq!(closed.problem(), "account.registration_closed");
+    assert_eq!(world.count("identity.users").await, 0);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_refresh_token_is_good_once_and_a_copy_ends_the_session(db: PgPool) {
+    let world = World::new(db).await;
+    let jane = jane(&world, &[]).await;
+    let next = post(&world, "/v1/auth/refresh", json!({ "refresh_token": jane.refresh })).await;
+    assert_eq!(next.status, StatusCode::OK);
+    assert_eq!(jane.get("/v1/me").await.problem(), "auth.invalid", "the old access token is no longer good");
+    let access = next.json()["access_token"].as_str().unwrap().to_owned();
+    let me = async || world.send(request(Method::GET, "/v1/me", &access).body(Body::empty()).unwrap()).await.status;
+    assert_eq!(me().await, StatusCode::OK);
+    let copy = post(&world, "/v1/auth/refresh", json!({ "refresh_token": jane.refresh })).await;
+    assert_eq!(copy.problem(), "auth.invalid");
+    assert_eq!(me().await, StatusCode::UNAUTHORIZED, "whoever has the next pair is signed out, too");
+    let last = json!({ "refresh_token": next.json()["refresh_token"] });
+    assert_eq!(post(&world, "/v1/auth/refresh", last).await.problem(), "auth.invalid");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn of_fifty_who_show_a_refresh_token_at_once_one_gets_the_next(db: PgPool) {
+    let world = World::new(db).await;
+    let jane = jane(&world, &[]).await;
+    let body = json!({ "refresh_token": jane.refresh });
+    let tries = (0..50).map(|_| post(&world, "/v1/auth/refresh", body.clone()));
+    let answers = futures::future::join_all(tries).await;
+    assert_eq!(answers.iter().filter(|a| a.status == StatusCode::OK).count(), 1);
+    assert_eq!(world.count("identity.user_sessions where revoked_at is not null").await, 1);
+    assert_eq!(world.count("identity.refresh_tokens").await, 2);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn access_tokens_end_after_ten_minutes_and_sessions_when_nobody_uses_them(db: PgPool) {
+    let world = World::new(db).await;
+    let jane = jane(&world, &[]).await;
+    pass(&world, 599).await;
+    assert_eq!(jane.get("/v1/me").await.status, StatusCode::OK);
+    pass(&world, 2).await;
+    assert_eq!(jane.get("/v1/me").await.problem(), "auth.invalid");
+    pass(&world, 15 * 86_400).await;
+    let refresh = post(&world, "/v1/auth/refresh", json!({ "refresh_token": jane.refresh })).await;
+    assert_eq!(refresh.problem(), "auth.invalid");
+}
+
+/// Tokens that look like something. None is: access tokens carry nothing that could be forged.
+fn forged(good: &str) -> Vec<String> {
+    let mut forms = vec![];
+    for head in [
+        "eyJhbGciOiJub25lIn0",
+        "eyJhbGciOiJIUzI1NiIsInR5cCI6ImF0K2p3dCJ9",
+        "eyJhbGciOiJFZERTQSIsImtpZCI6Ii4uLy4uL2V0Yy9wYXNzd2QifQ",
+        "eyJhbGciOiJFZERTQSIsImtpZCI6Iicgb3IgMT0xIC0tIn0",
+        "eyJhbGciOiJSUzI1NiIsImprdSI6Imh0dHA6Ly8xMjcuMC4wLjEvIn0",
+        "eyJhbGciOiJSUzI1NiIsIng1dSI6Imh0dHA6Ly8xMjcuMC4wLjEvIn0",
+        "eyJhbGciOiJFZERTQSIsImNyaXQiOlsiZXhwIl19",
+        "eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIiwiemlwIjoiREVGIn0",
+    ] {
+        for tail in ["e30.", "e30.AAAA", "eyJzdWIiOiIxIn0.", "..", "e30", "e30.AAAA.AAAA.AAAA"] {
+            forms.push(format!("{head}.{tail}"));
+        }
+    }
+    let (kind, rest) = good.split_at("fr_at_".len());
+    forms.extend([
+        kind.to_owned(),
+        rest.to_owned(),
+        format!("{good}A"),
+        good[..good.len() - 1].to_owned(),
+        good.to_uppercase(),
+        format!("{kind}{}", "A".repeat(rest.len())),
+        format!("fr_rt_{rest}"),
+        format!("fr_live_{rest}"),
+        format!("{kind}' or 1=1 --"),
+        format!("{kind}%00"),
+        format!("{good},{good}"),
+        format!("{good} {good}"),
+        "a".repeat(1 << 20),
+        format!("{kind}{}", "a".repeat(400)),
+        "null".into(),
+        "undefined".into(),
+        "Bearer".into(),
+    ]);
+    forms
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn no_forged_token_opens_anything(db: PgPool) {
+    let world = World::new(db).await;
+    let jane = jane(&world, &["owner"]).await;
+    let forms = forged(&jane.access);
+    assert!(forms.len() >= 60, "{}", forms.len());
+    for (i, form) in forms.iter().enumerate() {
+        // Each from another address: it is the token that is refused, not the number of tries.
+        let peer: SocketAddr = format!("192.0.2.{i}:1234").parse().unwrap();
+        for path in ["/v1/me", "/v1/renders"] {
+            let request = request(Method::GET, path, form).extension(ConnectInfo(peer)).body(Body::empty()).unwrap();
+            let answer = world.send(request).await;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path} {:.80} {:?}", form, answer.body);
+        }
+    }
+    assert_eq!(jane.get("/v1/me").await.status, StatusCode::OK);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_somebody_may_do_follows_their_roles_at_once(db: PgPool) {
+    let world = World::new(db).await;
+    let jane = jane(&world, &[]).await;
+    let order = json!({ "template": "nosuch" });
+    assert_eq!(jane.get("/v1/renders").await.problem(), "auth.forbidden");
+    let role = async |role: &str| {
+        let mut db = world.db.acquire().await.unwrap();
+        sqlx::query("delete from identity.role_bindings").execute(&mut *db).await.unwrap();
+        role_binding::grant(&mut db, DEFAULT_TENANT, jane.id, role, None).await.unwrap();
+    };
+    role("viewer").await;
+    assert_eq!(jane.get("/v1/renders").await.status, StatusCode::OK);
+    assert_eq!(jane.post("/v1/renders", order.clone()).await.problem(), "auth.forbidden");
+    role("editor").await;
+    assert_eq!(jane.post("/v1/renders", order.clone()).await.problem(), "template.unknown");
+    // A role of the platform counts for its staff only.
+    role("platform_admin").await;
+    assert_eq!(jane.get("/v1/me").await.json()["rights"], json!([]));
+    role("editor").await;
+    sqlx::query("update identity.tenants set status = 'suspended', suspended_reason = 'unpaid'")
+        .execute(&world.db)
+        .await
+        .unwrap();
+    assert_eq!(jane.get("/v1/renders").await.status, StatusCode::OK, "a suspended tenant reads");
+    assert_eq!(jane.post("/v1/renders", order).await.problem(), "tenant.suspended");
+    sqlx::query("update identity.users set status = 'disabled'").execute(&world.db).await.unwrap();
+    assert_eq!(jane.get("/v1/renders").await.problem(), "auth.invalid");
+    assert_eq!(
+        post(&world, "/v1/auth/refresh", json!({ "refresh_token": jane.refresh })).await.problem(),
+        "auth.invalid"
+    );
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn sessions_are_listed_and_ended_by_their_owner_only(db: PgPool) {
+    let world = World::new(db).await;
+    let jane = jane(&world, &[]).await;
+    post(&world, "/v1/auth/sign-in", credentials("jane@example.com", PASSWORD)).await;
+    person(&world, "joe@example.com", &[]).await;
+    let joe = post(&world, "/v1/auth/sign-in", credentials("joe@example.com", PASSWORD)).await.json();
+    let list = jane.get("/v1/me/sessions").await.json();
+    let sessions = list["data"].as_array().unwrap();
+    assert_eq!(sessions.len(), 2);
+    assert_eq!(sessions.iter().filter(|s| s["current"] == true).count(), 1);
+    let theirs = format!("/v1/me/sessions/{}", joe["session_id"].as_str().unwrap());
+    assert_eq!(jane.delete(&theirs).await.problem(), "session.not_found");
+    let other = sessions.iter().find(|s| s["current"] == false).unwrap()["id"].as_str().unwrap().to_owned();
+    assert_eq!(jane.delete(&format!("/v1/me/sessions/{other}")).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(jane.delete(&format!("/v1/me/sessions/{other}")).await.problem(), "session.not_found");
+    assert_eq!(jane.post("/v1/auth/sign-out", json!({})).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(jane.get("/v1/me").await.problem(), "auth.invalid");
+    let refresh = post(&world, "/v1/auth/refresh", json!({ "refresh_token": jane.refresh })).await;
+    assert_eq!(refresh.problem(), "auth.invalid");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_password_is_reset_once_by_a_link_and_every_session_ends(db: PgPool) {
+    let world = World::new(db).await;
+    let jane = jane(&world, &[]).await;
+    post(&world, "/v1/auth/forgot-password", json!({ "email": "jane@example.com" })).await;
+    let first = link(&world, "reset").await;
+    post(&world, "/v1/auth/forgot-password", json!({ "email": "jane@example.com" })).await;
+    let second = link(&world, "reset").await;
+    let reset = async |token: &str, password: &str| {
+        post(&world, "/v1/auth/reset-password", json!({ "token": token, "password": password })).await
+    };
+    assert_eq!(reset(&first, OTHER).await.problem(), "link.invalid", "a newer link replaces it");
+    assert_eq!(reset(&second, "short").await.faults(), ["/password password.too_short"]);
+    let (a, b) = tokio::join!(reset(&second, OTHER), reset(&second, OTHER));
+    assert_eq!([a.status, b.status].iter().filter(|s| **s == StatusCode::NO_CONTENT).count(), 1);
+    assert_eq!(jane.get("/v1/me").await.problem(), "auth.invalid");
+    let sign_in = async |password| post(&world, "/v1/auth/sign-in", credentials("jane@example.com", password)).await;
+    assert_eq!(sign_in(PASSWORD).await.problem(), "auth.credentials");
+    assert_eq!(sign_in(OTHER).await.status, StatusCode::OK);
+    post(&world, "/v1/auth/forgot-password", json!({ "email": "jane@example.com" })).await;
+    let late = link(&world, "reset").await;
+    pass(&world, 3601).await;
+    assert_eq!(reset(&late, PASSWORD).await.problem(), "link.invalid");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn links_lead_where_the_configuration_says_whatever_the_request_claims(db: PgPool) {
+    let world = World::new(db).await;
+    world.work();
+    person(&world, "jane@example.com", &[]).await;
+    let body = json!({ "email": "jane@example.com" }).to_string();
+    let request = Request::builder().method(Method::POST).uri("/v1/auth/forgot-password");
+    let request = request.header("content-type", "application/json").header("host", "evil.example");
+    let request = request.header("x-forwarded-host", "evil.example").header("forwarded", "host=evil.example");
+    assert_eq!(world.send(request.body(Body::from(body)).unwrap()).await.status, StatusCode::ACCEPTED);
+    let letter = letters(&world, "jane@example.com", 1).await.remove(0);
+    assert!(letter.contains("https://films.example/account/reset-password#") && !letter.contains("evil"), "{letter}");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn another_address_counts_once_it_is_proven_and_old_links_no_longer(db: PgPool) {
+    let world = World::new(db).await;
+    world.work();
+    let jane = jane(&world, &[]).await;
+    post(&world, "/v1/auth/forgot-password", json!({ "email": "jane@example.com" })).await;
+    let reset = link(&world, "reset").await;
+    let asked = jane.post("/v1/me/email", json!({ "email": "jane@new.example" })).await;
+    assert_eq!(asked.status, StatusCode::ACCEPTED, "{:?}", asked.body);
+    assert_eq!(jane.get("/v1/me").await.json()["email"], "jane@example.com");
+    let token = link(&world, "verify_email").await;
+    assert_eq!(post(&world, "/v1/auth/verify-email", json!({ "token": token })).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(jane.get("/v1/me").await.json()["email"], "jane@new.example");
+    let old = post(&world, "/v1/auth/reset-password", json!({ "token": reset, "password": OTHER })).await;
+    assert_eq!(old.problem(), "link.invalid");
+    assert!(letters(&world, "jane@example.com", 2).await.iter().any(|text| text.contains("jane@new.example")));
+    pass(&world, 601).await;
+    let next = post(&world, "/v1/auth/refresh", json!({ "refresh_token": jane.refresh })).await.json();
+    let jane = Jane { access: next["access_token"].as_str().unwrap().to_owned(), ..jane };
+    let stale = jane.post("/v1/me/email", json!({ "email": "other@new.example" })).await;
+    assert_eq!(stale.problem(), "auth.step_up", "a screen that was left open");
+    let proof = json!({ "password": PASSWORD });
+    assert_eq!(jane.post("/v1/auth/step-up", proof).await.status, StatusCode::NO_CONTENT);
+    person(&world, "other@new.example", &[]).await;
+    assert_eq!(jane.post("/v1/me/email", json!({ "email": "other@new.example" })).await.status, StatusCode::ACCEPTED);
+    let taken = link(&world, "verify_email").await;
+    let answer = post(&world, "/v1/auth/verify-email", json!({ "token": taken })).await;
+    assert_eq!(answer.problem(), "account.email_taken");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn guesses_are_slowed_down_without_locking_the_person_out(db: PgPool) {
+    let world = World::new(db).await;
+    person(&world, "jane@example.com", &[]).await;
+    let from = async |address: &str, password: &str| {
+        post_from(&world, address, "/v1/auth/sign-in", credentials("jane@example.com", password)).await
+    };
+    assert_eq!(from("198.51.100.1", PASSWORD).await.status, StatusCode::OK);
+    for _ in 0..6 {
+        assert_eq!(from("203.0.113.1", OTHER).await.problem(), "auth.credentials");
+    }
+    let slowed = from("203.0.113.1", PASSWORD).await;
+    assert_eq!((slowed.status, slowed.problem().as_str()), (StatusCode::TOO_MANY_REQUESTS, "auth.throttled"));
+    assert!(slowed.header("retry-after").parse::<u64>().unwrap() > 0);
+    pass(&world, 60).await;
+    assert_eq!(from("203.0.113.1", PASSWORD).await.status, StatusCode::OK, "the pause is over");
+    // Many strangers: the account itself is slowed for those who are new, not for who has been here before.
+    for i in 0..110 {
+        from(&format!("192.0.2.{i}"), OTHER).await;
+    }
+    assert_eq!(from("192.0.2.200", PASSWORD).await.problem(), "auth.throttled");
+    assert_eq!(from("198.51.100.1", PASSWORD).await.status, StatusCode::OK);
+    let row: String = sqlx::query_scalar("select string_agg(key, ' ') from identity.auth_throttle")
+        .fetch_one(&world.db)
+        .await
+        .unwrap();
+    assert!(!row.contains("jane") && !row.contains("192.0.2"), "hashed: {row}");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_second_factor_is_asked_for_and_each_code_works_once(db: PgPool) {
+    let world = World::new(db).await;
+    let jane = jane(&world, &[]).await;
+    let (secret, recovery) = jane.with_factor().await;
+    let sign_in = async || post(&world, "/v1/auth/sign-in", credentials("jane@example.com", PASSWORD)).await;
+    let first = sign_in().await;
+    assert_eq!(first.status, StatusCode::ACCEPTED);
+    assert!(first.json().get("access_token").is_none());
+    let second = async |challenge: &Value, code: &str| {
+        post(&world, "/v1/auth/second-step", json!({ "challenge": challenge, "code": code })).await
+    };
+    let challenge = first.json()["challenge"].clone();
+    // The code that confirmed the factor is used.
+    assert_eq!(second(&challenge, &code(&world, &secret, 0).await).await.problem(), "auth.code");
+    assert_eq!(second(&challenge, &code(&world, &secret, 2).await).await.problem(), "auth.code", "two steps ahead");
+    let next = code(&world, &secret, 1).await;
+    let other = sign_in().await.json()["challenge"].clone();
+    let (a, b) = tokio::join!(second(&challenge, &next), second(&other, &next));
+    assert_eq!([a.status, b.status].iter().filter(|s| **s == StatusCode::OK).count(), 1, "{:?} {:?}", a.body, b.body);
+    let third = sign_in().await.json()["challenge"].clone();
+    assert_eq!(second(&third, &recovery[0]).await.status, StatusCode::OK);
+    assert_eq!(second(&third, &recovery[1]).await.problem(), "auth.invalid", "the challenge is used up");
+    let fourth = sign_in().await.json()["challenge"].clone();
+    assert_eq!(second(&fourth, &recovery[0]).await.problem(), "auth.code", "so is the recovery code");
+    pass(&world, 301).await;
+    assert_eq!(second(&fourth, &recovery[1]).await.problem(), "auth.invalid", "too late");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn five_wrong_codes_use_a_challenge_up(db: PgPool) {
+    let world = World::new(db).await;
+    let jane = jane(&world, &[]).await;
+    let (_, recovery) = jane.with_factor().await;
+    let first = post(&world, "/v1/auth/sign-in", credentials("jane@example.com", PASSWORD)).await;
+    let second = async |code: &str| {
+        post(&world, "/v1/auth/second-step", json!({ "challenge": first.json()["challenge"], "code": code })).await
+    };
+    for _ in 0..5 {
+        assert_eq!(second("000000").await.problem(), "auth.code");
+    }
+    assert_eq!(second(&recovery[0]).await.problem(), "auth.invalid");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_factor_is_removed_by_who_just_showed_it(db: PgPool) {
+    let world = World::new(db).await;
+    let jane = jane(&world, &[]).await;
+    let (secret, _) = jane.with_factor().await;
+    let list = jane.get("/v1/me/factors").await.json();
+    assert!(!list.to_string().contains("secret"));
+    let path = format!("/v1/me/factors/{}", list["data"][0]["id"].as_str().unwrap());
+    pass(&world, 599).await;
+    sqlx::query("update identity.user_sessions set mfa_at = workflow.now() - interval '11 minutes'")
+        .execute(&world.db)
+        .await
+        .unwrap();
+    assert_eq!(jane.delete(&path).await.problem(), "auth.step_up");
+    let password = jane.post("/v1/auth/step-up", json!({ "password": PASSWORD })).await;
+    assert_eq!(password.problem(), "auth.code", "who has a factor shows it");
+    let shown = jane.post("/v1/auth/step-up", json!({ "code": code(&world, &secret, 0).await })).await;
+    assert_eq!(shown.status, StatusCode::NO_CONTENT);
+    assert_eq!(jane.delete(&path).await.status, StatusCode::NO_CONTENT);
+    let again = post(&world, "/v1/auth/sign-in", credentials("jane@example.com", PASSWORD)).await;
+    assert_eq!(again.status, StatusCode::OK);
+    assert_eq!(world.count("identity.mfa_recovery_codes").await, 0);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_owner_is_made_by_hand_without_a_password(db: PgPool) {
+    let world = World::new(db).await;
+    let new = |email, tenant, platform_admin| NewOwner { email, name: "Olga", tenant, platform_admin };
+    let token = owner::create_owner(&world.db, new("olga@example.com", "default", true)).await.unwrap();
+    let none = post(&world, "/v1/auth/sign-in", credentials("olga@example.com", "")).await;
+    assert_eq!(none.problem(), "auth.credentials");
+    let body = json!({ "token": token.reveal(), "password": PASSWORD });
+    assert_eq!(post(&world, "/v1/auth/reset-password", body).await.status, StatusCode::NO_CONTENT);
+    let signed = post(&world, "/v1/auth/sign-in", credentials("olga@example.com", PASSWORD)).await.json();
+    let access = signed["access_token"].as_str().unwrap();
+    let me = world.send(request(Method::GET, "/v1/me", access).body(Body::empty()).unwrap()).await.json();
+    let rights: Vec<&str> = me["rights"].as_array().unwrap().iter().map(|r| r.as_str().unwrap()).collect();
+    assert!(["close", "manage", "operate", "administer"].iter().all(|r| rights.contains(r)), "{rights:?}");
+    assert_eq!(world.count("identity.audit_log where action = 'owner.create'").await, 1);
+    for (email, tenant, platform) in [("nonsense", "default", false), ("a@b.c", "nosuch", false)] {
+        assert!(owner::create_owner(&world.db, new(email, tenant, platform)).await.is_err());
+    }
+    world.stranger().await;
+    assert!(owner::create_owner(&world.db, new("a@b.c", "stranger", true)).await.is_err());
+}

@@ -1,0 +1,146 @@
+//! Links and codes that were sent: each is good once, for a while. The text of a link is made from the id of its row by a key that
+//! only servers and workers have, so that it stands nowhere: not in the database, not in the input of the run that mails it.
+
+use crate::models::Db;
+use chrono::{DateTime, Utc};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// What a link or a code is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Proves an address.
+    VerifyEmail,
+    /// Sets a password.
+    Reset,
+    /// The second step of a sign-in.
+    SecondFactor,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::VerifyEmail => "verify_email",
+            Self::Reset => "reset",
+            Self::SecondFactor => "mfa",
+        }
+    }
+
+    /// How long it is good.
+    pub fn lasts(self) -> Duration {
+        match self {
+            Self::VerifyEmail => Duration::from_secs(2 * 86_400),
+            Self::Reset => Duration::from_secs(3600),
+            Self::SecondFactor => Duration::from_secs(300),
+        }
+    }
+}
+
+/// Whom a link was sent to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Challenge {
+    /// Its id.
+    pub id: Uuid,
+    /// The tenant.
+    pub tenant_id: Uuid,
+    /// The person.
+    pub user_id: Uuid,
+    /// The address that it proves.
+    pub email: Option<String>,
+}
+
+/// Makes a link for a person, by the SHA-256 of its text; earlier ones of the kind are no longer good.
+///
+/// # Errors
+/// Those of the database.
+pub async fn issue(db: Db<'_>, kind: Kind, challenge: &Challenge, token_hash: &[u8]) -> sqlx::Result<()> {
+    if kind != Kind::SecondFactor {
+        withdraw(&mut *db, kind, challenge.user_id).await?;
+    }
+    sqlx::query!(
+        "insert into identity.auth_challenges (id, tenant_id, user_id, kind, email, token_hash, created_at, expires_at)
+         select $1, $2, $3, $4, $5, $6, now, now + make_interval(secs => $7) from workflow.now() now",
+        challenge.id,
+        challenge.tenant_id,
+        challenge.user_id,
+        kind.name(),
+        challenge.email,
+        token_hash,
+        kind.lasts().as_secs_f64(),
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// The links of a kind that a person has are no longer good.
+///
+/// # Errors
+/// Those of the database.
+pub async fn withdraw(db: Db<'_>, kind: Kind, user_id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update identity.auth_challenges set consumed_at = workflow.now()
+         where user_id = $1 and kind = $2 and consumed_at is null",
+        user_id,
+        kind.name()
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Uses a link up. Of any number who show it at once one gets it.
+///
+/// # Errors
+/// Those of the database.
+pub async fn consume(db: Db<'_>, kind: Kind, token_hash: &[u8]) -> sqlx::Result<Option<Challenge>> {
+    sqlx::query_as!(
+        Challenge,
+        "update identity.auth_challenges set consumed_at = workflow.now()
+         where token_hash = $1 and kind = $2 and consumed_at is null and expires_at > workflow.now() and attempts < 5
+         returning id, tenant_id, user_id, email",
+        token_hash,
+        kind.name()
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// Counts a try at a challenge and gives it; none when it is used up, old, or was tried five times. Two tries take turns.
+///
+/// # Errors
+/// Those of the database.
+pub async fn attempt(db: Db<'_>, kind: Kind, token_hash: &[u8]) -> sqlx::Result<Option<Challenge>> {
+    sqlx::query_as!(
+        Challenge,
+        "update identity.auth_challenges set attempts = attempts + 1
+         where token_hash = $1 and kind = $2 and consumed_at is null and expires_at > workflow.now() and attempts < 5
+         returning id, tenant_id, user_id, email",
+        token_hash,
+        kind.name()
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// Uses a challenge up that was tried with success.
+///
+/// # Errors
+/// Those of the database.
+pub async fn finish(db: Db<'_>, id: Uuid) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "update identity.auth_challenges set consumed_at = workflow.now() where id = $1 and consumed_at is null",
+        id
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// The time that codes are counted by.
+///
+/// # Errors
+/// Those of the database.
+pub async fn now(db: Db<'_>) -> sqlx::Result<DateTime<Utc>> {
+    sqlx::query_scalar!(r#"select workflow.now() as "now!""#).fetch_one(db).await
+}
