@@ -6,11 +6,13 @@ pub mod api_keys;
 pub mod audit;
 pub mod factors;
 mod letters;
+pub mod members;
 pub mod passwords;
 pub mod sessions;
 pub mod sign_in;
 mod steward;
+pub mod tenants;
 mod throttle;
 
 pub use address::address;
-pub use steward::Steward;
+pub use steward::{Registrar, Steward};

@@ -36,6 +36,7 @@ Every error is a problem (RFC 9457) with a stable `code` that programs may decid
         (name = "Account", description = "You: signing in, your profile, your sessions and second factors."),
         (name = "Tenant", description = "Your organisation, and what was done in it."),
         (name = "Nodes", description = "What render nodes call. Not for customers."),
+        (name = "Platform", description = "For whoever administers the platform."),
         (name = "Operation", description = "For whoever runs the server.")
     ),
     components(schemas(ProblemBody)),

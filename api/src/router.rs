@@ -6,7 +6,7 @@ use crate::{
     docs,
     file_mgr::files,
     health,
-    identity::{account, api_keys, audit, factors, sessions, sign_in},
+    identity::{account, api_keys, audit, factors, members, sessions, sign_in, tenants},
     limits, metrics,
     nodes::{claims, enrol, frames, inputs, tasks},
     openapi, peer,
@@ -80,6 +80,16 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(factors::add))
         .routes(routes!(factors::confirm))
         .routes(routes!(factors::remove))
+        .routes(routes!(tenants::own, tenants::update))
+        .routes(routes!(members::list, members::invite))
+        .routes(routes!(members::set_roles))
+        .routes(routes!(members::remove))
+        .routes(routes!(tenants::create, tenants::list))
+        .routes(routes!(tenants::get))
+        .routes(routes!(tenants::suspend))
+        .routes(routes!(tenants::resume))
+        .routes(routes!(tenants::close))
+        .routes(routes!(tenants::set_limit))
         .routes(routes!(api_keys::create, api_keys::list))
         .routes(routes!(api_keys::revoke))
         .routes(routes!(api_keys::rotate))

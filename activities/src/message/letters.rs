@@ -19,7 +19,7 @@ pub(super) fn write(mail: &SendMail, public_url: &str, links: &Links) -> Written
     let page = |page: &str, id| format!("{public_url}/account/{page}#{}", links(id));
     let link = match &mail.letter {
         Letter::VerifyEmail { link } => Some(page("verify-email", *link)),
-        Letter::ResetPassword { link } => Some(page("reset-password", *link)),
+        Letter::ResetPassword { link } | Letter::Invitation { link } => Some(page("reset-password", *link)),
         _ => None,
     };
     let changed = match &mail.letter {
@@ -56,6 +56,11 @@ fn english_words(letter: &Letter) -> (&'static str, &'static str, &'static str) 
         Letter::ResetPassword { .. } => {
             ("set your password", "Set a password for your account. The link is good for one hour.", "Set the password")
         }
+        Letter::Invitation { .. } => (
+            "you are invited",
+            "You were invited to work here. Set a password to come in. The link is good for three days.",
+            "Set a password",
+        ),
         Letter::PasswordChanged => (
             "your password was changed",
             "The password of your account was changed, and all other sessions were ended.",
@@ -81,6 +86,11 @@ fn persian_words(letter: &Letter) -> (&'static str, &'static str, &'static str) 
         Letter::ResetPassword { .. } => {
             ("تنظیم گذرواژه", "برای حساب خود گذرواژه بگذارید. این پیوند یک ساعت اعتبار دارد.", "تنظیم گذرواژه")
         }
+        Letter::Invitation { .. } => (
+            "دعوت به همکاری",
+            "شما به همکاری دعوت شده‌اید. برای ورود گذرواژه‌ای بگذارید. این پیوند سه روز اعتبار دارد.",
+            "تنظیم گذرواژه",
+        ),
         Letter::PasswordChanged => ("گذرواژه عوض شد", "گذرواژه‌ی حساب شما عوض شد و همه‌ی نشست‌های دیگر پایان یافت.", ""),
         Letter::EmailChanged { .. } => ("نشانی عوض شد", "حساب شما از این پس نشانی ایمیل دیگری دارد:", ""),
         Letter::FactorsChanged => ("عامل دوم عوض شد", "عامل دومی به حساب شما افزوده یا از آن برداشته شد.", ""),

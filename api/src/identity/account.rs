@@ -464,7 +464,7 @@ fn fault(pointer: &str, code: &str, detail: &str) -> Problem {
     Problem::faulty(Code::RequestInvalid, vec![fault])
 }
 
-fn email(pointer: &str, text: &str) -> Result<String, Problem> {
+pub(super) fn email(pointer: &str, text: &str) -> Result<String, Problem> {
     address(text).ok_or_else(|| fault(pointer, "email.invalid", "this is no address that mail can be sent to"))
 }
 
@@ -472,7 +472,7 @@ fn good_password(pointer: &str, password: &str, names: &[&str]) -> Result<String
     passwords::good(pointer, password, names).map_err(|fault| Problem::faulty(Code::RequestInvalid, vec![fault]))
 }
 
-fn check_profile(name: Option<&str>, locale: Option<&str>, timezone: Option<&str>) -> Result<(), Problem> {
+pub(super) fn check_profile(name: Option<&str>, locale: Option<&str>, timezone: Option<&str>) -> Result<(), Problem> {
     if name.is_some_and(|n| n.chars().count() > 200 || n.chars().any(char::is_control)) {
         return Err(fault(
             "/display_name",

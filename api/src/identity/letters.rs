@@ -38,6 +38,12 @@ pub(super) async fn reset(app: &App, db: Db<'_>, user: &User, email: &str) -> Re
     send(app, db, user, email, Letter::ResetPassword { link }).await
 }
 
+/// Makes a link for somebody who was invited and sends it to them.
+pub(super) async fn invite(app: &App, db: Db<'_>, user: &User, email: &str) -> Result<(), Problem> {
+    let link = issue(app, &mut *db, Kind::Invitation, user, None).await?;
+    send(app, db, user, email, Letter::Invitation { link }).await
+}
+
 async fn issue(app: &App, db: Db<'_>, kind: Kind, user: &User, email: Option<&str>) -> Result<Uuid, Problem> {
     let (id, email) = (Uuid::now_v7(), email.map(str::to_owned));
     let challenge = Challenge { id, tenant_id: user.tenant_id, user_id: user.id, email };

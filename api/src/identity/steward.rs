@@ -1,10 +1,20 @@
 //! Who manages a tenant, and how what they do is written down.
 
-use crate::{admission, app::App, auth, peer::ClientAddress, problem::Problem, request_id};
+use crate::{
+    admission,
+    app::App,
+    auth::{self, Actor, Manager, PlatformAdmin},
+    peer::ClientAddress,
+    problem::Problem,
+    request_id,
+};
 use axum::{extract::FromRequestParts, http::request::Parts};
 use flatrender_workflows::models::{
     Db, Role, Scope,
-    identity::audit::{self, Entry},
+    identity::{
+        audit::{self, Entry},
+        user_session::ACCESS_KIND,
+    },
     scope::Scoped,
 };
 use serde::Serialize;
@@ -29,6 +39,10 @@ impl FromRequestParts<App> for Steward {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let key = auth::bearer(&parts.headers)?;
+        if key.starts_with(ACCESS_KIND) {
+            let Manager(tenant) = Manager::from_request_parts(parts, app).await?;
+            return Ok(Self::acting(tenant.id, tenant.actor, parts));
+        }
         let holder = admission::by_key(app, parts, key, auth::wrong_key).await?;
         Ok(Self {
             tenant_id: holder.tenant_id,
@@ -37,6 +51,30 @@ impl FromRequestParts<App> for Steward {
             actor: format!("key:{}", holder.key_id),
             ip: parts.extensions.get::<ClientAddress>().and_then(|a| a.0),
         })
+    }
+}
+
+/// Somebody who administers the platform, and so any tenant. What changes something takes somebody who just proved who they are.
+#[derive(Debug, Clone)]
+pub struct Registrar(Steward);
+
+impl FromRequestParts<App> for Registrar {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let PlatformAdmin(person) = PlatformAdmin::from_request_parts(parts, app).await?;
+        if !parts.method.is_safe() {
+            person.is_fresh()?;
+        }
+        Ok(Self(Steward::acting(person.tenant_id, Actor::User(person.user_id), parts)))
+    }
+}
+
+impl Registrar {
+    /// The same person, seeing to this tenant.
+    pub fn of(self, tenant_id: Uuid) -> Steward {
+        // A person of the platform is none of the tenant's: the audit says who it was, no column of the tenant's own people.
+        Steward { tenant_id, user_id: None, ..self.0 }
     }
 }
 
@@ -54,6 +92,15 @@ pub fn made<A>(after: A) -> Change<(), A> {
 }
 
 impl Steward {
+    fn acting(tenant_id: Uuid, actor: Actor, parts: &Parts) -> Self {
+        let user_id = match actor {
+            Actor::User(id) => Some(id),
+            Actor::Key(_) => None,
+        };
+        let ip = parts.extensions.get::<ClientAddress>().and_then(|a| a.0);
+        Self { tenant_id, user_id, scopes: None, actor: actor.to_string(), ip }
+    }
+
     /// A transaction in which the rows of the tenant are seen.
     ///
     /// # Errors

@@ -76,6 +76,18 @@ codes! {
     RegistrationClosed = "account.registration_closed", FORBIDDEN, "Nobody registers here by themselves";
     /// Somebody else has this address by now.
     EmailTaken = "account.email_taken", CONFLICT, "The address is taken";
+    /// There is no such tenant.
+    TenantNotFound = "tenant.not_found", NOT_FOUND, "No such tenant";
+    /// Another tenant has this slug.
+    TenantSlugTaken = "tenant.slug_taken", CONFLICT, "The slug is taken";
+    /// The tenant is closed, for good; or it is the platform's own, which cannot be.
+    TenantClosed = "tenant.closed", CONFLICT, "The tenant is closed";
+    /// There is no such person in the tenant.
+    MemberNotFound = "member.not_found", NOT_FOUND, "No such person";
+    /// Nobody gives or takes what is above their own role.
+    MemberOutranked = "member.outranked", FORBIDDEN, "Above your role";
+    /// Somebody has to own the tenant. Make another person its owner first.
+    MemberLastOwner = "member.last_owner", CONFLICT, "The last owner";
     /// You have no such session.
     SessionNotFound = "session.not_found", NOT_FOUND, "No such session";
     /// You have no such second factor, or it is confirmed already.
@@ -190,6 +202,12 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("profile.name", "A name has at most 200 characters, and no control characters."),
     ("locale.invalid", "A language is written as in BCP 47, such as `fa` or `en-GB`."),
     ("timezone.unknown", "A time zone is one of the IANA database, such as `Asia/Tehran`."),
+    ("role.unknown", "There is no such role; the detail names those there are."),
+    ("tenant.slug", "A slug is 2 to 64 of `a-z 0-9 -`, with a letter or digit at both ends."),
+    ("tenant.name", "A tenant's name has 1 to 200 characters, and no control characters."),
+    ("tenant.reason", "A reason has 1 to 1000 characters."),
+    ("limit.name", "There is no such limit; the detail names those there are."),
+    ("limit.value", "A limit is not negative, its soft value not above the hard one, its window 1 to 86400 seconds."),
     ("factor.label", "A label has 1 to 100 characters."),
     ("node.name", "A node's name is 1 to 64 of `A-Z a-z 0-9 . _ -`."),
     ("node.capabilities", "The capabilities are larger than 64 KiB or have a NUL character."),

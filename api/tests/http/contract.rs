@@ -16,10 +16,11 @@ async fn bare(world: &World, path: &str) -> crate::world::Answer {
     world.send(Request::builder().uri(path).body(Body::empty()).unwrap()).await
 }
 
-const OPERATIONS: [&str; 49] = [
+const OPERATIONS: [&str; 62] = [
     "DELETE /v1/api-keys/{id}",
     "DELETE /v1/me/factors/{id}",
     "DELETE /v1/me/sessions/{id}",
+    "DELETE /v1/members/{id}",
     "GET /healthz",
     "GET /metrics",
     "GET /readyz",
@@ -32,15 +33,20 @@ const OPERATIONS: [&str; 49] = [
     "GET /v1/me",
     "GET /v1/me/factors",
     "GET /v1/me/sessions",
+    "GET /v1/members",
     "GET /v1/nodes/tasks/{task_id}/inputs/{sha256}",
+    "GET /v1/platform/tenants",
+    "GET /v1/platform/tenants/{id}",
     "GET /v1/renders",
     "GET /v1/renders/{id}",
     "GET /v1/renders/{id}/events",
     "GET /v1/templates",
     "GET /v1/templates/{slug}",
     "GET /v1/templates/{slug}/preview",
+    "GET /v1/tenant",
     "HEAD /v1/nodes/tasks/{task_id}/frames/{sha256}",
     "PATCH /v1/me",
+    "PATCH /v1/tenant",
     "POST /v1/api-keys",
     "POST /v1/api-keys/{id}/rotate",
     "POST /v1/auth/forgot-password",
@@ -57,15 +63,22 @@ const OPERATIONS: [&str; 49] = [
     "POST /v1/me/factors/totp",
     "POST /v1/me/factors/{id}/confirm",
     "POST /v1/me/password",
+    "POST /v1/members",
     "POST /v1/nodes/claims",
     "POST /v1/nodes/enrol",
     "POST /v1/nodes/tasks/{task_id}/complete",
     "POST /v1/nodes/tasks/{task_id}/fail",
     "POST /v1/nodes/tasks/{task_id}/release",
     "POST /v1/nodes/tasks/{task_id}/renew",
+    "POST /v1/platform/tenants",
+    "POST /v1/platform/tenants/{id}/close",
+    "POST /v1/platform/tenants/{id}/resume",
+    "POST /v1/platform/tenants/{id}/suspend",
     "POST /v1/renders",
     "POST /v1/renders/{id}/cancel",
+    "PUT /v1/members/{id}/roles",
     "PUT /v1/nodes/tasks/{task_id}/frames/{sha256}",
+    "PUT /v1/platform/tenants/{id}/limits/{name}",
 ];
 
 /// Every operation as `METHOD path`, with its description.

@@ -24,6 +24,11 @@ pub enum Letter {
         /// The link.
         link: Uuid,
     },
+    /// Somebody has invited you.
+    Invitation {
+        /// The link to set a password.
+        link: Uuid,
+    },
     /// Your password was changed.
     PasswordChanged,
     /// Your account has another address now.

@@ -13,6 +13,8 @@ pub enum Kind {
     VerifyEmail,
     /// Sets a password.
     Reset,
+    /// Sets the first password of somebody who was invited: as [`Kind::Reset`], good for longer.
+    Invitation,
     /// The second step of a sign-in.
     SecondFactor,
 }
@@ -21,7 +23,7 @@ impl Kind {
     fn name(self) -> &'static str {
         match self {
             Self::VerifyEmail => "verify_email",
-            Self::Reset => "reset",
+            Self::Reset | Self::Invitation => "reset",
             Self::SecondFactor => "mfa",
         }
     }
@@ -31,6 +33,7 @@ impl Kind {
         match self {
             Self::VerifyEmail => Duration::from_secs(2 * 86_400),
             Self::Reset => Duration::from_secs(3600),
+            Self::Invitation => Duration::from_secs(3 * 86_400),
             Self::SecondFactor => Duration::from_secs(300),
         }
     }

@@ -1,0 +1,414 @@
+//! Every operation of the API, asked for by everybody: who is let in and who is not. The operations come from the API's own
+//! document; one without a row here fails the test.
+
+use crate::{
+    exports::publish,
+    world::{Answer, World, png},
+};
+use axum::{
+    body::Body,
+    extract::ConnectInfo,
+    http::{Method, Request},
+};
+use flatrender_workflows::models::{
+    DEFAULT_TENANT,
+    identity::{
+        role_binding, tenant,
+        tenant_api_key::{self, Mode, NewKey, SCOPES},
+        user::{self, NewUser},
+        user_session::{self, NewSession},
+    },
+};
+use serde_json::Value;
+use sqlx::PgPool;
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicU32, Ordering},
+};
+use uuid::Uuid;
+
+/// Who is let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum To {
+    /// Everybody.
+    All,
+    /// Who may read, or a key with this scope.
+    Read(&'static str),
+    /// Who may render, or a key with this scope.
+    Write(&'static str),
+    /// Who manages the tenant, or a key with the scope `admin`.
+    Manage,
+    /// People, about themselves.
+    Me,
+    /// People who run the platform.
+    Operate,
+    /// People who administer the platform.
+    Administer,
+    /// Render nodes.
+    Node,
+}
+
+const ROWS: [(&str, To); 62] = [
+    ("DELETE /v1/api-keys/{id}", To::Manage),
+    ("DELETE /v1/me/factors/{id}", To::Me),
+    ("DELETE /v1/me/sessions/{id}", To::Me),
+    ("DELETE /v1/members/{id}", To::Manage),
+    ("GET /healthz", To::All),
+    ("GET /metrics", To::All),
+    ("GET /readyz", To::All),
+    ("GET /v1/api-keys", To::Manage),
+    ("GET /v1/audit", To::Manage),
+    ("GET /v1/exports/{id}", To::Read("render")),
+    ("GET /v1/exports/{id}/contact-sheet", To::Read("render")),
+    ("GET /v1/exports/{id}/download", To::Read("render")),
+    ("GET /v1/files/{id}", To::Read("files")),
+    ("GET /v1/me", To::Me),
+    ("GET /v1/me/factors", To::Me),
+    ("GET /v1/me/sessions", To::Me),
+    ("GET /v1/members", To::Manage),
+    ("GET /v1/nodes/tasks/{task_id}/inputs/{sha256}", To::Node),
+    ("GET /v1/platform/tenants", To::Operate),
+    ("GET /v1/platform/tenants/{id}", To::Operate),
+    ("GET /v1/renders", To::Read("render")),
+    ("GET /v1/renders/{id}", To::Read("render")),
+    ("GET /v1/renders/{id}/events", To::Read("render")),
+    ("GET /v1/templates", To::Read("templates")),
+    ("GET /v1/templates/{slug}", To::Read("templates")),
+    ("GET /v1/templates/{slug}/preview", To::Read("templates")),
+    ("GET /v1/tenant", To::Read("admin")),
+    ("HEAD /v1/nodes/tasks/{task_id}/frames/{sha256}", To::Node),
+    ("PATCH /v1/me", To::Me),
+    ("PATCH /v1/tenant", To::Manage),
+    ("POST /v1/api-keys", To::Manage),
+    ("POST /v1/api-keys/{id}/rotate", To::Manage),
+    ("POST /v1/auth/forgot-password", To::All),
+    ("POST /v1/auth/refresh", To::All),
+    ("POST /v1/auth/register", To::All),
+    ("POST /v1/auth/reset-password", To::All),
+    ("POST /v1/auth/second-step", To::All),
+    ("POST /v1/auth/sign-in", To::All),
+    ("POST /v1/auth/sign-out", To::Me),
+    ("POST /v1/auth/step-up", To::Me),
+    ("POST /v1/auth/verify-email", To::All),
+    ("POST /v1/files", To::Write("files")),
+    ("POST /v1/me/email", To::Me),
+    ("POST /v1/me/factors/totp", To::Me),
+    ("POST /v1/me/factors/{id}/confirm", To::Me),
+    ("POST /v1/me/password", To::Me),
+    ("POST /v1/members", To::Manage),
+    ("POST /v1/nodes/claims", To::Node),
+    ("POST /v1/nodes/enrol", To::All),
+    ("POST /v1/nodes/tasks/{task_id}/complete", To::Node),
+    ("POST /v1/nodes/tasks/{task_id}/fail", To::Node),
+    ("POST /v1/nodes/tasks/{task_id}/release", To::Node),
+    ("POST /v1/nodes/tasks/{task_id}/renew", To::Node),
+    ("POST /v1/platform/tenants", To::Administer),
+    ("POST /v1/platform/tenants/{id}/close", To::Administer),
+    ("POST /v1/platform/tenants/{id}/resume", To::Administer),
+    ("POST /v1/platform/tenants/{id}/suspend", To::Administer),
+    ("POST /v1/renders", To::Write("render")),
+    ("POST /v1/renders/{id}/cancel", To::Write("render")),
+    ("PUT /v1/members/{id}/roles", To::Manage),
+    ("PUT /v1/nodes/tasks/{task_id}/frames/{sha256}", To::Node),
+    ("PUT /v1/platform/tenants/{id}/limits/{name}", To::Administer),
+];
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Nobody,
+    Viewer,
+    Editor,
+    Owner,
+    StrangersOwner,
+    Key,
+    KeyOfAll,
+    StrangersKey,
+    RevokedKey,
+    OldToken,
+    SuspendedOwner,
+    SuspendedKey,
+    Operator,
+    Admin,
+    Node,
+}
+
+const EVERYBODY: [By; 15] = [
+    By::Nobody,
+    By::Viewer,
+    By::Editor,
+    By::Owner,
+    By::StrangersOwner,
+    By::Key,
+    By::KeyOfAll,
+    By::StrangersKey,
+    By::RevokedKey,
+    By::OldToken,
+    By::SuspendedOwner,
+    By::SuspendedKey,
+    By::Operator,
+    By::Admin,
+    By::Node,
+];
+
+/// The code of the refusal; none when they are let in.
+fn refusal(to: To, by: By, method: &Method) -> Option<&'static str> {
+    let is_key = matches!(by, By::Key | By::KeyOfAll | By::StrangersKey | By::SuspendedKey);
+    let suspended = matches!(by, By::SuspendedOwner | By::SuspendedKey) && !method.is_safe();
+    let lacks = |scope: &str| by == By::Key && !["render", "files", "templates"].contains(&scope);
+    match (to, by) {
+        (To::All, _) => None,
+        (_, By::Nobody) => Some("auth.missing"),
+        (To::Node, By::Node) => None,
+        (To::Node, _) | (_, By::Node | By::RevokedKey | By::OldToken) => Some("auth.invalid"),
+        (To::Me, _) => is_key.then_some("auth.invalid"),
+        (To::Read(scope) | To::Write(scope), _) if is_key && lacks(scope) => Some("auth.scope"),
+        (To::Manage, By::Key) => Some("auth.scope"),
+        (To::Operate | To::Administer, By::Key) => Some("auth.scope"),
+        (To::Operate | To::Administer, By::SuspendedKey) if suspended => Some("tenant.suspended"),
+        (To::Read(_) | To::Write(_) | To::Manage, By::Operator | By::Admin) => Some("auth.forbidden"),
+        (To::Read(_), _) => None,
+        (To::Write(_), By::Viewer) => Some("auth.forbidden"),
+        (To::Manage, By::Viewer | By::Editor) => Some("auth.forbidden"),
+        (To::Write(_) | To::Manage, _) => suspended.then_some("tenant.suspended"),
+        (To::Operate, By::Operator | By::Admin) | (To::Administer, By::Admin) => None,
+        (To::Operate | To::Administer, _) => Some("auth.forbidden"),
+    }
+}
+
+struct Cast<'a> {
+    world: &'a World,
+    viewer: Uuid,
+    editor: Uuid,
+    owner: Uuid,
+    operator: Uuid,
+    admin: Uuid,
+    stranger: (Uuid, Uuid, String),
+    suspended: (Uuid, Uuid, String),
+    key: String,
+    key_of_all: String,
+    revoked: String,
+    old: String,
+    node: String,
+}
+
+static PEERS: AtomicU32 = AtomicU32::new(1);
+
+async fn member(world: &World, tenant_id: Uuid, name: &str, role: &str) -> Uuid {
+    let mut db = world.db.acquire().await.unwrap();
+    let email = format!("{name}@example.com");
+    let new = NewUser { email: &email, display_name: name, locale: "en" };
+    let id = user::create(&mut db, tenant_id, new).await.unwrap().unwrap();
+    user::prove_email(&mut db, id, &email).await.unwrap();
+    if role.starts_with("platform") {
+        role_binding::set_staff(&mut db, id, true).await.unwrap();
+    }
+    role_binding::grant(&mut db, tenant_id, id, role, None).await.unwrap();
+    id
+}
+
+async fn key(world: &World, tenant_id: Uuid, scopes: &[&str]) -> (Uuid, String) {
+    let scopes: Vec<String> = scopes.iter().map(ToString::to_string).collect();
+    let new = NewKey {
+        name: "k",
+        mode: Mode::Live,
+        scopes: &scopes,
+        allowed_cidrs: None,
+        created_by: None,
+        expires_at: None,
+    };
+    let mut db = world.db.acquire().await.unwrap();
+    let (id, secret) = tenant_api_key::create_as(&mut db, tenant_id, &new).await.unwrap().unwrap();
+    (id, secret.reveal().to_owned())
+}
+
+async fn other(world: &World, slug: &str) -> (Uuid, Uuid, String) {
+    let mut db = world.db.acquire().await.unwrap();
+    let id = tenant::create(&mut db, slug, slug).await.unwrap();
+    drop(db);
+    (id, member(world, id, &format!("{slug}-owner"), "owner").await, key(world, id, &SCOPES).await.1)
+}
+
+async fn session(world: &World, tenant_id: Uuid, user_id: Uuid) -> String {
+    let mut db = world.db.acquire().await.unwrap();
+    let new = NewSession { ip: None, user_agent: None, second_factor: false };
+    user_session::begin(&mut db, tenant_id, user_id, &new).await.unwrap().access.reveal().to_owned()
+}
+
+impl<'a> Cast<'a> {
+    async fn new(world: &'a World) -> Self {
+        let suspended = other(world, "suspended").await;
+        let sql = "update identity.tenants set status = 'suspended', suspended_reason = 'unpaid' where id = $1";
+        sqlx::query(sql).bind(suspended.0).execute(&world.db).await.unwrap();
+        let (revoked_id, revoked) = key(world, DEFAULT_TENANT, &SCOPES).await;
+        let mut db = world.db.acquire().await.unwrap();
+        tenant_api_key::revoke(&mut db, DEFAULT_TENANT, revoked_id).await.unwrap();
+        drop(db);
+        let owner = member(world, DEFAULT_TENANT, "owner", "owner").await;
+        let old = session(world, DEFAULT_TENANT, owner).await;
+        let sql = "update identity.user_sessions set access_expires_at = workflow.now() - interval '1 second'";
+        sqlx::query(sql).execute(&world.db).await.unwrap();
+        Self {
+            viewer: member(world, DEFAULT_TENANT, "viewer", "viewer").await,
+            editor: member(world, DEFAULT_TENANT, "editor", "editor").await,
+            operator: member(world, DEFAULT_TENANT, "operator", "platform_operator").await,
+            admin: member(world, DEFAULT_TENANT, "admin", "platform_admin").await,
+            stranger: other(world, "stranger").await,
+            key: key(world, DEFAULT_TENANT, &["render", "files", "templates"]).await.1,
+            key_of_all: key(world, DEFAULT_TENANT, &SCOPES).await.1,
+            node: world.node("node").await.credential,
+            world,
+            owner,
+            suspended,
+            revoked,
+            old,
+        }
+    }
+
+    /// A credential; people get a session of their own for each request.
+    async fn credential(&self, by: By) -> Option<String> {
+        let here = async |user| Some(session(self.world, DEFAULT_TENANT, user).await);
+        match by {
+            By::Nobody => None,
+            By::Viewer => here(self.viewer).await,
+            By::Editor => here(self.editor).await,
+            By::Owner => here(self.owner).await,
+            By::Operator => here(self.operator).await,
+            By::Admin => here(self.admin).await,
+            By::StrangersOwner => Some(session(self.world, self.stranger.0, self.stranger.1).await),
+            By::SuspendedOwner => Some(session(self.world, self.suspended.0, self.suspended.1).await),
+            By::StrangersKey => Some(self.stranger.2.clone()),
+            By::SuspendedKey => Some(self.suspended.2.clone()),
+            By::Key => Some(self.key.clone()),
+            By::KeyOfAll => Some(self.key_of_all.clone()),
+            By::RevokedKey => Some(self.revoked.clone()),
+            By::OldToken => Some(self.old.clone()),
+            By::Node => Some(self.node.clone()),
+        }
+    }
+
+    async fn ask(&self, by: By, method: &Method, path: &str, body: &str) -> Answer {
+        // Everybody comes from another address: who is refused is refused for what they are, not for how often.
+        let n = PEERS.fetch_add(1, Ordering::Relaxed);
+        let peer = SocketAddr::from(([10, (n >> 16) as u8, (n >> 8) as u8, n as u8], 1234));
+        let mut request = Request::builder().method(method).uri(path).extension(ConnectInfo(peer));
+        if let Some(credential) = self.credential(by).await {
+            request = request.header("authorization", format!("Bearer {credential}"));
+        }
+        if !method.is_safe() {
+            request = request.header("content-type", "application/json");
+        }
+        self.world.send(request.body(Body::from(body.to_owned())).unwrap()).await
+    }
+}
+
+/// A path with ids of nothing.
+fn path_of(template: &str) -> String {
+    let hash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let path = template.replace("{id}", &Uuid::now_v7().to_string()).replace("{slug}", "tiny");
+    path.replace("{task_id}", "1").replace("{sha256}", hash).replace("{name}", "requests")
+}
+
+fn rows() -> impl Iterator<Item = (Method, &'static str, To)> {
+    ROWS.iter().map(|(operation, to)| {
+        let (method, path) = operation.split_once(' ').unwrap();
+        (method.parse().unwrap(), path, *to)
+    })
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn every_operation_says_who_is_let_in(db: PgPool) {
+    let world = World::new(db).await;
+    let document = world.get("/openapi.json").await.json();
+    let mut documented: Vec<String> = document["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .flat_map(|(path, item)| {
+            item.as_object().unwrap().keys().map(move |method| format!("{} {path}", method.to_uppercase()))
+        })
+        .collect();
+    let mut known: Vec<String> = rows().map(|(method, path, _)| format!("{method} {path}")).collect();
+    documented.sort();
+    known.sort();
+    assert_eq!(documented, known, "each operation has one row");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn everybody_is_let_in_where_they_belong_and_nowhere_else(db: PgPool) {
+    let world = World::new(db).await;
+    let cast = Cast::new(&world).await;
+    let mut wrong = vec![];
+    for (method, path, to) in rows() {
+        for by in EVERYBODY {
+            let body = if method.is_safe() { "" } else { "[]" };
+            let answer = cast.ask(by, &method, &path_of(path), body).await;
+            let status = answer.status.as_u16();
+            let expected = refusal(to, by, &method);
+            // The answer to HEAD has no body.
+            let code = (method != Method::HEAD && status >= 400).then(|| answer.json()["code"].to_string());
+            let refused = matches!(status, 401 | 403) && code.as_deref() != Some("\"node.token_invalid\"");
+            let fits = match expected {
+                Some(expected) => refused && code.is_none_or(|code| code == format!("{expected:?}")),
+                None => !refused && status < 500 && status != 429,
+            };
+            if !fits {
+                wrong.push(format!("{method} {path} by {by:?}: {status}, not {expected:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of them:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_belongs_to_another_cannot_be_told_from_what_is_not_there(db: PgPool) {
+    let world = World::new(db).await;
+    let cast = Cast::new(&world).await;
+    let render = world.order().await.to_string();
+    let file = world.upload("logo.png", png([1, 2, 3])).await.json()["id"].as_str().unwrap().to_owned();
+    let export = publish(&world, render.parse().unwrap(), b"a film").await.to_string();
+    let (key_id, _) = key(&world, DEFAULT_TENANT, &["render"]).await;
+    session(&world, DEFAULT_TENANT, cast.viewer).await;
+    let session_id: Uuid = sqlx::query_scalar("select id from identity.user_sessions where user_id = $1 limit 1")
+        .bind(cast.viewer)
+        .fetch_one(&world.db)
+        .await
+        .unwrap();
+    let (member, session_id, key_id) = (cast.viewer.to_string(), session_id.to_string(), key_id.to_string());
+    let theirs = |path: &str| -> Option<String> {
+        Some(match path.split('/').nth(2)? {
+            "renders" => render.clone(),
+            "files" => file.clone(),
+            "exports" => export.clone(),
+            "api-keys" => key_id.clone(),
+            "members" => member.clone(),
+            "me" if path.contains("sessions") => session_id.clone(),
+            _ => return None,
+        })
+    };
+    let before: i64 = world.count("identity.audit_log").await;
+    let mut seen = 0;
+    for (method, path, _) in rows().filter(|(_, path, _)| path.contains("{id}")) {
+        let Some(id) = theirs(path) else { continue };
+        let body = if path.ends_with("/roles") { r#"{"roles": []}"# } else { "{}" };
+        for by in [By::StrangersOwner, By::StrangersKey] {
+            if by == By::StrangersKey && path.contains("/me/") {
+                continue;
+            }
+            let real = cast.ask(by, &method, &path.replace("{id}", &id), body).await;
+            let none = cast.ask(by, &method, &path.replace("{id}", &Uuid::now_v7().to_string()), body).await;
+            assert_eq!((real.status.as_u16(), none.status), (404, real.status), "{method} {path} {:?}", real.body);
+            let plain = |answer: &Answer| {
+                let mut json = answer.json();
+                json["instance"] = Value::Null;
+                json.to_string()
+            };
+            assert_eq!(plain(&real), plain(&none), "{method} {path}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 20, "{seen}");
+    assert_eq!(world.count("identity.audit_log").await, before, "nothing was done");
+    let live = "identity.tenant_api_keys where revoked_at is null and name = 'k' and tenant_id = '00000000-0000-0000-0000-000000000001'";
+    assert_eq!(world.count(live).await, 3);
+}
