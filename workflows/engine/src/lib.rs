@@ -1,4 +1,6 @@
-//! Durable workflows on PostgreSQL.
+#![cfg_attr(feature = "store", doc = include_str!("../README.md"))]
+//!
+//! # The crate
 //!
 //! A workflow is an `async fn` whose steps, activities and sleeps are recorded under explicit keys; after a
 //! crash it is run again from the top and takes every recorded outcome from the record. This crate knows
@@ -47,6 +49,8 @@ mod retry;
 pub mod schedules;
 #[cfg(feature = "store")]
 pub mod schema;
+#[cfg(feature = "store")]
+mod services;
 #[cfg(feature = "store")]
 pub mod signals;
 #[cfg(feature = "store")]

@@ -14,6 +14,7 @@ use crate::{
     record::to_payload,
     residents::Residents,
     schedules::{self, Schedules},
+    services::Plain,
     slots::Slots,
     store::{Claimed, Lane, operations::NewOffer},
     sweeper::{Incarnation, Sweeper},
@@ -149,6 +150,25 @@ impl Builder {
         self.handlers.insert(A::NAME.to_owned(), erased);
         self.names.entry(A::QUEUE).or_default().push(A::NAME.to_owned());
         self
+    }
+
+    /// Performs `A` by a plain apalis service: a task function in [`task_fn`], with or without tower layers around it.
+    ///
+    /// It gets the task as from any apalis backend, with its id, attempt and idempotency key, and with our [`Attempt`] as data. An
+    /// `AbortError` fails for good, a `RetryAfterError` is tried again when it says, a [`Failure`] is taken as it is, and
+    /// everything else is transient.
+    ///
+    /// [`task_fn`]: apalis_core::task::task_fn::task_fn
+    /// [`Attempt`]: crate::activity::Attempt
+    #[must_use]
+    pub fn service<A, S>(self, service: S) -> Self
+    where
+        A: Activity,
+        S: Service<apalis_core::task::Task<A>, Response = A::Output> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxDynError>,
+    {
+        self.handler::<A>(Plain::new(service))
     }
 
     /// How many activities of a queue may run here at once.

@@ -17,6 +17,7 @@ mod runs;
 mod sagas;
 mod schedules;
 mod select;
+mod services;
 mod signals;
 mod steps;
 mod timers;
