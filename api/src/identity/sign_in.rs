@@ -171,14 +171,24 @@ pub async fn sign_in(
     let email = address(&body.email).unwrap_or_default();
     let (tenant_id, user, kept) = look_up(&app, body.tenant.as_deref(), &email).await?;
     let gates = Gates::of(&email, visitor.ip);
-    let known = async {
-        let (Some(user), Some(ip)) = (&user, visitor.ip) else { return Ok(false) };
+    // Asked of nobody as well, so that it takes as long.
+    let known = async |ip| {
         let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
-        Ok::<_, Problem>(user_session::known_from(&mut tx, user.id, ip).await?)
+        user_session::known_from(&mut tx, user.as_ref().map_or(Uuid::nil(), |u| u.id), ip).await
     };
-    // Somebody else's guesses do not lock out whoever comes from where they have been before, or brings a second factor.
-    let trusted = known.await? || body.code.is_some();
-    gates.check(&app, tenant_id, trusted).await?;
+    let known = match visitor.ip {
+        Some(ip) => known(ip).await?,
+        None => false,
+    };
+    gates.check(&app, tenant_id, true).await?;
+    // Somebody else's guesses do not lock out whoever comes from where they have been before, or shows a second factor first.
+    let mut proven = false;
+    if !known && let Err(throttled) = gates.check(&app, tenant_id, false).await {
+        proven = shows_factor(&app, user.as_ref(), body.code.as_deref()).await?;
+        if !proven {
+            return Err(throttled);
+        }
+    }
     let right = passwords::verify(&body.password, kept).await?;
     let Some(user) = user.filter(|u| right && matches!(u.status.as_str(), "active" | "invited")) else {
         gates.fail(&app, tenant_id).await?;
@@ -189,19 +199,38 @@ pub async fn sign_in(
     }
     let mut tx = app.db.begin(Scope::tenant(Role::Identity, user.tenant_id)).await?;
     let has_factor = mfa_factor::list(&mut tx, user.id).await?.iter().any(|f| f.confirmed_at.is_some());
-    if has_factor {
-        let Some(code) = &body.code else { return second_step(tx, &user).await };
-        let now = auth_challenge::now(&mut tx).await?;
-        if !factors::shows(&app, &mut tx, user.id, code, now).await? {
-            drop(tx);
+    if has_factor && !proven {
+        if body.code.is_none() {
+            return second_step(tx, &user).await;
+        }
+        drop(tx);
+        if !shows_factor(&app, Some(&user), body.code.as_deref()).await? {
             gates.fail(&app, tenant_id).await?;
             return Err(factors::wrong_code());
         }
+        tx = app.db.begin(Scope::tenant(Role::Identity, user.tenant_id)).await?;
     }
     let tokens = visitor.begin(&mut tx, &user, has_factor).await?;
     gates.forget(&mut tx, tenant_id).await?;
     tx.commit().await?;
     Ok(shown(tokens))
+}
+
+/// Whether the code is one of the person's; it is used up. Codes have a count of their own, whatever the password is.
+async fn shows_factor(app: &App, user: Option<&User>, code: Option<&str>) -> Result<bool, Problem> {
+    let (Some(user), Some(code)) = (user, code) else { return Ok(false) };
+    let gates = Gates::of_codes(user.id);
+    gates.check(app, user.tenant_id, false).await?;
+    let mut tx = app.db.begin(Scope::tenant(Role::Identity, user.tenant_id)).await?;
+    let now = auth_challenge::now(&mut tx).await?;
+    if factors::shows(app, &mut tx, user.id, code, now).await? {
+        gates.forget(&mut tx, user.tenant_id).await?;
+        tx.commit().await?;
+        return Ok(true);
+    }
+    drop(tx);
+    gates.fail(app, user.tenant_id).await?;
+    Ok(false)
 }
 
 /// The tenant, its person with this address, and the hash of their password.
@@ -248,22 +277,18 @@ pub async fn second(
     let challenge = auth_challenge::attempt(&mut tx, Kind::SecondFactor, &Secret::hash_of(&body.challenge)).await?;
     let challenge = challenge.ok_or_else(over)?;
     tx.commit().await?;
-    let gates = Gates::of_codes(challenge.user_id);
-    gates.check(&app, challenge.tenant_id, false).await?;
     let mut tx = app.db.begin(Scope::tenant(Role::Identity, challenge.tenant_id)).await?;
     let user = user::find(&mut tx, challenge.tenant_id, challenge.user_id).await?;
     let user = user.filter(|u| u.status == "active").ok_or_else(over)?;
-    let now = auth_challenge::now(&mut tx).await?;
-    if !factors::shows(&app, &mut tx, user.id, &body.code, now).await? {
-        drop(tx);
-        gates.fail(&app, challenge.tenant_id).await?;
+    drop(tx);
+    if !shows_factor(&app, Some(&user), Some(&body.code)).await? {
         return Err(factors::wrong_code());
     }
+    let mut tx = app.db.begin(Scope::tenant(Role::Identity, challenge.tenant_id)).await?;
     if !auth_challenge::finish(&mut tx, challenge.id).await? {
         return Err(over());
     }
     let tokens = visitor.begin(&mut tx, &user, true).await?;
-    gates.forget(&mut tx, challenge.tenant_id).await?;
     tx.commit().await?;
     Ok(shown(tokens))
 }

@@ -469,6 +469,9 @@ async fn guesses_are_slowed_down_without_locking_the_person_out(db: PgPool) {
         from(&format!("192.0.2.{i}"), OTHER).await;
     }
     assert_eq!(from("192.0.2.200", PASSWORD).await.problem(), "auth.throttled");
+    let made_up = json!({ "email": "jane@example.com", "password": PASSWORD, "code": "123456" });
+    let answer = post_from(&world, "192.0.2.201", "/v1/auth/sign-in", made_up).await;
+    assert_eq!(answer.problem(), "auth.throttled", "a code that is none opens no way around");
     assert_eq!(from("198.51.100.1", PASSWORD).await.status, StatusCode::OK);
     let row: String = sqlx::query_scalar("select string_agg(key, ' ') from identity.auth_throttle")
         .fetch_one(&world.db)
@@ -504,6 +507,24 @@ async fn a_second_factor_is_asked_for_and_each_code_works_once(db: PgPool) {
     assert_eq!(second(&fourth, &recovery[0]).await.problem(), "auth.code", "so is the recovery code");
     pass(&world, 301).await;
     assert_eq!(second(&fourth, &recovery[1]).await.problem(), "auth.invalid", "too late");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_shows_a_second_factor_gets_past_the_guesses_of_others(db: PgPool) {
+    let world = World::new(db).await;
+    let jane = jane(&world, &[]).await;
+    let (_, recovery) = jane.with_factor().await;
+    for i in 0..110 {
+        let guess = credentials("jane@example.com", OTHER);
+        post_from(&world, &format!("192.0.2.{i}"), "/v1/auth/sign-in", guess).await;
+    }
+    let sign_in = async |address: &str, code: &str| {
+        let body = json!({ "email": "jane@example.com", "password": PASSWORD, "code": code });
+        post_from(&world, address, "/v1/auth/sign-in", body).await
+    };
+    assert_eq!(sign_in("198.51.100.9", "000000").await.problem(), "auth.throttled");
+    assert_eq!(sign_in("198.51.100.9", &recovery[0]).await.status, StatusCode::OK);
+    assert_eq!(sign_in("198.51.100.10", &recovery[0]).await.problem(), "auth.throttled", "used up");
 }
 
 #[sqlx::test(migrations = "../migrations")]
