@@ -178,9 +178,10 @@ pub fn running_url(dir: &Path) -> Option<String> {
     Some(url(&place))
 }
 
+/// Says everything: what is left out would be taken from PGPORT, PGSSLMODE and the like, which speak of other servers.
 fn url(place: &Place) -> String {
     let host = percent_encode(&place.socket_dir);
-    format!("postgres:///postgres?host={host}&user=flatrender&application_name=flatrender")
+    format!("postgres:///postgres?host={host}&port=5432&user=flatrender&sslmode=disable&application_name=flatrender")
 }
 
 /// Watches the server, and starts it again when it dies, until told to stop it.

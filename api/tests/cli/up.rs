@@ -15,6 +15,12 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// A platform on `dir/data`, once it can be used.
 async fn up(dir: &Path) -> (Child, ServerFile) {
     let mut command = program(dir, &["up", "--listen", "127.0.0.1:0"]);
+    // What a shell says of another PostgreSQL is not about the private one.
+    command
+        .env("PGHOST", "db.invalid")
+        .env("PGPORT", "6543")
+        .env("PGSSLMODE", "verify-full")
+        .env("PGDATABASE", "other");
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let (data, begun) = (DataDir::choose(Some(&dir.join("data"))).unwrap(), Instant::now());
     loop {
