@@ -73,6 +73,12 @@ impl Problem {
         Self { errors: faults.into_iter().take(MOST_FAULTS).collect(), ..Self::new(code, detail) }
     }
 
+    /// A request whose body has one fault, at a JSON pointer.
+    pub fn fault(pointer: impl Into<String>, code: &str, detail: impl Into<String>) -> Self {
+        let fault = Fault { pointer: pointer.into(), code: code.into(), detail: detail.into() };
+        Self::faulty(Code::RequestInvalid, vec![fault])
+    }
+
     /// Something that is none of the client's business. Logged here, once, with its causes.
     pub fn internal(error: &(dyn Error + 'static)) -> Self {
         tracing::error!(error = %causes(error), "a request failed");

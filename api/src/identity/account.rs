@@ -25,7 +25,6 @@ use flatrender_workflows::{
             user::{self, NewUser, User},
             user_session,
         },
-        render::freeze::Fault,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -249,9 +248,12 @@ pub async fn verify_email(State(app): State<App>, Json(body): Json<VerifyEmail>)
     let user = user::find(&mut tx, link.tenant_id, link.user_id).await?.ok_or_else(bad_link)?;
     if user.status == "invited" {
         let kept = user::password_hash(&mut tx, user.id).await?;
+        // No connection waits while a password is computed.
+        drop(tx);
         if !passwords::verify(body.password.as_deref().unwrap_or_default(), kept).await? {
             return Err(sign_in::wrong_credentials());
         }
+        tx = app.db.begin(Scope::tenant(Role::Identity, link.tenant_id)).await?;
     }
     let email = link.email.ok_or_else(bad_link)?;
     if !auth_challenge::finish(&mut tx, link.id).await? {
@@ -459,13 +461,8 @@ fn bad_link() -> Problem {
     Problem::new(Code::LinkInvalid, "the link is unknown, too old, or was used before; ask for another")
 }
 
-fn fault(pointer: &str, code: &str, detail: &str) -> Problem {
-    let fault = Fault { pointer: pointer.into(), code: code.into(), detail: detail.into() };
-    Problem::faulty(Code::RequestInvalid, vec![fault])
-}
-
 pub(super) fn email(pointer: &str, text: &str) -> Result<String, Problem> {
-    address(text).ok_or_else(|| fault(pointer, "email.invalid", "this is no address that mail can be sent to"))
+    address(text).ok_or_else(|| Problem::fault(pointer, "email.invalid", "this is no address that mail can be sent to"))
 }
 
 fn good_password(pointer: &str, password: &str, names: &[&str]) -> Result<String, Problem> {
@@ -474,17 +471,21 @@ fn good_password(pointer: &str, password: &str, names: &[&str]) -> Result<String
 
 pub(super) fn check_profile(name: Option<&str>, locale: Option<&str>, timezone: Option<&str>) -> Result<(), Problem> {
     if name.is_some_and(|n| n.chars().count() > 200 || n.chars().any(char::is_control)) {
-        return Err(fault(
+        return Err(Problem::fault(
             "/display_name",
             "profile.name",
             "a name has at most 200 characters, and no control characters",
         ));
     }
     if locale.is_some_and(|l| !is_locale(l)) {
-        return Err(fault("/locale", "locale.invalid", "a language is written as in BCP 47, such as `fa` or `en-GB`"));
+        return Err(Problem::fault(
+            "/locale",
+            "locale.invalid",
+            "a language is written as in BCP 47, such as `fa` or `en-GB`",
+        ));
     }
     if timezone.is_some_and(|z| z.parse::<Tz>().is_err()) {
-        return Err(fault(
+        return Err(Problem::fault(
             "/timezone",
             "timezone.unknown",
             "a time zone is one of the IANA database, such as `Asia/Tehran`",

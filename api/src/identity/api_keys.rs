@@ -288,7 +288,7 @@ fn check_reach(steward: &Steward, scopes: &[String]) -> Result<(), Problem> {
     match own.and_then(|own| scopes.iter().find(|scope| !own.contains(scope))) {
         Some(scope) => {
             let detail = format!("the key that asks lacks the scope {scope} itself");
-            Err(Problem::faulty(Code::RequestInvalid, vec![fault("/scopes", "scope.beyond", detail)]))
+            Err(Problem::fault("/scopes", "scope.beyond", detail))
         }
         None => Ok(()),
     }
@@ -346,8 +346,7 @@ impl RotateApiKey {
     fn grace(&self) -> Result<Duration, Problem> {
         let seconds = self.grace_seconds.unwrap_or(GRACE_SECONDS);
         if seconds > MOST_GRACE_SECONDS {
-            let wrong = fault("/grace_seconds", "seconds.range", "the grace is 0 to 2592000 seconds");
-            return Err(Problem::faulty(Code::RequestInvalid, vec![wrong]));
+            return Err(Problem::fault("/grace_seconds", "seconds.range", "the grace is 0 to 2592000 seconds"));
         }
         Ok(Duration::from_secs(seconds.into()))
     }

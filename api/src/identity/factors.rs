@@ -17,7 +17,6 @@ use flatrender_workflows::{
             mfa_factor::{self, Factor},
             user, user_session,
         },
-        render::freeze::Fault,
     },
 };
 use rand::RngExt as _;
@@ -138,9 +137,7 @@ pub async fn add(
     me.is_fresh()?;
     let label = body.label.trim();
     if !(1..=100).contains(&label.chars().count()) || label.chars().any(char::is_control) {
-        let detail = "a label has 1 to 100 characters".into();
-        let fault = Fault { pointer: "/label".into(), code: "factor.label".into(), detail };
-        return Err(Problem::faulty(Code::RequestInvalid, vec![fault]));
+        return Err(Problem::fault("/label", "factor.label", "a label has 1 to 100 characters"));
     }
     let (id, secret) = (Uuid::now_v7(), rand::rng().random::<[u8; SECRET_BYTES]>());
     let mut tx = app.db.begin(Scope::tenant(Role::Identity, me.tenant_id)).await?;

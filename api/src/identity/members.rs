@@ -20,7 +20,6 @@ use flatrender_workflows::models::{
         user::{self, NewUser},
         user_session,
     },
-    render::freeze::Fault,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -230,8 +229,7 @@ async fn check_roles(db: Db<'_>, steward: &Steward, roles: &[String]) -> Result<
         let Some(found) = known.iter().find(|k| k.name == *role) else {
             let names: Vec<_> = known.iter().map(|k| k.name.as_str()).collect();
             let detail = format!("there is no role {role:?}; there are {}", names.join(", "));
-            let fault = Fault { pointer: format!("/roles/{i}"), code: "role.unknown".into(), detail };
-            return Err(Problem::faulty(Code::RequestInvalid, vec![fault]));
+            return Err(Problem::fault(format!("/roles/{i}"), "role.unknown", detail));
         };
         if found.rank > own {
             return Err(outranked());

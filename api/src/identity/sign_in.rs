@@ -344,7 +344,11 @@ pub async fn step_up(State(app): State<App>, me: SignedIn, Json(body): Json<Step
         (true, Some(code), _) => factors::shows(&app, &mut tx, me.user_id, code, me.now).await?,
         (false, _, Some(password)) => {
             let kept = user::password_hash(&mut tx, me.user_id).await?;
-            passwords::verify(password, kept).await?
+            // No connection waits while a password is computed.
+            drop(tx);
+            let right = passwords::verify(password, kept).await?;
+            tx = app.db.begin(Scope::tenant(Role::Identity, me.tenant_id)).await?;
+            right
         }
         _ => false,
     };

@@ -18,7 +18,6 @@ use chrono::{DateTime, Utc};
 use flatrender_workflows::models::{
     DEFAULT_TENANT, Db, Role, Scope,
     identity::tenant::{self, Limit, Tenant},
-    render::freeze::Fault,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -239,7 +238,7 @@ pub async fn create(
     check_name(&body.name)?;
     account::check_profile(None, Some(locale), Some(timezone))?;
     let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
-    let id = tenant::create_reseller(&mut tx, &body.slug, body.name.trim(), locale, timezone).await?;
+    let id = tenant::create(&mut tx, &body.slug, body.name.trim(), locale, timezone).await?;
     let id = id.ok_or_else(|| Problem::new(Code::TenantSlugTaken, "another tenant has this slug"))?;
     let tenant = found(&mut tx, id).await?;
     registrar.of(id).record(&mut tx, "tenant.create", &object(id), made(&tenant)).await?;
@@ -297,7 +296,7 @@ pub async fn suspend(
 ) -> Result<Json<TenantView>, Problem> {
     let reason = body.reason.trim();
     if !(1..=1000).contains(&reason.chars().count()) || reason.contains('\0') {
-        return Err(fault("/reason", "tenant.reason", "a reason has 1 to 1000 characters"));
+        return Err(Problem::fault("/reason", "tenant.reason", "a reason has 1 to 1000 characters"));
     }
     stand(&app, registrar.of(id), "tenant.suspend", Some(reason)).await
 }
@@ -392,14 +391,14 @@ impl SetLimit {
     fn check(self, name: String) -> Result<Limit, Problem> {
         if !LIMITS.contains(&name.as_str()) {
             let detail = format!("there is no limit {name:?}; there are {}", LIMITS.join(", "));
-            return Err(fault("/name", "limit.name", &detail));
+            return Err(Problem::fault("/name", "limit.name", &detail));
         }
         let Self { soft, hard, window_seconds } = self;
         let fits = hard >= 0 && soft.is_none_or(|s| (0..=hard).contains(&s));
         if !fits || window_seconds.is_some_and(|w| !(1..=LONGEST_WINDOW).contains(&w)) {
             let detail =
                 "a limit is not negative, its soft value not above the hard one, its window 1 to 86400 seconds";
-            return Err(fault("/hard", "limit.value", detail));
+            return Err(Problem::fault("/hard", "limit.value", detail));
         }
         Ok(Limit { name, soft, hard, window_seconds })
     }
@@ -430,22 +429,17 @@ fn check_slug(slug: &str) -> Result<(), Problem> {
         && edge(slug.chars().next())
         && edge(slug.chars().last());
     let detail = "a slug is 2 to 64 of a-z 0-9 -, with a letter or digit at both ends";
-    fine.then_some(()).ok_or_else(|| fault("/slug", "tenant.slug", detail))
+    fine.then_some(()).ok_or_else(|| Problem::fault("/slug", "tenant.slug", detail))
 }
 
 fn check_name(name: &str) -> Result<(), Problem> {
     let fine = (1..=200).contains(&name.trim().chars().count()) && !name.chars().any(char::is_control);
     let detail = "a tenant's name has 1 to 200 characters, and no control characters";
-    fine.then_some(()).ok_or_else(|| fault("/name", "tenant.name", detail))
+    fine.then_some(()).ok_or_else(|| Problem::fault("/name", "tenant.name", detail))
 }
 
 fn closed() -> Problem {
     Problem::new(Code::TenantClosed, "the tenant is closed for good, or is the platform's own, which cannot be")
-}
-
-fn fault(pointer: &str, code: &str, detail: &str) -> Problem {
-    let fault = Fault { pointer: pointer.into(), code: code.into(), detail: detail.into() };
-    Problem::faulty(Code::RequestInvalid, vec![fault])
 }
 
 fn object(id: Uuid) -> String {

@@ -1,6 +1,5 @@
 //! `POST /v1/nodes/claims`: work for a node, by long poll.
 
-use super::enrol::fault;
 use crate::{app::App, auth::NodeCaller, extract::Json, problem::Problem};
 use axum::{
     extract::State,
@@ -57,7 +56,7 @@ fn check(asked: &ClaimWork) -> Result<(), Problem> {
     let (most, longest) = LABELS;
     let fits = |text: &String| text.len() <= longest && !text.contains('\0');
     let fine = asked.labels.len() <= most && asked.labels.iter().all(|(key, value)| fits(key) && fits(value));
-    if fine { Ok(()) } else { Err(fault("/labels", "node.labels", "at most 64 labels of at most 200 bytes")) }
+    if fine { Ok(()) } else { Err(Problem::fault("/labels", "node.labels", "at most 64 labels of at most 200 bytes")) }
 }
 
 async fn note(app: &App, caller: &NodeCaller, asked: &ClaimWork) -> Result<(), Problem> {

@@ -8,10 +8,7 @@ use crate::{
 use axum::extract::State;
 use flatrender_workflows::{
     contracts::node::{Enrol, Enrolled},
-    models::{
-        Role, Scope,
-        render::{freeze::Fault, node},
-    },
+    models::{Role, Scope, render::node},
 };
 
 /// Longest capabilities as JSON; half of what the column holds as PostgreSQL prints it.
@@ -49,16 +46,11 @@ fn bad_token() -> Problem {
 fn check(asked: &Enrol) -> Result<(), Problem> {
     let fine = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     if !(1..=64).contains(&asked.name.len()) || !asked.name.bytes().all(fine) {
-        return Err(fault("/name", "node.name", "a node's name is 1 to 64 of A-Z a-z 0-9 . _ -"));
+        return Err(Problem::fault("/name", "node.name", "a node's name is 1 to 64 of A-Z a-z 0-9 . _ -"));
     }
     let json = serde_json::to_string(&asked.capabilities).unwrap_or_default();
     if json.len() > CAPABILITIES_BYTES || json.contains("\\u0000") {
-        return Err(fault("/capabilities", "node.capabilities", "the capabilities are too large or hold NUL"));
+        return Err(Problem::fault("/capabilities", "node.capabilities", "the capabilities are too large or hold NUL"));
     }
     Ok(())
-}
-
-pub(super) fn fault(pointer: &str, code: &str, detail: &str) -> Problem {
-    let fault = Fault { pointer: pointer.into(), code: code.into(), detail: detail.into() };
-    Problem::faulty(Code::RequestInvalid, vec![fault])
 }

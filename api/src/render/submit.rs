@@ -159,10 +159,7 @@ async fn files(db: Db<'_>, tenant: &Tenant, order: &RenderOrder) -> Result<Vec<F
 
 fn check_metadata(order: &RenderOrder) -> Result<(), Problem> {
     let json = serde_json::to_string(&order.metadata).unwrap_or_default();
-    let fault = |code: &str, detail: &str| {
-        let fault = Fault { pointer: "/metadata".into(), code: code.into(), detail: detail.into() };
-        Err(Problem::faulty(Code::RequestInvalid, vec![fault]))
-    };
+    let fault = |code: &str, detail: &str| Err(Problem::fault("/metadata", code, detail));
     if json.len() + spaces(&json) > METADATA_BYTES {
         return fault("metadata.too_large", "metadata has at most 16 KiB as JSON");
     }

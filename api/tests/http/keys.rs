@@ -9,7 +9,7 @@ use axum::{
 use flatrender_api::{peer::Proxies, router};
 use flatrender_workflows::models::{
     DEFAULT_TENANT,
-    identity::tenant_api_key::{self, Mode, NewKey, text},
+    identity::tenant_api_key::{Mode, text},
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -21,17 +21,7 @@ async fn admin(world: &World) -> String {
 }
 
 async fn key_for(world: &World, scopes: &[&str]) -> String {
-    let scopes: Vec<String> = scopes.iter().map(ToString::to_string).collect();
-    let key = NewKey {
-        name: "k",
-        mode: Mode::Live,
-        scopes: &scopes,
-        allowed_cidrs: None,
-        created_by: None,
-        expires_at: None,
-    };
-    let mut db = world.db.acquire().await.unwrap();
-    tenant_api_key::create_as(&mut db, DEFAULT_TENANT, &key).await.unwrap().unwrap().1.reveal().to_owned()
+    world.key_for(DEFAULT_TENANT, scopes).await.1
 }
 
 async fn post(world: &World, key: &str, path: &str, body: Value) -> Answer {

@@ -12,12 +12,7 @@ use axum::{
 };
 use flatrender_workflows::models::{
     DEFAULT_TENANT,
-    identity::{
-        role_binding, tenant,
-        tenant_api_key::{self, Mode, NewKey, SCOPES},
-        user::{self, NewUser},
-        user_session::{self, NewSession},
-    },
+    identity::tenant_api_key::{self, SCOPES},
 };
 use serde_json::Value;
 use sqlx::PgPool;
@@ -195,44 +190,12 @@ struct Cast<'a> {
 static PEERS: AtomicU32 = AtomicU32::new(1);
 
 async fn member(world: &World, tenant_id: Uuid, name: &str, role: &str) -> Uuid {
-    let mut db = world.db.acquire().await.unwrap();
-    let email = format!("{name}@example.com");
-    let new = NewUser { email: &email, display_name: name, locale: "en" };
-    let id = user::create(&mut db, tenant_id, new).await.unwrap().unwrap();
-    user::prove_email(&mut db, id, &email).await.unwrap();
-    if role.starts_with("platform") {
-        role_binding::set_staff(&mut db, id, true).await.unwrap();
-    }
-    role_binding::grant(&mut db, tenant_id, id, role, None).await.unwrap();
-    id
-}
-
-async fn key(world: &World, tenant_id: Uuid, scopes: &[&str]) -> (Uuid, String) {
-    let scopes: Vec<String> = scopes.iter().map(ToString::to_string).collect();
-    let new = NewKey {
-        name: "k",
-        mode: Mode::Live,
-        scopes: &scopes,
-        allowed_cidrs: None,
-        created_by: None,
-        expires_at: None,
-    };
-    let mut db = world.db.acquire().await.unwrap();
-    let (id, secret) = tenant_api_key::create_as(&mut db, tenant_id, &new).await.unwrap().unwrap();
-    (id, secret.reveal().to_owned())
+    world.person(tenant_id, &format!("{name}@example.com"), &[role]).await
 }
 
 async fn other(world: &World, slug: &str) -> (Uuid, Uuid, String) {
-    let mut db = world.db.acquire().await.unwrap();
-    let id = tenant::create(&mut db, slug, slug).await.unwrap();
-    drop(db);
-    (id, member(world, id, &format!("{slug}-owner"), "owner").await, key(world, id, &SCOPES).await.1)
-}
-
-async fn session(world: &World, tenant_id: Uuid, user_id: Uuid) -> String {
-    let mut db = world.db.acquire().await.unwrap();
-    let new = NewSession { ip: None, user_agent: None, second_factor: false };
-    user_session::begin(&mut db, tenant_id, user_id, &new).await.unwrap().access.reveal().to_owned()
+    let id = world.tenant(slug).await;
+    (id, member(world, id, &format!("{slug}-owner"), "owner").await, world.key_for(id, &SCOPES).await.1)
 }
 
 impl<'a> Cast<'a> {
@@ -240,12 +203,12 @@ impl<'a> Cast<'a> {
         let suspended = other(world, "suspended").await;
         let sql = "update identity.tenants set status = 'suspended', suspended_reason = 'unpaid' where id = $1";
         sqlx::query(sql).bind(suspended.0).execute(&world.db).await.unwrap();
-        let (revoked_id, revoked) = key(world, DEFAULT_TENANT, &SCOPES).await;
+        let (revoked_id, revoked) = world.key_for(DEFAULT_TENANT, &SCOPES).await;
         let mut db = world.db.acquire().await.unwrap();
         tenant_api_key::revoke(&mut db, DEFAULT_TENANT, revoked_id).await.unwrap();
         drop(db);
         let owner = member(world, DEFAULT_TENANT, "owner", "owner").await;
-        let old = session(world, DEFAULT_TENANT, owner).await;
+        let old = world.session(DEFAULT_TENANT, owner).await;
         let sql = "update identity.user_sessions set access_expires_at = workflow.now() - interval '1 second'";
         sqlx::query(sql).execute(&world.db).await.unwrap();
         Self {
@@ -254,8 +217,8 @@ impl<'a> Cast<'a> {
             operator: member(world, DEFAULT_TENANT, "operator", "platform_operator").await,
             admin: member(world, DEFAULT_TENANT, "admin", "platform_admin").await,
             stranger: other(world, "stranger").await,
-            key: key(world, DEFAULT_TENANT, &["render", "files", "templates"]).await.1,
-            key_of_all: key(world, DEFAULT_TENANT, &SCOPES).await.1,
+            key: world.key_for(DEFAULT_TENANT, &["render", "files", "templates"]).await.1,
+            key_of_all: world.key_for(DEFAULT_TENANT, &SCOPES).await.1,
             node: world.node("node").await.credential,
             world,
             owner,
@@ -267,7 +230,7 @@ impl<'a> Cast<'a> {
 
     /// A credential; people get a session of their own for each request.
     async fn credential(&self, by: By) -> Option<String> {
-        let here = async |user| Some(session(self.world, DEFAULT_TENANT, user).await);
+        let here = async |user| Some(self.world.session(DEFAULT_TENANT, user).await);
         match by {
             By::Nobody => None,
             By::Viewer => here(self.viewer).await,
@@ -275,8 +238,8 @@ impl<'a> Cast<'a> {
             By::Owner => here(self.owner).await,
             By::Operator => here(self.operator).await,
             By::Admin => here(self.admin).await,
-            By::StrangersOwner => Some(session(self.world, self.stranger.0, self.stranger.1).await),
-            By::SuspendedOwner => Some(session(self.world, self.suspended.0, self.suspended.1).await),
+            By::StrangersOwner => Some(self.world.session(self.stranger.0, self.stranger.1).await),
+            By::SuspendedOwner => Some(self.world.session(self.suspended.0, self.suspended.1).await),
             By::StrangersKey => Some(self.stranger.2.clone()),
             By::SuspendedKey => Some(self.suspended.2.clone()),
             By::Key => Some(self.key.clone()),
@@ -367,8 +330,8 @@ async fn what_belongs_to_another_cannot_be_told_from_what_is_not_there(db: PgPoo
     let render = world.order().await.to_string();
     let file = world.upload("logo.png", png([1, 2, 3])).await.json()["id"].as_str().unwrap().to_owned();
     let export = publish(&world, render.parse().unwrap(), b"a film").await.to_string();
-    let (key_id, _) = key(&world, DEFAULT_TENANT, &["render"]).await;
-    session(&world, DEFAULT_TENANT, cast.viewer).await;
+    let (key_id, _) = world.key_for(DEFAULT_TENANT, &["render"]).await;
+    world.session(DEFAULT_TENANT, cast.viewer).await;
     let session_id: Uuid = sqlx::query_scalar("select id from identity.user_sessions where user_id = $1 limit 1")
         .bind(cast.viewer)
         .fetch_one(&world.db)

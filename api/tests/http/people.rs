@@ -9,10 +9,7 @@ use axum::{
 use flatrender_api::platform::owner::{self, NewOwner};
 use flatrender_workflows::models::{
     DEFAULT_TENANT,
-    identity::{
-        role_binding,
-        user::{self, NewUser},
-    },
+    identity::{role_binding, user},
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -46,17 +43,12 @@ fn credentials(email: &str, password: &str) -> Value {
     json!({ "email": email, "password": password })
 }
 
-/// A person who has proven their address, with these roles.
+/// A person with a password.
 async fn person(world: &World, email: &str, roles: &[&str]) -> Uuid {
-    let mut db = world.db.acquire().await.unwrap();
-    let new = NewUser { email, display_name: "Jane", locale: "en" };
-    let id = user::create(&mut db, DEFAULT_TENANT, new).await.unwrap().unwrap();
-    assert!(user::prove_email(&mut db, id, email).await.unwrap());
+    let id = world.person(DEFAULT_TENANT, email, roles).await;
     let hash = flatrender_api::identity::passwords::hash(PASSWORD.into()).await.unwrap();
+    let mut db = world.db.acquire().await.unwrap();
     user::set_password(&mut db, DEFAULT_TENANT, id, &hash).await.unwrap();
-    for role in roles {
-        role_binding::grant(&mut db, DEFAULT_TENANT, id, role, None).await.unwrap();
-    }
     id
 }
 

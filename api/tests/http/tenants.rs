@@ -5,14 +5,7 @@ use axum::{
     body::Body,
     http::{Method, StatusCode},
 };
-use flatrender_workflows::models::{
-    DEFAULT_TENANT,
-    identity::{
-        role_binding, tenant, tenant_api_key,
-        user::{self, NewUser},
-        user_session::{self, NewSession},
-    },
-};
+use flatrender_workflows::models::DEFAULT_TENANT;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -24,15 +17,8 @@ struct Person<'a> {
 }
 
 async fn person<'a>(world: &'a World, tenant_id: Uuid, email: &str, role: &str) -> Person<'a> {
-    let mut db = world.db.acquire().await.unwrap();
-    let new = NewUser { email, display_name: "", locale: "en" };
-    let id = user::create(&mut db, tenant_id, new).await.unwrap().unwrap();
-    user::prove_email(&mut db, id, email).await.unwrap();
-    role_binding::set_staff(&mut db, id, role.starts_with("platform")).await.unwrap();
-    role_binding::grant(&mut db, tenant_id, id, role, None).await.unwrap();
-    let new = NewSession { ip: None, user_agent: None, second_factor: false };
-    let access = user_session::begin(&mut db, tenant_id, id, &new).await.unwrap().access.reveal().to_owned();
-    Person { world, id, access }
+    let id = world.person(tenant_id, email, &[role]).await;
+    Person { world, id, access: world.session(tenant_id, id).await }
 }
 
 impl Person<'_> {
@@ -57,9 +43,7 @@ async fn a_tenant_is_made_limited_suspended_and_closed(db: PgPool) {
     assert_eq!(again.problem(), "tenant.slug_taken");
     let wrong = admin.send(Method::POST, "/v1/platform/tenants", json!({"slug": "-Acme", "name": "x"})).await;
     assert_eq!(wrong.faults(), ["/slug tenant.slug"]);
-    let mut db = world.db.acquire().await.unwrap();
-    let key = tenant_api_key::create(&mut db, id, "k").await.unwrap().reveal().to_owned();
-    drop(db);
+    let (_, key) = world.key_for(id, &["render"]).await;
     let list = async || world.send(request(Method::GET, "/v1/renders", &key).body(Body::empty()).unwrap()).await;
     let order =
         async || world.send(with_json(request(Method::POST, "/v1/renders", &key), &json!({"template": "no"}))).await;
@@ -130,11 +114,8 @@ async fn people_are_invited_given_roles_and_removed(db: PgPool) {
         .unwrap();
     let body = json!({"token": world.app.vault.link(link), "password": "correct horse battery staple"});
     assert_eq!(world.post("/v1/auth/reset-password", body).await.status, StatusCode::NO_CONTENT);
-    let mut db = world.db.acquire().await.unwrap();
-    let new = NewSession { ip: None, user_agent: None, second_factor: false };
-    let tokens = user_session::begin(&mut db, DEFAULT_TENANT, id.parse().unwrap(), &new).await.unwrap();
-    drop(db);
-    let newcomer = Person { world: &world, id: id.parse().unwrap(), access: tokens.access.reveal().to_owned() };
+    let access = world.session(DEFAULT_TENANT, id.parse().unwrap()).await;
+    let newcomer = Person { world: &world, id: id.parse().unwrap(), access };
     assert_eq!(newcomer.get("/v1/renders").await.status, StatusCode::OK);
     let roles = format!("/v1/members/{id}/roles");
     let changed = owner.send(Method::PUT, &roles, json!({"roles": ["viewer", "billing"]})).await;
@@ -181,9 +162,7 @@ async fn nobody_gives_or_takes_what_is_above_them_and_somebody_owns_the_tenant(d
 async fn a_tenants_people_are_not_anothers(db: PgPool) {
     let world = World::new(db).await;
     let owner = person(&world, DEFAULT_TENANT, "owner@example.com", "owner").await;
-    let mut db = world.db.acquire().await.unwrap();
-    let other = tenant::create(&mut db, "other", "Other").await.unwrap();
-    drop(db);
+    let other = world.tenant("other").await;
     let stranger = person(&world, other, "owner@example.com", "owner").await;
     let own = stranger.get("/v1/members").await.json();
     assert_eq!(own["data"].as_array().unwrap().len(), 1, "the same address in two tenants is two people");

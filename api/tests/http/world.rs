@@ -19,7 +19,12 @@ use flatrender_workflows::{
     models::{
         DEFAULT_TENANT,
         content::project::{self, Template},
-        identity::{tenant, tenant_api_key},
+        identity::{
+            role_binding, tenant,
+            tenant_api_key::{self, Mode, NewKey},
+            user::{self, NewUser},
+            user_session::{self, NewSession},
+        },
         render::node,
     },
 };
@@ -109,10 +114,53 @@ impl World {
         Self { db, app, router, storage, folder, tenant: DEFAULT_TENANT, key, package, preview, stopping }
     }
 
+    /// Another tenant.
+    pub async fn tenant(&self, slug: &str) -> Uuid {
+        let mut db = self.db.acquire().await.unwrap();
+        tenant::create(&mut db, slug, slug, "en", "UTC").await.unwrap().unwrap()
+    }
+
+    /// A key of a tenant that may do this: its id and text.
+    pub async fn key_for(&self, tenant_id: Uuid, scopes: &[&str]) -> (Uuid, String) {
+        let scopes: Vec<String> = scopes.iter().map(ToString::to_string).collect();
+        let new = NewKey {
+            name: "k",
+            mode: Mode::Live,
+            scopes: &scopes,
+            allowed_cidrs: None,
+            created_by: None,
+            expires_at: None,
+        };
+        let mut db = self.db.acquire().await.unwrap();
+        let (id, secret) = tenant_api_key::create_as(&mut db, tenant_id, &new).await.unwrap().unwrap();
+        (id, secret.reveal().to_owned())
+    }
+
+    /// A person who has proven their address, with these roles and without a password.
+    pub async fn person(&self, tenant_id: Uuid, email: &str, roles: &[&str]) -> Uuid {
+        let mut db = self.db.acquire().await.unwrap();
+        let new = NewUser { email, display_name: "Jane", locale: "en" };
+        let id = user::create(&mut db, tenant_id, new).await.unwrap().unwrap();
+        assert!(user::prove_email(&mut db, id, email).await.unwrap());
+        let staff = roles.iter().any(|role| role.starts_with("platform"));
+        role_binding::set_staff(&mut db, id, staff).await.unwrap();
+        for role in roles {
+            role_binding::grant(&mut db, tenant_id, id, role, None).await.unwrap();
+        }
+        id
+    }
+
+    /// An access token of a person.
+    pub async fn session(&self, tenant_id: Uuid, user_id: Uuid) -> String {
+        let mut db = self.db.acquire().await.unwrap();
+        let new = NewSession { ip: None, user_agent: None, second_factor: false };
+        user_session::begin(&mut db, tenant_id, user_id, &new).await.unwrap().access.reveal().to_owned()
+    }
+
     /// A key of another tenant, new.
     pub async fn stranger(&self) -> String {
+        let id = self.tenant("stranger").await;
         let mut db = self.db.acquire().await.unwrap();
-        let id = tenant::create(&mut db, "stranger", "A stranger").await.unwrap();
         tenant_api_key::create(&mut db, id, "test").await.unwrap().reveal().to_owned()
     }
 

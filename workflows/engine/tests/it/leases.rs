@@ -193,6 +193,42 @@ async fn a_stale_op_changes_nothing_beside_a_live_op_of_its_run(db: PgPool) {
     assert_eq!(world.count("select count(*) from workflow.steps").await, 1);
 }
 
+/// Sends one plain entry; the answer tells what came of it.
+async fn plain(world: &World, task_id: i64, token: Uuid, what: &str, key: Option<&str>) -> Vec<String> {
+    sqlx::query_scalar(
+        "select what from workflow.pump(null, 'test', '[]', '[]', '[]', '{}', array[$1], array[$2], array[$3], array[$4],
+                                        array[null::text], array['1'::jsonb])",
+    )
+    .bind(task_id)
+    .bind(token)
+    .bind(what)
+    .bind(key)
+    .fetch_all(&world.db)
+    .await
+    .unwrap()
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_plain_entry_counts_once_and_only_with_its_token(db: PgPool) {
+    let world = World::new(db).await;
+    let (task_id, token) = leased_run(&world).await;
+    let stale = Uuid::now_v7();
+    let nothing: [&str; 0] = [];
+    assert_eq!(plain(&world, task_id, stale, "step", Some("a")).await, nothing);
+    assert_eq!(plain(&world, task_id, stale, "succeeded", None).await, nothing);
+    assert_eq!(plain(&world, task_id, token, "step", Some("a")).await, ["recorded"]);
+    // Sent again, because its answer was lost.
+    assert_eq!(plain(&world, task_id, token, "step", Some("a")).await, ["settled"]);
+    assert_eq!(plain(&world, task_id, token, "step", Some("b")).await, ["recorded"]);
+    let record = "select count(*) from workflow.steps where (key, seq) in (('a', 1), ('b', 2))";
+    assert_eq!(world.count(record).await, 2);
+    assert_eq!(world.count("select count(*) from workflow.runs where state = 'running'").await, 1);
+    assert_eq!(plain(&world, task_id, token, "succeeded", None).await, ["settled"]);
+    assert_eq!(plain(&world, task_id, token, "step", Some("c")).await, nothing, "it is over");
+    assert_eq!(world.count("select count(*) from workflow.steps").await, 2);
+    assert_eq!(world.count("select count(*) from workflow.runs where state = 'succeeded' and output = '1'").await, 1);
+}
+
 #[sqlx::test(migrations = false)]
 async fn only_progress_forgives_the_losses_of_a_run(db: PgPool) {
     let world = World::new(db).await;

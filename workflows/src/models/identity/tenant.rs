@@ -4,15 +4,6 @@ use crate::models::Db;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-/// Makes a tenant and gives its id. `slug` is 1 to 64 of `a-z 0-9 -` and not taken.
-pub async fn create(db: Db<'_>, slug: &str, name: &str) -> sqlx::Result<Uuid> {
-    let id = Uuid::now_v7();
-    sqlx::query!("insert into identity.tenants (id, slug, name) values ($1, $2, $3)", id, slug, name)
-        .execute(db)
-        .await?;
-    Ok(id)
-}
-
 /// A tenant as somebody sees it who comes in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entrance {
@@ -93,13 +84,7 @@ pub struct Limit {
 ///
 /// # Errors
 /// Those of the database.
-pub async fn create_reseller(
-    db: Db<'_>,
-    slug: &str,
-    name: &str,
-    locale: &str,
-    timezone: &str,
-) -> sqlx::Result<Option<Uuid>> {
+pub async fn create(db: Db<'_>, slug: &str, name: &str, locale: &str, timezone: &str) -> sqlx::Result<Option<Uuid>> {
     sqlx::query_scalar!(
         "insert into identity.tenants (id, slug, name, locale, timezone, created_at) values ($1, $2, $3, $4, $5, workflow.now())
          on conflict (lower(slug)) do nothing returning id",
