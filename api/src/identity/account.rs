@@ -212,6 +212,8 @@ pub async fn register(
     let new = NewUser { email: &email, display_name: body.display_name.trim(), locale };
     user::create(&mut tx, tenant_id, new).await?;
     let Some(user) = user::by_email(&mut tx, tenant_id, &email).await? else { return Ok(mail_sent()) };
+    // As they are once whoever proves the address right now is done.
+    let Some(user) = user::hold(&mut tx, tenant_id, user.id).await? else { return Ok(mail_sent()) };
     if user.status == "invited" {
         // Nobody has proven the address yet, so the last one to register counts: the link works with their password only.
         user::set_password(&mut tx, tenant_id, user.id, &hash).await?;
@@ -255,6 +257,8 @@ pub async fn verify_email(State(app): State<App>, Json(body): Json<VerifyEmail>)
         }
         tx = app.db.begin(Scope::tenant(Role::Identity, link.tenant_id)).await?;
     }
+    // Before the link, in the order of `register`, which makes the link worthless together with the password.
+    let user = user::hold(&mut tx, link.tenant_id, user.id).await?.ok_or_else(bad_link)?;
     let email = link.email.ok_or_else(bad_link)?;
     if !auth_challenge::finish(&mut tx, link.id).await? {
         return Err(bad_link());
@@ -317,7 +321,7 @@ pub async fn reset_password(State(app): State<App>, Json(body): Json<ResetPasswo
     let used = auth_challenge::consume(&mut tx, Kind::Reset, &Secret::hash_of(&body.token)).await?;
     let link = used.ok_or_else(bad_link)?;
     Scope::tenant(Role::Identity, link.tenant_id).enter(&mut tx).await?;
-    let user = user::find(&mut tx, link.tenant_id, link.user_id).await?.ok_or_else(bad_link)?;
+    let user = user::hold(&mut tx, link.tenant_id, link.user_id).await?.ok_or_else(bad_link)?;
     let email = user.email.clone().ok_or_else(bad_link)?;
     user::set_password(&mut tx, user.tenant_id, user.id, &hash).await?;
     if user.status == "invited" {

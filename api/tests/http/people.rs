@@ -125,6 +125,43 @@ async fn letters(world: &World, to: &str, count: usize) -> Vec<String> {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn who_registers_again_while_the_address_is_proven_does_not_get_the_account(db: PgPool) {
+    let world = World::new(db).await;
+    let of = |password: &str| json!({ "email": "jane@example.com", "password": password, "display_name": "Jane" });
+    assert_eq!(post(&world, "/v1/auth/register", of(PASSWORD)).await.status, StatusCode::ACCEPTED);
+    let link = json!({ "token": link(&world, "verify_email").await, "password": PASSWORD });
+    let mut kept = world.db.begin().await.unwrap();
+    sqlx::query("select from identity.user_credentials for update").execute(&mut *kept).await.unwrap();
+    let waiting = async |count: i64| {
+        let sql =
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        while sqlx::query_scalar::<_, i64>(sql).fetch_one(&world.db).await.unwrap() < count {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let prove = async {
+        // The stranger knows the account as unproven, and is about to write their password.
+        waiting(1).await;
+        let proof = post(&world, "/v1/auth/verify-email", link);
+        tokio::pin!(proof);
+        let early = tokio::select! {
+            proven = &mut proof => Some(proven),
+            () = waiting(2) => None,
+        };
+        kept.rollback().await.unwrap();
+        match early {
+            Some(proven) => proven,
+            None => proof.await,
+        }
+    };
+    let (again, proven) = tokio::join!(post(&world, "/v1/auth/register", of(OTHER)), prove);
+    assert_eq!(again.status, StatusCode::ACCEPTED);
+    let strangers = post(&world, "/v1/auth/sign-in", credentials("jane@example.com", OTHER)).await;
+    assert_eq!(strangers.problem(), "auth.email_unproven");
+    assert_eq!(proven.problem(), "link.invalid", "there is a newer one");
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_person_registers_proves_their_address_and_signs_in(db: PgPool) {
     let world = World::new(db).await;
     world.work();

@@ -75,6 +75,22 @@ pub async fn find(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<
     .await
 }
 
+/// The same, held until the transaction ends, so that nobody changes them meanwhile.
+///
+/// # Errors
+/// Those of the database.
+pub async fn hold(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<User>> {
+    sqlx::query_as!(
+        User,
+        "select id, tenant_id, email, email_verified_at, display_name, locale, timezone, status, last_login_at, created_at
+         from identity.users where tenant_id = $1 and id = $2 and deleted_at is null for no key update",
+        tenant_id,
+        id
+    )
+    .fetch_optional(db)
+    .await
+}
+
 /// The person with this address, whatever its case.
 ///
 /// # Errors
