@@ -1,7 +1,8 @@
 //! What every handler may use.
 
 use crate::{
-    auth::Tenant, file_mgr::probe::MediaProbe, peer::Proxies, problem::Problem, render::feed::Feeds, vault::Vault,
+    auth::Tenant, file_mgr::probe::MediaProbe, peer::Proxies, problem::Problem, render::feed::Feeds,
+    request_log::RequestLog, vault::Vault,
 };
 use flatrender_engine::Client;
 use flatrender_workflows::{
@@ -28,6 +29,8 @@ pub struct App {
     pub feeds: Arc<Feeds>,
     /// Whose `X-Forwarded-For` is believed.
     pub proxies: Proxies,
+    /// Requests that wait to be written down.
+    pub request_log: RequestLog,
     /// What only servers and workers know.
     pub vault: Vault,
     /// Ends event streams and long polls when the server stops.
@@ -51,6 +54,7 @@ impl App {
             probe,
             feeds: Arc::default(),
             proxies: Proxies::default(),
+            request_log: RequestLog::default(),
             vault,
             stopping,
         }

@@ -1,4 +1,5 @@
-//! Who people are and what tenants manage of themselves: `/v1/auth`, `/v1/me`, `/v1/api-keys`, `/v1/audit`.
+//! Who people are and what tenants manage of themselves: `/v1/auth`, `/v1/me`, `/v1/api-keys`, `/v1/audit`,
+//! `/v1/request-logs`.
 
 pub mod account;
 mod address;
@@ -8,6 +9,7 @@ pub mod factors;
 mod letters;
 pub mod members;
 pub mod passwords;
+pub mod request_logs;
 pub mod sessions;
 pub mod sign_in;
 mod steward;

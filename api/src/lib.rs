@@ -19,6 +19,7 @@ pub mod platform;
 pub mod problem;
 pub mod render;
 pub mod request_id;
+pub mod request_log;
 pub mod router;
 pub mod serve;
 pub mod vault;

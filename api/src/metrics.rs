@@ -65,7 +65,7 @@ pub async fn observe(request: Request, next: Next) -> Response {
 }
 
 /// A method of a fixed set: clients may invent others.
-fn known(method: &Method) -> &'static str {
+pub fn known(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
         "HEAD" => "HEAD",

@@ -136,6 +136,7 @@ impl IntoResponse for Problem {
         let mut response = (self.code.status(), [(header::CONTENT_TYPE, kind)], body).into_response();
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response.headers_mut().extend(self.headers);
+        response.extensions_mut().insert(self.code);
         response
     }
 }

@@ -6,13 +6,13 @@ use crate::{
     docs,
     file_mgr::files,
     health,
-    identity::{account, api_keys, audit, factors, members, sessions, sign_in, tenants},
+    identity::{account, api_keys, audit, factors, members, request_logs, sessions, sign_in, tenants},
     limits, metrics,
     nodes::{claims, enrol, frames, inputs, tasks},
     openapi, peer,
     problem::{Code, Problem},
     render::{events, exports, renders},
-    request_id,
+    request_id, request_log,
 };
 use axum::{
     Router,
@@ -41,6 +41,7 @@ pub fn router(app: App) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn(metrics::observe))
         .layer(from_fn(protect))
+        .layer(from_fn_with_state(app.clone(), request_log::note))
         .layer(from_fn(limits::tell))
         .layer(from_fn_with_state(app.clone(), peer::find))
         .layer(from_fn(request_id::attach))
@@ -94,6 +95,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(api_keys::revoke))
         .routes(routes!(api_keys::rotate))
         .routes(routes!(audit::list))
+        .routes(routes!(request_logs::list))
         .routes(routes!(enrol::enrol))
         .routes(routes!(claims::claim))
         .routes(routes!(tasks::renew))

@@ -19,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 /// How long requests may go on after the server was told to stop.
 const GRACE: Duration = Duration::from_secs(15);
 
+/// How long the last requests may take to be written down.
+const LAST_WRITE: Duration = Duration::from_secs(3);
+
 /// Where to listen.
 #[derive(Debug)]
 pub enum Listen {
@@ -71,15 +74,23 @@ pub async fn run(config: ServeConfig, shutdown: CancellationToken) -> Result<(),
         proxies: Proxies::from_env()?,
         ..App::new(config.pool, workflows, config.storage, config.probe, config.vault, shutdown.clone())
     };
+    let (log, db) = (app.request_log.clone(), app.db.clone());
     tracing::info!(address = ?listener.local_addr().ok(), "the API is served");
-    tokio::select! {
+    let served = tokio::select! {
         served = serve(listener, app, shutdown.clone()) => served,
         () = metrics::keep_up() => Ok(()),
+        () = log.keep_writing(&db) => Ok(()),
         () = grace_after(shutdown) => {
             tracing::warn!("requests were cut off: they went on too long after the stop");
             Ok(())
         }
+    };
+    match tokio::time::timeout(LAST_WRITE, log.flush(&db)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the end of the request log is lost"),
+        Err(_) => tracing::warn!("the end of the request log is lost: the database took too long"),
     }
+    served
 }
 
 async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken) -> Result<(), ServeError> {

@@ -16,7 +16,7 @@ async fn bare(world: &World, path: &str) -> crate::world::Answer {
     world.send(Request::builder().uri(path).body(Body::empty()).unwrap()).await
 }
 
-const OPERATIONS: [&str; 62] = [
+const OPERATIONS: [&str; 63] = [
     "DELETE /v1/api-keys/{id}",
     "DELETE /v1/me/factors/{id}",
     "DELETE /v1/me/sessions/{id}",
@@ -40,6 +40,7 @@ const OPERATIONS: [&str; 62] = [
     "GET /v1/renders",
     "GET /v1/renders/{id}",
     "GET /v1/renders/{id}/events",
+    "GET /v1/request-logs",
     "GET /v1/templates",
     "GET /v1/templates/{slug}",
     "GET /v1/templates/{slug}/preview",

@@ -16,5 +16,6 @@ mod nodes;
 mod orders;
 mod people;
 mod renders;
+mod request_logs;
 mod tenants;
 mod world;

@@ -43,7 +43,7 @@ enum To {
     Node,
 }
 
-const ROWS: [(&str, To); 62] = [
+const ROWS: [(&str, To); 63] = [
     ("DELETE /v1/api-keys/{id}", To::Manage),
     ("DELETE /v1/me/factors/{id}", To::Me),
     ("DELETE /v1/me/sessions/{id}", To::Me),
@@ -67,6 +67,7 @@ const ROWS: [(&str, To); 62] = [
     ("GET /v1/renders", To::Read("render")),
     ("GET /v1/renders/{id}", To::Read("render")),
     ("GET /v1/renders/{id}/events", To::Read("render")),
+    ("GET /v1/request-logs", To::Manage),
     ("GET /v1/templates", To::Read("templates")),
     ("GET /v1/templates/{slug}", To::Read("templates")),
     ("GET /v1/templates/{slug}/preview", To::Read("templates")),

@@ -5,6 +5,7 @@ pub mod auth_challenge;
 pub mod auth_throttle;
 pub mod mfa_factor;
 pub mod rate_bucket;
+pub mod request_log;
 pub mod role_binding;
 pub mod tenant;
 pub mod tenant_api_key;
