@@ -1,5 +1,5 @@
 //! Who people are and what tenants manage of themselves: `/v1/auth`, `/v1/me`, `/v1/api-keys`, `/v1/audit`,
-//! `/v1/request-logs`.
+//! `/v1/request-logs`, `/v1/usage`.
 
 pub mod account;
 mod address;
@@ -15,6 +15,7 @@ pub mod sign_in;
 mod steward;
 pub mod tenants;
 mod throttle;
+pub mod usage;
 
 pub use address::address;
 pub use steward::{Registrar, Steward};

@@ -6,7 +6,7 @@ use crate::{
     docs,
     file_mgr::files,
     health,
-    identity::{account, api_keys, audit, factors, members, request_logs, sessions, sign_in, tenants},
+    identity::{account, api_keys, audit, factors, members, request_logs, sessions, sign_in, tenants, usage},
     limits, metrics,
     nodes::{claims, enrol, frames, inputs, tasks},
     openapi, peer,
@@ -96,6 +96,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(api_keys::rotate))
         .routes(routes!(audit::list))
         .routes(routes!(request_logs::list))
+        .routes(routes!(usage::get))
         .routes(routes!(enrol::enrol))
         .routes(routes!(claims::claim))
         .routes(routes!(tasks::renew))

@@ -18,7 +18,9 @@ use flatrender_workflows::{
         message::{MESSAGE_QUEUE, SendMail},
         storage::{BlobStore, Shelf},
     },
-    definitions::{keep_months::KeepMonths, render_video::RenderVideo, send_message::SendMessage},
+    definitions::{
+        keep_months::KeepMonths, render_video::RenderVideo, roll_up_usage::RollUpUsage, send_message::SendMessage,
+    },
     models::{DEFAULT_TENANT, Role, Scope, render::render_job},
 };
 use sqlx::PgPool;
@@ -101,7 +103,9 @@ async fn keep_house(db: PgPool, storage: Arc<dyn BlobStore>, scratch: PathBuf) {
 /// Makes the platform's own schedules where they are not there yet.
 async fn schedule(db: &PgPool) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut tx = db.begin().await?;
-    Schedules::new(Client::new(db.clone())).ensure(&mut tx, DEFAULT_TENANT, &KeepMonths::nightly()?).await?;
+    let schedules = Schedules::new(Client::new(db.clone()));
+    schedules.ensure(&mut tx, DEFAULT_TENANT, &KeepMonths::nightly()?).await?;
+    schedules.ensure(&mut tx, DEFAULT_TENANT, &RollUpUsage::hourly()?).await?;
     Ok(tx.commit().await?)
 }
 
@@ -141,6 +145,7 @@ fn builder(config: WorkerConfig) -> Builder {
     Worker::builder(config.pool)
         .workflow::<RenderVideo>()
         .workflow::<KeepMonths>()
+        .workflow::<RollUpUsage>()
         .workflow::<SendMessage>()
         .schedules()
         .queue(MEDIA_QUEUE, slots)

@@ -2,4 +2,5 @@
 
 pub mod keep_months;
 pub mod render_video;
+pub mod roll_up_usage;
 pub mod send_message;

@@ -16,7 +16,7 @@ async fn bare(world: &World, path: &str) -> crate::world::Answer {
     world.send(Request::builder().uri(path).body(Body::empty()).unwrap()).await
 }
 
-const OPERATIONS: [&str; 63] = [
+const OPERATIONS: [&str; 64] = [
     "DELETE /v1/api-keys/{id}",
     "DELETE /v1/me/factors/{id}",
     "DELETE /v1/me/sessions/{id}",
@@ -45,6 +45,7 @@ const OPERATIONS: [&str; 63] = [
     "GET /v1/templates/{slug}",
     "GET /v1/templates/{slug}/preview",
     "GET /v1/tenant",
+    "GET /v1/usage",
     "HEAD /v1/nodes/tasks/{task_id}/frames/{sha256}",
     "PATCH /v1/me",
     "PATCH /v1/tenant",

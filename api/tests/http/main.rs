@@ -18,4 +18,5 @@ mod people;
 mod renders;
 mod request_logs;
 mod tenants;
+mod usage;
 mod world;

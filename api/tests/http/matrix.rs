@@ -43,7 +43,7 @@ enum To {
     Node,
 }
 
-const ROWS: [(&str, To); 63] = [
+const ROWS: [(&str, To); 64] = [
     ("DELETE /v1/api-keys/{id}", To::Manage),
     ("DELETE /v1/me/factors/{id}", To::Me),
     ("DELETE /v1/me/sessions/{id}", To::Me),
@@ -72,6 +72,7 @@ const ROWS: [(&str, To); 63] = [
     ("GET /v1/templates/{slug}", To::Read("templates")),
     ("GET /v1/templates/{slug}/preview", To::Read("templates")),
     ("GET /v1/tenant", To::Read("admin")),
+    ("GET /v1/usage", To::Read("admin")),
     ("HEAD /v1/nodes/tasks/{task_id}/frames/{sha256}", To::Node),
     ("PATCH /v1/me", To::Me),
     ("PATCH /v1/tenant", To::Manage),

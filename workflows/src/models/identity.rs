@@ -9,5 +9,6 @@ pub mod request_log;
 pub mod role_binding;
 pub mod tenant;
 pub mod tenant_api_key;
+pub mod usage;
 pub mod user;
 pub mod user_session;

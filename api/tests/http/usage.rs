@@ -1,0 +1,120 @@
+//! What tenants used, counted from what was written down.
+
+use crate::{
+    exports::publish,
+    world::{World, request},
+};
+use axum::{body::Body, http::Method};
+use chrono::{Days, NaiveDate, Utc};
+use flatrender_engine::{Client, Worker};
+use flatrender_workflows::{
+    definitions::roll_up_usage::RollUpUsage,
+    models::{DEFAULT_TENANT, Role, Scope, identity::usage},
+};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use std::time::Duration;
+use uuid::Uuid;
+
+async fn figures(world: &World, query: &str) -> Vec<String> {
+    let (_, key) = world.key_for(DEFAULT_TENANT, &["admin"]).await;
+    let request = request(Method::GET, &format!("/v1/usage{query}"), &key).body(Body::empty()).unwrap();
+    let usage = world.send(request).await.json();
+    let figure = |f: &Value| format!("{} {} {}", f["metric"].as_str().unwrap(), f["quantity"], f["final"]);
+    usage["data"].as_array().unwrap().iter().map(figure).collect()
+}
+
+async fn count(world: &World, day: NaiveDate) -> u64 {
+    let mut tx = Scope::platform(Role::Admin).begin(&world.db).await.unwrap();
+    let changed = usage::count(&mut tx, day).await.unwrap();
+    tx.commit().await.unwrap();
+    changed
+}
+
+/// What a run ended with.
+async fn output_of(world: &World, run: Uuid) -> Value {
+    let read = async || {
+        let sql = "select output from workflow.runs where id = $1 and state = 'succeeded'";
+        sqlx::query_scalar(sql).bind(run).fetch_optional(&world.db).await.unwrap()
+    };
+    let ended = async {
+        loop {
+            if let Some(output) = read().await {
+                return output;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), ended).await.expect("the run succeeds")
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_day_is_counted_again_without_change_until_it_is_final(db: PgPool) {
+    let world = World::new(db).await;
+    let (today, stranger) = (Utc::now().date_naive(), world.stranger().await);
+    let render = world.order().await;
+    publish(&world, render, b"a film").await;
+    world.send(request(Method::GET, "/v1/renders", &stranger).body(Body::empty()).unwrap()).await;
+    world.app.request_log.flush(&world.app.db).await.unwrap();
+    assert_eq!(count(&world, today).await, 6, "four of the one, two of the other");
+    for _ in 0..10 {
+        assert_eq!(count(&world, today).await, 0);
+    }
+    let own = figures(&world, "").await;
+    assert_eq!(
+        (own[0].as_str(), &own[2..]),
+        ("api_calls 1 false", &["exports 1 false", "frames 38 false"].map(str::to_owned)[..])
+    );
+    world.app.request_log.flush(&world.app.db).await.unwrap();
+    assert_eq!(count(&world, today).await, 2, "what came late counts");
+    let mut tx = Scope::platform(Role::Admin).begin(&world.db).await.unwrap();
+    assert_eq!(usage::close(&mut tx, today).await.unwrap(), 0, "not before its time");
+    assert_eq!(usage::close(&mut tx, today + Days::new(1)).await.unwrap(), 6);
+    tx.commit().await.unwrap();
+    world.app.request_log.flush(&world.app.db).await.unwrap();
+    assert_eq!(count(&world, today).await, 0, "what is final stays");
+    assert_eq!(figures(&world, "").await[0], "api_calls 2 true");
+    assert_eq!(figures(&world, "?to=2026-01-31").await, Vec::<String>::new());
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn days_that_make_no_sense_are_refused(db: PgPool) {
+    let world = World::new(db).await;
+    let (_, key) = world.key_for(DEFAULT_TENANT, &["admin"]).await;
+    for wrong in [
+        "from=2026-02-01&to=2026-01-01",
+        "from=2025-01-01&to=2026-01-02",
+        "from=x",
+        "to=-262143-01-01",
+        "day=2026-01-01",
+    ] {
+        let request = request(Method::GET, &format!("/v1/usage?{wrong}"), &key).body(Body::empty()).unwrap();
+        assert_eq!(world.send(request).await.problem(), "query.invalid", "{wrong}");
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn the_workflow_counts_the_open_days_and_closes_those_before(db: PgPool) {
+    let world = World::new(db).await;
+    world.get("/v1/templates").await;
+    world.app.request_log.flush(&world.app.db).await.unwrap();
+    let worker = Worker::builder(world.db.clone()).workflow::<RollUpUsage>();
+    let stopping = world.stopping.child_token();
+    let working = tokio::spawn(worker.run(stopping.clone()));
+    let client = Client::new(world.db.clone());
+    for (days, changed, last) in
+        [(0, json!(2), "api_calls 1 false"), (3, json!(0), "api_calls 1 false"), (4, json!(0), "api_calls 1 true")]
+    {
+        let at = Utc::now() + Days::new(days);
+        let mut tx = world.db.begin().await.unwrap();
+        let key = format!("after {days}");
+        let run = RollUpUsage { at: Some(at) };
+        let run = client.start(&mut tx, DEFAULT_TENANT, Some(&key), run).await.unwrap().run_id;
+        tx.commit().await.unwrap();
+        client.announce();
+        let output = output_of(&world, run).await;
+        assert_eq!((output, figures(&world, "").await[0].as_str()), (changed, last), "{days} days later");
+    }
+    stopping.cancel();
+    working.await.unwrap().unwrap();
+}
