@@ -49,25 +49,25 @@ impl RequestLog {
         }
     }
 
-    fn take(&self) -> Vec<Entry> {
-        mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn take(&self) -> Batch<'_> {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let most = waiting.len().min(BATCH);
+        Batch { log: self, entries: waiting.drain(..most).collect() }
     }
 
-    /// Writes what waits. What cannot be written waits on.
+    /// Writes what waits. What cannot be written waits on, also when this is given up half-way.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn flush(&self, db: &Database) -> sqlx::Result<()> {
-        let mut waiting = self.take();
-        while !waiting.is_empty() {
-            let rest = waiting.split_off(waiting.len().min(BATCH));
-            if let Err(error) = write(db, &waiting).await {
-                waiting.into_iter().chain(rest).for_each(|entry| self.add(entry));
-                return Err(error);
+        loop {
+            let mut batch = self.take();
+            if batch.entries.is_empty() {
+                return Ok(());
             }
-            waiting = rest;
+            write(db, &batch.entries).await?;
+            batch.entries.clear();
         }
-        Ok(())
     }
 
     /// Writes what waits every second, for ever.
@@ -80,6 +80,18 @@ impl RequestLog {
                 tracing::warn!(%error, "the request log cannot be written");
             }
         }
+    }
+}
+
+/// Requests that are being written; those that were not wait again. One that was, and waits again, is written once.
+struct Batch<'a> {
+    log: &'a RequestLog,
+    entries: Vec<Entry>,
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        mem::take(&mut self.entries).into_iter().for_each(|entry| self.log.add(entry));
     }
 }
 
