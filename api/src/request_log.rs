@@ -101,8 +101,8 @@ async fn write(db: &Database, entries: &[Entry]) -> sqlx::Result<()> {
     tx.commit().await
 }
 
-/// Notes the request when the last byte of its answer is through, or its client is gone. One that belongs to no tenant
-/// is only counted, in [`metrics`].
+/// Notes the request when the last byte of its answer is through, or its client stops reading it. One whose client is gone
+/// before there is an answer is not noted; one that belongs to no tenant is only counted, in [`metrics`].
 pub async fn note(State(app): State<App>, request: Request, next: Next) -> Response {
     let (at, started) = (Utc::now(), Instant::now());
     let notes = Notes::of(request.extensions());

@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How long requests may go on after the server was told to stop.
 const GRACE: Duration = Duration::from_secs(15);
-
 /// How long the last requests may take to be written down.
 const LAST_WRITE: Duration = Duration::from_secs(3);
 

@@ -1,128 +1,20 @@
-//! People: registering, signing in, sessions, passwords, second factors, and those who try to get in.
+//! People: registering, signing in, sessions, passwords, and those who try to get in.
 
-use crate::world::{Answer, World, request, with_json};
+use crate::{
+    jane::{Jane, OTHER, PASSWORD, credentials, jane, letters, link, pass, person, post, post_from},
+    world::{World, request},
+};
 use axum::{
     body::Body,
     extract::ConnectInfo,
     http::{Method, Request, StatusCode},
 };
 use flatrender_api::platform::owner::{self, NewOwner};
-use flatrender_workflows::models::{
-    DEFAULT_TENANT,
-    identity::{role_binding, user},
-};
+use flatrender_workflows::models::{DEFAULT_TENANT, identity::role_binding};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use std::{net::SocketAddr, time::Duration};
-use totp_rs::Builder;
 use uuid::Uuid;
-
-const PASSWORD: &str = "correct horse battery staple";
-const OTHER: &str = "seven blue umbrellas dance";
-
-/// A person who signs in.
-struct Jane<'a> {
-    world: &'a World,
-    id: Uuid,
-    access: String,
-    refresh: String,
-}
-
-async fn post(world: &World, path: &str, body: Value) -> Answer {
-    let request = Request::builder().method(Method::POST).uri(path).header("content-type", "application/json");
-    world.send(request.body(Body::from(body.to_string())).unwrap()).await
-}
-
-async fn post_from(world: &World, address: &str, path: &str, body: Value) -> Answer {
-    let peer: SocketAddr = format!("{address}:1234").parse().unwrap();
-    let request = Request::builder().method(Method::POST).uri(path).header("content-type", "application/json");
-    world.send(request.extension(ConnectInfo(peer)).body(Body::from(body.to_string())).unwrap()).await
-}
-
-fn credentials(email: &str, password: &str) -> Value {
-    json!({ "email": email, "password": password })
-}
-
-/// A person with a password.
-async fn person(world: &World, email: &str, roles: &[&str]) -> Uuid {
-    let id = world.person(DEFAULT_TENANT, email, roles).await;
-    let hash = flatrender_api::identity::passwords::hash(PASSWORD.into()).await.unwrap();
-    let mut db = world.db.acquire().await.unwrap();
-    user::set_password(&mut db, DEFAULT_TENANT, id, &hash).await.unwrap();
-    id
-}
-
-async fn jane<'a>(world: &'a World, roles: &[&str]) -> Jane<'a> {
-    let id = person(world, "jane@example.com", roles).await;
-    let answer = post(world, "/v1/auth/sign-in", credentials("Jane@Example.com", PASSWORD)).await;
-    assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
-    let text = |name: &str| answer.json()[name].as_str().unwrap().to_owned();
-    Jane { world, id, access: text("access_token"), refresh: text("refresh_token") }
-}
-
-impl Jane<'_> {
-    async fn get(&self, path: &str) -> Answer {
-        self.world.send(request(Method::GET, path, &self.access).body(Body::empty()).unwrap()).await
-    }
-
-    async fn post(&self, path: &str, body: Value) -> Answer {
-        self.world.send(with_json(request(Method::POST, path, &self.access), &body)).await
-    }
-
-    async fn delete(&self, path: &str) -> Answer {
-        self.world.send(request(Method::DELETE, path, &self.access).body(Body::empty()).unwrap()).await
-    }
-
-    /// Adds a second factor; gives its secret and the recovery codes.
-    async fn with_factor(&self) -> (Vec<u8>, Vec<String>) {
-        let added = self.post("/v1/me/factors/totp", json!({ "label": "Phone" })).await;
-        assert_eq!(added.status, StatusCode::CREATED, "{:?}", added.body);
-        let secret = totp_rs::Secret::try_from_base32(added.json()["secret"].as_str().unwrap()).unwrap();
-        let secret = secret.as_bytes().to_vec();
-        let path = format!("/v1/me/factors/{}/confirm", added.json()["id"].as_str().unwrap());
-        let confirmed = self.post(&path, json!({ "code": code(self.world, &secret, 0).await })).await;
-        assert_eq!(confirmed.status, StatusCode::OK, "{:?}", confirmed.body);
-        let confirmed = confirmed.json();
-        let codes = confirmed["recovery_codes"].as_array().unwrap().iter();
-        (secret, codes.map(|c| c.as_str().unwrap().to_owned()).collect())
-    }
-}
-
-/// The code of a secret, some steps from now.
-async fn code(world: &World, secret: &[u8], steps: i64) -> String {
-    let now: f64 =
-        sqlx::query_scalar("select extract(epoch from workflow.now())::float8").fetch_one(&world.db).await.unwrap();
-    let totp = Builder::new().with_secret(secret).with_account_name("a").build().unwrap();
-    totp.generate((now as i64 + 30 * steps) as u64).to_string()
-}
-
-async fn pass(world: &World, seconds: i32) {
-    let sql = "update workflow.clock set moved_by = moved_by + make_interval(secs => $1)";
-    sqlx::query(sql).bind(f64::from(seconds)).execute(&world.db).await.unwrap();
-}
-
-/// The text of the newest link of a person.
-async fn link(world: &World, kind: &str) -> String {
-    let sql = "select id from identity.auth_challenges where kind = $1 order by created_at desc, id desc limit 1";
-    let id: Uuid = sqlx::query_scalar(sql).bind(kind).fetch_one(&world.db).await.unwrap();
-    world.app.vault.link(id)
-}
-
-/// What letters say that came to an address, once there are `count`.
-async fn letters(world: &World, to: &str, count: usize) -> Vec<String> {
-    let folder = world.folder.path().join("mail");
-    for _ in 0..600 {
-        let files = std::fs::read_dir(&folder).into_iter().flatten().flatten();
-        let mail = files.filter(|f| f.path().extension().is_some_and(|e| e == "eml"));
-        let texts = mail.map(|f| std::fs::read_to_string(f.path()).unwrap().replace("=\r\n", ""));
-        let mine: Vec<_> = texts.filter(|text| text.contains(&format!("To: {to}"))).collect();
-        if mine.len() >= count {
-            return mine;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("there are fewer than {count} letters to {to}");
-}
 
 #[sqlx::test(migrations = "../migrations")]
 async fn who_registers_again_while_the_address_is_proven_does_not_get_the_account(db: PgPool) {
@@ -507,92 +399,6 @@ async fn guesses_are_slowed_down_without_locking_the_person_out(db: PgPool) {
         .await
         .unwrap();
     assert!(!row.contains("jane") && !row.contains("192.0.2"), "hashed: {row}");
-}
-
-#[sqlx::test(migrations = "../migrations")]
-async fn a_second_factor_is_asked_for_and_each_code_works_once(db: PgPool) {
-    let world = World::new(db).await;
-    let jane = jane(&world, &[]).await;
-    let (secret, recovery) = jane.with_factor().await;
-    let sign_in = async || post(&world, "/v1/auth/sign-in", credentials("jane@example.com", PASSWORD)).await;
-    let first = sign_in().await;
-    assert_eq!(first.status, StatusCode::ACCEPTED);
-    assert!(first.json().get("access_token").is_none());
-    let second = async |challenge: &Value, code: &str| {
-        post(&world, "/v1/auth/second-step", json!({ "challenge": challenge, "code": code })).await
-    };
-    let challenge = first.json()["challenge"].clone();
-    // The code that confirmed the factor is used.
-    assert_eq!(second(&challenge, &code(&world, &secret, 0).await).await.problem(), "auth.code");
-    assert_eq!(second(&challenge, &code(&world, &secret, 2).await).await.problem(), "auth.code", "two steps ahead");
-    let next = code(&world, &secret, 1).await;
-    let other = sign_in().await.json()["challenge"].clone();
-    let (a, b) = tokio::join!(second(&challenge, &next), second(&other, &next));
-    assert_eq!([a.status, b.status].iter().filter(|s| **s == StatusCode::OK).count(), 1, "{:?} {:?}", a.body, b.body);
-    let third = sign_in().await.json()["challenge"].clone();
-    assert_eq!(second(&third, &recovery[0]).await.status, StatusCode::OK);
-    assert_eq!(second(&third, &recovery[1]).await.problem(), "auth.invalid", "the challenge is used up");
-    let fourth = sign_in().await.json()["challenge"].clone();
-    assert_eq!(second(&fourth, &recovery[0]).await.problem(), "auth.code", "so is the recovery code");
-    pass(&world, 301).await;
-    assert_eq!(second(&fourth, &recovery[1]).await.problem(), "auth.invalid", "too late");
-}
-
-#[sqlx::test(migrations = "../migrations")]
-async fn who_shows_a_second_factor_gets_past_the_guesses_of_others(db: PgPool) {
-    let world = World::new(db).await;
-    let jane = jane(&world, &[]).await;
-    let (_, recovery) = jane.with_factor().await;
-    for i in 0..110 {
-        let guess = credentials("jane@example.com", OTHER);
-        post_from(&world, &format!("192.0.2.{i}"), "/v1/auth/sign-in", guess).await;
-    }
-    let sign_in = async |address: &str, code: &str| {
-        let body = json!({ "email": "jane@example.com", "password": PASSWORD, "code": code });
-        post_from(&world, address, "/v1/auth/sign-in", body).await
-    };
-    assert_eq!(sign_in("198.51.100.9", "000000").await.problem(), "auth.throttled");
-    assert_eq!(sign_in("198.51.100.9", &recovery[0]).await.status, StatusCode::OK);
-    assert_eq!(sign_in("198.51.100.10", &recovery[0]).await.problem(), "auth.throttled", "used up");
-}
-
-#[sqlx::test(migrations = "../migrations")]
-async fn five_wrong_codes_use_a_challenge_up(db: PgPool) {
-    let world = World::new(db).await;
-    let jane = jane(&world, &[]).await;
-    let (_, recovery) = jane.with_factor().await;
-    let first = post(&world, "/v1/auth/sign-in", credentials("jane@example.com", PASSWORD)).await;
-    let second = async |code: &str| {
-        post(&world, "/v1/auth/second-step", json!({ "challenge": first.json()["challenge"], "code": code })).await
-    };
-    for _ in 0..5 {
-        assert_eq!(second("000000").await.problem(), "auth.code");
-    }
-    assert_eq!(second(&recovery[0]).await.problem(), "auth.invalid");
-}
-
-#[sqlx::test(migrations = "../migrations")]
-async fn a_factor_is_removed_by_who_just_showed_it(db: PgPool) {
-    let world = World::new(db).await;
-    let jane = jane(&world, &[]).await;
-    let (secret, _) = jane.with_factor().await;
-    let list = jane.get("/v1/me/factors").await.json();
-    assert!(!list.to_string().contains("secret"));
-    let path = format!("/v1/me/factors/{}", list["data"][0]["id"].as_str().unwrap());
-    pass(&world, 599).await;
-    sqlx::query("update identity.user_sessions set mfa_at = workflow.now() - interval '11 minutes'")
-        .execute(&world.db)
-        .await
-        .unwrap();
-    assert_eq!(jane.delete(&path).await.problem(), "auth.step_up");
-    let password = jane.post("/v1/auth/step-up", json!({ "password": PASSWORD })).await;
-    assert_eq!(password.problem(), "auth.code", "who has a factor shows it");
-    let shown = jane.post("/v1/auth/step-up", json!({ "code": code(&world, &secret, 0).await })).await;
-    assert_eq!(shown.status, StatusCode::NO_CONTENT);
-    assert_eq!(jane.delete(&path).await.status, StatusCode::NO_CONTENT);
-    let again = post(&world, "/v1/auth/sign-in", credentials("jane@example.com", PASSWORD)).await;
-    assert_eq!(again.status, StatusCode::OK);
-    assert_eq!(world.count("identity.mfa_recovery_codes").await, 0);
 }
 
 #[sqlx::test(migrations = "../migrations")]

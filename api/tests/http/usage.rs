@@ -118,3 +118,15 @@ async fn the_workflow_counts_the_open_days_and_closes_those_before(db: PgPool) {
     stopping.cancel();
     working.await.unwrap().unwrap();
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_worker_has_usage_counted_every_hour(db: PgPool) {
+    let world = World::new(db).await;
+    world.work();
+    let scheduled = async {
+        while world.count("workflow.schedules where kind = 'roll_up_usage' and cron = '5 * * * *'").await == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), scheduled).await.expect("the schedule is made");
+}
