@@ -49,7 +49,7 @@ begin
         select run_id, seq, tenant_id, key, kind, name, outcome, output, failure, coalesce(attempt_no, 0), lease_token, v_now
         from numbered
     )
-    select 'recorded', case state when 'ready' then queue end, null::bigint, run_id, tenant_id, key, outcome, failure,
+    select 'recorded', case state when 'ready' then queue::text end, null::bigint, run_id, tenant_id, key, outcome, failure,
            coalesce(attempt_no, 0), lease_token, null::float8, null::float8, seq, v_now, worker_id
     from numbered
     order by run_id, seq;
@@ -321,10 +321,12 @@ end $$;
 
 -- What most runs ask for, without JSON around it: to record one thing that the definition came by (`what` is its kind, the body
 -- its output), or, without a key, to end (`what` is the state, the body the output or the error). One entry a run. As with
--- `advance`, the caller has locked the tasks, and an entry whose token no longer holds the run changes nothing. An entry counts
--- as settled when it is reported so, or as recorded.
+-- `advance`, an entry whose token no longer holds the run changes nothing. An entry counts as settled when it is reported so, or
+-- as recorded. The caller has locked the tasks of runs that end; records lock theirs as they go, in the order of `p_ids`, which
+-- is that of the ids. `p_again`: some of it may have been written before, by a trip whose answer was lost; without it a key that
+-- is recorded already fails the whole trip.
 create function workflow.advance_plain(
-    p_ids bigint[], p_tokens uuid[], p_whats text[], p_keys text[], p_names text[], p_bodies jsonb[])
+    p_ids bigint[], p_tokens uuid[], p_whats text[], p_keys text[], p_names text[], p_bodies jsonb[], p_again boolean)
 returns setof workflow.news language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -344,7 +346,7 @@ begin
             from unnest(p_ids, p_tokens, p_whats, p_keys, p_names, p_bodies) as g (id, token, what, key, name, body)
             where t.id = g.id and t.lease_token = g.token and g.key is not null
               -- Not `not exists`: while the table is new the planner would join it whole.
-              and (select s.seq from workflow.steps s where s.run_id = t.run_id and s.key = g.key) is null
+              and (not p_again or (select s.seq from workflow.steps s where s.run_id = t.run_id and s.key = g.key) is null)
             returning t.id, t.run_id, t.tenant_id, t.wake_seq, t.attempt_no, t.lease_token, t.worker_id, g.what, g.key, g.name, g.body
         ), written as (
             insert into workflow.steps (run_id, seq, tenant_id, key, kind, name, outcome, output, attempt_no, lease_token, recorded_at)

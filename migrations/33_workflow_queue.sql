@@ -124,8 +124,8 @@ begin
             order by r.priority desc, r.run_at, r.id
             limit v_claim.want
             for update skip locked))
-        returning t.kind, t.queue, t.id, t.run_id, t.tenant_id, t.step_key, t.activity,
-            case t.kind when 'run' then (select r.input from workflow.runs r where r.id = t.run_id) else t.input end,
+        returning t.kind, t.queue::text, t.id, t.run_id, t.tenant_id, t.step_key, t.activity,
+            (case t.kind when 'run' then (select r.input from workflow.runs r where r.id = t.run_id) else t.input end)::jsonb,
             t.attempt_no, t.lease_token, t.lease_seconds, t.start_to_close_seconds, t.wake_seq,
             case t.kind when 'run' then (select r.created_at from workflow.runs r where r.id = t.run_id) else t.run_at end,
             t.worker_id;
@@ -139,20 +139,21 @@ end $$;
 -- their estimates are so high that PostgreSQL would compile them each time (jit), for 100 ms.
 create function workflow.pump(
     p_worker_id bigint, p_worker text, p_attempts jsonb, p_ops jsonb, p_claims jsonb, p_labels jsonb,
-    -- Columns of `advance_plain`.
+    -- Columns of `advance_plain`, in the order of the ids.
     p_ids bigint[] default '{}', p_tokens uuid[] default '{}', p_whats text[] default '{}', p_keys text[] default '{}',
-    p_names text[] default '{}', p_bodies jsonb[] default '{}')
+    p_names text[] default '{}', p_bodies jsonb[] default '{}', p_again boolean default true)
 returns setof workflow.news language plpgsql
 set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
 declare
-    v_ids bigint[] := p_ids;
+    v_ids bigint[] := '{}';
     v_ends bigint[];
 begin
+    -- Records alone lock their tasks in order as they update them. What needs more locks takes all of them first.
     if array_position(p_keys, null) is not null then
         -- What stands around runs that end: their activities and children, and who waits for them.
         v_ends := array (select g.id from unnest(p_ids, p_keys) as g (id, key) where g.key is null);
-        v_ids := v_ids
+        v_ids := p_ids
             || array (select a.id from workflow.tasks t join workflow.tasks a on a.run_id = t.run_id
                       where t.id = any (v_ends) and a.kind = 'activity')
             || array (select p.id from workflow.tasks t
@@ -161,7 +162,7 @@ begin
                       where t.id = any (v_ends));
     end if;
     if jsonb_array_length(p_attempts) > 0 or jsonb_array_length(p_ops) > 0 then
-        select v_ids || array_agg(id) into v_ids from (
+        select p_ids || v_ids || array_agg(id) into v_ids from (
             select t.id from jsonb_to_recordset(p_attempts) as g (task_id bigint)
                 join workflow.tasks t on t.id = g.task_id
             union
@@ -198,7 +199,7 @@ begin
         return query select * from workflow.advance(p_ops);
     end if;
     if p_ids <> '{}' then
-        return query select * from workflow.advance_plain(p_ids, p_tokens, p_whats, p_keys, p_names, p_bodies);
+        return query select * from workflow.advance_plain(p_ids, p_tokens, p_whats, p_keys, p_names, p_bodies, p_again);
     end if;
     if jsonb_array_length(p_claims) > 0 then
         return query select * from workflow.claim(p_claims, p_labels, p_worker, p_worker_id);

@@ -10,16 +10,16 @@
 create table workflow.jobs (
     id              bigint generated always as identity primary key,
     tenant_id       uuid not null,
-    queue           text not null check (queue ~ '^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$'),
+    queue           workflow.short_name not null,
     activity        text not null check (octet_length(activity) between 1 and 200),
-    input           jsonb not null check (octet_length(input::text) <= 262144),
+    input           workflow.payload not null,
     priority        smallint not null default 0,
     run_at          timestamptz not null,
     attempt_no      int not null default 0,
     failures        int not null default 0,
     losses          int not null default 0,
     policy          jsonb,
-    required_labels jsonb check (jsonb_typeof(required_labels) = 'object' and octet_length(required_labels::text) <= 2048),
+    required_labels workflow.label_set,
     unique_key      text check (octet_length(unique_key) between 1 and 200),
     worker_id       bigint,
     lease_token     uuid,
@@ -163,7 +163,7 @@ begin
             order by r.priority desc, r.run_at, r.id
             limit v_claim.want
             for update skip locked))
-        returning 'job', j.id, j.tenant_id, j.queue, j.activity, j.input, j.attempt_no, j.policy, j.run_at;
+        returning 'job', j.id, j.tenant_id, j.queue::text, j.activity, j.input::jsonb, j.attempt_no, j.policy, j.run_at;
     end loop;
 end $$;
 

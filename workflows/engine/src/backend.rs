@@ -173,7 +173,7 @@ fn job_end(Fence { task_id, token }: Fence, outcome: Outcome) -> (JobEnd, onesho
 
 fn last_write(task: &Identity, outcome: Outcome) -> (Write, oneshot::Receiver<bool>) {
     let (reply, answer) = oneshot::channel();
-    (Write { fence: task.fence, what: outcome.write(task), last: true, reply }, answer)
+    (Write { fence: task.fence, what: outcome.write(task), last: true, again: false, reply }, answer)
 }
 
 /// One queue, as apalis sees it.

@@ -222,7 +222,8 @@ impl Execution<'_> {
             return;
         }
         let (reply, answer) = oneshot::channel();
-        let write = Write { fence: self.fence, what: wishes(self.fence, asks, &timers), last: false, reply };
+        let write =
+            Write { fence: self.fence, what: wishes(self.fence, asks, &timers), last: false, again: false, reply };
         if self.shop.writes.send(write).is_ok() {
             self.flush = Some(answer);
         }

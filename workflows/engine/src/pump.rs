@@ -6,7 +6,8 @@
 //!   free slots ──claims──────────┘    (workflow.pump)     └──tasks────▶ backends
 //! ```
 //! Whatever arrives while a round trip is under way makes the next one: no timer, one trip when idle, hundreds of
-//! writes in a commit under load. A database that is away is waited for; nothing is dropped.
+//! writes in a commit under load. Under load a second trip flies beside the first, so that PostgreSQL and the executors never
+//! wait for each other; the writes of one task keep their order. A database that is away is waited for; nothing is dropped.
 
 use crate::{
     activity::{Labels, Standing},
@@ -26,6 +27,7 @@ use crate::{
     wakeup::{Mailbox, Ring, Wakeup},
     worker::RUN_QUEUE,
 };
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use std::{
@@ -44,6 +46,10 @@ use uuid::Uuid;
 const BATCH: usize = 500;
 /// Size of a round trip, in bytes of JSON, beyond which it takes no further write.
 const BATCH_BYTES: usize = 8 << 20;
+/// Round trips under way at once.
+const LANES: usize = 2;
+/// A second trip is worth its commit for this many writes.
+const CROWD: usize = 32;
 /// A round trip that takes longer has lost its connection.
 pub(crate) const ANSWER: Duration = Duration::from_secs(15);
 
@@ -54,6 +60,8 @@ pub(crate) struct Write {
     pub what: What,
     /// Whether the task leaves this process with it.
     pub last: bool,
+    /// Whether it was on a trip before.
+    pub again: bool,
     pub reply: oneshot::Sender<bool>,
 }
 
@@ -129,9 +137,22 @@ pub(crate) struct Pump {
     /// Which queue's slot a lease uses.
     held: HashMap<Fence, usize>,
     pending: Vec<Write>,
+    flights: FuturesUnordered<BoxFuture<'static, Landing>>,
+    /// Tasks with a write under way: the next one waits for it.
+    aloft: HashSet<i64>,
+    /// Writes of a trip that the database refused as a whole: one of them is the culprit.
+    suspects: Vec<Write>,
     /// An answer was lost: there may be claims we do not know of.
     uncertain: bool,
     down: u32,
+}
+
+/// A round trip that is over.
+struct Landing {
+    batch: Vec<Write>,
+    claims: Vec<Wanted>,
+    asked_at: Instant,
+    answer: sqlx::Result<Vec<News>>,
 }
 
 /// What a pump shares with the rest of the worker.
@@ -163,6 +184,9 @@ impl Pump {
             queues: queues.into_iter().map(|queue| QueueState { queue, more: true, untold: false }).collect(),
             held: HashMap::new(),
             pending: Vec::new(),
+            flights: FuturesUnordered::new(),
+            aloft: HashSet::new(),
+            suspects: Vec::new(),
             uncertain: false,
             down: 0,
         }
@@ -178,12 +202,13 @@ impl Pump {
             tokio::pin!(freed);
             freed.as_mut().enable();
             let open = !closing.is_cancelled() && self.me.id().is_some();
-            if closing.is_cancelled() && self.held.is_empty() && self.pending.is_empty() {
+            if closing.is_cancelled() && self.is_done() {
                 return;
             }
-            if self.pending.is_empty() && !(open && self.claims_due()) {
+            if !self.may_fly(open) {
                 tokio::select! {
-                    write = self.writes.recv() => match write {
+                    Some(landing) = self.flights.next() => self.land(landing).await,
+                    write = self.writes.recv(), if self.pending.len() < BATCH => match write {
                         Some(write) => self.pending.push(write),
                         None => return,
                     },
@@ -197,9 +222,31 @@ impl Pump {
                     () = closing.cancelled(), if open => {}
                 }
             }
+            if self.flights.is_empty() && !self.suspects.is_empty() {
+                self.try_singly().await;
+            }
             self.collect();
-            self.round(open).await;
+            if self.may_fly(open) {
+                self.take_off(open).await;
+            }
         }
+    }
+
+    fn is_done(&self) -> bool {
+        self.held.is_empty() && self.pending.is_empty() && self.suspects.is_empty() && self.flights.is_empty()
+    }
+
+    /// Whether there is something to send, and nothing that must land before.
+    fn may_fly(&self, open: bool) -> bool {
+        match self.flights.len() {
+            0 => !self.pending.is_empty() || open && self.claims_due(),
+            n => n < LANES && !self.uncertain && self.suspects.is_empty() && self.is_crowded(),
+        }
+    }
+
+    fn is_crowded(&self) -> bool {
+        let grounded = || self.pending.iter().filter(|write| !self.aloft.contains(&write.fence.task_id)).count();
+        self.pending.len() >= CROWD && grounded() >= CROWD
     }
 
     fn hear(&mut self, rings: &HashSet<Ring>) {
@@ -230,11 +277,14 @@ impl Pump {
         }
     }
 
-    async fn round(&mut self, open: bool) {
-        let batch = std::mem::take(&mut self.pending);
+    async fn take_off(&mut self, open: bool) {
+        let batch = self.board();
         // Tasks that end with this round trip leave their slots to its claims; their leases are kept until it is over.
         for write in batch.iter().filter(|w| w.last) {
             self.free(write.fence);
+        }
+        if self.uncertain {
+            self.disown(&batch).await;
         }
         let claims: Vec<Wanted> = match open {
             true => (0..self.queues.len()).map(|i| (i, self.take(i))).filter(|(_, want)| *want > 0).collect(),
@@ -244,21 +294,53 @@ impl Pump {
         if batch.is_empty() && claims.is_empty() {
             return;
         }
-        if self.uncertain {
-            self.disown(&batch).await;
+        for &(i, _) in &claims {
+            // Whatever rings from here on may have come too late for this trip.
+            self.queues[i].more = false;
         }
-        match self.trip(&batch, &claims).await {
+        self.aloft.extend(batch.iter().map(|write| write.fence.task_id));
+        let flight = fly(self.db.clone(), self.claimant(), self.wishes(&claims), batch, claims);
+        self.flights.push(Box::pin(flight));
+    }
+
+    /// The writes that go along: all but those of tasks that have one under way.
+    fn board(&mut self) -> Vec<Write> {
+        let pending = std::mem::take(&mut self.pending);
+        let (waiting, batch) = pending.into_iter().partition(|write| self.aloft.contains(&write.fence.task_id));
+        self.pending = waiting;
+        batch
+    }
+
+    async fn land(&mut self, Landing { batch, claims, asked_at, answer }: Landing) {
+        for write in &batch {
+            self.aloft.remove(&write.fence.task_id);
+        }
+        match answer {
             Ok(news) => {
                 self.down = 0;
-                self.digest(batch, &claims, news);
+                self.digest(batch, &claims, (asked_at, news));
             }
             Err(error) => {
                 for (i, want) in claims {
+                    self.queues[i].more = true;
                     self.queues[i].queue.slots.give(want);
                 }
                 self.survive(batch, error).await;
             }
         }
+    }
+
+    fn claimant(&self) -> Claimant {
+        Claimant { worker_id: self.me.id(), name: self.name.clone(), labels: self.labels.clone() }
+    }
+
+    /// Claims in the form of `workflow.claim`.
+    fn wishes(&self, claims: &[Wanted]) -> Vec<Value> {
+        claims
+            .iter()
+            .map(|(i, want)| (&self.queues[*i].queue, want))
+            .map(|(queue, want)| json!({ "queue": queue.name, "want": want, "names": queue.names }))
+            .collect()
     }
 
     /// Takes the slots that the next claims of a queue may fill.
@@ -288,32 +370,6 @@ impl Pump {
         let _ = write.reply.send(accepted);
     }
 
-    async fn trip(&self, batch: &[Write], claims: &[Wanted]) -> sqlx::Result<(Instant, Vec<News>)> {
-        let (mut attempts, mut ops, mut plain) = (Vec::new(), Vec::new(), Vec::new());
-        for write in batch {
-            match &write.what {
-                What::Attempt { entry, .. } => attempts.push(entry.clone()),
-                What::Ops(entries) => ops.extend(entries.iter().cloned()),
-                What::Plain(entry) => plain.push((write.fence, entry)),
-                What::Forget => {}
-            }
-        }
-        let claims: Vec<Value> = claims
-            .iter()
-            .map(|(i, want)| (&self.queues[*i].queue, want))
-            .map(|(queue, want)| json!({ "queue": queue.name, "want": want, "names": queue.names }))
-            .collect();
-        let who = Claimant { worker_id: self.me.id(), name: self.name.clone(), labels: self.labels.clone() };
-        let load = Trip { attempts: &attempts, ops: &ops, plain: &plain, claims: &claims };
-        let asked_at = Instant::now();
-        failpoint::reach("pump.before");
-        let trip = store::tasks::pump(&self.db, &who, load);
-        let news = store::in_time(ANSWER, trip).await?;
-        failpoint::reach("pump.after");
-        metrics::counter!("flatrender_engine_round_trips_total").increment(1);
-        Ok((asked_at, news))
-    }
-
     fn digest(&mut self, batch: Vec<Write>, claims: &[Wanted], (asked_at, news): (Instant, Vec<News>)) {
         let settled: HashSet<Fence> = news.iter().filter_map(News::accepts).collect();
         let rings = rings(&news, self.me.id());
@@ -328,8 +384,8 @@ impl Pump {
         }
         self.hear(&rings);
         for &(i, want) in claims {
-            // The claims of a trip come after its writes: fewer than wanted means that nothing is left.
-            self.queues[i].more = got[i] >= want;
+            // The claims of a trip come after its writes: fewer than wanted means that nothing was left.
+            self.queues[i].more |= got[i] >= want;
             self.queues[i].queue.slots.give(want.saturating_sub(got[i]));
         }
         self.tell_others(rings);
@@ -397,25 +453,32 @@ impl Pump {
     /// A round trip has failed: what it carried is kept and sent again.
     async fn survive(&mut self, mut batch: Vec<Write>, error: sqlx::Error) {
         self.uncertain = true;
-        if !store::is_transient(&error) && batch.len() > 1 {
-            // One of them is the culprit; each goes alone, the others must not suffer.
-            for write in batch {
-                match self.trip(std::slice::from_ref(&write), &[]).await {
-                    Ok(news) => self.digest(vec![write], &[], news),
-                    Err(error) => self.refuse(write, &error),
-                }
+        let before = batch.iter().all(|write| write.again);
+        batch.iter_mut().for_each(|write| write.again = true);
+        if !store::is_transient(&error) {
+            match <[Write; 1]>::try_from(batch) {
+                Ok([write]) if before => self.refuse(write, &error),
+                Ok([write]) => self.suspects.push(write),
+                Err(batch) => self.suspects.extend(batch),
             }
             return;
         }
-        if !store::is_transient(&error) && batch.len() == 1 {
-            batch.drain(..).for_each(|write| self.refuse(write, &error));
-            return;
-        }
-        self.pending = batch;
+        self.pending.splice(0..0, batch);
         self.down += 1;
         tracing::warn!(%error, pending = self.pending.len(), "cannot reach the database; results are kept");
         let pause = retry::exponential(Duration::from_millis(20), Duration::from_secs(2), self.down);
         tokio::time::sleep(retry::jittered(pause)).await;
+    }
+
+    /// One of the suspects is the culprit; each goes alone, the others must not suffer.
+    async fn try_singly(&mut self) {
+        for write in std::mem::take(&mut self.suspects) {
+            let landing = fly(self.db.clone(), self.claimant(), Vec::new(), vec![write], Vec::new()).await;
+            match landing.answer {
+                Ok(news) => self.digest(landing.batch, &[], (landing.asked_at, news)),
+                Err(error) => landing.batch.into_iter().for_each(|write| self.refuse(write, &error)),
+            }
+        }
     }
 
     /// A write that the database will never take. The end of an attempt becomes a failure that it can take.
@@ -448,6 +511,28 @@ impl Pump {
             Err(error) => tracing::debug!(%error, "cannot look for claims whose answer was lost"),
         }
     }
+}
+
+/// One round trip and one commit.
+async fn fly(db: PgPool, who: Claimant, wishes: Vec<Value>, batch: Vec<Write>, claims: Vec<Wanted>) -> Landing {
+    let (mut attempts, mut ops, mut plain) = (Vec::new(), Vec::new(), Vec::new());
+    for write in &batch {
+        match &write.what {
+            What::Attempt { entry, .. } => attempts.push(entry),
+            What::Ops(entries) => ops.extend(entries),
+            What::Plain(entry) => plain.push((write.fence, entry)),
+            What::Forget => {}
+        }
+    }
+    plain.sort_unstable_by_key(|(fence, _)| fence.task_id);
+    let again = batch.iter().any(|write| write.again);
+    let load = Trip { attempts: &attempts, ops: &ops, plain: &plain, again, claims: &wishes };
+    let asked_at = Instant::now();
+    failpoint::reach("pump.before");
+    let answer = store::in_time(ANSWER, store::tasks::pump(&db, &who, load)).await;
+    failpoint::reach("pump.after");
+    metrics::counter!("flatrender_engine_round_trips_total").increment(1);
+    Landing { batch, claims, asked_at, answer }
 }
 
 fn count(what: &What) {

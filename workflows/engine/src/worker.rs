@@ -42,8 +42,8 @@ use tower::Service;
 /// The queue of runs. No activity may use it.
 pub const RUN_QUEUE: &str = "workflows";
 
-/// Connections of the engine itself: messages, the pump, the jobs, the leases, new records, one to spare.
-const ENGINE_CONNECTIONS: u32 = 6;
+/// Connections of the engine itself: messages, two for the pump, the jobs, the leases, new records, one to spare.
+const ENGINE_CONNECTIONS: u32 = 7;
 /// Slots of a queue that was given handlers but no number.
 const DEFAULT_SLOTS: usize = 8;
 /// A handler that was told to stop has this long.
@@ -97,7 +97,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker whose steps use `pool`; the engine opens up to seven more connections of its own.
+    /// A worker whose steps use `pool`; the engine opens up to eight more connections of its own.
     pub fn builder(pool: PgPool) -> Builder {
         Builder {
             pool,

@@ -117,7 +117,7 @@ impl Client {
         let token: Uuid = serde_json::from_value(attempt["token"].clone()).unwrap_or_default();
         let outcome = attempt["outcome"].as_str().unwrap_or_default().to_owned();
         let who = Claimant { worker_id: None, name: String::new(), labels: Labels::new() };
-        let news = store::tasks::pump(&self.pool, &who, Trip { attempts: &[attempt], ..Trip::default() }).await?;
+        let news = store::tasks::pump(&self.pool, &who, Trip { attempts: &[&attempt], ..Trip::default() }).await?;
         self.wakeup.announce(rings(&news, None));
         if news.iter().any(|n| matches!(n, News::Settled(_))) {
             return Ok(());

@@ -31,11 +31,13 @@ pub(crate) struct Plain {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Trip<'a> {
     /// Entries of `workflow.settle`.
-    pub attempts: &'a [Value],
+    pub attempts: &'a [&'a Value],
     /// Entries of `workflow.advance`.
-    pub ops: &'a [Value],
-    /// Entries of `workflow.advance_plain`.
+    pub ops: &'a [&'a Value],
+    /// Entries of `workflow.advance_plain`, in the order of their tasks.
     pub plain: &'a [(Fence, &'a Plain)],
+    /// Some of it may have been written before.
+    pub again: bool,
     /// Entries of `workflow.claim`.
     pub claims: &'a [Value],
 }
@@ -44,9 +46,9 @@ pub(crate) struct Trip<'a> {
 pub(crate) async fn pump(
     db: impl PgExecutor<'_>,
     who: &Claimant,
-    Trip { attempts, ops, plain, claims }: Trip<'_>,
+    Trip { attempts, ops, plain, again, claims }: Trip<'_>,
 ) -> Result<Vec<News>> {
-    sqlx::query_as::<_, NewsRow>("select * from workflow.pump($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
+    sqlx::query_as::<_, NewsRow>("select * from workflow.pump($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)")
         .bind(who.worker_id)
         .bind(&who.name)
         .bind(Json(attempts))
@@ -59,6 +61,7 @@ pub(crate) async fn pump(
         .bind(plain.iter().map(|(_, plain)| plain.key.as_deref()).collect::<Vec<_>>())
         .bind(plain.iter().map(|(_, plain)| plain.name).collect::<Vec<_>>())
         .bind(plain.iter().map(|(_, plain)| plain.body.as_ref()).collect::<Vec<_>>())
+        .bind(again)
         .fetch_all(db)
         .await
         .map(read_news)
