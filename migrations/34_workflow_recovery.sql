@@ -181,8 +181,11 @@ begin
     end if;
     return query select 'clock', null::text, null::bigint, null::uuid, null::uuid, null::text, null::text, null::jsonb, null::int,
         null::uuid,
-        (select extract(epoch from run_at - v_now)::float8 from workflow.tasks
-         where state = 'waiting' and run_at < 'infinity' order by run_at limit 1),
+        -- Whoever is suspected is looked at again as soon as there is something to see.
+        least((select extract(epoch from run_at - v_now)::float8 from workflow.tasks
+               where state = 'waiting' and run_at < 'infinity' order by run_at limit 1),
+              (select extract(epoch from p_patience)::float8 from workflow.workers
+               where ended_at is null and suspected_at is not null limit 1)),
         null::float8, null::bigint, v_now, null::bigint
     from workflow.workers where id = p_me and ended_at is null;
 end $$;

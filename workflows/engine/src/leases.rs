@@ -14,7 +14,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use uuid::Uuid;
 
 /// How often standing is asked for: the longest a local attempt waits to hear that it was cancelled.
@@ -28,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
     held: Mutex<HashMap<i64, Lease>>,
+    stir: Notify,
 }
 
 #[derive(Debug)]
@@ -75,6 +79,16 @@ impl Leases {
             // This process has taken the task over from itself.
             older.standing.send_replace(Standing::Lost);
         }
+        self.stir.notify_one();
+    }
+
+    /// Resolves when something was claimed since the last time.
+    pub(crate) async fn stirred(&self) {
+        self.stir.notified().await;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.held().is_empty()
     }
 
     /// Sends the progress of an attempt along with its renewals.

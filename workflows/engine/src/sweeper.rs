@@ -19,8 +19,11 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// How often it looks around.
+/// How often it looks around while it works, and for a while after: what it did may soon be due again.
 const LOOK: Duration = Duration::from_millis(250);
+const AFTERMATH: Duration = Duration::from_secs(3);
+/// How often it does while it has nothing to do.
+const QUIET_LOOK: Duration = Duration::from_secs(2);
 /// A peer whose lock is free for this long is dead.
 const PATIENCE: Duration = Duration::from_millis(400);
 /// A look that takes longer means that the session is gone.
@@ -130,6 +133,7 @@ impl Sweeper {
                 None => return Ok(()),
             },
         }
+        let mut quiet_from = Instant::now() + AFTERMATH;
         loop {
             let news =
                 match store::in_time(ANSWER, workers::sweep(db, self.me.id().unwrap_or_default(), PATIENCE)).await {
@@ -150,8 +154,16 @@ impl Sweeper {
             });
             let Some((now, next_due_seconds)) = clock else { return Ok(()) };
             self.me.set_clock(now);
-            let until_due = next_due_seconds.map_or(LOOK, |s| Duration::from_secs_f64(s.max(0.001)));
-            tokio::time::sleep(until_due.min(retry::jittered(LOOK))).await;
+            let now = Instant::now();
+            if !self.leases.is_empty() {
+                quiet_from = now + AFTERMATH;
+            }
+            let look = if now < quiet_from { LOOK } else { QUIET_LOOK };
+            let until_due = next_due_seconds.map_or(look, |s| Duration::from_secs_f64(s.max(0.001)));
+            tokio::select! {
+                () = tokio::time::sleep(until_due.min(retry::jittered(look))) => {}
+                () = self.leases.stirred(), if now >= quiet_from => quiet_from = Instant::now() + AFTERMATH,
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use uuid::Uuid;
 /// The one channel of LISTEN and NOTIFY.
 const CHANNEL: &str = "workflow";
 /// Idle queues are asked this often while messages arrive, while they do not, and before the first registration.
-const POLL: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_secs(5);
 const POLL_DEAF: Duration = Duration::from_millis(250);
 const UNREGISTERED: Duration = Duration::from_millis(20);
 /// PostgreSQL takes 8000 bytes.

@@ -1,4 +1,4 @@
-//! What a worker does beside its runs, once a second or two: folds counters, goes on with operations on many runs, tells the
+//! What a worker does beside its runs, every few seconds: folds counters, goes on with operations on many runs, tells the
 //! metrics how things stand. Any number of workers may; locks let one at a time.
 
 use super::{Operations, sql};
@@ -7,7 +7,7 @@ use std::{collections::HashSet, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(5);
 /// While an operation on many runs is under way, its rate is kept in steps of this.
 const BUSY_LOOK: Duration = Duration::from_millis(100);
 /// How often the gauges are renewed.
