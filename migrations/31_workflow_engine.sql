@@ -74,6 +74,7 @@ create table workflow.runs (
     detached            boolean not null default false,
     continued_from      uuid,
     continued_as        uuid,
+    traceparent         text check (octet_length(traceparent) = 55),
     unique (tenant_id, id),
     constraint a_finished_run_has_an_end check ((state = 'running') = (finished_at is null)),
     constraint a_failed_run_has_an_error check ((state in ('failed', 'cancelled')) = (error is not null)),
@@ -90,6 +91,8 @@ comment on column workflow.runs.root_run_id is 'The first of its ancestors; null
 comment on column workflow.runs.detached is 'True: its parent does not wait for it, and it outlives its parent.';
 comment on column workflow.runs.continued_as is
     'softref:workflow.runs(id). The run that goes on in its place, with its business key and its parent.';
+comment on column workflow.runs.traceparent is
+    'Where it was started, in which trace, as W3C Trace Context writes it; null: in none. The same in tasks and jobs.';
 -- A run that goes on as another leaves its business key and its place under its parent to that one.
 create unique index runs_business_key on workflow.runs (kind, tenant_id, business_key) where continued_as is null;
 create unique index runs_children on workflow.runs (parent_run_id, parent_key)
@@ -175,6 +178,7 @@ create table workflow.tasks (
     parked_reason          text check (parked_reason in ('version_mismatch', 'lost_too_often', 'unrecordable')),
     parked_failure         workflow.payload,
     wake_seq               bigint not null default 0,
+    traceparent            text check (octet_length(traceparent) = 55),
     unique (run_id, kind, step_key),
     constraint a_run_has_no_key check ((kind = 'run') = (step_key = '')),
     constraint an_activity_has_input check (kind = 'run' or input is not null),
@@ -264,11 +268,11 @@ create type workflow.fact as (
 create type workflow.news as (
     what text, queue text, task_id bigint, run_id uuid, tenant_id uuid, step_key text, name text, body jsonb,
     attempt_no int, lease_token uuid, lease_seconds float8, start_to_close_seconds float8,
-    seq bigint, at timestamptz, worker_id bigint);
+    seq bigint, at timestamptz, worker_id bigint, traceparent text);
 
 create function workflow.told(p_what text, p_queue text, p_task bigint, p_token uuid) returns setof workflow.news language sql immutable as $$
     select p_what, p_queue, p_task, null::uuid, null::uuid, null::text, null::text, null::jsonb, null::int, p_token,
-           null::float8, null::float8, null::bigint, null::timestamptz, null::bigint
+           null::float8, null::float8, null::bigint, null::timestamptz, null::bigint, null::text
 $$;
 
 -- Locks tasks in the order of their ids, so that two writers wait for each other in one direction only.

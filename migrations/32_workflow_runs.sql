@@ -50,7 +50,7 @@ begin
         from numbered
     )
     select 'recorded', case state when 'ready' then queue::text end, null::bigint, run_id, tenant_id, key, outcome, failure,
-           coalesce(attempt_no, 0), lease_token, null::float8, null::float8, seq, v_now, worker_id
+           coalesce(attempt_no, 0), lease_token, null::float8, null::float8, seq, v_now, worker_id, null::text
     from numbered
     order by run_id, seq;
 end $$;
@@ -58,8 +58,8 @@ end $$;
 -- ---------------------------------------------------------------------------------------- progress of runs
 
 -- What executors ask for. `p_ops` is an array of {op, task_id, token, …}, op one of
---   request  key, queue, activity, input, labels, shielded, and the policy: schedules an activity; repeating it is harmless
---   child    key, id, kind, version, activity, queue, priority, max_losses, input: starts a child; repeating it is harmless
+--   request  key, queue, activity, input, labels, shielded, traceparent, and the policy: schedules an activity; repeating it is harmless
+--   child    key, id, kind, version, activity, queue, priority, max_losses, input, traceparent: starts a child; repeating it is harmless
 --   start    the same, business_key: starts a run of its own, and records which
 --   withdraw key: nobody waits for this activity or child any more
 --   timer    key, outcome: a timer is over
@@ -93,16 +93,16 @@ begin
         select t.run_id, t.tenant_id, t.priority, t.cancel_requested and not coalesce(g.shielded, false) as cancelled, g.*
         from jsonb_to_recordset(p_ops) as g (op text, task_id bigint, key text, queue text, activity text, input jsonb,
             labels jsonb, max_failures int, max_losses int, backoff_base float8, backoff_cap float8,
-            lease float8, start_to_close float8, shielded boolean)
+            lease float8, start_to_close float8, shielded boolean, traceparent text)
         join workflow.tasks t on t.id = g.task_id
         where g.op = 'request'
           and not exists (select from workflow.steps s where s.run_id = t.run_id and s.key = g.key)
     ), fresh as (
         insert into workflow.tasks
             (kind, run_id, tenant_id, step_key, queue, activity, input, required_labels, priority, run_at, max_failures,
-             max_losses, backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds, shielded)
+             max_losses, backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds, shielded, traceparent)
         select 'activity', run_id, tenant_id, key, queue, activity, coalesce(input, 'null'), coalesce(labels, '{}'), priority,
-               v_now, max_failures, max_losses, backoff_base, backoff_cap, lease, start_to_close, coalesce(shielded, false)
+               v_now, max_failures, max_losses, backoff_base, backoff_cap, lease, start_to_close, coalesce(shielded, false), traceparent
         from asked where not cancelled
         on conflict (run_id, kind, step_key) do nothing
         returning run_id, queue
@@ -166,7 +166,7 @@ begin
                coalesce(r.root_run_id, r.id) as root, g.*
         from jsonb_array_elements(p_ops) with ordinality as o (op, place)
         cross join lateral jsonb_to_record(o.op) as g (op text, task_id bigint, key text, id uuid, kind text, version int,
-            activity text, queue text, priority smallint, max_losses int, input jsonb, business_key text)
+            activity text, queue text, priority smallint, max_losses int, input jsonb, business_key text, traceparent text)
         join workflow.tasks t on t.id = g.task_id
         join workflow.runs r on r.id = t.run_id
         where g.op in ('child', 'start')
@@ -179,17 +179,17 @@ begin
             continue;
         end if;
         insert into workflow.runs (id, tenant_id, kind, version, business_key, input, priority, created_at,
-                                   parent_run_id, parent_key, root_run_id, detached)
+                                   parent_run_id, parent_key, root_run_id, detached, traceparent)
         values (v_op.id, v_op.tenant_id, v_op.kind, v_op.version, v_op.business_key, coalesce(v_op.input, 'null'), v_op.priority,
-                workflow.now(), v_op.run_id, v_op.key, v_op.root, v_op.op = 'start')
+                workflow.now(), v_op.run_id, v_op.key, v_op.root, v_op.op = 'start', v_op.traceparent)
         on conflict do nothing
         returning id into v_run;
         if v_run is not null then
             insert into workflow.tasks
                 (kind, run_id, tenant_id, step_key, queue, activity, priority, run_at, max_failures, max_losses,
-                 backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds)
+                 backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds, traceparent)
             values ('run', v_run, v_op.tenant_id, '', v_op.queue, v_op.activity, v_op.priority, workflow.now(), 1, v_op.max_losses,
-                    0, 0, 30, 1e9);
+                    0, 0, 30, 1e9, v_op.traceparent);
         end if;
         if v_op.op = 'start' then
             v_run := coalesce(v_run, (select id from workflow.runs where kind = v_op.kind and tenant_id = v_op.tenant_id
@@ -353,7 +353,7 @@ begin
             select run_id, wake_seq, tenant_id, key, what, name, 'ok', body, attempt_no, lease_token, v_now from bumped
         )
         select 'recorded', null::text, id, run_id, tenant_id, key, 'ok', null::jsonb, attempt_no, lease_token,
-               null::float8, null::float8, wake_seq, v_now, worker_id
+               null::float8, null::float8, wake_seq, v_now, worker_id, null::text
         from bumped;
         get diagnostics v_recorded = row_count;
         if v_recorded < cardinality(array_remove(p_keys, null)) then
@@ -443,10 +443,10 @@ declare
     v_carried bigint;
 begin
     insert into workflow.runs (id, tenant_id, kind, version, business_key, input, priority, created_at, parent_run_id, parent_key,
-                               root_run_id, detached, continued_from, cancel_requested_at, cancel_reason)
+                               root_run_id, detached, continued_from, cancel_requested_at, cancel_reason, traceparent)
     select v_next, r.tenant_id, r.kind, (p_next ->> 'version')::int, r.business_key, p_next -> 'input',
            (p_next ->> 'priority')::smallint, v_now, r.parent_run_id, r.parent_key, r.root_run_id, r.detached, r.id,
-           r.cancel_requested_at, r.cancel_reason
+           r.cancel_requested_at, r.cancel_reason, r.traceparent
     from workflow.runs r where r.id = p_run.run_id;
     insert into workflow.steps (run_id, seq, tenant_id, key, kind, name, outcome, output, recorded_at)
     select v_next, row_number() over (order by s.seq), s.tenant_id, s.key, s.kind, s.name, 'ok', s.output, v_now
@@ -456,9 +456,9 @@ begin
     get diagnostics v_carried = row_count;
     insert into workflow.tasks
         (kind, run_id, tenant_id, step_key, queue, activity, priority, run_at, max_failures, max_losses, backoff_base_seconds,
-         backoff_cap_seconds, lease_seconds, start_to_close_seconds, wake_seq, cancel_requested)
+         backoff_cap_seconds, lease_seconds, start_to_close_seconds, wake_seq, cancel_requested, traceparent)
     values ('run', v_next, p_run.tenant_id, '', p_run.queue, p_next ->> 'activity', (p_next ->> 'priority')::smallint, v_now, 1,
-            p_run.max_losses, 0, 0, 30, 1e9, v_carried, p_run.cancel_requested);
+            p_run.max_losses, 0, 0, 30, 1e9, v_carried, p_run.cancel_requested, p_run.traceparent);
 end $$;
 
 -- ---------------------------------------------------------------------------------------- cancelling
@@ -619,7 +619,7 @@ end $$;
 
 create function workflow.signalled(p_name text) returns setof workflow.news language sql immutable as $$
     select 'signalled', null::text, null::bigint, null::uuid, null::uuid, null::text, p_name, null::jsonb, null::int, null::uuid,
-           null::float8, null::float8, null::bigint, null::timestamptz, null::bigint
+           null::float8, null::float8, null::bigint, null::timestamptz, null::bigint, null::text
 $$;
 
 -- ---------------------------------------------------------------------------------------- resuming

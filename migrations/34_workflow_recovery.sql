@@ -186,6 +186,6 @@ begin
                where state = 'waiting' and run_at < 'infinity' order by run_at limit 1),
               (select extract(epoch from p_patience)::float8 from workflow.workers
                where ended_at is null and suspected_at is not null limit 1)),
-        null::float8, null::bigint, v_now, null::bigint
+        null::float8, null::bigint, v_now, null::bigint, null::text
     from workflow.workers where id = p_me and ended_at is null;
 end $$;

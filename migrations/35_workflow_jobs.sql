@@ -25,6 +25,7 @@ create table workflow.jobs (
     lease_token     uuid,
     leased_at       timestamptz,
     last_failure    jsonb,
+    traceparent     text check (octet_length(traceparent) = 55),
     constraint a_lease_is_whole check (
         (worker_id is null) = (lease_token is null) and (worker_id is null) = (leased_at is null))
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
@@ -102,7 +103,7 @@ end $$;
 -- again at run_at.
 create type workflow.job_news as (
     what text, id bigint, tenant_id uuid, queue text, activity text, input jsonb, attempt_no int, policy jsonb,
-    run_at timestamptz);
+    run_at timestamptz, traceparent text);
 
 create type workflow.job_later as (id bigint, queue text, run_at timestamptz);
 
@@ -136,7 +137,7 @@ begin
         select array_agg(id) into v_accepted from kept;
         if cardinality(v_accepted) is distinct from cardinality(p_done) then
             return query select 'stale', d.id, null::uuid, null::text, null::text, null::jsonb, null::int, null::jsonb,
-                                null::timestamptz
+                                null::timestamptz, null::text
                 from unnest(p_done) d (id) where d.id <> all (coalesce(v_accepted, '{}'));
         end if;
     end if;
@@ -163,7 +164,7 @@ begin
             order by r.priority desc, r.run_at, r.id
             limit v_claim.want
             for update skip locked))
-        returning 'job', j.id, j.tenant_id, j.queue::text, j.activity, j.input::jsonb, j.attempt_no, j.policy, j.run_at;
+        returning 'job', j.id, j.tenant_id, j.queue::text, j.activity, j.input::jsonb, j.attempt_no, j.policy, j.run_at, j.traceparent::text;
     end loop;
 end $$;
 
@@ -217,9 +218,9 @@ begin
                filter (where d.verdict = 'again')
     into v_stale, v_later
     from given g left join judged d on d.id = g.id;
-    return query select 'stale', s.id, null::uuid, null::text, null::text, null::jsonb, null::int, null::jsonb, null::timestamptz
+    return query select 'stale', s.id, null::uuid, null::text, null::text, null::jsonb, null::int, null::jsonb, null::timestamptz, null::text
         from unnest(v_stale) s (id);
-    return query select 'later', l.id, null::uuid, l.queue, null::text, null::jsonb, null::int, null::jsonb, l.run_at
+    return query select 'later', l.id, null::uuid, l.queue, null::text, null::jsonb, null::int, null::jsonb, l.run_at, null::text
         from unnest(v_later) l;
 end $$;
 

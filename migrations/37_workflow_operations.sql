@@ -308,9 +308,9 @@ begin
         coalesce((select seq from workflow.steps where run_id = p_origin and kind = 'cancel'), 'infinity'::float8),
         (select count(*) + 1 from workflow.steps where run_id = p_origin));
 
-    insert into workflow.runs (id, tenant_id, kind, version, input, priority, created_at)
+    insert into workflow.runs (id, tenant_id, kind, version, input, priority, created_at, traceparent)
     values (p_new, v_origin.tenant_id, v_origin.kind, coalesce(p_version, v_origin.version), coalesce(p_input, v_origin.input),
-            v_origin.priority, v_now);
+            v_origin.priority, v_now, v_origin.traceparent);
     insert into workflow.steps
         (run_id, seq, tenant_id, key, kind, name, outcome, output, failure, attempt_no, recorded_at)
     select p_new, seq, tenant_id, key, kind, name, outcome, output, failure, attempt_no, recorded_at
@@ -318,16 +318,16 @@ begin
     get diagnostics v_copied = row_count;
     insert into workflow.tasks
         (kind, run_id, tenant_id, step_key, queue, activity, priority, run_at, max_failures, max_losses,
-         backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds, wake_seq)
-    select 'run', id, tenant_id, '', 'workflows', kind || '.v' || version, priority, v_now, 1, 10, 0, 0, 30, 1e9, v_copied
+         backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds, wake_seq, traceparent)
+    select 'run', id, tenant_id, '', 'workflows', kind || '.v' || version, priority, v_now, 1, 10, 0, 0, 30, 1e9, v_copied, traceparent
     from workflow.runs where id = p_new;
     if p_step is not null then
         insert into workflow.tasks
             (kind, run_id, tenant_id, step_key, queue, activity, input, required_labels, priority, run_at, max_failures,
-             max_losses, backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds)
+             max_losses, backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds, traceparent)
         select 'activity', p_new, v_origin.tenant_id, v_from, g.queue, g.activity, coalesce(g.input, 'null'),
                coalesce(g.labels, '{}'), v_origin.priority, v_now, g.max_failures, g.max_losses, g.backoff_base, g.backoff_cap,
-               g.lease, g.start_to_close
+               g.lease, g.start_to_close, v_origin.traceparent
         from jsonb_to_record(p_step) as g (queue text, activity text, input jsonb, labels jsonb, max_failures int,
             max_losses int, backoff_base float8, backoff_cap float8, lease float8, start_to_close float8)
         where v_from is not null;

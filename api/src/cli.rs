@@ -86,7 +86,9 @@ async fn run(command: Command) -> Result<(), CliError> {
 /// Logs go to standard error, so that standard output is the command's answer. `FLATRENDER_LOG` says how much.
 fn log() {
     let filter = EnvFilter::try_from_env("FLATRENDER_LOG").or_else(|_| EnvFilter::try_from_default_env());
-    let filter = filter.unwrap_or_else(|_| EnvFilter::new("warn,flatrender_api=info,flatrender_activities=info"));
+    let filter = filter.unwrap_or_else(|_| {
+        EnvFilter::new("warn,flatrender_api=info,flatrender_activities=info,flatrender_engine::trace=info")
+    });
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }

@@ -1,4 +1,5 @@
-//! The id of the request at hand: accepted from the client or made, shown in answers, problems and logs.
+//! The id of the request at hand: accepted from the client or made, shown in answers, problems and logs. Beside it the trace that
+//! the request belongs to: what it starts belongs to it, too.
 
 use axum::{
     extract::Request,
@@ -6,6 +7,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use flatrender_engine::{TraceContext, trace::TRACEPARENT};
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -21,11 +23,16 @@ pub fn current() -> String {
     CURRENT.try_with(Clone::clone).unwrap_or_default()
 }
 
-/// Gives the request an id and everything it logs a span with that id.
+/// Gives the request an id and a place in a trace, and everything it logs a span that tells both.
 pub async fn attach(request: Request, next: Next) -> Response {
     let id = accepted(&request).unwrap_or_else(|| Uuid::new_v4().to_string());
-    let span = tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
-    let mut response = CURRENT.scope(id.clone(), next.run(request)).instrument(span).await;
+    let caller = traceparent(&request);
+    let trace = caller.map_or_else(TraceContext::root, |caller| caller.child());
+    let span = tracing::info_span!(
+        "request", id, method = %request.method(), path = request.uri().path(), trace_id = trace.trace_id(),
+        span_id = trace.span_id(), parent_id = caller.map(|caller| caller.span_id())
+    );
+    let mut response = CURRENT.scope(id.clone(), trace.scope(next.run(request))).instrument(span).await;
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(HEADER, value);
     }
@@ -37,4 +44,11 @@ fn accepted(request: &Request) -> Option<String> {
     let id = request.headers().get(HEADER)?.to_str().ok()?;
     let fine = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     ((1..=64).contains(&id.len()) && id.bytes().all(fine)).then(|| id.to_owned())
+}
+
+/// Where the client is in a trace. What is no context, or comes twice, counts as none.
+fn traceparent(request: &Request) -> Option<TraceContext> {
+    let mut values = request.headers().get_all(TRACEPARENT).iter();
+    let context = values.next()?.to_str().ok()?.parse().ok()?;
+    values.next().is_none().then_some(context)
 }

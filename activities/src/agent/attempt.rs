@@ -29,14 +29,17 @@ const LAST_REPORT: Duration = Duration::from_secs(8);
 /// Makes an attempt; `fresh` when it was claimed just now, not by an earlier process. Dropping the future kills the
 /// renderer and leaves the journal entry.
 pub async fn make(node: Arc<Node>, entry: Entry, fresh: bool) {
-    let client = node.client.task(entry.task.task_id, entry.task.lease_token);
     let (attempt, keeper) = Attempt::new(entry.task.clone());
+    let client = node.client.task(&attempt);
     let held = Held { seconds: entry.task.lease_seconds, fresh };
     // One future for both: when the agent is torn down, work never sees a lease without its keeper.
-    tokio::select! {
-        never = leases::keep(client.clone(), held, node.config.lease_patience, keeper) => match never {},
-        () = carry_out(&node, &attempt, &client, entry) => {}
-    }
+    let work = async {
+        tokio::select! {
+            never = leases::keep(client.clone(), held, node.config.lease_patience, keeper) => match never {},
+            () = carry_out(&node, &attempt, &client, entry) => {}
+        }
+    };
+    attempt.traced(work).await;
 }
 
 async fn carry_out(node: &Node, attempt: &Attempt, client: &TaskClient, mut entry: Entry) {

@@ -2,7 +2,7 @@
 //!
 //! Nothing here repeats a request; who asks knows how long it is worth it.
 
-use flatrender_engine::{Failure, Progress};
+use flatrender_engine::{Attempt, Failure, Progress, TraceContext, trace::TRACEPARENT};
 use flatrender_workflows::contracts::{
     node::{ClaimWork, ClaimedWork, Complete, Enrol, Enrolled, Fail, LEASE_TOKEN_HEADER, Release, Renew, Renewed},
     storage::BlobHash,
@@ -105,9 +105,10 @@ impl Client {
         if answer.status() == StatusCode::NO_CONTENT { Ok(None) } else { read(answer).await.map(Some) }
     }
 
-    /// The calls about one task.
-    pub fn task(&self, task_id: i64, lease_token: Uuid) -> TaskClient {
-        TaskClient { client: self.clone(), task_id, lease_token }
+    /// The calls about one task, in the trace of its attempt.
+    pub fn task(&self, attempt: &Attempt) -> TaskClient {
+        let (task, trace) = (attempt.task(), attempt.trace_context());
+        TaskClient { client: self.clone(), task_id: task.task_id, lease_token: task.lease_token, trace }
     }
 
     async fn ask<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
@@ -133,6 +134,7 @@ pub struct TaskClient {
     client: Client,
     task_id: i64,
     lease_token: Uuid,
+    trace: Option<TraceContext>,
 }
 
 impl TaskClient {
@@ -179,7 +181,7 @@ impl TaskClient {
     pub async fn put_frame(&self, hash: &BlobHash, png: bytes::Bytes) -> Result<(), ClientError> {
         let path = format!("tasks/{}/frames/{hash}", self.task_id);
         let request = self.client.request_by(&self.client.uploads, Method::PUT, &path);
-        let request = request.header(LEASE_TOKEN_HEADER, self.lease_token.to_string());
+        let request = self.named(request);
         let limit = SILENCE + Duration::from_secs(png.len() as u64 / SLOWEST_UPLINK);
         send(request.header("content-type", "image/png").timeout(limit).body(png)).await.map(drop)
     }
@@ -195,8 +197,16 @@ impl TaskClient {
     }
 
     fn request(&self, method: Method, what: &str) -> RequestBuilder {
-        let request = self.client.request(method, &format!("tasks/{}/{what}", self.task_id));
-        request.header(LEASE_TOKEN_HEADER, self.lease_token.to_string())
+        self.named(self.client.request(method, &format!("tasks/{}/{what}", self.task_id)))
+    }
+
+    /// Says for which attempt, and in which trace.
+    fn named(&self, request: RequestBuilder) -> RequestBuilder {
+        let request = request.header(LEASE_TOKEN_HEADER, self.lease_token.to_string());
+        match self.trace {
+            Some(trace) => request.header(TRACEPARENT, trace.to_string()),
+            None => request,
+        }
     }
 }
 

@@ -125,6 +125,7 @@ mod tests {
             lease_token: Uuid::new_v4(),
             lease_seconds: 15.0,
             start_to_close_seconds: 60.0,
+            traceparent: None,
         };
         Entry { task, renderer: None }
     }

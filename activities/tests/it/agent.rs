@@ -9,6 +9,7 @@ use flatrender_activities::{
     aerender::process::census::{self, Mark},
     agent::{self, AgentConfig, AgentError},
 };
+use flatrender_engine::TraceContext;
 use flatrender_workflows::contracts::render::RenderFrames;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -76,6 +77,23 @@ impl Scene {
 
 pub fn processes_left(attempt: Uuid) -> bool {
     census::is_alive(None, &Mark::of(attempt)) == Some(true)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_about_a_task_names_the_trace_it_belongs_to() {
+    let scene = Scene::new(json!({}), 1.0).await;
+    let request = TraceContext::root();
+    scene.books.open().task.traceparent = Some(request);
+    scene.play().await;
+    let ledger = scene.books.open();
+    let stored = ledger.frames.len();
+    assert_eq!(stored, 10);
+    // The package, for each frame a question and the frame, and the report.
+    assert!(ledger.traces.len() >= 2 * stored + 2, "{}", ledger.traces.len());
+    let attempt = ledger.traces[0];
+    assert_eq!(attempt.trace_id(), request.trace_id());
+    assert_ne!(attempt.span_id(), request.span_id());
+    assert!(ledger.traces.iter().all(|call| *call == attempt));
 }
 
 #[tokio::test]

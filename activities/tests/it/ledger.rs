@@ -1,7 +1,7 @@
 //! What the server remembers of tasks, leases and blobs, and how the test looks at it and interferes.
 
 use crate::world;
-use flatrender_engine::{Failure, LeasedTask, Progress};
+use flatrender_engine::{Failure, LeasedTask, Progress, TraceContext};
 use flatrender_workflows::contracts::{
     render::{RenderFrames, RenderedFrames},
     storage::BlobHash,
@@ -42,6 +42,8 @@ pub struct Ledger {
     pub frames: HashMap<BlobHash, Vec<u8>>,
     /// Frames that were sent, each time they were.
     pub puts: u32,
+    /// The traces that calls about the task said they belong to.
+    pub traces: Vec<TraceContext>,
     /// Answers 503 to everything.
     pub down: bool,
     pub token: Option<String>,
@@ -69,6 +71,7 @@ impl Books {
             inputs: HashMap::from([(BlobHash::of(package), package.to_vec())]),
             frames: HashMap::new(),
             puts: 0,
+            traces: Vec::new(),
             down: false,
             token: Some(TOKEN.to_owned()),
         })))

@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, head, post},
 };
-use flatrender_engine::Labels;
+use flatrender_engine::{Labels, TraceContext, trace::TRACEPARENT};
 use flatrender_workflows::contracts::{
     node::{ClaimWork, ClaimedWork, Complete, Enrol, Enrolled, Fail, LEASE_TOKEN_HEADER, Release, Renew, Renewed},
     storage::BlobHash,
@@ -31,7 +31,8 @@ pub async fn start(books: Books) -> String {
         .route("/tasks/{task}/release", post(release))
         .route("/tasks/{task}/inputs/{sha256}", get(input))
         .route("/tasks/{task}/frames/{sha256}", head(has_frame).put(put_frame))
-        .layer(middleware::from_fn(known_nodes_only));
+        .layer(middleware::from_fn(known_nodes_only))
+        .layer(middleware::from_fn_with_state(books.clone(), trace));
     let nodes = Router::new()
         .route("/enrol", post(enrol))
         .merge(tasks)
@@ -53,6 +54,12 @@ fn stale() -> Response {
 async fn down(State(books): State<Books>, request: Request, next: Next) -> Response {
     let is_down = books.open().down;
     if is_down { StatusCode::SERVICE_UNAVAILABLE.into_response() } else { next.run(request).await }
+}
+
+async fn trace(State(books): State<Books>, request: Request, next: Next) -> Response {
+    let named: Option<TraceContext> = request.headers().get(TRACEPARENT).map(|v| v.to_str().unwrap().parse().unwrap());
+    books.open().traces.extend(named);
+    next.run(request).await
 }
 
 async fn known_nodes_only(headers: HeaderMap, request: Request, next: Next) -> Response {

@@ -102,6 +102,7 @@ pub fn task(wish: &RenderFrames) -> LeasedTask {
         lease_token: Uuid::new_v4(),
         lease_seconds: 15.0,
         start_to_close_seconds: 60.0,
+        traceparent: None,
     }
 }
 

@@ -55,6 +55,7 @@ impl World {
             lease_token: Uuid::from_u128(10),
             lease_seconds: 15.0,
             start_to_close_seconds: 60.0,
+            traceparent: None,
         })
     }
 

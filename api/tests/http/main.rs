@@ -20,5 +20,6 @@ mod people;
 mod renders;
 mod request_logs;
 mod tenants;
+mod traces;
 mod usage;
 mod world;

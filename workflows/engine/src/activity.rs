@@ -2,7 +2,10 @@
 //!
 //! Nothing here knows where attempts come from: a worker feeds them from PostgreSQL, a render node over HTTP.
 
-use crate::failure::Failure;
+use crate::{
+    failure::Failure,
+    trace::{self, TraceContext},
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::{collections::BTreeMap, time::Duration};
@@ -121,12 +124,16 @@ pub struct LeasedTask {
     pub lease_seconds: f64,
     /// Longest time this attempt may take, in seconds.
     pub start_to_close_seconds: f64,
+    /// The trace it belongs to; none when whoever started it was in none.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "trace::lenient")]
+    pub traceparent: Option<TraceContext>,
 }
 
 /// One attempt at a task, seen from its handler.
 #[derive(Debug, Clone)]
 pub struct Attempt {
     task: LeasedTask,
+    trace: Option<TraceContext>,
     progress: watch::Sender<Progress>,
     standing: watch::Receiver<Standing>,
 }
@@ -145,7 +152,8 @@ impl Attempt {
     pub fn new(task: LeasedTask) -> (Self, AttemptKeeper) {
         let (progress_tx, progress_rx) = watch::channel(Progress::default());
         let (standing_tx, standing_rx) = watch::channel(Standing::Held);
-        let attempt = Self { task, progress: progress_tx, standing: standing_rx };
+        let trace = task.traceparent.map(|parent| parent.child());
+        let attempt = Self { task, trace, progress: progress_tx, standing: standing_rx };
         (attempt, AttemptKeeper { progress: progress_rx, standing: standing_tx })
     }
 
@@ -162,6 +170,16 @@ impl Attempt {
     /// The same on every attempt at the same step of the same run, or at the same job.
     pub fn idempotency_key(&self) -> String {
         format!("{}:{}", self.task.run_id, self.task.key)
+    }
+
+    /// The span of this attempt in the trace that its task belongs to; for the header `traceparent` of calls to others.
+    pub fn trace_context(&self) -> Option<TraceContext> {
+        self.trace
+    }
+
+    /// Does `work` in the span of this attempt, with its context as [`TraceContext::current`]: for those who call handlers.
+    pub async fn traced<F: Future>(&self, work: F) -> F::Output {
+        trace::within(self.trace, trace::attempt_span(&self.task, self.trace), work).await
     }
 
     /// Reports progress; it travels with the next renewal of the lease. Never waits.

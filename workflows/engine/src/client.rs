@@ -14,6 +14,7 @@ use crate::{
     record::to_payload,
     signals::{self, Delivery},
     store::{self, rings},
+    trace::TraceContext,
     wakeup::{Ring, Wakeup},
     worker::RUN_QUEUE,
     workflow::Workflow,
@@ -71,6 +72,7 @@ pub(crate) struct StartRequest<'a> {
     pub business_key: Option<&'a str>,
     pub input: Value,
     pub priority: i16,
+    pub traceparent: Option<TraceContext>,
 }
 
 impl Client {
@@ -91,7 +93,8 @@ impl Client {
     // ---- runs
 
     /// Starts a run inside the caller's transaction: it exists if and only if that commits. A business key that has
-    /// a run already answers with that run, whatever its state, and is no error.
+    /// a run already answers with that run, whatever its state, and is no error. It belongs to the trace of
+    /// [`TraceContext::current`], with all that comes of it.
     ///
     /// Call [`Client::announce`] after the commit; without it the run is picked up a little later.
     ///
@@ -112,6 +115,7 @@ impl Client {
             business_key,
             priority: workflow.priority(),
             input: to_payload(&workflow).map_err(Error::Unrecordable)?,
+            traceparent: TraceContext::current(),
         };
         loop {
             if let Some(run_id) = store::runs::insert(tx, &run).await? {
@@ -149,6 +153,7 @@ impl Client {
             business_key: None,
             input: Value::Null,
             priority: 0,
+            traceparent: TraceContext::current(),
         };
         let chunks = ids.chunks(START).zip(inputs.chunks(START)).zip(priorities.chunks(START));
         for ((ids, inputs), priorities) in chunks {
@@ -192,6 +197,10 @@ impl Client {
     ) -> Result<Delivery, Error> {
         let payload = signals::check(name, dedupe_key, payload).map_err(Error::Unrecordable)?;
         let (delivery, news) = store::runs::signal(tx, run_id, name, dedupe_key, &payload).await?;
+        if let Some(trace) = TraceContext::current() {
+            // A run stays in the trace it was started in: this line leads from the one to the other.
+            tracing::info!(run.id = %run_id, signal = name, trace_id = trace.trace_id(), delivery, "signal sent");
+        }
         self.remember(rings(&news, None));
         Ok(Delivery::parse(&delivery))
     }

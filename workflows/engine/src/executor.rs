@@ -13,6 +13,7 @@ use crate::{
     residents::Stay,
     retry,
     store::{self, Claimed, Fence, tasks::Plain},
+    trace::{self, TraceContext},
     worker::{RUN_QUEUE, Shop},
     workflow::{CONTINUED, Context, Core},
 };
@@ -48,6 +49,7 @@ pub(crate) async fn continue_run(claimed: Claimed, standing: watch::Receiver<Sta
     };
     let ledger = Ledger::new(run.created_at);
     let stay = shop.residents.admit(claimed.task.run_id, ledger.clone());
+    let trace = claimed.task.traceparent.map(|parent| parent.child());
     let core = Core {
         run_id: claimed.task.run_id,
         tenant_id: claimed.task.tenant_id,
@@ -55,10 +57,14 @@ pub(crate) async fn continue_run(claimed: Claimed, standing: watch::Receiver<Sta
         fence: claimed.fence(),
         pool: Some(shop.pool.clone()),
         ledger: ledger.clone(),
+        trace,
     };
+    let span = trace::run_span(claimed.task.traceparent, trace, core.run_id, &core.kind);
     let future = to_the_end(definition, claimed.task.input, Context::new(Arc::new(core)));
+    let future = if trace.is_some() { Box::pin(trace::within(trace, span, future)) } else { future };
     let fence = Fence { task_id: claimed.task.task_id, token: claimed.task.lease_token };
-    let mut execution = Execution { shop: &shop, ledger: &ledger, stay, standing, fence, known: run.seq, flush: None };
+    let mut execution =
+        Execution { shop: &shop, ledger: &ledger, stay, standing, fence, trace, known: run.seq, flush: None };
     if run.seq > 0 || claimed.task.attempt_no > 1 {
         if let Some(outcome) = execution.load(claimed.task.run_id).await {
             return outcome;
@@ -100,6 +106,8 @@ struct Execution<'a> {
     stay: Stay,
     standing: watch::Receiver<Standing>,
     fence: Fence,
+    /// What the run asks for belongs to this.
+    trace: Option<TraceContext>,
     /// Number of the newest record at the start of this stay.
     known: i64,
     /// Requests on their way to the database.
@@ -223,7 +231,7 @@ impl Execution<'_> {
         }
         let (reply, answer) = oneshot::channel();
         let write =
-            Write { fence: self.fence, what: wishes(self.fence, asks, &timers), last: false, again: false, reply };
+            Write { fence: self.fence, what: wishes((self.fence, self.trace), asks, &timers), last: false, again: false, reply };
         if self.shop.writes.send(write).is_ok() {
             self.flush = Some(answer);
         }
@@ -343,7 +351,7 @@ pub(crate) async fn lost(standing: &mut watch::Receiver<Standing>) {
 }
 
 /// What a definition has asked for, and which of its timers have ended.
-fn wishes(fence: Fence, asks: Vec<Ask>, timers: &[(String, bool)]) -> What {
+fn wishes((fence, trace): (Fence, Option<TraceContext>), asks: Vec<Ask>, timers: &[(String, bool)]) -> What {
     match (asks.as_slice(), timers) {
         ([Ask::Mark { key, kind, name, output }], []) => What::Plain(Plain {
             what: kind.name(),
@@ -353,21 +361,28 @@ fn wishes(fence: Fence, asks: Vec<Ask>, timers: &[(String, bool)]) -> What {
         }),
         _ => {
             let ended = timers.iter().map(|(key, reached)| timer_op(fence, key, *reached));
-            What::Ops(asks.iter().map(|ask| ask_op(fence, ask)).chain(ended).collect())
+            What::Ops(asks.iter().map(|ask| ask_op(fence, trace, ask)).chain(ended).collect())
         }
     }
 }
 
-fn ask_op(fence: Fence, ask: &Ask) -> Value {
+fn ask_op(fence: Fence, trace: Option<TraceContext>, ask: &Ask) -> Value {
     match ask {
-        Ask::Activity(request) => request_op(fence, request),
-        Ask::Run(request) => run_op(fence, request),
+        Ask::Activity(request) => traced(request_op(fence, request), trace),
+        Ask::Run(request) => traced(run_op(fence, request), trace),
         Ask::Withdraw(key) => json!({ "op": "withdraw", "task_id": fence.task_id, "token": fence.token, "key": key }),
         Ask::Mark { key, kind, name, output } => json!({
             "op": "mark", "task_id": fence.task_id, "token": fence.token, "key": key, "kind": kind.name(), "name": name,
             "output": output,
         }),
     }
+}
+
+fn traced(mut op: Value, trace: Option<TraceContext>) -> Value {
+    if let Some(trace) = trace {
+        op["traceparent"] = json!(trace);
+    }
+    op
 }
 
 fn run_op(fence: Fence, request: &RunRequest) -> Value {
@@ -412,6 +427,15 @@ where
     core.ledger.caught_up().await;
     let Some(pool) = &core.pool else { return pending().await };
     let _running = core.ledger.step_runs();
+    let own = core.trace.map(|parent| parent.child());
+    trace::within(own, trace::step_span(core.trace, own, key), try_step(core, pool, key, body)).await
+}
+
+async fn try_step<T, F>(core: &Core, pool: &PgPool, key: &str, body: F)
+where
+    T: Serialize,
+    F: Clone + AsyncFnOnce(&mut PgConnection) -> Result<T, Failure>,
+{
     let (mut tries, mut pauses) = (0, 0);
     loop {
         let failure = match attempt_step(core, pool, key, body.clone()).await {
@@ -445,9 +469,11 @@ where
     core.ledger.caught_up().await;
     let Some(pool) = &core.pool else { return pending().await };
     let running = core.ledger.step_runs();
+    let own = core.trace.map(|parent| parent.child());
     let (mut tries, mut pauses) = (0, 0);
     let failure = loop {
-        let failure = match body().await.and_then(|output| to_payload(&output)) {
+        let done = trace::within(own, trace::step_span(core.trace, own, key), body()).await;
+        let failure = match done.and_then(|output| to_payload(&output)) {
             Ok(output) => {
                 core.ledger.ask(Ask::Mark { key: key.to_owned(), kind: Kind::Step, name: None, output });
                 return drop(running);

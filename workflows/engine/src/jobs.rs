@@ -15,6 +15,7 @@ use crate::{
         jobs::{DoneJobs, EndedJob, JobClaim, JobNews},
     },
     sweeper::Incarnation,
+    trace,
     wakeup::{Mailbox, Ring, Wakeup},
 };
 use chrono::{DateTime, Utc};
@@ -287,6 +288,7 @@ impl JobLane {
             lease_token: token,
             lease_seconds: default.lease.as_secs_f64(),
             start_to_close_seconds: limit.unwrap_or(default.start_to_close.as_secs_f64()),
+            traceparent: trace::parse(news.traceparent.as_deref()),
         };
         let claimed = Claimed { task, queue, run: None, at: news.run_at?, lane: Lane::Job };
         Some((i, Arrival { claimed, standing: self.standing.1.subscribe() }))

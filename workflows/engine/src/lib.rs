@@ -11,9 +11,11 @@
 
 pub mod activity;
 pub mod failure;
+pub mod trace;
 
 pub use activity::{Activity, Attempt, AttemptKeeper, Handler, Labels, LeasedTask, Policy, Progress, Standing};
 pub use failure::Failure;
+pub use trace::TraceContext;
 
 #[cfg(feature = "store")]
 mod backend;

@@ -145,6 +145,7 @@ pub fn replay<W: Workflow>(history: &History) -> Result<(), Mismatch> {
         fence: Fence { task_id: 0, token: Uuid::nil() },
         pool: None,
         ledger: ledger.clone(),
+        trace: None,
     };
     let definition: executor::Definition = Arc::new(|input, cx| Box::pin(run_definition::<W>(input, cx)));
     let future = executor::to_the_end(&definition, history.input.clone(), Context::new(Arc::new(core)));

@@ -482,6 +482,6 @@ async fn run_handler<A: Activity, H: Handler<A>>(
     let input: A = serde_json::from_value(input).map_err(|e| {
         Failure::permanent("workflow.bad_input", format!("the stored input does not fit {}: {e}", A::NAME))
     })?;
-    let output = handler.handle(&attempt, input).await?;
+    let output = attempt.traced(handler.handle(&attempt, input)).await?;
     to_payload(&output)
 }

@@ -9,6 +9,7 @@ use crate::{
     ledger::Ledger,
     record::{Ask, Broken, Kind, Request, Successor, to_payload},
     store::Fence,
+    trace::TraceContext,
 };
 use chrono::{DateTime, Utc};
 use serde::{Serialize, de::DeserializeOwned};
@@ -62,6 +63,8 @@ pub(crate) struct Core {
     /// None when a history is replayed without a database: then no step is done.
     pub pool: Option<PgPool>,
     pub ledger: Arc<Ledger>,
+    /// The span of this stay in memory.
+    pub trace: Option<TraceContext>,
 }
 
 impl Context {
@@ -77,6 +80,11 @@ impl Context {
     /// The tenant of the run.
     pub fn tenant_id(&self) -> Uuid {
         self.core.tenant_id
+    }
+
+    /// The span of this stay of the run in memory, in the trace it was started in: for logs alone, a replay gives another.
+    pub fn trace_context(&self) -> Option<TraceContext> {
+        self.core.trace
     }
 
     /// The time of the newest record this run has taken in: the same on every replay.

@@ -8,6 +8,7 @@ use crate::{
         self,
         jobs::{NewJob, NewJobs},
     },
+    trace::TraceContext,
     wakeup::Ring,
 };
 use chrono::{DateTime, Utc};
@@ -37,8 +38,8 @@ fn new_job<A: Activity>(job: &A, unique_key: Option<String>) -> Result<NewJob, E
 }
 
 impl Client {
-    /// Puts a job in its queue, inside the caller's transaction: an activity on its own, whose result nobody waits for. False
-    /// when its unique key has a live job already. Call [`Client::announce`] after the commit.
+    /// Puts a job in its queue, inside the caller's transaction: an activity on its own, whose result nobody waits for, in
+    /// the trace of [`TraceContext::current`]. False when its unique key has a live job already. Call [`Client::announce`] after the commit.
     ///
     /// # Errors
     /// [`Error::Unrecordable`] when the input cannot be stored.
@@ -81,6 +82,7 @@ impl Client {
             activity: A::NAME,
             priority: options.priority,
             run_at: options.run_at,
+            traceparent: TraceContext::current(),
         };
         let inserted = store::jobs::insert(tx, &shared, jobs).await?;
         self.remember([Ring::Queue(A::QUEUE.to_owned())]);

@@ -1,6 +1,11 @@
 //! Runs, their history and their tasks, as callers see them.
 
-use crate::{activity::Progress, failure::Failure, store};
+use crate::{
+    activity::Progress,
+    failure::Failure,
+    store,
+    trace::{self, TraceContext},
+};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -82,6 +87,8 @@ pub struct Run {
     pub continued_from: Option<Uuid>,
     /// The run that goes on in its place.
     pub continued_as: Option<Uuid>,
+    /// Where it was started, in which trace.
+    pub traceparent: Option<TraceContext>,
 }
 
 /// One entry of the history of a run.
@@ -177,6 +184,7 @@ pub(crate) struct RunRow {
     detached: bool,
     continued_from: Option<Uuid>,
     continued_as: Option<Uuid>,
+    traceparent: Option<String>,
 }
 
 impl From<RunRow> for Run {
@@ -202,6 +210,7 @@ impl From<RunRow> for Run {
             detached: row.detached,
             continued_from: row.continued_from,
             continued_as: row.continued_as,
+            traceparent: trace::parse(row.traceparent.as_deref()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Deciding about nominal times, under the lock on the row of the schedule.
 
 use super::{Decision, Fire, Overlap, ScheduleError, ScheduleRow, Schedules, times::Due};
-use crate::{client::StartRequest, store, wakeup::Ring, worker::RUN_QUEUE};
+use crate::{client::StartRequest, store, trace::TraceContext, wakeup::Ring, worker::RUN_QUEUE};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -112,6 +112,8 @@ impl Schedules {
             business_key: Some(&key),
             input: row.input.clone(),
             priority: row.priority,
+            // Nobody asked but the clock: a trace begins here.
+            traceparent: TraceContext::current().or_else(|| Some(TraceContext::root())),
         };
         self.client.remember([Ring::Queue(RUN_QUEUE.to_owned())]);
         match store::runs::insert(tx, &request).await? {

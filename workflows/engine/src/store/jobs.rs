@@ -1,6 +1,9 @@
 //! Jobs: enqueueing, and the round trip of the lane that works them off.
 
-use crate::activity::{Labels, Policy};
+use crate::{
+    activity::{Labels, Policy},
+    trace::TraceContext,
+};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -18,6 +21,7 @@ pub(crate) struct NewJobs<'a> {
     pub priority: i16,
     /// At once when there is none.
     pub run_at: Option<DateTime<Utc>>,
+    pub traceparent: Option<TraceContext>,
 }
 
 /// One of them.
@@ -55,8 +59,8 @@ pub(crate) async fn insert(db: &mut PgConnection, shared: &NewJobs<'_>, jobs: Ve
         }
         inserted += sqlx::query(
             "insert into workflow.jobs
-                (tenant_id, queue, activity, priority, run_at, input, policy, required_labels, unique_key)
-             select $1, $2, $3, $4, now.at, g.input, g.policy, g.labels, g.unique_key
+                (tenant_id, queue, activity, priority, run_at, input, policy, required_labels, unique_key, traceparent)
+             select $1, $2, $3, $4, now.at, g.input, g.policy, g.labels, g.unique_key, $10
              from (select coalesce($5, workflow.now()) as at) now, unnest($6, $7, $8, $9) as g (input, policy, labels, unique_key)
              on conflict (tenant_id, activity, unique_key) where unique_key is not null do nothing",
         )
@@ -69,6 +73,7 @@ pub(crate) async fn insert(db: &mut PgConnection, shared: &NewJobs<'_>, jobs: Ve
         .bind(policies)
         .bind(labels)
         .bind(keys)
+        .bind(shared.traceparent.map(|t| t.to_string()))
         .execute(&mut *db)
         .await?
         .rows_affected();
@@ -88,6 +93,7 @@ pub(crate) struct JobNews {
     pub attempt_no: Option<i32>,
     pub policy: Option<Value>,
     pub run_at: Option<DateTime<Utc>>,
+    pub traceparent: Option<String>,
 }
 
 /// Jobs that went well: ids, tokens, outputs.

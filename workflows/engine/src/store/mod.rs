@@ -13,6 +13,7 @@ use crate::{
     activity::LeasedTask,
     failure::Failure,
     record::{Kind, Record},
+    trace,
     wakeup::Ring,
 };
 use chrono::{DateTime, Utc};
@@ -122,6 +123,7 @@ pub(crate) struct NewsRow {
     seq: Option<i64>,
     at: Option<DateTime<Utc>>,
     worker_id: Option<i64>,
+    traceparent: Option<String>,
 }
 
 impl NewsRow {
@@ -173,6 +175,7 @@ impl NewsRow {
             lease_token: self.lease_token?,
             lease_seconds: self.lease_seconds?,
             start_to_close_seconds: self.start_to_close_seconds?,
+            traceparent: trace::parse(self.traceparent.as_deref()),
         };
         Some(Claimed { task, queue: self.queue?, run, at, lane: Lane::Task })
     }

@@ -17,15 +17,15 @@ pub(crate) const MAX_LOSSES: i32 = 10;
 pub(crate) async fn insert(db: &mut PgConnection, run: &StartRequest<'_>) -> Result<Option<Uuid>> {
     sqlx::query_scalar(
         "with fresh as (
-            insert into workflow.runs (id, tenant_id, kind, version, business_key, input, priority, created_at)
-            values ($1, $2, $3, $4, $5, $6, $7, workflow.now())
+            insert into workflow.runs (id, tenant_id, kind, version, business_key, input, priority, created_at, traceparent)
+            values ($1, $2, $3, $4, $5, $6, $7, workflow.now(), $11)
             on conflict (kind, tenant_id, business_key) where continued_as is null do nothing
             returning id, tenant_id, priority, created_at
         ), queued as (
             insert into workflow.tasks
                 (kind, run_id, tenant_id, step_key, queue, activity, priority, run_at, max_failures, max_losses,
-                 backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds)
-            select 'run', id, tenant_id, '', $8, $9, priority, created_at, 1, $10, 0, 0, 30, 1e9
+                 backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds, traceparent)
+            select 'run', id, tenant_id, '', $8, $9, priority, created_at, 1, $10, 0, 0, 30, 1e9, $11
             from fresh
         )
         select id from fresh",
@@ -40,6 +40,7 @@ pub(crate) async fn insert(db: &mut PgConnection, run: &StartRequest<'_>) -> Res
     .bind(RUN_QUEUE)
     .bind(run_name(run.kind, run.version))
     .bind(MAX_LOSSES)
+    .bind(run.traceparent.map(|t| t.to_string()))
     .fetch_optional(db)
     .await
 }
@@ -56,13 +57,13 @@ pub(crate) async fn insert_all(
         "with given as (
             select g.*, (select workflow.now()) as at from unnest($4, $5, $6) as g (id, input, priority)
         ), fresh as (
-            insert into workflow.runs (id, tenant_id, kind, version, input, priority, created_at)
-            select id, $1, $2, $3, input, priority, at from given
+            insert into workflow.runs (id, tenant_id, kind, version, input, priority, created_at, traceparent)
+            select id, $1, $2, $3, input, priority, at, $10 from given
         )
         insert into workflow.tasks
             (kind, run_id, tenant_id, step_key, queue, activity, priority, run_at, max_failures, max_losses,
-             backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds)
-        select 'run', id, $1, '', $7, $8, priority, at, 1, $9, 0, 0, 30, 1e9 from given",
+             backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds, traceparent)
+        select 'run', id, $1, '', $7, $8, priority, at, 1, $9, 0, 0, 30, 1e9, $10 from given",
     )
     .bind(shared.tenant_id)
     .bind(shared.kind)
@@ -73,6 +74,7 @@ pub(crate) async fn insert_all(
     .bind(RUN_QUEUE)
     .bind(run_name(shared.kind, shared.version))
     .bind(MAX_LOSSES)
+    .bind(shared.traceparent.map(|t| t.to_string()))
     .execute(db)
     .await
     .map(drop)
@@ -144,7 +146,7 @@ pub(crate) async fn find(db: impl PgExecutor<'_>, run_id: Uuid) -> Result<Option
     sqlx::query_as(
         "select id, tenant_id, kind, version, business_key, state, input, output, error, priority,
                 cancel_requested_at, cancel_reason, created_at, finished_at,
-                parent_run_id, parent_key, root_run_id, detached, continued_from, continued_as
+                parent_run_id, parent_key, root_run_id, detached, continued_from, continued_as, traceparent
          from workflow.runs where id = $1",
     )
     .bind(run_id)

@@ -21,5 +21,6 @@ mod services;
 mod signals;
 mod steps;
 mod timers;
+mod traces;
 mod versions;
 mod world;
