@@ -11,6 +11,7 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use flatrender_engine::remote::Refused;
 use flatrender_workflows::{contracts::storage::StorageError, models::render::freeze::Fault};
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, error::Error};
@@ -164,6 +165,18 @@ impl From<flatrender_engine::client::Error> for Problem {
             Error::LeaseLost(_) => Self::lease_lost(),
             Error::Unrecordable(failure) => Self::new(Code::NodeBadOutput, failure.message),
             Error::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            // Whose it is, or whether it exists, is not for nodes to know.
+            Refused::LeaseLost | Refused::Foreign => Self::lease_lost(),
+            Refused::Invalid(why) => Self::new(Code::NodeBadOutput, why),
+            Refused::Unavailable(error) => error.into(),
+            Refused::Queue(_) => Self::new(Code::AuthForbidden, refused.to_string()),
         }
     }
 }

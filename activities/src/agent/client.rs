@@ -4,7 +4,7 @@
 
 use flatrender_engine::{Attempt, Failure, Progress, TraceContext, trace::TRACEPARENT};
 use flatrender_workflows::contracts::{
-    node::{ClaimWork, ClaimedWork, Complete, Enrol, Enrolled, Fail, LEASE_TOKEN_HEADER, Release, Renew, Renewed},
+    node::{Claim, Claimed, Complete, Enrol, Enrolled, Fail, LEASE_TOKEN_HEADER, Release, Renew, Renewed},
     storage::BlobHash,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -99,7 +99,7 @@ impl Client {
     }
 
     /// Asks for work and waits for it as long as the request says.
-    pub async fn claim(&self, claim: &ClaimWork) -> Result<Option<ClaimedWork>, ClientError> {
+    pub async fn claim(&self, claim: &Claim) -> Result<Option<Claimed>, ClientError> {
         let wait = Duration::from_secs_f64(claim.wait_seconds) + SHORT;
         let answer = send(self.request(Method::POST, "claims").timeout(wait).json(claim)).await?;
         if answer.status() == StatusCode::NO_CONTENT { Ok(None) } else { read(answer).await.map(Some) }
@@ -143,7 +143,7 @@ impl TaskClient {
     /// # Errors
     /// As [`ClientError`] says; so with every call below.
     pub async fn renew(&self, progress: Progress, patience: Duration) -> Result<Renewed, ClientError> {
-        let body = Renew { lease_token: self.lease_token, progress };
+        let body = Renew { lease_token: self.lease_token, progress: Some(progress) };
         let request = self.request(Method::POST, "renew").timeout(patience.min(SHORT)).json(&body);
         self.about_lease(async { read(send(request).await?).await }.await)
     }

@@ -13,8 +13,8 @@ use super::{
     retry::Backoff,
 };
 use crate::aerender::Aerender;
-use flatrender_engine::{Labels, LeasedTask};
-use flatrender_workflows::contracts::node::ClaimWork;
+use flatrender_engine::{Activity, Labels, LeasedTask};
+use flatrender_workflows::contracts::{node::Claim, render::RenderFrames};
 use std::{
     collections::VecDeque,
     path::PathBuf,
@@ -115,9 +115,12 @@ async fn slot(
 /// Waits for a task; none after a shutdown.
 async fn claim(node: &Node, shutdown: &CancellationToken) -> Result<Option<LeasedTask>, AgentError> {
     let mut backoff = Backoff::new(node.config.retry);
-    let request = ClaimWork {
+    let request = Claim {
         incarnation: node.incarnation,
+        queues: Vec::new(),
+        activities: vec![RenderFrames::NAME.to_owned()],
         labels: node.labels.clone(),
+        slots: 1,
         wait_seconds: node.config.claim_wait.min(LONGEST_WAIT).as_secs_f64(),
     };
     loop {
@@ -128,13 +131,13 @@ async fn claim(node: &Node, shutdown: &CancellationToken) -> Result<Option<Lease
             answer = async { room(node).await; node.client.claim(&request).await } => answer,
         };
         match answer {
-            Ok(Some(work)) => return Ok(Some(work.task)),
+            Ok(Some(mut work)) if !work.tasks.is_empty() => return Ok(work.tasks.pop()),
             // A server that does not wait is one that is going away: it is not to be asked again and again.
-            Ok(None) if asked.elapsed() >= node.config.claim_wait.min(LONGEST_WAIT) / 2 => {
+            Ok(_) if asked.elapsed() >= node.config.claim_wait.min(LONGEST_WAIT) / 2 => {
                 backoff.reset();
                 continue;
             }
-            Ok(None) => {}
+            Ok(_) => {}
             Err(error @ (ClientError::Unauthorized | ClientError::Rejected { .. })) => {
                 return Err(AgentError::Refused(error));
             }

@@ -12,7 +12,7 @@ use axum::{
 };
 use flatrender_engine::{Labels, TraceContext, trace::TRACEPARENT};
 use flatrender_workflows::contracts::{
-    node::{ClaimWork, ClaimedWork, Complete, Enrol, Enrolled, Fail, LEASE_TOKEN_HEADER, Release, Renew, Renewed},
+    node::{Claim, Claimed, Complete, Enrol, Enrolled, Fail, LEASE_TOKEN_HEADER, Release, Renew, Renewed},
     storage::BlobHash,
 };
 use serde_json::json;
@@ -81,11 +81,11 @@ async fn enrol(State(books): State<Books>, Json(body): Json<Enrol>) -> Response 
     Json(Enrolled { node_id: Uuid::new_v4(), credential: CREDENTIAL.into() }).into_response()
 }
 
-async fn claim(State(books): State<Books>, Json(body): Json<ClaimWork>) -> Response {
+async fn claim(State(books): State<Books>, Json(body): Json<Claim>) -> Response {
     let until = Instant::now() + Duration::from_secs_f64(body.wait_seconds);
     loop {
         if let Some(task) = books.open().claim() {
-            return Json(ClaimedWork { task }).into_response();
+            return Json(Claimed { tasks: vec![task] }).into_response();
         }
         if Instant::now() >= until {
             return StatusCode::NO_CONTENT.into_response();
@@ -100,7 +100,7 @@ async fn renew(State(books): State<Books>, Path(_): Path<i64>, Json(body): Json<
         return stale();
     }
     ledger.renewals += 1;
-    ledger.progress = body.progress;
+    ledger.progress = body.progress.unwrap_or_default();
     ledger.lease_ends = Instant::now() + Duration::from_secs_f64(ledger.task.lease_seconds);
     Json(Renewed { cancelled: ledger.cancelled, lease_seconds: ledger.task.lease_seconds }).into_response()
 }

@@ -6,12 +6,14 @@ use crate::{
     problem::{Code, Problem},
 };
 use axum::{extract::FromRequestParts, http::request::Parts};
+use flatrender_engine::remote::{Hold, Lease, RemoteWorker, Service};
 use flatrender_workflows::{
-    contracts::{node::LEASE_TOKEN_HEADER, render::RenderFrames, storage::Shelf},
-    models::{
-        Role, Scope,
-        render::node_lease::{self, NodeLease},
+    contracts::{
+        node::LEASE_TOKEN_HEADER,
+        render::{NODE_QUEUE, RenderFrames},
+        storage::Shelf,
     },
+    models::render::node::Node,
 };
 use uuid::Uuid;
 
@@ -29,41 +31,39 @@ impl<S: Send + Sync> FromRequestParts<S> for LeaseToken {
     }
 }
 
-/// The lease of a report: it is this node's and the newest of its task.
+/// What the engine does for remote workers.
+pub fn service(app: &App) -> Service {
+    Service::new(app.workflows.clone()).closing(app.stopping.clone())
+}
+
+/// A node as the engine knows it. One that is set aside, or serves a single tenant (the queue cannot tell tenants apart yet), gets
+/// no new work.
+pub fn worker(node: &Node) -> RemoteWorker {
+    let may_work = node.status == "online" && node.tenant_id.is_none();
+    let queues = if may_work { vec![NODE_QUEUE.to_owned()] } else { Vec::new() };
+    RemoteWorker { name: format!("node:{}", node.name), queues }
+}
+
+/// The lease of `token`, if it is this node's, the newest of its task, and has not run out: needed to read inputs and to store frames.
 ///
 /// # Errors
 /// `lease.lost`
-pub async fn newest(app: &App, caller: &NodeCaller, task_id: i64, token: Uuid) -> Result<NodeLease, Problem> {
-    let mut tx = app.db.begin(Scope::platform(Role::Workflow)).await?;
-    node_lease::find(&mut tx, &caller.node.name, task_id, token).await?.ok_or_else(Problem::lease_lost)
-}
-
-/// As [`newest`], and it has not run out: needed to read inputs and to store frames.
-///
-/// # Errors
-/// `lease.lost`
-pub async fn held(app: &App, caller: &NodeCaller, task_id: i64, token: Uuid) -> Result<NodeLease, Problem> {
-    newest(app, caller, task_id, token).await.and_then(|l| if l.in_time { Ok(l) } else { Err(Problem::lease_lost()) })
-}
-
-/// Whether a report repeats one whose answer was lost: then the engine answers it as before.
-///
-/// # Errors
-/// When the database cannot be reached.
-pub async fn was_reported(app: &App, caller: &NodeCaller, task_id: i64, token: Uuid) -> Result<bool, Problem> {
-    let mut tx = app.db.begin(Scope::platform(Role::Workflow)).await?;
-    Ok(node_lease::has_ended(&mut tx, &caller.node.name, task_id, token).await?)
+pub async fn held(app: &App, caller: &NodeCaller, task_id: i64, token: Uuid) -> Result<Lease, Problem> {
+    match service(app).hold(&worker(&caller.node), task_id, token).await? {
+        Hold::Held(lease) if lease.in_time => Ok(*lease),
+        Hold::Held(_) | Hold::Ended => Err(Problem::lease_lost()),
+    }
 }
 
 /// What the leased task asks for. Nodes do nothing else than rendering frames.
 ///
 /// # Errors
 /// `server.internal` when it is something else.
-pub fn input(lease: &NodeLease) -> Result<RenderFrames, Problem> {
+pub fn input(lease: &Lease) -> Result<RenderFrames, Problem> {
     serde_json::from_value(lease.input.clone()).map_err(|e| Problem::internal(&e))
 }
 
 /// The shelf of the render that the task belongs to.
-pub fn shelf(lease: &NodeLease, input: &RenderFrames) -> Shelf {
+pub fn shelf(lease: &Lease, input: &RenderFrames) -> Shelf {
     Shelf::Render { tenant_id: lease.tenant_id, render_id: input.render_id }
 }

@@ -8,12 +8,8 @@ use crate::{
     problem::{Problem, ProblemBody},
 };
 use axum::{extract::State, http::StatusCode};
-use flatrender_engine::Standing;
-use flatrender_workflows::{
-    contracts::node::{Complete, Fail, Release, Renew, Renewed},
-    models::render::node_lease::NodeLease,
-};
-use uuid::Uuid;
+use flatrender_engine::remote::Hold;
+use flatrender_workflows::contracts::node::{Complete, Fail, Release, Renew, Renewed};
 
 /// `POST …/renew`: keeps the lease and tells what became of the run.
 #[utoipa::path(
@@ -33,19 +29,7 @@ pub async fn renew(
     Path(task_id): Path<i64>,
     Json(asked): Json<Renew>,
 ) -> Result<Json<Renewed>, Problem> {
-    let lease = leases::newest(&app, &caller, task_id, asked.lease_token).await?;
-    let progress = output::bounded_progress(asked.progress);
-    let standing = app.workflows.renew(task_id, asked.lease_token, Some(&progress)).await?;
-    renewed(standing, &lease).map(Json)
-}
-
-fn renewed(standing: Standing, lease: &NodeLease) -> Result<Renewed, Problem> {
-    let lease_seconds = lease.lease_seconds;
-    match standing {
-        Standing::Held => Ok(Renewed { cancelled: false, lease_seconds }),
-        Standing::Cancelled => Ok(Renewed { cancelled: true, lease_seconds }),
-        Standing::Lost => Err(Problem::lease_lost()),
-    }
+    Ok(Json(leases::service(&app).renew(&leases::worker(&caller.node), task_id, asked).await?))
 }
 
 /// `POST …/complete`: reports the frames of an attempt. A repeated report is answered like the first.
@@ -70,9 +54,10 @@ pub async fn complete(
     Path(task_id): Path<i64>,
     Json(asked): Json<Complete>,
 ) -> Result<StatusCode, Problem> {
-    match reported(&app, &caller, task_id, asked.lease_token).await? {
-        Report::First(lease) => output::check(&app, &lease, &asked.output).await?,
-        Report::Repeated => {}
+    match leases::service(&app).hold(&leases::worker(&caller.node), task_id, asked.lease_token).await? {
+        Hold::Held(lease) => output::check(&app, &lease, &asked.output).await?,
+        // The engine tells whether the same was reported before.
+        Hold::Ended => {}
     }
     app.workflows.complete(task_id, asked.lease_token, &asked.output).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -97,11 +82,7 @@ pub async fn fail(
     Path(task_id): Path<i64>,
     Json(asked): Json<Fail>,
 ) -> Result<StatusCode, Problem> {
-    reported(&app, &caller, task_id, asked.lease_token).await?;
-    match output::is_no_failure(&asked.failure) {
-        true => app.workflows.release(task_id, asked.lease_token).await?,
-        false => app.workflows.fail(task_id, asked.lease_token, &output::bounded(asked.failure)).await?,
-    }
+    leases::service(&app).fail(&leases::worker(&caller.node), task_id, asked).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -123,23 +104,6 @@ pub async fn release(
     Path(task_id): Path<i64>,
     Json(asked): Json<Release>,
 ) -> Result<StatusCode, Problem> {
-    reported(&app, &caller, task_id, asked.lease_token).await?;
-    app.workflows.release(task_id, asked.lease_token).await?;
+    leases::service(&app).release(&leases::worker(&caller.node), task_id, &asked).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// A report about an attempt of this node.
-enum Report {
-    /// The attempt is under way.
-    First(Box<NodeLease>),
-    /// The attempt has ended: the engine tells whether the same was reported before.
-    Repeated,
-}
-
-async fn reported(app: &App, caller: &NodeCaller, task_id: i64, token: Uuid) -> Result<Report, Problem> {
-    match leases::newest(app, caller, task_id, token).await {
-        Ok(lease) => Ok(Report::First(Box::new(lease))),
-        Err(_) if leases::was_reported(app, caller, task_id, token).await? => Ok(Report::Repeated),
-        Err(lost) => Err(lost),
-    }
 }

@@ -20,7 +20,7 @@ async fn an_order_becomes_a_film(db: PgPool) {
         assert!(started.elapsed() < PATIENCE, "{}", world.get(&format!("/v1/renders/{id}")).await.json());
         let work = node.ask(0.5).await;
         if work.status == StatusCode::OK {
-            let task = work.json()["task"].clone();
+            let task = work.json()["tasks"][0].clone();
             let token = task["lease_token"].as_str().unwrap().to_owned();
             let task =
                 crate::world::Claimed { id: task["task_id"].as_i64().unwrap(), token, input: task["input"].clone() };

@@ -20,7 +20,7 @@ async fn a_node_hears_of_the_trace_in_which_a_film_was_ordered(db: PgPool) {
     let client = TraceContext::root();
     order_with(&world, &[&client.to_string()]).await;
     let node = world.node("n1").await;
-    let task = node.ask(20.0).await.json()["task"].clone();
+    let task = node.ask(20.0).await.json()["tasks"][0].clone();
     let told: TraceContext = task["traceparent"].as_str().unwrap().parse().unwrap();
     assert_eq!(told.trace_id(), client.trace_id());
     let stored: Vec<String> = sqlx::query_scalar("select traceparent from workflow.runs where kind = 'render_video'")

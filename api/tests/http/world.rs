@@ -323,7 +323,7 @@ impl Node<'_> {
     pub async fn claim(&self) -> Claimed {
         let answer = self.ask(20.0).await;
         assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
-        let task = answer.json()["task"].clone();
+        let task = answer.json()["tasks"][0].clone();
         let token = task["lease_token"].as_str().unwrap().to_owned();
         Claimed { id: task["task_id"].as_i64().unwrap(), token, input: task["input"].clone() }
     }

@@ -6,11 +6,12 @@
 //! crash it is run again from the top and takes every recorded outcome from the record. This crate knows
 //! nothing of video. It has three faces: [`workflow`] towards a definition (with [`compensation`] and [`signals`]),
 //! [`activity`] towards a handler, [`client`] towards whoever starts and watches runs. Beside them stand [`worker`], which
-//! does the work, [`schedules`], [`operations`] for operators, [`schema`] and [`testing`]. Everything but [`activity`] and
-//! [`failure`] needs the feature `store`.
+//! does the work, [`schedules`], [`operations`] for operators, [`schema`] and [`testing`]. Everything but [`activity`],
+//! [`failure`], [`trace`] and the worker's side of [`remote`] needs the feature `store`.
 
 pub mod activity;
 pub mod failure;
+pub mod remote;
 pub mod trace;
 
 pub use activity::{Activity, Attempt, AttemptKeeper, Handler, Labels, LeasedTask, Policy, Progress, Standing};

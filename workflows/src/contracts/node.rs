@@ -10,12 +10,13 @@
 //! GET  /v1/nodes/tasks/{task_id}/inputs/{sha256}    package or asset named by the task
 //! HEAD|PUT /v1/nodes/tasks/{task_id}/frames/{sha256}  a frame, to the render's shelf
 //! ```
-//! The credential is a bearer token. Every call about a task carries the lease token, in the body or in the header
+//! Claims, renewals and reports are those of every remote worker of the engine: [`flatrender_engine::remote`]. What is ours is how a
+//! machine becomes a node, and how bytes come and go. The credential is a bearer token. Every call about a task carries the lease token, in the body or in the header
 //! `lease-token`; a stale one is answered 409 `lease.lost` and changes nothing.
 
-use flatrender_engine::{Failure, Labels, LeasedTask, Progress};
+use flatrender_engine::Labels;
+pub use flatrender_engine::remote::wire::{Claim, Claimed, Complete, Fail, Release, Renew, Renewed};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use uuid::Uuid;
 
 /// The header that carries the lease token where there is no JSON body.
@@ -58,65 +59,4 @@ pub struct Enrolled {
     pub node_id: Uuid,
     /// Bearer token for every further call.
     pub credential: String,
-}
-
-/// Asks for work.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ClaimWork {
-    /// Fresh for every start of the agent: a lease belongs to a run of a process, never to a machine.
-    pub incarnation: Uuid,
-    /// What it can do now.
-    pub labels: Labels,
-    /// Seconds to wait for work, at most 25.
-    pub wait_seconds: f64,
-}
-
-/// Work for the node.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ClaimedWork {
-    /// The task and its lease.
-    pub task: LeasedTask,
-}
-
-/// Renews a lease.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Renew {
-    /// The fence.
-    pub lease_token: Uuid,
-    /// How far the attempt has come.
-    pub progress: Progress,
-}
-
-/// What became of the lease.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Renewed {
-    /// Stop the attempt and release it: the run was cancelled.
-    pub cancelled: bool,
-    /// The lease now ends this long after the renewal.
-    pub lease_seconds: f64,
-}
-
-/// Reports success.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Complete {
-    /// The fence.
-    pub lease_token: Uuid,
-    /// The activity's output.
-    pub output: Value,
-}
-
-/// Reports a classified failure.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Fail {
-    /// The fence.
-    pub lease_token: Uuid,
-    /// Why.
-    pub failure: Failure,
-}
-
-/// Gives a task back without counting the attempt.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Release {
-    /// The fence.
-    pub lease_token: Uuid,
 }

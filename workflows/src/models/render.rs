@@ -5,7 +5,6 @@ pub mod frame_job;
 pub mod freeze;
 pub mod live_task;
 pub mod node;
-pub mod node_lease;
 pub mod order;
 pub mod render_job;
 pub mod spec;

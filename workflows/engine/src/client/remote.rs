@@ -1,4 +1,5 @@
-//! The remote side of the queue: what render nodes reach through the API.
+//! The remote side of the queue: leases of workers that have no incarnation. What such workers reach over a network is in
+//! [`crate::remote`].
 
 use super::{Client, Error};
 use crate::{
@@ -39,6 +40,18 @@ impl Client {
         worker: &str,
         limit: u32,
     ) -> Result<Vec<LeasedTask>, Error> {
+        self.claim_named(queues, None, labels, worker, limit).await
+    }
+
+    /// As [`Client::claim`], of the activities `names` only, if there are any.
+    pub(crate) async fn claim_named(
+        &self,
+        queues: &[&str],
+        names: Option<&[String]>,
+        labels: &Labels,
+        worker: &str,
+        limit: u32,
+    ) -> Result<Vec<LeasedTask>, Error> {
         let who = Claimant { worker_id: None, name: worker.to_owned(), labels: labels.clone() };
         if queues.iter().any(|queue| *queue != RUN_QUEUE) && self.note_remote(worker) {
             store::operations::seen_remotely(&self.pool, worker, queues, labels).await?;
@@ -49,7 +62,7 @@ impl Client {
             if want == 0 {
                 break;
             }
-            let claim = json!({ "queue": queue, "want": want });
+            let claim = json!({ "queue": queue, "want": want, "names": names });
             let news = store::tasks::pump(&self.pool, &who, Trip { claims: &[claim], ..Trip::default() }).await?;
             leased.extend(news.into_iter().filter_map(|n| match n {
                 News::Claimed(claimed) => Some(claimed.task),

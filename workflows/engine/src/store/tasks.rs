@@ -147,6 +147,43 @@ pub(crate) async fn holds_for_share(db: impl PgExecutor<'_>, task_id: i64, token
     Ok(row.is_some())
 }
 
+/// A remote worker's holder is its name, a colon and a UUID: so many characters of it are not its name.
+const INCARNATION: i32 = 37;
+
+/// The lease of `token`, if it is the newest of the task and was given to the remote worker `name`.
+pub(crate) async fn lease_of(
+    db: impl PgExecutor<'_>,
+    name: &str,
+    task_id: i64,
+    token: Uuid,
+) -> Result<Option<crate::remote::Lease>> {
+    sqlx::query_as(
+        "select tenant_id, activity, input, lease_seconds, lease_expires_at > workflow.now() as in_time
+         from workflow.tasks
+         where id = $1 and lease_token = $2 and state = 'leased' and kind = 'activity' and left(leased_by, -$4) = $3",
+    )
+    .bind(task_id)
+    .bind(token)
+    .bind(name)
+    .bind(INCARNATION)
+    .fetch_optional(db)
+    .await
+}
+
+/// Whether `token` was given to the remote worker `name` for this task, and its attempt is over.
+pub(crate) async fn had_lease(db: impl PgExecutor<'_>, name: &str, task_id: i64, token: Uuid) -> Result<bool> {
+    sqlx::query_scalar(
+        "select exists (select from workflow.attempts
+                        where task_id = $1 and lease_token = $2 and left(worker, -$4) = $3)",
+    )
+    .bind(task_id)
+    .bind(token)
+    .bind(name)
+    .bind(INCARNATION)
+    .fetch_one(db)
+    .await
+}
+
 pub(crate) async fn input(db: impl PgExecutor<'_>, task_id: i64, token: Uuid) -> Result<Option<Value>> {
     sqlx::query_scalar("select input from workflow.tasks where id = $1 and lease_token = $2 and kind = 'activity'")
         .bind(task_id)

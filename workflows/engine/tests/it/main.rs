@@ -13,6 +13,7 @@ mod kills;
 mod kit;
 mod leases;
 mod operations;
+mod remote;
 mod runs;
 mod sagas;
 mod schedules;
