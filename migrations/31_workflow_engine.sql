@@ -49,6 +49,7 @@ create domain workflow.payload as jsonb
     check (octet_length(value::text) <= 262144);
 create domain workflow.label_set as jsonb
     check (jsonb_typeof(value) = 'object' and octet_length(value::text) <= 2048);
+create domain workflow.traceparent as text check (octet_length(value) = 55);
 comment on domain workflow.payload is 'Input, output or failure: 256 KiB at most, as PostgreSQL writes it.';
 
 -- ---------------------------------------------------------------------------------------- tables
@@ -74,7 +75,7 @@ create table workflow.runs (
     detached            boolean not null default false,
     continued_from      uuid,
     continued_as        uuid,
-    traceparent         text check (octet_length(traceparent) = 55),
+    traceparent         workflow.traceparent,
     unique (tenant_id, id),
     constraint a_finished_run_has_an_end check ((state = 'running') = (finished_at is null)),
     constraint a_failed_run_has_an_error check ((state in ('failed', 'cancelled')) = (error is not null)),
@@ -178,7 +179,7 @@ create table workflow.tasks (
     parked_reason          text check (parked_reason in ('version_mismatch', 'lost_too_often', 'unrecordable')),
     parked_failure         workflow.payload,
     wake_seq               bigint not null default 0,
-    traceparent            text check (octet_length(traceparent) = 55),
+    traceparent            workflow.traceparent,
     unique (run_id, kind, step_key),
     constraint a_run_has_no_key check ((kind = 'run') = (step_key = '')),
     constraint an_activity_has_input check (kind = 'run' or input is not null),

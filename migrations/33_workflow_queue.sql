@@ -128,7 +128,7 @@ begin
             (case t.kind when 'run' then (select r.input from workflow.runs r where r.id = t.run_id) else t.input end)::jsonb,
             t.attempt_no, t.lease_token, t.lease_seconds, t.start_to_close_seconds, t.wake_seq,
             case t.kind when 'run' then (select r.created_at from workflow.runs r where r.id = t.run_id) else t.run_at end,
-            t.worker_id, t.traceparent;
+            t.worker_id, t.traceparent::text;
     end loop;
 end $$;
 

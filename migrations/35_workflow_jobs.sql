@@ -25,7 +25,7 @@ create table workflow.jobs (
     lease_token     uuid,
     leased_at       timestamptz,
     last_failure    jsonb,
-    traceparent     text check (octet_length(traceparent) = 55),
+    traceparent     workflow.traceparent,
     constraint a_lease_is_whole check (
         (worker_id is null) = (lease_token is null) and (worker_id is null) = (leased_at is null))
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,

@@ -14,6 +14,8 @@ use std::{
 
 /// Seconds, for everything that is timed.
 const BUCKETS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// Writes that share a commit.
+const WRITES: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
 /// How often histograms are tidied when nobody asks for them.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -23,7 +25,9 @@ static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 pub fn install() {
     HANDLE.get_or_init(|| {
         let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BUCKETS);
+        let builder = builder.ok()?.set_buckets_for_metric(Matcher::Suffix("_writes".into()), &WRITES);
         let handle = builder.ok()?.install_recorder();
+        flatrender_engine::measures::describe();
         handle.inspect_err(|error| tracing::warn!(%error, "metrics are not collected")).ok()
     });
 }

@@ -11,6 +11,7 @@ pub(crate) use views::{EventRow, RunRow, TaskRow};
 
 use crate::{
     failure::Failure,
+    measures,
     record::to_payload,
     signals::{self, Delivery},
     store::{self, rings},
@@ -119,6 +120,7 @@ impl Client {
         };
         loop {
             if let Some(run_id) = store::runs::insert(tx, &run).await? {
+                metrics::counter!(measures::RUNS_STARTED, "kind" => W::NAME).increment(1);
                 self.remember([Ring::Queue(RUN_QUEUE.to_owned())]);
                 return Ok(Started { run_id, started: true });
             }
@@ -159,6 +161,7 @@ impl Client {
         for ((ids, inputs), priorities) in chunks {
             store::runs::insert_all(tx, &shared, ids, inputs, priorities).await?;
         }
+        metrics::counter!(measures::RUNS_STARTED, "kind" => W::NAME).increment(ids.len() as u64);
         self.remember([Ring::Queue(RUN_QUEUE.to_owned())]);
         Ok(ids)
     }

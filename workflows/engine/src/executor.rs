@@ -8,6 +8,7 @@ use crate::{
     failpoint,
     failure::Failure,
     ledger::Ledger,
+    measures,
     pump::{What, Write},
     record::{Ask, Broken, Kind, Record, Request, RunRequest, storable, to_payload},
     residents::Stay,
@@ -29,7 +30,10 @@ use std::{
     task::{Poll, Waker},
     time::Duration,
 };
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
 
 /// A run that waits only for a timer further away than this leaves the memory; the timer is its `run_at`.
 const NEAR: Duration = Duration::from_secs(5);
@@ -59,12 +63,13 @@ pub(crate) async fn continue_run(claimed: Claimed, standing: watch::Receiver<Sta
         ledger: ledger.clone(),
         trace,
     };
+    let kind = core.kind.clone();
     let span = trace::run_span(claimed.task.traceparent, trace, core.run_id, &core.kind);
     let future = to_the_end(definition, claimed.task.input, Context::new(Arc::new(core)));
     let future = if trace.is_some() { Box::pin(trace::within(trace, span, future)) } else { future };
     let fence = Fence { task_id: claimed.task.task_id, token: claimed.task.lease_token };
     let mut execution =
-        Execution { shop: &shop, ledger: &ledger, stay, standing, fence, trace, known: run.seq, flush: None };
+        Execution { shop: &shop, ledger: &ledger, stay, standing, fence, kind, trace, known: run.seq, flush: None };
     if run.seq > 0 || claimed.task.attempt_no > 1 {
         if let Some(outcome) = execution.load(claimed.task.run_id).await {
             return outcome;
@@ -106,6 +111,7 @@ struct Execution<'a> {
     stay: Stay,
     standing: watch::Receiver<Standing>,
     fence: Fence,
+    kind: String,
     /// What the run asks for belongs to this.
     trace: Option<TraceContext>,
     /// Number of the newest record at the start of this stay.
@@ -140,7 +146,9 @@ impl Execution<'_> {
                 // A run that is no longer ours has not ended, whatever its definition says.
                 Poll::Ready(result) => {
                     self.ledger.check_end();
-                    return self.must_leave().unwrap_or_else(|| self.end(result));
+                    let outcome = self.must_leave().unwrap_or_else(|| self.end(result));
+                    self.count_end(&outcome);
+                    return outcome;
                 }
                 Poll::Pending => !self.ledger.bell().hear(),
             };
@@ -225,13 +233,24 @@ impl Execution<'_> {
             return;
         }
         let asks = self.ledger.take_asks();
-        let timers = self.shop.me.now().map(|now| self.ledger.ended_timers(now)).unwrap_or_default();
+        let now = self.shop.me.now();
+        let timers = now.map(|now| self.ledger.ended_timers(now)).unwrap_or_default();
+        if timers.first().is_some_and(|(_, reached)| *reached)
+            && let Some(late) = now.zip(self.ledger.next_timer()).map(|(now, due)| now - due)
+        {
+            metrics::histogram!(measures::TIMER_LATENESS_SECONDS).record(late.to_std().unwrap_or_default());
+        }
         if asks.is_empty() && timers.is_empty() {
             return;
         }
         let (reply, answer) = oneshot::channel();
-        let write =
-            Write { fence: self.fence, what: wishes((self.fence, self.trace), asks, &timers), last: false, again: false, reply };
+        let write = Write {
+            fence: self.fence,
+            what: wishes((self.fence, self.trace), asks, &timers),
+            last: false,
+            again: false,
+            reply,
+        };
         if self.shop.writes.send(write).is_ok() {
             self.flush = Some(answer);
         }
@@ -253,6 +272,15 @@ impl Execution<'_> {
 
     fn park(&self) -> Outcome {
         Outcome::Parked { seq: self.ledger.handed_out(), due: self.ledger.next_timer() }
+    }
+
+    fn count_end(&self, outcome: &Outcome) {
+        let state = match outcome {
+            Outcome::Ended { state, .. } => state,
+            Outcome::Continued { .. } => "continued",
+            _ => return,
+        };
+        metrics::counter!(measures::RUNS_ENDED, "kind" => self.kind.clone(), "state" => state).increment(1);
     }
 
     fn end(&self, result: Result<Value, Failure>) -> Outcome {
@@ -369,7 +397,10 @@ fn wishes((fence, trace): (Fence, Option<TraceContext>), asks: Vec<Ask>, timers:
 fn ask_op(fence: Fence, trace: Option<TraceContext>, ask: &Ask) -> Value {
     match ask {
         Ask::Activity(request) => traced(request_op(fence, request), trace),
-        Ask::Run(request) => traced(run_op(fence, request), trace),
+        Ask::Run(request) => {
+            metrics::counter!(measures::RUNS_STARTED, "kind" => request.kind).increment(1);
+            traced(run_op(fence, request), trace)
+        }
         Ask::Withdraw(key) => json!({ "op": "withdraw", "task_id": fence.task_id, "token": fence.token, "key": key }),
         Ask::Mark { key, kind, name, output } => json!({
             "op": "mark", "task_id": fence.task_id, "token": fence.token, "key": key, "kind": kind.name(), "name": name,
@@ -496,7 +527,9 @@ where
     T: Serialize,
     F: AsyncFnOnce(&mut PgConnection) -> Result<T, Failure>,
 {
+    let began = Instant::now();
     let mut held = Held { db: pool.acquire().await?, at_rest: false };
+    metrics::histogram!(measures::POOL_WAIT_SECONDS).record(began.elapsed());
     let mut tx = held.db.begin().await?;
     let written = write_step(&mut tx, core, key, body).await;
     if let Ok(Some(_)) = written {
@@ -507,6 +540,7 @@ where
         tx.rollback().await?;
     }
     held.at_rest = true;
+    metrics::histogram!(measures::STEP_SECONDS, "kind" => core.kind.clone()).record(began.elapsed());
     written
 }
 

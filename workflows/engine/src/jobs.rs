@@ -7,6 +7,7 @@ use crate::{
     activity::{LeasedTask, Policy, Standing},
     backend::Arrival,
     failpoint,
+    measures::{self, Writer},
     pump::{ANSWER, rough_size},
     retry,
     slots::Slots,
@@ -225,17 +226,20 @@ impl JobLane {
         let wanted = self.queues.iter().zip(wants).filter(|(_, want)| **want > 0);
         let claims: Vec<JobClaim<'_>> =
             wanted.map(|(q, want)| JobClaim { queue: &q.name, want: *want, names: &q.names }).collect();
+        let asked_at = Instant::now();
         failpoint::reach("jobs.before");
         let trip = store::jobs::pump(&self.db, self.standing.0, &done, &ended, &claims, token, &self.labels);
         let news = store::in_time(ANSWER, trip).await?;
         failpoint::reach("jobs.after");
-        metrics::counter!("flatrender_engine_round_trips_total").increment(1);
+        Writer::Jobs.round_trip(asked_at.elapsed(), batch.len());
         Ok(news)
     }
 
     fn digest(&mut self, batch: Vec<JobEnd>, wants: &[usize], news: Vec<JobNews>, token: Uuid) {
         let mut stale = HashSet::new();
         let mut got = vec![0; self.queues.len()];
+        count(&batch, &news);
+        self.count_claims(&news);
         for item in news {
             if item.what == "stale" {
                 stale.insert(item.id);
@@ -257,11 +261,22 @@ impl JobLane {
                 q.more = got >= *want;
             }
         }
-        if !batch.is_empty() {
-            metrics::counter!("flatrender_engine_jobs_total").increment(batch.len() as u64);
-        }
         for end in batch {
             let _ = end.reply.send(!stale.contains(&end.id));
+        }
+    }
+
+    fn count_claims(&self, news: &[JobNews]) {
+        let now = self.me.now();
+        for queue in &self.queues {
+            let claimed = news.iter().filter(|item| item.what == "job" && item.queue.as_ref() == Some(&queue.name));
+            let waits: Vec<_> = claimed.map(|item| now.zip(item.run_at).map(|(now, ready)| now - ready)).collect();
+            if waits.is_empty() {
+                continue;
+            }
+            metrics::counter!(measures::CLAIMS, "queue" => queue.name.clone()).increment(waits.len() as u64);
+            let histogram = metrics::histogram!(measures::QUEUE_SECONDS, "queue" => queue.name.clone());
+            waits.into_iter().flatten().for_each(|wait| histogram.record(wait.to_std().unwrap_or_default()));
         }
     }
 
@@ -340,6 +355,25 @@ impl JobLane {
         match store::jobs::disown(&self.db, self.standing.0, &over).await {
             Ok(_) => self.unanswered.retain(|(token, _)| !over.contains(token)),
             Err(error) => tracing::debug!(%error, "cannot look for jobs whose claim was not answered"),
+        }
+    }
+}
+
+/// Counts how attempts ended, and which failed ones are to be repeated.
+fn count(batch: &[JobEnd], news: &[JobNews]) {
+    for outcome in ["ok", "failed", "cancelled", "released", "lost"] {
+        let ended = |end: &&JobEnd| match &end.how {
+            JobOutcome::Done(_) => outcome == "ok",
+            JobOutcome::Ended(how, _) => *how == outcome,
+        };
+        let ends = batch.iter().filter(ended);
+        let count = ends.clone().count();
+        if count > 0 {
+            metrics::counter!(measures::JOBS, "outcome" => outcome).increment(count as u64);
+        }
+        if count > 0 && outcome == "failed" {
+            let later = |end: &&JobEnd| news.iter().any(|item| item.what == "later" && item.id == end.id);
+            Writer::Jobs.retries(ends.filter(later).count());
         }
     }
 }

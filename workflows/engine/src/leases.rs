@@ -2,6 +2,7 @@
 
 use crate::{
     activity::{Progress, Standing},
+    measures,
     record::to_payload,
     retry,
     store::{self, Fence},
@@ -122,8 +123,14 @@ impl Leases {
             }
             match tokio::time::timeout(PATIENCE, self.look_after(&db)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "cannot renew leases"),
-                Err(_) => tracing::warn!("cannot renew leases: no answer"),
+                Ok(Err(error)) => {
+                    metrics::counter!(measures::RENEWAL_ERRORS).increment(1);
+                    tracing::warn!(%error, "cannot renew leases");
+                }
+                Err(_) => {
+                    metrics::counter!(measures::RENEWAL_ERRORS).increment(1);
+                    tracing::warn!("cannot renew leases: no answer");
+                }
             }
             self.expire();
         }
@@ -139,7 +146,7 @@ impl Leases {
         }
         if !ids.is_empty() {
             let renewed = store::tasks::renew(db, &ids, &tokens, &progress).await?;
-            metrics::counter!("flatrender_engine_renewals_total").increment(renewed.len() as u64);
+            metrics::counter!(measures::RENEWALS).increment(renewed.len() as u64);
             let mut held = self.held();
             for (id, _) in renewed {
                 if let Some(lease) = held.get_mut(&id) {
@@ -179,6 +186,7 @@ impl Leases {
         self.held().retain(|task_id, lease| {
             let alive = now - lease.renewed_at < lease.length;
             if !alive {
+                metrics::counter!(measures::LEASES_EXPIRED).increment(1);
                 tracing::warn!(task_id, "a lease ended before it could be renewed");
                 lease.standing.send_replace(Standing::Lost);
             }

@@ -39,6 +39,8 @@ mod leases;
 #[cfg(feature = "store")]
 mod ledger;
 #[cfg(feature = "store")]
+pub mod measures;
+#[cfg(feature = "store")]
 pub mod operations;
 #[cfg(feature = "store")]
 mod pump;

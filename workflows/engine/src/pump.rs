@@ -15,6 +15,7 @@ use crate::{
     failpoint,
     failure::Failure,
     leases::Leases,
+    measures::{self, Writer},
     record::{Kind, Record},
     residents::Residents,
     retry,
@@ -373,6 +374,7 @@ impl Pump {
     fn digest(&mut self, batch: Vec<Write>, claims: &[Wanted], (asked_at, news): (Instant, Vec<News>)) {
         let settled: HashSet<Fence> = news.iter().filter_map(News::accepts).collect();
         let rings = rings(&news, self.me.id());
+        Writer::Tasks.retries(retries(&batch, &settled, &news));
         let mut written = written(&batch);
         let mut got = vec![0; self.queues.len()];
         for item in news {
@@ -436,10 +438,10 @@ impl Pump {
         let Some(i) = self.queues.iter().position(|q| q.queue.name == claimed.queue) else { return };
         let (fence, seconds) = (claimed.fence(), claimed.task.lease_seconds);
         got[i] += 1;
-        metrics::counter!("flatrender_engine_claims_total", "queue" => claimed.queue.clone()).increment(1);
+        metrics::counter!(measures::CLAIMS, "queue" => claimed.queue.clone()).increment(1);
         if let (Some(ready_at), Some(now)) = (claimed.ready_at(), self.me.now()) {
             let waited = (now - ready_at).to_std().unwrap_or_default();
-            metrics::histogram!("flatrender_engine_queue_seconds", "queue" => claimed.queue.clone()).record(waited);
+            metrics::histogram!(measures::QUEUE_SECONDS, "queue" => claimed.queue.clone()).record(waited);
         }
         self.held.insert(fence, i);
         let (standing_tx, standing_rx) = watch::channel(Standing::Held);
@@ -531,14 +533,24 @@ async fn fly(db: PgPool, who: Claimant, wishes: Vec<Value>, batch: Vec<Write>, c
     failpoint::reach("pump.before");
     let answer = store::in_time(ANSWER, store::tasks::pump(&db, &who, load)).await;
     failpoint::reach("pump.after");
-    metrics::counter!("flatrender_engine_round_trips_total").increment(1);
+    Writer::Tasks.round_trip(asked_at.elapsed(), batch.len());
     Landing { batch, claims, asked_at, answer }
+}
+
+/// How many failed attempts were taken in and are to be repeated: those of which nothing was recorded.
+fn retries(batch: &[Write], settled: &HashSet<Fence>, news: &[News]) -> usize {
+    let failed = |write: &&Write| match &write.what {
+        What::Attempt { entry, .. } => matches!(entry["outcome"].as_str(), Some("failed" | "timeout")),
+        _ => false,
+    };
+    let recorded = |fence: Fence| news.iter().any(|n| matches!(n, News::Recorded(r) if r.token == Some(fence.token)));
+    batch.iter().filter(failed).filter(|w| settled.contains(&w.fence) && !recorded(w.fence)).count()
 }
 
 fn count(what: &What) {
     if let What::Attempt { entry, .. } = what {
         let outcome = entry["outcome"].as_str().unwrap_or_default().to_owned();
-        metrics::counter!("flatrender_engine_attempts_total", "outcome" => outcome).increment(1);
+        metrics::counter!(measures::ATTEMPTS, "outcome" => outcome).increment(1);
     }
 }
 

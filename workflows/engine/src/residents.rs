@@ -2,6 +2,7 @@
 
 use crate::{
     ledger::Ledger,
+    measures,
     record::Record,
     retry, store,
     wakeup::{Mailbox, Ring},
@@ -62,6 +63,7 @@ impl Stay {
 
 impl Drop for Stay {
     fn drop(&mut self) {
+        metrics::gauge!(measures::RESIDENT_RUNS).decrement(1.0);
         let mut runs = self.residents.runs();
         if runs.get(&self.run_id).is_some_and(|r| r.stay == self.stay) {
             runs.remove(&self.run_id);
@@ -77,6 +79,7 @@ impl Residents {
     pub(crate) fn admit(self: &Arc<Self>, run_id: Uuid, ledger: Arc<Ledger>) -> Stay {
         let stay = self.next_stay.fetch_add(1, Ordering::Relaxed);
         let evict = Arc::new(Notify::new());
+        metrics::gauge!(measures::RESIDENT_RUNS).increment(1.0);
         self.runs().insert(run_id, Resident { stay, ledger, idle_since: None, evict: evict.clone() });
         Stay { residents: self.clone(), run_id, stay, evict }
     }

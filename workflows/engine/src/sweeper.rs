@@ -3,7 +3,7 @@
 
 use crate::{
     leases::Leases,
-    retry,
+    measures, retry,
     store::{self, News, operations::NewOffer, rings, workers},
     wakeup::{Ring, Wakeup},
 };
@@ -147,7 +147,7 @@ impl Sweeper {
                 };
             self.wakeup.announce(rings(&news, None));
             let lost = news.iter().filter(|n| matches!(n, News::Settled(_))).count();
-            metrics::counter!("flatrender_engine_losses_total").increment(lost as u64);
+            metrics::counter!(measures::LOSSES).increment(lost as u64);
             let clock = news.iter().find_map(|n| match n {
                 News::Clock { now, next_due_seconds } => Some((*now, *next_due_seconds)),
                 _ => None,

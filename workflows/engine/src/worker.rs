@@ -9,6 +9,7 @@ use crate::{
     failure::Failure,
     jobs::{JobLane, JobQueue},
     leases::Leases,
+    measures,
     operations::{self, Operations},
     pump::{Parts, Pump, Queue, Write},
     record::to_payload,
@@ -482,6 +483,8 @@ async fn run_handler<A: Activity, H: Handler<A>>(
     let input: A = serde_json::from_value(input).map_err(|e| {
         Failure::permanent("workflow.bad_input", format!("the stored input does not fit {}: {e}", A::NAME))
     })?;
-    let output = attempt.traced(handler.handle(&attempt, input)).await?;
-    to_payload(&output)
+    let began = tokio::time::Instant::now();
+    let result = attempt.traced(handler.handle(&attempt, input)).await;
+    metrics::histogram!(measures::ATTEMPT_SECONDS, "activity" => A::NAME).record(began.elapsed());
+    to_payload(&result?)
 }

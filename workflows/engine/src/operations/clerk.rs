@@ -2,7 +2,7 @@
 //! metrics how things stand. Any number of workers may; locks let one at a time.
 
 use super::{Operations, sql};
-use crate::retry;
+use crate::{measures, retry};
 use std::{collections::HashSet, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -10,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 const LOOK: Duration = Duration::from_secs(5);
 /// While an operation on many runs is under way, its rate is kept in steps of this.
 const BUSY_LOOK: Duration = Duration::from_millis(100);
+/// A snapshot that is older keeps tables from being cleared.
+const OLD_SNAPSHOT: Duration = Duration::from_secs(60);
 /// How often the gauges are renewed.
 const GAUGES: Duration = Duration::from_secs(15);
 
@@ -50,17 +52,36 @@ impl Clerk {
     async fn gauges(&mut self) -> Result<(), super::OperationError> {
         let pool = &self.operations.pool;
         for (kind, state, n) in sql::runs_by_kind(pool).await? {
-            metrics::gauge!("flatrender_engine_runs", "kind" => kind, "state" => state).set(n as f64);
+            metrics::gauge!(measures::RUNS, "kind" => kind, "state" => state).set(n as f64);
         }
         let queues = self.operations.queue_depths().await?;
         for gone in self.queues.iter().filter(|known| !queues.iter().any(|q| &q.queue == *known)) {
-            metrics::gauge!("flatrender_engine_ready_tasks", "queue" => gone.clone()).set(0.0);
-            metrics::gauge!("flatrender_engine_oldest_ready_seconds", "queue" => gone.clone()).set(0.0);
+            metrics::gauge!(measures::READY_TASKS, "queue" => gone.clone()).set(0.0);
+            metrics::gauge!(measures::OLDEST_READY_SECONDS, "queue" => gone.clone()).set(0.0);
         }
         for q in queues {
-            metrics::gauge!("flatrender_engine_ready_tasks", "queue" => q.queue.clone()).set(q.ready as f64);
-            metrics::gauge!("flatrender_engine_oldest_ready_seconds", "queue" => q.queue.clone()).set(q.oldest_seconds);
+            metrics::gauge!(measures::READY_TASKS, "queue" => q.queue.clone()).set(q.ready as f64);
+            metrics::gauge!(measures::OLDEST_READY_SECONDS, "queue" => q.queue.clone()).set(q.oldest_seconds);
             self.queues.insert(q.queue);
+        }
+        for (reason, n) in sql::parked_by_reason(pool).await? {
+            metrics::gauge!(measures::PARKED_RUNS, "reason" => reason).set(n as f64);
+        }
+        self.horizon().await?;
+        let (all, idle) = (f64::from(pool.size()), pool.num_idle() as f64);
+        metrics::gauge!(measures::POOL_CONNECTIONS, "state" => "idle").set(idle);
+        metrics::gauge!(measures::POOL_CONNECTIONS, "state" => "busy").set((all - idle).max(0.0));
+        Ok(())
+    }
+
+    /// Vacuum clears nothing away that the oldest snapshot may still see: the queues of an engine swell behind a transaction that
+    /// somebody has left open.
+    async fn horizon(&self) -> Result<(), super::OperationError> {
+        let oldest = sql::oldest_snapshot(&self.operations.pool).await?;
+        metrics::gauge!(measures::HORIZON_SECONDS).set(oldest.as_ref().map_or(0.0, |oldest| oldest.seconds));
+        if let Some(culprit) = oldest.filter(|oldest| oldest.seconds > OLD_SNAPSHOT.as_secs_f64()) {
+            let sql::Snapshot { pid, application, state, seconds } = culprit;
+            tracing::warn!(pid, application, state, seconds, "an old transaction keeps vacuum from its work");
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Deciding about nominal times, under the lock on the row of the schedule.
 
 use super::{Decision, Fire, Overlap, ScheduleError, ScheduleRow, Schedules, times::Due};
-use crate::{client::StartRequest, store, trace::TraceContext, wakeup::Ring, worker::RUN_QUEUE};
+use crate::{client::StartRequest, measures, store, trace::TraceContext, wakeup::Ring, worker::RUN_QUEUE};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -70,6 +70,9 @@ impl Schedules {
             }
             fires.push(row.decided(at, now, decision, None));
         }
+        for fire in &fires {
+            metrics::counter!(measures::SCHEDULE_FIRES, "decision" => fire.decision.as_str()).increment(1);
+        }
         store::schedules::note(tx, row.id, row.revision, &fires).await?;
         row.decided_until = due.until;
         if row.next_at.is_some() {
@@ -93,7 +96,7 @@ impl Schedules {
             row.live_runs.push(run_id);
         }
         let lag = (now - at).to_std().unwrap_or_default();
-        metrics::histogram!("flatrender_engine_schedule_lag_seconds").record(lag);
+        metrics::histogram!(measures::SCHEDULE_LAG_SECONDS).record(lag);
         Ok(row.decided(at, now, Decision::Started, Some(run_id)))
     }
 

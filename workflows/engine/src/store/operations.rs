@@ -438,6 +438,43 @@ pub(crate) async fn runs_by_kind(db: impl PgExecutor<'_>) -> Result<Vec<(String,
         .await
 }
 
+/// How many runs are parked, by every reason there is; 10 000 stands for at least so many.
+pub(crate) async fn parked_by_reason(db: impl PgExecutor<'_>) -> Result<Vec<(String, i64)>> {
+    sqlx::query_as(
+        "select r.reason, count(p.parked_reason)
+         from unnest(array['version_mismatch', 'lost_too_often', 'unrecordable']) r (reason)
+         left join (select parked_reason from workflow.tasks where parked_reason is not null limit 10000) p
+             on p.parked_reason = r.reason
+         group by r.reason",
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// The session that keeps the oldest snapshot of this database.
+#[derive(Debug, FromRow)]
+pub(crate) struct Snapshot {
+    pub pid: i32,
+    pub application: String,
+    pub state: String,
+    /// Since its transaction began.
+    pub seconds: f64,
+}
+
+/// See [`Snapshot`]. Sessions of other roles are seen with the rights of `pg_read_all_stats` only.
+pub(crate) async fn oldest_snapshot(db: impl PgExecutor<'_>) -> Result<Option<Snapshot>> {
+    sqlx::query_as(
+        "select pid, coalesce(application_name, '') as application, coalesce(state, '') as state,
+                greatest(extract(epoch from clock_timestamp() - xact_start), 0)::float8 as seconds
+         from pg_stat_activity
+         where datname = current_database() and backend_xmin is not null and xact_start is not null
+           and pid <> pg_backend_pid()
+         order by age(backend_xmin) desc, xact_start limit 1",
+    )
+    .fetch_optional(db)
+    .await
+}
+
 /// Ready work by queue, of runs and activities or of jobs; 10 000 stands for at least so many. Jumps from queue to queue in
 /// the index of the claim.
 pub(crate) async fn ready_by_queue(db: &mut PgConnection, jobs: bool) -> Result<Vec<QueueDepth>> {

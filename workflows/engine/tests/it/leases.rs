@@ -1,7 +1,7 @@
 //! The fence, and work whose worker is gone.
 
-use crate::world::{OneWork, Work, World};
-use flatrender_engine::{Failure, Labels, LeasedTask, Standing, client::Error};
+use crate::world::{OneWork, Tool, Work, World};
+use flatrender_engine::{Failure, Labels, LeasedTask, Progress, Standing, client::Error};
 use serde_json::{Value, json};
 use sqlx::{PgPool, types::Json};
 use std::time::Duration;
@@ -345,4 +345,42 @@ async fn a_lease_is_kept_until_its_result_is_accepted(db: PgPool) {
     sqlx::raw_sql("delete from busy").execute(&world.db).await.unwrap();
     assert_eq!(world.end(run_id).await.output_as::<u32>(), Some(2));
     assert_eq!(tool.count(), 1);
+}
+
+/// Says how far it is a thousand times a second, and then nothing more.
+#[sqlx::test(migrations = false)]
+async fn a_stream_of_progress_is_written_now_and_then_and_its_end_is_kept(db: PgPool) {
+    const UPDATES: u32 = 5_000;
+    let mut world = World::new(db).await;
+    sqlx::raw_sql(
+        "create table progress_writes (at timestamptz not null);
+         create function note_progress() returns trigger language plpgsql as
+             $$ begin insert into progress_writes values (clock_timestamp()); return null; end $$;
+         create trigger note_progress after update on workflow.tasks for each row
+             when (old.progress is distinct from new.progress) execute function note_progress();",
+    )
+    .execute(&world.db)
+    .await
+    .unwrap();
+    let tool = Tool::new(|cx, _| async move {
+        let mut ticks = tokio::time::interval(Duration::from_millis(1));
+        for done in 1..=UPDATES {
+            ticks.tick().await;
+            cx.heartbeat(Progress { done, total: UPDATES, ..Progress::default() })?;
+        }
+        Err(cx.ended().await)
+    });
+    world.worker(|w| w.workflow::<OneWork>().handler::<Work>(tool));
+    let run_id = world.start(OneWork(Work::new(1))).await;
+    world.until(1, "select count(*) from workflow.tasks where (progress ->> 'done')::int = 5000").await;
+    let gaps: Vec<f64> = sqlx::query_scalar(
+        "select extract(epoch from at - lag(at) over (order by at))::float8 from progress_writes order by at offset 1",
+    )
+    .fetch_all(&world.db)
+    .await
+    .unwrap();
+    assert!(!gaps.is_empty() && gaps.iter().all(|gap| *gap >= 1.9), "{gaps:?}");
+    world.cancel(run_id).await;
+    world.end(run_id).await;
+    world.stop().await;
 }

@@ -12,6 +12,7 @@ mod jobs;
 mod kills;
 mod kit;
 mod leases;
+mod measures;
 mod operations;
 mod remote;
 mod runs;
