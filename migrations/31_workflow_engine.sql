@@ -1,6 +1,7 @@
 -- The durable workflow engine: runs, their record, one hot queue, and who is working on it.
 --
---   runs      what was asked for and how it ended; one row a run, for ever
+--   runs      what was asked for and how it ended; one row a run
+--   run_keys  which run is about what; outlives the run
 --   steps     the record of a run: what has happened, in which order; append only
 --   tasks     what is left to do: one row a live run, one a live activity; a finished task leaves the table
 --   attempts  every claim and what became of it; append only
@@ -17,6 +18,8 @@
 --   * Locks on tasks are taken in the order of their ids, or without waiting: no two writers can deadlock.
 --   * A record gets its number from the task of its run, whose row is locked until the commit: numbers of a
 --     run have no gaps and become visible in order.
+--   * The id of a run begins with its time. What belongs to a run lies in the partition of that time and is looked for by
+--     the id of the run; see 39_workflow_retention.sql.
 
 create schema if not exists workflow;
 
@@ -52,6 +55,26 @@ create domain workflow.label_set as jsonb
 create domain workflow.traceparent as text check (octet_length(value) = 55);
 comment on domain workflow.payload is 'Input, output or failure: 256 KiB at most, as PostgreSQL writes it.';
 
+-- ---------------------------------------------------------------------------------------- ids of runs
+
+-- A new id for a run of this moment: a UUIDv7 (RFC 9562, method 3 of 6.2), milliseconds and 1/4096 of one, then chance.
+create function workflow.new_run_id(p_at timestamptz) returns uuid language sql volatile parallel safe as $$
+    select encode(
+        substr(int8send(us / 1000), 3) || int2send((28672 + us % 1000 * 4096 / 1000)::int2) || substr(uuid_send(gen_random_uuid()), 9),
+        'hex')::uuid
+    from (select (extract(epoch from p_at) * 1000000)::bigint as us) t
+$$;
+
+-- Where the ids of this moment begin, by its millisecond.
+create function workflow.first_run_id(p_at timestamptz) returns uuid language sql immutable parallel safe as $$
+    select encode(substr(int8send(floor(extract(epoch from p_at) * 1000)::bigint), 3) || '\x00000000000000000000', 'hex')::uuid
+$$;
+
+-- The moment that an id begins with.
+create function workflow.moment_of(p_run uuid) returns timestamptz language sql immutable parallel safe as $$
+    select to_timestamp(('x' || left(replace(p_run::text, '-', ''), 12))::bit(48)::bigint / 1000.0)
+$$;
+
 -- ---------------------------------------------------------------------------------------- tables
 
 create table workflow.runs (
@@ -84,9 +107,8 @@ create table workflow.runs (
     constraint a_child_is_whole check (
         (parent_run_id is null) = (parent_key is null) and (parent_run_id is null) = (root_run_id is null)),
     constraint only_success_is_continued check (continued_as is null or state = 'succeeded' and output is null)
-);
-comment on column workflow.runs.business_key is
-    'What the run is about, such as an order: one run for ever per kind, tenant and key. Null: no such promise.';
+) partition by range (id);
+comment on column workflow.runs.business_key is 'What the run is about, such as an order; see workflow.run_keys. Null: nothing in particular.';
 comment on column workflow.runs.parent_run_id is 'softref:workflow.runs(id). The run that asked for it, under parent_key.';
 comment on column workflow.runs.root_run_id is 'The first of its ancestors; null when it has none.';
 comment on column workflow.runs.detached is 'True: its parent does not wait for it, and it outlives its parent.';
@@ -94,13 +116,20 @@ comment on column workflow.runs.continued_as is
     'softref:workflow.runs(id). The run that goes on in its place, with its business key and its parent.';
 comment on column workflow.runs.traceparent is
     'Where it was started, in which trace, as W3C Trace Context writes it; null: in none. The same in tasks and jobs.';
--- A run that goes on as another leaves its business key and its place under its parent to that one.
-create unique index runs_business_key on workflow.runs (kind, tenant_id, business_key) where continued_as is null;
-create unique index runs_children on workflow.runs (parent_run_id, parent_key)
-    where parent_run_id is not null and continued_as is null;
+create index runs_business_key on workflow.runs (tenant_id, business_key) where business_key is not null;
+
+create table workflow.run_keys (
+    kind         text not null,
+    tenant_id    uuid not null,
+    business_key text not null check (octet_length(business_key) between 1 and 200),
+    run_id       uuid not null,
+    primary key (kind, tenant_id, business_key)
+);
+comment on table workflow.run_keys is
+    'One run for ever per kind, tenant and key, also when its row is gone. A run that goes on as another leaves its key to that one.';
 
 create table workflow.steps (
-    run_id      uuid not null references workflow.runs,
+    run_id      uuid not null,
     seq         bigint not null check (seq > 0),
     tenant_id   uuid not null,
     key         text not null check (octet_length(key) between 1 and 200),
@@ -117,7 +146,7 @@ create table workflow.steps (
     unique (run_id, seq),
     constraint a_failure_says_why check ((outcome = 'ok') = (failure is null)),
     constraint only_success_has_output check (output is null or outcome = 'ok')
-);
+) partition by range (run_id);
 comment on column workflow.steps.seq is 'From 1, without gaps, in the order of commits: a replay hands the records out in this order.';
 comment on column workflow.steps.name is
     'The activity, the kind of a child or of a run that was started, the name of a signal; null for other kinds.';
@@ -140,16 +169,18 @@ create index workers_ended on workflow.workers (ended_at) where ended_at is not 
 
 create table workflow.last_sweep (
     only_row boolean primary key default true check (only_row),
-    swept_at timestamptz not null
+    swept_at timestamptz not null,
+    partitions_at timestamptz not null
 );
 comment on table workflow.last_sweep is
     'One row. When somebody last looked for lost work, by the real clock: a gap means that nobody could renew either.';
-insert into workflow.last_sweep (swept_at) values (clock_timestamp());
+comment on column workflow.last_sweep.partitions_at is 'When somebody last made the partitions that will be needed.';
+insert into workflow.last_sweep (swept_at, partitions_at) values (clock_timestamp(), clock_timestamp());
 
 create table workflow.tasks (
     id                     bigint generated always as identity primary key,
     kind                   text not null check (kind in ('run', 'activity')),
-    run_id                 uuid not null references workflow.runs,
+    run_id                 uuid not null,
     tenant_id              uuid not null,
     step_key               text not null check (octet_length(step_key) <= 200),
     queue                  workflow.short_name not null,
@@ -180,12 +211,16 @@ create table workflow.tasks (
     parked_failure         workflow.payload,
     wake_seq               bigint not null default 0,
     traceparent            workflow.traceparent,
+    parent_run_id          uuid,
+    parent_key             text check (octet_length(parent_key) between 1 and 200),
     unique (run_id, kind, step_key),
     constraint a_run_has_no_key check ((kind = 'run') = (step_key = '')),
     constraint an_activity_has_input check (kind = 'run' or input is not null),
     constraint only_a_run_counts_records check (kind = 'run' or wake_seq = 0),
     constraint only_a_run_is_parked check (parked_reason is null or kind = 'run' and state = 'waiting'),
     constraint only_a_run_waits_for_ever check (kind = 'run' or run_at < 'infinity'),
+    constraint only_a_run_is_waited_for check (
+        (parent_run_id is null) = (parent_key is null) and (parent_run_id is null or kind = 'run')),
     constraint a_lease_is_whole check (
         (state = 'leased') = (lease_token is not null)
         and (state = 'leased') = (leased_by is not null)
@@ -200,6 +235,7 @@ comment on column workflow.tasks.shielded is 'A compensation: done also when its
 comment on column workflow.tasks.parked_reason is
     'Why nobody goes on with the run, whatever is recorded, until somebody resumes it. Null: nothing stands in its way.';
 comment on column workflow.tasks.wake_seq is 'Number of the newest record of the run. A run may only fall asleep on what it has seen.';
+comment on column workflow.tasks.parent_run_id is 'softref:workflow.runs(id). The run that waits for the end of this one, under parent_key; null: none does.';
 comment on column workflow.tasks.worker_id is 'The incarnation that holds the lease; null for a node that speaks HTTP: its lease can only expire.';
 
 -- The order of the claim, exactly: the scan stops at the first rows it may take.
@@ -208,6 +244,7 @@ create index tasks_due on workflow.tasks (run_at) where state = 'waiting';
 create index tasks_parked on workflow.tasks (parked_reason) where parked_reason is not null;
 -- Not `where state = 'leased'`: the planner, believing that few tasks are leased, would answer completions from it.
 create index tasks_leased on workflow.tasks (lease_expires_at) where lease_expires_at is not null;
+create unique index tasks_children on workflow.tasks (parent_run_id, parent_key) where parent_run_id is not null;
 
 create table workflow.attempts (
     task_id     bigint not null,
@@ -221,19 +258,20 @@ create table workflow.attempts (
     ended_at    timestamptz not null,
     outcome     text not null check (outcome in ('ok', 'failed', 'lost', 'released', 'cancelled', 'timeout')),
     failure     jsonb,
-    primary key (task_id, attempt_no)
-);
+    primary key (task_id, attempt_no, run_id)
+) partition by range (run_id);
 comment on table workflow.attempts is 'softref:workflow.tasks(task_id), whose rows leave when they are done.';
 create index attempts_of_run on workflow.attempts (run_id, step_key);
 
 create function workflow.refuse_change() returns trigger language plpgsql as $$
 begin
-    raise exception 'workflow.% is append only', tg_table_name using errcode = 'integrity_constraint_violation';
+    -- Of a partition the name is not what anybody knows it by.
+    raise exception 'workflow.% is append only', coalesce(tg_argv[0], tg_table_name) using errcode = 'integrity_constraint_violation';
 end $$;
 create trigger steps_append_only before update or delete on workflow.steps
-    for each row execute function workflow.refuse_change();
+    for each row execute function workflow.refuse_change('steps');
 create trigger attempts_append_only before update or delete on workflow.attempts
-    for each row execute function workflow.refuse_change();
+    for each row execute function workflow.refuse_change('attempts');
 
 create function workflow.guard_run() returns trigger language plpgsql as $$
 begin

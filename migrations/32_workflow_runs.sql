@@ -59,7 +59,7 @@ end $$;
 
 -- What executors ask for. `p_ops` is an array of {op, task_id, token, …}, op one of
 --   request  key, queue, activity, input, labels, shielded, traceparent, and the policy: schedules an activity; repeating it is harmless
---   child    key, id, kind, version, activity, queue, priority, max_losses, input, traceparent: starts a child; repeating it is harmless
+--   child    key, kind, version, activity, queue, priority, max_losses, input, traceparent: starts a child; repeating it is harmless
 --   start    the same, business_key: starts a run of its own, and records which
 --   withdraw key: nobody waits for this activity or child any more
 --   timer    key, outcome: a timer is over
@@ -157,6 +157,7 @@ end $$;
 create function workflow.start_runs(p_ops jsonb) returns workflow.fact[] language plpgsql as $$
 #variable_conflict use_column
 declare
+    v_now timestamptz := workflow.now();
     v_op record;
     v_run uuid;
     v_facts workflow.fact[] := '{}';
@@ -165,7 +166,7 @@ begin
         select t.run_id, t.tenant_id, t.cancel_requested, t.attempt_no, t.lease_token as token,
                coalesce(r.root_run_id, r.id) as root, g.*
         from jsonb_array_elements(p_ops) with ordinality as o (op, place)
-        cross join lateral jsonb_to_record(o.op) as g (op text, task_id bigint, key text, id uuid, kind text, version int,
+        cross join lateral jsonb_to_record(o.op) as g (op text, task_id bigint, key text, kind text, version int,
             activity text, queue text, priority smallint, max_losses int, input jsonb, business_key text, traceparent text)
         join workflow.tasks t on t.id = g.task_id
         join workflow.runs r on r.id = t.run_id
@@ -178,22 +179,32 @@ begin
                                        workflow.cancelled_failure(), 0, null)::workflow.fact;
             continue;
         end if;
+        -- Asked for again, because the answer was lost: it is under way, or over and on its way into the record.
+        continue when v_op.op = 'child' and (
+            exists (select from workflow.tasks c where c.parent_run_id = v_op.run_id and c.parent_key = v_op.key)
+            or exists (select from workflow.errands e join workflow.runs c on c.id = e.run_id
+                       where c.parent_run_id = v_op.run_id and c.parent_key = v_op.key));
+        v_run := workflow.new_run_id(v_now);
+        if v_op.business_key is not null then
+            insert into workflow.run_keys values (v_op.kind, v_op.tenant_id, v_op.business_key, v_run) on conflict do nothing;
+            if not found then
+                v_run := (select run_id from workflow.run_keys
+                          where kind = v_op.kind and tenant_id = v_op.tenant_id and business_key = v_op.business_key);
+                v_facts := v_facts || row (v_op.run_id, v_op.key, 'start', v_op.kind, 'ok', to_jsonb(v_run), null,
+                                           v_op.attempt_no, v_op.token)::workflow.fact;
+                continue;
+            end if;
+        end if;
         insert into workflow.runs (id, tenant_id, kind, version, business_key, input, priority, created_at,
                                    parent_run_id, parent_key, root_run_id, detached, traceparent)
-        values (v_op.id, v_op.tenant_id, v_op.kind, v_op.version, v_op.business_key, coalesce(v_op.input, 'null'), v_op.priority,
-                workflow.now(), v_op.run_id, v_op.key, v_op.root, v_op.op = 'start', v_op.traceparent)
-        on conflict do nothing
-        returning id into v_run;
-        if v_run is not null then
-            insert into workflow.tasks
-                (kind, run_id, tenant_id, step_key, queue, activity, priority, run_at, max_failures, max_losses,
-                 backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds, traceparent)
-            values ('run', v_run, v_op.tenant_id, '', v_op.queue, v_op.activity, v_op.priority, workflow.now(), 1, v_op.max_losses,
-                    0, 0, 30, 1e9, v_op.traceparent);
-        end if;
+        values (v_run, v_op.tenant_id, v_op.kind, v_op.version, v_op.business_key, coalesce(v_op.input, 'null'), v_op.priority,
+                v_now, v_op.run_id, v_op.key, v_op.root, v_op.op = 'start', v_op.traceparent);
+        insert into workflow.tasks
+            (kind, run_id, tenant_id, step_key, queue, activity, priority, run_at, max_failures, max_losses,
+             backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds, traceparent, parent_run_id, parent_key)
+        values ('run', v_run, v_op.tenant_id, '', v_op.queue, v_op.activity, v_op.priority, v_now, 1, v_op.max_losses,
+                0, 0, 30, 1e9, v_op.traceparent, case v_op.op when 'child' then v_op.run_id end, case v_op.op when 'child' then v_op.key end);
         if v_op.op = 'start' then
-            v_run := coalesce(v_run, (select id from workflow.runs where kind = v_op.kind and tenant_id = v_op.tenant_id
-                                      and business_key = v_op.business_key and continued_as is null));
             v_facts := v_facts || row (v_op.run_id, v_op.key, 'start', v_op.kind, 'ok', to_jsonb(v_run), null,
                                        v_op.attempt_no, v_op.token)::workflow.fact;
         end if;
@@ -230,10 +241,10 @@ create function workflow.withdraw_children(p_ops jsonb) returns setof workflow.n
 #variable_conflict use_column
 begin
     return query select * from workflow.cascade(array (
-        select c.id from jsonb_to_recordset(p_ops) as g (op text, task_id bigint, key text)
+        select c.run_id from jsonb_to_recordset(p_ops) as g (op text, task_id bigint, key text)
         join workflow.tasks t on t.id = g.task_id
-        join workflow.runs c on c.parent_run_id = t.run_id and c.parent_key = g.key and c.continued_as is null
-        where g.op = 'withdraw' and c.state = 'running' and not c.detached));
+        join workflow.tasks c on c.parent_run_id = t.run_id and c.parent_key = g.key
+        where g.op = 'withdraw'));
 end $$;
 
 -- The ops of `advance` that give a run away: park, release, end. Their fences hold.
@@ -290,10 +301,9 @@ begin
         select t.id, t.run_id, t.tenant_id, t.attempt_no, t.lease_token, t.leased_by, t.leased_at, g.state, g.body
         from unnest(p_ids, p_states, p_bodies, p_nexts) as g (id, state, body, next)
         join workflow.tasks t on t.id = g.id
-        join workflow.runs r on r.id = t.run_id
-        where g.next is null and not t.cancel_requested and r.parent_run_id is null
+        where g.next is null and not t.cancel_requested and t.parent_run_id is null
           and not exists (select from workflow.tasks a where a.run_id = t.run_id and a.kind = 'activity')
-          and not exists (select from workflow.runs c where c.parent_run_id = t.run_id and c.continued_as is null and c.state = 'running')
+          and not exists (select from workflow.tasks c where c.parent_run_id = t.run_id)
     ), noted as (
         insert into workflow.attempts
             (task_id, attempt_no, run_id, tenant_id, step_key, lease_token, worker, started_at, ended_at, outcome, failure)
@@ -387,12 +397,12 @@ returns setof workflow.news language plpgsql as $$
 declare
     v_now timestamptz := workflow.now();
     v_run workflow.tasks;
+    v_next uuid := case when p_next is not null then workflow.new_run_id(v_now) end;
     v_facts workflow.fact[];
     v_children uuid[];
 begin
     select * into v_run from workflow.tasks where id = p_task;
-    v_children := array (select c.id from workflow.runs c where c.parent_run_id = v_run.run_id and c.continued_as is null
-                         and c.state = 'running' and not c.detached);
+    v_children := array (select c.run_id from workflow.tasks c where c.parent_run_id = v_run.run_id);
     with left_over as (
         delete from workflow.tasks t where t.run_id = v_run.run_id and t.kind = 'activity' returning t.*
     ), noted as (
@@ -404,9 +414,9 @@ begin
     select array_agg(row (run_id, step_key, 'activity', activity, 'cancelled', null, workflow.cancelled_failure(),
                           attempt_no, lease_token)::workflow.fact order by id)
     into v_facts from left_over;
-    select v_facts || array_agg(row (v_run.run_id, parent_key, 'child', kind, 'cancelled', null, workflow.cancelled_failure(),
-                                     0, null)::workflow.fact order by id)
-    into v_facts from workflow.runs where id = any (v_children)
+    select v_facts || array_agg(row (v_run.run_id, c.parent_key, 'child', r.kind, 'cancelled', null, workflow.cancelled_failure(),
+                                     0, null)::workflow.fact order by r.id)
+    into v_facts from workflow.tasks c join workflow.runs r on r.id = c.run_id where c.parent_run_id = v_run.run_id
     having count(*) > 0 or v_facts is not null;
     if v_facts is not null then
         perform workflow.record(v_facts);
@@ -420,10 +430,10 @@ begin
     delete from workflow.tasks where id = p_task;
     delete from workflow.errands where run_id = v_run.run_id and what = 'cancel';
     update workflow.runs set state = p_state, output = p_output, error = p_error, finished_at = v_now,
-                             continued_as = (p_next ->> 'id')::uuid
+                             continued_as = v_next
     where id = v_run.run_id;
     if p_next is not null then
-        perform workflow.succeed(v_run, p_next);
+        perform workflow.succeed(v_run, v_next, p_next);
         return query select * from workflow.told('woken', v_run.queue, null, null);
     else
         return query select * from workflow.deliver(v_run.run_id);
@@ -433,32 +443,36 @@ begin
     end if;
 end $$;
 
--- Starts the run that goes on in place of `p_run`, which has ended in this transaction: with its business key, its parent,
--- the signals it has not taken, and the request to stop that it may not have heard.
-create function workflow.succeed(p_run workflow.tasks, p_next jsonb) returns void language plpgsql as $$
+-- Starts the run `p_id` that goes on in place of `p_run`, which has ended in this transaction: with its business key, its
+-- parent, the signals it has not taken, and the request to stop that it may not have heard.
+create function workflow.succeed(p_run workflow.tasks, p_id uuid, p_next jsonb) returns void language plpgsql as $$
 #variable_conflict use_column
 declare
     v_now timestamptz := workflow.now();
-    v_next uuid := (p_next ->> 'id')::uuid;
     v_carried bigint;
 begin
     insert into workflow.runs (id, tenant_id, kind, version, business_key, input, priority, created_at, parent_run_id, parent_key,
                                root_run_id, detached, continued_from, cancel_requested_at, cancel_reason, traceparent)
-    select v_next, r.tenant_id, r.kind, (p_next ->> 'version')::int, r.business_key, p_next -> 'input',
+    select p_id, r.tenant_id, r.kind, (p_next ->> 'version')::int, r.business_key, p_next -> 'input',
            (p_next ->> 'priority')::smallint, v_now, r.parent_run_id, r.parent_key, r.root_run_id, r.detached, r.id,
            r.cancel_requested_at, r.cancel_reason, r.traceparent
     from workflow.runs r where r.id = p_run.run_id;
+    update workflow.run_keys k set run_id = p_id
+    from workflow.runs r
+    where r.id = p_run.run_id and k.kind = r.kind and k.tenant_id = r.tenant_id and k.business_key = r.business_key
+      and k.run_id = r.id;
     insert into workflow.steps (run_id, seq, tenant_id, key, kind, name, outcome, output, recorded_at)
-    select v_next, row_number() over (order by s.seq), s.tenant_id, s.key, s.kind, s.name, 'ok', s.output, v_now
+    select p_id, row_number() over (order by s.seq), s.tenant_id, s.key, s.kind, s.name, 'ok', s.output, v_now
     from workflow.steps s
     where s.run_id = p_run.run_id
       and (s.kind = 'cancel' or s.kind = 'signal' and (s.seq > (p_next ->> 'seq')::bigint or p_next -> 'signals' ? s.key));
     get diagnostics v_carried = row_count;
     insert into workflow.tasks
         (kind, run_id, tenant_id, step_key, queue, activity, priority, run_at, max_failures, max_losses, backoff_base_seconds,
-         backoff_cap_seconds, lease_seconds, start_to_close_seconds, wake_seq, cancel_requested, traceparent)
-    values ('run', v_next, p_run.tenant_id, '', p_run.queue, p_next ->> 'activity', (p_next ->> 'priority')::smallint, v_now, 1,
-            p_run.max_losses, 0, 0, 30, 1e9, v_carried, p_run.cancel_requested, p_run.traceparent);
+         backoff_cap_seconds, lease_seconds, start_to_close_seconds, wake_seq, cancel_requested, traceparent, parent_run_id,
+         parent_key)
+    values ('run', p_id, p_run.tenant_id, '', p_run.queue, p_next ->> 'activity', (p_next ->> 'priority')::smallint, v_now, 1,
+            p_run.max_losses, 0, 0, 30, 1e9, v_carried, p_run.cancel_requested, p_run.traceparent, p_run.parent_run_id, p_run.parent_key);
 end $$;
 
 -- ---------------------------------------------------------------------------------------- cancelling
@@ -507,8 +521,7 @@ begin
     )
     select array_agg(fact order by id) into v_facts from facts;
     return query select * from workflow.record(v_facts);
-    v_children := array (select c.id from workflow.runs c where c.parent_run_id = any (p_runs) and c.continued_as is null
-                         and c.state = 'running' and not c.detached and c.cancel_requested_at is null);
+    v_children := array (select c.run_id from workflow.tasks c where c.parent_run_id = any (p_runs) and not c.cancel_requested);
     if v_children <> '{}' then
         return query select * from workflow.cascade(v_children);
     end if;

@@ -157,8 +157,7 @@ begin
             || array (select a.id from workflow.tasks t join workflow.tasks a on a.run_id = t.run_id
                       where t.id = any (v_ends) and a.kind = 'activity')
             || array (select p.id from workflow.tasks t
-                      join workflow.runs r on r.id = t.run_id and r.parent_run_id is not null and not r.detached
-                      join workflow.tasks p on p.run_id = r.parent_run_id and p.kind = 'run' and p.step_key = ''
+                      join workflow.tasks p on p.run_id = t.parent_run_id and p.kind = 'run' and p.step_key = ''
                       where t.id = any (v_ends));
     end if;
     if jsonb_array_length(p_attempts) > 0 or jsonb_array_length(p_ops) > 0 then
@@ -179,8 +178,7 @@ begin
             union
             select p.id from jsonb_to_recordset(p_ops) as g (op text, task_id bigint)
                 join workflow.tasks t on t.id = g.task_id
-                join workflow.runs r on r.id = t.run_id and r.parent_run_id is not null and not r.detached
-                join workflow.tasks p on p.run_id = r.parent_run_id and p.kind = 'run' and p.step_key = ''
+                join workflow.tasks p on p.run_id = t.parent_run_id and p.kind = 'run' and p.step_key = ''
                 where g.op = 'end'
             union
             select a.id from jsonb_to_recordset(p_ops) as g (op text, task_id bigint, key text)

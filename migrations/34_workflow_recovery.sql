@@ -116,7 +116,7 @@ begin
 end $$;
 
 -- Gives every lease that ended while nobody looked another length: its holder could not renew it either.
--- At most once in two seconds it notes that somebody looks, and sees to the months of finished jobs.
+-- At most once in two seconds it notes that somebody looks, and once in a minute it sees to the partitions.
 create function workflow.note_sweep() returns void language plpgsql as $$
 declare
     v_gap interval := clock_timestamp() - (select swept_at from workflow.last_sweep);
@@ -131,7 +131,10 @@ begin
     end if;
     if v_gap > interval '2 s' then
         update workflow.last_sweep set swept_at = clock_timestamp();
-        perform workflow.ensure_job_months();
+    end if;
+    if exists (select from workflow.last_sweep where partitions_at < clock_timestamp() - interval '1 min') then
+        update workflow.last_sweep set partitions_at = clock_timestamp();
+        perform workflow.make_partitions();
     end if;
 end $$;
 

@@ -1,7 +1,7 @@
 -- Jobs: single activities that belong to no run. See 31_workflow_engine.sql.
 --
 --   jobs           what is left to do: enqueued, perhaps leased; a job that ends leaves the table
---   finished_jobs  what became of them; append only, a partition a month, dropped when it is old
+--   finished_jobs  what became of them; append only; see 39_workflow_retention.sql
 --
 -- A job has no record to append to and nobody who waits for it, so its way is short: a claim is one update, an end is one
 -- delete and one insert, and both happen for hundreds of jobs in one statement and one commit. A lease lasts as long as the
@@ -57,45 +57,6 @@ create table workflow.finished_jobs (
     primary key (finished_at, id)
 ) partition by range (finished_at);
 comment on table workflow.finished_jobs is 'What became of jobs. finished_at is of the real clock: it decides the partition.';
-
--- Makes the partitions of this month and the next two; part of the look around, one process at a time. Months are those of
--- UTC. While somebody holds the table it is left for the next look: there are two months' time.
-create function workflow.ensure_job_months() returns void language plpgsql
-security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
-declare
-    v_month date;
-begin
-    for i in 0..2 loop
-        v_month := date_trunc('month', clock_timestamp())::date + make_interval(months => i);
-        continue when to_regclass(format('workflow.finished_jobs_%s', to_char(v_month, 'YYYY_MM'))) is not null;
-        execute format('create table if not exists workflow.finished_jobs_%s partition of workflow.finished_jobs
-                        for values from (%L) to (%L)', to_char(v_month, 'YYYY_MM'),
-                       v_month::timestamptz, (v_month + interval '1 month')::timestamptz);
-    end loop;
-exception when lock_not_available then
-    return;
-end $$;
-revoke execute on function workflow.ensure_job_months() from public;
-select workflow.ensure_job_months();
-
--- Drops whole months of finished jobs that ended before `p_before`; answers how many partitions went.
-create function workflow.drop_finished_jobs(p_before timestamptz) returns int language plpgsql set timezone = 'UTC' as $$
-declare
-    v_part record;
-    v_gone int := 0;
-begin
-    for v_part in
-        select c.relname, to_date(right(c.relname, 7), 'YYYY_MM') as month
-        from pg_inherits i join pg_class c on c.oid = i.inhrelid
-        where i.inhparent = 'workflow.finished_jobs'::regclass
-    loop
-        if v_part.month + interval '1 month' <= p_before then
-            execute format('drop table workflow.%I', v_part.relname);
-            v_gone := v_gone + 1;
-        end if;
-    end loop;
-    return v_gone;
-end $$;
 
 -- ---------------------------------------------------------------------------------------- the round trip of a worker
 

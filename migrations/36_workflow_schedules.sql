@@ -50,7 +50,7 @@ create table workflow.schedule_fires (
     decided_at  timestamptz not null,
     primary key (schedule_id, nominal_at),
     constraint a_start_has_a_run check ((decision in ('started', 'manual')) = (run_id is not null))
-);
+) partition by range (nominal_at);
 comment on column workflow.schedule_fires.run_id is 'softref:workflow.runs(id), which may be dropped before.';
 comment on column workflow.schedule_fires.decision is
     'started, manual: a run. missed: too late. overlapped: the run before it was not over. buffered: starts when that one is over. superseded: was buffered, a later time took its place.';

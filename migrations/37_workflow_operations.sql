@@ -35,7 +35,7 @@ create table workflow.run_attributes (
     run_id     uuid primary key,
     tenant_id  uuid not null,
     attributes jsonb not null check (jsonb_typeof(attributes) = 'object' and octet_length(attributes::text) <= 8192)
-);
+) partition by range (run_id);
 comment on column workflow.run_attributes.run_id is 'softref:workflow.runs(id).';
 create index run_attributes_search on workflow.run_attributes using gin (attributes jsonb_path_ops);
 
@@ -348,10 +348,14 @@ begin
     if exists (select from workflow.tasks where run_id = p_run) then
         return 'moved';
     end if;
+    -- Not while retention counts what goes.
+    perform pg_advisory_xact_lock_shared(17997, 2);
     perform set_config('workflow.purging', 'on', true);
     delete from workflow.attempts where run_id = p_run;
     delete from workflow.steps where run_id = p_run;
     delete from workflow.run_attributes where run_id = p_run;
+    delete from workflow.run_keys k using workflow.runs r
+    where r.id = p_run and k.kind = r.kind and k.tenant_id = r.tenant_id and k.business_key = r.business_key and k.run_id = p_run;
     delete from workflow.runs where id = p_run;
     get diagnostics v_gone = row_count;
     perform set_config('workflow.purging', '', true);
@@ -362,10 +366,10 @@ revoke execute on function workflow.purge_run from public;
 
 create or replace function workflow.refuse_change() returns trigger language plpgsql as $$
 begin
-    if tg_op = 'DELETE' and tg_table_name in ('steps', 'attempts') and current_setting('workflow.purging', true) = 'on' then
+    if tg_op = 'DELETE' and tg_argv[0] in ('steps', 'attempts') and current_setting('workflow.purging', true) = 'on' then
         return old;
     end if;
-    raise exception 'workflow.% is append only', tg_table_name using errcode = 'integrity_constraint_violation';
+    raise exception 'workflow.% is append only', coalesce(tg_argv[0], tg_table_name) using errcode = 'integrity_constraint_violation';
 end $$;
 
 -- ---------------------------------------------------------------------------------------- many runs

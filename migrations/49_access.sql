@@ -80,4 +80,12 @@ begin
         execute format('revoke all on %s from identity_svc, render_svc, notification_svc, admin_api', v_month);
     end loop;
 end $$;
+do $$
+declare
+    v_piece text;
+begin
+    for v_piece in select c.relname from pg_class c where c.relnamespace = 'workflow'::regnamespace and c.relkind = 'r' and c.relispartition order by 1 loop
+        perform workflow.close_partition(v_piece);
+    end loop;
+end $$;
 select platform.ensure_months(now(), '2026-01-01 00:00:00+00');

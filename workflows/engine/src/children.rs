@@ -53,7 +53,6 @@ fn request<W: Workflow>(
     }
     Ok(RunRequest {
         key: key.to_owned(),
-        id: Uuid::now_v7(),
         kind: W::NAME,
         version: W::VERSION,
         priority: input.priority(),

@@ -66,7 +66,6 @@ pub struct Started {
 }
 
 pub(crate) struct StartRequest<'a> {
-    pub id: Uuid,
     pub tenant_id: Uuid,
     pub kind: &'a str,
     pub version: i32,
@@ -109,7 +108,6 @@ impl Client {
         workflow: W,
     ) -> Result<Started, Error> {
         let run = StartRequest {
-            id: Uuid::now_v7(),
             tenant_id,
             kind: W::NAME,
             version: W::VERSION,
@@ -146,9 +144,7 @@ impl Client {
             inputs.push(to_payload(&workflow).map_err(Error::Unrecordable)?);
             priorities.push(workflow.priority());
         }
-        let ids: Vec<Uuid> = inputs.iter().map(|_| Uuid::now_v7()).collect();
         let shared = StartRequest {
-            id: Uuid::nil(),
             tenant_id,
             kind: W::NAME,
             version: W::VERSION,
@@ -157,9 +153,9 @@ impl Client {
             priority: 0,
             traceparent: TraceContext::current(),
         };
-        let chunks = ids.chunks(START).zip(inputs.chunks(START)).zip(priorities.chunks(START));
-        for ((ids, inputs), priorities) in chunks {
-            store::runs::insert_all(tx, &shared, ids, inputs, priorities).await?;
+        let mut ids = Vec::with_capacity(inputs.len());
+        for (inputs, priorities) in inputs.chunks(START).zip(priorities.chunks(START)) {
+            ids.extend(store::runs::insert_all(tx, &shared, inputs, priorities).await?);
         }
         metrics::counter!(measures::RUNS_STARTED, "kind" => W::NAME).increment(ids.len() as u64);
         self.remember([Ring::Queue(RUN_QUEUE.to_owned())]);

@@ -292,7 +292,7 @@ impl Execution<'_> {
                 {
                     return Outcome::Continued {
                         next: json!({
-                            "id": next.id, "version": next.version, "activity": store::runs::run_name(next.kind, next.version),
+                            "version": next.version, "activity": store::runs::run_name(next.kind, next.version),
                             "priority": next.priority, "input": next.input, "seq": self.ledger.handed_out(),
                             "signals": self.ledger.untaken_signals(),
                         }),
@@ -419,7 +419,7 @@ fn traced(mut op: Value, trace: Option<TraceContext>) -> Value {
 fn run_op(fence: Fence, request: &RunRequest) -> Value {
     json!({
         "op": if request.detached { "start" } else { "child" }, "task_id": fence.task_id, "token": fence.token,
-        "key": request.key, "id": request.id, "kind": request.kind, "version": request.version,
+        "key": request.key, "kind": request.kind, "version": request.version,
         "activity": store::runs::run_name(request.kind, request.version), "queue": RUN_QUEUE, "priority": request.priority,
         "max_losses": store::runs::MAX_LOSSES, "input": request.input, "business_key": request.business_key,
     })

@@ -9,33 +9,29 @@
 //! started together; folding 20 000 deltas takes 25 ms. Failures have three indexes of their own; a run that succeeds is in
 //! none of them. A pause is one look at a primary key per queue and claim.
 //!
-//! # Retention, to come
-//! Jobs leave by the month already. Records do not yet; the way there, by dropping partitions and never by DELETE:
-//! * An id of a run is a UUIDv7 and begins with its time, so `runs`, `steps` and `attempts` can be partitioned by *range of
-//!   the run's id*, a month each: `steps` keeps its keys as they are, every look-up by run touches one partition, and no
-//!   column is added. `attempts` needs the run in its primary key and in the one look-up by task.
-//! * `runs` has one promise beyond its partition: a business key is unique for ever. That moves to a narrow table
-//!   `(kind, tenant_id, business_key) → run`, which stays; it costs one more insert for runs that have a key.
-//! * A month goes when no task has a run in it (`tasks` is indexed by run: the first row tells) and every policy agrees:
-//!   detach with a short lock timeout, then drop. A month with a live run stays until that is over.
-//!
-//! It touches the statements of the hot path, so it is to be measured there first.
+//! # Retention
+//! Runs, finished jobs and decisions of schedules lie in partitions by their time, and go with them: [`Operations::retire`],
+//! or [`crate::worker::Builder::retention`] for a worker that does it by itself. A run's partition is that of the time in its id,
+//! so whoever knows the id looks in one.
 
 mod bulk;
 mod clerk;
 mod explain;
 mod find;
 mod fork;
+mod retention;
 mod timeline;
 
 pub use bulk::{Action, Bulk, Cause, Evidence, Item, Preview};
 pub use explain::{Explanation, Reason};
 pub use find::{Filter, Line, Page};
 pub use fork::{Fork, Forked, Lineage, StepNow};
+pub use retention::{Fate, Piece, Retention, Retired, Series};
 pub use timeline::{Doing, Span};
 pub(crate) use {
     clerk::keep,
     explain::{Facts, Offer},
+    retention::{OldPiece, keep_retention},
     timeline::{AttemptRow, MarkRow},
 };
 

@@ -8,7 +8,6 @@ use crate::{
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 /// Longest input or output, in bytes, as PostgreSQL writes it.
 pub(crate) const PAYLOAD_LIMIT: usize = 256 * 1024;
@@ -128,7 +127,6 @@ impl Request {
 #[derive(Debug, Clone)]
 pub(crate) struct RunRequest {
     pub key: String,
-    pub id: Uuid,
     pub kind: &'static str,
     pub version: i32,
     pub priority: i16,
@@ -140,7 +138,6 @@ pub(crate) struct RunRequest {
 /// What goes on in place of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Successor {
-    pub id: Uuid,
     pub kind: &'static str,
     pub version: i32,
     pub priority: i16,

@@ -10,7 +10,7 @@ use crate::{
     jobs::{JobLane, JobQueue},
     leases::Leases,
     measures,
-    operations::{self, Operations},
+    operations::{self, Operations, Retention},
     pump::{Parts, Pump, Queue, Write},
     record::to_payload,
     residents::Residents,
@@ -90,6 +90,7 @@ pub struct Builder {
     hasty: bool,
     failing: Option<String>,
     schedules: bool,
+    retention: Retention,
 }
 
 /// Continues runs and performs activities until it is told to stop.
@@ -113,6 +114,7 @@ impl Worker {
             hasty: false,
             failing: None,
             schedules: false,
+            retention: Retention::forever(),
         }
     }
 }
@@ -199,6 +201,14 @@ impl Builder {
         self
     }
 
+    /// Drops what is older than `retention` says, by itself; see [`Operations::retire`]. Any number of workers may. Needs a role
+    /// that owns the tables.
+    #[must_use]
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
     /// For tests of definitions: a run is dropped from memory after each of its events and replayed from its record, as if
     /// its worker had crashed there.
     #[must_use]
@@ -255,6 +265,7 @@ impl Worker {
             hasty,
             failing,
             schedules,
+            retention,
         } = self.builder;
         let db = engine_pool(&pool);
         let wakeup = Wakeup::new(db.clone());
@@ -291,6 +302,10 @@ impl Worker {
         background.spawn(sweeper.run(end.clone()));
         let clerk = Operations::new(Client::with_wakeup(db.clone(), wakeup.clone()));
         background.spawn(operations::keep(clerk, closing.clone()));
+        if retention != Retention::forever() {
+            let operations = Operations::new(Client::with_wakeup(db.clone(), wakeup.clone()));
+            background.spawn(operations::keep_retention(operations, retention, closing.clone()));
+        }
         if schedules {
             let client = Client::with_wakeup(db.clone(), wakeup.clone());
             background.spawn(schedules::keep(Schedules::new(client), closing.clone()));

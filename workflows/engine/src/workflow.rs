@@ -220,7 +220,6 @@ impl Context {
             return Err(Failure::permanent("workflow.bad_successor", message));
         }
         self.core.ledger.set_successor(Successor {
-            id: Uuid::now_v7(),
             kind: W::NAME,
             version: W::VERSION,
             priority: input.priority(),

@@ -186,7 +186,7 @@ impl Operations {
         let step = changes.step.as_ref().map(StepNow::to_json);
         let asked = sql::NewFork {
             origin,
-            new: Uuid::now_v7(),
+            new: store::runs::new_id(&mut *tx).await?,
             how,
             from: changes.from_key.as_deref(),
             input: changes.input.as_ref(),

@@ -108,7 +108,6 @@ impl Schedules {
     ) -> Result<Uuid, ScheduleError> {
         let key = format!("schedule:{}:{}", row.id, at.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true));
         let request = StartRequest {
-            id: Uuid::now_v7(),
             tenant_id: row.tenant_id,
             kind: &row.kind,
             version: row.version,

@@ -3,6 +3,7 @@
 pub(crate) mod bulk;
 pub(crate) mod jobs;
 pub(crate) mod operations;
+mod retention;
 pub(crate) mod runs;
 pub(crate) mod schedules;
 pub(crate) mod steps;

@@ -1,6 +1,6 @@
 //! Operations: their functions, their audit, and what they look at.
 
-pub(crate) use super::bulk::*;
+pub(crate) use super::{bulk::*, retention::*};
 use crate::operations::{
     AttemptRow, AuditRow, By, Facts, Filter, Line, Lineage, MarkRow, Offer, PausedQueue, QueueDepth, Total,
 };
@@ -192,11 +192,7 @@ pub(crate) async fn window(
         "run_attributes" => sql.push(" and attributes @> ").push_bind(&filter.attributes),
         "tasks" => sql.push(" and kind = 'run'"),
         _ if filter.business_key.is_some() && filter.tenant.is_some() => {
-            let kinds = match filter.kinds.is_empty() {
-                false => filter.kinds.clone(),
-                true => sqlx::query_scalar("select distinct kind from workflow.run_totals").fetch_all(&mut *db).await?,
-            };
-            sql.push(" and kind = any (").push_bind(kinds).push(") and business_key = ").push_bind(&filter.business_key)
+            sql.push(" and business_key = ").push_bind(&filter.business_key)
         }
         _ if filter.only_failed() => sql.push(" and error_fingerprint is not null"),
         _ => &mut sql,
@@ -314,7 +310,7 @@ pub(crate) async fn facts(db: &mut PgConnection, task_id: Option<i64>, run_id: O
                 nullif(t.run_at, 'infinity') as run_at, t.attempt_no, t.failures, t.max_failures, t.leased_by, t.leased_at,
                 t.lease_expires_at, t.progress, t.cancel_requested, t.parked_reason,
                 (select coalesce(a.failure ->> 'code', case a.outcome when 'lost' then 'workflow.lost' end)
-                 from workflow.attempts a where a.task_id = t.id and a.attempt_no = t.attempt_no) as last_code
+                 from workflow.attempts a where a.task_id = t.id and a.attempt_no = t.attempt_no and a.run_id = t.run_id) as last_code
          from workflow.tasks t where ",
     );
     match (task_id, run_id) {
@@ -373,9 +369,8 @@ pub(crate) async fn in_use(db: &mut PgConnection, queue: &str, workers: &[i64]) 
 /// A run that this one waits for.
 pub(crate) async fn live_child(db: &mut PgConnection, run_id: Uuid) -> Result<Option<(Uuid, String)>> {
     sqlx::query_as(
-        "select id, kind from workflow.runs
-         where parent_run_id = $1 and continued_as is null and state = 'running' and not detached
-         order by id limit 1",
+        "select run_id, substring(activity from '^(.*)[.]v[0-9]+$') from workflow.tasks
+         where parent_run_id = $1 order by run_id limit 1",
     )
     .bind(run_id)
     .fetch_optional(db)

@@ -16,21 +16,26 @@ pub(crate) const MAX_LOSSES: i32 = 10;
 /// Inserts a run and its task. `None` when its business key is taken; waits for an uncommitted rival.
 pub(crate) async fn insert(db: &mut PgConnection, run: &StartRequest<'_>) -> Result<Option<Uuid>> {
     sqlx::query_scalar(
-        "with fresh as (
+        "with new as materialized (
+            select workflow.new_run_id(n.at) as id, n.at from (select workflow.now() as at) n
+        ), named as (
+            insert into workflow.run_keys (kind, tenant_id, business_key, run_id)
+            select $2, $1, $4, id from new where $4 is not null
+            on conflict do nothing
+            returning run_id
+        ), fresh as (
             insert into workflow.runs (id, tenant_id, kind, version, business_key, input, priority, created_at, traceparent)
-            values ($1, $2, $3, $4, $5, $6, $7, workflow.now(), $11)
-            on conflict (kind, tenant_id, business_key) where continued_as is null do nothing
+            select id, $1, $2, $3, $4, $5, $6, at, $10 from new where $4 is null or id = (select run_id from named)
             returning id, tenant_id, priority, created_at
         ), queued as (
             insert into workflow.tasks
                 (kind, run_id, tenant_id, step_key, queue, activity, priority, run_at, max_failures, max_losses,
                  backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds, traceparent)
-            select 'run', id, tenant_id, '', $8, $9, priority, created_at, 1, $10, 0, 0, 30, 1e9, $11
+            select 'run', id, tenant_id, '', $7, $8, priority, created_at, 1, $9, 0, 0, 30, 1e9, $10
             from fresh
         )
         select id from fresh",
     )
-    .bind(run.id)
     .bind(run.tenant_id)
     .bind(run.kind)
     .bind(run.version)
@@ -45,39 +50,40 @@ pub(crate) async fn insert(db: &mut PgConnection, run: &StartRequest<'_>) -> Res
     .await
 }
 
-/// Inserts many runs of one kind, and their tasks, in one statement.
+/// Inserts many runs of one kind, and their tasks, in one statement; gives their ids in the order of the inputs.
 pub(crate) async fn insert_all(
     db: &mut PgConnection,
     shared: &StartRequest<'_>,
-    ids: &[Uuid],
     inputs: &[Value],
     priorities: &[i16],
-) -> Result<()> {
-    sqlx::query(
-        "with given as (
-            select g.*, (select workflow.now()) as at from unnest($4, $5, $6) as g (id, input, priority)
+) -> Result<Vec<Uuid>> {
+    sqlx::query_scalar(
+        // Ids a microsecond apart: they have the order of the inputs.
+        "with given as materialized (
+            select g.*, n.at, workflow.new_run_id(n.at + g.n * interval '1 us') as id
+            from (select workflow.now() as at) n, unnest($4, $5) with ordinality as g (input, priority, n)
         ), fresh as (
             insert into workflow.runs (id, tenant_id, kind, version, input, priority, created_at, traceparent)
-            select id, $1, $2, $3, input, priority, at, $10 from given
+            select id, $1, $2, $3, input, priority, at, $9 from given
+        ), queued as (
+            insert into workflow.tasks
+                (kind, run_id, tenant_id, step_key, queue, activity, priority, run_at, max_failures, max_losses,
+                 backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds, traceparent)
+            select 'run', id, $1, '', $6, $7, priority, at, 1, $8, 0, 0, 30, 1e9, $9 from given
         )
-        insert into workflow.tasks
-            (kind, run_id, tenant_id, step_key, queue, activity, priority, run_at, max_failures, max_losses,
-             backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds, traceparent)
-        select 'run', id, $1, '', $7, $8, priority, at, 1, $9, 0, 0, 30, 1e9, $10 from given",
+        select id from given order by n",
     )
     .bind(shared.tenant_id)
     .bind(shared.kind)
     .bind(shared.version)
-    .bind(ids)
     .bind(inputs)
     .bind(priorities)
     .bind(RUN_QUEUE)
     .bind(run_name(shared.kind, shared.version))
     .bind(MAX_LOSSES)
     .bind(shared.traceparent.map(|t| t.to_string()))
-    .execute(db)
+    .fetch_all(db)
     .await
-    .map(drop)
 }
 
 /// The name under which the task of a run is claimed: only workers that know this version of the kind take it.
@@ -90,17 +96,19 @@ pub(crate) fn kind_of(name: &str) -> &str {
     name.rsplit_once(".v").map_or(name, |(kind, _)| kind)
 }
 
-/// The run that holds a business key.
+/// The run that holds a business key, also when its row is gone.
 pub(crate) async fn by_key(db: &mut PgConnection, run: &StartRequest<'_>) -> Result<Option<Uuid>> {
-    sqlx::query_scalar(
-        "select id from workflow.runs
-         where kind = $1 and tenant_id = $2 and business_key = $3 and continued_as is null",
-    )
-    .bind(run.kind)
-    .bind(run.tenant_id)
-    .bind(run.business_key)
-    .fetch_optional(db)
-    .await
+    sqlx::query_scalar("select run_id from workflow.run_keys where kind = $1 and tenant_id = $2 and business_key = $3")
+        .bind(run.kind)
+        .bind(run.tenant_id)
+        .bind(run.business_key)
+        .fetch_optional(db)
+        .await
+}
+
+/// An id for a new run.
+pub(crate) async fn new_id(db: impl PgExecutor<'_>) -> Result<Uuid> {
+    sqlx::query_scalar("select workflow.new_run_id(workflow.now())").fetch_one(db).await
 }
 
 /// The time by the only clock.

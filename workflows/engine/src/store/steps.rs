@@ -71,8 +71,8 @@ pub(crate) async fn all(db: impl PgExecutor<'_>, run_id: Uuid) -> Result<(Vec<Re
          select run_id, 0, step_key, 'activity', activity, '', null, null, run_at from workflow.tasks
          where run_id = $1 and kind = 'activity'
          union all
-         select parent_run_id, 0, parent_key, 'child', kind, '', null, null, created_at from workflow.runs
-         where parent_run_id = $1 and continued_as is null and state = 'running' and not detached
+         select parent_run_id, 0, parent_key, 'child', substring(activity from '^(.*)[.]v[0-9]+$'), '', null, null, run_at
+         from workflow.tasks where parent_run_id = $1
          order by 2"
     );
     let rows: Vec<RecordRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(run_id).fetch_all(db).await?;

@@ -201,13 +201,13 @@ async fn of_a_cancellation_and_a_result_exactly_one_wins(db: PgPool) {
             }
         };
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let late = Duration::from_micros((seed >> 33) % 4000);
+        let late = Duration::from_micros((seed >> 33) % 20_000);
         let cancel = async {
             tokio::time::sleep(late).await;
             world.cancel(root).await
         };
         let work = async {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
             let client = &world.client;
             match client.renew(leased.task_id, leased.lease_token, None).await.unwrap() {
                 flatrender_engine::Standing::Held => {

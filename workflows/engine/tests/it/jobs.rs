@@ -243,20 +243,3 @@ async fn jobs_and_activities_of_runs_share_the_slots_of_their_queue(db: PgPool) 
     world.until(0, "select count(*) from workflow.tasks").await;
     assert_eq!(most.lock().unwrap().1, 2);
 }
-
-#[sqlx::test(migrations = false)]
-async fn months_of_finished_jobs_are_dropped_whole(db: PgPool) {
-    let mut world = World::new(db).await;
-    let drop = "select workflow.drop_finished_jobs(
-        (date_trunc('month', clock_timestamp() at time zone 'UTC') + interval '1 month') at time zone 'UTC')::bigint";
-    assert_eq!(world.count(drop).await, 1);
-    // Whoever looks around makes it anew.
-    sqlx::raw_sql("update workflow.last_sweep set swept_at = clock_timestamp() - interval '3 s'")
-        .execute(&world.db)
-        .await
-        .unwrap();
-    world.worker(|w| w.handler::<Work>(Tool::doubling()));
-    world.until(3, "select count(*) from pg_inherits where inhparent = 'workflow.finished_jobs'::regclass").await;
-    enqueue(&world, [Work::new(1)], &JobOptions::default()).await;
-    world.until(1, OK).await;
-}

@@ -15,6 +15,7 @@ mod leases;
 mod measures;
 mod operations;
 mod remote;
+mod retention;
 mod runs;
 mod sagas;
 mod schedules;
