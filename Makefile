@@ -10,12 +10,13 @@ TEMPLATE ?= promo
 DATA ?= .flatrender
 PROGRAMS := -p flatrender-api -p flatrender-renderer
 
-.PHONY: help setup build demo up test fmt lint sqlx-prepare clean-data
+.PHONY: help setup build demo up test chaos fmt lint sqlx-prepare clean-data
 
 help:
 	@echo "make demo [LOCALE=fa] [TEMPLATE=story] [KEEP=1]   render a sample film; KEEP=1 stays up afterwards"
 	@echo "make up                                           run the platform until Ctrl-C"
 	@echo "make test                                         everything that proves it works"
+	@echo "make chaos [FAULT=f03]                            the engine under every fault, a quarter of an hour"
 	@echo "make fmt | lint | build | setup                   one step of it"
 	@echo "make sqlx-prepare                                 renew .sqlx after a query or a migration changed"
 	@echo "make clean-data                                   remove what make demo and make up keep"
@@ -35,6 +36,10 @@ up: build
 test:
 	@scripts/setup.sh test
 	@scripts/test.sh
+
+chaos:
+	@scripts/setup.sh test
+	@scripts/chaos.sh $(FAULT)
 
 fmt:
 	@cargo fmt --all

@@ -111,6 +111,7 @@ begin
         select c.queue, c.want, c.names from jsonb_to_recordset(p_claims) as c (queue text, want int, names text[])
     loop
         continue when exists (select from workflow.queue_controls q where q.queue = v_claim.queue);
+        v_now := workflow.now(); -- The claims before this one took their time; a lease begins when it is given.
         return query
         -- `= any (array (…))`, not a join: with the limit as a parameter the planner would hash the whole table.
         update workflow.tasks t

@@ -5,7 +5,7 @@ use crate::{
     activity::Standing,
     backend::Outcome,
     bell::Bell,
-    failpoint,
+    failpoint::{At as _, Point},
     failure::Failure,
     ledger::Ledger,
     measures,
@@ -530,14 +530,12 @@ where
     let began = Instant::now();
     let mut held = Held { db: pool.acquire().await?, at_rest: false };
     metrics::histogram!(measures::POOL_WAIT_SECONDS).record(began.elapsed());
-    let mut tx = held.db.begin().await?;
+    let mut tx = held.db.begin().at(Point::StepBegin).await?;
     let written = write_step(&mut tx, core, key, body).await;
     if let Ok(Some(_)) = written {
-        failpoint::reach("step.before_commit");
-        tx.commit().await?;
-        failpoint::reach("step.after_commit");
+        tx.commit().at(Point::StepCommit).await?;
     } else {
-        tx.rollback().await?;
+        tx.rollback().at(Point::StepRollback).await?;
     }
     held.at_rest = true;
     metrics::histogram!(measures::STEP_SECONDS, "kind" => core.kind.clone()).record(began.elapsed());
@@ -550,7 +548,6 @@ where
     F: AsyncFnOnce(&mut PgConnection) -> Result<T, Failure>,
 {
     let output = to_payload(&body(tx).await?)?;
-    failpoint::reach("step.before_record");
     Ok(store::steps::record(tx, core.fence, key, &Ok(output)).await?)
 }
 

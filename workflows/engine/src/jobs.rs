@@ -6,7 +6,6 @@
 use crate::{
     activity::{LeasedTask, Policy, Standing},
     backend::Arrival,
-    failpoint,
     measures::{self, Writer},
     pump::{ANSWER, rough_size},
     retry,
@@ -227,10 +226,8 @@ impl JobLane {
         let claims: Vec<JobClaim<'_>> =
             wanted.map(|(q, want)| JobClaim { queue: &q.name, want: *want, names: &q.names }).collect();
         let asked_at = Instant::now();
-        failpoint::reach("jobs.before");
         let trip = store::jobs::pump(&self.db, self.standing.0, &done, &ended, &claims, token, &self.labels);
         let news = store::in_time(ANSWER, trip).await?;
-        failpoint::reach("jobs.after");
         Writer::Jobs.round_trip(asked_at.elapsed(), batch.len());
         Ok(news)
     }

@@ -30,8 +30,10 @@ pub mod client;
 pub mod compensation;
 #[cfg(feature = "store")]
 mod executor;
-#[cfg(feature = "store")]
+#[cfg(all(feature = "store", not(feature = "failpoints")))]
 mod failpoint;
+#[cfg(feature = "failpoints")]
+pub mod failpoint;
 #[cfg(feature = "store")]
 mod jobs;
 #[cfg(feature = "store")]

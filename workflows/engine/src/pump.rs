@@ -12,7 +12,6 @@
 use crate::{
     activity::{Labels, Standing},
     backend::{self, Arrival},
-    failpoint,
     failure::Failure,
     leases::Leases,
     measures::{self, Writer},
@@ -530,9 +529,7 @@ async fn fly(db: PgPool, who: Claimant, wishes: Vec<Value>, batch: Vec<Write>, c
     let again = batch.iter().any(|write| write.again);
     let load = Trip { attempts: &attempts, ops: &ops, plain: &plain, again, claims: &wishes };
     let asked_at = Instant::now();
-    failpoint::reach("pump.before");
     let answer = store::in_time(ANSWER, store::tasks::pump(&db, &who, load)).await;
-    failpoint::reach("pump.after");
     Writer::Tasks.round_trip(asked_at.elapsed(), batch.len());
     Landing { batch, claims, asked_at, answer }
 }

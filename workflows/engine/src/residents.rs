@@ -1,6 +1,7 @@
 //! Runs in the memory of this process, and how new records reach them.
 
 use crate::{
+    failpoint::{self, Point},
     ledger::Ledger,
     measures,
     record::Record,
@@ -87,7 +88,7 @@ impl Residents {
     /// Hands a record to its run, if that is here.
     pub(crate) fn deliver(&self, run_id: Uuid, record: Record) {
         if let Some(resident) = self.runs().get(&run_id) {
-            resident.ledger.add(record);
+            failpoint::around(Point::Deliver, || resident.ledger.add(record));
         }
     }
 

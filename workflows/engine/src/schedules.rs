@@ -22,6 +22,7 @@ pub use terms::{CatchUp, Decision, Fire, Overlap, Schedule, ScheduleError, Terms
 
 use crate::{
     client::{Client, Error},
+    failpoint::{At as _, Point},
     store,
 };
 use chrono::{DateTime, Utc};
@@ -217,12 +218,12 @@ impl Schedules {
     pub async fn fire_due(&self) -> Result<usize, ScheduleError> {
         let (mut decided, mut broken) = (0, Vec::new());
         loop {
-            let mut tx = self.pool.begin().await?;
+            let mut tx = self.pool.begin().at(Point::ScheduleBegin).await?;
             let Some(id) = store::schedules::pick_due(&mut tx, &broken).await? else { break };
             let Some((row, now)) = store::schedules::find(&mut *tx, id).await? else { break };
             match self.decide(&mut tx, row, now).await {
                 Ok(_) => {
-                    tx.commit().await?;
+                    tx.commit().at(Point::ScheduleCommit).await?;
                     decided += 1;
                 }
                 Err(ScheduleError::Engine(Error::Database(e))) if store::is_connection_loss(&e) => return Err(e.into()),

@@ -1,5 +1,6 @@
 //! The engine's own part of the database: the schema `workflow`.
 
+use crate::failpoint::{At as _, Point};
 use sqlx::{Connection, Executor, PgPool};
 
 /// The migrations of the schema, oldest first: names, and SQL that is run once each.
@@ -32,5 +33,5 @@ pub async fn install(pool: &PgPool) -> sqlx::Result<()> {
             tx.execute(*sql).await?;
         }
     }
-    tx.commit().await
+    tx.commit().at(Point::SchemaCommit).await
 }

@@ -2,6 +2,7 @@
 //! around a few times a second, the time of the database.
 
 use crate::{
+    failpoint::{At as _, Point},
     leases::Leases,
     measures, retry,
     store::{self, News, operations::NewOffer, rings, workers},
@@ -119,7 +120,8 @@ impl Sweeper {
     async fn live(&self, session: &mut Option<PgConnection>) -> sqlx::Result<()> {
         // A connection of its own, outside the pool: the lock dies with it, and with nothing else.
         let options = self.pool.connect_options();
-        let db = session.insert(store::in_time(ANSWER, PgConnection::connect_with(&options)).await?);
+        let db = session
+            .insert(store::in_time(ANSWER, PgConnection::connect_with(&options).at(Point::WorkerConnect)).await?);
         store::in_time(ANSWER, db.execute(LIMITS)).await?;
         match self.me.id() {
             None => self.begin(db).await?,

@@ -1,7 +1,10 @@
 //! Who wakes up: messages after commits, coalesced, and the mailboxes they arrive in. A lost message costs a
 //! poll interval and nothing else.
 
-use crate::retry;
+use crate::{
+    failpoint::{self, At as _, Point},
+    retry,
+};
 use sqlx::{PgPool, postgres::PgListener};
 use std::{
     collections::HashSet,
@@ -118,9 +121,11 @@ impl Wakeup {
             return;
         }
         let mailboxes = self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for mailbox in mailboxes.iter().filter_map(Weak::upgrade) {
-            mailbox.put(rings.iter().cloned());
-        }
+        failpoint::around(Point::Ring, || {
+            for mailbox in mailboxes.iter().filter_map(Weak::upgrade) {
+                mailbox.put(rings.iter().cloned());
+            }
+        });
     }
 
     /// Whether messages of other processes arrive at present.
@@ -161,8 +166,8 @@ impl Wakeup {
                 return;
             }
             for message in messages(&rings) {
-                let sent =
-                    sqlx::query("select pg_notify($1, $2)").bind(CHANNEL).bind(message).execute(&self.pool).await;
+                let notify = sqlx::query("select pg_notify($1, $2)").bind(CHANNEL).bind(message);
+                let sent = notify.execute(&self.pool).at(Point::Notify).await;
                 if let Err(error) = sent {
                     tracing::debug!(%error, "cannot send a wake-up; polling finds the work");
                 }
@@ -196,15 +201,15 @@ async fn listen(wakeup: Weak<Wakeup>, pool: PgPool) {
 }
 
 async fn receive(wakeup: &Weak<Wakeup>, pool: &PgPool) -> sqlx::Result<()> {
-    let mut listener = PgListener::connect_with(pool).await?;
+    let mut listener = PgListener::connect_with(pool).at(Point::ListenConnect).await?;
     listener.eager_reconnect(false);
-    listener.listen(CHANNEL).await?;
+    listener.listen(CHANNEL).at(Point::Listen).await?;
     let Some(alive) = wakeup.upgrade() else { return Ok(()) };
     alive.connected.store(true, Ordering::Relaxed);
     alive.ring(&HashSet::from([Ring::All]));
     drop(alive);
     loop {
-        let received = tokio::time::timeout(Duration::from_secs(5), listener.try_recv()).await;
+        let received = tokio::time::timeout(Duration::from_secs(5), listener.try_recv().at(Point::Heard)).await;
         let Some(alive) = wakeup.upgrade() else { return Ok(()) };
         match received {
             Err(_) => {}

@@ -8,7 +8,10 @@
 //! crash repeats nothing and leaves nothing out. Any worker goes on with it, one at a time.
 
 use super::{By, Filter, Fork, Line, OperationError, Operations, find::WINDOW, sql};
-use crate::client::RunState;
+use crate::{
+    client::RunState,
+    failpoint::{At as _, Point},
+};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -259,7 +262,7 @@ impl Operations {
     /// # Errors
     /// [`OperationError::Engine`].
     pub async fn work_on_bulk(&self) -> Result<usize, OperationError> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.pool.begin().at(Point::BulkBegin).await?;
         let Some((bulk_id, allowed)) = sql::pick_bulk(&mut tx, BATCH).await? else { return Ok(0) };
         let Some(bulk) = sql::bulk_of(&mut tx, bulk_id).await? else { return Ok(0) };
         let action = read_action(&bulk)?;
@@ -268,17 +271,17 @@ impl Operations {
         let mut ends = Vec::with_capacity(items.len());
         for item in &items {
             // Nothing of an item that cannot be done stays.
-            let mut point = tx.begin().await?;
+            let mut point = tx.begin().at(Point::BulkItemBegin).await?;
             let end = match self.act(&mut point, &by, action, item.run_id).await {
                 Ok(made) => {
-                    point.commit().await?;
+                    point.commit().at(Point::BulkItemCommit).await?;
                     sql::ItemEnd { n: item.n, outcome: "done", note: None, result_run_id: made }
                 }
                 Err(OperationError::Engine(crate::client::Error::Database(e))) if crate::store::is_transient(&e) => {
                     return Err(e.into());
                 }
                 Err(error) => {
-                    point.rollback().await?;
+                    point.rollback().at(Point::BulkItemRollback).await?;
                     let outcome = match error {
                         OperationError::Moved(_) => "skipped",
                         OperationError::Conflict(_) => "conflict",
@@ -290,7 +293,7 @@ impl Operations {
             ends.push(end);
         }
         sql::end_items(&mut tx, bulk_id, &ends).await?;
-        tx.commit().await?;
+        tx.commit().at(Point::BulkCommit).await?;
         self.client.announce();
         Ok(items.len())
     }

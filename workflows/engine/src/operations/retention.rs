@@ -2,7 +2,10 @@
 //! `migrations/39_workflow_retention.sql`.
 
 use super::{By, OperationError, Operations, sql};
-use crate::retry;
+use crate::{
+    failpoint::{At as _, Point},
+    retry,
+};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::json;
@@ -139,7 +142,7 @@ impl Operations {
                     let target = format!("partition:{}{}", piece.name, piece.suffix);
                     sql::audit(&mut tx, by, "retire", None, &target, None, Some(json!(retired))).await?;
                 }
-                tx.commit().await?;
+                tx.commit().at(Point::RetentionCommit).await?;
                 report.push(retired);
             }
         }

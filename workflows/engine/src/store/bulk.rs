@@ -1,5 +1,6 @@
 //! Operations on many runs: their frozen sets, and what became of each item.
 
+use crate::failpoint::{At as _, Point};
 use crate::operations::{Bulk, By, Cause, Evidence, Item, Total};
 use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor, Result};
@@ -35,6 +36,7 @@ pub(crate) async fn insert_bulk(db: &mut PgConnection, new: &NewBulk<'_>, runs: 
     .bind(new.rate_per_second)
     .bind(runs)
     .execute(db)
+    .at(Point::BulkInsert)
     .await
     .map(|_| ())
 }
@@ -59,6 +61,7 @@ pub(crate) async fn bulk_of(db: &mut PgConnection, id: Uuid) -> Result<Option<Bu
     )
     .bind(id)
     .fetch_optional(db)
+    .at(Point::BulkFind)
     .await
 }
 
@@ -74,7 +77,7 @@ pub(crate) async fn turn_bulk(db: &mut PgConnection, id: Uuid, from: &[&str], to
     .bind(id)
     .bind(from)
     .bind(to)
-    .fetch_optional(db)
+    .fetch_optional(db).at(Point::BulkTurn)
     .await
 }
 
@@ -91,6 +94,7 @@ pub(crate) async fn pick_bulk(db: &mut PgConnection, batch: i64) -> Result<Optio
     )
     .bind(batch)
     .fetch_optional(db)
+    .at(Point::BulkPick)
     .await
 }
 
@@ -103,6 +107,7 @@ pub(crate) async fn items_of(db: impl PgExecutor<'_>, id: Uuid, from: i32, limit
     .bind(from)
     .bind(limit)
     .fetch_all(db)
+    .at(Point::BulkItems)
     .await
 }
 
@@ -144,6 +149,7 @@ pub(crate) async fn end_items(db: &mut PgConnection, id: Uuid, ends: &[ItemEnd])
     .bind(notes)
     .bind(made)
     .execute(db)
+    .at(Point::BulkEndItems)
     .await
     .map(|_| ())
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     activity::{Labels, Policy},
+    failpoint::{At as _, Point},
     trace::TraceContext,
 };
 use chrono::{DateTime, Utc};
@@ -75,6 +76,7 @@ pub(crate) async fn insert(db: &mut PgConnection, shared: &NewJobs<'_>, jobs: Ve
         .bind(keys)
         .bind(shared.traceparent.map(|t| t.to_string()))
         .execute(&mut *db)
+        .at(Point::JobInsert)
         .await?
         .rows_affected();
     }
@@ -142,6 +144,7 @@ pub(crate) async fn pump(
         .bind(token)
         .bind(Json(labels))
         .fetch_all(db)
+        .at(Point::JobPump)
         .await
 }
 
@@ -155,6 +158,7 @@ pub(crate) async fn disown(db: impl PgExecutor<'_>, worker_id: i64, tokens: &[Uu
     .bind(worker_id)
     .bind(tokens)
     .execute(db)
+    .at(Point::JobDisown)
     .await?;
     Ok(freed.rows_affected())
 }

@@ -1,6 +1,7 @@
 //! Operations: their functions, their audit, and what they look at.
 
 pub(crate) use super::{bulk::*, retention::*};
+use crate::failpoint::{At as _, Point};
 use crate::operations::{
     AttemptRow, AuditRow, By, Facts, Filter, Line, Lineage, MarkRow, Offer, PausedQueue, QueueDepth, Total,
 };
@@ -33,6 +34,7 @@ pub(crate) async fn audit(
     .bind(before)
     .bind(after)
     .execute(db)
+    .at(Point::Audit)
     .await
     .map(|_| ())
 }
@@ -76,27 +78,42 @@ pub(crate) async fn task_of(db: impl PgExecutor<'_>, task_id: i64) -> Result<Opt
 
 /// See `workflow.retry_now`.
 pub(crate) async fn retry_now(db: &mut PgConnection, task_id: i64) -> Result<String> {
-    sqlx::query_scalar("select workflow.retry_now($1)").bind(task_id).fetch_one(db).await
+    sqlx::query_scalar("select workflow.retry_now($1)").bind(task_id).fetch_one(db).at(Point::RetryNow).await
 }
 
 /// See `workflow.force_release`.
 pub(crate) async fn force_release(db: &mut PgConnection, task_id: i64, why: &str) -> Result<String> {
-    sqlx::query_scalar("select workflow.force_release($1, $2)").bind(task_id).bind(why).fetch_one(db).await
+    sqlx::query_scalar("select workflow.force_release($1, $2)")
+        .bind(task_id)
+        .bind(why)
+        .fetch_one(db)
+        .at(Point::ForceRelease)
+        .await
 }
 
 /// See `workflow.skip_activity`.
 pub(crate) async fn skip(db: &mut PgConnection, task_id: i64, output: &Value) -> Result<String> {
-    sqlx::query_scalar("select workflow.skip_activity($1, $2)").bind(task_id).bind(output).fetch_one(db).await
+    sqlx::query_scalar("select workflow.skip_activity($1, $2)")
+        .bind(task_id)
+        .bind(output)
+        .fetch_one(db)
+        .at(Point::Skip)
+        .await
 }
 
 /// See `workflow.set_priority`.
 pub(crate) async fn set_priority(db: &mut PgConnection, run_id: Uuid, priority: i16) -> Result<String> {
-    sqlx::query_scalar("select workflow.set_priority($1, $2)").bind(run_id).bind(priority).fetch_one(db).await
+    sqlx::query_scalar("select workflow.set_priority($1, $2)")
+        .bind(run_id)
+        .bind(priority)
+        .fetch_one(db)
+        .at(Point::SetPriority)
+        .await
 }
 
 /// See `workflow.purge_run`.
 pub(crate) async fn purge(db: &mut PgConnection, run_id: Uuid) -> Result<String> {
-    sqlx::query_scalar("select workflow.purge_run($1)").bind(run_id).fetch_one(db).await
+    sqlx::query_scalar("select workflow.purge_run($1)").bind(run_id).fetch_one(db).at(Point::Purge).await
 }
 
 /// A run to be made out of another; see `workflow.fork_run`.
@@ -120,6 +137,7 @@ pub(crate) async fn fork(db: &mut PgConnection, asked: &NewFork<'_>) -> Result<S
         .bind(asked.version)
         .bind(asked.step)
         .fetch_one(db)
+        .at(Point::Fork)
         .await
 }
 
@@ -145,6 +163,7 @@ pub(crate) async fn set_attributes(db: &mut PgConnection, run_id: Uuid, attribut
     .bind(run_id)
     .bind(attributes)
     .execute(db)
+    .at(Point::SetAttributes)
     .await?;
     Ok(done.rows_affected() == 1)
 }
@@ -262,7 +281,7 @@ pub(crate) async fn totals(db: impl PgExecutor<'_>, tenant: Option<Uuid>) -> Res
 
 /// See `workflow.fold_counts`.
 pub(crate) async fn fold_counts(db: impl PgExecutor<'_>) -> Result<i64> {
-    sqlx::query_scalar("select workflow.fold_counts(20000)").fetch_one(db).await
+    sqlx::query_scalar("select workflow.fold_counts(20000)").fetch_one(db).at(Point::FoldCounts).await
 }
 
 // ------------------------------------------------------------------------------------------- queues
@@ -277,6 +296,7 @@ pub(crate) async fn pause_queue(db: &mut PgConnection, by: &By, queue: &str) -> 
     .bind(&by.actor)
     .bind(&by.reason)
     .execute(db)
+    .at(Point::PauseQueue)
     .await?;
     Ok(done.rows_affected() == 1)
 }
@@ -285,6 +305,7 @@ pub(crate) async fn resume_queue(db: &mut PgConnection, queue: &str) -> Result<O
     sqlx::query_as("delete from workflow.queue_controls where queue = $1 returning queue, paused_at, paused_by, reason")
         .bind(queue)
         .fetch_optional(db)
+        .at(Point::ResumeQueue)
         .await
 }
 
@@ -390,6 +411,7 @@ pub(crate) async fn offer(db: &mut PgConnection, worker_id: i64, offers: &[NewOf
         .bind(sqlx::types::Json(&offer.labels))
         .bind(offer.slots)
         .execute(&mut *db)
+        .at(Point::WorkerOffer)
         .await?;
     }
     Ok(())
@@ -419,7 +441,7 @@ pub(crate) async fn seen_remotely(
     .bind(name)
     .bind(queues)
     .bind(sqlx::types::Json(labels))
-    .execute(db)
+    .execute(db).at(Point::RemoteSeen)
     .await
     .map(|_| ())
 }
@@ -430,6 +452,7 @@ pub(crate) async fn seen_remotely(
 pub(crate) async fn runs_by_kind(db: impl PgExecutor<'_>) -> Result<Vec<(String, String, i64)>> {
     sqlx::query_as("select kind, state, sum(n)::bigint from workflow.run_totals group by kind, state")
         .fetch_all(db)
+        .at(Point::RunsByKind)
         .await
 }
 
@@ -443,6 +466,7 @@ pub(crate) async fn parked_by_reason(db: impl PgExecutor<'_>) -> Result<Vec<(Str
          group by r.reason",
     )
     .fetch_all(db)
+    .at(Point::ParkedByReason)
     .await
 }
 
@@ -467,6 +491,7 @@ pub(crate) async fn oldest_snapshot(db: impl PgExecutor<'_>) -> Result<Option<Sn
          order by age(backend_xmin) desc, xact_start limit 1",
     )
     .fetch_optional(db)
+    .at(Point::OldestSnapshot)
     .await
 }
 
@@ -490,5 +515,5 @@ pub(crate) async fn ready_by_queue(db: &mut PgConnection, jobs: bool) -> Result<
             from (select t.run_at from workflow.{table} t where t.queue = q.queue and {ready} limit 10000) first) r
          where q.queue is not null"
     );
-    sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(db).await
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(db).at(Point::ReadyByQueue).await
 }

@@ -1,5 +1,6 @@
 //! Retention: which partitions are old, and what becomes of them.
 
+use crate::failpoint::{At as _, Point};
 use crate::operations::{OldPiece, Piece, Retired, Series};
 use sqlx::{Executor, PgConnection, PgExecutor, Result};
 use std::time::Duration;
@@ -15,12 +16,13 @@ pub(crate) async fn old_pieces(db: impl PgExecutor<'_>, series: Series, keep: Du
     .bind(series)
     .bind(keep.as_secs_f64())
     .fetch_all(db)
+    .at(Point::RetentionFind)
     .await
 }
 
 /// See `workflow.retire_runs` and `workflow.retire_rows`. Takes as long as it takes to read the partition.
 pub(crate) async fn retire_piece(tx: &mut PgConnection, piece: &OldPiece) -> Result<Retired> {
-    tx.execute("set local statement_timeout = 0").await?;
+    tx.execute("set local statement_timeout = 0").at(Point::RetentionHurry).await?;
     let went = match piece.series {
         Series::Runs => "workflow.retire_runs($2, $5)",
         Series::Jobs | Series::Fires => "workflow.retire_rows($1, $2)",
@@ -35,6 +37,7 @@ pub(crate) async fn retire_piece(tx: &mut PgConnection, piece: &OldPiece) -> Res
         .bind(piece.until_at)
         .bind(piece.before)
         .fetch_one(tx)
+        .at(Point::RetentionRetire)
         .await
 }
 
@@ -44,5 +47,6 @@ pub(crate) async fn partition_by(db: &mut PgConnection, series: Series, piece: P
         .bind(series)
         .bind(piece)
         .fetch_one(db)
+        .at(Point::RetentionPartition)
         .await
 }

@@ -3,6 +3,7 @@
 use super::{News, NewsRow, read_news};
 use crate::{
     client::{RunRow, StartRequest},
+    failpoint::{At as _, Point},
     worker::RUN_QUEUE,
 };
 use chrono::{DateTime, Utc};
@@ -47,6 +48,7 @@ pub(crate) async fn insert(db: &mut PgConnection, run: &StartRequest<'_>) -> Res
     .bind(MAX_LOSSES)
     .bind(run.traceparent.map(|t| t.to_string()))
     .fetch_optional(db)
+    .at(Point::RunInsert)
     .await
 }
 
@@ -83,6 +85,7 @@ pub(crate) async fn insert_all(
     .bind(MAX_LOSSES)
     .bind(shared.traceparent.map(|t| t.to_string()))
     .fetch_all(db)
+    .at(Point::RunInsertAll)
     .await
 }
 
@@ -103,17 +106,18 @@ pub(crate) async fn by_key(db: &mut PgConnection, run: &StartRequest<'_>) -> Res
         .bind(run.tenant_id)
         .bind(run.business_key)
         .fetch_optional(db)
+        .at(Point::RunByKey)
         .await
 }
 
 /// An id for a new run.
 pub(crate) async fn new_id(db: impl PgExecutor<'_>) -> Result<Uuid> {
-    sqlx::query_scalar("select workflow.new_run_id(workflow.now())").fetch_one(db).await
+    sqlx::query_scalar("select workflow.new_run_id(workflow.now())").fetch_one(db).at(Point::RunId).await
 }
 
 /// The time by the only clock.
 pub(crate) async fn now(db: impl PgExecutor<'_>) -> Result<DateTime<Utc>> {
-    sqlx::query_scalar("select workflow.now()").fetch_one(db).await
+    sqlx::query_scalar("select workflow.now()").fetch_one(db).at(Point::RunNow).await
 }
 
 /// See `workflow.cancel`; empty when there is nothing left to cancel.
@@ -122,6 +126,7 @@ pub(crate) async fn cancel(db: &mut PgConnection, run_id: Uuid, reason: &str) ->
         .bind(run_id)
         .bind(reason)
         .fetch_all(db)
+        .at(Point::RunCancel)
         .await
         .map(read_news)
 }
@@ -140,6 +145,7 @@ pub(crate) async fn signal(
         .bind(dedupe_key)
         .bind(payload)
         .fetch_all(db)
+        .at(Point::RunSignal)
         .await?;
     let delivery = rows.iter().find(|row| row.what == "signalled").and_then(|row| row.name.clone());
     Ok((delivery.unwrap_or_default(), read_news(rows)))
@@ -147,7 +153,12 @@ pub(crate) async fn signal(
 
 /// See `workflow.resume`; empty when the run is not parked.
 pub(crate) async fn resume(db: &mut PgConnection, run_id: Uuid) -> Result<Vec<News>> {
-    sqlx::query_as::<_, NewsRow>("select * from workflow.resume($1)").bind(run_id).fetch_all(db).await.map(read_news)
+    sqlx::query_as::<_, NewsRow>("select * from workflow.resume($1)")
+        .bind(run_id)
+        .fetch_all(db)
+        .at(Point::RunResume)
+        .await
+        .map(read_news)
 }
 
 pub(crate) async fn find(db: impl PgExecutor<'_>, run_id: Uuid) -> Result<Option<RunRow>> {

@@ -1,5 +1,6 @@
 //! Schedules: their rows, and what was decided for their times.
 
+use crate::failpoint::{At as _, Point};
 use crate::schedules::{Fire, ScheduleRow, Terms};
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor, Result};
@@ -40,6 +41,7 @@ pub(crate) async fn insert(
     .bind(terms.enabled)
     .bind(next_at)
     .fetch_optional(db)
+    .at(Point::ScheduleInsert)
     .await
 }
 
@@ -73,6 +75,7 @@ pub(crate) async fn update(
     .bind(decided_until)
     .bind(next_at)
     .execute(db)
+    .at(Point::ScheduleUpdate)
     .await
     .map(|_| ())
 }
@@ -94,6 +97,7 @@ pub(crate) async fn set_paused(
     .bind(decided_until)
     .bind(next_at)
     .execute(db)
+    .at(Point::SchedulePause)
     .await
     .map(|_| ())
 }
@@ -105,6 +109,7 @@ pub(crate) async fn delete(db: &mut PgConnection, id: Uuid) -> Result<()> {
     )
     .bind(id)
     .execute(db)
+    .at(Point::ScheduleDelete)
     .await
     .map(|_| ())
 }
@@ -117,6 +122,7 @@ pub(crate) async fn pick_due(db: &mut PgConnection, except: &[Uuid]) -> Result<O
     )
     .bind(except)
     .fetch_optional(&mut *db)
+    .at(Point::SchedulePick)
     .await?;
     if due.is_some() {
         return Ok(due);
@@ -129,6 +135,7 @@ pub(crate) async fn pick_due(db: &mut PgConnection, except: &[Uuid]) -> Result<O
     )
     .bind(except)
     .fetch_optional(db)
+    .at(Point::SchedulePickBuffered)
     .await
 }
 
@@ -138,6 +145,7 @@ pub(crate) async fn lock(db: &mut PgConnection, id: Uuid) -> Result<bool> {
         sqlx::query_scalar("select 1 from workflow.schedules where id = $1 and deleted_at is null for update")
             .bind(id)
             .fetch_optional(db)
+            .at(Point::ScheduleLock)
             .await?;
     Ok(locked.is_some())
 }
@@ -152,7 +160,8 @@ pub(crate) async fn find(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<(Sc
     }
     let sql =
         format!("select {COLUMNS}, workflow.now() as now from workflow.schedules where id = $1 and deleted_at is null");
-    let found: Option<Timed> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(db).await?;
+    let found: Option<Timed> =
+        sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(db).at(Point::ScheduleFind).await?;
     Ok(found.map(|timed| (timed.row, timed.now)))
 }
 
@@ -196,6 +205,7 @@ pub(crate) async fn still_live(db: impl PgExecutor<'_>, runs: &[Uuid]) -> Result
     sqlx::query_scalar("select id from workflow.runs where id = any ($1) and finished_at is null order by id")
         .bind(runs)
         .fetch_all(db)
+        .at(Point::ScheduleLive)
         .await
 }
 
@@ -220,6 +230,7 @@ pub(crate) async fn note(db: &mut PgConnection, id: Uuid, revision: i32, decided
     .bind(words)
     .bind(runs)
     .execute(db)
+    .at(Point::ScheduleNote)
     .await
     .map(|_| ())
 }
@@ -245,6 +256,7 @@ pub(crate) async fn advance(
     .bind(live_runs)
     .bind(missed)
     .execute(db)
+    .at(Point::ScheduleAdvance)
     .await
     .map(|_| ())
 }

@@ -3,6 +3,7 @@
 use super::{Fence, RecordRow};
 use crate::{
     client::EventRow,
+    failpoint::{At as _, Point},
     failure::Failure,
     record::{InFlight, Kind, Record},
 };
@@ -41,6 +42,7 @@ pub(crate) async fn record(
     .bind(outcome.as_ref().ok())
     .bind(outcome.as_ref().err().map(Json))
     .fetch_optional(db)
+    .at(Point::StepRecord)
     .await?;
     Ok(row.map(|(seq, recorded_at)| Record {
         seq,
@@ -58,6 +60,7 @@ pub(crate) async fn await_others(db: impl PgExecutor<'_>, fence: Fence) -> Resul
         .bind(fence.task_id)
         .bind(fence.token)
         .execute(db)
+        .at(Point::StepsSettle)
         .await
         .map(drop)
 }
@@ -75,7 +78,8 @@ pub(crate) async fn all(db: impl PgExecutor<'_>, run_id: Uuid) -> Result<(Vec<Re
          from workflow.tasks where parent_run_id = $1
          order by 2"
     );
-    let rows: Vec<RecordRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(run_id).fetch_all(db).await?;
+    let rows: Vec<RecordRow> =
+        sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(run_id).fetch_all(db).at(Point::RecordAll).await?;
     let (in_flight, records): (Vec<_>, Vec<_>) = rows.into_iter().map(|row| row.read().1).partition(|r| r.seq == 0);
     Ok((records, in_flight.into_iter().map(|r| InFlight { key: r.key, kind: r.kind, name: r.name }).collect()))
 }
@@ -86,7 +90,7 @@ const COLUMNS: &str = "s.run_id, s.seq, s.key, s.kind, s.name, s.outcome, s.outp
 pub(crate) async fn find(db: impl PgExecutor<'_>, run_id: Uuid, key: &str) -> Result<Option<Record>> {
     let sql = format!("select {COLUMNS} from workflow.steps s where s.run_id = $1 and s.key = $2");
     let row: Option<RecordRow> =
-        sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(run_id).bind(key).fetch_optional(db).await?;
+        sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(run_id).bind(key).fetch_optional(db).at(Point::StepFind).await?;
     Ok(row.map(|row| row.read().1))
 }
 
@@ -96,7 +100,8 @@ pub(crate) async fn newer(db: impl PgExecutor<'_>, runs: &[Uuid], seen: &[i64]) 
         "select {COLUMNS} from unnest($1, $2) as g (run_id, seen)
          cross join lateral (select * from workflow.steps s where s.run_id = g.run_id and s.seq > g.seen order by s.seq) s"
     );
-    let rows: Vec<RecordRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(runs).bind(seen).fetch_all(db).await?;
+    let rows: Vec<RecordRow> =
+        sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(runs).bind(seen).fetch_all(db).at(Point::RecordNewer).await?;
     Ok(rows.into_iter().map(RecordRow::read).collect())
 }
 

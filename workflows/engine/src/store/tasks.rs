@@ -1,7 +1,13 @@
 //! Tasks: claim, round trips of the pump, leases.
 
 use super::{Fence, News, NewsRow, read_news};
-use crate::{activity::Labels, client::TaskRow, failure::Failure, record::storable};
+use crate::{
+    activity::Labels,
+    client::TaskRow,
+    failpoint::{At as _, Point},
+    failure::Failure,
+    record::storable,
+};
 use serde_json::{Value, json};
 use sqlx::{PgExecutor, Result, types::Json};
 use uuid::Uuid;
@@ -63,6 +69,7 @@ pub(crate) async fn pump(
         .bind(plain.iter().map(|(_, plain)| plain.body.as_ref()).collect::<Vec<_>>())
         .bind(again)
         .fetch_all(db)
+        .at(Point::TaskPump)
         .await
         .map(read_news)
 }
@@ -92,6 +99,7 @@ pub(crate) async fn disown(db: impl PgExecutor<'_>, worker_id: i64, known: &[i64
     .bind(worker_id)
     .bind(known)
     .fetch_all(db)
+    .at(Point::TaskDisown)
     .await
 }
 
@@ -108,6 +116,7 @@ pub(crate) async fn renew(
         .bind(tokens)
         .bind(progress)
         .fetch_all(db)
+        .at(Point::TaskRenew)
         .await
 }
 
@@ -118,7 +127,7 @@ pub(crate) async fn standing(db: impl PgExecutor<'_>, ids: &[i64], tokens: &[Uui
     )
     .bind(ids)
     .bind(tokens)
-    .fetch_all(db)
+    .fetch_all(db).at(Point::TaskStanding)
     .await
 }
 
@@ -198,6 +207,7 @@ pub(crate) async fn ended_as(db: impl PgExecutor<'_>, task_id: i64, token: Uuid)
         .bind(task_id)
         .bind(token)
         .fetch_optional(db)
+        .at(Point::TaskEndedAs)
         .await
 }
 

@@ -1,6 +1,7 @@
 //! Workers: incarnations and the look around.
 
 use super::{News, NewsRow, read_news};
+use crate::failpoint::{At as _, Point};
 use sqlx::{PgConnection, Result};
 use std::time::Duration;
 
@@ -11,8 +12,14 @@ const ALIVE: i32 = 17996;
 pub(crate) async fn register(db: &mut PgConnection, name: &str) -> Result<i64> {
     let id: i64 = sqlx::query_scalar("select nextval(pg_get_serial_sequence('workflow.workers', 'id'))")
         .fetch_one(&mut *db)
+        .at(Point::WorkerNumber)
         .await?;
-    sqlx::query("select pg_advisory_lock($1, $2)").bind(ALIVE).bind(id as i32).execute(&mut *db).await?;
+    sqlx::query("select pg_advisory_lock($1, $2)")
+        .bind(ALIVE)
+        .bind(id as i32)
+        .execute(&mut *db)
+        .at(Point::WorkerLock)
+        .await?;
     sqlx::query(
         "insert into workflow.workers (id, name, started_at, seen_at)
          overriding system value values ($1, $2, workflow.now(), workflow.now())",
@@ -20,8 +27,9 @@ pub(crate) async fn register(db: &mut PgConnection, name: &str) -> Result<i64> {
     .bind(id)
     .bind(name)
     .execute(&mut *db)
+    .at(Point::WorkerInsert)
     .await?;
-    sqlx::query("select workflow.resume_mismatched()").execute(db).await?;
+    sqlx::query("select workflow.resume_mismatched()").execute(db).at(Point::ResumeMismatched).await?;
     Ok(id)
 }
 
@@ -32,12 +40,14 @@ pub(crate) async fn resume(db: &mut PgConnection, id: i64) -> Result<Option<bool
         .bind(ALIVE)
         .bind(id as i32)
         .fetch_one(&mut *db)
+        .at(Point::WorkerTryLock)
         .await?;
     let alive = sqlx::query(
         "update workflow.workers set seen_at = workflow.now(), suspected_at = null where id = $1 and ended_at is null",
     )
     .bind(id)
     .execute(db)
+    .at(Point::WorkerResume)
     .await?
     .rows_affected()
         == 1;
@@ -49,10 +59,11 @@ pub(crate) async fn resume(db: &mut PgConnection, id: i64) -> Result<Option<bool
 pub(crate) async fn retire(db: &mut PgConnection, id: i64) -> Result<Vec<String>> {
     let queues = super::tasks::disown(&mut *db, id, &[]).await?;
     let released = sqlx::query_scalar("select workflow.recover_jobs(array[$1], 'released')");
-    let queues = [queues, released.bind(id).fetch_all(&mut *db).await?].concat();
+    let queues = [queues, released.bind(id).fetch_all(&mut *db).at(Point::WorkerReleaseJobs).await?].concat();
     sqlx::query("update workflow.workers set ended_at = workflow.now() where id = $1 and ended_at is null")
         .bind(id)
         .execute(db)
+        .at(Point::WorkerEnd)
         .await?;
     Ok(queues)
 }
@@ -63,6 +74,7 @@ pub(crate) async fn sweep(db: &mut PgConnection, id: i64, patience: Duration) ->
         .bind(id)
         .bind(patience.as_secs_f64())
         .fetch_all(db)
+        .at(Point::WorkerSweep)
         .await
         .map(read_news)
 }

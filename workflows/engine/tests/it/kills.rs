@@ -96,7 +96,7 @@ fn spawn(url: &str, kill_at: Option<&str>) -> Doomed {
     command.args(["--exact", "kills::worker_process", "--ignored"]).env(URL, url);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     if let Some(point) = kill_at {
-        command.env("FLATRENDER_KILL_AT", point);
+        command.env("FLATRENDER_FAILPOINTS", point);
     }
     Doomed(command.spawn().unwrap())
 }
@@ -150,13 +150,13 @@ async fn a_worker_killed_at_every_named_point_leaves_each_effect_once(db: PgPool
     let url = url_of(&world.db).await;
     let mut runs = Vec::new();
     let points = [
-        ("step.before_record", 4),
-        ("step.before_commit", 4),
-        ("step.after_commit", 4),
-        ("pump.before", 10),
-        ("pump.after", 10),
-        ("jobs.before", 3),
-        ("jobs.after", 3),
+        ("step.record.before", 4),
+        ("step.commit.before", 4),
+        ("step.commit.after", 4),
+        ("task.pump.before", 10),
+        ("task.pump.after", 10),
+        ("job.pump.before", 3),
+        ("job.pump.after", 3),
     ];
     for (point, passes) in points {
         for pass in 1..=passes {
@@ -187,7 +187,8 @@ async fn a_saga_killed_at_every_named_point_takes_everything_back_once(db: PgPoo
     let url = url_of(&world.db).await;
     let mut runs = Vec::new();
     // The flight, the hotel, the car, the payment that fails, the return of the car; three marks and two refunds.
-    for (point, passes) in [("step.before_commit", 5), ("step.after_commit", 5), ("pump.before", 9), ("pump.after", 9)]
+    for (point, passes) in
+        [("step.commit.before", 5), ("step.commit.after", 5), ("task.pump.before", 9), ("task.pump.after", 9)]
     {
         for pass in 1..=passes {
             let run_id = world.start(sagas::Journey { fails: 1, ..sagas::Journey::that(sagas::Ending::Fails) }).await;
@@ -212,7 +213,7 @@ async fn a_saga_killed_at_every_named_point_takes_everything_back_once(db: PgPoo
 async fn the_work_of_a_killed_worker_is_taken_over_long_before_its_lease_ends(db: PgPool) {
     let mut world = World::new(db).await;
     let url = url_of(&world.db).await;
-    let mut doomed = spawn(&url, Some("step.before_commit:2"));
+    let mut doomed = spawn(&url, Some("step.commit.before:2"));
     let run_id = set_out(&world).await;
     world.until(1, "select count(*) from workflow.workers").await;
     world.worker(|w| w.workflow::<crate::world::OneWork>()); // A peer that looks around and cannot take the run.
