@@ -66,11 +66,7 @@ impl Outcome {
         let Fence { task_id, token } = task.fence;
         match self {
             Self::Lost => What::Forget,
-            Self::Ended { state, output, error } if task.is_run => {
-                let body = output.filter(|output| !output.is_null()).or(error.as_ref().map(storable));
-                What::Plain(Plain { what: state, key: None, name: None, body })
-            }
-            outcome if task.is_run => What::Ops(vec![outcome.run_op(task.fence)]),
+            outcome if task.is_run => outcome.of_run(task.fence),
             outcome => {
                 let entry = match outcome {
                     Self::Done(output) => {
@@ -82,6 +78,17 @@ impl Outcome {
                 };
                 What::Attempt { entry, key: task.key.clone(), activity: task.activity.clone() }
             }
+        }
+    }
+
+    /// What the end of a run's stay writes.
+    pub(crate) fn of_run(self, fence: Fence) -> What {
+        match self {
+            Self::Ended { state, output, error } => {
+                let body = output.filter(|output| !output.is_null()).or(error.as_ref().map(storable));
+                What::Plain(Plain { what: state, key: None, name: None, body })
+            }
+            outcome => What::Ops(vec![outcome.run_op(fence)]),
         }
     }
 

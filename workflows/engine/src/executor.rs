@@ -16,7 +16,7 @@ use crate::{
     store::{self, Claimed, Fence, tasks::Plain},
     trace::{self, TraceContext},
     worker::{RUN_QUEUE, Shop},
-    workflow::{CONTINUED, Context, Core},
+    workflow::{CONTINUED, Context, Core, Hands},
 };
 use chrono::{DateTime, Utc};
 use futures::{FutureExt, future::BoxFuture};
@@ -59,7 +59,7 @@ pub(crate) async fn continue_run(claimed: Claimed, standing: watch::Receiver<Sta
         tenant_id: claimed.task.tenant_id,
         kind: crate::store::runs::kind_of(&claimed.task.activity).to_owned(),
         fence: claimed.fence(),
-        pool: Some(shop.pool.clone()),
+        hands: Hands::Database(shop.pool.clone()),
         ledger: ledger.clone(),
         trace,
     };
@@ -146,7 +146,7 @@ impl Execution<'_> {
                 // A run that is no longer ours has not ended, whatever its definition says.
                 Poll::Ready(result) => {
                     self.ledger.check_end();
-                    let outcome = self.must_leave().unwrap_or_else(|| self.end(result));
+                    let outcome = self.must_leave().unwrap_or_else(|| end(self.ledger, result));
                     self.count_end(&outcome);
                     return outcome;
                 }
@@ -217,14 +217,11 @@ impl Execution<'_> {
         if self.ledger.lost() || *self.standing.borrow() == Standing::Lost {
             return Some(Outcome::Lost);
         }
-        let (reason, failure) = match self.ledger.broken()? {
-            Broken::Mismatch(failure) => ("version_mismatch", failure),
-            // What it has done before must be undone: by code that asks for something else.
-            Broken::Refused(failure) if self.ledger.compensates() => ("unrecordable", failure),
-            Broken::Refused(failure) => return Some(ended("failed", None, Some(failure))),
-        };
-        tracing::error!(%failure, task_id = self.fence.task_id, reason, "a run is parked until somebody resumes it");
-        Some(Outcome::SetAside { reason, failure })
+        let outcome = broken_off(self.ledger)?;
+        if let Outcome::SetAside { reason, failure } = &outcome {
+            tracing::error!(%failure, task_id = self.fence.task_id, reason, "a run is parked until somebody resumes it");
+        }
+        Some(outcome)
     }
 
     /// Sends what the definition has asked for since the last time, one batch at a time.
@@ -282,25 +279,37 @@ impl Execution<'_> {
         };
         metrics::counter!(measures::RUNS_ENDED, "kind" => self.kind.clone(), "state" => state).increment(1);
     }
+}
 
-    fn end(&self, result: Result<Value, Failure>) -> Outcome {
-        match result {
-            Ok(output) => ended("succeeded", Some(output), None),
-            Err(error) => {
-                if error.code == CONTINUED
-                    && let Some(next) = self.ledger.take_successor()
-                {
-                    return Outcome::Continued {
-                        next: json!({
-                            "version": next.version, "activity": store::runs::run_name(next.kind, next.version),
-                            "priority": next.priority, "input": next.input, "seq": self.ledger.handed_out(),
-                            "signals": self.ledger.untaken_signals(),
-                        }),
-                    };
-                }
-                let cancelled = error.is_cancelled() && self.ledger.cancelled();
-                ended(if cancelled { "cancelled" } else { "failed" }, None, Some(error))
+/// Where a run goes whose definition cannot go on; none for one that can.
+pub(crate) fn broken_off(ledger: &Ledger) -> Option<Outcome> {
+    let (reason, failure) = match ledger.broken()? {
+        Broken::Mismatch(failure) => ("version_mismatch", failure),
+        // What it has done before must be undone: by code that asks for something else.
+        Broken::Refused(failure) if ledger.compensates() => ("unrecordable", failure),
+        Broken::Refused(failure) => return Some(ended("failed", None, Some(failure))),
+    };
+    Some(Outcome::SetAside { reason, failure })
+}
+
+/// What the result of a definition makes of its run.
+pub(crate) fn end(ledger: &Ledger, result: Result<Value, Failure>) -> Outcome {
+    match result {
+        Ok(output) => ended("succeeded", Some(output), None),
+        Err(error) => {
+            if error.code == CONTINUED
+                && let Some(next) = ledger.take_successor()
+            {
+                return Outcome::Continued {
+                    next: json!({
+                        "version": next.version, "activity": store::runs::run_name(next.kind, next.version),
+                        "priority": next.priority, "input": next.input, "seq": ledger.handed_out(),
+                        "signals": ledger.untaken_signals(),
+                    }),
+                };
             }
+            let cancelled = error.is_cancelled() && ledger.cancelled();
+            ended(if cancelled { "cancelled" } else { "failed" }, None, Some(error))
         }
     }
 }
@@ -310,7 +319,7 @@ fn ended(state: &'static str, output: Option<Value>, error: Option<Failure>) -> 
 }
 
 /// Polls until the definition neither ends nor wakes itself; bounded, for the sake of its neighbours.
-fn poll_until_stalled(
+pub(crate) fn poll_until_stalled(
     future: &mut BoxFuture<'static, Result<Value, Failure>>,
     bell: &Arc<Bell>,
 ) -> Poll<Result<Value, Failure>> {
@@ -379,7 +388,7 @@ pub(crate) async fn lost(standing: &mut watch::Receiver<Standing>) {
 }
 
 /// What a definition has asked for, and which of its timers have ended.
-fn wishes((fence, trace): (Fence, Option<TraceContext>), asks: Vec<Ask>, timers: &[(String, bool)]) -> What {
+pub(crate) fn wishes((fence, trace): (Fence, Option<TraceContext>), asks: Vec<Ask>, timers: &[(String, bool)]) -> What {
     match (asks.as_slice(), timers) {
         ([Ask::Mark { key, kind, name, output }], []) => What::Plain(Plain {
             what: kind.name(),
@@ -456,7 +465,11 @@ where
     F: Clone + AsyncFnOnce(&mut PgConnection) -> Result<T, Failure>,
 {
     core.ledger.caught_up().await;
-    let Some(pool) = &core.pool else { return pending().await };
+    let pool = match &core.hands {
+        Hands::Database(pool) => pool,
+        Hands::Rehearsal(deeds) => return deeds.step(key).await,
+        Hands::Nobody => return pending().await,
+    };
     let _running = core.ledger.step_runs();
     let own = core.trace.map(|parent| parent.child());
     trace::within(own, trace::step_span(core.trace, own, key), try_step(core, pool, key, body)).await
@@ -498,7 +511,10 @@ where
     R: Future<Output = Result<T, Failure>>,
 {
     core.ledger.caught_up().await;
-    let Some(pool) = &core.pool else { return pending().await };
+    if matches!(core.hands, Hands::Nobody) {
+        return pending().await;
+    }
+    let rehearsed = matches!(core.hands, Hands::Rehearsal(_));
     let running = core.ledger.step_runs();
     let own = core.trace.map(|parent| parent.child());
     let (mut tries, mut pauses) = (0, 0);
@@ -511,14 +527,20 @@ where
             }
             Err(failure) => failure,
         };
-        tries += u32::from(!store::is_outage(&failure));
+        tries += u32::from(rehearsed || !store::is_outage(&failure));
         pauses += 1;
         if !failure.retryable || tries >= retry::STEP_TRIES {
             break failure;
         }
-        tokio::time::sleep(retry::step_pause(pauses)).await;
+        if !rehearsed {
+            tokio::time::sleep(retry::step_pause(pauses)).await;
+        }
     };
-    record_failure(core, pool, key, failure).await;
+    match &core.hands {
+        Hands::Database(pool) => record_failure(core, pool, key, failure).await,
+        Hands::Rehearsal(deeds) => deeds.failed(key, failure),
+        Hands::Nobody => {}
+    }
 }
 
 /// One transaction: the caller's writes, the fence, the record. `None`: the lease is lost, nothing is written.
@@ -569,7 +591,11 @@ impl Drop for Held {
 /// Waits until no transaction of a step of this run is open any more.
 pub(crate) async fn steps_settle(core: &Core) {
     core.ledger.caught_up().await;
-    let Some(pool) = &core.pool else { return };
+    let pool = match &core.hands {
+        Hands::Database(pool) => pool,
+        Hands::Rehearsal(deeds) => return deeds.settle().await,
+        Hands::Nobody => return,
+    };
     for tries in 1.. {
         match store::steps::await_others(pool, core.fence).await {
             Ok(()) => return,

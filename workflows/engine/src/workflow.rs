@@ -9,6 +9,7 @@ use crate::{
     ledger::Ledger,
     record::{Ask, Broken, Kind, Request, Successor, to_payload},
     store::Fence,
+    testing::Deeds,
     trace::TraceContext,
 };
 use chrono::{DateTime, Utc};
@@ -60,11 +61,21 @@ pub(crate) struct Core {
     /// [`Workflow::NAME`] of the run.
     pub kind: String,
     pub fence: Fence,
-    /// None when a history is replayed without a database: then no step is done.
-    pub pool: Option<PgPool>,
+    pub hands: Hands,
     pub ledger: Arc<Ledger>,
     /// The span of this stay in memory.
     pub trace: Option<TraceContext>,
+}
+
+/// Who does what a definition does in place.
+#[derive(Debug)]
+pub(crate) enum Hands {
+    /// Steps are transactions.
+    Database(PgPool),
+    /// A rehearsal in memory.
+    Rehearsal(Arc<Deeds>),
+    /// A history is replayed: nothing is done.
+    Nobody,
 }
 
 impl Context {
