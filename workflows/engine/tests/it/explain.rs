@@ -234,3 +234,16 @@ async fn a_cancelled_run_waits_for_whoever_has_still_to_stop(db: PgPool) {
     let text = assert_why!(world, run_id, Reason::Settling { by: Some(_) });
     assert_eq!(text, "The run was cancelled; node-3 has still to stop.");
 }
+
+#[sqlx::test(migrations = false)]
+async fn a_run_that_waits_for_a_word_says_so(db: PgPool) {
+    let mut world = World::new(db).await;
+    world.worker(|w| w.workflow::<Patient>());
+    let run_id = world.start(Patient).await;
+    world.until(1, "select count(*) from workflow.tasks where state = 'leased'").await;
+    assert_why!(world, run_id, Reason::Leased { progress: None, .. });
+    world.stop().await;
+    world.until(1, "select count(*) from workflow.tasks where state = 'waiting'").await;
+    let text = assert_why!(world, run_id, Reason::Signal { until: None });
+    assert_eq!(text, "The run waits for a signal.");
+}

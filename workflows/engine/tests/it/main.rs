@@ -15,6 +15,7 @@ mod kit;
 mod leases;
 mod measures;
 mod operations;
+mod processes;
 mod rehearsals;
 mod remote;
 mod retention;

@@ -447,3 +447,59 @@ async fn a_worker_that_takes_part_fires_by_itself(db: PgPool) {
     let run = world.end(fires.iter().find_map(|f| f.run_id).unwrap()).await;
     assert_eq!(run.state, RunState::Succeeded);
 }
+
+/// F20: a leader that dies after it has decided and before its commit has decided nothing.
+#[sqlx::test(migrations = false)]
+async fn a_leader_that_dies_between_its_decision_and_its_commit_starts_nothing_twice(db: PgPool) {
+    let cron = Cron::new(db, MIDNIGHT).await;
+    let id = cron.create("0 * * * *", |_| {}).await;
+    cron.at("2027-01-10T03:00:01Z").await;
+    let dies = "create function dies() returns trigger language plpgsql as $$ begin
+                    perform pg_terminate_backend(pg_backend_pid()); return new; end $$;
+                create trigger dies before update on workflow.schedules for each row execute function dies()";
+    sqlx::raw_sql(dies).execute(&cron.world.db).await.unwrap();
+    assert!(cron.schedules.fire_due().await.is_err());
+    assert_eq!((cron.runs().await, cron.decisions(id).await.len()), (0, 0));
+    sqlx::raw_sql("drop trigger dies on workflow.schedules").execute(&cron.world.db).await.unwrap();
+    futures::future::join_all((0..4).map(|_| cron.fire())).await;
+    assert_eq!(cron.decisions(id).await, ["01:00 r1 Started", "02:00 r1 Started", "03:00 r1 Started"]);
+    assert_eq!(cron.runs().await, 3);
+}
+
+/// F20: what an outage of three hours leads to, by what is to become of runs that meet.
+#[sqlx::test(migrations = false)]
+async fn an_outage_is_made_up_for_by_each_overlap_policy(db: PgPool) {
+    let cron = Cron::new(db, MIDNIGHT).await;
+    let cases = [
+        (Overlap::Allow, ["01:00 r1 Started", "02:00 r1 Started", "03:00 r1 Started"], 3),
+        (Overlap::Skip, ["01:00 r1 Started", "02:00 r1 Overlapped", "03:00 r1 Overlapped"], 1),
+        (Overlap::BufferOne, ["01:00 r1 Started", "02:00 r1 Buffered", "03:00 r1 Overlapped"], 1),
+        (Overlap::CancelOther, ["01:00 r1 Started", "02:00 r1 Superseded", "03:00 r1 Buffered"], 1),
+    ];
+    for (overlap, decisions, started) in cases {
+        cron.at(MIDNIGHT).await;
+        let name = format!("outage-{}", Uuid::now_v7());
+        let id = cron.create("0 * * * *", |t| (t.name, t.overlap) = (name, overlap)).await;
+        let before = cron.runs().await;
+        cron.at("2027-01-10T03:10:00Z").await;
+        futures::future::join_all((0..8).map(|_| cron.fire())).await;
+        assert_eq!(cron.decisions(id).await, decisions, "{overlap:?}");
+        assert_eq!(cron.runs().await - before, started, "{overlap:?}");
+        let mut tx = cron.world.db.begin().await.unwrap();
+        cron.schedules.delete(&mut tx, id).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+}
+
+/// F20: the new expression counts from the edit on, whatever the outage around it; so does a new policy for what was missed.
+#[sqlx::test(migrations = false)]
+async fn an_edit_in_an_outage_decides_what_was_due_before_it_by_the_old_terms(db: PgPool) {
+    let cron = Cron::new(db, MIDNIGHT).await;
+    let id = cron.create("0 * * * *", |t| t.catch_up = CatchUp::One).await;
+    cron.at("2027-01-10T02:30:00Z").await;
+    cron.update(id, |t| (t.cron, t.catch_up) = ("15 * * * *".into(), CatchUp::All)).await;
+    cron.at("2027-01-10T04:30:00Z").await;
+    cron.fire().await;
+    let wanted = ["01:00 r1 Missed", "02:00 r1 Started", "03:15 r2 Started", "04:15 r2 Started"];
+    assert_eq!(cron.decisions(id).await, wanted);
+}

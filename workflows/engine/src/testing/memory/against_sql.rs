@@ -3,10 +3,14 @@
 //!
 //! The same commands each time; `PROPTEST_CASES=2000` draws as many others. What it finds is shrunk.
 
-use super::{Memory, NewRun, TaskRow, TaskState, cancelled, text};
+mod commands;
+mod jobs;
+mod reference;
+
+use super::{Memory, NewRun, TaskState, text};
 use crate::{
     activity::Labels,
-    client::{RunState, StartRequest},
+    client::StartRequest,
     record::Kind,
     store::{
         self, Fence, News,
@@ -16,303 +20,24 @@ use crate::{
     worker::RUN_QUEUE,
 };
 use chrono::{DateTime, Utc};
+use commands::{Batch, Command, Round, attempt, commands};
 use proptest::{
     prelude::*,
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
+use reference::Lineage;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex},
+};
 use uuid::Uuid;
 
 /// Cases of a normal run.
 const CASES: u32 = 60;
 const WORK: &str = "work";
 const TENANT: Uuid = Uuid::from_u128(7);
-
-// ---------------------------------------------------------------------------------------- what may be asked
-
-#[derive(Debug, Clone)]
-enum Command {
-    Start { business: Option<u8> },
-    Claim { worker: u8, runs: bool, want: u8, gpu: bool },
-    Pump(Vec<Batch>),
-    Step { run: u8, key: u8, ok: bool },
-    Renew { task: u8 },
-    Cancel { run: u8 },
-    Signal { run: u8, dedupe: Option<u8> },
-    Resume { run: u8 },
-    Pass { seconds: u32 },
-    Wake,
-    Recover { gone: Option<u8> },
-    RetryNow { task: u8 },
-    ForceRelease { task: u8 },
-    Skip { task: u8 },
-    Priority { run: u8, priority: i16 },
-    Fork { run: u8, retry: bool, from: Option<u8> },
-    Pause { paused: bool },
-}
-
-/// What one lease, perhaps a stale one, writes in a round trip.
-#[derive(Debug, Clone)]
-struct Batch {
-    lease: u8,
-    end: Ending,
-    ops: Vec<Op>,
-    mark: Option<u8>,
-    leave: Option<Leave>,
-}
-
-/// How an attempt at an activity ends.
-#[derive(Debug, Clone, Copy)]
-enum Ending {
-    Ok,
-    Fails,
-    FailsForGood,
-    Throttled,
-    Cancelled,
-    Released,
-    TimedOut,
-}
-
-#[derive(Debug, Clone)]
-enum Op {
-    Request { key: u8, shielded: bool, frail: bool, slow: bool, gpu: bool },
-    Child { key: u8 },
-    Start { key: u8, business: Option<u8> },
-    Withdraw { key: u8, child: bool },
-    Timer { key: u8, reached: bool },
-    Compensation { key: u8 },
-}
-
-#[derive(Debug, Clone)]
-enum Leave {
-    Park { behind: u8, due: Option<u32> },
-    SetAside,
-    Release,
-    End { state: u8 },
-    EndByOp { state: u8 },
-    Continue { unseen: u8 },
-}
-
-fn commands() -> impl Strategy<Value = Vec<Command>> {
-    let few = || 0u8..4;
-    let op = prop_oneof![
-        4 => (few(), any::<bool>(), any::<bool>(), any::<bool>(), prop::bool::weighted(0.2))
-            .prop_map(|(key, shielded, frail, slow, gpu)| Op::Request { key, shielded, frail, slow, gpu }),
-        2 => few().prop_map(|key| Op::Child { key }),
-        1 => (few(), prop::option::of(0u8..2)).prop_map(|(key, business)| Op::Start { key, business }),
-        1 => (few(), any::<bool>()).prop_map(|(key, child)| Op::Withdraw { key, child }),
-        1 => (few(), any::<bool>()).prop_map(|(key, reached)| Op::Timer { key, reached }),
-        1 => few().prop_map(|key| Op::Compensation { key }),
-    ];
-    let leave = prop_oneof![
-        3 => (0u8..2, prop::option::of(0u32..100)).prop_map(|(behind, due)| Leave::Park { behind, due }),
-        1 => Just(Leave::SetAside),
-        1 => Just(Leave::Release),
-        2 => (0u8..3).prop_map(|state| Leave::End { state }),
-        1 => (0u8..3).prop_map(|state| Leave::EndByOp { state }),
-        1 => (0u8..3).prop_map(|unseen| Leave::Continue { unseen }),
-    ];
-    let end = prop_oneof![
-        3 => Just(Ending::Ok),
-        2 => Just(Ending::Fails),
-        1 => Just(Ending::FailsForGood),
-        1 => Just(Ending::Throttled),
-        1 => Just(Ending::Cancelled),
-        1 => Just(Ending::Released),
-        1 => Just(Ending::TimedOut),
-    ];
-    let batch = (
-        0u8..8,
-        end,
-        prop::collection::vec(op, 0..4),
-        prop::option::weighted(0.3, few()),
-        prop::option::weighted(0.4, leave),
-    )
-        .prop_map(|(lease, end, ops, mark, leave)| Batch { lease, end, ops, mark, leave });
-    let command = prop_oneof![
-        3 => prop::option::of(0u8..2).prop_map(|business| Command::Start { business }),
-        7 => (0u8..3, any::<bool>(), 1u8..4, prop::bool::weighted(0.7))
-            .prop_map(|(worker, runs, want, gpu)| Command::Claim { worker, runs, want, gpu }),
-        9 => prop::collection::vec(batch, 1..3).prop_map(Command::Pump),
-        2 => (0u8..8, few(), any::<bool>()).prop_map(|(run, key, ok)| Command::Step { run, key, ok }),
-        1 => (0u8..8).prop_map(|task| Command::Renew { task }),
-        1 => few().prop_map(|run| Command::Cancel { run }),
-        2 => (few(), prop::option::of(0u8..2)).prop_map(|(run, dedupe)| Command::Signal { run, dedupe }),
-        1 => few().prop_map(|run| Command::Resume { run }),
-        3 => prop::sample::select(vec![1, 7, 31, 700, 90_000]).prop_map(|seconds| Command::Pass { seconds }),
-        2 => Just(Command::Wake),
-        3 => prop::option::of(0u8..3).prop_map(|gone| Command::Recover { gone }),
-        1 => (0u8..8).prop_map(|task| Command::RetryNow { task }),
-        1 => (0u8..8).prop_map(|task| Command::ForceRelease { task }),
-        1 => (0u8..8).prop_map(|task| Command::Skip { task }),
-        1 => (few(), -1i16..2).prop_map(|(run, priority)| Command::Priority { run, priority }),
-        2 => (few(), any::<bool>(), prop::option::of(few())).prop_map(|(run, retry, from)| Command::Fork { run, retry, from }),
-        1 => prop::bool::weighted(0.3).prop_map(|paused| Command::Pause { paused }),
-    ];
-    prop::collection::vec(command, 1..60)
-}
-
-// ---------------------------------------------------------------------------------------- what only the test asks of memory
-
-/// A run that was made out of another.
-#[derive(Debug, Clone, Copy)]
-struct Lineage {
-    run_id: Uuid,
-    root: Uuid,
-    retry: bool,
-}
-
-impl Memory {
-    /// `workflow.claim`.
-    fn claim(&mut self, worker: i64, queue: &str, want: usize, labels: &Labels) -> Vec<TaskRow> {
-        let fits = |t: &&TaskRow| {
-            let has = |(name, value): (&String, &String)| labels.get(name) == Some(value);
-            t.queue == queue && t.state == TaskState::Ready && t.labels.iter().all(has)
-        };
-        let mut ready: Vec<_> = self.tasks.values().filter(fits).map(|t| (-t.priority, t.run_at, t.id)).collect();
-        ready.sort();
-        ready.into_iter().take(want).filter_map(|(.., id)| self.lease(id, worker)).collect()
-    }
-
-    /// `workflow.renew`.
-    fn renew(&mut self, fence: Fence) -> Option<(i64, bool)> {
-        let now = self.now;
-        self.held(fence)?;
-        let task = self.tasks.get_mut(&fence.task_id)?;
-        if let Some(lease) = &mut task.lease {
-            lease.expires = now + chrono::Duration::microseconds((task.lease_seconds * 1e6) as i64);
-        }
-        Some((task.id, task.cancel_requested))
-    }
-
-    /// `workflow.resume`.
-    fn resume(&mut self, run_id: Uuid) -> bool {
-        let now = self.now;
-        let Some(task) = self.task_of_mut(run_id).filter(|t| t.parked.is_some()) else { return false };
-        task.rest(TaskState::Ready, Some(now));
-        (task.losses, task.parked) = (0, None);
-        true
-    }
-
-    /// `workflow.retry_now`.
-    fn retry_now(&mut self, task_id: i64) -> &'static str {
-        let now = self.now;
-        match self.tasks.get_mut(&task_id) {
-            None => "not_found",
-            Some(task) if task.is_run() || task.state != TaskState::Waiting => "moved",
-            Some(task) => {
-                task.rest(TaskState::Ready, Some(now));
-                "done"
-            }
-        }
-    }
-
-    /// `workflow.force_release`.
-    fn force_release(&mut self, task_id: i64) -> &'static str {
-        let now = self.now;
-        match self.tasks.get(&task_id).cloned() {
-            None => "not_found",
-            Some(task) if task.state != TaskState::Leased => "moved",
-            Some(task) => {
-                self.note(&task, "released", Some(json!({ "code": "workflow.force_released" })));
-                self.tasks.entry(task_id).and_modify(|task| task.rest(TaskState::Ready, Some(now)));
-                "done"
-            }
-        }
-    }
-
-    /// `workflow.skip_activity`.
-    fn skip(&mut self, task_id: i64, output: &Value) -> &'static str {
-        match self.tasks.get(&task_id).cloned() {
-            None => "not_found",
-            Some(task) if task.is_run() => "moved",
-            Some(task) => {
-                self.tasks.remove(&task_id);
-                if task.state == TaskState::Leased {
-                    self.note(&task, "cancelled", None);
-                }
-                let mut fact = self.activity_fact(&task, "ok");
-                fact.step.output = Some(output.clone());
-                self.record(vec![fact]);
-                "done"
-            }
-        }
-    }
-
-    /// `workflow.set_priority`.
-    fn set_priority(&mut self, run_id: Uuid, priority: i16) -> &'static str {
-        let live = self.task_of(run_id).is_some();
-        match self.runs.get_mut(&run_id) {
-            None => "not_found",
-            Some(_) if !live => "moved",
-            Some(run) => {
-                run.priority = priority;
-                self.tasks.values_mut().filter(|t| t.run_id == run_id).for_each(|t| t.priority = priority);
-                "done"
-            }
-        }
-    }
-
-    /// `workflow.fork_run`, without edits.
-    fn fork(
-        &mut self,
-        lineage: &mut Vec<Lineage>,
-        origin: Uuid,
-        new: Uuid,
-        retry: bool,
-        from: Option<&str>,
-    ) -> &'static str {
-        let Some(run) = self.runs.get(&origin).cloned() else { return "not_found" };
-        let root = lineage.iter().find(|l| l.run_id == origin).map_or(origin, |l| l.root);
-        let code = |value: &Option<Value>| value.as_ref().map(|v| text(v, "code").to_owned());
-        if retry {
-            let stands = |l: &Lineage| {
-                let state = self.runs.get(&l.run_id).map(|r| r.state);
-                l.root == root && l.retry && matches!(state, Some(RunState::Running | RunState::Succeeded))
-            };
-            if !matches!(run.state, RunState::Failed | RunState::Cancelled) {
-                return "moved";
-            } else if lineage.iter().any(stands) || code(&run.error).as_deref() == Some("workflow.compensation_failed")
-            {
-                return "conflict";
-            }
-        }
-        let steps = self.steps.get(&origin).cloned().unwrap_or_default();
-        let place = |key: &str| steps.iter().position(|s| s.key == key);
-        let undone = |key: &str| key.strip_prefix("$compensate:").is_some_and(|undo| place(undo).is_some());
-        let before = match from {
-            Some(key) if place(key).is_some() => place(key),
-            Some(key) if self.tasks.values().any(|t| t.run_id == origin && t.key == key) => None,
-            Some(_) => return "no_such_step",
-            None if steps.iter().any(|s| s.kind == Kind::Compensation && undone(&s.key)) => Some(0),
-            None => {
-                let bad = |s: &&super::StepRow| s.outcome != "ok";
-                let cause = steps.iter().filter(bad).find(|s| code(&s.failure) == code(&run.error));
-                cause.or_else(|| steps.iter().find(bad)).and_then(|s| place(&s.key))
-            }
-        };
-        let cancelled = steps.iter().position(|s| s.kind == Kind::Cancel);
-        let copied = [before, cancelled].into_iter().flatten().min().unwrap_or(steps.len());
-        let fork = NewRun {
-            id: new,
-            tenant_id: run.tenant_id,
-            kind: run.kind,
-            version: run.version,
-            business_key: None,
-            input: run.input,
-            priority: run.priority,
-        };
-        self.start(fork);
-        self.steps.insert(new, steps[..copied].to_vec());
-        self.task_of_mut(new).expect("it was started").wake_seq = copied as i64;
-        lineage.push(Lineage { run_id: new, root, retry });
-        "done"
-    }
-}
-
-// ---------------------------------------------------------------------------------------- both worlds
 
 struct Both<'a> {
     db: &'a mut PgConnection,
@@ -322,9 +47,10 @@ struct Both<'a> {
     runs: Vec<Uuid>,
     /// Every lease there ever was: in memory, and in PostgreSQL.
     leases: Vec<(Fence, Fence)>,
-    ids: HashMap<i64, i64>,
     paused: bool,
     last_id: u128,
+    /// What has been in any row.
+    seen: &'a Mutex<BTreeSet<String>>,
 }
 
 type Tried = Result<(), TestCaseError>;
@@ -350,9 +76,8 @@ impl Both<'_> {
         self.leases.iter().rev().nth(usize::from(n) % self.leases.len().max(1)).copied()
     }
 
-    fn task(&self, n: u8) -> Option<(i64, i64)> {
-        let id = *self.memory.tasks.keys().nth(usize::from(n) % self.memory.tasks.len().max(1))?;
-        Some((id, self.ids[&id]))
+    fn task(&self, n: u8) -> Option<i64> {
+        self.memory.tasks.keys().nth(usize::from(n) % self.memory.tasks.len().max(1)).copied()
     }
 
     async fn obey(&mut self, command: &Command) -> Tried {
@@ -406,21 +131,21 @@ impl Both<'_> {
                     .map_err(refused)
             }
             Command::RetryNow { task } => {
-                let Some((here, there)) = self.task(*task) else { return Ok(()) };
-                let told = store::operations::retry_now(self.db, there).await.map_err(refused)?;
-                prop_assert_eq!(self.memory.retry_now(here), told);
+                let Some(task_id) = self.task(*task) else { return Ok(()) };
+                let told = store::operations::retry_now(self.db, task_id).await.map_err(refused)?;
+                prop_assert_eq!(self.memory.retry_now(task_id), told);
                 Ok(())
             }
             Command::ForceRelease { task } => {
-                let Some((here, there)) = self.task(*task) else { return Ok(()) };
-                let told = store::operations::force_release(self.db, there, "test").await.map_err(refused)?;
-                prop_assert_eq!(self.memory.force_release(here), told);
+                let Some(task_id) = self.task(*task) else { return Ok(()) };
+                let told = store::operations::force_release(self.db, task_id, "test").await.map_err(refused)?;
+                prop_assert_eq!(self.memory.force_release(task_id), told);
                 Ok(())
             }
             Command::Skip { task } => {
-                let Some((here, there)) = self.task(*task) else { return Ok(()) };
-                let told = store::operations::skip(self.db, there, &json!(5)).await.map_err(refused)?;
-                prop_assert_eq!(self.memory.skip(here, &json!(5)), told);
+                let Some(task_id) = self.task(*task) else { return Ok(()) };
+                let told = store::operations::skip(self.db, task_id, &json!(5)).await.map_err(refused)?;
+                prop_assert_eq!(self.memory.skip(task_id, &json!(5)), told);
                 Ok(())
             }
             Command::Priority { run, priority } => {
@@ -463,7 +188,10 @@ impl Both<'_> {
             NewRun { id, tenant_id: TENANT, kind: "a".into(), version: 1, business_key, input: json!(1), priority: 0 };
         prop_assert_eq!(self.memory.start(new), started);
         self.runs.extend(started);
-        Ok(())
+        // Given up for the second worker that it kills.
+        self.memory.tasks.values_mut().filter(|t| t.run_id == id).for_each(|t| t.max_losses = 2);
+        let frail = sqlx::query("update workflow.tasks set max_losses = 2 where run_id = $1").bind(id);
+        frail.execute(&mut *self.db).await.map(drop).map_err(refused)
     }
 
     async fn claim(&mut self, worker: u8, runs: bool, want: u8, gpu: bool) -> Tried {
@@ -567,8 +295,10 @@ impl Both<'_> {
             }
         }
         let who = Claimant { worker_id: Some(0), name: "w".into(), labels: Labels::new() };
-        let plain: Vec<(Fence, &Plain)> = there.plain.iter().map(|(fence, plain)| (*fence, plain)).collect();
-        let trip = Trip { attempts: &there.attempts, ops: &there.ops, plain: &plain, claims: &[] };
+        let mut plain: Vec<(Fence, &Plain)> = there.plain.iter().map(|(fence, plain)| (*fence, plain)).collect();
+        plain.sort_by_key(|(fence, _)| fence.task_id);
+        let (attempts, ops): (Vec<_>, Vec<_>) = (there.attempts.iter().collect(), there.ops.iter().collect());
+        let trip = Trip { attempts: &attempts, ops: &ops, plain: &plain, again: true, claims: &[] };
         let news = store::tasks::pump(&mut *self.db, &who, trip).await.map_err(refused)?;
         let accepted: BTreeSet<Uuid> = news.iter().filter_map(News::accepts).map(|fence| fence.token).collect();
         let plain: Vec<(Fence, &Plain)> = here.plain.iter().map(|(fence, plain)| (*fence, plain)).collect();
@@ -592,20 +322,11 @@ impl Both<'_> {
         .map_err(refused)?;
         let there: HashMap<(Uuid, String), (i64, Option<i64>)> =
             rows.iter().map(|row| ((row.get(1), row.get(2)), (row.get(0), row.get(3)))).collect();
-        // What was drawn there is taken over, if it could have been drawn.
-        for task in self.memory.tasks.values_mut() {
-            let Some((id, at)) = there.get(&(task.run_id, task.key.clone())) else { continue };
-            self.ids.insert(task.id, *id);
-            if let (Some((least, most)), Some(at)) =
-                (task.drawn.take(), at.and_then(DateTime::<Utc>::from_timestamp_micros))
-            {
-                prop_assert!(least <= at && at <= most, "{least} <= {at} <= {most}");
-                task.run_at = Some(at);
-            }
-        }
+        self.take_over(&there)?;
         let there: Vec<String> =
             sqlx::query_scalar(AssertSqlSafe(ROWS)).fetch_all(&mut *self.db).await.map_err(refused)?;
         let (mut here, mut there) = (self.rows(), there);
+        self.note_seen();
         here.sort();
         there.sort();
         let only = |a: &[String], b: &[String]| {
@@ -618,6 +339,46 @@ impl Both<'_> {
             only(&there, &here)
         );
         Ok(())
+    }
+
+    /// Takes over what PostgreSQL is free to decide: delays, within their bounds, and ids, in the order in which a run has asked.
+    fn take_over(&mut self, there: &HashMap<(Uuid, String), (i64, Option<i64>)>) -> Tried {
+        let (mut renamed, mut newest) = (HashMap::new(), HashMap::new());
+        for (id, mut task) in std::mem::take(&mut self.memory.tasks) {
+            let Some((id_there, at)) = there.get(&(task.run_id, task.key.clone())) else {
+                return Err(TestCaseError::fail(format!("only in memory: {task:?}")));
+            };
+            let at = at.and_then(DateTime::<Utc>::from_timestamp_micros);
+            if let (Some((least, most)), Some(at)) = (task.drawn.take(), at) {
+                prop_assert!(least <= at && at <= most, "{least} <= {at} <= {most}");
+                task.run_at = Some(at);
+            }
+            let before = newest.insert(task.run_id, *id_there).unwrap_or_default();
+            prop_assert!(before < *id_there, "a later wish of {} has an earlier id", task.run_id);
+            renamed.insert(id, *id_there);
+            task.id = *id_there;
+            self.memory.last_task = self.memory.last_task.max(task.id);
+            self.memory.tasks.insert(task.id, task);
+        }
+        for (here, _) in &mut self.leases {
+            here.task_id = renamed.get(&here.task_id).copied().unwrap_or(here.task_id);
+        }
+        Ok(())
+    }
+
+    /// Notes in which states rows have been.
+    fn note_seen(&self) {
+        let (m, mut seen) = (&self.memory, self.seen.lock().unwrap());
+        for r in m.runs.values() {
+            seen.insert(format!("run {}", r.state.as_str()));
+            seen.extend(r.continued_as.map(|_| "run went on".to_owned()));
+            seen.extend(r.error.as_ref().map(|error| format!("error {}", text(error, "code"))));
+        }
+        seen.extend(m.steps.values().flatten().map(|s| format!("{} {}", s.kind.name(), s.outcome)));
+        seen.extend(m.attempts.iter().map(|a| format!("attempt {}", a.outcome)));
+        seen.extend(m.tasks.values().filter_map(|t| t.parked.as_ref()).map(|why| format!("parked {why}")));
+        seen.extend(m.tasks.values().filter(|t| t.drawn.is_some() || t.losses > 1).map(|_| "backoff".to_owned()));
+        seen.extend(self.lineage.iter().map(|l| format!("lineage {}", l.retry)));
     }
 
     /// The rows in memory, as [`ROWS`] writes those of PostgreSQL.
@@ -721,122 +482,6 @@ const ROWS: &str = "
     union all
     select format('errand %s %s', run_id, what) from workflow.errands";
 
-/// The messages of a round trip.
-#[derive(Default)]
-struct Round {
-    attempts: Vec<Value>,
-    ops: Vec<Value>,
-    plain: Vec<(Fence, Plain)>,
-}
-
-impl Round {
-    /// What the executor of a run sends.
-    fn write(
-        &mut self,
-        fence: Fence,
-        batch: &Batch,
-        ids: &[Uuid],
-        (seen, signals): (i64, &[String]),
-        now: DateTime<Utc>,
-    ) {
-        let mut keys = BTreeSet::new();
-        for (op, id) in batch.ops.iter().zip(ids) {
-            let op = op.to_json(fence, *id);
-            if keys.insert(format!("{}{}", text(&op, "op") == "withdraw", text(&op, "key"))) {
-                self.ops.push(op);
-            }
-        }
-        if let Some(key) = batch.mark {
-            let plain = Plain { what: "step", key: Some(format!("m{key}")), name: None, body: Some(json!(key)) };
-            self.plain.push((fence, plain));
-        }
-        let lasting = |state: u8| match state {
-            0 => ("succeeded", json!(9)),
-            1 => ("failed", json!({ "code": "t.failed", "message": "no", "retryable": false })),
-            _ => ("cancelled", cancelled()),
-        };
-        let mut op = |op: Value| {
-            let mut op = op;
-            (op["task_id"], op["token"]) = (json!(fence.task_id), json!(fence.token));
-            self.ops.push(op);
-        };
-        // Its last write comes alone, after everything else of it is written.
-        match batch.leave.as_ref().filter(|_| batch.mark.is_none()) {
-            Some(Leave::Park { behind, due }) => {
-                let due = due.map(|seconds| now + chrono::Duration::seconds(i64::from(seconds)));
-                op(json!({ "op": "park", "seq": seen - i64::from(*behind), "due": due }));
-            }
-            Some(Leave::SetAside) => op(json!({ "op": "park", "reason": "version_mismatch", "failure": cancelled() })),
-            Some(Leave::Release) => op(json!({ "op": "release" })),
-            Some(Leave::EndByOp { state }) => {
-                let (state, body) = lasting(*state);
-                let field = if state == "succeeded" { "output" } else { "error" };
-                op(json!({ "op": "end", "state": state, field: body }));
-            }
-            Some(Leave::Continue { unseen }) => {
-                let next = json!({ "id": ids.last(), "version": 1, "activity": "a.v1", "priority": 0, "input": 2,
-                    "seq": seen - i64::from(*unseen), "signals": signals });
-                op(json!({ "op": "end", "state": "succeeded", "next": next }));
-            }
-            Some(Leave::End { state }) => {
-                let (what, body) = lasting(*state);
-                self.plain.push((fence, Plain { what, key: None, name: None, body: Some(body) }));
-            }
-            None => {}
-        }
-    }
-}
-
-impl Op {
-    fn to_json(&self, fence: Fence, id: Uuid) -> Value {
-        let mut op = match self {
-            Self::Request { key, shielded, frail, slow, gpu } => json!({
-                "op": "request", "key": format!("a{key}"), "queue": WORK, "activity": "Work", "input": key,
-                "labels": if *gpu { json!({ "gpu": "yes" }) } else { json!({}) }, "shielded": shielded,
-                "max_failures": if *frail { 1 } else { 3 }, "max_losses": if *frail { 1 } else { 3 },
-                "backoff_base": if *slow { 2.0 } else { 0.0 }, "backoff_cap": 60.0, "lease": 30.0, "start_to_close": 600.0,
-            }),
-            Self::Child { key } => json!({
-                "op": "child", "key": format!("c{key}"), "id": id, "kind": "a", "version": 1, "activity": "a.v1", "queue": RUN_QUEUE,
-                "priority": 0, "max_losses": 10, "input": 1, "business_key": null,
-            }),
-            Self::Start { key, business } => json!({
-                "op": "start", "key": format!("d{key}"), "id": id, "kind": "a", "version": 1, "activity": "a.v1", "queue": RUN_QUEUE,
-                "priority": 0, "max_losses": 10, "input": 1, "business_key": business.map(|n| n.to_string()),
-            }),
-            Self::Withdraw { key, child } => {
-                json!({ "op": "withdraw", "key": format!("{}{key}", if *child { 'c' } else { 'a' }) })
-            }
-            Self::Timer { key, reached } => {
-                json!({ "op": "timer", "key": format!("t{key}"), "outcome": if *reached { "ok" } else { "cancelled" } })
-            }
-            Self::Compensation { key } => json!({
-                "op": "mark", "key": format!("$compensate:a{key}"), "kind": "compensation", "name": "Work", "output": 1,
-            }),
-        };
-        (op["task_id"], op["token"]) = (json!(fence.task_id), json!(fence.token));
-        op
-    }
-}
-
-fn attempt(fence: Fence, end: Ending) -> Value {
-    let failure = |retryable: bool| json!({ "code": "t.failed", "message": "no", "retryable": retryable });
-    let (outcome, output, failure) = match end {
-        Ending::Ok => ("ok", json!(3), Value::Null),
-        Ending::Fails => ("failed", Value::Null, failure(true)),
-        Ending::FailsForGood => ("failed", Value::Null, failure(false)),
-        Ending::Throttled => {
-            let mut busy = failure(true);
-            busy["retry_after_seconds"] = json!(40.0);
-            ("failed", Value::Null, busy)
-        }
-        Ending::Cancelled => ("cancelled", Value::Null, cancelled()),
-        Ending::Released => ("released", Value::Null, Value::Null),
-        Ending::TimedOut => ("timeout", Value::Null, failure(true)),
-    };
-    json!({ "task_id": fence.task_id, "token": fence.token, "outcome": outcome, "output": output, "failure": failure })
-}
-
 /// Draws cases, each in a transaction that is rolled back.
 pub(super) fn try_all<S>(
     db: PgPool,
@@ -887,6 +532,8 @@ pub(super) async fn install(db: &PgPool) -> DateTime<Utc> {
 async fn the_tables_in_memory_and_those_of_postgres_agree_whatever_is_asked(db: PgPool) {
     let now = install(&db).await;
     let handle = tokio::runtime::Handle::current();
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let noted = seen.clone();
     let drawing = tokio::task::spawn_blocking(move || {
         try_all(db, commands(), &handle, async |db: &mut PgConnection, commands: Vec<Command>| {
             let mut both = Both {
@@ -895,9 +542,9 @@ async fn the_tables_in_memory_and_those_of_postgres_agree_whatever_is_asked(db: 
                 lineage: Vec::new(),
                 runs: Vec::new(),
                 leases: Vec::new(),
-                ids: HashMap::new(),
                 paused: false,
                 last_id: 1000,
+                seen: &noted,
             };
             for (n, command) in commands.iter().enumerate() {
                 let tried = match both.obey(command).await {
@@ -910,4 +557,39 @@ async fn the_tables_in_memory_and_those_of_postgres_agree_whatever_is_asked(db: 
         });
     });
     drawing.await.unwrap();
+    // What is never reached is not tested.
+    let wanted = [
+        "run running",
+        "run succeeded",
+        "run failed",
+        "run cancelled",
+        "run went on",
+        "error workflow.lost_too_often",
+        "activity ok",
+        "activity failed",
+        "activity cancelled",
+        "child ok",
+        "child failed",
+        "child cancelled",
+        "start ok",
+        "timer ok",
+        "timer cancelled",
+        "cancel ok",
+        "signal ok",
+        "step ok",
+        "step failed",
+        "compensation ok",
+        "attempt ok",
+        "attempt failed",
+        "attempt lost",
+        "attempt released",
+        "attempt cancelled",
+        "attempt timeout",
+        "parked version_mismatch",
+        "lineage true",
+        "lineage false",
+    ];
+    let seen = seen.lock().unwrap();
+    let never: Vec<&str> = wanted.into_iter().filter(|what| !seen.contains(*what)).collect();
+    assert!(never.is_empty(), "never reached: {never:?}");
 }
