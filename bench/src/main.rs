@@ -5,6 +5,7 @@
 mod hand;
 mod queue;
 mod runs;
+mod timers;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -51,6 +52,17 @@ enum Verb {
     Wf { n: u64, c: usize },
     /// Runs N workflows of three steps one at a time.
     Wflat { n: u64 },
+    /// Sets N timers for random moments of S seconds and says how late they are; half-way one of two processes is killed.
+    Timers {
+        n: u64,
+        s: f64,
+        /// Nobody is killed.
+        #[arg(long)]
+        calm: bool,
+    },
+    /// Keeps timers until it is killed; part of `timers`.
+    #[command(hide = true)]
+    TimerWorker,
     /// The yardstick for `drain`: a hand-written batch loop on a table of its own.
     HandDrain { n: u64 },
     /// The yardstick for `wf`: the writes of a workflow of three steps, issued in batches.
@@ -87,6 +99,8 @@ async fn main() -> Result<()> {
         Verb::Hist { n } => queue::history(&db, n).await?,
         Verb::Wf { n, c } => runs::many(db, n, c).await?,
         Verb::Wflat { n } => runs::one_at_a_time(db, n).await?,
+        Verb::Timers { n, s, calm } => timers::lateness(db, n, s, !calm).await?,
+        Verb::TimerWorker => return timers::keep(db).await,
         Verb::HandDrain { n } => hand::drain(&db, n).await?,
         Verb::HandWf { n } => hand::workflows(&db, n).await?,
     };
