@@ -1,8 +1,7 @@
 //! The engine's tables in memory: what `workflow.pump` and its sisters do, done to maps, under a clock that stands still.
 //!
-//! It takes the very messages that the executor and the pump send to PostgreSQL. `against_sql` holds the two together: the same
-//! commands, drawn at random, must leave the same rows. There are no rivals here, so nothing is ever locked: what the SQL leaves
-//! for later (`workflow.errands`) happens at once.
+//! It takes the very messages that the executor and the pump send to PostgreSQL. There are no rivals here, so nothing is ever locked:
+//! what the SQL leaves for later (`workflow.errands`) happens at once.
 
 #[cfg(test)]
 mod against_sql;
@@ -77,11 +76,11 @@ pub(super) struct TaskRow {
     pub id: i64,
     pub run_id: Uuid,
     pub key: String,
-    #[cfg_attr(not(test), expect(dead_code, reason = "a rehearsal has workers for every queue"))]
+    #[expect(dead_code, reason = "a rehearsal has workers for every queue")]
     pub queue: String,
     pub activity: String,
     pub input: Value,
-    #[cfg_attr(not(test), expect(dead_code, reason = "and with every label"))]
+    #[expect(dead_code, reason = "and with every label")]
     pub labels: Labels,
     pub priority: i16,
     /// None: only a record, or somebody, wakes it.
@@ -121,7 +120,7 @@ impl TaskRow {
 
 /// A row of `workflow.attempts`.
 #[derive(Debug, Clone)]
-#[cfg_attr(not(test), expect(dead_code, reason = "compared with the rows of PostgreSQL"))]
+#[expect(dead_code, reason = "compared with the rows of PostgreSQL")]
 pub(super) struct AttemptRow {
     pub run_id: Uuid,
     pub key: String,

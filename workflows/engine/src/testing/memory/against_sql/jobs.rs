@@ -172,7 +172,7 @@ impl Both<'_> {
     async fn enqueue(&mut self, unique: Option<u8>, delay: Option<u32>, priority: i16, policy: u8, gpu: bool) -> Tried {
         self.last += 1;
         let run_at = delay.map(|seconds| self.now + TimeDelta::seconds(i64::from(seconds)));
-        let shared = NewJobs { tenant_id: TENANT, queue: QUEUE, activity: "Work", priority, run_at };
+        let shared = NewJobs { tenant_id: TENANT, queue: QUEUE, activity: "Work", priority, run_at, traceparent: None };
         let job = NewJob {
             input: json!(self.last),
             policy: stored(policy),
