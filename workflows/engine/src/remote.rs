@@ -6,7 +6,7 @@
 //!      ├──renew, with progress ─────────────────┤              POST {base}/tasks/{task_id}/complete
 //!      └──result, failure, or back──────────────┘              POST {base}/tasks/{task_id}/fail, …/release
 //! ```
-//! The words of the wire are in [`wire`]; they, and the ready-made [`Worker`] (feature `remote-worker`), build without the feature
+//! The words of the wire are in [`wire`]; they, and the ready-made `Worker` (feature `remote-worker`), build without the feature
 //! `store`. On the server's side [`Service`] does what is asked without knowing of HTTP, and `router` (feature `http`) puts it behind
 //! routes. Who a caller is, and which queues are open to it, says the application that mounts them: see [`RemoteWorker`].
 //!
