@@ -133,6 +133,43 @@ begin
     end loop;
 end $$;
 
+-- Starts runs that a client of a worker's own process asks for: an array of {id, tenant_id, kind, version, input, priority,
+-- traceparent}.
+-- The first `p_lease` are the worker's at once, without a claim; their input is not sent back. A run that is there already is
+-- passed over.
+create function workflow.start_here(p_starts jsonb, p_queue text, p_max_losses int, p_lease int, p_worker text, p_worker_id bigint)
+returns setof workflow.news language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := workflow.now();
+begin
+    return query
+    with fresh as (
+        insert into workflow.runs (id, tenant_id, kind, version, input, priority, created_at, traceparent)
+        select id, tenant_id, kind, version, coalesce(input, 'null'), priority, v_now, traceparent
+        from jsonb_to_recordset(p_starts)
+            as g (id uuid, tenant_id uuid, kind text, version int, input jsonb, priority smallint, traceparent text)
+        on conflict do nothing
+        returning id, tenant_id, kind || '.v' || version as name, priority, traceparent
+    ), placed as (
+        select fresh.*, row_number() over () <= p_lease as here from fresh
+    ), queued as (
+        insert into workflow.tasks
+            (kind, run_id, tenant_id, step_key, queue, activity, priority, run_at, max_failures, max_losses, backoff_base_seconds,
+             backoff_cap_seconds, lease_seconds, start_to_close_seconds, state, attempt_no, lease_token, leased_by, worker_id, leased_at,
+             lease_expires_at, traceparent)
+        select 'run', id, tenant_id, '', p_queue, name, priority, v_now, 1, p_max_losses, 0, 0, 30, 1e9,
+               case when here then 'leased' else 'ready' end, here::int, case when here then gen_random_uuid() end,
+               case when here then p_worker end, case when here then p_worker_id end, case when here then v_now end,
+               case when here then v_now + interval '30 s' end, traceparent
+        from placed
+        returning id, run_id, tenant_id, activity, lease_token, traceparent
+    )
+    select case when lease_token is null then 'woken' else 'run' end, p_queue, id, run_id, tenant_id, '', activity, null::jsonb, 1,
+           lease_token, 30::float8, 1e9::float8, 0::bigint, v_now, p_worker_id, traceparent::text
+    from queued;
+end $$;
+
 -- One round trip of a worker: ends of attempts, progress of runs, then new work; one commit. Claims come last:
 -- they never wait, so a worker that has claimed waits for nobody.
 --
@@ -142,7 +179,9 @@ create function workflow.pump(
     p_worker_id bigint, p_worker text, p_attempts jsonb, p_ops jsonb, p_claims jsonb, p_labels jsonb,
     -- Columns of `advance_plain`, in the order of the ids.
     p_ids bigint[] default '{}', p_tokens uuid[] default '{}', p_whats text[] default '{}', p_keys text[] default '{}',
-    p_names text[] default '{}', p_bodies jsonb[] default '{}', p_again boolean default true)
+    p_names text[] default '{}', p_bodies jsonb[] default '{}', p_again boolean default true,
+    -- Of `start_here`.
+    p_starts jsonb default '[]', p_queue text default null, p_max_losses int default null, p_lease int default 0)
 returns setof workflow.news language plpgsql
 set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
@@ -199,6 +238,9 @@ begin
     end if;
     if p_ids <> '{}' then
         return query select * from workflow.advance_plain(p_ids, p_tokens, p_whats, p_keys, p_names, p_bodies, p_again);
+    end if;
+    if jsonb_array_length(p_starts) > 0 then
+        return query select * from workflow.start_here(p_starts, p_queue, p_max_losses, p_lease, p_worker, p_worker_id);
     end if;
     if jsonb_array_length(p_claims) > 0 then
         return query select * from workflow.claim(p_claims, p_labels, p_worker, p_worker_id);

@@ -5,7 +5,13 @@ use flatrender_engine::{Client, Context, Failure, Worker, Workflow};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -25,27 +31,30 @@ impl Workflow for Three {
 }
 
 pub async fn many(db: PgPool, n: u64, concurrent: usize) -> Result<Value> {
-    let (client, stop) = (Client::new(db.clone()), CancellationToken::new());
-    let worker = tokio::spawn(Worker::builder(db.clone()).workflow::<Three>().runs(concurrent).run(stop.clone()));
-    finish(&db, &client, start(&db, &client, 1).await?).await?;
+    let stop = CancellationToken::new();
+    let worker = Worker::builder(db.clone()).workflow::<Three>().runs(concurrent).build();
+    let client = worker.client();
+    let worker = tokio::spawn(worker.run(stop.clone()));
+    one(&client).await?;
     let began = Instant::now();
-    let mut left = n;
-    let mut last = Vec::new();
-    while left > 0 {
-        let batch = left.min(1000);
-        last = start(&db, &client, batch).await?;
-        left -= batch;
-    }
-    finish(&db, &client, last).await?;
-    let running = "select exists (select from workflow.tasks where kind = 'run')";
-    while sqlx::query_scalar::<_, bool>(running).fetch_one(&db).await? {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+    let left = Arc::new(AtomicU64::new(n));
+    let work = (0..concurrent).map(|_| {
+        let (client, left) = (client.clone(), left.clone());
+        tokio::spawn(async move {
+            while left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1)).is_ok() {
+                one(&client).await?;
+            }
+            anyhow::Ok(())
+        })
+    });
+    for ended in futures::future::join_all(work).await {
+        ended??;
     }
     let secs = began.elapsed().as_secs_f64();
-    let failed: i64 =
-        sqlx::query_scalar("select count(*) from workflow.runs where state <> 'succeeded'").fetch_one(&db).await?;
-    if failed > 0 {
-        bail!("{failed} workflows did not succeed");
+    let durable: i64 =
+        sqlx::query_scalar("select count(*) from workflow.runs where state = 'succeeded'").fetch_one(&db).await?;
+    if durable < i64::try_from(n)? + 1 {
+        bail!("{durable} of {n} workflows are recorded as succeeded");
     }
     stop.cancel();
     worker.await?.map_err(|error| anyhow::anyhow!("{error}"))?;
@@ -53,14 +62,15 @@ pub async fn many(db: PgPool, n: u64, concurrent: usize) -> Result<Value> {
 }
 
 pub async fn one_at_a_time(db: PgPool, n: u64) -> Result<Value> {
-    let (client, stop) = (Client::new(db.clone()), CancellationToken::new());
-    let worker = tokio::spawn(Worker::builder(db.clone()).workflow::<Three>().run(stop.clone()));
+    let stop = CancellationToken::new();
+    let worker = Worker::builder(db.clone()).workflow::<Three>().build();
+    let client = worker.client();
+    let worker = tokio::spawn(worker.run(stop.clone()));
     let mut times = Vec::new();
     for i in 0..n + 5 {
         tokio::time::sleep(Duration::from_millis(rand::random_range(20..=80))).await;
         let began = Instant::now();
-        let runs = start(&db, &client, 1).await?;
-        finish(&db, &client, runs).await?;
+        one(&client).await?;
         if i >= 5 {
             times.push(began.elapsed().as_secs_f64() * 1000.0);
         }
@@ -73,19 +83,10 @@ pub async fn one_at_a_time(db: PgPool, n: u64) -> Result<Value> {
     Ok(json!({ "n": n, "p50_ms": at(0.5), "p90_ms": at(0.9), "p99_ms": at(0.99), "max_ms": times.last() }))
 }
 
-async fn start(db: &PgPool, client: &Client, n: u64) -> Result<Vec<Uuid>> {
-    let mut tx = db.begin().await?;
-    let started = client.start_all(&mut tx, Uuid::nil(), (0..n).map(|_| Three)).await?;
-    tx.commit().await?;
-    client.announce();
-    Ok(started)
-}
-
-async fn finish(_: &PgPool, client: &Client, runs: Vec<Uuid>) -> Result<()> {
-    for run in runs {
-        if client.finished(run, Duration::from_secs(300)).await?.is_none() {
-            bail!("a workflow did not end");
-        }
+/// Start to durable result.
+async fn one(client: &Client) -> Result<()> {
+    match client.launch(Uuid::nil(), Three).await?.outcome(Duration::from_secs(300)).await? {
+        Some(Ok(3)) => Ok(()),
+        other => bail!("a workflow ended as {other:?}"),
     }
-    Ok(())
 }

@@ -30,6 +30,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tower::{Layer, Service};
+use uuid::Uuid;
 
 /// A task on its way to its handler.
 #[derive(Debug, Clone)]
@@ -66,7 +67,10 @@ impl Outcome {
         let Fence { task_id, token } = task.fence;
         match self {
             Self::Lost => What::Forget,
-            outcome if task.is_run => outcome.of_run(task.fence),
+            outcome if task.is_run => match outcome.of_run(task.fence) {
+                What::Plain(end) => What::Plain(Plain { ends: Some(task.run_id), ..end }),
+                other => other,
+            },
             outcome => {
                 let entry = match outcome {
                     Self::Done(output) => {
@@ -86,7 +90,7 @@ impl Outcome {
         match self {
             Self::Ended { state, output, error } => {
                 let body = output.filter(|output| !output.is_null()).or(error.as_ref().map(storable));
-                What::Plain(Plain { what: state, key: None, name: None, body })
+                What::Plain(Plain { what: state, key: None, ends: None, name: None, body })
             }
             outcome => What::Ops(vec![outcome.run_op(fence)]),
         }
@@ -135,7 +139,7 @@ fn late() -> Failure {
     Failure::transient("workflow.timeout", "the attempt took longer than it may")
 }
 
-fn timed_out(task_id: i64, token: uuid::Uuid) -> Value {
+fn timed_out(task_id: i64, token: Uuid) -> Value {
     let failure = storable(&late());
     json!({ "task_id": task_id, "token": token, "outcome": "timeout", "failure": failure })
 }
@@ -144,6 +148,7 @@ fn timed_out(task_id: i64, token: uuid::Uuid) -> Value {
 #[derive(Debug, Clone)]
 struct Identity {
     fence: Fence,
+    run_id: Uuid,
     key: String,
     activity: String,
     is_run: bool,
@@ -152,9 +157,10 @@ struct Identity {
 
 impl Identity {
     fn of(claimed: &Claimed) -> Self {
-        let LeasedTask { key, activity, .. } = &claimed.task;
+        let LeasedTask { run_id, key, activity, .. } = &claimed.task;
         Self {
             fence: claimed.fence(),
+            run_id: *run_id,
             key: key.clone(),
             activity: activity.clone(),
             is_run: claimed.run.is_some(),

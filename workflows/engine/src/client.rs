@@ -1,16 +1,19 @@
 //! The face towards whoever starts and watches runs. Whatever writes a run takes the caller's transaction.
 
 mod jobs;
+mod launch;
 mod remote;
 mod views;
 
 pub use jobs::JobOptions;
+pub use launch::Launched;
 pub use remote::WorkWatch;
 pub use views::{Event, Run, RunProgress, RunState, Task};
 pub(crate) use views::{EventRow, RunRow, TaskRow};
 
 use crate::{
     failure::Failure,
+    handover::Local,
     measures,
     record::to_payload,
     signals::{self, Delivery},
@@ -40,6 +43,8 @@ pub struct Client {
     wakeup: Arc<Wakeup>,
     unannounced: Arc<Mutex<HashSet<Ring>>>,
     remotes: Arc<Mutex<HashMap<String, Instant>>>,
+    /// The worker of this process that the client belongs to.
+    local: Option<Local>,
 }
 
 /// Why a call to the engine did not succeed.
@@ -83,7 +88,11 @@ impl Client {
     }
 
     pub(crate) fn with_wakeup(pool: PgPool, wakeup: Arc<Wakeup>) -> Self {
-        Self { pool, wakeup, unannounced: Arc::default(), remotes: Arc::default() }
+        Self { pool, wakeup, unannounced: Arc::default(), remotes: Arc::default(), local: None }
+    }
+
+    pub(crate) fn with_local(self, local: Local) -> Self {
+        Self { local: Some(local), ..self }
     }
 
     pub(crate) fn pool(&self) -> &PgPool {

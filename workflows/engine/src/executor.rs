@@ -393,6 +393,7 @@ pub(crate) fn wishes((fence, trace): (Fence, Option<TraceContext>), asks: Vec<As
         ([Ask::Mark { key, kind, name, output }], []) => What::Plain(Plain {
             what: kind.name(),
             key: Some(key.clone()),
+            ends: None,
             name: *name,
             body: Some(output.clone()).filter(|output| !output.is_null()),
         }),

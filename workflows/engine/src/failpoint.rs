@@ -48,6 +48,7 @@ points! {
     RecordNewer "record.newer"
     // The round trips of a worker.
     TaskPump "task.pump"
+    TaskStart "task.start"
     TaskDisown "task.disown"
     TaskRenew "task.renew"
     TaskStanding "task.standing"

@@ -35,6 +35,8 @@ mod failpoint;
 #[cfg(feature = "failpoints")]
 pub mod failpoint;
 #[cfg(feature = "store")]
+mod handover;
+#[cfg(feature = "store")]
 mod jobs;
 #[cfg(feature = "store")]
 mod leases;
@@ -77,7 +79,7 @@ pub mod workflow;
 
 #[cfg(feature = "store")]
 pub use {
-    client::{Client, JobOptions, Started},
+    client::{Client, JobOptions, Launched, Started},
     signals::Delivery,
     worker::Worker,
     workflow::{Context, Workflow},

@@ -13,6 +13,7 @@ use crate::{
     activity::{Labels, Standing},
     backend::{self, Arrival},
     failure::Failure,
+    handover::Ends,
     leases::Leases,
     measures::{self, Writer},
     record::{Kind, Record},
@@ -21,7 +22,7 @@ use crate::{
     slots::Slots,
     store::{
         self, Claimed, Fence, News, Recorded, rings,
-        tasks::{Claimant, Plain, Trip},
+        tasks::{Claimant, NewRun, Plain, Trip},
     },
     sweeper::Incarnation,
     wakeup::{Mailbox, Ring, Wakeup},
@@ -73,6 +74,8 @@ pub(crate) enum What {
     Ops(Vec<Value>),
     /// An entry of `workflow.advance_plain`.
     Plain(Plain),
+    /// A run to start, here if there is room. Its fence means nothing.
+    Start(NewRun),
     /// Nothing to write: the task is gone, its slot is free.
     Forget,
 }
@@ -83,8 +86,29 @@ impl Write {
             What::Attempt { entry, .. } => rough_size(entry),
             What::Ops(ops) => ops.iter().map(rough_size).sum(),
             What::Plain(plain) => plain.body.as_ref().map_or(0, rough_size) + 100,
+            What::Start(run) => rough_size(&run.input) + 200,
             What::Forget => 0,
         }
+    }
+}
+
+impl Write {
+    fn start(&self) -> Option<&NewRun> {
+        match &self.what {
+            What::Start(run) => Some(run),
+            _ => None,
+        }
+    }
+
+    fn start_mut(&mut self) -> Option<&mut NewRun> {
+        match &mut self.what {
+            What::Start(run) => Some(run),
+            _ => None,
+        }
+    }
+
+    fn is_start(&self) -> bool {
+        self.start().is_some()
     }
 }
 
@@ -132,6 +156,7 @@ pub(crate) struct Pump {
     wakeup: Arc<Wakeup>,
     mailbox: Arc<Mailbox>,
     room: Arc<Notify>,
+    ends: Arc<Ends>,
     writes: mpsc::UnboundedReceiver<Write>,
     queues: Vec<QueueState>,
     /// Which queue's slot a lease uses.
@@ -151,6 +176,8 @@ pub(crate) struct Pump {
 struct Landing {
     batch: Vec<Write>,
     claims: Vec<Wanted>,
+    /// Slots that were taken for runs of the batch to start in.
+    lease: usize,
     asked_at: Instant,
     answer: sqlx::Result<Vec<News>>,
 }
@@ -165,6 +192,7 @@ pub(crate) struct Parts {
     pub residents: Arc<Residents>,
     pub wakeup: Arc<Wakeup>,
     pub room: Arc<Notify>,
+    pub ends: Arc<Ends>,
 }
 
 impl Pump {
@@ -180,6 +208,7 @@ impl Pump {
             wakeup: parts.wakeup,
             mailbox,
             room: parts.room,
+            ends: parts.ends,
             writes,
             queues: queues.into_iter().map(|queue| QueueState { queue, more: true, untold: false }).collect(),
             held: HashMap::new(),
@@ -286,6 +315,7 @@ impl Pump {
         if self.uncertain {
             self.disown(&batch).await;
         }
+        let lease = if open { self.make_way(&batch) } else { 0 };
         let claims: Vec<Wanted> = match open {
             true => (0..self.queues.len()).map(|i| (i, self.take(i))).filter(|(_, want)| *want > 0).collect(),
             false => Vec::new(),
@@ -298,9 +328,17 @@ impl Pump {
             // Whatever rings from here on may have come too late for this trip.
             self.queues[i].more = false;
         }
-        self.aloft.extend(batch.iter().map(|write| write.fence.task_id));
-        let flight = fly(self.db.clone(), self.claimant(), self.wishes(&claims), batch, claims);
+        self.aloft.extend(batch.iter().filter(|write| !write.is_start()).map(|write| write.fence.task_id));
+        let flight = fly(self.db.clone(), self.claimant(), self.wishes(&claims), batch, claims, lease);
         self.flights.push(Box::pin(flight));
+    }
+
+    /// Takes the slots for runs that are to start here; none when this process does not know what they are.
+    fn make_way(&self, batch: &[Write]) -> usize {
+        let Some(q) = self.queues.iter().find(|q| q.queue.name == RUN_QUEUE) else { return 0 };
+        let known = |run: &NewRun| q.queue.names.contains(&store::runs::run_name(run.kind, run.version));
+        let starts = batch.iter().filter_map(Write::start);
+        if starts.clone().all(known) { q.queue.slots.take(starts.count()) } else { 0 }
     }
 
     /// The writes that go along: all but those of tasks that have one under way.
@@ -311,16 +349,17 @@ impl Pump {
         batch
     }
 
-    async fn land(&mut self, Landing { batch, claims, asked_at, answer }: Landing) {
+    async fn land(&mut self, Landing { batch, claims, lease, asked_at, answer }: Landing) {
         for write in &batch {
             self.aloft.remove(&write.fence.task_id);
         }
         match answer {
             Ok(news) => {
                 self.down = 0;
-                self.digest(batch, &claims, (asked_at, news));
+                self.digest(batch, &claims, lease, (asked_at, news));
             }
             Err(error) => {
+                self.give_runs(lease);
                 for (i, want) in claims {
                     self.queues[i].more = true;
                     self.queues[i].queue.slots.give(want);
@@ -370,7 +409,22 @@ impl Pump {
         let _ = write.reply.send(accepted);
     }
 
-    fn digest(&mut self, batch: Vec<Write>, claims: &[Wanted], (asked_at, news): (Instant, Vec<News>)) {
+    fn give_runs(&self, slots: usize) {
+        if let Some(q) = self.queues.iter().find(|q| q.queue.name == RUN_QUEUE) {
+            q.queue.slots.give(slots);
+        }
+    }
+
+    fn digest(
+        &mut self,
+        mut batch: Vec<Write>,
+        claims: &[Wanted],
+        lease: usize,
+        (asked_at, news): (Instant, Vec<News>),
+    ) {
+        let mut starts: HashMap<Uuid, Value> =
+            batch.iter_mut().filter_map(Write::start_mut).map(|run| (run.id, run.input.take())).collect();
+        let mut started = 0;
         let settled: HashSet<Fence> = news.iter().filter_map(News::accepts).collect();
         let rings = rings(&news, self.me.id());
         Writer::Tasks.retries(retries(&batch, &settled, &news));
@@ -379,7 +433,18 @@ impl Pump {
         for item in news {
             match item {
                 News::Recorded(recorded) => self.deliver(*recorded, &mut written),
-                News::Claimed(claimed) => self.start(*claimed, asked_at, &mut got),
+                News::Claimed(mut claimed) => match starts.remove(&claimed.task.run_id) {
+                    Some(input) => {
+                        claimed.task.input = input;
+                        started += 1;
+                        self.start(*claimed, asked_at);
+                    }
+                    None => {
+                        if let Some(i) = self.start(*claimed, asked_at) {
+                            got[i] += 1;
+                        }
+                    }
+                },
                 News::Settled(_) | News::Woken(_) | News::Clock { .. } => {}
             }
         }
@@ -389,10 +454,14 @@ impl Pump {
             self.queues[i].more |= got[i] >= want;
             self.queues[i].queue.slots.give(want.saturating_sub(got[i]));
         }
+        self.give_runs(lease.saturating_sub(started));
         self.tell_others(rings);
         for write in batch {
             count(&write.what);
-            let accepted = settled.contains(&write.fence);
+            let accepted = write.is_start() || settled.contains(&write.fence);
+            if accepted && let What::Plain(Plain { ends: Some(run_id), what, body, .. }) = &write.what {
+                self.ends.tell(*run_id, what, body.as_ref());
+            }
             self.answer(write, accepted);
         }
     }
@@ -433,10 +502,10 @@ impl Pump {
         self.residents.deliver(recorded.run_id, record);
     }
 
-    fn start(&mut self, claimed: Claimed, asked_at: Instant, got: &mut [usize]) {
-        let Some(i) = self.queues.iter().position(|q| q.queue.name == claimed.queue) else { return };
+    /// Hands a task to its queue, whose index it answers.
+    fn start(&mut self, claimed: Claimed, asked_at: Instant) -> Option<usize> {
+        let i = self.queues.iter().position(|q| q.queue.name == claimed.queue)?;
         let (fence, seconds) = (claimed.fence(), claimed.task.lease_seconds);
-        got[i] += 1;
         metrics::counter!(measures::CLAIMS, "queue" => claimed.queue.clone()).increment(1);
         if let (Some(ready_at), Some(now)) = (claimed.ready_at(), self.me.now()) {
             let waited = (now - ready_at).to_std().unwrap_or_default();
@@ -449,6 +518,7 @@ impl Pump {
             // The queue has closed since the claim.
             self.pending.push(backend::given_back(&unwanted.0.claimed));
         }
+        Some(i)
     }
 
     /// A round trip has failed: what it carried is kept and sent again.
@@ -474,9 +544,9 @@ impl Pump {
     /// One of the suspects is the culprit; each goes alone, the others must not suffer.
     async fn try_singly(&mut self) {
         for write in std::mem::take(&mut self.suspects) {
-            let landing = fly(self.db.clone(), self.claimant(), Vec::new(), vec![write], Vec::new()).await;
+            let landing = fly(self.db.clone(), self.claimant(), Vec::new(), vec![write], Vec::new(), 0).await;
             match landing.answer {
-                Ok(news) => self.digest(landing.batch, &[], (landing.asked_at, news)),
+                Ok(news) => self.digest(landing.batch, &[], 0, (landing.asked_at, news)),
                 Err(error) => landing.batch.into_iter().for_each(|write| self.refuse(write, &error)),
             }
         }
@@ -515,23 +585,31 @@ impl Pump {
 }
 
 /// One round trip and one commit.
-async fn fly(db: PgPool, who: Claimant, wishes: Vec<Value>, batch: Vec<Write>, claims: Vec<Wanted>) -> Landing {
+async fn fly(
+    db: PgPool,
+    who: Claimant,
+    wishes: Vec<Value>,
+    batch: Vec<Write>,
+    claims: Vec<Wanted>,
+    lease: usize,
+) -> Landing {
     let (mut attempts, mut ops, mut plain) = (Vec::new(), Vec::new(), Vec::new());
     for write in &batch {
         match &write.what {
             What::Attempt { entry, .. } => attempts.push(entry),
             What::Ops(entries) => ops.extend(entries),
             What::Plain(entry) => plain.push((write.fence, entry)),
-            What::Forget => {}
+            What::Start(_) | What::Forget => {}
         }
     }
+    let starts: Vec<&NewRun> = batch.iter().filter_map(Write::start).collect();
     plain.sort_unstable_by_key(|(fence, _)| fence.task_id);
     let again = batch.iter().any(|write| write.again);
-    let load = Trip { attempts: &attempts, ops: &ops, plain: &plain, again, claims: &wishes };
+    let load = Trip { attempts: &attempts, ops: &ops, plain: &plain, again, starts: &starts, lease, claims: &wishes };
     let asked_at = Instant::now();
     let answer = store::in_time(ANSWER, store::tasks::pump(&db, &who, load)).await;
     Writer::Tasks.round_trip(asked_at.elapsed(), batch.len());
-    Landing { batch, claims, asked_at, answer }
+    Landing { batch, claims, lease, asked_at, answer }
 }
 
 /// How many failed attempts were taken in and are to be repeated: those of which nothing was recorded.
@@ -568,11 +646,11 @@ fn written(batch: &[Write]) -> Written {
                     ops.iter().filter_map(|op| Some(((token, op["key"].as_str()?.to_owned()), recorded_by(op)?))),
                 );
             }
-            What::Plain(Plain { what, key: Some(key), name, body }) => {
+            What::Plain(Plain { what, key: Some(key), name, body, .. }) => {
                 let record = (Kind::parse(what), name.map(str::to_owned), body.clone().unwrap_or_default());
                 written.insert((token, key.clone()), record);
             }
-            What::Plain(_) | What::Forget => {}
+            What::Plain(_) | What::Start(_) | What::Forget => {}
         }
     }
     written

@@ -7,6 +7,7 @@ use crate::{
     client::Client,
     executor::{self, Definition},
     failure::Failure,
+    handover::{Ends, Local},
     jobs::{JobLane, JobQueue},
     leases::Leases,
     measures,
@@ -96,6 +97,10 @@ pub struct Builder {
 /// Continues runs and performs activities until it is told to stop.
 pub struct Worker {
     builder: Builder,
+    writes: mpsc::UnboundedSender<Write>,
+    written: mpsc::UnboundedReceiver<Write>,
+    ends: Arc<Ends>,
+    me: Arc<Incarnation>,
 }
 
 impl Worker {
@@ -233,7 +238,8 @@ impl Builder {
     /// The worker.
     #[must_use]
     pub fn build(self) -> Worker {
-        Worker { builder: self }
+        let (writes, written) = mpsc::unbounded_channel();
+        Worker { builder: self, writes, written, ends: Arc::default(), me: Incarnation::new() }
     }
 
     /// Builds and runs; see [`Worker::run`].
@@ -267,10 +273,10 @@ impl Worker {
             schedules,
             retention,
         } = self.builder;
+        let (writes, written, run_ends, me) = (self.writes, self.written, self.ends, self.me);
         let db = engine_pool(&pool);
         let wakeup = Wakeup::new(db.clone());
-        let (me, leases, residents) = (Incarnation::new(), Arc::<Leases>::default(), Arc::<Residents>::default());
-        let (writes, written) = mpsc::unbounded_channel();
+        let (leases, residents) = (Arc::<Leases>::default(), Arc::<Residents>::default());
         let (ends, ended) = mpsc::unbounded_channel();
         let room = Arc::<Notify>::default();
         let (closing, abort, end) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
@@ -351,7 +357,7 @@ impl Worker {
             standing: (0, watch::Sender::new(Standing::Held)),
         };
         let lane = tokio::spawn(lane.run(closing.clone()));
-        let parts = Parts { db: db.clone(), name, labels, me, leases, residents, wakeup, room };
+        let parts = Parts { db: db.clone(), name, labels, me, leases, residents, wakeup, room, ends: run_ends };
         let pump = tokio::spawn(Pump::new(parts, queues, written).run(closing.clone()));
 
         let early = tokio::select! {
@@ -411,9 +417,10 @@ fn engine_pool(pool: &PgPool) -> PgPool {
 }
 
 impl Worker {
-    /// A client over the same database.
+    /// A client over the same database, whose [`launch`](Client::launch) begins runs in this worker.
     pub fn client(&self) -> Client {
-        Client::new(self.builder.pool.clone())
+        let local = Local { writes: self.writes.downgrade(), ends: self.ends.clone(), me: self.me.clone() };
+        Client::new(self.builder.pool.clone()).with_local(local)
     }
 }
 

@@ -1,13 +1,16 @@
 //! Tasks: claim, round trips of the pump, leases.
 
-use super::{Fence, News, NewsRow, read_news};
+use super::{Fence, News, NewsRow, read_news, runs::MAX_LOSSES};
 use crate::{
     activity::Labels,
     client::TaskRow,
     failpoint::{At as _, Point},
     failure::Failure,
     record::storable,
+    trace::TraceContext,
+    worker::RUN_QUEUE,
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{PgExecutor, Result, types::Json};
 use uuid::Uuid;
@@ -28,6 +31,8 @@ pub(crate) struct Plain {
     pub what: &'static str,
     /// The key of the record; none: the run ends.
     pub key: Option<String>,
+    /// The run, when it ends.
+    pub ends: Option<Uuid>,
     pub name: Option<&'static str>,
     /// The output, or the error of a run that does not succeed; none for null.
     pub body: Option<Value>,
@@ -44,17 +49,33 @@ pub(crate) struct Trip<'a> {
     pub plain: &'a [(Fence, &'a Plain)],
     /// Some of it may have been written before.
     pub again: bool,
+    /// Runs to start, of which the first `lease` are to be the worker's own.
+    pub starts: &'a [&'a NewRun],
+    pub lease: usize,
     /// Entries of `workflow.claim`.
     pub claims: &'a [Value],
+}
+
+/// A run to start, without a business key.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct NewRun {
+    pub id: Uuid,
+    pub tenant_id: Uuid,
+    pub kind: &'static str,
+    pub version: i32,
+    pub input: Value,
+    pub priority: i16,
+    pub traceparent: Option<TraceContext>,
 }
 
 /// One round trip and one commit: ends of attempts, progress of runs, then claims. See `workflow.pump`.
 pub(crate) async fn pump(
     db: impl PgExecutor<'_>,
     who: &Claimant,
-    Trip { attempts, ops, plain, again, claims }: Trip<'_>,
+    Trip { attempts, ops, plain, again, starts, lease, claims }: Trip<'_>,
 ) -> Result<Vec<News>> {
-    sqlx::query_as::<_, NewsRow>("select * from workflow.pump($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)")
+    let sql = "select * from workflow.pump($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
+    sqlx::query_as::<_, NewsRow>(sql)
         .bind(who.worker_id)
         .bind(&who.name)
         .bind(Json(attempts))
@@ -68,10 +89,26 @@ pub(crate) async fn pump(
         .bind(plain.iter().map(|(_, plain)| plain.name).collect::<Vec<_>>())
         .bind(plain.iter().map(|(_, plain)| plain.body.as_ref()).collect::<Vec<_>>())
         .bind(again)
+        .bind(Json(starts))
+        .bind(RUN_QUEUE)
+        .bind(MAX_LOSSES)
+        .bind(lease as i32)
         .fetch_all(db)
         .at(Point::TaskPump)
         .await
         .map(read_news)
+}
+
+/// Starts a run that may have been started before; somebody is to claim it.
+pub(crate) async fn start(db: impl PgExecutor<'_>, run: &NewRun) -> Result<()> {
+    sqlx::query("select from workflow.start_here($1, $2, $3, 0, null, null)")
+        .bind(Json([run]))
+        .bind(RUN_QUEUE)
+        .bind(MAX_LOSSES)
+        .execute(db)
+        .at(Point::TaskStart)
+        .await
+        .map(drop)
 }
 
 /// An entry of `workflow.settle` for a failed attempt.

@@ -9,6 +9,7 @@ mod children;
 mod corpus;
 mod explain;
 mod faults;
+mod handover;
 mod jobs;
 mod kills;
 mod kit;

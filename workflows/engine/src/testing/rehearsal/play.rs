@@ -346,7 +346,8 @@ impl<'a> Play<'a> {
                 self.memory.pump(&[], &ops, &[]);
             }
             What::Attempt { entry, .. } => drop(self.memory.pump(&[entry], &[], &[])),
-            What::Forget => {}
+            // Clients start runs, actors do not.
+            What::Start(_) | What::Forget => {}
         }
     }
 

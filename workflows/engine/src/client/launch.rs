@@ -1,0 +1,130 @@
+//! Starting a run in a transaction of its own, and waiting for what it gives.
+
+use super::{Client, Error, Run, StartRequest};
+use crate::{
+    failure::Failure,
+    handover::{End, Expected},
+    measures,
+    record::to_payload,
+    store::{self, stored_failure, tasks::NewRun},
+    trace::TraceContext,
+    wakeup::Ring,
+    worker::RUN_QUEUE,
+    workflow::Workflow,
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::{marker::PhantomData, time::Duration};
+use uuid::Uuid;
+
+/// A run that was started by [`Client::launch`].
+#[derive(Debug)]
+pub struct Launched<W> {
+    client: Client,
+    run_id: Uuid,
+    here: Option<Expected>,
+    workflow: PhantomData<fn() -> W>,
+}
+
+impl Client {
+    /// Starts a run in a transaction of its own; it is there for good when this returns. With the client of a worker
+    /// ([`Worker::client`](crate::Worker::client)) the start goes along with the worker's next round trip, together with others,
+    /// and the run begins there at once if a slot is free.
+    ///
+    /// Not for a run that belongs to other writes, or to a business key: [`Client::start`] is.
+    ///
+    /// # Errors
+    /// [`Error::Unrecordable`] when the input cannot be stored, [`Error::Database`].
+    pub async fn launch<W: Workflow>(&self, tenant_id: Uuid, workflow: W) -> Result<Launched<W>, Error> {
+        let input = to_payload(&workflow).map_err(Error::Unrecordable)?;
+        let launched = |run_id, here| Launched { client: self.clone(), run_id, here, workflow: PhantomData };
+        metrics::counter!(measures::RUNS_STARTED, "kind" => W::NAME).increment(1);
+        let Some((local, run_id)) = self.local.as_ref().and_then(|local| Some((local, local.new_run_id()?))) else {
+            let mut db = self.pool.acquire().await?;
+            let shared = StartRequest {
+                tenant_id,
+                kind: W::NAME,
+                version: W::VERSION,
+                business_key: None,
+                input: Value::Null,
+                priority: 0,
+                traceparent: TraceContext::current(),
+            };
+            let ids = store::runs::insert_all(&mut db, &shared, &[input], &[workflow.priority()]).await?;
+            self.tell_of_runs();
+            return Ok(launched(ids.first().copied().unwrap_or_default(), None));
+        };
+        let new = NewRun {
+            id: run_id,
+            tenant_id,
+            kind: W::NAME,
+            version: W::VERSION,
+            input,
+            priority: workflow.priority(),
+            traceparent: TraceContext::current(),
+        };
+        let here = local.ends.expect(run_id);
+        if !local.start(new.clone()).await {
+            store::tasks::start(&self.pool, &new).await?;
+            self.tell_of_runs();
+        }
+        Ok(launched(run_id, Some(here)))
+    }
+
+    fn tell_of_runs(&self) {
+        self.remember([Ring::Queue(RUN_QUEUE.to_owned())]);
+        self.announce();
+    }
+}
+
+impl<W: Workflow> Launched<W> {
+    /// The run.
+    pub fn run_id(&self) -> Uuid {
+        self.run_id
+    }
+
+    /// Waits until the run is over, or the last of those that went on in its place, and gives its output or its error; `None`
+    /// when `timeout` is up. A run that ends in the worker of this client is heard of at once, without asking the database.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn outcome(&mut self, timeout: Duration) -> Result<Option<Result<W::Output, Failure>>, Error> {
+        let here = async {
+            match &mut self.here {
+                Some(expected) => match (&mut expected.end).await {
+                    Ok(end) => end,
+                    Err(_) => std::future::pending().await,
+                },
+                None => std::future::pending().await,
+            }
+        };
+        let end = tokio::select! {
+            biased;
+            end = here => Some(end),
+            // A little late, so that what ends here in the meantime costs nothing.
+            run = late(&self.client, self.run_id, timeout) => run?.map(ended),
+        };
+        Ok(end.map(read))
+    }
+}
+
+async fn late(client: &Client, run_id: Uuid, timeout: Duration) -> Result<Option<Run>, Error> {
+    let pause = Duration::from_millis(50).min(timeout);
+    tokio::time::sleep(pause).await;
+    client.finished(run_id, timeout.saturating_sub(pause)).await
+}
+
+fn ended(run: Run) -> End {
+    match run.error {
+        Some(error) => (run.state.as_str(), serde_json::to_value(error).ok()),
+        None => (run.state.as_str(), run.output),
+    }
+}
+
+fn read<T: DeserializeOwned>((state, body): End) -> Result<T, Failure> {
+    if state != "succeeded" {
+        return Err(stored_failure(body));
+    }
+    serde_json::from_value(body.unwrap_or(Value::Null))
+        .map_err(|error| Failure::permanent("workflow.unreadable", format!("the output is of another type: {error}")))
+}
