@@ -146,8 +146,10 @@ const AFTER: &[(Point, &str)] = &[
 /// Where a worker passes that takes its leave.
 const LEAVING: &[Point] = &[Point::TaskDisown, Point::WorkerReleaseJobs, Point::WorkerEnd];
 
-/// Each is one transaction or a look, on partitions that are old: not among the kills yet.
+/// Not among the kills yet: what a handler starts by its own worker's round trip, and retention, whose points need partitions
+/// that are old.
 const LEFT_OUT: &[Point] = &[
+    Point::TaskStart,
     Point::RetentionFind,
     Point::RetentionHurry,
     Point::RetentionRetire,
