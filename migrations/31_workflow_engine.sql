@@ -187,6 +187,9 @@ create table workflow.tasks (
     activity               text not null check (octet_length(activity) between 1 and 200),
     input                  workflow.payload,
     required_labels        workflow.label_set not null default '{}',
+    limit_key              text not null default '' check (octet_length(limit_key) <= 200),
+    warm_key               text check (octet_length(warm_key) between 1 and 200),
+    lined                  boolean not null default false,
     priority               smallint not null default 0,
     run_at                 timestamptz not null,
     state                  text not null default 'ready' check (state in ('ready', 'waiting', 'leased')),
@@ -231,6 +234,9 @@ create table workflow.tasks (
         autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 20000,
         autovacuum_analyze_scale_factor = 0.1, autovacuum_analyze_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 comment on column workflow.tasks.state is 'ready: may be claimed now. waiting: at run_at, or when a record arrives. leased: somebody works on it.';
+comment on column workflow.tasks.limit_key is 'What of its tenant it counts against, where its queue has terms: see 38_workflow_limits.sql.';
+comment on column workflow.tasks.warm_key is 'What a worker had better hold already, such as a package: see workflow.warm_ids.';
+comment on column workflow.tasks.lined is 'Ready, and in the line of its tenant and limit key: only queues with terms have lines.';
 comment on column workflow.tasks.shielded is 'A compensation: done also when its run is cancelled.';
 comment on column workflow.tasks.parked_reason is
     'Why nobody goes on with the run, whatever is recorded, until somebody resumes it. Null: nothing stands in its way.';
@@ -239,7 +245,9 @@ comment on column workflow.tasks.parent_run_id is 'softref:workflow.runs(id). Th
 comment on column workflow.tasks.worker_id is 'The incarnation that holds the lease; null for a node that speaks HTTP: its lease can only expire.';
 
 -- The order of the claim, exactly: the scan stops at the first rows it may take.
-create index tasks_ready on workflow.tasks (queue, priority desc, run_at, id) where state = 'ready';
+create index tasks_ready on workflow.tasks (queue, priority desc, run_at, id) where state = 'ready' and not lined;
+create index tasks_lined on workflow.tasks (queue, tenant_id, limit_key, priority desc, run_at, id) where state = 'ready' and lined;
+create index tasks_warm on workflow.tasks (queue, warm_key, priority desc, run_at, id) where state = 'ready' and warm_key is not null;
 create index tasks_due on workflow.tasks (run_at) where state = 'waiting';
 create index tasks_parked on workflow.tasks (parked_reason) where parked_reason is not null;
 -- Not `where state = 'leased'`: the planner, believing that few tasks are leased, would answer completions from it.
@@ -303,6 +311,7 @@ create type workflow.fact as (
 --   woken     queue: has ready work that it did not have before
 --   run       a claimed run: body = input, seq = newest record, at = creation
 --   activity  a claimed activity: body = input, at = since when it was ready
+--   held      queue: its terms let nothing more be claimed, for a time that ends at `at` if that is known
 --   clock     at = now, lease_seconds = seconds until the next task falls due
 create type workflow.news as (
     what text, queue text, task_id bigint, run_id uuid, tenant_id uuid, step_key text, name text, body jsonb,

@@ -93,19 +93,24 @@ begin
         select t.run_id, t.tenant_id, t.priority, t.cancel_requested and not coalesce(g.shielded, false) as cancelled, g.*
         from jsonb_to_recordset(p_ops) as g (op text, task_id bigint, key text, queue text, activity text, input jsonb,
             labels jsonb, max_failures int, max_losses int, backoff_base float8, backoff_cap float8,
-            lease float8, start_to_close float8, shielded boolean, traceparent text)
+            lease float8, start_to_close float8, shielded boolean, traceparent text, limit_key text, warm_key text)
         join workflow.tasks t on t.id = g.task_id
         where g.op = 'request'
           and not exists (select from workflow.steps s where s.run_id = t.run_id and s.key = g.key)
     ), fresh as (
         insert into workflow.tasks
             (kind, run_id, tenant_id, step_key, queue, activity, input, required_labels, priority, run_at, max_failures,
-             max_losses, backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds, shielded, traceparent)
+             max_losses, backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds, shielded, traceparent,
+             limit_key, warm_key, lined)
         select 'activity', run_id, tenant_id, key, queue, activity, coalesce(input, 'null'), coalesce(labels, '{}'), priority,
-               v_now, max_failures, max_losses, backoff_base, backoff_cap, lease, start_to_close, coalesce(shielded, false), traceparent
+               v_now, max_failures, max_losses, backoff_base, backoff_cap, lease, start_to_close, coalesce(shielded, false), traceparent,
+               coalesce(limit_key, ''), warm_key, exists (select from workflow.queue_terms q where q.queue = asked.queue and not q.ended)
         from asked where not cancelled
         on conflict (run_id, kind, step_key) do nothing
-        returning run_id, queue
+        returning run_id, queue, tenant_id, limit_key, lined
+    ), arrived as (
+        insert into workflow.arrivals (queue, tenant_id, limit_key)
+        select distinct queue, tenant_id, limit_key from fresh where lined
     ), forgiven as (
         -- Asking for something new is progress; asking again is what every replay does.
         update workflow.tasks set losses = 0

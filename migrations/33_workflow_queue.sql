@@ -97,21 +97,43 @@ $$;
 
 -- ---------------------------------------------------------------------------------------- claiming
 
--- Leases ready tasks to a worker: `p_claims` is an array of {queue, want, names}, names null for any.
+-- Leases ready tasks to a worker: `p_claims` is an array of {queue, want, names, holds}, names null for any, holds null for nothing.
 -- A paused queue gives nothing. Never waits: a row that somebody else has locked is skipped. Labels are a filter inside the ordered scan, so work
--- that nobody here may do does not hide the work behind it.
+-- that nobody here may do does not hide the work behind it. A queue with terms is claimed from as workflow.admit allows.
 create function workflow.claim(p_claims jsonb, p_labels jsonb, p_worker text, p_worker_id bigint)
 returns setof workflow.news language plpgsql as $$
 #variable_conflict use_column
 declare
     v_now timestamptz := workflow.now();
     v_claim record;
+    v_admitted record;
+    v_warm bigint[];
 begin
     for v_claim in
-        select c.queue, c.want, c.names from jsonb_to_recordset(p_claims) as c (queue text, want int, names text[])
+        select c.queue, c.want, c.names, c.holds
+        from jsonb_to_recordset(p_claims) as c (queue text, want int, names text[], holds text[])
     loop
         continue when exists (select from workflow.queue_controls q where q.queue = v_claim.queue);
         v_now := workflow.now(); -- The claims before this one took their time; a lease begins when it is given.
+        if exists (select from workflow.queue_terms q where q.queue = v_claim.queue) then
+            select * into v_admitted from workflow.admit('task', v_claim.queue, v_claim.want,
+                row (p_worker, p_worker_id, null, v_claim.names, p_labels, v_claim.holds)::workflow.claimant);
+            if v_admitted.governed then
+                return query select * from workflow.admitted_tasks(v_admitted.ids);
+                if cardinality(v_admitted.ids) < v_claim.want then
+                    return query select 'held', v_claim.queue, null::bigint, null::uuid, null::uuid, null::text, null::text,
+                        null::jsonb, null::int, null::uuid, null::float8, null::float8, null::bigint, v_admitted.again_at,
+                        null::bigint, null::text;
+                end if;
+                continue;
+            end if;
+        end if;
+        if v_claim.holds is not null then
+            v_warm := workflow.lease_warm('task', v_claim.queue, null, null, v_claim.want,
+                row (p_worker, p_worker_id, null, v_claim.names, p_labels, v_claim.holds)::workflow.claimant, v_now);
+            return query select * from workflow.admitted_tasks(v_warm);
+            v_claim.want := v_claim.want - cardinality(v_warm);
+        end if;
         return query
         -- `= any (array (…))`, not a join: with the limit as a parameter the planner would hash the whole table.
         update workflow.tasks t
@@ -119,7 +141,7 @@ begin
             worker_id = p_worker_id, leased_at = v_now, lease_expires_at = v_now + make_interval(secs => t.lease_seconds)
         where t.id = any (array (
             select r.id from workflow.tasks r
-            where r.queue = v_claim.queue and r.state = 'ready'
+            where r.queue = v_claim.queue and r.state = 'ready' and not r.lined
               and (r.required_labels = '{}' or r.required_labels <@ p_labels)
               and (v_claim.names is null or r.activity = any (v_claim.names))
             order by r.priority desc, r.run_at, r.id

@@ -24,7 +24,7 @@ create table workflow.audit (
     before    jsonb,
     after     jsonb
 );
-comment on column workflow.audit.target is 'run:<id>, task:<id>, queue:<name>, bulk:<id>.';
+comment on column workflow.audit.target is 'run:<id>, task:<id>, job:<id>, queue:<name>, bulk:<id>.';
 create index audit_of_target on workflow.audit (target, id);
 create trigger audit_append_only before update or delete on workflow.audit
     for each row execute function workflow.refuse_change();

@@ -33,6 +33,18 @@ pub trait Activity: Serialize + DeserializeOwned + Send + Sync + 'static {
     fn labels(&self) -> Labels {
         Labels::new()
     }
+
+    /// What of its tenant it counts against, where its queue has terms for such keys: an account somewhere else, a licence, a
+    /// customer. At most 200 bytes.
+    fn limit_key(&self) -> Option<String> {
+        None
+    }
+
+    /// What a worker had better hold already, such as a package that takes long to fetch. Of what has the same priority, workers
+    /// take first what goes with something they hold, until something else has waited for a minute. 1 to 200 bytes.
+    fn warm_key(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Retry and time limits of an activity. Failed work and lost work are counted apart.

@@ -5,7 +5,7 @@ mod launch;
 mod remote;
 mod views;
 
-pub use jobs::JobOptions;
+pub use jobs::{Debounce, Enqueued, Excess, JobOptions, Scope, Throttle, Unique, Until};
 pub use launch::Launched;
 pub use remote::WorkWatch;
 pub use views::{Event, Run, RunProgress, RunState, Task};

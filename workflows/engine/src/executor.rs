@@ -439,6 +439,7 @@ fn request_op(fence: Fence, request: &Request) -> Value {
     json!({
         "op": "request", "task_id": fence.task_id, "token": fence.token, "key": request.key, "queue": request.queue,
         "activity": request.activity, "input": request.input, "labels": request.labels, "shielded": request.shielded,
+        "limit_key": request.limit_key, "warm_key": request.warm_key,
         "max_failures": request.policy.max_failures.clamp(1, i32::MAX as u32),
         "max_losses": request.policy.max_losses.clamp(1, i32::MAX as u32),
         "backoff_base": seconds(request.policy.backoff_base, 0.0),

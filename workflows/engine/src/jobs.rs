@@ -9,7 +9,7 @@ use crate::{
     measures::{self, Writer},
     pump::{ANSWER, rough_size},
     retry,
-    slots::Slots,
+    slots::{Slots, Warm},
     store::{
         self, Claimed, Fence, Lane,
         jobs::{DoneJobs, EndedJob, JobClaim, JobNews},
@@ -82,12 +82,15 @@ pub(crate) struct JobQueue {
     pub out: mpsc::UnboundedSender<Arrival>,
     /// There may be more than was claimed last time.
     pub more: bool,
+    /// Its terms have let less be claimed than there is room for: what ends here may make place.
+    pub held: bool,
 }
 
 /// The lane of jobs of one process.
 pub(crate) struct JobLane {
     pub db: PgPool,
     pub labels: crate::activity::Labels,
+    pub warm: Warm,
     pub me: Arc<Incarnation>,
     pub wakeup: Arc<Wakeup>,
     pub mailbox: Arc<Mailbox>,
@@ -181,7 +184,9 @@ impl JobLane {
         // Jobs that end with this round trip leave their slots to its claims.
         for end in &batch {
             if let Some(queue) = self.held.remove(&end.fence()) {
-                self.queues[queue].slots.give(1);
+                let q = &mut self.queues[queue];
+                q.slots.give(1);
+                q.more |= q.held;
             }
         }
         let wants: Vec<usize> =
@@ -222,9 +227,11 @@ impl JobLane {
                 }
             }
         }
+        let holds = self.warm.list();
         let wanted = self.queues.iter().zip(wants).filter(|(_, want)| **want > 0);
-        let claims: Vec<JobClaim<'_>> =
-            wanted.map(|(q, want)| JobClaim { queue: &q.name, want: *want, names: &q.names }).collect();
+        let claims: Vec<JobClaim<'_>> = wanted
+            .map(|(q, want)| JobClaim { queue: &q.name, want: *want, names: &q.names, holds: holds.as_deref() })
+            .collect();
         let asked_at = Instant::now();
         let trip = store::jobs::pump(&self.db, self.standing.0, &done, &ended, &claims, token, &self.labels);
         let news = store::in_time(ANSWER, trip).await?;
@@ -237,11 +244,17 @@ impl JobLane {
         let mut got = vec![0; self.queues.len()];
         count(&batch, &news);
         self.count_claims(&news);
+        for (q, _) in self.queues.iter_mut().zip(wants).filter(|(_, want)| **want > 0) {
+            q.held = false;
+        }
         for item in news {
             if item.what == "stale" {
                 stale.insert(item.id);
             } else if item.what == "later" {
                 self.come_back(item.run_at);
+            } else if item.what == "held" {
+                self.queues.iter_mut().filter(|q| Some(&q.name) == item.queue.as_ref()).for_each(|q| q.held = true);
+                item.run_at.into_iter().for_each(|at| self.come_back(Some(at)));
             } else if let Some((i, arrival)) = self.arrival(item, token) {
                 got[i] += 1;
                 self.held.insert(arrival.claimed.fence(), i);
@@ -277,11 +290,9 @@ impl JobLane {
         }
     }
 
-    /// A job is to be tried again at `run_at`.
+    /// There is something to claim at `run_at`.
     fn come_back(&mut self, run_at: Option<DateTime<Utc>>) {
-        let pause =
-            run_at.zip(self.me.now()).map_or(Duration::ZERO, |(at, now)| (at - now).to_std().unwrap_or_default());
-        self.next_poll = self.next_poll.min(Instant::now() + pause);
+        self.next_poll = self.next_poll.min(run_at.map_or_else(Instant::now, |at| self.me.when(at)));
     }
 
     fn arrival(&self, news: JobNews, token: Uuid) -> Option<(usize, Arrival)> {

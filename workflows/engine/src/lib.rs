@@ -79,8 +79,9 @@ pub mod workflow;
 
 #[cfg(feature = "store")]
 pub use {
-    client::{Client, JobOptions, Launched, Started},
+    client::{Client, Debounce, Enqueued, Excess, JobOptions, Launched, Scope, Started, Throttle, Unique, Until},
     signals::Delivery,
+    slots::Warm,
     worker::Worker,
     workflow::{Context, Workflow},
 };

@@ -20,13 +20,15 @@ mod explain;
 mod find;
 mod fork;
 mod retention;
+mod terms;
 mod timeline;
 
 pub use bulk::{Action, Bulk, Cause, Evidence, Item, Preview};
-pub use explain::{Explanation, Reason};
+pub use explain::{Explanation, Limited, Reason};
 pub use find::{Filter, Line, Page};
 pub use fork::{Fork, Forked, Lineage, StepNow};
 pub use retention::{Fate, Piece, Retention, Retired, Series};
+pub use terms::{Rate, Revival, Share, Terms};
 pub use timeline::{Doing, Span};
 pub(crate) use {
     clerk::keep,
@@ -113,7 +115,7 @@ pub struct AuditRow {
     pub action: String,
     /// Whose run it was about.
     pub tenant_id: Option<Uuid>,
-    /// `run:<id>`, `task:<id>`, `queue:<name>`, `bulk:<id>`.
+    /// `run:<id>`, `task:<id>`, `job:<id>`, `queue:<name>`, `bulk:<id>`.
     pub target: String,
     /// Why.
     pub reason: Option<String>,
@@ -154,7 +156,7 @@ pub struct PausedQueue {
 pub struct QueueDepth {
     /// Its name.
     pub queue: String,
-    /// Runs, activities and jobs that could be claimed now; 10 000 of each stand for at least so many.
+    /// Runs, activities and jobs that could be claimed now; 10 000 of each, in lines or not, stand for at least so many.
     pub ready: i64,
     /// For how long the oldest of them has been ready.
     pub oldest_seconds: f64,
@@ -362,8 +364,8 @@ impl Operations {
     pub async fn queue_depths(&self) -> Result<Vec<QueueDepth>, OperationError> {
         let mut db = self.pool.acquire().await?;
         let mut depths = std::collections::BTreeMap::<String, QueueDepth>::new();
-        for jobs in [false, true] {
-            for more in sql::ready_by_queue(&mut db, jobs).await? {
+        for (jobs, lined) in [(false, false), (false, true), (true, false), (true, true)] {
+            for more in sql::ready_by_queue(&mut db, jobs, lined).await? {
                 let depth = depths.entry(more.queue.clone()).or_insert(QueueDepth { ready: 0, ..more.clone() });
                 depth.ready += more.ready;
                 depth.oldest_seconds = depth.oldest_seconds.max(more.oldest_seconds);
@@ -388,7 +390,7 @@ impl Operations {
         Ok(sql::fold_counts(&self.pool).await?)
     }
 
-    /// What was done to a target, newest first: `run:<id>`, `task:<id>`, `queue:<name>`, `bulk:<id>`.
+    /// What was done to a target, newest first: `run:<id>`, `task:<id>`, `job:<id>`, `queue:<name>`, `bulk:<id>`.
     ///
     /// # Errors
     /// [`OperationError::Engine`].

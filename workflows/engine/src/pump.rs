@@ -19,7 +19,7 @@ use crate::{
     record::{Kind, Record},
     residents::Residents,
     retry,
-    slots::Slots,
+    slots::{Slots, Warm},
     store::{
         self, Claimed, Fence, News, Recorded, rings,
         tasks::{Claimant, NewRun, Plain, Trip},
@@ -144,12 +144,15 @@ struct QueueState {
     more: bool,
     /// New work of this process that the others have not heard of.
     untold: bool,
+    /// Its terms have let less be claimed than there is room for: what ends here may make place.
+    held: bool,
 }
 
 pub(crate) struct Pump {
     db: PgPool,
     name: String,
     labels: Labels,
+    warm: Warm,
     me: Arc<Incarnation>,
     leases: Arc<Leases>,
     residents: Arc<Residents>,
@@ -170,6 +173,7 @@ pub(crate) struct Pump {
     /// An answer was lost: there may be claims we do not know of.
     uncertain: bool,
     down: u32,
+    next_poll: Instant,
 }
 
 /// A round trip that is over.
@@ -187,6 +191,7 @@ pub(crate) struct Parts {
     pub db: PgPool,
     pub name: String,
     pub labels: Labels,
+    pub warm: Warm,
     pub me: Arc<Incarnation>,
     pub leases: Arc<Leases>,
     pub residents: Arc<Residents>,
@@ -202,6 +207,7 @@ impl Pump {
             db: parts.db,
             name: parts.name,
             labels: parts.labels,
+            warm: parts.warm,
             me: parts.me,
             leases: parts.leases,
             residents: parts.residents,
@@ -210,7 +216,10 @@ impl Pump {
             room: parts.room,
             ends: parts.ends,
             writes,
-            queues: queues.into_iter().map(|queue| QueueState { queue, more: true, untold: false }).collect(),
+            queues: queues
+                .into_iter()
+                .map(|queue| QueueState { queue, more: true, untold: false, held: false })
+                .collect(),
             held: HashMap::new(),
             pending: Vec::new(),
             flights: FuturesUnordered::new(),
@@ -218,12 +227,12 @@ impl Pump {
             suspects: Vec::new(),
             uncertain: false,
             down: 0,
+            next_poll: Instant::now(),
         }
     }
 
     /// Works until `closing` and until nothing is held any more; claims nothing once it is closing.
     pub(crate) async fn run(mut self, closing: CancellationToken) {
-        let mut next_poll = Instant::now();
         let room = self.room.clone();
         loop {
             // Heard from here on: room that comes after the look is not missed.
@@ -243,8 +252,8 @@ impl Pump {
                     },
                     rings = self.mailbox.next() => self.hear(&rings),
                     () = freed => {}
-                    () = tokio::time::sleep_until(next_poll) => {
-                        next_poll = Instant::now() + self.wakeup.poll_interval(self.me.id().is_some());
+                    () = tokio::time::sleep_until(self.next_poll) => {
+                        self.next_poll = Instant::now() + self.wakeup.poll_interval(self.me.id().is_some());
                         self.queues.iter_mut().for_each(|q| q.more = true);
                         self.make_room();
                     }
@@ -375,10 +384,11 @@ impl Pump {
 
     /// Claims in the form of `workflow.claim`.
     fn wishes(&self, claims: &[Wanted]) -> Vec<Value> {
+        let holds = self.warm.list();
         claims
             .iter()
             .map(|(i, want)| (&self.queues[*i].queue, want))
-            .map(|(queue, want)| json!({ "queue": queue.name, "want": want, "names": queue.names }))
+            .map(|(queue, want)| json!({ "queue": queue.name, "want": want, "names": queue.names, "holds": holds }))
             .collect()
     }
 
@@ -390,7 +400,9 @@ impl Pump {
 
     fn free(&mut self, fence: Fence) {
         if let Some(queue) = self.held.remove(&fence) {
-            self.queues[queue].queue.slots.give(1);
+            let q = &mut self.queues[queue];
+            q.queue.slots.give(1);
+            q.more |= q.held;
         }
     }
 
@@ -430,6 +442,7 @@ impl Pump {
         Writer::Tasks.retries(retries(&batch, &settled, &news));
         let mut written = written(&batch);
         let mut got = vec![0; self.queues.len()];
+        let mut held = HashMap::new();
         for item in news {
             match item {
                 News::Recorded(recorded) => self.deliver(*recorded, &mut written),
@@ -445,14 +458,20 @@ impl Pump {
                         }
                     }
                 },
+                News::Held { queue, until } => drop(held.insert(queue, until)),
                 News::Settled(_) | News::Woken(_) | News::Clock { .. } => {}
             }
         }
         self.hear(&rings);
         for &(i, want) in claims {
             // The claims of a trip come after its writes: fewer than wanted means that nothing was left.
-            self.queues[i].more |= got[i] >= want;
-            self.queues[i].queue.slots.give(want.saturating_sub(got[i]));
+            let q = &mut self.queues[i];
+            q.more |= got[i] >= want;
+            q.queue.slots.give(want.saturating_sub(got[i]));
+            q.held = held.contains_key(&q.queue.name);
+        }
+        if let Some(until) = held.into_values().flatten().min() {
+            self.next_poll = self.next_poll.min(self.me.when(until));
         }
         self.give_runs(lease.saturating_sub(started));
         self.tell_others(rings);

@@ -104,6 +104,8 @@ pub(crate) struct Request {
     pub activity: &'static str,
     pub input: Value,
     pub labels: Labels,
+    pub limit_key: String,
+    pub warm_key: Option<String>,
     pub policy: Policy,
     /// Done also when the run is cancelled.
     pub shielded: bool,
@@ -117,9 +119,36 @@ impl Request {
             activity: A::NAME,
             input: to_payload(input)?,
             labels: input.labels(),
+            limit_key: limit_key(input)?,
+            warm_key: warm_key(input)?,
             policy: input.policy(),
             shielded: false,
         })
+    }
+}
+
+/// The limit key of an activity; empty when it has none.
+///
+/// # Errors
+/// `workflow.bad_key`.
+pub(crate) fn limit_key(activity: &impl Activity) -> Result<String, Failure> {
+    Ok(fitting("limit", activity.limit_key())?.unwrap_or_default())
+}
+
+/// The warm key of an activity.
+///
+/// # Errors
+/// `workflow.bad_key`.
+pub(crate) fn warm_key(activity: &impl Activity) -> Result<Option<String>, Failure> {
+    fitting("warm", activity.warm_key())
+}
+
+fn fitting(what: &str, key: Option<String>) -> Result<Option<String>, Failure> {
+    match key {
+        Some(key) if key.len() > 200 || key.contains('\0') => {
+            Err(Failure::permanent("workflow.bad_key", format!("the {what} key {key:?} is longer than 200 bytes")))
+        }
+        key => Ok(key.filter(|key| !key.is_empty())),
     }
 }
 

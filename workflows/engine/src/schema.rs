@@ -12,6 +12,7 @@ pub const MIGRATIONS: &[(&str, &str)] = &[
     ("35_workflow_jobs", include_str!("../../../migrations/35_workflow_jobs.sql")),
     ("36_workflow_schedules", include_str!("../../../migrations/36_workflow_schedules.sql")),
     ("37_workflow_operations", include_str!("../../../migrations/37_workflow_operations.sql")),
+    ("38_workflow_limits", include_str!("../../../migrations/38_workflow_limits.sql")),
     ("39_workflow_retention", include_str!("../../../migrations/39_workflow_retention.sql")),
 ];
 

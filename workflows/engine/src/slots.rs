@@ -1,8 +1,11 @@
-//! How many tasks of a queue may be here at once, whichever lane they come by.
+//! How many tasks of a queue may be here at once, whichever lane they come by; what is held here that some go with.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 use tokio::sync::Notify;
 
@@ -41,6 +44,28 @@ impl Slots {
 
     pub(crate) fn limit(&self) -> usize {
         self.limit
+    }
+}
+
+/// What a worker holds, by [`crate::Activity::warm_key`]: handlers say so as they fetch and drop it. Clones are of the same.
+#[derive(Debug, Clone, Default)]
+pub struct Warm(Arc<RwLock<BTreeSet<String>>>);
+
+impl Warm {
+    /// It is held from now on.
+    pub fn add(&self, key: impl Into<String>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key.into());
+    }
+
+    /// It is held no longer.
+    pub fn remove(&self, key: &str) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// Everything that is held; none when there is nothing.
+    pub(crate) fn list(&self) -> Option<Vec<String>> {
+        let held = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        (!held.is_empty()).then(|| held.iter().cloned().collect())
     }
 }
 

@@ -57,6 +57,11 @@ impl Incarnation {
         Some(now + at.elapsed())
     }
 
+    /// When the database's clock will show `due`, if nobody moves it; at once before the first look.
+    pub(crate) fn when(&self, due: DateTime<Utc>) -> Instant {
+        Instant::now() + self.now().map_or(Duration::ZERO, |now| (due - now).to_std().unwrap_or_default())
+    }
+
     /// Waits until the database's clock shows `due`, also when somebody moves that clock.
     pub(crate) async fn reaches(&self, due: DateTime<Utc>) {
         let mut clock = self.clock.subscribe();

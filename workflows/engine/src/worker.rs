@@ -17,7 +17,7 @@ use crate::{
     residents::Residents,
     schedules::{self, Schedules},
     services::Plain,
-    slots::Slots,
+    slots::{Slots, Warm},
     store::{Claimed, Lane, operations::NewOffer},
     sweeper::{Incarnation, Sweeper},
     wakeup::Wakeup,
@@ -82,6 +82,7 @@ pub struct Builder {
     pool: PgPool,
     name: String,
     labels: Labels,
+    warm: Warm,
     workflows: HashMap<String, Definition>,
     handlers: HashMap<String, ErasedHandler>,
     names: BTreeMap<&'static str, Vec<String>>,
@@ -110,6 +111,7 @@ impl Worker {
             pool,
             name: format!("worker-{}", std::process::id()),
             labels: Labels::new(),
+            warm: Warm::default(),
             workflows: HashMap::new(),
             handlers: HashMap::new(),
             names: BTreeMap::new(),
@@ -136,6 +138,13 @@ impl Builder {
     #[must_use]
     pub fn labels(mut self, labels: Labels) -> Self {
         self.labels = labels;
+        self
+    }
+
+    /// What this worker holds, which its handlers keep up to date: work that goes with it comes first.
+    #[must_use]
+    pub fn warm(mut self, warm: Warm) -> Self {
+        self.warm = warm;
         self
     }
 
@@ -262,6 +271,7 @@ impl Worker {
             pool,
             name,
             labels,
+            warm,
             workflows,
             handlers,
             names,
@@ -326,7 +336,14 @@ impl Worker {
             let slots = Slots::new(slots.get(queue).copied().unwrap_or(DEFAULT_SLOTS), room.clone());
             if queue != RUN_QUEUE {
                 let (name, names) = (queue.to_owned(), known.clone());
-                job_queues.push(JobQueue { name, slots: slots.clone(), names, out: out.clone(), more: true });
+                job_queues.push(JobQueue {
+                    name,
+                    slots: slots.clone(),
+                    names,
+                    out: out.clone(),
+                    more: true,
+                    held: false,
+                });
             }
             queues.push(Queue { name: queue.to_owned(), slots, names: known, out });
             let layer = LeaseLayer { writes: writes.clone(), ends: ends.clone(), abort: abort.clone() };
@@ -343,6 +360,7 @@ impl Worker {
         let lane = JobLane {
             db: db.clone(),
             labels: labels.clone(),
+            warm: warm.clone(),
             me: me.clone(),
             wakeup: wakeup.clone(),
             mailbox: wakeup.subscribe(),
@@ -357,7 +375,7 @@ impl Worker {
             standing: (0, watch::Sender::new(Standing::Held)),
         };
         let lane = tokio::spawn(lane.run(closing.clone()));
-        let parts = Parts { db: db.clone(), name, labels, me, leases, residents, wakeup, room, ends: run_ends };
+        let parts = Parts { db: db.clone(), name, labels, warm, me, leases, residents, wakeup, room, ends: run_ends };
         let pump = tokio::spawn(Pump::new(parts, queues, written).run(closing.clone()));
 
         let early = tokio::select! {

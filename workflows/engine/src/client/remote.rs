@@ -40,15 +40,31 @@ impl Client {
         worker: &str,
         limit: u32,
     ) -> Result<Vec<LeasedTask>, Error> {
-        self.claim_named(queues, None, labels, worker, limit).await
+        self.claim_named(queues, None, labels, &[], worker, limit).await
     }
 
-    /// As [`Client::claim`], of the activities `names` only, if there are any.
+    /// As [`Client::claim`], for a worker that holds something already: see [`crate::Activity::warm_key`].
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn claim_holding(
+        &self,
+        queues: &[&str],
+        labels: &Labels,
+        holds: &[String],
+        worker: &str,
+        limit: u32,
+    ) -> Result<Vec<LeasedTask>, Error> {
+        self.claim_named(queues, None, labels, holds, worker, limit).await
+    }
+
+    /// As [`Client::claim_holding`], of the activities `names` only, if there are any.
     pub(crate) async fn claim_named(
         &self,
         queues: &[&str],
         names: Option<&[String]>,
         labels: &Labels,
+        holds: &[String],
         worker: &str,
         limit: u32,
     ) -> Result<Vec<LeasedTask>, Error> {
@@ -62,7 +78,8 @@ impl Client {
             if want == 0 {
                 break;
             }
-            let claim = json!({ "queue": queue, "want": want, "names": names });
+            let holds = (!holds.is_empty()).then_some(holds);
+            let claim = json!({ "queue": queue, "want": want, "names": names, "holds": holds });
             let news = store::tasks::pump(&self.pool, &who, Trip { claims: &[claim], ..Trip::default() }).await?;
             leased.extend(news.into_iter().filter_map(|n| match n {
                 News::Claimed(claimed) => Some(claimed.task),

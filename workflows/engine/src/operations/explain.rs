@@ -4,6 +4,7 @@ use super::{OperationError, Operations, sql};
 use crate::{
     activity::{Labels, Progress},
     client::RunState,
+    store::limits::{self, Limits},
     worker::RUN_QUEUE,
 };
 use chrono::{DateTime, Utc};
@@ -56,6 +57,33 @@ pub enum Reason {
         slots: i64,
         /// Tasks that come before it; 1000 stands for at least so many.
         ahead: i64,
+    },
+    /// The queue, its tenant or its limit key has as much under way as the terms of the queue allow.
+    Capped {
+        /// The queue.
+        queue: String,
+        /// Whose cap it is.
+        of: Limited,
+        /// Leases there are.
+        running: i64,
+        /// Leases there may be.
+        cap: i64,
+    },
+    /// The queue, its tenant or its limit key has had as much in this time as the terms of the queue allow.
+    RateLimited {
+        /// The queue.
+        queue: String,
+        /// Whose rate it is.
+        of: Limited,
+        /// When the next may be claimed.
+        until: DateTime<Utc>,
+    },
+    /// It is the turn of other tenants, who have used less of the queue.
+    OthersTurn {
+        /// The queue.
+        queue: String,
+        /// How many come before; 1000 stands for at least so many.
+        tenants: i64,
     },
     /// It is about to be claimed.
     Ready {
@@ -115,6 +143,28 @@ pub enum Reason {
     },
 }
 
+/// What a limit is of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limited {
+    /// The whole queue.
+    Queue,
+    /// The tenant.
+    Tenant,
+    /// This limit key of the tenant.
+    Key(String),
+}
+
+impl fmt::Display for Limited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Queue => write!(f, "the queue"),
+            Self::Tenant => write!(f, "its tenant"),
+            Self::Key(key) => write!(f, "its limit key {key:?}"),
+        }
+    }
+}
+
 /// The answer to "why is this not going on?"
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Explanation {
@@ -154,6 +204,18 @@ impl fmt::Display for Reason {
             Self::NoSlot { queue, slots, ahead } => {
                 write!(f, "waits for a slot: all {slots} of the queue {queue:?} are in use; {ahead} come before it.")
             }
+            Self::Capped { queue, of, running, cap } => {
+                write!(f, "waits: {of} has {running} of {cap} under way that the queue {queue:?} allows.")
+            }
+            Self::RateLimited { queue, of, until } => {
+                write!(f, "waits: the rate of {of} in the queue {queue:?} is used up until {}.", time(until))
+            }
+            Self::OthersTurn { queue, tenants } => {
+                write!(
+                    f,
+                    "waits for its turn in the queue {queue:?}: {tenants} tenants that have used less come before."
+                )
+            }
             Self::Ready { queue, ahead } => {
                 write!(f, "is ready in the queue {queue:?}; {ahead} come before it.")
             }
@@ -188,6 +250,8 @@ pub(crate) struct Facts {
     pub queue: String,
     pub activity: String,
     pub labels: Json<Labels>,
+    pub tenant_id: Uuid,
+    pub limit_key: String,
     pub priority: i16,
     pub state: String,
     pub run_at: Option<DateTime<Utc>>,
@@ -301,6 +365,10 @@ async fn ready(db: &mut PgConnection, task: &Facts) -> Result<Reason, OperationE
     if fitting.is_empty() {
         return Ok(Reason::NoLabels { queue, labels: wanted.clone() });
     }
+    let limits = limits::limits(db, task).await?;
+    if let Some(reason) = limits.as_ref().and_then(|limits| limited(task, limits)) {
+        return Ok(reason);
+    }
     let ahead = sql::ahead(db, task).await?;
     let workers: Vec<i64> = fitting.iter().filter_map(|o| o.worker_id).collect();
     if workers.len() == fitting.len() {
@@ -309,5 +377,25 @@ async fn ready(db: &mut PgConnection, task: &Facts) -> Result<Reason, OperationE
             return Ok(Reason::NoSlot { queue, slots, ahead });
         }
     }
-    Ok(Reason::Ready { queue, ahead })
+    Ok(match limits {
+        Some(limits) if limits.before > 0 => Reason::OthersTurn { queue, tenants: limits.before },
+        _ => Reason::Ready { queue, ahead },
+    })
+}
+
+/// Which of the terms of its queue a task runs into, the widest first.
+fn limited(task: &Facts, limits: &Limits) -> Option<Reason> {
+    let scopes = [
+        (Limited::Queue, limits.cap, limits.running, limits.queue_free_at),
+        (Limited::Tenant, limits.tenant_cap, limits.tenant_running, limits.tenant_free_at),
+        (Limited::Key(task.limit_key.clone()), limits.key_cap, limits.key_running, limits.key_free_at),
+    ];
+    let queue = task.queue.clone();
+    scopes.into_iter().find_map(|(of, cap, running, free_at)| match (cap, free_at) {
+        (Some(cap), _) if running >= cap => {
+            Some(Reason::Capped { queue: queue.clone(), of, running: running.into(), cap: cap.into() })
+        }
+        (_, Some(until)) if until > limits.now => Some(Reason::RateLimited { queue: queue.clone(), of, until }),
+        _ => None,
+    })
 }

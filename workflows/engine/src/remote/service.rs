@@ -157,7 +157,8 @@ impl Service {
         let until = Instant::now() + wait(asked.wait_seconds);
         let news = self.client.watch(&queues);
         while !self.closing.is_cancelled() {
-            let tasks = self.client.claim_named(&queues, names, &asked.labels, &holder, asked.slots.max(1)).await?;
+            let tasks =
+                self.client.claim_named(&queues, names, &asked.labels, &[], &holder, asked.slots.max(1)).await?;
             let left = until.saturating_duration_since(Instant::now());
             if !tasks.is_empty() || left.is_zero() {
                 return Ok(tasks);

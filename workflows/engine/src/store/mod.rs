@@ -2,6 +2,7 @@
 
 pub(crate) mod bulk;
 pub(crate) mod jobs;
+pub(crate) mod limits;
 pub(crate) mod operations;
 mod retention;
 pub(crate) mod runs;
@@ -93,7 +94,15 @@ pub(crate) enum News {
     Recorded(Box<Recorded>),
     Woken(String),
     Claimed(Box<Claimed>),
-    Clock { now: DateTime<Utc>, next_due_seconds: Option<f64> },
+    /// The terms of the queue let nothing more be claimed, until then if that is known.
+    Held {
+        queue: String,
+        until: Option<DateTime<Utc>>,
+    },
+    Clock {
+        now: DateTime<Utc>,
+        next_due_seconds: Option<f64>,
+    },
 }
 
 impl News {
@@ -136,6 +145,7 @@ impl NewsRow {
                 news.extend(fence.map(|(task_id, token)| News::Settled(Fence { task_id, token })));
             }
             "woken" => news.extend(self.queue.map(News::Woken)),
+            "held" => news.extend(self.queue.map(|queue| News::Held { queue, until: self.at })),
             "clock" => news.extend(self.at.map(|now| News::Clock { now, next_due_seconds: self.lease_seconds })),
             "recorded" => {
                 news.extend(self.queue.clone().map(News::Woken));

@@ -327,7 +327,7 @@ pub(crate) async fn paused(db: &mut PgConnection, queue: &str) -> Result<Option<
 /// What is known about a task, or about all tasks of a run.
 pub(crate) async fn facts(db: &mut PgConnection, task_id: Option<i64>, run_id: Option<Uuid>) -> Result<Vec<Facts>> {
     let mut sql = QueryBuilder::<Postgres>::new(
-        "select t.id, t.kind, t.run_id, t.step_key as key, t.queue, t.activity, t.required_labels as labels, t.priority, t.state,
+        "select t.id, t.kind, t.run_id, t.step_key as key, t.queue, t.activity, t.required_labels as labels, t.tenant_id, t.limit_key, t.priority, t.state,
                 nullif(t.run_at, 'infinity') as run_at, t.attempt_no, t.failures, t.max_failures, t.leased_by, t.leased_at,
                 t.lease_expires_at, t.progress, t.cancel_requested, t.parked_reason,
                 (select coalesce(a.failure ->> 'code', case a.outcome when 'lost' then 'workflow.lost' end)
@@ -364,7 +364,7 @@ pub(crate) async fn ahead(db: &mut PgConnection, task: &Facts) -> Result<i64> {
     sqlx::query_scalar(
         "select count(*) from (
             select from workflow.tasks t
-            where t.queue = $1 and t.state = 'ready'
+            where t.queue = $1 and t.state = 'ready' and not t.lined
               and (t.priority > $2 or (t.priority = $2 and (t.run_at, t.id) < ($3, $4)))
             order by t.priority desc, t.run_at, t.id limit 1000) before",
     )
@@ -495,12 +495,14 @@ pub(crate) async fn oldest_snapshot(db: impl PgExecutor<'_>) -> Result<Option<Sn
     .await
 }
 
-/// Ready work by queue, of runs and activities or of jobs; 10 000 stands for at least so many. Jumps from queue to queue in
-/// the index of the claim.
-pub(crate) async fn ready_by_queue(db: &mut PgConnection, jobs: bool) -> Result<Vec<QueueDepth>> {
-    let (table, ready) = match jobs {
-        true => ("jobs", "t.worker_id is null"),
-        false => ("tasks", "t.state = 'ready'"),
+/// Ready work by queue, of runs and activities or of jobs, in lines or not; 10 000 stands for at least so many. Jumps from queue
+/// to queue in the index of the claim.
+pub(crate) async fn ready_by_queue(db: &mut PgConnection, jobs: bool, lined: bool) -> Result<Vec<QueueDepth>> {
+    let (table, ready) = match (jobs, lined) {
+        (true, true) => ("jobs", "t.worker_id is null and t.lined"),
+        (true, false) => ("jobs", "t.worker_id is null and not t.lined"),
+        (false, true) => ("tasks", "t.state = 'ready' and t.lined"),
+        (false, false) => ("tasks", "t.state = 'ready' and not t.lined"),
     };
     let sql = format!(
         "with recursive q as (

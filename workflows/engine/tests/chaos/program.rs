@@ -166,9 +166,10 @@ impl Asker {
             }
             Ask::Job(key, errand) => {
                 let Some(mut tx) = self.once(key, "job", None).await else { return };
-                let options = JobOptions { unique_key: Some(key.clone()), ..JobOptions::default() };
-                let new = self.client.enqueue(&mut tx, self.tenant, errand.clone(), &options).await.unwrap();
-                assert!(new, "{key}");
+                let options =
+                    JobOptions { unique: Some(flatrender_engine::Unique::new(key.clone())), ..JobOptions::default() };
+                let job = self.client.enqueue(&mut tx, self.tenant, errand.clone(), &options).await.unwrap();
+                assert!(job.new, "{key}");
                 tx.commit().await.unwrap();
             }
             Ask::Fork(key, of) => self.fork(key, of).await,

@@ -1,7 +1,7 @@
 //! Activities that belong to no run.
 
 use crate::world::{Tool, Work, World};
-use flatrender_engine::{Failure, JobOptions, Policy};
+use flatrender_engine::{Failure, JobOptions, Policy, Unique};
 use sqlx::PgPool;
 use std::time::Duration;
 
@@ -44,11 +44,11 @@ async fn a_job_exists_only_if_the_caller_commits(db: PgPool) {
 #[sqlx::test(migrations = false)]
 async fn one_live_job_has_a_unique_key(db: PgPool) {
     let world = World::new(db).await;
-    let options = JobOptions { unique_key: Some("the one".into()), ..JobOptions::default() };
+    let options = JobOptions { unique: Some(Unique::new("the one")), ..JobOptions::default() };
     let mut new = 0;
     for n in 0..3 {
         let mut tx = world.db.begin().await.unwrap();
-        new += i32::from(world.client.enqueue(&mut tx, world.tenant, Work::new(n), &options).await.unwrap());
+        new += i32::from(world.client.enqueue(&mut tx, world.tenant, Work::new(n), &options).await.unwrap().new);
         tx.commit().await.unwrap();
     }
     assert_eq!((new, world.count(LEFT).await), (1, 1));

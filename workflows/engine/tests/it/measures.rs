@@ -30,7 +30,7 @@ async fn wave(world: &World, count: u32) -> Vec<String> {
     for n in 0..count {
         let (tenant, key) = (Uuid::now_v7(), Uuid::new_v4().to_string());
         let started = world.client.start(&mut tx, tenant, Some(&key), Busy(n)).await.unwrap();
-        let options = JobOptions { unique_key: Some(key.clone()), ..JobOptions::default() };
+        let options = JobOptions { unique: Some(flatrender_engine::Unique::new(key.clone())), ..JobOptions::default() };
         world.client.enqueue(&mut tx, tenant, Work::new(n), &options).await.unwrap();
         names.extend([tenant.to_string(), started.run_id.to_string(), key]);
     }

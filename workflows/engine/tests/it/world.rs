@@ -189,12 +189,16 @@ pub struct Work {
     pub policy: Policy,
     #[serde(default)]
     pub labels: flatrender_engine::Labels,
+    #[serde(default)]
+    pub limit_key: Option<String>,
+    #[serde(default)]
+    pub warm_key: Option<String>,
 }
 
 impl Work {
     pub fn new(n: u32) -> Self {
         let policy = Policy { backoff_base: Duration::from_millis(10), ..Policy::default() };
-        Self { n, policy, labels: Default::default() }
+        Self { n, policy, labels: Default::default(), limit_key: None, warm_key: None }
     }
 }
 
@@ -209,6 +213,14 @@ impl Activity for Work {
 
     fn labels(&self) -> flatrender_engine::Labels {
         self.labels.clone()
+    }
+
+    fn limit_key(&self) -> Option<String> {
+        self.limit_key.clone()
+    }
+
+    fn warm_key(&self) -> Option<String> {
+        self.warm_key.clone()
     }
 }
 

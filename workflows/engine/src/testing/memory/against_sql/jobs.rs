@@ -3,7 +3,7 @@
 use super::{Tried, install, refused, try_all};
 use crate::{
     activity::Labels,
-    store::jobs::{self, DoneJobs, EndedJob, JobClaim, NewJob, NewJobs},
+    store::jobs::{self, DoneJobs, EndedJob, JobClaim, KeyedJob, NewJob, NewJobs},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
@@ -177,9 +177,16 @@ impl Both<'_> {
             input: json!(self.last),
             policy: stored(policy),
             labels: gpu.then(|| json!({ "gpu": "yes" })),
-            unique_key: unique.map(|n| n.to_string()),
+            limit_key: String::new(),
+            warm_key: None,
         };
-        let inserted = jobs::insert(self.db, &shared, vec![job]).await.map_err(refused)?;
+        let inserted = match unique {
+            Some(n) => {
+                let keyed = KeyedJob { key: n.to_string(), held: None, waits: None };
+                u64::from(jobs::insert_keyed(self.db, &shared, job, &keyed).await.map_err(refused)?.1)
+            }
+            None => jobs::insert(self.db, &shared, vec![job]).await.map_err(refused)?,
+        };
         let taken = unique.is_some() && self.jobs.values().any(|job| job.unique == unique);
         prop_assert_eq!(inserted, u64::from(!taken));
         if !taken {
@@ -239,7 +246,7 @@ impl Both<'_> {
         let token = Uuid::from_u128(self.tokens);
         let labels: Labels = gpu.then(|| ("gpu".to_owned(), "yes".to_owned())).into_iter().collect();
         let names = ["Work".to_owned()];
-        let claims = [JobClaim { queue: QUEUE, want: usize::from(want), names: &names }];
+        let claims = [JobClaim { queue: QUEUE, want: usize::from(want), names: &names, holds: None }];
         let news =
             jobs::pump(&mut *self.db, worker, &well, &otherwise, &claims, token, &labels).await.map_err(refused)?;
         let told = |what: &str| news.iter().filter(|n| n.what == what).map(|n| n.id).collect::<BTreeSet<_>>();
