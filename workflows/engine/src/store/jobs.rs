@@ -119,6 +119,7 @@ pub(crate) async fn insert_one(db: &mut PgConnection, shared: &NewJobs<'_>, job:
     .bind(job.warm_key)
     .bind(shared.traceparent.map(|t| t.to_string()))
     .fetch_one(db)
+    .at(Point::JobInsert)
     .await
 }
 
@@ -159,6 +160,7 @@ pub(crate) async fn insert_keyed(
     .bind(keyed.waits.map(|(_, most)| most.as_secs_f64()))
     .bind(shared.traceparent.map(|t| t.to_string()))
     .fetch_one(db)
+    .at(Point::JobInsert)
     .await
 }
 
@@ -176,14 +178,19 @@ pub(crate) async fn throttle(
         .bind(per.as_secs_f64())
         .bind(deferred)
         .fetch_one(db)
+        .at(Point::JobInsert)
         .await
 }
 
 /// See `workflow.revive_job`: the outcome, whose job it is, and its queue.
 pub(crate) async fn revive(db: &mut PgConnection, id: i64) -> Result<(String, Option<Uuid>, Option<String>)> {
-    let outcome: String = sqlx::query_scalar("select workflow.revive_job($1)").bind(id).fetch_one(&mut *db).await?;
-    let job: Option<(Uuid, String)> =
-        sqlx::query_as("select tenant_id, queue from workflow.jobs where id = $1").bind(id).fetch_optional(db).await?;
+    let outcome: String =
+        sqlx::query_scalar("select workflow.revive_job($1)").bind(id).fetch_one(&mut *db).at(Point::RetryNow).await?;
+    let job: Option<(Uuid, String)> = sqlx::query_as("select tenant_id, queue from workflow.jobs where id = $1")
+        .bind(id)
+        .fetch_optional(db)
+        .at(Point::RetryNow)
+        .await?;
     let (tenant, queue) = job.unzip();
     Ok((outcome, tenant, queue))
 }

@@ -1,6 +1,9 @@
 //! Terms of queues: setting them, and where things stand.
 
-use crate::operations::{By, Facts, Rate, Share, Terms};
+use crate::{
+    failpoint::{At as _, Point},
+    operations::{By, Facts, Rate, Share, Terms},
+};
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgConnection, PgExecutor, Result};
 use std::time::Duration;
@@ -92,8 +95,9 @@ pub(crate) async fn set_terms(db: &mut PgConnection, by: &By, queue: &str, terms
     .bind(key.1)
     .bind(key.2)
     .execute(&mut *db)
+    .at(Point::PauseQueue)
     .await?;
-    sqlx::query("select workflow.terms_changed($1)").bind(queue).execute(db).await.map(drop)
+    sqlx::query("select workflow.terms_changed($1)").bind(queue).execute(db).at(Point::PauseQueue).await.map(drop)
 }
 
 pub(crate) async fn end_terms(db: &mut PgConnection, by: &By, queue: &str) -> Result<()> {
@@ -101,8 +105,14 @@ pub(crate) async fn end_terms(db: &mut PgConnection, by: &By, queue: &str) -> Re
         .bind(queue)
         .bind(&by.actor)
         .execute(&mut *db)
+        .at(Point::PauseQueue)
         .await?;
-    sqlx::query("delete from workflow.queue_shares where queue = $1").bind(queue).execute(db).await.map(drop)
+    sqlx::query("delete from workflow.queue_shares where queue = $1")
+        .bind(queue)
+        .execute(db)
+        .at(Point::PauseQueue)
+        .await
+        .map(drop)
 }
 
 /// Answers what it was before.
@@ -117,6 +127,7 @@ pub(crate) async fn set_share(
             .bind(queue)
             .bind(tenant_id)
             .fetch_optional(&mut *db)
+            .at(Point::PauseQueue)
             .await?;
     if let Some(share) = share {
         sqlx::query("insert into workflow.queue_shares (queue, tenant_id, weight, cap) values ($1, $2, $3, $4)")
@@ -125,9 +136,10 @@ pub(crate) async fn set_share(
             .bind(share.weight)
             .bind(share.cap.map(|n| n as i32))
             .execute(&mut *db)
+            .at(Point::PauseQueue)
             .await?;
     }
-    sqlx::query("select workflow.terms_changed($1)").bind(queue).execute(db).await?;
+    sqlx::query("select workflow.terms_changed($1)").bind(queue).execute(db).at(Point::PauseQueue).await?;
     Ok(before.map(read_share))
 }
 
