@@ -1,7 +1,8 @@
 //! The engine's tables in memory: what `workflow.pump` and its sisters do, done to maps, under a clock that stands still.
 //!
-//! It takes the very messages that the executor and the pump send to PostgreSQL. There are no rivals here, so nothing is ever locked:
-//! what the SQL leaves for later (`workflow.errands`) happens at once.
+//! It takes the very messages that the executor and the pump send to PostgreSQL. `against_sql` holds the two together: the same
+//! commands, drawn at random, must leave the same rows. There are no rivals here, so nothing is ever locked: what the SQL leaves
+//! for later (`workflow.errands`) happens at once.
 
 #[cfg(test)]
 mod against_sql;
@@ -76,11 +77,11 @@ pub(super) struct TaskRow {
     pub id: i64,
     pub run_id: Uuid,
     pub key: String,
-    #[expect(dead_code, reason = "a rehearsal has workers for every queue")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "a rehearsal has workers for every queue"))]
     pub queue: String,
     pub activity: String,
     pub input: Value,
-    #[expect(dead_code, reason = "and with every label")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "and with every label"))]
     pub labels: Labels,
     pub priority: i16,
     /// None: only a record, or somebody, wakes it.
@@ -120,7 +121,7 @@ impl TaskRow {
 
 /// A row of `workflow.attempts`.
 #[derive(Debug, Clone)]
-#[expect(dead_code, reason = "compared with the rows of PostgreSQL")]
+#[cfg_attr(not(test), expect(dead_code, reason = "compared with the rows of PostgreSQL"))]
 pub(super) struct AttemptRow {
     pub run_id: Uuid,
     pub key: String,
@@ -157,6 +158,8 @@ pub(super) struct Memory {
     pub steps: BTreeMap<Uuid, Vec<StepRow>>,
     pub tasks: BTreeMap<i64, TaskRow>,
     pub attempts: Vec<AttemptRow>,
+    /// Ids of runs are counted from here; none: they are drawn.
+    pub ids: Option<u128>,
     last_task: i64,
 }
 
@@ -169,6 +172,7 @@ impl Memory {
             steps: BTreeMap::new(),
             tasks: BTreeMap::new(),
             attempts: Vec::new(),
+            ids: None,
             last_task: 0,
         }
     }
@@ -237,6 +241,17 @@ impl Memory {
     pub(super) fn start(&mut self, new: NewRun) -> Option<Uuid> {
         let taken = new.business_key.is_some() && self.by_key(&new.kind, new.tenant_id, &new.business_key).is_some();
         (!taken).then(|| self.insert_run(new, None, 10))
+    }
+
+    /// `workflow.new_run_id`.
+    fn new_run_id(&mut self) -> Uuid {
+        match &mut self.ids {
+            Some(last) => {
+                *last += 1;
+                Uuid::from_u128(*last)
+            }
+            None => self.chance.uuid(),
+        }
     }
 
     fn by_key(&self, kind: &str, tenant_id: Uuid, key: &Option<String>) -> Option<Uuid> {

@@ -115,9 +115,13 @@ impl Memory {
         if !detached && run.cancel_requested {
             return Some(self.fact(run.run_id, key, Kind::Child, Some(kind), "cancelled"));
         }
+        // Asked for again, because the answer was lost.
+        if !detached && self.live_children(run.run_id).any(|c| parent_key(c) == key) {
+            return None;
+        }
         let parent = self.runs.get(&run.run_id)?.clone();
         let new = NewRun {
-            id: text(op, "id").parse().ok()?,
+            id: self.new_run_id(),
             tenant_id: parent.tenant_id,
             kind: kind.to_owned(),
             version: op["version"].as_i64()? as i32,
@@ -125,21 +129,14 @@ impl Memory {
             input: op["input"].clone(),
             priority: op["priority"].as_i64()? as i16,
         };
-        let rival = self.by_key(kind, parent.tenant_id, &new.business_key);
-        let place = (run.run_id, key.to_owned());
-        let taken = rival.is_some()
-            || self.runs.values().any(|r| r.parent.as_ref() == Some(&place) && r.continued_as.is_none());
-        let started = (!taken).then(|| {
-            let root = parent.root.unwrap_or(parent.id);
-            self.insert_run(
-                new,
-                Some((place.0, place.1, root, detached)),
-                op["max_losses"].as_i64().unwrap_or_default() as i32,
-            )
-        });
+        let (id, rival) = (new.id, self.by_key(kind, parent.tenant_id, &new.business_key));
+        if rival.is_none() {
+            let (root, losses) = (parent.root.unwrap_or(parent.id), op["max_losses"].as_i64().unwrap_or_default());
+            self.insert_run(new, Some((run.run_id, key.to_owned(), root, detached)), losses as i32);
+        }
         detached.then(|| {
             let mut fact = self.fact(run.run_id, key, Kind::Start, Some(kind), "ok");
-            fact.step.output = started.or(rival).map(|id| json!(id));
+            fact.step.output = Some(json!(rival.unwrap_or(id)));
             fact.step.attempt_no = run.attempt_no;
             fact
         })
@@ -224,6 +221,7 @@ impl Memory {
     /// `workflow.end_run`.
     pub(super) fn end_run(&mut self, task_id: i64, End { state, output, error, next }: End) {
         let Some(run) = self.tasks.get(&task_id).cloned() else { return };
+        let next = next.map(|next| (self.new_run_id(), next));
         let left_over: Vec<TaskRow> =
             self.tasks.values().filter(|t| t.run_id == run.run_id && !t.is_run()).cloned().collect();
         let children: Vec<Uuid> = self.live_children(run.run_id).map(|c| c.id).collect();
@@ -245,19 +243,18 @@ impl Memory {
         self.tasks.remove(&task_id);
         if let Some(row) = self.runs.get_mut(&run.run_id) {
             (row.state, row.output, row.error) = (state, output, error);
-            row.continued_as = next.as_ref().and_then(|next| text(next, "id").parse().ok());
+            row.continued_as = next.as_ref().map(|(id, _)| *id);
         }
         match next {
-            Some(next) => self.succeed(&run, &next),
+            Some((id, next)) => self.succeed(&run, id, &next),
             None => self.deliver(run.run_id),
         }
         self.cascade(children);
     }
 
     /// `workflow.succeed`.
-    fn succeed(&mut self, run: &TaskRow, next: &Value) {
+    fn succeed(&mut self, run: &TaskRow, id: Uuid, next: &Value) {
         let Some(before) = self.runs.get(&run.run_id).cloned() else { return };
-        let Ok(id) = text(next, "id").parse() else { return };
         let (priority, seq) =
             (next["priority"].as_i64().unwrap_or_default() as i16, next["seq"].as_i64().unwrap_or_default());
         let untaken = |key: &str| next["signals"].as_array().is_some_and(|keys| keys.iter().any(|k| k == key));

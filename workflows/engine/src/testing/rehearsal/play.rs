@@ -334,17 +334,7 @@ impl<'a> Play<'a> {
     fn write(&mut self, fence: Fence, what: What) {
         match what {
             What::Plain(plain) => drop(self.memory.pump(&[], &[], &[(fence, &plain)])),
-            What::Ops(mut ops) => {
-                // Ids of runs are drawn, so that the same seed gives the same.
-                for op in &mut ops {
-                    if matches!(op["op"].as_str(), Some("child" | "start")) {
-                        op["id"] = json!(self.chance.uuid());
-                    } else if op["next"].is_object() {
-                        op["next"]["id"] = json!(self.chance.uuid());
-                    }
-                }
-                self.memory.pump(&[], &ops, &[]);
-            }
+            What::Ops(ops) => drop(self.memory.pump(&[], &ops, &[])),
             What::Attempt { entry, .. } => drop(self.memory.pump(&[entry], &[], &[])),
             // Clients start runs, actors do not.
             What::Start(_) | What::Forget => {}
