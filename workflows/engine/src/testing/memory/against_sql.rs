@@ -452,6 +452,7 @@ async fn the_tables_in_memory_and_those_of_postgres_agree_whatever_is_asked(db: 
         "activity ok",
         "activity failed",
         "activity cancelled",
+        "activity lost twice",
         "child ok",
         "child failed",
         "child cancelled",

@@ -143,7 +143,14 @@ pub(super) fn commands() -> impl Strategy<Value = Vec<Command>> {
         let (bear, end) = (write(Some(Op::Child { key }), None), write(None, Some(Leave::End { state })));
         vec![Command::Start { business: None }, claim(), bear, claim(), end]
     });
-    let commands = prop_oneof![30 => command.prop_map(|command| vec![command]), 1 => family];
+    // Nor is an attempt lost twice.
+    let unlucky = (0u8..3, any::<bool>()).prop_map(move |(key, slow)| {
+        let ask = write(Some(Op::Request { key, frail: false, slow, gpu: false }), None);
+        let work = || Command::Claim { worker: 2, runs: false, want: 9, gpu: true };
+        let lose = || Command::Recover { gone: Some(2) };
+        vec![Command::Start { business: None }, claim(), ask, work(), lose(), work(), lose()]
+    });
+    let commands = prop_oneof![30 => command.prop_map(|command| vec![command]), 1 => family, 1 => unlucky];
     prop::collection::vec(commands, 5..80).prop_map(|commands| commands.concat())
 }
 

@@ -1,6 +1,6 @@
 //! The rows of both, and what may differ.
 
-use super::super::{TaskState, text};
+use super::super::{TaskRow, TaskState, text};
 use super::{Both, Tried, refused};
 use chrono::{DateTime, Utc};
 use proptest::prelude::*;
@@ -75,7 +75,8 @@ impl Both<'_> {
         seen.extend(m.steps.values().flatten().map(|s| format!("{} {}", s.kind.name(), s.outcome)));
         seen.extend(m.attempts.iter().map(|a| format!("attempt {}", a.outcome)));
         seen.extend(m.tasks.values().filter_map(|t| t.parked.as_ref()).map(|why| format!("parked {why}")));
-        seen.extend(m.tasks.values().filter(|t| t.drawn.is_some() || t.losses > 1).map(|_| "backoff".to_owned()));
+        let lost_twice = |t: &&TaskRow| !t.is_run() && t.losses > 1;
+        seen.extend(m.tasks.values().filter(lost_twice).map(|_| "activity lost twice".to_owned()));
         seen.extend(self.lineage.iter().map(|l| format!("lineage {}", l.retry)));
     }
 
