@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The long form of the engine's fault suite: every fault on real processes, every point killed at, an invariant checker after
-# each. Takes less than a quarter of an hour on two cores, ends with a table, and not with 0 if anything is violated.
+# The long form of the engine's fault suite: its faults on real processes, an invariant checker after each. Meant to take less than
+# a quarter of an hour on two cores; ends with a table, and not with 0 if anything is violated.
 #
 #   scripts/chaos.sh [filter]       only the faults whose tests contain the filter, such as f03
 #   FLATRENDER_CHAOS_SEED=123       repeats what was random
