@@ -15,6 +15,7 @@ use crate::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::{marker::PhantomData, time::Duration};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// A run that was started by [`Client::launch`].
@@ -89,29 +90,40 @@ impl<W: Workflow> Launched<W> {
     /// # Errors
     /// [`Error::Database`].
     pub async fn outcome(&mut self, timeout: Duration) -> Result<Option<Result<W::Output, Failure>>, Error> {
-        let here = async {
-            match &mut self.here {
-                Some(expected) => match (&mut expected.end).await {
-                    Ok(end) => end,
-                    Err(_) => std::future::pending().await,
-                },
-                None => std::future::pending().await,
+        let began = Instant::now();
+        loop {
+            let waited = began.elapsed();
+            let rest = timeout.saturating_sub(waited);
+            // Who hears of ends here asks late, so that what ends here costs nothing.
+            let pause = match self.here {
+                Some(_) => (waited / 4).clamp(Duration::from_millis(250), Duration::from_secs(1)),
+                None => (waited / 4).clamp(Duration::from_millis(1), Duration::from_millis(100)),
+            };
+            // Only waiting is given up for the end: a query that is dropped half-way takes its session with it.
+            tokio::select! {
+                biased;
+                end = end_here(&mut self.here) => return Ok(Some(read(end))),
+                () = tokio::time::sleep(pause.min(rest)) => {}
             }
-        };
-        let end = tokio::select! {
-            biased;
-            end = here => Some(end),
-            // A little late, so that what ends here in the meantime costs nothing.
-            run = late(&self.client, self.run_id, timeout) => run?.map(ended),
-        };
-        Ok(end.map(read))
+            if let Some(run) = self.client.finished(self.run_id, Duration::ZERO).await? {
+                return Ok(Some(read(ended(run))));
+            }
+            if rest <= pause {
+                return Ok(None);
+            }
+        }
     }
 }
 
-async fn late(client: &Client, run_id: Uuid, timeout: Duration) -> Result<Option<Run>, Error> {
-    let pause = Duration::from_millis(50).min(timeout);
-    tokio::time::sleep(pause).await;
-    client.finished(run_id, timeout.saturating_sub(pause)).await
+/// The end, if it happens in this process.
+async fn end_here(here: &mut Option<Expected>) -> End {
+    if let Some(expected) = here {
+        match (&mut expected.end).await {
+            Ok(end) => return end,
+            Err(_) => *here = None,
+        }
+    }
+    std::future::pending().await
 }
 
 fn ended(run: Run) -> End {

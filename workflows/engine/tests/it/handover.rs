@@ -3,7 +3,7 @@
 use crate::world::World;
 use flatrender_engine::{Client, Context, Failure, Worker, Workflow, client::RunState};
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
+use sqlx::{PgPool, postgres::PgPoolOptions};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -105,4 +105,47 @@ async fn a_launch_needs_no_worker_in_its_process(db: PgPool) {
     world.worker(|w| w.workflow::<Add>());
     assert_eq!(after.outcome(LONG).await.unwrap().unwrap().unwrap(), 7);
     assert_eq!(plain.outcome(LONG).await.unwrap().unwrap().unwrap(), 11);
+}
+
+#[derive(Serialize, Deserialize)]
+struct Dawdle(u64);
+
+impl Workflow for Dawdle {
+    const NAME: &'static str = "dawdle";
+    type Output = ();
+
+    async fn run(self, cx: &Context) -> Result<(), Failure> {
+        let dawdled = cx.memo("dawdled", || async {
+            tokio::time::sleep(Duration::from_millis(self.0)).await;
+            Ok(())
+        });
+        dawdled.await
+    }
+}
+
+#[sqlx::test(migrations = false)]
+async fn an_end_that_is_heard_here_costs_no_session(db: PgPool) {
+    let world = World::new(db).await;
+    // To get at a session takes so long that an end comes first, if whoever waits for it is about to ask.
+    let slow = PgPoolOptions::new().before_acquire(|_, _| {
+        Box::pin(async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Ok(true)
+        })
+    });
+    let slow = slow.connect_with((*world.db.connect_options()).clone()).await.unwrap();
+    let worker = Worker::builder(slow).workflow::<Dawdle>().runs(40).build();
+    let (client, stop) = (&worker.client(), CancellationToken::new());
+    let run = worker.run(stop.clone());
+    let worker = tokio::spawn(async move { run.await.unwrap() });
+    let one = |i: u64| async move {
+        let mut launched = client.launch(uuid::Uuid::nil(), Dawdle(15 * i)).await.unwrap();
+        launched.outcome(LONG).await.unwrap().unwrap().unwrap();
+    };
+    one(0).await; // From here on the worker knows the time, and takes what is launched.
+    futures::future::join_all((0..40).map(one)).await;
+    stop.cancel();
+    worker.await.unwrap();
+    let broken_off = "select sessions_abandoned from pg_stat_database where datname = current_database()";
+    assert_eq!(world.count(broken_off).await, 0);
 }
