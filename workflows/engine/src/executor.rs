@@ -9,11 +9,11 @@ use crate::{
     failure::Failure,
     ledger::Ledger,
     measures,
-    pump::{What, Write},
+    pump::{ANSWER, What, Write},
     record::{Ask, Broken, Kind, Record, Request, RunRequest, storable, to_payload},
     residents::Stay,
     retry,
-    store::{self, Claimed, Fence, tasks::Plain},
+    store::{self, Claimed, Fence, session::Session, tasks::Plain},
     trace::{self, TraceContext},
     worker::{RUN_QUEUE, Shop},
     workflow::{CONTINUED, Context, Core, Hands},
@@ -22,7 +22,7 @@ use chrono::{DateTime, Utc};
 use futures::{FutureExt, future::BoxFuture};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sqlx::{Connection, PgConnection, PgPool, Postgres, pool::PoolConnection};
+use sqlx::{Connection, PgConnection, PgPool};
 use std::{
     future::pending,
     panic::AssertUnwindSafe,
@@ -39,6 +39,9 @@ use tokio::{
 const NEAR: Duration = Duration::from_secs(5);
 /// Polls of a definition that keeps waking itself, before others get their turn.
 const POLLS: u32 = 32;
+
+/// What a step does to the database may take this long; after that its connection counts as lost.
+const STEP_LIMIT: Duration = Duration::from_secs(600);
 
 /// Rounds after which a definition that is replayed will not come to rest.
 const REPLAY_ROUNDS: usize = 10_000_000;
@@ -124,7 +127,12 @@ impl Execution<'_> {
     /// Reads the record; tries for as long as the lease lasts.
     async fn load(&mut self, run_id: uuid::Uuid) -> Option<Outcome> {
         for tries in 1.. {
-            match store::steps::all(&self.shop.db, run_id).await {
+            let record = async {
+                let mut session = Session::take(&self.shop.db).await?;
+                let record = store::in_time(ANSWER, store::steps::all(session.db(), run_id)).await;
+                session.done(record)
+            };
+            match record.await {
                 Ok((records, in_flight)) => {
                     self.ledger.begin(records, in_flight);
                     return None;
@@ -491,7 +499,7 @@ where
         };
         // The commit may have gone through although its answer was lost: the record is the truth.
         if failure.code == store::DATABASE
-            && let Ok(Some(record)) = store::steps::find(pool, core.run_id, key).await
+            && let Ok(Some(record)) = find(core, pool, key).await
         {
             return core.ledger.add(record);
         }
@@ -552,18 +560,25 @@ where
     F: AsyncFnOnce(&mut PgConnection) -> Result<T, Failure>,
 {
     let began = Instant::now();
-    let mut held = Held { db: pool.acquire().await?, at_rest: false };
+    let mut session = Session::take(pool).await?;
     metrics::histogram!(measures::POOL_WAIT_SECONDS).record(began.elapsed());
-    let mut tx = held.db.begin().at(Point::StepBegin).await?;
+    let mut tx = store::in_time(ANSWER, session.db().begin().at(Point::StepBegin)).await?;
     let written = write_step(&mut tx, core, key, body).await;
     if let Ok(Some(_)) = written {
-        tx.commit().at(Point::StepCommit).await?;
+        store::in_time(ANSWER, tx.commit().at(Point::StepCommit)).await?;
     } else {
-        tx.rollback().at(Point::StepRollback).await?;
+        store::in_time(ANSWER, tx.rollback().at(Point::StepRollback)).await?;
     }
-    held.at_rest = true;
+    session.rests(!written.as_ref().is_err_and(store::is_outage));
     metrics::histogram!(measures::STEP_SECONDS, "kind" => core.kind.clone()).record(began.elapsed());
     written
+}
+
+/// The record of a key, by another session than the one that wrote it.
+async fn find(core: &Core, pool: &PgPool, key: &str) -> sqlx::Result<Option<Record>> {
+    let mut session = Session::take(pool).await?;
+    let record = store::in_time(ANSWER, store::steps::find(session.db(), core.run_id, key)).await;
+    session.done(record)
 }
 
 async fn write_step<T, F>(tx: &mut PgConnection, core: &Core, key: &str, body: F) -> Result<Option<Record>, Failure>
@@ -571,23 +586,15 @@ where
     T: Serialize,
     F: AsyncFnOnce(&mut PgConnection) -> Result<T, Failure>,
 {
-    let output = to_payload(&body(tx).await?)?;
-    Ok(store::steps::record(tx, core.fence, key, &Ok(output)).await?)
+    let written = tokio::time::timeout(STEP_LIMIT, body(tx)).await.map_err(|_| too_long(key))?;
+    let output = to_payload(&written?)?;
+    Ok(store::in_time(ANSWER, store::steps::record(tx, core.fence, key, &Ok(output))).await?)
 }
 
-/// A connection that is closed when a definition drops its step half-way: in the pool, its transaction would stay open, hold
-/// the run's row, and take in whatever is written next.
-struct Held {
-    db: PoolConnection<Postgres>,
-    at_rest: bool,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if !self.at_rest {
-            self.db.close_on_drop();
-        }
-    }
+/// A body that hangs holds its row, its connection and its run.
+fn too_long(key: &str) -> Failure {
+    let late = format!("the step {key:?} took longer than {} s", STEP_LIMIT.as_secs());
+    Failure::from(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, late)))
 }
 
 /// Waits until no transaction of a step of this run is open any more.
@@ -599,7 +606,12 @@ pub(crate) async fn steps_settle(core: &Core) {
         Hands::Nobody => return,
     };
     for tries in 1.. {
-        match store::steps::await_others(pool, core.fence).await {
+        let settled = async {
+            let mut session = Session::take(pool).await?;
+            let settled = store::in_time(STEP_LIMIT, store::steps::await_others(session.db(), core.fence)).await;
+            session.done(settled)
+        };
+        match settled.await {
             Ok(()) => return,
             Err(error) => tracing::warn!(%error, run.id = %core.run_id, "cannot wait for the steps of a run"),
         }
@@ -612,15 +624,16 @@ async fn record_failure(core: &Core, pool: &PgPool, key: &str, failure: Failure)
     let outcome = Err(failure);
     for tries in 1.. {
         let recorded = async {
-            let mut db = pool.acquire().await?;
-            store::steps::record(&mut db, core.fence, key, &outcome).await
+            let mut session = Session::take(pool).await?;
+            let record = store::in_time(ANSWER, store::steps::record(session.db(), core.fence, key, &outcome)).await;
+            session.done(record)
         };
         match recorded.await {
             Ok(Some(record)) => return core.ledger.add(record),
             Ok(None) => return give_up(core).await,
             Err(error) => {
                 tracing::warn!(%error, run.id = %core.run_id, key, "cannot record the failure of a step");
-                if let Ok(Some(record)) = store::steps::find(pool, core.run_id, key).await {
+                if let Ok(Some(record)) = find(core, pool, key).await {
                     return core.ledger.add(record);
                 }
                 tokio::time::sleep(retry::step_pause(tries)).await;

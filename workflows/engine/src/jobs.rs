@@ -13,6 +13,7 @@ use crate::{
     store::{
         self, Claimed, Fence, Lane,
         jobs::{DoneJobs, EndedJob, JobClaim, JobNews},
+        session::Session,
     },
     sweeper::Incarnation,
     trace,
@@ -233,8 +234,10 @@ impl JobLane {
             .map(|(q, want)| JobClaim { queue: &q.name, want: *want, names: &q.names, holds: holds.as_deref() })
             .collect();
         let asked_at = Instant::now();
-        let trip = store::jobs::pump(&self.db, self.standing.0, &done, &ended, &claims, token, &self.labels);
-        let news = store::in_time(ANSWER, trip).await?;
+        let mut session = Session::take(&self.db).await?;
+        let trip = store::jobs::pump(session.db(), self.standing.0, &done, &ended, &claims, token, &self.labels);
+        let news = store::in_time(ANSWER, trip).await;
+        let news = session.done(news)?;
         Writer::Jobs.round_trip(asked_at.elapsed(), batch.len());
         Ok(news)
     }
@@ -360,7 +363,12 @@ impl JobLane {
         if over.is_empty() {
             return;
         }
-        match store::jobs::disown(&self.db, self.standing.0, &over).await {
+        let disowned = async {
+            let mut session = Session::take(&self.db).await?;
+            let freed = store::in_time(ANSWER, store::jobs::disown(session.db(), self.standing.0, &over)).await;
+            session.done(freed)
+        };
+        match disowned.await {
             Ok(_) => self.unanswered.retain(|(token, _)| !over.contains(token)),
             Err(error) => tracing::debug!(%error, "cannot look for jobs whose claim was not answered"),
         }

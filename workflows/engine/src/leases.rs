@@ -5,7 +5,7 @@ use crate::{
     measures,
     record::to_payload,
     retry,
-    store::{self, Fence},
+    store::{self, Fence, session::Session},
     wakeup::{Mailbox, Ring},
 };
 use serde_json::Value;
@@ -145,7 +145,9 @@ impl Leases {
             progress.push(lease.latest_progress());
         }
         if !ids.is_empty() {
-            let renewed = store::tasks::renew(db, &ids, &tokens, &progress).await?;
+            let mut session = Session::take(db).await?;
+            let renewed = store::in_time(PATIENCE, store::tasks::renew(session.db(), &ids, &tokens, &progress)).await;
+            let renewed = session.done(renewed)?;
             metrics::counter!(measures::RENEWALS).increment(renewed.len() as u64);
             let mut held = self.held();
             for (id, _) in renewed {
@@ -155,7 +157,9 @@ impl Leases {
             }
         }
         let (ids, tokens): (Vec<i64>, Vec<Uuid>) = self.held().iter().map(|(id, l)| (*id, l.token)).unzip();
-        let standing: HashMap<i64, bool> = store::tasks::standing(db, &ids, &tokens).await?.into_iter().collect();
+        let mut session = Session::take(db).await?;
+        let standing = store::in_time(PATIENCE, store::tasks::standing(session.db(), &ids, &tokens)).await;
+        let standing: HashMap<i64, bool> = session.done(standing)?.into_iter().collect();
         self.tell(&ids, &tokens, &standing);
         Ok(())
     }

@@ -22,6 +22,7 @@ use crate::{
     slots::{Slots, Warm},
     store::{
         self, Claimed, Fence, News, Recorded, rings,
+        session::Session,
         tasks::{Claimant, NewRun, Plain, Trip},
     },
     sweeper::Incarnation,
@@ -593,7 +594,12 @@ impl Pump {
         let Some(me) = self.me.id() else { return };
         let mut known: Vec<i64> = self.held.keys().map(|fence| fence.task_id).collect();
         known.extend(batch.iter().chain(&self.pending).map(|w| w.fence.task_id));
-        match store::tasks::disown(&self.db, me, &known).await {
+        let disowned = async {
+            let mut session = Session::take(&self.db).await?;
+            let queues = store::in_time(ANSWER, store::tasks::disown(session.db(), me, &known)).await;
+            session.done(queues)
+        };
+        match disowned.await {
             Ok(queues) => {
                 self.uncertain = false;
                 self.wakeup.announce(queues.into_iter().map(Ring::Queue).collect());
@@ -626,7 +632,12 @@ async fn fly(
     let again = batch.iter().any(|write| write.again);
     let load = Trip { attempts: &attempts, ops: &ops, plain: &plain, again, starts: &starts, lease, claims: &wishes };
     let asked_at = Instant::now();
-    let answer = store::in_time(ANSWER, store::tasks::pump(&db, &who, load)).await;
+    let answer = async {
+        let mut session = Session::take(&db).await?;
+        let news = store::in_time(ANSWER, store::tasks::pump(session.db(), &who, load)).await;
+        session.done(news)
+    };
+    let answer = answer.await;
     Writer::Tasks.round_trip(asked_at.elapsed(), batch.len());
     Landing { batch, claims, lease, asked_at, answer }
 }

@@ -5,7 +5,8 @@ use crate::{
     ledger::Ledger,
     measures,
     record::Record,
-    retry, store,
+    retry,
+    store::{self, session::Session},
     wakeup::{Mailbox, Ring},
 };
 use sqlx::PgPool;
@@ -22,6 +23,8 @@ use uuid::Uuid;
 
 /// Messages are lost now and then: this is how long a record may take to be found without one.
 const LOOK: Duration = Duration::from_secs(1);
+/// A look that takes longer has lost its connection.
+const ANSWER: Duration = Duration::from_secs(5);
 /// A run that has done nothing for this long may make room for another.
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -122,7 +125,12 @@ impl Residents {
             if runs.is_empty() {
                 continue;
             }
-            match store::steps::newer(&db, &runs, &seen).await {
+            let news = async {
+                let mut session = Session::take(&db).await?;
+                let records = store::in_time(ANSWER, store::steps::newer(session.db(), &runs, &seen)).await;
+                session.done(records)
+            };
+            match news.await {
                 Ok(records) => records.into_iter().for_each(|(run_id, record)| self.deliver(run_id, record)),
                 Err(error) => tracing::warn!(%error, "cannot read new records"),
             }

@@ -4,8 +4,12 @@
 use crate::{
     failpoint::{self, At as _, Point},
     retry,
+    store::{self, session::Session},
 };
-use sqlx::{PgPool, postgres::PgListener};
+use sqlx::{
+    Executor as _, PgPool,
+    postgres::{PgListener, PgPoolOptions},
+};
 use std::{
     collections::HashSet,
     sync::{
@@ -19,6 +23,9 @@ use uuid::Uuid;
 
 /// The one channel of LISTEN and NOTIFY.
 const CHANNEL: &str = "workflow";
+const LISTEN: &str = "listen workflow";
+/// A session that takes longer to send a message, or to listen, has lost its connection.
+const ANSWER: Duration = Duration::from_secs(5);
 /// Idle queues are asked this often while messages arrive, while they do not, and before the first registration.
 const POLL: Duration = Duration::from_secs(5);
 const POLL_DEAF: Duration = Duration::from_millis(250);
@@ -166,13 +173,18 @@ impl Wakeup {
                 return;
             }
             for message in messages(&rings) {
-                let notify = sqlx::query("select pg_notify($1, $2)").bind(CHANNEL).bind(message);
-                let sent = notify.execute(&self.pool).at(Point::Notify).await;
-                if let Err(error) = sent {
+                if let Err(error) = self.notify(&message).await {
                     tracing::debug!(%error, "cannot send a wake-up; polling finds the work");
                 }
             }
         }
+    }
+
+    async fn notify(&self, message: &str) -> sqlx::Result<()> {
+        let mut session = Session::take(&self.pool).await?;
+        let notify = sqlx::query("select pg_notify($1, $2)").bind(CHANNEL).bind(message);
+        let sent = store::in_time(ANSWER, notify.execute(session.db()).at(Point::Notify)).await;
+        session.done(sent).map(drop)
     }
 
     /// Starts listening once per process.
@@ -201,9 +213,11 @@ async fn listen(wakeup: Weak<Wakeup>, pool: PgPool) {
 }
 
 async fn receive(wakeup: &Weak<Wakeup>, pool: &PgPool) -> sqlx::Result<()> {
-    let mut listener = PgListener::connect_with(pool).at(Point::ListenConnect).await?;
+    // Of its own: one that has fallen silent must not keep a place in the pool.
+    let own = PgPoolOptions::new().max_connections(1).connect_lazy_with((*pool.connect_options()).clone());
+    let mut listener = store::in_time(ANSWER, PgListener::connect_with(&own).at(Point::ListenConnect)).await?;
     listener.eager_reconnect(false);
-    listener.listen(CHANNEL).at(Point::Listen).await?;
+    store::in_time(ANSWER, listener.execute(LISTEN).at(Point::Listen)).await?;
     let Some(alive) = wakeup.upgrade() else { return Ok(()) };
     alive.connected.store(true, Ordering::Relaxed);
     alive.ring(&HashSet::from([Ring::All]));
@@ -212,7 +226,8 @@ async fn receive(wakeup: &Weak<Wakeup>, pool: &PgPool) -> sqlx::Result<()> {
         let received = tokio::time::timeout(Duration::from_secs(5), listener.try_recv().at(Point::Heard)).await;
         let Some(alive) = wakeup.upgrade() else { return Ok(()) };
         match received {
-            Err(_) => {}
+            // Finds out whether anybody is there, and listens again should the session have been reset.
+            Err(_) => store::in_time(ANSWER, listener.execute(LISTEN).at(Point::Listen)).await.map(drop)?,
             Ok(Ok(Some(message))) => alive.ring(&message.payload().split_ascii_whitespace().map(Ring::read).collect()),
             Ok(Ok(None)) => return Ok(()),
             Ok(Err(error)) => return Err(error),

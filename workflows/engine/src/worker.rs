@@ -44,8 +44,9 @@ use tower::Service;
 /// The queue of runs. No activity may use it.
 pub const RUN_QUEUE: &str = "workflows";
 
-/// Connections of the engine itself: messages, two for the pump, the jobs, the leases, new records, one to spare.
-const ENGINE_CONNECTIONS: u32 = 7;
+/// Connections of the engine itself, besides those that listen and live: two for the pump, the jobs, the leases, new records,
+/// one to spare.
+const ENGINE_CONNECTIONS: u32 = 6;
 /// Slots of a queue that was given handlers but no number.
 const DEFAULT_SLOTS: usize = 8;
 /// A handler that was told to stop has this long.
@@ -423,7 +424,7 @@ fn engine_pool(pool: &PgPool) -> PgPool {
     PgPoolOptions::new()
         .max_connections(ENGINE_CONNECTIONS)
         .min_connections(1)
-        .acquire_timeout(Duration::from_secs(10))
+        .acquire_timeout(Duration::from_secs(5))
         .after_connect(|db, _| {
             Box::pin(async move {
                 db.execute("set statement_timeout = '12s'; set lock_timeout = '8s'; set idle_in_transaction_session_timeout = '15s'")

@@ -127,7 +127,8 @@ impl Context {
     /// Writes PostgreSQL exactly once: `body` and its record are one transaction.
     ///
     /// On `Err` the transaction is rolled back; a retryable failure is tried again in place (10 times, 50 ms to
-    /// 5 s, longer while the database is away), any other is recorded and returned on every replay.
+    /// 5 s, longer while the database is away), any other is recorded and returned on every replay. A body that takes longer
+    /// than 10 minutes counts as cut off.
     ///
     /// # Errors
     /// The recorded failure of `body`.

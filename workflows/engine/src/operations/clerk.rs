@@ -12,6 +12,8 @@ const LOOK: Duration = Duration::from_secs(5);
 const BUSY_LOOK: Duration = Duration::from_millis(100);
 /// A snapshot that is older keeps tables from being cleared.
 const OLD_SNAPSHOT: Duration = Duration::from_secs(60);
+/// A look that takes longer has lost its connection.
+const LIMIT: Duration = Duration::from_secs(60);
 /// How often the gauges are renewed.
 const GAUGES: Duration = Duration::from_secs(15);
 
@@ -20,10 +22,14 @@ pub(crate) async fn keep(operations: Operations, stop: CancellationToken) {
     let mut clerk = Clerk { operations, queues: HashSet::new(), next_gauges: Instant::now() };
     let mut pause = LOOK;
     while stop.run_until_cancelled(tokio::time::sleep(retry::jittered(pause))).await.is_some() {
-        pause = match stop.run_until_cancelled(clerk.look()).await {
-            Some(Ok(true)) => BUSY_LOOK,
-            Some(Ok(false)) | None => LOOK,
-            Some(Err(error)) => {
+        pause = match stop.run_until_cancelled(tokio::time::timeout(LIMIT, clerk.look())).await {
+            Some(Ok(Ok(true))) => BUSY_LOOK,
+            Some(Ok(Ok(false))) | None => LOOK,
+            Some(Err(_)) => {
+                tracing::warn!("cannot look after counters and operations: no answer");
+                LOOK
+            }
+            Some(Ok(Err(error))) => {
                 tracing::warn!(%error, "cannot look after counters and operations");
                 LOOK
             }

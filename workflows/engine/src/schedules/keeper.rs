@@ -6,6 +6,8 @@ use tokio::sync::Notify;
 use tokio_cron_scheduler::{Job, JobScheduler};
 use tokio_util::sync::CancellationToken;
 
+/// A look that takes longer has lost its connection.
+const LIMIT: Duration = Duration::from_secs(60);
 /// Should the trigger fail, a process still looks this often.
 const FALLBACK: Duration = Duration::from_secs(5);
 
@@ -17,8 +19,10 @@ pub(crate) async fn keep(schedules: Schedules, stop: CancellationToken) {
     });
     while !stop.is_cancelled() {
         let _ = stop.run_until_cancelled(tokio::time::timeout(FALLBACK, bell.notified())).await;
-        if let Some(Err(error)) = stop.run_until_cancelled(schedules.fire_due()).await {
-            tracing::warn!(%error, "cannot look at the schedules");
+        match stop.run_until_cancelled(tokio::time::timeout(LIMIT, schedules.fire_due())).await {
+            Some(Ok(Err(error))) => tracing::warn!(%error, "cannot look at the schedules"),
+            Some(Err(_)) => tracing::warn!("cannot look at the schedules: no answer"),
+            Some(Ok(Ok(_))) | None => {}
         }
     }
     if let Ok(trigger) = &mut trigger {

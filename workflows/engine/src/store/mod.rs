@@ -7,6 +7,7 @@ pub(crate) mod operations;
 mod retention;
 pub(crate) mod runs;
 pub(crate) mod schedules;
+pub(crate) mod session;
 pub(crate) mod steps;
 pub(crate) mod tasks;
 pub(crate) mod workers;
@@ -255,9 +256,21 @@ impl RecordRow {
     }
 }
 
+/// Whether the session is not what the driver takes it for: a pooler has reset it, or what it has prepared no longer fits the
+/// schema. Every further statement on it may fail as well.
+fn is_reset(error: &dyn sqlx::error::DatabaseError) -> bool {
+    match error.code().as_deref() {
+        // No such prepared statement; its columns have changed since.
+        Some("26000") => true,
+        Some("0A000") => error.message().starts_with("cached plan"),
+        _ => false,
+    }
+}
+
 /// Whether the session or the server went away, so that nothing is known about the last statement.
 pub(crate) fn is_connection_loss(error: &sqlx::Error) -> bool {
     match error {
+        sqlx::Error::Database(e) if is_reset(&**e) => true,
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::Protocol(_)

@@ -336,11 +336,11 @@ async fn f33_a_connection_that_falls_silent_is_given_up() {
 }
 
 #[tokio::test]
-#[ignore = "the long form: make chaos"]
 async fn f36_a_pooler_that_resets_sessions_does_not_reach_the_handlers() {
     let mut s = Scenario::new("F36", "no error reaches a handler; no attempt fails").await;
     let proxy = Proxy::start(s.server.port).await;
     proxy.wire.discard.store(31, Ordering::Relaxed);
+    // A pooler does not give a session to others that listens or holds a lock; see `Talk::keeps`.
     let url = s.server.url_at(proxy.port);
     s.worker_with("pooled", Duties::default(), &url, &[]);
     let count = sized(10, 100);

@@ -78,6 +78,13 @@ struct Talk {
     /// Answers to the pooler's own statement, which the client does not hear.
     swallow_ready: AtomicU32,
     in_transaction: AtomicBool,
+    /// The session listens, or holds a lock of its own: no pooler gives it to another.
+    keeps: AtomicBool,
+}
+
+/// Whether a message contains some text.
+fn says(message: &[u8], text: &str) -> bool {
+    message.windows(text.len()).any(|part| part.eq_ignore_ascii_case(text.as_bytes()))
 }
 
 async fn carry(client: TcpStream, server: u16, wire: Arc<Wire>) {
@@ -111,6 +118,9 @@ async fn outwards(mut from: OwnedReadHalf, to: Arc<Mutex<OwnedWriteHalf>>, wire:
     }
     while let Some((kind, message)) = read_message(&mut from).await {
         pause(wire).await;
+        if matches!(kind, b'Q' | b'P') && (says(&message, "pg_advisory_lock") || says(&message, "listen workflow")) {
+            talk.keeps.store(true, Ordering::Relaxed);
+        }
         let commit = kind == b'Q' && message[5..].starts_with(b"COMMIT");
         let sync = kind == b'S' && !talk.in_transaction.load(Ordering::Relaxed);
         if (commit && is_turn(wire.cut_commits.load(Ordering::Relaxed), &wire.commits))
@@ -156,7 +166,8 @@ async fn inwards(
             talk.in_transaction.store(message[5] != b'I', Ordering::Relaxed);
             statements += 1;
             let every = wire.discard.load(Ordering::Relaxed);
-            if message[5] == b'I' && every > 0 && statements.is_multiple_of(every) {
+            let free = message[5] == b'I' && !talk.keeps.load(Ordering::Relaxed);
+            if free && every > 0 && statements.is_multiple_of(every) {
                 wire.done.fetch_add(1, Ordering::Relaxed);
                 talk.swallow_ready.store(1, Ordering::SeqCst);
                 if to_server.lock().await.write_all(b"Q\0\0\0\x10DISCARD ALL\0").await.is_err() {
