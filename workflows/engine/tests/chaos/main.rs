@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // A test that cannot go on ends; a scenario tells its seed.
 
 mod checker;
+mod clocks;
 mod database;
 mod deaths;
 mod every_point;
 mod ledger;
+mod people;
 mod postgres;
+mod pressure;
 mod program;
 mod proxy;
 mod scenario;

@@ -4,7 +4,7 @@
 use crate::{
     ledger::Ledger,
     versions,
-    work::{Abroad, Booking, Detour, Errand, Runner, Single, Tick, Tree, Trip},
+    work::{Abroad, Blob, Booking, Detour, Errand, Race, Runner, Single, Tick, Tree, Trip},
 };
 use flatrender_engine::{
     Client, JobOptions, Labels, Worker, Workflow,
@@ -107,7 +107,8 @@ async fn work(orders: &Orders, duties: &Duties, db: PgPool) {
         .queue("errands", duties.slots);
     if duties.runs {
         worker = worker.workflow::<Trip>().workflow::<Detour>().workflow::<Booking>().workflow::<Tree>();
-        worker = worker.workflow::<Single>().workflow::<Abroad>().workflow::<Tick>();
+        worker =
+            worker.workflow::<Single>().workflow::<Abroad>().workflow::<Tick>().workflow::<Race>().workflow::<Blob>();
     }
     if duties.errands {
         worker = worker.handler::<Errand>(Runner(ledger.clone()));

@@ -188,6 +188,14 @@ impl Scenario {
         delivery
     }
 
+    pub async fn cancel(&self, run_id: Uuid) -> bool {
+        let mut tx = self.db.begin().await.unwrap();
+        let asked = self.client.cancel(&mut tx, run_id, "no longer wanted").await.unwrap();
+        tx.commit().await.unwrap();
+        self.client.announce();
+        asked
+    }
+
     pub async fn end(&self, run_id: Uuid, patience: Duration) -> Run {
         match self.client.finished(run_id, patience).await.unwrap() {
             Some(run) => run,
@@ -323,6 +331,10 @@ impl Process {
             Err(_) => command.stderr(Stdio::null()),
         };
         Self { child: command.spawn().unwrap(), orders, dismissed: false }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn signal(&mut self, name: &str) {

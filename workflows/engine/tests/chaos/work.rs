@@ -33,6 +33,8 @@ pub enum Manner {
     External,
     /// Reports its progress a thousand times a second.
     Talks,
+    /// Does nothing, and writes nothing down either.
+    Quiet,
 }
 
 /// An activity for every purpose; gives twice its number.
@@ -95,6 +97,9 @@ pub struct Runner(pub Arc<Ledger>);
 
 impl Handler<Errand> for Runner {
     async fn handle(&self, cx: &Attempt, errand: Errand) -> Result<u32, Failure> {
+        if errand.manner == Manner::Quiet {
+            return Ok(errand.n * 2);
+        }
         self.0.note(What::Begun, cx, 0);
         let work = self.work(cx, &errand);
         let result = tokio::select! {
@@ -123,7 +128,7 @@ impl Runner {
             Manner::Fails(times) if cx.task().attempt_no <= times => {
                 return Err(Failure::transient("errand.not_yet", "later"));
             }
-            Manner::Fails(_) => {}
+            Manner::Fails(_) | Manner::Quiet => {}
             Manner::Refuses => return Err(Failure::permanent("errand.refused", "never")),
             Manner::External => {
                 let mut child = tokio::process::Command::new("sleep")
@@ -266,6 +271,43 @@ impl Workflow for Single {
 
     async fn run(self, cx: &Context) -> Result<u32, Failure> {
         cx.activity("errand", self.0).await
+    }
+}
+
+/// Books something, with an errand and a child before it succeeds; takes it back otherwise.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Race(pub u32);
+
+impl Workflow for Race {
+    const NAME: &'static str = "race";
+    type Output = u32;
+
+    async fn run(self, cx: &Context) -> Result<u32, Failure> {
+        let run_id = cx.run_id();
+        cx.step("fx book", async |db| effect(db, run_id, "fx book").await).await?;
+        cx.compensate_step("fx unbook", move |db| Box::pin(effect(db, run_id, "fx unbook"))).await?;
+        let ran = cx.activity("run", Errand::of(self.0, u64::from(self.0 % 20), 30_000)).await?;
+        Ok(ran + cx.child("detour", Detour(self.0)).await?)
+    }
+}
+
+/// Large, and gives its size.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Blob {
+    pub text: String,
+}
+
+impl Blob {
+    /// Bytes of JSON around the text, as PostgreSQL writes it.
+    pub const AROUND: usize = r#"{"text": ""}"#.len();
+}
+
+impl Workflow for Blob {
+    const NAME: &'static str = "blob";
+    type Output = usize;
+
+    async fn run(self, cx: &Context) -> Result<usize, Failure> {
+        cx.memo("size", || async { Ok(self.text.len()) }).await
     }
 }
 

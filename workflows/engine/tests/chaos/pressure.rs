@@ -1,0 +1,251 @@
+//! Too much, for too long, and no room left.
+
+use crate::{
+    postgres::give_away,
+    program::Duties,
+    scenario::{Scenario, sized},
+    work::{Blob, Errand, Manner, Trip},
+};
+use flatrender_engine::{JobOptions, client::Error};
+use sqlx::{Connection, PgConnection};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+async fn enqueue(s: &Scenario, count: u32) {
+    let mut tx = s.db.begin().await.unwrap();
+    let jobs = (0..count).map(|n| Errand::that(n, Manner::Quiet));
+    s.client.enqueue_all(&mut tx, s.tenant, jobs, &JobOptions::default()).await.unwrap();
+    sqlx::query("insert into accepted (key, what) select gen_random_uuid()::text, 'job' from generate_series(1, $1)")
+        .bind(count as i32)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    s.client.announce();
+}
+
+const FINISHED: &str = "select count(*) from workflow.finished_jobs";
+
+/// Enqueues at a rate for a while; gives how many were finished a second.
+async fn steady(s: &Scenario, rate: u32, seconds: u64) -> f64 {
+    let (began, before) = (Instant::now(), s.count(FINISHED).await);
+    let mut sent = 0;
+    while began.elapsed() < Duration::from_secs(seconds) {
+        let due = (began.elapsed().as_secs_f64() * f64::from(rate)) as u32;
+        if due > sent {
+            enqueue(s, due - sent).await;
+            sent = due;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    (s.count(FINISHED).await - before) as f64 / began.elapsed().as_secs_f64()
+}
+
+#[tokio::test]
+#[ignore = "the long form: make chaos"]
+async fn f08_a_transaction_that_pins_the_horizon_does_not_stop_the_queue() {
+    let mut s = Scenario::new("F8", "at least 70 % of the throughput before; backlog bounded").await;
+    s.worker("one", Duties { slots: 64, runs: false, ..Duties::default() });
+    s.worker("two", Duties { slots: 64, runs: false, ..Duties::default() });
+    let free = steady(&s, 300, 10).await;
+    let mut idle = PgConnection::connect(&s.server.url()).await.unwrap();
+    sqlx::raw_sql("begin isolation level repeatable read; select count(*) from workflow.jobs")
+        .execute(&mut idle)
+        .await
+        .unwrap();
+    let url = s.server.url();
+    let readers: Vec<_> = (0..3u64)
+        .map(|n| {
+            let url = url.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_secs(n * 7)).await;
+                let mut db = PgConnection::connect(&url).await.unwrap();
+                let _ =
+                    sqlx::raw_sql("select count(*), pg_sleep(20) from workflow.finished_jobs").execute(&mut db).await;
+            })
+        })
+        .collect();
+    s.injected(4);
+    let pinned = steady(&s, 300, 45).await;
+    s.note(format!("{free:.0} jobs/s before, {pinned:.0} pinned for 45 s"));
+    assert!(pinned >= 0.7 * free, "{pinned:.0} of {free:.0} jobs/s");
+    let backlog = s.count("select count(*) from workflow.jobs").await;
+    assert!(backlog < 1000, "{backlog} wait");
+    idle.close().await.unwrap();
+    readers.into_iter().for_each(|reader| reader.abort());
+    s.finish(Duration::from_secs(60)).await;
+}
+
+/// Memory that a process has, in KiB.
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default().to_owned();
+    line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or_default()
+}
+
+#[tokio::test]
+#[ignore = "the long form: make chaos"]
+async fn f35_a_backlog_is_burnt_down_without_becoming_slower() {
+    let mut s = Scenario::new("F35", "no slope in the rate and in memory from a backlog to its end").await;
+    for _ in 0..10 {
+        enqueue(&s, 5_000).await;
+    }
+    let worker = s.worker("one", Duties { slots: 128, runs: false, ..Duties::default() });
+    let pid = s.process(worker).pid();
+    let (mut marks, mut memory) = (vec![(Instant::now(), 0)], Vec::new());
+    let began = Instant::now();
+    while marks.last().is_some_and(|(_, n)| *n < 50_000) {
+        assert!(began.elapsed() < Duration::from_secs(240), "{marks:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let n = s.count(FINISHED).await;
+        if n / 10_000 > marks[marks.len() - 1].1 / 10_000 {
+            marks.push((Instant::now(), n));
+            memory.push(resident(pid));
+        }
+    }
+    s.injected(1);
+    let rates: Vec<f64> =
+        marks.windows(2).map(|w| (w[1].1 - w[0].1) as f64 / (w[1].0 - w[0].0).as_secs_f64()).collect();
+    s.note(format!("50000 jobs, by fifths {rates:.0?} jobs/s, memory {memory:?} KiB"));
+    let first = rates[1..].iter().copied().fold(f64::INFINITY, f64::min);
+    assert!(first >= 0.5 * rates[0], "{rates:?}");
+    assert!(memory[memory.len() - 1] < memory[0] + 32 * 1024, "{memory:?} KiB");
+    s.finish(Duration::from_secs(60)).await;
+}
+
+/// A file system of a few MiB; none where nobody may mount one.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(mib: u32) -> Option<Self> {
+        let folder = tempfile::Builder::new().prefix("fr-chaos-disk.").tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        let mounted =
+            mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]).arg(folder.path()).output().ok()?;
+        mounted.status.success().then_some(Self(folder))
+    }
+
+    fn fill(&self) {
+        // Ends when there is no room.
+        let _ = std::fs::write(self.0.path().join("filler"), vec![1; 256 << 20]);
+    }
+
+    fn clear(&self) {
+        std::fs::remove_file(self.0.path().join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test]
+async fn f22_payloads_at_the_limit_and_a_disk_that_is_full() {
+    let mut s = Scenario::new("F22", "typed error at the edge; waits for room; nothing corrupt").await;
+    // One byte less than the limit, quotes and brackets included, and one byte more.
+    let fits = Blob { text: "x".repeat(262_144 - Blob::AROUND) };
+    let mut tx = s.db.begin().await.unwrap();
+    let refused = s.client.start(&mut tx, s.tenant, None, Blob { text: format!("{}x", fits.text) }).await;
+    assert!(matches!(refused, Err(Error::Unrecordable(_))), "{refused:?}");
+    tx.rollback().await.unwrap();
+    s.worker("one", Duties::default());
+    let run_id = s.start("fits", fits).await;
+    s.succeeded(run_id, 262_144 - Blob::AROUND as i64).await;
+    let Some(disk) = SmallDisk::mount(24) else {
+        s.note("disk full LEFT OUT: nobody may mount here");
+        return s.finish(Duration::from_secs(20)).await;
+    };
+    let place = disk.0.path().join("space");
+    std::fs::create_dir(&place).unwrap();
+    give_away(disk.0.path());
+    give_away(&place);
+    let mut db = PgConnection::connect(&s.server.url()).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("create tablespace small location '{}'", place.display())))
+        .execute(&mut db)
+        .await
+        .unwrap();
+    for table in ["workflow.steps", "workflow.attempts", "effects"] {
+        let moved = sqlx::raw_sql(sqlx::AssertSqlSafe(format!("alter table {table} set tablespace small")));
+        if moved.execute(&mut db).await.is_err() {
+            s.note(format!("{table} stays where it is"));
+        }
+    }
+    let rounds = sized(1, 3);
+    for round in 0..rounds {
+        let mut runs = Vec::new();
+        disk.fill();
+        s.injected(1);
+        for n in 0..100 {
+            let n = round * 100 + n;
+            runs.push((n, s.start(&format!("trip {n}"), Trip::new(n)).await));
+        }
+        tokio::time::sleep(sized(Duration::from_secs(2), Duration::from_secs(8))).await;
+        let stuck = s.count("select count(*) from workflow.runs where state = 'running'").await;
+        assert!(stuck > 0, "the disk was not full enough");
+        disk.clear();
+        let room = Instant::now();
+        for (n, run_id) in runs {
+            s.succeeded(run_id, Trip::new(n).answer(0)).await;
+        }
+        s.note(format!("{stuck} runs waited; done {:.1?} after", room.elapsed()));
+    }
+    s.check_safety().await;
+    crate::checker::quiet(&s.db, Duration::from_secs(20)).await;
+    s.check_all().await;
+    s.close().await;
+    s.server.stop(crate::postgres::Stop::Immediate);
+}
+
+#[tokio::test]
+#[ignore = "the long form: make chaos"]
+async fn f28_the_schema_changes_under_load() {
+    let mut s =
+        Scenario::new("F28", "nothing is blocked for more than 1 s; prepared statements survive; install is idle")
+            .await;
+    s.worker("old", Duties::default());
+    s.worker("old too", Duties::default());
+    let mut admin = PgConnection::connect(&s.server.url()).await.unwrap();
+    let changes = [
+        "alter table workflow.runs add column later_a text",
+        "alter table workflow.tasks add column later_b int",
+        "alter table workflow.steps add column later_c jsonb",
+        "alter table workflow.jobs add column later_d int",
+        "alter table workflow.workers add column later_e text",
+        "create index concurrently later_f on workflow.runs (created_at)",
+        "alter table workflow.runs drop column later_a",
+        "alter table workflow.tasks drop column later_b",
+    ];
+    let (mut n, mut runs, mut blocked) = (0, Vec::new(), 0.0f64);
+    for change in changes {
+        for _ in 0..20 {
+            runs.push((n, s.start(&format!("trip {n}"), Trip { takes_ms: 30, ..Trip::new(n) }).await));
+            n += 1;
+        }
+        // As a migration should: it gives way, and tries again.
+        sqlx::raw_sql("set lock_timeout = '300ms'").execute(&mut admin).await.unwrap();
+        while sqlx::raw_sql(change).execute(&mut admin).await.is_err() {
+            let longest = "select coalesce(max(extract(epoch from clock_timestamp() - query_start))::float8, 0)
+                           from pg_stat_activity where wait_event_type = 'Lock' and pid <> pg_backend_pid()";
+            let longest: f64 = sqlx::query_scalar(longest).fetch_one(&s.db).await.unwrap();
+            blocked = blocked.max(longest);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        s.injected(1);
+        // New binaries come up beside the old ones.
+        for _ in 0..2 {
+            flatrender_engine::schema::install(&s.db).await.unwrap();
+        }
+        s.worker("new", Duties::default());
+    }
+    assert!(blocked < 1.0, "a statement was blocked for {blocked:.2} s");
+    s.note(format!("longest wait for a lock {blocked:.2} s"));
+    for (n, run_id) in runs {
+        s.succeeded(run_id, Trip::new(n).answer(0)).await;
+    }
+    assert_eq!(s.count("select count(*) from workflow.attempts where outcome in ('failed', 'lost')").await, 0);
+    s.finish(Duration::from_secs(60)).await;
+}
