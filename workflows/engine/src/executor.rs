@@ -42,6 +42,8 @@ const POLLS: u32 = 32;
 
 /// What a step does to the database may take this long; after that its connection counts as lost.
 const STEP_LIMIT: Duration = Duration::from_secs(600);
+/// A connection that falls silent within a step leaves the server with its locks, until the server ends the session.
+const STEP_BEGIN: &str = "begin; set local idle_in_transaction_session_timeout = '30s'";
 
 /// Rounds after which a definition that is replayed will not come to rest.
 const REPLAY_ROUNDS: usize = 10_000_000;
@@ -562,7 +564,7 @@ where
     let began = Instant::now();
     let mut session = Session::take(pool).await?;
     metrics::histogram!(measures::POOL_WAIT_SECONDS).record(began.elapsed());
-    let mut tx = store::in_time(ANSWER, session.db().begin().at(Point::StepBegin)).await?;
+    let mut tx = store::in_time(ANSWER, session.db().begin_with(STEP_BEGIN).at(Point::StepBegin)).await?;
     let written = write_step(&mut tx, core, key, body).await;
     if let Ok(Some(_)) = written {
         store::in_time(ANSWER, tx.commit().at(Point::StepCommit)).await?;

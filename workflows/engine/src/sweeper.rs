@@ -30,8 +30,9 @@ const PATIENCE: Duration = Duration::from_millis(400);
 /// A look that takes longer means that the session is gone.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// What the server does about a look that hangs, before [`ANSWER`] is up, and about a client that is cut off.
-const LIMITS: &str = "set lock_timeout = '2s'; set statement_timeout = '4s';
+/// What the server does about a look that hangs, before [`ANSWER`] is up, and about a client that is cut off: also where
+/// something in between keeps the session open, the lock is not held for somebody who does not look any more.
+const LIMITS: &str = "set lock_timeout = '2s'; set statement_timeout = '4s'; set idle_session_timeout = '20s';
     set tcp_keepalives_idle = 5; set tcp_keepalives_interval = 2; set tcp_keepalives_count = 3";
 
 /// This process as the database knows it.

@@ -128,7 +128,7 @@ impl Context {
     ///
     /// On `Err` the transaction is rolled back; a retryable failure is tried again in place (10 times, 50 ms to
     /// 5 s, longer while the database is away), any other is recorded and returned on every replay. A body that takes longer
-    /// than 10 minutes counts as cut off.
+    /// than 10 minutes counts as cut off, and so does one that asks the database nothing for 30 s.
     ///
     /// # Errors
     /// The recorded failure of `body`.
