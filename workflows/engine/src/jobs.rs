@@ -138,6 +138,8 @@ impl JobLane {
                     () = closing.cancelled(), if open => {}
                 }
             }
+            // Also when what works here leaves no room for a claim: others may have some.
+            self.disown().await;
             self.gather().await;
             self.round(open).await;
         }
@@ -195,7 +197,6 @@ impl JobLane {
         if batch.is_empty() && wants.iter().all(|want| *want == 0) {
             return;
         }
-        self.disown().await;
         let token = Uuid::new_v4();
         match self.trip(&batch, &wants, token).await {
             Ok(news) => {

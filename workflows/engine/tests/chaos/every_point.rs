@@ -310,3 +310,24 @@ async fn answers(s: &Scenario) {
     let refused = "select count(*) from workflow.runs where kind = 'single' and state <> 'failed'";
     assert_eq!(s.count(refused).await, 0);
 }
+
+#[tokio::test]
+#[ignore = "the long form: make chaos"]
+async fn f03_a_job_whose_claim_was_not_answered_goes_elsewhere_while_its_worker_is_busy() {
+    let mut s = Scenario::new("F3 busy", "given back when its claim is overdue, although no slot is free").await;
+    for name in ["one", "two"] {
+        s.ask(&[Ask::Job(name.to_owned(), Errand::of(1, 40_000, 30_000))], None).await;
+    }
+    // It claims one of them, does not hear of it, and claims the other.
+    let one_slot = Duties { slots: 1, ..Duties::default() };
+    s.doomed("busy", one_slot.clone(), "job.pump.after=cut");
+    s.injected(1);
+    let known = s.noted(|e| e.what == What::Begun, Duration::from_secs(20)).await;
+    s.worker("free", one_slot);
+    let began = Instant::now();
+    let other = |e: &crate::ledger::Entry| e.what == What::Begun && e.task_id != known.task_id;
+    let other = s.noted(other, Duration::from_secs(35)).await;
+    assert_eq!(other.worker, "free");
+    s.note(format!("begun elsewhere after {:.1?}", began.elapsed()));
+    s.finish(Duration::from_secs(90)).await;
+}
