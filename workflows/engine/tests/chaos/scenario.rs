@@ -216,9 +216,22 @@ impl Scenario {
             if n == wanted {
                 return;
             }
-            assert!(began.elapsed() < patience, "{n}, never {wanted}: {sql}");
+            if began.elapsed() >= patience {
+                panic!("{n}, never {wanted}: {sql}; {:#?}", self.left().await);
+            }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// What waits, and what for.
+    async fn left(&self) -> Vec<String> {
+        let sql = "select concat_ws(' ', t.kind, t.activity, t.step_key, r.business_key, t.state, 'in', t.run_at - workflow.now(),
+                       t.leased_by, t.lease_expires_at - workflow.now(), t.parked_reason, 'losses', t.losses, t.parked_failure)
+                   from workflow.tasks t join workflow.runs r on r.id = t.run_id
+                   union all
+                   select concat_ws(' ', 'job', j.id, 'in', j.run_at - workflow.now(), j.worker_id) from workflow.jobs j
+                   limit 20";
+        sqlx::query_scalar(sql).fetch_all(&self.db).await.unwrap()
     }
 
     pub async fn count(&self, sql: &'static str) -> i64 {
