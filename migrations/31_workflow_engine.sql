@@ -41,9 +41,9 @@ end $$;
 
 -- ---------------------------------------------------------------------------------------- types
 
--- What is dear to check stands in domains: a domain is looked at when its column is written, a constraint of the table at
--- every update of the row, which here are claims and records by the thousand. Lengths stand beside the patterns, not in
--- them: `{0,99}` costs a hundred times what `*` does.
+-- What one column may hold stands in domains: a domain is looked at when its column is written, a constraint of the table at
+-- every update of the row, and it is read from its text anew by every statement that writes. Both count where claims and
+-- records come by the thousand. Lengths stand beside the patterns, not in them: `{0,99}` costs a hundred times what `*` does.
 create domain workflow.short_name as text
     check (octet_length(value) <= 100 and value ~ '^[A-Za-z0-9][A-Za-z0-9_.:-]*$');
 create domain workflow.kind_name as text
@@ -53,6 +53,22 @@ create domain workflow.payload as jsonb
 create domain workflow.label_set as jsonb
     check (jsonb_typeof(value) = 'object' and octet_length(value::text) <= 2048);
 create domain workflow.traceparent as text check (octet_length(value) = 55);
+create domain workflow.key as text check (octet_length(value) between 1 and 200);
+create domain workflow.key_or_none as text check (octet_length(value) <= 200);
+create domain workflow.progress as jsonb check (octet_length(value::text) <= 16384);
+create domain workflow.positive as int check (value > 0);
+create domain workflow.backoff_seconds as float8 check (value between 0 and 86400);
+create domain workflow.lease_seconds as float8 check (value between 0.1 and 86400);
+create domain workflow.limit_seconds as float8 check (value > 0);
+create domain workflow.run_state as text check (value in ('running', 'succeeded', 'failed', 'cancelled'));
+create domain workflow.task_kind as text check (value in ('run', 'activity'));
+create domain workflow.task_state as text check (value in ('ready', 'waiting', 'leased'));
+create domain workflow.parked_reason as text check (value in ('version_mismatch', 'lost_too_often', 'unrecordable'));
+create domain workflow.record_kind as text
+    check (value in ('step', 'activity', 'timer', 'cancel', 'signal', 'child', 'start', 'patch', 'compensation'));
+create domain workflow.record_outcome as text check (value in ('ok', 'failed', 'cancelled'));
+create domain workflow.attempt_outcome as text check (value in ('ok', 'failed', 'lost', 'released', 'cancelled', 'timeout'));
+create domain workflow.seq as bigint check (value > 0);
 comment on domain workflow.payload is 'Input, output or failure: 256 KiB at most, as PostgreSQL writes it.';
 
 -- ---------------------------------------------------------------------------------------- ids of runs
@@ -81,9 +97,9 @@ create table workflow.runs (
     id                  uuid primary key,
     tenant_id           uuid not null,
     kind                workflow.kind_name not null,
-    version             int not null check (version > 0),
-    business_key        text check (octet_length(business_key) between 1 and 200),
-    state               text not null default 'running' check (state in ('running', 'succeeded', 'failed', 'cancelled')),
+    version             workflow.positive not null,
+    business_key        workflow.key,
+    state               workflow.run_state not null default 'running',
     input               workflow.payload not null,
     output              workflow.payload,
     error               workflow.payload,
@@ -93,7 +109,7 @@ create table workflow.runs (
     created_at          timestamptz not null,
     finished_at         timestamptz,
     parent_run_id       uuid,
-    parent_key          text check (octet_length(parent_key) between 1 and 200),
+    parent_key          workflow.key,
     root_run_id         uuid,
     detached            boolean not null default false,
     continued_from      uuid,
@@ -121,7 +137,7 @@ create index runs_business_key on workflow.runs (tenant_id, business_key) where 
 create table workflow.run_keys (
     kind         text not null,
     tenant_id    uuid not null,
-    business_key text not null check (octet_length(business_key) between 1 and 200),
+    business_key workflow.key not null,
     run_id       uuid not null,
     primary key (kind, tenant_id, business_key)
 );
@@ -130,13 +146,12 @@ comment on table workflow.run_keys is
 
 create table workflow.steps (
     run_id      uuid not null,
-    seq         bigint not null check (seq > 0),
+    seq         workflow.seq not null,
     tenant_id   uuid not null,
-    key         text not null check (octet_length(key) between 1 and 200),
-    kind        text not null check (kind in
-                    ('step', 'activity', 'timer', 'cancel', 'signal', 'child', 'start', 'patch', 'compensation')),
+    key         workflow.key not null,
+    kind        workflow.record_kind not null,
     name        text,
-    outcome     text not null check (outcome in ('ok', 'failed', 'cancelled')),
+    outcome     workflow.record_outcome not null,
     output      workflow.payload,
     failure     workflow.payload,
     attempt_no  int not null default 0,
@@ -179,43 +194,43 @@ insert into workflow.last_sweep (swept_at, partitions_at) values (clock_timestam
 
 create table workflow.tasks (
     id                     bigint generated always as identity primary key,
-    kind                   text not null check (kind in ('run', 'activity')),
+    kind                   workflow.task_kind not null,
     run_id                 uuid not null,
     tenant_id              uuid not null,
-    step_key               text not null check (octet_length(step_key) <= 200),
+    step_key               workflow.key_or_none not null,
     queue                  workflow.short_name not null,
-    activity               text not null check (octet_length(activity) between 1 and 200),
+    activity               workflow.key not null,
     input                  workflow.payload,
     required_labels        workflow.label_set not null default '{}',
-    limit_key              text not null default '' check (octet_length(limit_key) <= 200),
-    warm_key               text check (octet_length(warm_key) between 1 and 200),
+    limit_key              workflow.key_or_none not null default '',
+    warm_key               workflow.key,
     lined                  boolean not null default false,
     priority               smallint not null default 0,
     run_at                 timestamptz not null,
-    state                  text not null default 'ready' check (state in ('ready', 'waiting', 'leased')),
+    state                  workflow.task_state not null default 'ready',
     attempt_no             int not null default 0,
     failures               int not null default 0,
-    max_failures           int not null check (max_failures > 0),
+    max_failures           workflow.positive not null,
     losses                 int not null default 0,
-    max_losses             int not null check (max_losses > 0),
-    backoff_base_seconds   float8 not null check (backoff_base_seconds between 0 and 86400),
-    backoff_cap_seconds    float8 not null check (backoff_cap_seconds between 0 and 86400),
-    lease_seconds          float8 not null check (lease_seconds between 0.1 and 86400),
-    start_to_close_seconds float8 not null check (start_to_close_seconds > 0),
+    max_losses             workflow.positive not null,
+    backoff_base_seconds   workflow.backoff_seconds not null,
+    backoff_cap_seconds    workflow.backoff_seconds not null,
+    lease_seconds          workflow.lease_seconds not null,
+    start_to_close_seconds workflow.limit_seconds not null,
     lease_token            uuid,
-    leased_by              text check (octet_length(leased_by) <= 200),
+    leased_by              workflow.key_or_none,
     worker_id              bigint,
     leased_at              timestamptz,
     lease_expires_at       timestamptz,
-    progress               jsonb check (octet_length(progress::text) <= 16384),
+    progress               workflow.progress,
     cancel_requested       boolean not null default false,
     shielded               boolean not null default false,
-    parked_reason          text check (parked_reason in ('version_mismatch', 'lost_too_often', 'unrecordable')),
+    parked_reason          workflow.parked_reason,
     parked_failure         workflow.payload,
     wake_seq               bigint not null default 0,
     traceparent            workflow.traceparent,
     parent_run_id          uuid,
-    parent_key             text check (octet_length(parent_key) between 1 and 200),
+    parent_key             workflow.key,
     unique (run_id, kind, step_key),
     constraint a_run_has_no_key check ((kind = 'run') = (step_key = '')),
     constraint an_activity_has_input check (kind = 'run' or input is not null),
@@ -230,7 +245,7 @@ create table workflow.tasks (
         and (state = 'leased') = (leased_at is not null)
         and (state = 'leased') = (lease_expires_at is not null)
         and (state = 'leased' or worker_id is null))
-) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
+) with (fillfactor = 40, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
         autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 20000,
         autovacuum_analyze_scale_factor = 0.1, autovacuum_analyze_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 comment on column workflow.tasks.state is 'ready: may be claimed now. waiting: at run_at, or when a record arrives. leased: somebody works on it.';
@@ -256,7 +271,7 @@ create unique index tasks_children on workflow.tasks (parent_run_id, parent_key)
 
 create table workflow.attempts (
     task_id     bigint not null,
-    attempt_no  int not null check (attempt_no > 0),
+    attempt_no  workflow.positive not null,
     run_id      uuid not null,
     tenant_id   uuid not null,
     step_key    text not null,
@@ -264,7 +279,7 @@ create table workflow.attempts (
     worker      text not null,
     started_at  timestamptz not null,
     ended_at    timestamptz not null,
-    outcome     text not null check (outcome in ('ok', 'failed', 'lost', 'released', 'cancelled', 'timeout')),
+    outcome     workflow.attempt_outcome not null,
     failure     jsonb,
     primary key (task_id, attempt_no, run_id)
 ) partition by range (run_id);

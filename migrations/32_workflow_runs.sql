@@ -307,8 +307,9 @@ begin
         from unnest(p_ids, p_states, p_bodies, p_nexts) as g (id, state, body, next)
         join workflow.tasks t on t.id = g.id
         where g.next is null and not t.cancel_requested and t.parent_run_id is null
-          and not exists (select from workflow.tasks a where a.run_id = t.run_id and a.kind = 'activity')
-          and not exists (select from workflow.tasks c where c.parent_run_id = t.run_id)
+          -- Not `not exists`: while the table is new the planner would join it whole.
+          and (select a.id from workflow.tasks a where a.run_id = t.run_id and a.kind = 'activity' limit 1) is null
+          and (select c.id from workflow.tasks c where c.parent_run_id = t.run_id limit 1) is null
     ), noted as (
         insert into workflow.attempts
             (task_id, attempt_no, run_id, tenant_id, step_key, lease_token, worker, started_at, ended_at, outcome, failure)
@@ -320,7 +321,8 @@ begin
     ), over as (
         update workflow.runs r
         set state = p.state, finished_at = v_now, output = case p.state when 'succeeded' then p.body end,
-            error = case when p.state <> 'succeeded' then p.body end
+            error = case when p.state <> 'succeeded' then p.body end,
+            error_fingerprint = case when p.state <> 'succeeded' then workflow.fingerprint(p.body) end
         from plain p where r.id = p.run_id
     )
     select array_agg(id) into v_plain from plain;
@@ -435,6 +437,7 @@ begin
     delete from workflow.tasks where id = p_task;
     delete from workflow.errands where run_id = v_run.run_id and what = 'cancel';
     update workflow.runs set state = p_state, output = p_output, error = p_error, finished_at = v_now,
+                             error_fingerprint = case when p_error is not null then workflow.fingerprint(p_error) end,
                              continued_as = v_next
     where id = v_run.run_id;
     if p_next is not null then

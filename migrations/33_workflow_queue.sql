@@ -147,9 +147,9 @@ begin
             order by r.priority desc, r.run_at, r.id
             limit v_claim.want
             for update skip locked))
-        returning t.kind, t.queue::text, t.id, t.run_id, t.tenant_id, t.step_key, t.activity,
+        returning t.kind::text, t.queue::text, t.id, t.run_id, t.tenant_id, t.step_key::text, t.activity::text,
             (case t.kind when 'run' then (select r.input from workflow.runs r where r.id = t.run_id) else t.input end)::jsonb,
-            t.attempt_no, t.lease_token, t.lease_seconds, t.start_to_close_seconds, t.wake_seq,
+            t.attempt_no, t.lease_token, t.lease_seconds::float8, t.start_to_close_seconds::float8, t.wake_seq,
             case t.kind when 'run' then (select r.created_at from workflow.runs r where r.id = t.run_id) else t.run_at end,
             t.worker_id, t.traceparent::text;
     end loop;
@@ -187,7 +187,7 @@ begin
         from placed
         returning id, run_id, tenant_id, activity, lease_token, traceparent
     )
-    select case when lease_token is null then 'woken' else 'run' end, p_queue, id, run_id, tenant_id, '', activity, null::jsonb, 1,
+    select case when lease_token is null then 'woken' else 'run' end, p_queue, id, run_id, tenant_id, '', activity::text, null::jsonb, 1,
            lease_token, 30::float8, 1e9::float8, 0::bigint, v_now, p_worker_id, traceparent::text
     from queued;
 end $$;
@@ -205,22 +205,23 @@ create function workflow.pump(
     -- Of `start_here`.
     p_starts jsonb default '[]', p_queue text default null, p_max_losses int default null, p_lease int default 0)
 returns setof workflow.news language plpgsql
-set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set jit = off as $$
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
 #variable_conflict use_column
 declare
     v_ids bigint[] := '{}';
     v_ends bigint[];
+    v_runs uuid[];
+    v_parents uuid[];
 begin
     -- Records alone lock their tasks in order as they update them. What needs more locks takes all of them first.
     if array_position(p_keys, null) is not null then
         -- What stands around runs that end: their activities and children, and who waits for them.
         v_ends := array (select g.id from unnest(p_ids, p_keys) as g (id, key) where g.key is null);
+        select array_agg(t.run_id), array_agg(t.parent_run_id) filter (where t.parent_run_id is not null) into v_runs, v_parents
+        from workflow.tasks t where t.id = any (v_ends);
         v_ids := p_ids
-            || array (select a.id from workflow.tasks t join workflow.tasks a on a.run_id = t.run_id
-                      where t.id = any (v_ends) and a.kind = 'activity')
-            || array (select p.id from workflow.tasks t
-                      join workflow.tasks p on p.run_id = t.parent_run_id and p.kind = 'run' and p.step_key = ''
-                      where t.id = any (v_ends));
+            || array (select a.id from workflow.tasks a where a.run_id = any (v_runs) and a.kind = 'activity')
+            || array (select p.id from workflow.tasks p where p.run_id = any (v_parents) and p.kind = 'run' and p.step_key = '');
     end if;
     if jsonb_array_length(p_attempts) > 0 or jsonb_array_length(p_ops) > 0 then
         select p_ids || v_ids || array_agg(id) into v_ids from (
@@ -275,7 +276,7 @@ end $$;
 -- right now is skipped: there is time for another try before the lease ends.
 create function workflow.renew(p_ids bigint[], p_tokens uuid[], p_progress jsonb[])
 returns table (task_id bigint, cancel_requested boolean) language plpgsql
-set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set jit = off as $$
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
 #variable_conflict use_column
 declare
     v_now timestamptz := workflow.now();

@@ -11,10 +11,10 @@ create table workflow.jobs (
     id              bigint generated always as identity primary key,
     tenant_id       uuid not null,
     queue           workflow.short_name not null,
-    activity        text not null check (octet_length(activity) between 1 and 200),
+    activity        workflow.key not null,
     input           workflow.payload not null,
-    limit_key       text not null default '' check (octet_length(limit_key) <= 200),
-    warm_key        text check (octet_length(warm_key) between 1 and 200),
+    limit_key       workflow.key_or_none not null default '',
+    warm_key        workflow.key,
     lined           boolean not null default false,
     priority        smallint not null default 0,
     run_at          timestamptz not null,
@@ -62,7 +62,7 @@ create table workflow.finished_jobs (
     input        jsonb not null,
     run_at       timestamptz not null,
     attempt_no   int not null,
-    outcome      text not null check (outcome in ('ok', 'failed', 'cancelled')),
+    outcome      workflow.record_outcome not null,
     output       jsonb,
     failure      jsonb,
     started_at   timestamptz,
@@ -98,7 +98,7 @@ create function workflow.pump_jobs(
     p_worker_id bigint, p_done bigint[], p_tokens uuid[], p_outputs jsonb[], p_ended jsonb,
     p_claims jsonb, p_token uuid, p_labels jsonb)
 returns setof workflow.job_news language plpgsql
-set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set jit = off as $$
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
 #variable_conflict use_column
 declare
     v_now timestamptz := workflow.now();
@@ -147,7 +147,7 @@ begin
                 row (null, p_worker_id, p_token, v_claim.names, p_labels, v_claim.holds)::workflow.claimant);
             if v_admitted.governed then
                 return query
-                select 'job', j.id, j.tenant_id, j.queue::text, j.activity, j.input::jsonb, j.attempt_no, j.policy, j.run_at, j.traceparent::text
+                select 'job', j.id, j.tenant_id, j.queue::text, j.activity::text, j.input::jsonb, j.attempt_no, j.policy, j.run_at, j.traceparent::text
                 from workflow.jobs j where j.id = any (v_admitted.ids);
                 if cardinality(v_admitted.ids) < v_claim.want then
                     return query select 'held', 0::bigint, null::uuid, v_claim.queue, null::text, null::jsonb, null::int,
@@ -160,7 +160,7 @@ begin
             v_warm := workflow.lease_warm('job', v_claim.queue, null, null, v_claim.want,
                 row (null, p_worker_id, p_token, v_claim.names, p_labels, v_claim.holds)::workflow.claimant, v_now);
             return query
-            select 'job', j.id, j.tenant_id, j.queue::text, j.activity, j.input::jsonb, j.attempt_no, j.policy, j.run_at, j.traceparent::text
+            select 'job', j.id, j.tenant_id, j.queue::text, j.activity::text, j.input::jsonb, j.attempt_no, j.policy, j.run_at, j.traceparent::text
             from workflow.jobs j where j.id = any (v_warm);
             v_claim.want := v_claim.want - cardinality(v_warm);
         end if;
@@ -176,7 +176,7 @@ begin
             order by r.priority desc, r.run_at, r.id
             limit v_claim.want
             for update skip locked))
-        returning 'job', j.id, j.tenant_id, j.queue::text, j.activity, j.input::jsonb, j.attempt_no, j.policy, j.run_at, j.traceparent::text;
+        returning 'job', j.id, j.tenant_id, j.queue::text, j.activity::text, j.input::jsonb, j.attempt_no, j.policy, j.run_at, j.traceparent::text;
     end loop;
 end $$;
 

@@ -52,8 +52,8 @@ create function workflow.fingerprint(p_failure jsonb) returns text language sql 
 $$;
 
 -- Null for every run that has not failed: the indexes hold failures only, and the end of a good run touches none of them.
-alter table workflow.runs add column error_fingerprint text
-    generated always as (case when error is not null then workflow.fingerprint(error) end) stored;
+alter table workflow.runs add column error_fingerprint text,
+    add constraint an_error_has_a_fingerprint check ((error is null) = (error_fingerprint is null));
 create index runs_by_fingerprint on workflow.runs (error_fingerprint, id) where error_fingerprint is not null;
 create index runs_failed on workflow.runs (id) where error_fingerprint is not null;
 create index runs_failed_of_tenant on workflow.runs (tenant_id, id) where error_fingerprint is not null;

@@ -627,8 +627,8 @@ create function workflow.admitted_tasks(p_ids bigint[]) returns setof workflow.n
 #variable_conflict use_column
 begin
     return query
-    select t.kind, t.queue::text, t.id, t.run_id, t.tenant_id, t.step_key, t.activity, t.input::jsonb, t.attempt_no, t.lease_token,
-           t.lease_seconds, t.start_to_close_seconds, t.wake_seq, t.run_at, t.worker_id, t.traceparent::text
+    select t.kind::text, t.queue::text, t.id, t.run_id, t.tenant_id, t.step_key::text, t.activity::text, t.input::jsonb, t.attempt_no,
+           t.lease_token, t.lease_seconds::float8, t.start_to_close_seconds::float8, t.wake_seq, t.run_at, t.worker_id, t.traceparent::text
     from workflow.tasks t where t.id = any (p_ids);
 end $$;
 
