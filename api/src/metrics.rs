@@ -1,16 +1,22 @@
 //! What the server counts, for Prometheus. Labels come from fixed sets: routes, methods, statuses.
 
 use axum::{
+    Router,
     extract::{MatchedPath, Request},
     http::{Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
+    routing::get,
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::{
+    future::IntoFuture as _,
+    io,
     sync::OnceLock,
     time::{Duration, Instant},
 };
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 /// Seconds, for everything that is timed.
 const BUCKETS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -54,6 +60,20 @@ pub async fn show() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }
 
+/// Answers `GET /metrics` alone, for a process that serves nothing else, until `stop`.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve(listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+    install();
+    let only = Router::new().route("/metrics", get(show));
+    tokio::select! {
+        served = axum::serve(listener, only).into_future() => served,
+        () = keep_up() => Ok(()),
+        () = stop.cancelled() => Ok(()),
+    }
+}
+
 /// Counts and times a request by route, method and status.
 pub async fn observe(request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
@@ -79,5 +99,28 @@ pub fn known(method: &Method) -> &'static str {
         "PATCH" => "PATCH",
         "OPTIONS" => "OPTIONS",
         _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_that_serves_nothing_else_shows_what_it_counts() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let stop = CancellationToken::new();
+        let served = tokio::spawn(serve(listener, stop.clone()));
+        let ask = async |path: &str| reqwest::get(format!("{url}{path}")).await.unwrap();
+        let first = ask("/metrics").await;
+        assert_eq!(first.headers()[header::CONTENT_TYPE], "text/plain; version=0.0.4");
+        metrics::counter!("flatrender_test_total").increment(3);
+        let text = ask("/metrics").await.text().await.unwrap();
+        assert!(text.lines().any(|line| line == "flatrender_test_total 3"), "{text}");
+        assert_eq!(ask("/v1/renders").await.status(), 404);
+        stop.cancel();
+        served.await.unwrap().unwrap();
     }
 }

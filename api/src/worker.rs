@@ -9,7 +9,7 @@ use flatrender_activities::{
     media::{self, Media},
     message::Mailer,
 };
-use flatrender_engine::{Client, Worker, schedules::Schedules, worker::Builder};
+use flatrender_engine::{Client, Worker, operations::Retention, schedules::Schedules, worker::Builder};
 use flatrender_workflows::{
     contracts::{
         media::{
@@ -52,6 +52,8 @@ pub struct WorkerConfig {
     pub slots: Option<usize>,
     /// Writes and sends letters.
     pub mailer: Mailer,
+    /// How long what is over is kept in the tables of the engine.
+    pub retention: Retention,
 }
 
 /// Why a worker cannot work.
@@ -143,6 +145,7 @@ fn builder(config: WorkerConfig) -> Builder {
         threads: cores,
     };
     Worker::builder(config.pool)
+        .retention(config.retention)
         .workflow::<RenderVideo>()
         .workflow::<KeepMonths>()
         .workflow::<RollUpUsage>()

@@ -1,8 +1,9 @@
 //! The commands that run until they are told to stop: everything at once, or one part of it.
 
 use super::failure::CliError;
+use crate::metrics;
 use crate::platform::data_dir::{DataDir, HeldDataDir};
-use crate::platform::parts::{MailSettings, Parts};
+use crate::platform::parts::{HistorySettings, MailSettings, Parts};
 use crate::platform::stop::Stop;
 use crate::platform::up::{self, UpConfig, UpError};
 use crate::platform::{import, migrate as migrations, samples};
@@ -34,6 +35,8 @@ pub struct UpArgs {
     templates: Option<PathBuf>,
     #[command(flatten)]
     mail: MailSettings,
+    #[command(flatten)]
+    history: HistorySettings,
     /// Stop when standard input ends.
     #[arg(long, hide = true)]
     exit_with_parent: bool,
@@ -87,6 +90,11 @@ pub struct WorkerArgs {
     storage: Storage,
     #[command(flatten)]
     mail: MailSettings,
+    #[command(flatten)]
+    history: HistorySettings,
+    /// Address to answer GET /metrics on, for Prometheus [default: none].
+    #[arg(long, value_name = "ADDR", env = "FLATRENDER_METRICS")]
+    metrics: Option<SocketAddr>,
 }
 
 /// Runs a render node: it fetches work from a server over HTTP and renders frames.
@@ -116,7 +124,14 @@ pub async fn up(args: UpArgs) -> Result<(), CliError> {
     let stop = Stop::on_signals(args.exit_with_parent).context("cannot watch for signals")?;
     let data = DataDir::choose(args.data.as_deref()).map_err(|e| CliError::Usage(e.to_string()))?;
     let database_url = args.database_url.filter(|url| !url.is_empty());
-    let config = UpConfig { data, listen: args.listen, database_url, templates: args.templates, mail: args.mail };
+    let config = UpConfig {
+        data,
+        listen: args.listen,
+        database_url,
+        templates: args.templates,
+        mail: args.mail,
+        history: args.history,
+    };
     up::run(config, &stop, greet).await.map_err(explain)
 }
 
@@ -147,8 +162,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), CliError> {
         let packages = samples::packages(None).map_err(anyhow::Error::from)?;
         import::templates(&parts.db, parts.storage.as_ref(), &packages).await.map_err(anyhow::Error::from)?;
     }
-    let listener = TcpListener::bind(args.listen).await;
-    let listener = listener.map_err(|e| CliError::Usage(format!("cannot listen on {}: {e}", args.listen)))?;
+    let listener = listen(args.listen).await?;
     let address = listener.local_addr().context("cannot tell the address")?;
     println!("listening on http://{address}");
     tokio::select! {
@@ -165,13 +179,32 @@ pub async fn serve(args: ServeArgs) -> Result<(), CliError> {
 /// The database or the storage cannot be used.
 pub async fn worker(args: WorkerArgs) -> Result<(), CliError> {
     let stop = Stop::on_signals(false).context("cannot watch for signals")?;
-    let parts = open(&args.database, &args.storage, args.mail).await?;
+    let listener = match args.metrics {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let parts = open(&args.database, &args.storage, args.mail).await?.keeping(args.history);
     tokio::select! {
         worked = parts.clone().work(stop.gently.clone()) => worked.context("the worker ended")?,
+        served = count(listener, &stop) => served.context("cannot serve the metrics any longer")?,
         () = stop.hurry.cancelled() => {}
     }
     parts.close().await;
     Ok(())
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, CliError> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|e| CliError::Usage(format!("cannot listen on {address}: {e}")))
+}
+
+/// Shows what the worker counts, for as long as it works.
+async fn count(listener: Option<TcpListener>, stop: &Stop) -> std::io::Result<()> {
+    if let Some(listener) = listener {
+        println!("metrics on http://{}/metrics", listener.local_addr()?);
+        metrics::serve(listener, stop.hurry.clone()).await?;
+    }
+    std::future::pending().await
 }
 
 async fn open(database: &Database, storage: &Storage, mail: MailSettings) -> Result<Parts, CliError> {

@@ -7,6 +7,7 @@ use crate::vault::Vault;
 use crate::worker::{self, WorkError, WorkerConfig};
 use flatrender_activities::message::{Mailer, MailerConfig, MailerError};
 use flatrender_activities::storage::ObjectStorage;
+use flatrender_engine::operations::Retention;
 use flatrender_workflows::contracts::storage::{BlobStore, StorageError};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Executor, PgPool};
@@ -77,6 +78,27 @@ impl MailSettings {
     }
 }
 
+/// How long what is over is remembered.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct HistorySettings {
+    /// Days that records and attempts of workflows are kept after their month is over; 0 keeps them for ever.
+    #[arg(long, value_name = "DAYS", default_value_t = 90, env = "FLATRENDER_KEEP_HISTORY",
+          value_parser = clap::value_parser!(u32).range(..=36_500))]
+    keep_history: u32,
+}
+
+impl From<HistorySettings> for Retention {
+    fn from(settings: HistorySettings) -> Self {
+        match settings.keep_history {
+            0 => Self::forever(),
+            days => {
+                let keep = Duration::from_secs(u64::from(days) * 86_400);
+                Self::forever().runs(keep).jobs(keep).fires(keep)
+            }
+        }
+    }
+}
+
 /// What the server and the worker are made of. Cheap to clone.
 #[derive(Clone)]
 pub struct Parts {
@@ -88,6 +110,7 @@ pub struct Parts {
     pub vault: Vault,
     scratch: PathBuf,
     mailer: Mailer,
+    retention: Retention,
 }
 
 impl Parts {
@@ -113,7 +136,14 @@ impl Parts {
             .connect(database_url)
             .await?;
         let storage: Arc<dyn BlobStore> = Arc::new(ObjectStorage::local(storage)?);
-        Ok(Self { db, storage, vault, scratch: scratch.to_path_buf(), mailer })
+        Ok(Self { db, storage, vault, scratch: scratch.to_path_buf(), mailer, retention: Retention::forever() })
+    }
+
+    /// What is over is remembered for so long; for ever unless this is said.
+    #[must_use]
+    pub fn keeping(mut self, history: HistorySettings) -> Self {
+        self.retention = history.into();
+        self
     }
 
     /// Serves the API until `stopping`, then answers what it has begun.
@@ -132,13 +162,27 @@ impl Parts {
     /// # Errors
     /// The worker cannot go on.
     pub async fn work(self, stopping: CancellationToken) -> Result<(), WorkError> {
-        let Self { db: pool, storage, scratch, mailer, .. } = self;
+        let Self { db: pool, storage, scratch, mailer, retention, .. } = self;
         let (ffmpeg, ffprobe) = ("ffmpeg".into(), PROBE.into());
-        worker::run(WorkerConfig { pool, storage, scratch, ffmpeg, ffprobe, slots: None, mailer }, stopping).await
+        worker::run(WorkerConfig { pool, storage, scratch, ffmpeg, ffprobe, slots: None, mailer, retention }, stopping)
+            .await
     }
 
     /// Closes the connections.
     pub async fn close(self) {
         self.db.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn history_is_kept_for_the_days_that_were_said_and_for_ever_at_none() {
+        assert_eq!(Retention::from(HistorySettings { keep_history: 0 }), Retention::forever());
+        let week = Duration::from_secs(7 * 86_400);
+        let kept = Retention::from(HistorySettings { keep_history: 7 });
+        assert_eq!(kept, Retention::forever().runs(week).jobs(week).fires(week));
     }
 }

@@ -10,7 +10,7 @@ use super::data_dir::{DataDir, DataDirError, HeldDataDir};
 use super::import::{self, ImportError};
 use super::migrate::{self, MigrateError};
 use super::node_process::NodeProcess;
-use super::parts::{MailSettings, Parts, PartsError};
+use super::parts::{HistorySettings, MailSettings, Parts, PartsError};
 use super::postgres::{PostgresError, PrivatePostgres};
 use super::process;
 use super::samples::{self, Package, PackageError};
@@ -40,6 +40,8 @@ pub struct UpConfig {
     pub templates: Option<PathBuf>,
     /// How letters are sent.
     pub mail: MailSettings,
+    /// How long what is over is remembered.
+    pub history: HistorySettings,
 }
 
 /// Why the platform does not run. Each is one line.
@@ -82,15 +84,16 @@ pub async fn run(config: UpConfig, stop: &Stop, ready: impl FnOnce(&str, &HeldDa
     let _ = process::this_program();
     // A wrong template is found before anything is started.
     let packages = samples::packages(config.templates.as_deref())?;
-    let held = config.data.clone().hold()?;
+    let held = config.data.hold()?;
     let listener = TcpListener::bind(config.listen).await.map_err(|e| UpError::Listen(config.listen, e))?;
     let postgres = match &config.database_url {
         Some(_) => None,
         None => Some(PrivatePostgres::start(held.path()).await?),
     };
-    let database_url = config.database_url.clone().or_else(|| postgres.as_ref().map(PrivatePostgres::database_url));
-    let ran =
-        platform(listener, &database_url.unwrap_or_default(), config.mail.clone(), &packages, &held, stop, ready).await;
+    let database_url = config.database_url.or_else(|| postgres.as_ref().map(PrivatePostgres::database_url));
+    let settings =
+        Settings { database_url: database_url.unwrap_or_default(), mail: config.mail, history: config.history };
+    let ran = platform(listener, settings, &packages, &held, stop, ready).await;
     held.withdraw();
     if let Some(postgres) = postgres {
         postgres.stop().await;
@@ -98,23 +101,29 @@ pub async fn run(config: UpConfig, stop: &Stop, ready: impl FnOnce(&str, &HeldDa
     ran
 }
 
+struct Settings {
+    database_url: String,
+    mail: MailSettings,
+    history: HistorySettings,
+}
+
 async fn platform(
     listener: TcpListener,
-    database_url: &str,
-    mail: MailSettings,
+    settings: Settings,
     packages: &[Package],
     held: &HeldDataDir,
     stop: &Stop,
     ready: impl FnOnce(&str, &HeldDataDir),
 ) -> Result<(), UpError> {
-    migrate::run(database_url).await?;
+    let Settings { database_url, mail, history } = settings;
+    migrate::run(&database_url).await?;
     let listening = listener.local_addr().map_err(|e| UpError::Ended("listener", e.to_string()))?;
     let url = format!("http://{}", reachable(listening));
     let (storage, private) = (held.folder("storage")?, held.folder("private")?);
-    let parts = Parts::open(database_url, &storage, &empty_scratch(held)?, &private, mail.linking_to(&url)).await?;
+    let parts = Parts::open(&database_url, &storage, &empty_scratch(held)?, &private, mail.linking_to(&url)).await?;
     ensure_key(held, &parts).await?;
     import::templates(&parts.db, parts.storage.as_ref(), packages).await?;
-    let mut running = Running::start(parts.clone(), listener, &url, held)?;
+    let mut running = Running::start(parts.clone().keeping(history), listener, &url, held)?;
     held.announce(&url)?;
     ready(&url, held);
     let ended = tokio::select! {

@@ -215,6 +215,7 @@ impl World {
             ffprobe: "ffprobe".into(),
             slots: None,
             mailer: self.mailer(),
+            retention: flatrender_engine::operations::Retention::forever(),
         };
         let stopping = self.stopping.clone();
         tokio::spawn(async move { worker::run(config, stopping).await.unwrap() });
