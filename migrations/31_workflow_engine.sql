@@ -63,7 +63,7 @@ create domain workflow.limit_seconds as float8 check (value > 0);
 create domain workflow.run_state as text check (value in ('running', 'succeeded', 'failed', 'cancelled'));
 create domain workflow.task_kind as text check (value in ('run', 'activity'));
 create domain workflow.task_state as text check (value in ('ready', 'waiting', 'leased'));
-create domain workflow.parked_reason as text check (value in ('version_mismatch', 'lost_too_often', 'unrecordable'));
+create domain workflow.parked_reason as text check (value in ('version_mismatch', 'lost_too_often', 'unrecordable', 'unreadable'));
 create domain workflow.record_kind as text
     check (value in ('step', 'activity', 'timer', 'cancel', 'signal', 'child', 'start', 'patch', 'compensation'));
 create domain workflow.record_outcome as text check (value in ('ok', 'failed', 'cancelled'));

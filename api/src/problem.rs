@@ -164,6 +164,7 @@ impl From<flatrender_engine::client::Error> for Problem {
         match error {
             Error::LeaseLost(_) => Self::lease_lost(),
             Error::Unrecordable(failure) => Self::new(Code::NodeBadOutput, failure.message),
+            Error::Payload(ref failure) => Self::internal(failure),
             Error::Database(error) => error.into(),
         }
     }

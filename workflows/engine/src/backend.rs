@@ -8,7 +8,7 @@ use crate::{
     failure::Failure,
     jobs::{JobEnd, JobOutcome},
     pump::{What, Write},
-    record::{storable, to_payload},
+    record::storable,
     store::{
         Claimed, Fence, Lane,
         tasks::{Plain, attempt_failed},
@@ -125,9 +125,9 @@ impl Outcome {
         }
     }
 
-    /// The outcome of an activity, if its output can be stored.
+    /// The outcome of an activity.
     pub(crate) fn of_activity(result: Result<Value, Failure>) -> Self {
-        match result.and_then(|output| to_payload(&output)) {
+        match result {
             Ok(output) => Self::Done(output),
             Err(failure) if failure.is_lease_lost() => Self::Lost,
             Err(failure) => Self::Failed(failure),

@@ -2,7 +2,8 @@
 
 use crate::{
     failure::Failure,
-    record::{Ask, Kind, RunRequest, to_payload},
+    payload::Payloads,
+    record::{Ask, Kind, RunRequest},
     workflow::{Context, Workflow},
 };
 use uuid::Uuid;
@@ -17,7 +18,7 @@ impl Context {
         let ledger = &self.core().ledger;
         ledger.take_key(key, Kind::Child, Some(W::NAME))?;
         if !ledger.knows(key) {
-            ledger.ask(Ask::Run(request(key, &input, None, false)?));
+            ledger.ask(Ask::Run(request(key, &input, None, false, &self.core().payloads)?));
         }
         self.outcome(key).await
     }
@@ -36,7 +37,7 @@ impl Context {
         let ledger = &self.core().ledger;
         ledger.take_key(key, Kind::Start, Some(W::NAME))?;
         if !ledger.knows(key) {
-            ledger.ask(Ask::Run(request(key, &input, business_key, true)?));
+            ledger.ask(Ask::Run(request(key, &input, business_key, true, &self.core().payloads)?));
         }
         self.outcome(key).await
     }
@@ -47,6 +48,7 @@ fn request<W: Workflow>(
     input: &W,
     business_key: Option<&str>,
     detached: bool,
+    payloads: &Payloads,
 ) -> Result<RunRequest, Failure> {
     if business_key.is_some_and(|key| key.is_empty() || key.len() > 200 || key.contains('\0')) {
         return Err(Failure::permanent("workflow.bad_key", "a business key has 1 to 200 bytes and no NUL"));
@@ -56,7 +58,7 @@ fn request<W: Workflow>(
         kind: W::NAME,
         version: W::VERSION,
         priority: input.priority(),
-        input: to_payload(input)?,
+        input: payloads.encode(input)?,
         business_key: business_key.map(str::to_owned),
         detached,
     })

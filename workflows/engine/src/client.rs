@@ -15,7 +15,7 @@ use crate::{
     failure::Failure,
     handover::Local,
     measures,
-    record::to_payload,
+    payload::{self, Payloads},
     signals::{self, Delivery},
     store::{self, rings},
     trace::TraceContext,
@@ -45,6 +45,7 @@ pub struct Client {
     remotes: Arc<Mutex<HashMap<String, Instant>>>,
     /// The worker of this process that the client belongs to.
     local: Option<Local>,
+    pub(crate) payloads: Payloads,
 }
 
 /// Why a call to the engine did not succeed.
@@ -56,6 +57,10 @@ pub enum Error {
     /// The value cannot be stored: see [`Failure::code`].
     #[error("cannot store the value")]
     Unrecordable(#[source] Failure),
+    /// What lies outside of the tables, or is sealed, cannot be put there or read: see [`Failure::code`]. If that is
+    /// [retryable](Failure::retryable), it may be possible another time.
+    #[error("cannot reach the payload")]
+    Payload(#[source] Failure),
     /// PostgreSQL said no, or could not be reached.
     #[error("cannot reach the engine's tables")]
     Database(#[from] sqlx::Error),
@@ -88,15 +93,62 @@ impl Client {
     }
 
     pub(crate) fn with_wakeup(pool: PgPool, wakeup: Arc<Wakeup>) -> Self {
-        Self { pool, wakeup, unannounced: Arc::default(), remotes: Arc::default(), local: None }
+        let payloads = Payloads::inline();
+        Self { pool, wakeup, unannounced: Arc::default(), remotes: Arc::default(), local: None, payloads }
     }
 
     pub(crate) fn with_local(self, local: Local) -> Self {
         Self { local: Some(local), ..self }
     }
 
+    /// How inputs, outputs and signals are stored: as every worker of this database does it.
+    #[must_use]
+    pub fn payloads(self, payloads: Payloads) -> Self {
+        Self { payloads, ..self }
+    }
+
     pub(crate) fn pool(&self) -> &PgPool {
         &self.pool
+    }
+
+    // ---- payloads
+
+    /// The form in which a value is stored.
+    pub(crate) async fn stored(&self, tenant_id: Uuid, value: &impl Serialize) -> Result<Value, Error> {
+        self.stored_for(value, async { Ok(Some(tenant_id)) }).await
+    }
+
+    /// As [`Client::stored`], for a tenant that is looked up if need be. Null when there is none: whoever stores it finds that
+    /// there is nowhere to.
+    pub(crate) async fn stored_for(
+        &self,
+        value: &impl Serialize,
+        tenant: impl Future<Output = sqlx::Result<Option<Uuid>>>,
+    ) -> Result<Value, Error> {
+        let value = self.payloads.encode(value).map_err(Error::Unrecordable)?;
+        if self.payloads.passes(&value) {
+            return Ok(value);
+        }
+        let Some(tenant_id) = tenant.await? else { return Ok(Value::Null) };
+        self.payloads.keep(tenant_id, value, payload::FEW).await.map_err(|failure| match failure.code.as_str() {
+            "workflow.unrecordable" => Error::Unrecordable(failure),
+            _ => Error::Payload(failure),
+        })
+    }
+
+    /// The value that is stored as this.
+    pub(crate) async fn opened(&self, tenant_id: Uuid, stored: Value) -> Result<Value, Error> {
+        self.payloads.fetch(tenant_id, stored, payload::FEW).await.map_err(Error::Payload)
+    }
+
+    /// For people: what cannot be read stays as it is stored.
+    pub(crate) async fn show(&self, tenant_id: Uuid, stored: &mut Value) {
+        if Payloads::is_reference(stored) {
+            match self.payloads.fetch(tenant_id, stored.clone(), 1).await {
+                Ok(value) => *stored = value,
+                Err(failure) => tracing::warn!(%failure, "a payload is shown as it is stored"),
+            }
+        }
     }
 
     // ---- runs
@@ -108,7 +160,7 @@ impl Client {
     /// Call [`Client::announce`] after the commit; without it the run is picked up a little later.
     ///
     /// # Errors
-    /// [`Error::Unrecordable`] when the input cannot be stored.
+    /// [`Error::Unrecordable`] when the input cannot be stored; [`Error::Payload`].
     pub async fn start<W: Workflow>(
         &self,
         tx: &mut PgConnection,
@@ -122,7 +174,7 @@ impl Client {
             version: W::VERSION,
             business_key,
             priority: workflow.priority(),
-            input: to_payload(&workflow).map_err(Error::Unrecordable)?,
+            input: self.stored(tenant_id, &workflow).await?,
             traceparent: TraceContext::current(),
         };
         loop {
@@ -141,17 +193,18 @@ impl Client {
     /// Starts many runs of one workflow, without business keys, in a statement per thousand; else as [`Client::start`].
     ///
     /// # Errors
-    /// [`Error::Unrecordable`] when an input cannot be stored: nothing is started.
+    /// [`Error::Unrecordable`] when an input cannot be stored, [`Error::Payload`]: nothing is started.
     pub async fn start_all<W: Workflow>(
         &self,
         tx: &mut PgConnection,
         tenant_id: Uuid,
         workflows: impl IntoIterator<Item = W>,
     ) -> Result<Vec<Uuid>, Error> {
-        let (mut inputs, mut priorities) = (Vec::new(), Vec::new());
+        let workflows: Vec<W> = workflows.into_iter().collect();
+        let priorities: Vec<_> = workflows.iter().map(W::priority).collect();
+        let mut inputs = Vec::with_capacity(workflows.len());
         for workflow in workflows {
-            inputs.push(to_payload(&workflow).map_err(Error::Unrecordable)?);
-            priorities.push(workflow.priority());
+            inputs.push(self.stored(tenant_id, &workflow).await?);
         }
         let shared = StartRequest {
             tenant_id,
@@ -194,7 +247,7 @@ impl Client {
     /// such as a webhook that is delivered twice, adds nothing. Call [`Client::announce`] after the commit.
     ///
     /// # Errors
-    /// [`Error::Unrecordable`] when the payload cannot be stored, or name or key have no fitting length.
+    /// [`Error::Unrecordable`] when the payload cannot be stored, or name or key have no fitting length; [`Error::Payload`].
     pub async fn signal(
         &self,
         tx: &mut PgConnection,
@@ -203,7 +256,8 @@ impl Client {
         dedupe_key: Option<&str>,
         payload: &impl Serialize,
     ) -> Result<Delivery, Error> {
-        let payload = signals::check(name, dedupe_key, payload).map_err(Error::Unrecordable)?;
+        signals::check(name, dedupe_key).map_err(Error::Unrecordable)?;
+        let payload = self.stored_for(payload, store::runs::tenant_of(&mut *tx, run_id)).await?;
         let (delivery, news) = store::runs::signal(tx, run_id, name, dedupe_key, &payload).await?;
         if let Some(trace) = TraceContext::current() {
             // A run stays in the trace it was started in: this line leads from the one to the other.
@@ -227,20 +281,37 @@ impl Client {
         self.unannounced.lock().unwrap_or_else(PoisonError::into_inner).extend(rings);
     }
 
-    /// A run, or `None` when there is none with this id.
+    /// A run, or `None` when there is none with this id. An input or output that cannot be read here is shown as it is stored.
     ///
     /// # Errors
     /// [`Error::Database`].
     pub async fn run(&self, run_id: Uuid) -> Result<Option<Run>, Error> {
+        let Some(mut run) = self.run_as_stored(run_id).await? else { return Ok(None) };
+        let Run { tenant_id, input, output, .. } = &mut run;
+        for value in std::iter::once(input).chain(output) {
+            self.show(*tenant_id, value).await;
+        }
+        Ok(Some(run))
+    }
+
+    pub(crate) async fn run_as_stored(&self, run_id: Uuid) -> Result<Option<Run>, Error> {
         Ok(store::runs::find(&self.pool, run_id).await?.map(Run::from))
     }
 
-    /// What a run has done, oldest first.
+    /// What a run has done, oldest first. An output that cannot be read here is shown as it is stored.
     ///
     /// # Errors
     /// [`Error::Database`].
     pub async fn history(&self, run_id: Uuid) -> Result<Vec<Event>, Error> {
-        Ok(store::steps::history(&self.pool, run_id).await?.into_iter().map(Event::from).collect())
+        let rows = store::steps::history(&self.pool, run_id).await?;
+        let mut events: Vec<Event> = rows.into_iter().map(Event::from).collect();
+        if events.iter().filter_map(|event| event.output.as_ref()).any(Payloads::is_reference) {
+            let tenant_id = store::runs::tenant_of(&self.pool, run_id).await?.unwrap_or_default();
+            for output in events.iter_mut().filter_map(|event| event.output.as_mut()) {
+                self.show(tenant_id, output).await;
+            }
+        }
+        Ok(events)
     }
 
     /// What a run is doing right now.
@@ -262,17 +333,23 @@ impl Client {
     /// run or `timeout` is up.
     ///
     /// # Errors
-    /// [`Error::Database`].
+    /// [`Error::Payload`] when its output cannot be read; [`Error::Database`].
     pub async fn finished(&self, run_id: Uuid, timeout: Duration) -> Result<Option<Run>, Error> {
         let began = tokio::time::Instant::now();
         let mut run_id = run_id;
         loop {
-            match self.run(run_id).await? {
+            match self.run_as_stored(run_id).await? {
                 Some(Run { continued_as: Some(next), .. }) => {
                     run_id = next;
                     continue;
                 }
-                Some(run) if run.state.is_final() => return Ok(Some(run)),
+                Some(mut run) if run.state.is_final() => {
+                    self.show(run.tenant_id, &mut run.input).await;
+                    if let Some(output) = &mut run.output {
+                        *output = self.opened(run.tenant_id, output.take()).await?;
+                    }
+                    return Ok(Some(run));
+                }
                 Some(_) if began.elapsed() < timeout => {
                     // Late by a quarter of the time it took, and by a tenth of a second at most.
                     let pause = (began.elapsed() / 4).clamp(Duration::from_millis(1), Duration::from_millis(100));

@@ -9,7 +9,7 @@ use crate::{
     activity::Activity,
     executor,
     failure::Failure,
-    record::{Ask, Kind, Request, Undo, to_payload},
+    record::{Ask, Kind, Request, Undo},
     workflow::Context,
 };
 use futures::future::BoxFuture;
@@ -35,7 +35,7 @@ impl Context {
     /// # Errors
     /// `workflow.key_reused`, `workflow.unrecordable`.
     pub async fn compensate<A: Activity>(&self, key: &str, undo: A) -> Result<(), Failure> {
-        let request = Request { shielded: true, ..Request::new(key, &undo)? };
+        let request = Request { shielded: true, ..Request::new(key, &undo, &self.core().payloads)? };
         let input = request.input.clone();
         let owned = key.to_owned();
         let body = move |cx: Context| -> BoxFuture<'static, Result<(), Failure>> {
@@ -78,7 +78,7 @@ impl Context {
         ledger.take_key(key, kind, name)?;
         ledger.reserve(&mark, Kind::Compensation, name)?;
         ledger.register(Undo { key: key.to_owned(), name, body });
-        ledger.ask(Ask::Mark { key: mark.clone(), kind: Kind::Compensation, name, output: to_payload(&input)? });
+        ledger.ask(Ask::Mark { key: mark.clone(), kind: Kind::Compensation, name, output: input });
         ledger.recorded(&mark).await.map(drop)
     }
 

@@ -9,8 +9,9 @@ use crate::{
     failure::Failure,
     ledger::Ledger,
     measures,
+    payload::{self, FOR_GOOD, Payloads},
     pump::{ANSWER, What, Write},
-    record::{Ask, Broken, Kind, Record, Request, RunRequest, storable, to_payload},
+    record::{Ask, Broken, Kind, Record, Request, RunRequest, storable},
     residents::Stay,
     retry,
     store::{self, Claimed, Fence, session::Session, tasks::Plain},
@@ -31,7 +32,8 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
     time::Instant,
 };
 
@@ -52,10 +54,23 @@ const REPLAY_ROUNDS: usize = 10_000_000;
 pub(crate) type Definition = Arc<dyn Fn(Value, Context) -> BoxFuture<'static, Result<Value, Failure>> + Send + Sync>;
 
 /// Continues a claimed run until it ends, is to sleep, or is no longer ours.
-pub(crate) async fn continue_run(claimed: Claimed, standing: watch::Receiver<Standing>, shop: Arc<Shop>) -> Outcome {
+pub(crate) async fn continue_run(
+    mut claimed: Claimed,
+    standing: watch::Receiver<Standing>,
+    shop: Arc<Shop>,
+) -> Outcome {
     let (Some(run), Some(definition)) = (claimed.run, shop.workflows.get(&claimed.task.activity)) else {
         return Outcome::Unfinished;
     };
+    let tenant_id = claimed.task.tenant_id;
+    let mut input = claimed.task.input.take();
+    if Payloads::is_reference(&input) {
+        match while_held(shop.payloads.fetch(tenant_id, input, FOR_GOOD), &standing, &shop).await {
+            Ok(Ok(value)) => input = value,
+            Ok(Err(failure)) => return set_aside(claimed.fence(), "unreadable", failure),
+            Err(outcome) => return outcome,
+        }
+    }
     let ledger = Ledger::new(run.created_at);
     let stay = shop.residents.admit(claimed.task.run_id, ledger.clone());
     let trace = claimed.task.traceparent.map(|parent| parent.child());
@@ -65,16 +80,29 @@ pub(crate) async fn continue_run(claimed: Claimed, standing: watch::Receiver<Sta
         kind: crate::store::runs::kind_of(&claimed.task.activity).to_owned(),
         fence: claimed.fence(),
         hands: Hands::Database(shop.pool.clone()),
+        payloads: shop.payloads.clone(),
         ledger: ledger.clone(),
         trace,
     };
     let kind = core.kind.clone();
     let span = trace::run_span(claimed.task.traceparent, trace, core.run_id, &core.kind);
-    let future = to_the_end(definition, claimed.task.input, Context::new(Arc::new(core)));
+    let future = to_the_end(definition, input, Context::new(Arc::new(core)));
     let future = if trace.is_some() { Box::pin(trace::within(trace, span, future)) } else { future };
     let fence = Fence { task_id: claimed.task.task_id, token: claimed.task.lease_token };
-    let mut execution =
-        Execution { shop: &shop, ledger: &ledger, stay, standing, fence, kind, trace, known: run.seq, flush: None };
+    let mut execution = Execution {
+        shop: &shop,
+        ledger: &ledger,
+        stay,
+        standing,
+        fence,
+        kind,
+        trace,
+        tenant_id,
+        known: run.seq,
+        flush: None,
+        fetching: 0,
+        errands: JoinSet::new(),
+    };
     if run.seq > 0 || claimed.task.attempt_no > 1 {
         if let Some(outcome) = execution.load(claimed.task.run_id).await {
             return outcome;
@@ -83,6 +111,26 @@ pub(crate) async fn continue_run(claimed: Claimed, standing: watch::Receiver<Sta
         ledger.catch_up();
     }
     execution.drive(future).await
+}
+
+/// What `work` gives, unless the lease is lost or the worker closes before.
+async fn while_held<T>(
+    work: impl Future<Output = T>,
+    standing: &watch::Receiver<Standing>,
+    shop: &Shop,
+) -> Result<T, Outcome> {
+    let mut standing = standing.clone();
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        () = lost(&mut standing) => Err(Outcome::Lost),
+        () = shop.closing.cancelled() => Err(Outcome::Unfinished),
+    }
+}
+
+fn set_aside(fence: Fence, reason: &'static str, failure: Failure) -> Outcome {
+    tracing::error!(%failure, task_id = fence.task_id, reason, "a run is parked until somebody resumes it");
+    Outcome::SetAside { reason, failure }
 }
 
 /// The definition, and the compensations of one that does not succeed.
@@ -116,6 +164,7 @@ struct Execution<'a> {
     stay: Stay,
     standing: watch::Receiver<Standing>,
     fence: Fence,
+    tenant_id: uuid::Uuid,
     kind: String,
     /// What the run asks for belongs to this.
     trace: Option<TraceContext>,
@@ -123,6 +172,10 @@ struct Execution<'a> {
     known: i64,
     /// Requests on their way to the database.
     flush: Option<oneshot::Receiver<bool>>,
+    /// Number of the newest record whose output is on its way here.
+    fetching: i64,
+    /// Payloads on their way; they end with the stay.
+    errands: JoinSet<()>,
 }
 
 impl Execution<'_> {
@@ -157,6 +210,7 @@ impl Execution<'_> {
                 Poll::Ready(result) => {
                     self.ledger.check_end();
                     let outcome = self.must_leave().unwrap_or_else(|| end(self.ledger, result));
+                    let outcome = self.put_away(outcome).await;
                     self.count_end(&outcome);
                     return outcome;
                 }
@@ -181,6 +235,7 @@ impl Execution<'_> {
             if let Some(outcome) = self.must_leave() {
                 return outcome;
             }
+            self.fetch();
             self.ask();
             let idle = self.flush.is_none() && self.ledger.steps_running() == 0 && !self.ledger.has_gap();
             self.stay.set_idle(idle);
@@ -223,6 +278,25 @@ impl Execution<'_> {
         None
     }
 
+    /// Gives what the run leaves behind the form in which it is stored.
+    async fn put_away(&self, mut outcome: Outcome) -> Outcome {
+        let value = match &mut outcome {
+            Outcome::Ended { output: Some(output), .. } => output,
+            Outcome::Continued { next } => &mut next["input"],
+            _ => return outcome,
+        };
+        if self.shop.payloads.passes(value) {
+            return outcome;
+        }
+        let kept = self.shop.payloads.keep(self.tenant_id, value.take(), FOR_GOOD);
+        match while_held(kept, &self.standing, self.shop).await {
+            Ok(Ok(stored)) => *value = stored,
+            Ok(Err(failure)) => return set_aside(self.fence, "unrecordable", failure),
+            Err(outcome) => return outcome,
+        }
+        outcome
+    }
+
     fn must_leave(&self) -> Option<Outcome> {
         if self.ledger.lost() || *self.standing.borrow() == Standing::Lost {
             return Some(Outcome::Lost);
@@ -251,16 +325,38 @@ impl Execution<'_> {
             return;
         }
         let (reply, answer) = oneshot::channel();
-        let write = Write {
-            fence: self.fence,
-            what: wishes((self.fence, self.trace), asks, &timers),
-            last: false,
-            again: false,
-            reply,
-        };
-        if self.shop.writes.send(write).is_ok() {
-            self.flush = Some(answer);
+        if asks.iter().filter_map(Ask::payload).all(|value| self.shop.payloads.passes(value)) {
+            if send(&self.shop.writes, (self.fence, self.trace), asks, &timers, reply) {
+                self.flush = Some(answer);
+            }
+            return;
         }
+        self.flush = Some(answer);
+        let (payloads, writes) = (self.shop.payloads.clone(), self.shop.writes.clone());
+        let (ledger, fence, tenant_id) = (self.ledger.clone(), (self.fence, self.trace), self.tenant_id);
+        self.errands.spawn(async move {
+            let mut asks = asks;
+            for value in asks.iter_mut().filter_map(Ask::payload_mut) {
+                match payloads.keep(tenant_id, value.take(), FOR_GOOD).await {
+                    Ok(stored) => *value = stored,
+                    Err(failure) => return ledger.break_off(Broken::Refused(failure)),
+                }
+            }
+            send(&writes, fence, asks, &timers, reply);
+        });
+    }
+
+    /// Brings the output of the next record here, if it lies elsewhere.
+    fn fetch(&mut self) {
+        let Some((seq, stored)) = self.ledger.outside().filter(|(seq, _)| *seq > self.fetching) else { return };
+        self.fetching = seq;
+        let (payloads, ledger, tenant_id) = (self.shop.payloads.clone(), self.ledger.clone(), self.tenant_id);
+        self.errands.spawn(async move {
+            match payloads.fetch(tenant_id, stored, FOR_GOOD).await {
+                Ok(output) => ledger.bring_in(seq, output),
+                Err(failure) => ledger.break_off(Broken::Unreadable(failure)),
+            }
+        });
     }
 
     /// How long a run that waits for nothing but time and signals stays in memory; none for one that waits for more.
@@ -295,6 +391,7 @@ impl Execution<'_> {
 pub(crate) fn broken_off(ledger: &Ledger) -> Option<Outcome> {
     let (reason, failure) = match ledger.broken()? {
         Broken::Mismatch(failure) => ("version_mismatch", failure),
+        Broken::Unreadable(failure) => ("unreadable", failure),
         // What it has done before must be undone: by code that asks for something else.
         Broken::Refused(failure) if ledger.compensates() => ("unrecordable", failure),
         Broken::Refused(failure) => return Some(ended("failed", None, Some(failure))),
@@ -354,7 +451,7 @@ pub(crate) fn replay(
     ledger: &Ledger,
 ) -> Result<Poll<Result<Value, Failure>>, Failure> {
     let refused = || match ledger.broken() {
-        Some(Broken::Mismatch(failure) | Broken::Refused(failure)) => Err(failure),
+        Some(Broken::Mismatch(failure) | Broken::Refused(failure) | Broken::Unreadable(failure)) => Err(failure),
         None => Ok(()),
     };
     for _ in 0..REPLAY_ROUNDS {
@@ -395,6 +492,18 @@ pub(crate) async fn lost(standing: &mut watch::Receiver<Standing>) {
         // The lease is no longer kept because its end is being written: that write will tell.
         pending::<()>().await;
     }
+}
+
+/// False: there is no worker any more.
+fn send(
+    writes: &mpsc::UnboundedSender<Write>,
+    (fence, trace): (Fence, Option<TraceContext>),
+    asks: Vec<Ask>,
+    timers: &[(String, bool)],
+    reply: oneshot::Sender<bool>,
+) -> bool {
+    let what = wishes((fence, trace), asks, timers);
+    writes.send(Write { fence, what, last: false, again: false, reply }).is_ok()
 }
 
 /// What a definition has asked for, and which of its timers have ended.
@@ -505,7 +614,7 @@ where
         {
             return core.ledger.add(record);
         }
-        tries += u32::from(!store::is_outage(&failure));
+        tries += u32::from(!store::is_outage(&failure) && !payload::is_unreachable(&failure));
         pauses += 1;
         if !failure.retryable || tries >= retry::STEP_TRIES {
             return record_failure(core, pool, key, failure).await;
@@ -532,7 +641,7 @@ where
     let (mut tries, mut pauses) = (0, 0);
     let failure = loop {
         let done = trace::within(own, trace::step_span(core.trace, own, key), body()).await;
-        let failure = match done.and_then(|output| to_payload(&output)) {
+        let failure = match done.and_then(|output| core.payloads.encode(&output)) {
             Ok(output) => {
                 core.ledger.ask(Ask::Mark { key: key.to_owned(), kind: Kind::Step, name: None, output });
                 return drop(running);
@@ -588,9 +697,20 @@ where
     T: Serialize,
     F: AsyncFnOnce(&mut PgConnection) -> Result<T, Failure>,
 {
-    let written = tokio::time::timeout(STEP_LIMIT, body(tx)).await.map_err(|_| too_long(key))?;
-    let output = to_payload(&written?)?;
-    Ok(store::in_time(ANSWER, store::steps::record(tx, core.fence, key, &Ok(output))).await?)
+    let written = async {
+        let output = core.payloads.encode(&body(tx).await?)?;
+        let stored = match core.payloads.passes(&output) {
+            true => None,
+            false => Some(core.payloads.keep(core.tenant_id, output.clone(), 1).await?),
+        };
+        Ok::<_, Failure>((output, stored))
+    };
+    let (output, stored) = tokio::time::timeout(STEP_LIMIT, written).await.map_err(|_| too_long(key))??;
+    let Some(stored) = stored else {
+        return Ok(store::in_time(ANSWER, store::steps::record(tx, core.fence, key, &Ok(output))).await?);
+    };
+    let record = store::in_time(ANSWER, store::steps::record(tx, core.fence, key, &Ok(stored))).await?;
+    Ok(record.map(|record| Record { outcome: Ok(output), ..record }))
 }
 
 /// A body that hangs holds its row, its connection and its run.

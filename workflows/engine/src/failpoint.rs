@@ -282,14 +282,17 @@ mod tests {
     /// Functions of the store that only look, and only for people who ask: nothing depends on their end.
     const LOOKS: &[&str] = &[
         "runs.rs find",
+        "runs.rs tenant_of",
         "steps.rs history",
         "tasks.rs holds",
         "tasks.rs holds_for_share",
         "tasks.rs input",
+        "tasks.rs tenant_of",
         "tasks.rs lease_of",
         "tasks.rs had_lease",
         "tasks.rs of_run",
         "jobs.rs unfinished",
+        "retention.rs named_payloads",
         "limits.rs terms",
         "limits.rs all_terms",
         "limits.rs shares",

@@ -47,6 +47,8 @@ pub mod measures;
 #[cfg(feature = "store")]
 pub mod operations;
 #[cfg(feature = "store")]
+pub mod payload;
+#[cfg(feature = "store")]
 mod pump;
 #[cfg(feature = "store")]
 mod record;
@@ -80,6 +82,7 @@ pub mod workflow;
 #[cfg(feature = "store")]
 pub use {
     client::{Client, Debounce, Enqueued, Excess, JobOptions, Launched, Scope, Started, Throttle, Unique, Until},
+    payload::Payloads,
     signals::Delivery,
     slots::Warm,
     worker::Worker,

@@ -215,8 +215,9 @@ impl Operations {
         output: &impl Serialize,
     ) -> Result<(), OperationError> {
         let what = format!("task {task_id}");
-        let output = to_payload(output).map_err(Error::Unrecordable)?;
         let before = sql::task_of(&mut *tx, task_id).await?;
+        let tenant = before.as_ref().map(|task| task.tenant_id);
+        let output = self.client.stored_for(output, async { Ok(tenant) }).await?;
         judge(&sql::skip(tx, task_id, &output).await?, &what)?;
         if let Some(task) = &before {
             self.client.remember([Ring::Run(task.run_id), Ring::Cancel]);

@@ -3,14 +3,12 @@
 use crate::{
     activity::{Activity, Labels, Policy},
     failure::Failure,
+    payload::Payloads,
     workflow::Context,
 };
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
-
-/// Longest input or output, in bytes, as PostgreSQL writes it.
-pub(crate) const PAYLOAD_LIMIT: usize = 256 * 1024;
 
 /// What was recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +94,27 @@ pub(crate) enum Ask {
     },
 }
 
+impl Ask {
+    /// The value that is stored with it.
+    pub(crate) fn payload(&self) -> Option<&Value> {
+        match self {
+            Self::Activity(request) => Some(&request.input),
+            Self::Run(request) => Some(&request.input),
+            Self::Mark { output, .. } => Some(output),
+            Self::Withdraw(_) => None,
+        }
+    }
+
+    pub(crate) fn payload_mut(&mut self) -> Option<&mut Value> {
+        match self {
+            Self::Activity(request) => Some(&mut request.input),
+            Self::Run(request) => Some(&mut request.input),
+            Self::Mark { output, .. } => Some(output),
+            Self::Withdraw(_) => None,
+        }
+    }
+}
+
 /// An activity that a definition has asked for.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
@@ -112,12 +131,12 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    pub(crate) fn new<A: Activity>(key: &str, input: &A) -> Result<Self, Failure> {
+    pub(crate) fn new<A: Activity>(key: &str, input: &A, payloads: &Payloads) -> Result<Self, Failure> {
         Ok(Self {
             key: key.to_owned(),
             queue: A::QUEUE,
             activity: A::NAME,
-            input: to_payload(input)?,
+            input: payloads.encode(input)?,
             labels: input.labels(),
             limit_key: limit_key(input)?,
             warm_key: warm_key(input)?,
@@ -193,25 +212,52 @@ pub(crate) enum Broken {
     Mismatch(Failure),
     /// What it asks for cannot be stored.
     Refused(Failure),
+    /// What was stored outside is not what it was.
+    Unreadable(Failure),
 }
 
-/// Encodes what is about to be stored.
+/// Encodes what lies in a row and nowhere else.
 ///
 /// # Errors
 /// `workflow.unrecordable` when it cannot be JSON, holds a NUL character or is larger than 256 KiB.
 pub(crate) fn to_payload(value: &impl serde::Serialize) -> Result<Value, Failure> {
+    Payloads::inline().encode(value)
+}
+
+/// Encodes a value of any size.
+///
+/// # Errors
+/// `workflow.unrecordable` when it cannot be JSON, holds a NUL character or looks like a reference to a payload.
+pub(crate) fn to_json(value: &impl serde::Serialize) -> Result<Value, Failure> {
     let unrecordable = |why: String| Failure::permanent("workflow.unrecordable", why);
     let json = serde_json::to_value(value).map_err(|e| unrecordable(format!("not JSON: {e}")))?;
-    let text = json.to_string();
-    // jsonb prints a blank after each comma and colon.
-    let size = text.len() + text.bytes().filter(|b| matches!(b, b',' | b':')).count();
-    if size > PAYLOAD_LIMIT {
-        return Err(unrecordable(format!("{size} bytes; the limit is {PAYLOAD_LIMIT}: store it and pass a reference")));
-    }
     if holds_nul(&json) {
         return Err(unrecordable("PostgreSQL cannot store the character NUL".to_owned()));
     }
+    if Payloads::is_reference(&json) {
+        return Err(unrecordable("it looks like a reference of the engine's".to_owned()));
+    }
     Ok(json)
+}
+
+/// How long a value is as PostgreSQL writes it, in bytes.
+pub(crate) fn written_size(json: &Value) -> usize {
+    struct Counter(usize);
+    impl std::io::Write for Counter {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            // jsonb prints a blank after each comma and colon.
+            self.0 += bytes.len() + bytes.iter().filter(|b| matches!(b, b',' | b':')).count();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counter = Counter(0);
+    match serde_json::to_writer(&mut counter, json) {
+        Ok(()) => counter.0,
+        Err(_) => usize::MAX,
+    }
 }
 
 fn holds_nul(json: &Value) -> bool {
@@ -236,11 +282,12 @@ pub(crate) fn storable(failure: &Failure) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::payload::INLINE;
 
     #[test]
     fn what_postgres_cannot_store_is_refused_at_once() {
-        assert!(to_payload(&"x".repeat(PAYLOAD_LIMIT - 2)).is_ok());
-        assert!(to_payload(&"x".repeat(PAYLOAD_LIMIT)).is_err());
+        assert!(to_payload(&"x".repeat(INLINE - 2)).is_ok());
+        assert!(to_payload(&"x".repeat(INLINE)).is_err());
         assert!(to_payload(&"a\0b").is_err());
     }
 }

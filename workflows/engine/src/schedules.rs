@@ -52,6 +52,7 @@ impl Schedules {
     /// [`ScheduleError::NameTaken`] and those about the terms.
     pub async fn create(&self, tx: &mut PgConnection, tenant: Uuid, terms: &Terms) -> Result<Uuid, ScheduleError> {
         let timetable = terms.check()?;
+        let terms = &self.stored(tenant, terms).await?;
         let now = store::runs::now(&mut *tx).await?;
         let next_at = terms.enabled.then(|| timetable.after(now)).flatten();
         store::schedules::insert(tx, Uuid::now_v7(), tenant, terms, next_at)
@@ -72,7 +73,8 @@ impl Schedules {
             }
             let Some(id) = store::schedules::id_of(&mut *tx, tenant, &terms.name).await? else { continue };
             let Some((row, _)) = store::schedules::find(&mut *tx, id).await? else { continue };
-            if row.terms() != *terms {
+            let input = self.client.opened(tenant, row.input.clone()).await?;
+            if (Terms { input, ..row.terms() }) != *terms {
                 self.update(tx, id, None, terms).await?;
             }
             return Ok(id);
@@ -101,7 +103,13 @@ impl Schedules {
         }
         let fires = terms.enabled && row.paused_at.is_none();
         let next_at = fires.then(|| timetable.after(now)).flatten();
-        Ok(store::schedules::update(tx, id, terms, now, next_at).await?)
+        let terms = self.stored(row.tenant_id, terms).await?;
+        Ok(store::schedules::update(tx, id, &terms, now, next_at).await?)
+    }
+
+    /// Terms with the input in the form in which it is stored.
+    async fn stored(&self, tenant: Uuid, terms: &Terms) -> Result<Terms, ScheduleError> {
+        Ok(Terms { input: self.client.stored(tenant, &terms.input).await?, ..terms.clone() })
     }
 
     /// Lets times pass until [`Schedules::resume`]; they are not caught up. False when it is paused already.
@@ -180,12 +188,13 @@ impl Schedules {
         Ok(Timetable::read(cron, time_zone)?.from(after).take(count.min(1000)).collect())
     }
 
-    /// A schedule; `None` when there is none.
+    /// A schedule; `None` when there is none. An input that cannot be read here is shown as it is stored.
     ///
     /// # Errors
     /// [`ScheduleError::Engine`].
     pub async fn find(&self, id: Uuid) -> Result<Option<Schedule>, ScheduleError> {
-        Ok(store::schedules::find(&self.pool, id).await?.map(|(row, _)| row.into()))
+        let Some((row, _)) = store::schedules::find(&self.pool, id).await? else { return Ok(None) };
+        Ok(Some(self.shown(row).await))
     }
 
     /// Schedules in the order of their names, after the name `after`; of all tenants when none is named.
@@ -199,7 +208,17 @@ impl Schedules {
         limit: u32,
     ) -> Result<Vec<Schedule>, ScheduleError> {
         let rows = store::schedules::list(&self.pool, tenant, after, i64::from(limit).min(PAGE)).await?;
-        Ok(rows.into_iter().map(Schedule::from).collect())
+        let mut schedules = Vec::with_capacity(rows.len());
+        for row in rows {
+            schedules.push(self.shown(row).await);
+        }
+        Ok(schedules)
+    }
+
+    async fn shown(&self, row: ScheduleRow) -> Schedule {
+        let mut schedule = Schedule::from(row);
+        self.client.show(schedule.tenant_id, &mut schedule.terms.input).await;
+        schedule
     }
 
     /// What was decided of late, newest first.

@@ -1,9 +1,8 @@
 //! Messages to a run: each is a record of the run, kept until the definition takes it, in the order of arrival.
 
-use crate::{failure::Failure, record::to_payload, workflow::Context};
+use crate::{failure::Failure, workflow::Context};
 use futures::future::{Either, select};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
 use std::{pin::pin, time::Duration};
 
 /// Longest name of a signal, in bytes.
@@ -37,8 +36,8 @@ impl Delivery {
     }
 }
 
-/// Encodes a signal, if it can be one.
-pub(crate) fn check(name: &str, dedupe_key: Option<&str>, payload: &impl Serialize) -> Result<Value, Failure> {
+/// Whether a signal can be called this.
+pub(crate) fn check(name: &str, dedupe_key: Option<&str>) -> Result<(), Failure> {
     let fits = |text: &str, limit| (1..=limit).contains(&text.len()) && !text.contains('\0');
     if !fits(name, NAME_LIMIT) || !dedupe_key.is_none_or(|key| fits(key, DEDUPE_LIMIT) && !key.starts_with('#')) {
         return Err(Failure::permanent(
@@ -48,7 +47,7 @@ pub(crate) fn check(name: &str, dedupe_key: Option<&str>, payload: &impl Seriali
             ),
         ));
     }
-    to_payload(payload)
+    Ok(())
 }
 
 impl Context {

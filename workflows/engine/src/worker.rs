@@ -12,9 +12,11 @@ use crate::{
     leases::Leases,
     measures,
     operations::{self, Operations, Retention},
+    payload::Payloads,
     pump::{Parts, Pump, Queue, Write},
-    record::to_payload,
+    record::to_json,
     residents::Residents,
+    retry,
     schedules::{self, Schedules},
     services::Plain,
     slots::{Slots, Warm},
@@ -66,6 +68,7 @@ pub(crate) struct Shop {
     pub handlers: HashMap<String, ErasedHandler>,
     pub residents: Arc<Residents>,
     pub leases: Arc<Leases>,
+    pub payloads: Payloads,
     pub me: Arc<Incarnation>,
     pub writes: mpsc::UnboundedSender<Write>,
     /// No new work, and runs are to be parked.
@@ -94,6 +97,7 @@ pub struct Builder {
     failing: Option<String>,
     schedules: bool,
     retention: Retention,
+    payloads: Payloads,
 }
 
 /// Continues runs and performs activities until it is told to stop.
@@ -123,6 +127,7 @@ impl Worker {
             failing: None,
             schedules: false,
             retention: Retention::forever(),
+            payloads: Payloads::inline(),
         }
     }
 }
@@ -216,6 +221,13 @@ impl Builder {
         self
     }
 
+    /// How inputs, outputs and signals are stored: as every client and worker of this database does it.
+    #[must_use]
+    pub fn payloads(mut self, payloads: Payloads) -> Self {
+        self.payloads = payloads;
+        self
+    }
+
     /// Drops what is older than `retention` says, by itself; see [`Operations::retire`]. Any number of workers may. Needs a role
     /// that owns the tables.
     #[must_use]
@@ -283,6 +295,7 @@ impl Worker {
             failing,
             schedules,
             retention,
+            payloads,
         } = self.builder;
         let (writes, written, run_ends, me) = (self.writes, self.written, self.ends, self.me);
         let db = engine_pool(&pool);
@@ -298,6 +311,7 @@ impl Worker {
             handlers,
             residents: residents.clone(),
             leases: leases.clone(),
+            payloads: payloads.clone(),
             me: me.clone(),
             writes: writes.clone(),
             closing: closing.clone(),
@@ -320,11 +334,12 @@ impl Worker {
         let clerk = Operations::new(Client::with_wakeup(db.clone(), wakeup.clone()));
         background.spawn(operations::keep(clerk, closing.clone()));
         if retention != Retention::forever() {
-            let operations = Operations::new(Client::with_wakeup(db.clone(), wakeup.clone()));
+            let client = Client::with_wakeup(db.clone(), wakeup.clone()).payloads(payloads.clone());
+            let operations = Operations::new(client);
             background.spawn(operations::keep_retention(operations, retention, closing.clone()));
         }
         if schedules {
-            let client = Client::with_wakeup(db.clone(), wakeup.clone());
+            let client = Client::with_wakeup(db.clone(), wakeup.clone()).payloads(payloads.clone());
             background.spawn(schedules::keep(Schedules::new(client), closing.clone()));
         }
         background.spawn(end.clone().run_until_cancelled_owned(leases.clone().run(db.clone(), wakeup.subscribe())));
@@ -439,7 +454,7 @@ impl Worker {
     /// A client over the same database, whose [`launch`](Client::launch) begins runs in this worker.
     pub fn client(&self) -> Client {
         let local = Local { writes: self.writes.downgrade(), ends: self.ends.clone(), me: self.me.clone() };
-        Client::new(self.builder.pool.clone()).with_local(local)
+        Client::new(self.builder.pool.clone()).with_local(local).payloads(self.builder.payloads.clone())
     }
 }
 
@@ -475,13 +490,19 @@ async fn perform(claimed: Claimed, mut standing: watch::Receiver<Standing>, shop
         return Outcome::Failed(Failure::permanent("test.injected", "the test wants this activity to fail"));
     }
     let (fence, mut task) = (claimed.fence(), claimed.task);
-    let input = task.input.take();
+    let tenant_id = task.tenant_id;
+    let stored = task.input.take();
     let limit = Duration::from_secs_f64(task.start_to_close_seconds);
     let (attempt, keeper) = Attempt::new(task);
     if claimed.lane == Lane::Task {
         shop.leases.report(fence, keeper.progress);
     }
-    let mut work = handler(attempt, input);
+    let work = async {
+        let input = shop.payloads.fetch(tenant_id, stored, retry::STEP_TRIES).await?;
+        let output = shop.payloads.admit(handler(attempt, input).await?)?;
+        shop.payloads.keep(tenant_id, output, retry::STEP_TRIES).await
+    };
+    tokio::pin!(work);
     let timeout = tokio::time::sleep(limit);
     tokio::pin!(timeout);
     tokio::select! {
@@ -513,7 +534,7 @@ pub(crate) async fn run_definition<W: Workflow>(input: Value, cx: Context) -> Re
         Failure::permanent("workflow.bad_input", format!("the stored input does not fit {}: {e}", W::NAME))
     })?;
     let output = workflow.run(&cx).await?;
-    to_payload(&output)
+    cx.core().payloads.encode(&output)
 }
 
 async fn run_handler<A: Activity, H: Handler<A>>(
@@ -527,5 +548,5 @@ async fn run_handler<A: Activity, H: Handler<A>>(
     let began = tokio::time::Instant::now();
     let result = attempt.traced(handler.handle(&attempt, input)).await;
     metrics::histogram!(measures::ATTEMPT_SECONDS, "activity" => A::NAME).record(began.elapsed());
-    to_payload(&result?)
+    to_json(&result?)
 }

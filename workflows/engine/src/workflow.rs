@@ -7,7 +7,8 @@ use crate::{
     executor,
     failure::Failure,
     ledger::Ledger,
-    record::{Ask, Broken, Kind, Request, Successor, to_payload},
+    payload::Payloads,
+    record::{Ask, Broken, Kind, Request, Successor},
     store::Fence,
     testing::Deeds,
     trace::TraceContext,
@@ -62,6 +63,7 @@ pub(crate) struct Core {
     pub kind: String,
     pub fence: Fence,
     pub hands: Hands,
+    pub payloads: Payloads,
     pub ledger: Arc<Ledger>,
     /// The span of this stay in memory.
     pub trace: Option<TraceContext>,
@@ -181,7 +183,7 @@ impl Context {
         let ledger = &self.core.ledger;
         ledger.take_key(key, Kind::Activity, Some(A::NAME))?;
         if !ledger.knows(key) {
-            ledger.ask(Ask::Activity(Request::new(key, &input)?));
+            ledger.ask(Ask::Activity(Request::new(key, &input, &self.core.payloads)?));
         }
         self.outcome(key).await
     }
@@ -235,7 +237,7 @@ impl Context {
             kind: W::NAME,
             version: W::VERSION,
             priority: input.priority(),
-            input: to_payload(&input)?,
+            input: self.core.payloads.encode(&input)?,
         });
         Err(Failure::permanent(CONTINUED, "the run goes on as another"))
     }

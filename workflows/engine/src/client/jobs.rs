@@ -4,7 +4,7 @@ use super::{Client, Error};
 use crate::{
     activity::Activity,
     failure::Failure,
-    record::{limit_key, to_payload, warm_key},
+    record::{limit_key, warm_key},
     store::{
         self,
         jobs::{KeyedJob, NewJob, NewJobs},
@@ -162,10 +162,10 @@ pub enum Excess {
     Deferred,
 }
 
-fn new_job<A: Activity>(job: &A) -> Result<NewJob, Error> {
+fn new_job<A: Activity>(job: &A, input: Value) -> Result<NewJob, Error> {
     let (policy, labels) = (job.policy(), job.labels());
     Ok(NewJob {
-        input: to_payload(job).map_err(Error::Unrecordable)?,
+        input,
         policy: store::jobs::stored_policy(&policy),
         labels: (!labels.is_empty()).then(|| json!(labels)),
         limit_key: limit_key(job).map_err(Error::Unrecordable)?,
@@ -190,7 +190,7 @@ impl Client {
     /// has asked for the same key and has not committed. Call [`Client::announce`] after the commit.
     ///
     /// # Errors
-    /// [`Error::Unrecordable`] when the input cannot be stored, or the key has no fitting length.
+    /// [`Error::Unrecordable`] when the input cannot be stored, or the key has no fitting length; [`Error::Payload`].
     pub async fn enqueue<A: Activity>(
         &self,
         tx: &mut PgConnection,
@@ -198,7 +198,8 @@ impl Client {
         job: A,
         options: &JobOptions,
     ) -> Result<Enqueued, Error> {
-        let (new, shared) = (new_job(&job)?, shared::<A>(tenant_id, options));
+        let new = new_job(&job, self.stored(tenant_id, &job).await?)?;
+        let shared = shared::<A>(tenant_id, options);
         let enqueued = match &options.unique {
             None => Enqueued { job_id: store::jobs::insert_one(tx, &shared, new).await?, new: true },
             Some(Unique { key, scope, until }) => {
@@ -228,7 +229,8 @@ impl Client {
         let waits = Some((debounce.wait, debounce.max_wait));
         let keyed = KeyedJob { key, held: Until::Claimed.stored(), waits };
         let shared = shared::<A>(tenant_id, &JobOptions::default());
-        Ok(store::jobs::insert_keyed(tx, &shared, new_job(&job)?, &keyed).await?.into())
+        let new = new_job(&job, self.stored(tenant_id, &job).await?)?;
+        Ok(store::jobs::insert_keyed(tx, &shared, new, &keyed).await?.into())
     }
 
     /// When something may start under a throttle, decided in the caller's transaction, which is to start it: now, or later when
@@ -271,7 +273,7 @@ impl Client {
     /// As [`Client::enqueue`], for many jobs of one kind, thousands in a statement. The unique key of `options` is not used.
     ///
     /// # Errors
-    /// [`Error::Unrecordable`] when an input cannot be stored.
+    /// [`Error::Unrecordable`] when an input cannot be stored; [`Error::Payload`].
     pub async fn enqueue_all<A: Activity>(
         &self,
         tx: &mut PgConnection,
@@ -279,8 +281,12 @@ impl Client {
         jobs: impl IntoIterator<Item = A>,
         options: &JobOptions,
     ) -> Result<u64, Error> {
-        let jobs = jobs.into_iter().map(|job| new_job(&job)).collect::<Result<Vec<_>, _>>()?;
-        let inserted = store::jobs::insert(tx, &shared::<A>(tenant_id, options), jobs).await?;
+        let jobs: Vec<A> = jobs.into_iter().collect();
+        let mut new = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            new.push(new_job(&job, self.stored(tenant_id, &job).await?)?);
+        }
+        let inserted = store::jobs::insert(tx, &shared::<A>(tenant_id, options), new).await?;
         self.remember([Ring::Queue(A::QUEUE.to_owned())]);
         Ok(inserted)
     }

@@ -5,7 +5,6 @@ use crate::{
     failure::Failure,
     handover::{End, Expected},
     measures,
-    record::to_payload,
     store::{self, stored_failure, tasks::NewRun},
     trace::TraceContext,
     wakeup::Ring,
@@ -22,6 +21,7 @@ use uuid::Uuid;
 #[derive(Debug)]
 pub struct Launched<W> {
     client: Client,
+    tenant_id: Uuid,
     run_id: Uuid,
     here: Option<Expected>,
     workflow: PhantomData<fn() -> W>,
@@ -35,10 +35,10 @@ impl Client {
     /// Not for a run that belongs to other writes, or to a business key: [`Client::start`] is.
     ///
     /// # Errors
-    /// [`Error::Unrecordable`] when the input cannot be stored, [`Error::Database`].
+    /// [`Error::Unrecordable`] when the input cannot be stored, [`Error::Payload`], [`Error::Database`].
     pub async fn launch<W: Workflow>(&self, tenant_id: Uuid, workflow: W) -> Result<Launched<W>, Error> {
-        let input = to_payload(&workflow).map_err(Error::Unrecordable)?;
-        let launched = |run_id, here| Launched { client: self.clone(), run_id, here, workflow: PhantomData };
+        let input = self.stored(tenant_id, &workflow).await?;
+        let launched = |run_id, here| Launched { client: self.clone(), tenant_id, run_id, here, workflow: PhantomData };
         metrics::counter!(measures::RUNS_STARTED, "kind" => W::NAME).increment(1);
         let Some((local, run_id)) = self.local.as_ref().and_then(|local| Some((local, local.new_run_id()?))) else {
             let mut db = self.pool.acquire().await?;
@@ -88,7 +88,7 @@ impl<W: Workflow> Launched<W> {
     /// when `timeout` is up. A run that ends in the worker of this client is heard of at once, without asking the database.
     ///
     /// # Errors
-    /// [`Error::Database`].
+    /// [`Error::Payload`] when the output cannot be read; [`Error::Database`].
     pub async fn outcome(&mut self, timeout: Duration) -> Result<Option<Result<W::Output, Failure>>, Error> {
         let began = Instant::now();
         loop {
@@ -102,7 +102,10 @@ impl<W: Workflow> Launched<W> {
             // Only waiting is given up for the end: a query that is dropped half-way takes its session with it.
             tokio::select! {
                 biased;
-                end = end_here(&mut self.here) => return Ok(Some(read(end))),
+                (state, body) = end_here(&mut self.here) => {
+                    let body = self.client.opened(self.tenant_id, body.unwrap_or_default()).await?;
+                    return Ok(Some(read((state, Some(body)))));
+                }
                 () = tokio::time::sleep(pause.min(rest)) => {}
             }
             if let Some(run) = self.client.finished(self.run_id, Duration::ZERO).await? {
@@ -118,9 +121,10 @@ impl<W: Workflow> Launched<W> {
 /// The end, if it happens in this process.
 async fn end_here(here: &mut Option<Expected>) -> End {
     if let Some(expected) = here {
-        match (&mut expected.end).await {
-            Ok(end) => return end,
-            Err(_) => *here = None,
+        let end = (&mut expected.end).await;
+        *here = None; // It is told once.
+        if let Ok(end) = end {
+            return end;
         }
     }
     std::future::pending().await

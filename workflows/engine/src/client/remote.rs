@@ -86,7 +86,16 @@ impl Client {
                 _ => None,
             }));
         }
-        Ok(leased)
+        let mut readable = Vec::with_capacity(leased.len());
+        for mut task in leased {
+            match self.opened(task.tenant_id, task.input.take()).await {
+                Ok(input) => readable.push(LeasedTask { input, ..task }),
+                // Nobody can do it as it is: the others are not to wait for that.
+                Err(Error::Payload(failure)) => self.fail(task.task_id, task.lease_token, &failure).await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(readable)
     }
 
     /// Whether it is time to note that this remote worker lives.
@@ -120,9 +129,9 @@ impl Client {
     /// Records the output of an attempt. Repeating the call after a lost answer is harmless.
     ///
     /// # Errors
-    /// [`Error::LeaseLost`]; [`Error::Unrecordable`].
+    /// [`Error::LeaseLost`]; [`Error::Unrecordable`]; [`Error::Payload`].
     pub async fn complete(&self, task_id: i64, token: Uuid, output: &impl Serialize) -> Result<(), Error> {
-        let output = to_payload(output).map_err(Error::Unrecordable)?;
+        let output = self.stored_for(output, store::tasks::tenant_of(&self.pool, task_id)).await?;
         self.settle(json!({ "task_id": task_id, "token": token, "outcome": "ok", "output": output })).await
     }
 
@@ -177,9 +186,11 @@ impl Client {
     /// The input of a leased task.
     ///
     /// # Errors
-    /// [`Error::LeaseLost`].
+    /// [`Error::LeaseLost`]; [`Error::Payload`].
     pub async fn task_input(&self, task_id: i64, token: Uuid) -> Result<Value, Error> {
-        store::tasks::input(&self.pool, task_id, token).await?.ok_or(Error::LeaseLost(task_id))
+        let (tenant, input) =
+            store::tasks::input(&self.pool, task_id, token).await?.ok_or(Error::LeaseLost(task_id))?;
+        self.opened(tenant, input).await
     }
 
     /// Hears of new work on `queues` from now on. For long polls: watch, claim, and while there is nothing wait and

@@ -145,7 +145,7 @@ pub struct Task {
     pub progress: Option<Progress>,
     /// Whether it was asked to stop.
     pub cancel_requested: bool,
-    /// Why nobody goes on with the run until somebody resumes it: `version_mismatch`, `lost_too_often`, `unrecordable`.
+    /// Why nobody goes on with the run until somebody resumes it: `version_mismatch`, `lost_too_often`, `unrecordable`, `unreadable`.
     pub parked_reason: Option<String>,
     /// What stands in its way.
     pub parked_failure: Option<Failure>,

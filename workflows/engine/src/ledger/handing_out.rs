@@ -3,10 +3,16 @@
 use super::{Ledger, StepRuns};
 use crate::{
     bell::Bell,
+    payload::Payloads,
     record::{Ask, Broken, InFlight, Kind, Record},
 };
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 use std::{sync::Arc, task::Waker};
+
+fn is_outside(record: &Record) -> bool {
+    record.outcome.as_ref().is_ok_and(Payloads::is_reference)
+}
 
 impl Ledger {
     /// What is known at the start of a stay: all records so far, and what was asked for and is not recorded.
@@ -39,6 +45,9 @@ impl Ledger {
     pub(crate) fn hand_out(&self) -> bool {
         let mut state = self.state();
         let next = state.last + 1;
+        if state.arrived.get(&next).is_none_or(is_outside) {
+            return false;
+        }
         let Some(record) = state.arrived.remove(&next) else { return false };
         if let Err(failure) = state.check(&record) {
             state.broken.get_or_insert(Broken::Mismatch(failure));
@@ -99,10 +108,26 @@ impl Ledger {
         }
     }
 
-    /// Whether a record is missing before one that is here.
+    /// Whether a record is missing before one that is here, or its output is.
     pub(crate) fn has_gap(&self) -> bool {
         let state = self.state();
-        state.arrived.keys().next().is_some_and(|first| *first > state.last + 1)
+        state.arrived.iter().next().is_some_and(|(first, record)| *first > state.last + 1 || is_outside(record))
+    }
+
+    /// The next record, if its output lies elsewhere: its number, and what is stored of it.
+    pub(crate) fn outside(&self) -> Option<(i64, Value)> {
+        let state = self.state();
+        let next = state.last + 1;
+        let record = state.arrived.get(&next).filter(|record| is_outside(record))?;
+        Some((next, record.outcome.clone().ok()?))
+    }
+
+    /// Puts the output of a record in its place.
+    pub(crate) fn bring_in(&self, seq: i64, output: Value) {
+        if let Some(record) = self.state().arrived.get_mut(&seq) {
+            record.outcome = Ok(output);
+        }
+        self.bell.ring();
     }
 
     /// Number of the newest record handed out.

@@ -126,7 +126,7 @@ pub enum Reason {
     },
     /// It was parked and waits until somebody resumes it.
     Parked {
-        /// `version_mismatch`, `lost_too_often`, `unrecordable`.
+        /// `version_mismatch`, `lost_too_often`, `unrecordable`, `unreadable`.
         why: String,
     },
     /// It waits for a run that it has started.

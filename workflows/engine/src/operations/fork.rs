@@ -4,7 +4,7 @@ use super::{By, OperationError, Operations, judge, sql};
 use crate::{
     activity::{Activity, Labels, Policy},
     client::{Error, Run},
-    record::to_payload,
+    record::to_json,
     store,
     wakeup::Ring,
     worker::RUN_QUEUE,
@@ -49,7 +49,7 @@ impl StepNow {
             queue: A::QUEUE,
             labels: input.labels(),
             policy: input.policy(),
-            input: to_payload(input).map_err(Error::Unrecordable)?,
+            input: to_json(input).map_err(Error::Unrecordable)?,
         })
     }
 
@@ -60,11 +60,12 @@ impl StepNow {
         self
     }
 
-    fn to_json(&self) -> Value {
+    /// With its input in the form in which it is stored.
+    fn stored(&self, input: Value) -> Value {
         let p = &self.policy;
         let seconds = |d: std::time::Duration, least: f64| d.as_secs_f64().clamp(least, 86_400.0);
         json!({
-            "activity": self.activity, "queue": self.queue, "input": self.input, "labels": self.labels,
+            "activity": self.activity, "queue": self.queue, "input": input, "labels": self.labels,
             "max_failures": p.max_failures.clamp(1, i32::MAX as u32), "max_losses": p.max_losses.clamp(1, i32::MAX as u32),
             "backoff_base": seconds(p.backoff_base, 0.0), "backoff_cap": seconds(p.backoff_cap, 0.0),
             "lease": seconds(p.lease, 0.1), "start_to_close": p.start_to_close.as_secs_f64().clamp(0.001, 1e9),
@@ -90,7 +91,7 @@ impl Fork {
     pub fn input<W: Workflow>(mut self, input: Value) -> Result<Self, OperationError> {
         serde_json::from_value::<W>(input.clone())
             .map_err(|e| OperationError::Bad(format!("the input does not fit {}: {e}", W::NAME)))?;
-        self.input = Some(to_payload(&input).map_err(Error::Unrecordable)?);
+        self.input = Some(to_json(&input).map_err(Error::Unrecordable)?);
         self.version = Some(W::VERSION);
         Ok(self)
     }
@@ -183,13 +184,20 @@ impl Operations {
         let what = format!("run {origin}");
         let run = store::runs::find(&mut *tx, origin).await?.map(Run::from);
         let Some(run) = run else { return Err(OperationError::NotFound(what)) };
-        let step = changes.step.as_ref().map(StepNow::to_json);
+        let input = match &changes.input {
+            Some(input) => Some(self.client.stored(run.tenant_id, input).await?),
+            None => None,
+        };
+        let step = match &changes.step {
+            Some(step) => Some(step.stored(self.client.stored(run.tenant_id, &step.input).await?)),
+            None => None,
+        };
         let asked = sql::NewFork {
             origin,
             new: store::runs::new_id(&mut *tx).await?,
             how,
             from: changes.from_key.as_deref(),
-            input: changes.input.as_ref(),
+            input: input.as_ref(),
             version: changes.version,
             step: step.as_ref(),
         };

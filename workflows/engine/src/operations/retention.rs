@@ -3,6 +3,7 @@
 
 use super::{By, OperationError, Operations, sql};
 use crate::{
+    client::Error,
     failpoint::{At as _, Point},
     retry,
 };
@@ -17,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 const ROUND: Duration = Duration::from_secs(3600);
 /// After a round that found tables in use.
 const SOON: Duration = Duration::from_secs(60);
+/// A payload that no row names after so long will not be named any more.
+const SWEPT_AFTER: Duration = Duration::from_secs(7 * 86_400);
 /// Longer is for ever.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 
@@ -149,6 +152,24 @@ impl Operations {
         Ok(report)
     }
 
+    /// Deletes from the store of [`Payloads`](crate::Payloads) what has been there for longer than `older_than` and no row names:
+    /// what went with a partition, and what was kept for a commit that never came. Says how many. A worker with a
+    /// [retention](crate::worker::Builder::retention) does it by itself whenever it has dropped something, for what is older than a week.
+    ///
+    /// `older_than` is to be longer than a value may wait for its commit: a transaction, or a worker that waits for a database that
+    /// is away. Reads every row once, so it takes as long as that takes. Repeating it is harmless.
+    ///
+    /// # Errors
+    /// [`OperationError::Engine`].
+    pub async fn sweep_payloads(&self, older_than: Duration) -> Result<u64, OperationError> {
+        let payloads = &self.client.payloads;
+        if !payloads.has_store() {
+            return Ok(0);
+        }
+        let named = sql::named_payloads(&mut *self.pool.begin().await?).await?;
+        Ok(payloads.sweep(&named, older_than).await.map_err(Error::Payload)?)
+    }
+
     /// How long the next partitions of a series are; those that are there stay as they are.
     ///
     /// # Errors
@@ -188,6 +209,9 @@ pub(crate) async fn keep_retention(operations: Operations, retention: Retention,
                 for retired in report.iter().filter(|r| matches!(r.fate, Fate::Dropped | Fate::Condensed)) {
                     tracing::info!(?retired, "what was old is gone");
                 }
+                if report.iter().any(|r| matches!(r.fate, Fate::Dropped | Fate::Condensed)) {
+                    sweep(&operations).await;
+                }
                 if report.iter().any(|r| r.fate == Fate::Busy) { SOON } else { ROUND }
             }
             Some(Err(error)) => {
@@ -198,6 +222,16 @@ pub(crate) async fn keep_retention(operations: Operations, retention: Retention,
         };
         if stop.run_until_cancelled(tokio::time::sleep(retry::jittered(pause))).await.is_none() {
             return;
+        }
+    }
+}
+
+async fn sweep(operations: &Operations) {
+    match operations.sweep_payloads(SWEPT_AFTER).await {
+        Ok(0) => {}
+        Ok(swept) => tracing::info!(swept, "payloads that nothing names are gone"),
+        Err(error) => {
+            tracing::warn!(%error, "cannot sweep the store of payloads; the next round that drops something will")
         }
     }
 }

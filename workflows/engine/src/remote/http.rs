@@ -6,7 +6,7 @@ use super::{
 };
 use axum::{
     Extension, Json, Router,
-    extract::{FromRequest, Path, Request, State, rejection::JsonRejection},
+    extract::{DefaultBodyLimit, FromRequest, Path, Request, State, rejection::JsonRejection},
     http::{HeaderMap, StatusCode, header},
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
@@ -33,6 +33,7 @@ where
             }
         }
     };
+    let longest = service.longest_body();
     Router::new()
         .route("/claims", post(claim))
         .route("/tasks/{task_id}/renew", post(renew))
@@ -40,6 +41,7 @@ where
         .route("/tasks/{task_id}/fail", post(fail))
         .route("/tasks/{task_id}/release", post(release))
         .layer(from_fn(authenticate))
+        .layer(DefaultBodyLimit::max(longest))
         .with_state(service)
 }
 

@@ -81,7 +81,7 @@ pub enum Refused {
     /// What was sent cannot be taken.
     #[error("{0}")]
     Invalid(String),
-    /// The engine's tables cannot be reached.
+    /// The engine's tables, or its store of payloads, cannot be reached.
     #[error("the server cannot do it at the moment")]
     Unavailable(#[source] Error),
 }
@@ -114,6 +114,7 @@ impl From<Error> for Refused {
         match error {
             Error::LeaseLost(_) => Self::LeaseLost,
             Error::Unrecordable(failure) => Self::Invalid(failure.message),
+            Error::Payload(failure) if !failure.retryable => Self::Invalid(failure.message),
             error => Self::Unavailable(error),
         }
     }
@@ -142,6 +143,12 @@ impl Service {
     #[must_use]
     pub fn closing(self, closing: CancellationToken) -> Self {
         Self { closing, ..self }
+    }
+
+    /// The longest body of a call, in bytes: an output, which may be longer as it is sent than as it is stored.
+    #[cfg(feature = "http")]
+    pub(super) fn longest_body(&self) -> usize {
+        (2 << 20).max(self.client.payloads.ceiling().saturating_mul(2))
     }
 
     /// Leases tasks as soon as there are any, or none when the wait is up. No connection is held meanwhile.
@@ -176,6 +183,15 @@ impl Service {
     /// # Errors
     /// [`Refused::Foreign`].
     pub async fn hold(&self, worker: &RemoteWorker, task_id: i64, token: Uuid) -> Result<Hold, Refused> {
+        let mut hold = self.standing(worker, task_id, token).await?;
+        if let Hold::Held(lease) = &mut hold {
+            lease.input = self.client.opened(lease.tenant_id, lease.input.take()).await?;
+        }
+        Ok(hold)
+    }
+
+    /// As [`Service::hold`]; the input is as it is stored.
+    async fn standing(&self, worker: &RemoteWorker, task_id: i64, token: Uuid) -> Result<Hold, Refused> {
         let db = self.client.pool();
         if let Some(lease) = store::tasks::lease_of(db, &worker.name, task_id, token).await? {
             return Ok(Hold::Held(Box::new(lease)));
@@ -189,7 +205,7 @@ impl Service {
     /// # Errors
     /// [`Refused::LeaseLost`], [`Refused::Foreign`].
     pub async fn renew(&self, worker: &RemoteWorker, task_id: i64, asked: Renew) -> Result<Renewed, Refused> {
-        let Hold::Held(lease) = self.hold(worker, task_id, asked.lease_token).await? else {
+        let Hold::Held(lease) = self.standing(worker, task_id, asked.lease_token).await? else {
             return Err(Refused::LeaseLost);
         };
         let progress = asked.progress.map(bounded_progress);
@@ -204,7 +220,7 @@ impl Service {
     /// # Errors
     /// [`Refused::LeaseLost`], [`Refused::Foreign`], [`Refused::Invalid`].
     pub async fn complete(&self, worker: &RemoteWorker, task_id: i64, asked: Complete) -> Result<(), Refused> {
-        self.hold(worker, task_id, asked.lease_token).await?;
+        self.standing(worker, task_id, asked.lease_token).await?;
         Ok(self.client.complete(task_id, asked.lease_token, &asked.output).await?)
     }
 
@@ -214,7 +230,7 @@ impl Service {
     /// # Errors
     /// [`Refused::LeaseLost`], [`Refused::Foreign`].
     pub async fn fail(&self, worker: &RemoteWorker, task_id: i64, asked: Fail) -> Result<(), Refused> {
-        self.hold(worker, task_id, asked.lease_token).await?;
+        self.standing(worker, task_id, asked.lease_token).await?;
         let failure = asked.failure;
         if failure.is_cancelled() || failure.is_lease_lost() {
             return Ok(self.client.release(task_id, asked.lease_token).await?);
@@ -227,7 +243,7 @@ impl Service {
     /// # Errors
     /// [`Refused::LeaseLost`], [`Refused::Foreign`].
     pub async fn release(&self, worker: &RemoteWorker, task_id: i64, asked: &Release) -> Result<(), Refused> {
-        self.hold(worker, task_id, asked.lease_token).await?;
+        self.standing(worker, task_id, asked.lease_token).await?;
         Ok(self.client.release(task_id, asked.lease_token).await?)
     }
 }

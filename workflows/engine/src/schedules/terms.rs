@@ -1,7 +1,7 @@
 //! What a schedule says, and what is told of it.
 
 use super::times::Timetable;
-use crate::{client::Error, record::to_payload, workflow::Workflow};
+use crate::{client::Error, record::to_json, workflow::Workflow};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -80,7 +80,7 @@ impl Terms {
             time_zone: "UTC".to_owned(),
             kind: W::NAME.to_owned(),
             version: W::VERSION,
-            input: to_payload(workflow).map_err(Error::Unrecordable)?,
+            input: to_json(workflow).map_err(Error::Unrecordable)?,
             priority: workflow.priority(),
             catch_up: CatchUp::One,
             catch_up_window: Duration::from_secs(86_400),
@@ -99,7 +99,6 @@ impl Terms {
         if self.catch_up_window > Duration::from_secs(366 * 86_400) {
             return Err(ScheduleError::BadWindow);
         }
-        to_payload(&self.input).map_err(Error::Unrecordable)?;
         Timetable::read(&self.cron, &self.time_zone)
     }
 }

@@ -3,7 +3,8 @@
 use crate::failpoint::{At as _, Point};
 use crate::operations::{OldPiece, Piece, Retired, Series};
 use sqlx::{Executor, PgConnection, PgExecutor, Result};
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
+use uuid::Uuid;
 
 /// Partitions that ended longer than `keep` ago, newest first: what a run has become is looked at before the run.
 pub(crate) async fn old_pieces(db: impl PgExecutor<'_>, series: Series, keep: Duration) -> Result<Vec<OldPiece>> {
@@ -49,4 +50,28 @@ pub(crate) async fn partition_by(db: &mut PgConnection, series: Series, piece: P
         .fetch_one(db)
         .at(Point::RetentionPartition)
         .await
+}
+
+/// Ids of the payloads outside that a row names, as of one moment. Takes as long as it takes to read everything.
+pub(crate) async fn named_payloads(tx: &mut PgConnection) -> Result<HashSet<Uuid>> {
+    tx.execute("set local statement_timeout = 0").await?;
+    let columns = [
+        ("runs", "input"),
+        ("runs", "output"),
+        ("steps", "output"),
+        ("tasks", "input"),
+        ("jobs", "input"),
+        ("finished_jobs", "input"),
+        ("finished_jobs", "output"),
+        ("schedules", "input"),
+    ];
+    // A reference is never so long that it lies outside of its row itself: what does is not fetched.
+    let each = columns.map(|(table, column)| {
+        format!(
+            "select ({column} #>> '{{$blob,id}}')::uuid from workflow.{table}
+             where pg_column_size({column}) < 1000 and {column} ? '$blob'"
+        )
+    });
+    let ids: Vec<Uuid> = sqlx::query_scalar(sqlx::AssertSqlSafe(each.join(" union all "))).fetch_all(tx).await?;
+    Ok(ids.into_iter().collect())
 }

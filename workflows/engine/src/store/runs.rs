@@ -110,6 +110,11 @@ pub(crate) async fn by_key(db: &mut PgConnection, run: &StartRequest<'_>) -> Res
         .await
 }
 
+/// Whose run it is.
+pub(crate) async fn tenant_of(db: impl PgExecutor<'_>, run_id: Uuid) -> Result<Option<Uuid>> {
+    sqlx::query_scalar("select tenant_id from workflow.runs where id = $1").bind(run_id).fetch_optional(db).await
+}
+
 /// An id for a new run.
 pub(crate) async fn new_id(db: impl PgExecutor<'_>) -> Result<Uuid> {
     sqlx::query_scalar("select workflow.new_run_id(workflow.now())").fetch_one(db).at(Point::RunId).await

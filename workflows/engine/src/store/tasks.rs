@@ -230,12 +230,18 @@ pub(crate) async fn had_lease(db: impl PgExecutor<'_>, name: &str, task_id: i64,
     .await
 }
 
-pub(crate) async fn input(db: impl PgExecutor<'_>, task_id: i64, token: Uuid) -> Result<Option<Value>> {
-    sqlx::query_scalar("select input from workflow.tasks where id = $1 and lease_token = $2 and kind = 'activity'")
-        .bind(task_id)
-        .bind(token)
-        .fetch_optional(db)
-        .await
+pub(crate) async fn input(db: impl PgExecutor<'_>, task_id: i64, token: Uuid) -> Result<Option<(Uuid, Value)>> {
+    sqlx::query_as(
+        "select tenant_id, input from workflow.tasks where id = $1 and lease_token = $2 and kind = 'activity'",
+    )
+    .bind(task_id)
+    .bind(token)
+    .fetch_optional(db)
+    .await
+}
+
+pub(crate) async fn tenant_of(db: impl PgExecutor<'_>, task_id: i64) -> Result<Option<Uuid>> {
+    sqlx::query_scalar("select tenant_id from workflow.tasks where id = $1").bind(task_id).fetch_optional(db).await
 }
 
 /// How an ended attempt ended; `None` when no attempt with this token has ended.

@@ -4,6 +4,7 @@ use crate::{
     client::{self, Client, Event, RunState},
     executor,
     ledger::Ledger,
+    payload::Payloads,
     record::{InFlight, Kind, Record},
     store::{self, Fence},
     worker::run_definition,
@@ -88,9 +89,13 @@ impl History {
 /// The history of a run, or `None` when there is no such run.
 ///
 /// # Errors
-/// [`client::Error::Database`].
+/// [`client::Error::Payload`] when a value cannot be read; [`client::Error::Database`].
 pub async fn history(client: &Client, run_id: Uuid) -> Result<Option<History>, client::Error> {
-    let Some(run) = client.run(run_id).await? else { return Ok(None) };
+    let Some(run) = client.run_as_stored(run_id).await? else { return Ok(None) };
+    let mut events = client.history(run_id).await?;
+    for output in events.iter_mut().filter_map(|event| event.output.as_mut()) {
+        *output = client.opened(run.tenant_id, output.take()).await?;
+    }
     let (_, in_flight) = store::steps::all(client.pool(), run_id).await?;
     Ok(Some(History {
         kind: run.kind,
@@ -98,10 +103,10 @@ pub async fn history(client: &Client, run_id: Uuid) -> Result<Option<History>, c
         run_id,
         tenant_id: run.tenant_id,
         created_at: run.created_at,
-        input: run.input,
+        input: client.opened(run.tenant_id, run.input).await?,
         state: run.state,
         error_code: run.error.map(|error| error.code),
-        events: client.history(run_id).await?,
+        events,
         in_flight: in_flight
             .into_iter()
             .map(|work| Asked { key: work.key, kind: work.kind.name().to_owned(), name: work.name })
@@ -145,6 +150,7 @@ pub fn replay<W: Workflow>(history: &History) -> Result<(), Mismatch> {
         kind: W::NAME.to_owned(),
         fence: Fence { task_id: 0, token: Uuid::nil() },
         hands: Hands::Nobody,
+        payloads: Payloads::boundless(),
         ledger: ledger.clone(),
         trace: None,
     };

@@ -12,7 +12,8 @@ use crate::{
     client::RunState,
     executor::Definition,
     failure::Failure,
-    record::to_payload,
+    payload::Payloads,
+    record::to_json,
     store::runs::run_name,
     worker::run_definition,
     workflow::Workflow,
@@ -72,6 +73,7 @@ pub struct Rehearsal {
     steps: BTreeMap<String, Step>,
     signals: Vec<Message>,
     mischief: Mischief,
+    payloads: Payloads,
 }
 
 /// A signal that is sent to the run.
@@ -268,6 +270,7 @@ impl Rehearsal {
             steps: BTreeMap::new(),
             signals: Vec::new(),
             mischief: Mischief::default(),
+            payloads: Payloads::inline(),
         }
     }
 
@@ -289,7 +292,7 @@ impl Rehearsal {
             let input = serde_json::from_value(input).map_err(|e| {
                 Failure::permanent("workflow.bad_input", format!("the stored input does not fit {}: {e}", A::NAME))
             })?;
-            to_payload(&handle(attempt, input)?)
+            to_json(&handle(attempt, input)?)
         });
         self.handlers.insert(A::NAME, handler);
         self
@@ -302,7 +305,7 @@ impl Rehearsal {
         key: impl Into<String>,
         give: impl Fn(&str) -> Result<T, Failure> + Send + Sync + 'static,
     ) -> Self {
-        self.steps.insert(key.into(), Box::new(move |key| to_payload(&give(key)?)));
+        self.steps.insert(key.into(), Box::new(move |key| to_json(&give(key)?)));
         self
     }
 
@@ -324,6 +327,12 @@ impl Rehearsal {
         let payload = serde_json::to_value(payload).expect("the payload of a signal is JSON");
         self.signals.push(Message { name: name.into(), payload, after });
         self
+    }
+
+    /// Values may be as long as `payloads` lets them be; they stay in memory.
+    #[must_use]
+    pub fn payloads(self, payloads: Payloads) -> Self {
+        Self { payloads, ..self }
     }
 
     /// How often something goes wrong in a simulation.

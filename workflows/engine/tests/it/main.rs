@@ -17,6 +17,7 @@ mod leases;
 mod limits;
 mod measures;
 mod operations;
+mod payloads;
 mod processes;
 mod rehearsals;
 mod remote;

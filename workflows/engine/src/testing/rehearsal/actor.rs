@@ -6,6 +6,7 @@ use crate::{
     executor::{self, Definition},
     failure::Failure,
     ledger::Ledger,
+    payload::Payloads,
     record::{Broken, Record},
     store::Fence,
     testing::{
@@ -57,7 +58,7 @@ impl Actor {
         task: &TaskRow,
         fence: Fence,
         worker: i64,
-        definition: &Definition,
+        (definition, payloads): (&Definition, &Payloads),
     ) -> Option<Self> {
         let run = memory.runs.get(&task.run_id)?;
         let (ledger, deeds) = (Ledger::new(run.created_at), Arc::<Deeds>::default());
@@ -67,6 +68,7 @@ impl Actor {
             kind: run.kind.clone(),
             fence,
             hands: Hands::Rehearsal(deeds.clone()),
+            payloads: payloads.clone(),
             ledger: ledger.clone(),
             trace: None,
         };

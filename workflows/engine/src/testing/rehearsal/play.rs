@@ -11,7 +11,7 @@ use crate::{
     executor::Definition,
     failure::Failure,
     pump::What,
-    record::{Kind, storable, to_payload},
+    record::{Kind, storable},
     store::{Fence, stored_failure, tasks::attempt_failed},
     testing::{
         Asked, Deed, History,
@@ -142,7 +142,7 @@ impl<'a> Play<'a> {
             kind: W::NAME.to_owned(),
             version: W::VERSION,
             business_key: None,
-            input: to_payload(workflow)?,
+            input: self.rehearsal.payloads.encode(workflow)?,
             priority: workflow.priority(),
         };
         Ok(self.memory.start(new).unwrap_or_default())
@@ -249,7 +249,9 @@ impl<'a> Play<'a> {
             return self.attempts.push(Underway { task, fence, worker, ends_at, fate });
         }
         let definition: Option<&Definition> = self.rehearsal.definitions.get(&task.activity);
-        if let Some(actor) = definition.and_then(|d| Actor::new(&self.memory, &task, fence, worker, d)) {
+        if let Some(actor) =
+            definition.and_then(|d| Actor::new(&self.memory, &task, fence, worker, (d, &self.rehearsal.payloads)))
+        {
             self.actors.insert(task.run_id, (actor, true));
         }
     }
@@ -485,7 +487,7 @@ impl<'a> Play<'a> {
             traceparent: None,
         };
         let (attempt, _keeper) = Attempt::new(leased);
-        let result = handler(&attempt, task.input.clone());
+        let result = handler(&attempt, task.input.clone()).and_then(|output| self.rehearsal.payloads.admit(output));
         self.calls.push(Call {
             run_id: task.run_id,
             key: task.key.clone(),
