@@ -6,6 +6,8 @@ use crate::{
     failure::Failure,
     trace::{self, TraceContext},
 };
+#[cfg(any(feature = "store", feature = "remote-worker"))]
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::{collections::BTreeMap, time::Duration};
@@ -225,4 +227,20 @@ impl Attempt {
             _ => Failure::lease_lost(),
         }
     }
+}
+
+/// A handler with its types taken off.
+#[cfg(any(feature = "store", feature = "remote-worker"))]
+pub(crate) type ErasedHandler =
+    std::sync::Arc<dyn Fn(Attempt, Value) -> BoxFuture<'static, Result<Value, Failure>> + Send + Sync>;
+
+/// The input of a contract or a definition of this name.
+///
+/// # Errors
+/// `workflow.bad_input` when it is not what that expects.
+#[cfg(any(feature = "store", feature = "remote-worker"))]
+pub(crate) fn read_input<T: DeserializeOwned>(name: &str, input: Value) -> Result<T, Failure> {
+    serde_json::from_value(input).map_err(|error| {
+        Failure::permanent("workflow.bad_input", format!("the stored input does not fit {name}: {error}"))
+    })
 }

@@ -334,14 +334,8 @@ where
 }
 
 fn panicked(stopped: tokio::task::JoinError) -> Failure {
-    let message = match stopped.try_into_panic() {
-        Ok(payload) => payload
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| payload.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "a panic without a message".to_owned()),
-        Err(stopped) => stopped.to_string(),
-    };
-    tracing::error!(message, "a handler or a definition panicked");
-    Failure::transient("workflow.panicked", message)
+    match stopped.try_into_panic() {
+        Ok(payload) => Failure::panicked("a handler or a definition", &*payload),
+        Err(stopped) => Failure::transient("workflow.panicked", stopped.to_string()),
+    }
 }

@@ -141,21 +141,12 @@ pub(crate) fn to_the_end(
 ) -> BoxFuture<'static, Result<Value, Failure>> {
     let run = AssertUnwindSafe(definition(input, cx.clone())).catch_unwind();
     Box::pin(async move {
-        let result = run.await.unwrap_or_else(|panic| Err(panicked(&*panic)));
+        let result = run.await.unwrap_or_else(|panic| Err(Failure::panicked("a definition", &*panic)));
         match result {
             Err(failure) if !cx.is_continued(&failure) => Err(cx.undo_all(failure).await),
             result => result,
         }
     })
-}
-
-/// What a panic leaves behind.
-pub(crate) fn panicked(payload: &(dyn std::any::Any + Send)) -> Failure {
-    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let message = text.or_else(|| payload.downcast_ref::<String>().cloned());
-    let message = message.unwrap_or_else(|| "a panic without a message".to_owned());
-    tracing::error!(message, "a definition panicked");
-    Failure::transient("workflow.panicked", message)
 }
 
 struct Execution<'a> {

@@ -57,6 +57,16 @@ impl Failure {
         Self::permanent(LEASE_LOST, "the lease of this attempt was lost; a newer attempt owns the task")
     }
 
+    /// What a panic of `whom` leaves behind; it is in the log, too.
+    #[cfg(any(feature = "store", feature = "remote-worker"))]
+    pub(crate) fn panicked(whom: &str, payload: &(dyn std::any::Any + Send)) -> Self {
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let message = text.unwrap_or("a panic without a message");
+        tracing::error!(panic = message, "{whom} panicked");
+        Self::transient("workflow.panicked", message)
+    }
+
     /// Adds evidence.
     #[must_use]
     pub fn with_details(mut self, details: Value) -> Self {

@@ -2,7 +2,7 @@
 //! through everything but its own shutdown.
 
 use crate::{
-    activity::{Activity, Attempt, Handler, Labels, Standing},
+    activity::{Activity, Attempt, ErasedHandler, Handler, Labels, Standing, read_input},
     backend::{Arrival, LeaseLayer, Outcome, QueueBackend},
     client::Client,
     executor::{self, Definition},
@@ -55,8 +55,6 @@ const DEFAULT_SLOTS: usize = 8;
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// Results that cannot be written this long after everything else has ended are left to the leases.
 const LAST_WRITES: Duration = Duration::from_secs(10);
-
-type ErasedHandler = Arc<dyn Fn(Attempt, Value) -> BoxFuture<'static, Result<Value, Failure>> + Send + Sync>;
 
 /// What this process knows and shares.
 pub(crate) struct Shop {
@@ -530,9 +528,7 @@ async fn ended(standing: &mut watch::Receiver<Standing>) {
 }
 
 pub(crate) async fn run_definition<W: Workflow>(input: Value, cx: Context) -> Result<Value, Failure> {
-    let workflow: W = serde_json::from_value(input).map_err(|e| {
-        Failure::permanent("workflow.bad_input", format!("the stored input does not fit {}: {e}", W::NAME))
-    })?;
+    let workflow: W = read_input(W::NAME, input)?;
     let output = workflow.run(&cx).await?;
     cx.core().payloads.encode(&output)
 }
@@ -542,9 +538,7 @@ async fn run_handler<A: Activity, H: Handler<A>>(
     attempt: Attempt,
     input: Value,
 ) -> Result<Value, Failure> {
-    let input: A = serde_json::from_value(input).map_err(|e| {
-        Failure::permanent("workflow.bad_input", format!("the stored input does not fit {}: {e}", A::NAME))
-    })?;
+    let input: A = read_input(A::NAME, input)?;
     let began = tokio::time::Instant::now();
     let result = attempt.traced(handler.handle(&attempt, input)).await;
     metrics::histogram!(measures::ATTEMPT_SECONDS, "activity" => A::NAME).record(began.elapsed());

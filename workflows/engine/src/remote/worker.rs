@@ -7,11 +7,11 @@
 
 use super::wire::{Claim, Claimed, Complete, Fail, LONGEST_WAIT_SECONDS, Problem, Release, Renew, Renewed};
 use crate::{
-    activity::{Activity, Attempt, AttemptKeeper, Handler, Labels, LeasedTask, Standing},
+    activity::{Activity, Attempt, AttemptKeeper, ErasedHandler, Handler, Labels, LeasedTask, Standing, read_input},
     failure::Failure,
     trace::{TRACEPARENT, TraceContext},
 };
-use futures::{FutureExt, future::BoxFuture};
+use futures::FutureExt;
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -37,8 +37,6 @@ const STOP_GRACE: Duration = Duration::from_secs(10);
 const LAST_REPORT: Duration = Duration::from_secs(60);
 /// Pauses between calls that are not answered: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-
-type ErasedHandler = Arc<dyn Fn(Attempt, Value) -> BoxFuture<'static, Result<Value, Failure>> + Send + Sync>;
 
 /// Why a call did not bring what was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -262,7 +260,7 @@ impl Worker {
         };
         let result = tokio::select! {
             done = tokio::time::timeout(limit, work) => match done {
-                Ok(done) => done.unwrap_or_else(|panic| Err(panicked(&*panic))),
+                Ok(done) => done.unwrap_or_else(|panic| Err(Failure::panicked("a handler", &*panic))),
                 Err(_) => Err(Failure::transient("workflow.timeout", "the attempt took longer than it may")),
             },
             failure = ended => Err(failure),
@@ -282,18 +280,8 @@ async fn perform<A: Activity, H: Handler<A>>(
     attempt: Attempt,
     input: Value,
 ) -> Result<Value, Failure> {
-    let input: A = serde_json::from_value(input).map_err(|e| {
-        Failure::permanent("workflow.bad_input", format!("the stored input does not fit {}: {e}", A::NAME))
-    })?;
-    let output = handler.handle(&attempt, input).await?;
+    let output = handler.handle(&attempt, read_input(A::NAME, input)?).await?;
     serde_json::to_value(output).map_err(|e| Failure::permanent("workflow.unrecordable", format!("not JSON: {e}")))
-}
-
-fn panicked(payload: &(dyn std::any::Any + Send)) -> Failure {
-    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let message = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
-    tracing::error!(message, "a handler panicked");
-    Failure::transient("workflow.panicked", message)
 }
 
 /// What there is to report of an attempt.

@@ -8,7 +8,7 @@ mod play;
 
 use super::{History, Mismatch};
 use crate::{
-    activity::{Activity, Attempt},
+    activity::{Activity, Attempt, read_input},
     client::RunState,
     executor::Definition,
     failure::Failure,
@@ -288,12 +288,7 @@ impl Rehearsal {
         mut self,
         handle: impl Fn(&Attempt, A) -> Result<A::Output, Failure> + Send + Sync + 'static,
     ) -> Self {
-        let handler: Handler = Box::new(move |attempt, input| {
-            let input = serde_json::from_value(input).map_err(|e| {
-                Failure::permanent("workflow.bad_input", format!("the stored input does not fit {}: {e}", A::NAME))
-            })?;
-            to_json(&handle(attempt, input)?)
-        });
+        let handler: Handler = Box::new(move |attempt, input| to_json(&handle(attempt, read_input(A::NAME, input)?)?));
         self.handlers.insert(A::NAME, handler);
         self
     }
