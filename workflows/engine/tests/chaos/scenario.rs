@@ -225,7 +225,7 @@ impl Scenario {
 
     /// What waits, and what for.
     async fn left(&self) -> Vec<String> {
-        let sql = "select concat_ws(' ', t.kind, t.activity, t.step_key, r.business_key, t.state, 'in', t.run_at - workflow.now(),
+        let sql = "select concat_ws(' ', t.kind, t.activity, t.step_key, r.business_key, t.state, 'in', case when isfinite(t.run_at) then t.run_at - workflow.now() end,
                        t.leased_by, t.lease_expires_at - workflow.now(), t.parked_reason, 'losses', t.losses, t.parked_failure)
                    from workflow.tasks t join workflow.runs r on r.id = t.run_id
                    union all
