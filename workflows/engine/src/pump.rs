@@ -51,7 +51,7 @@ const BATCH_BYTES: usize = 8 << 20;
 /// Round trips under way at once.
 const LANES: usize = 2;
 /// A second trip is worth its commit for this many writes.
-const CROWD: usize = 32;
+const CROWD: usize = 100;
 /// A round trip that takes longer has lost its connection.
 pub(crate) const ANSWER: Duration = Duration::from_secs(15);
 
