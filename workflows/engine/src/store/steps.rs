@@ -67,14 +67,15 @@ pub(crate) async fn await_others(db: impl PgExecutor<'_>, fence: Fence) -> Resul
 
 /// All that is known of a run: its records, in order, and what it has asked for that is not recorded.
 pub(crate) async fn all(db: impl PgExecutor<'_>, run_id: Uuid) -> Result<(Vec<Record>, Vec<InFlight>)> {
-    // One statement: what ends in between is either here or there.
+    // One statement: what ends in between is either here or there. What is in flight has no time of its end, and that of its
+    // next attempt may be infinity.
     let sql = format!(
         "select {COLUMNS} from workflow.steps s where s.run_id = $1
          union all
-         select run_id, 0, step_key, 'activity', activity, '', null, null, run_at from workflow.tasks
+         select run_id, 0, step_key, 'activity', activity, '', null, null, workflow.now() from workflow.tasks
          where run_id = $1 and kind = 'activity'
          union all
-         select parent_run_id, 0, parent_key, 'child', substring(activity from '^(.*)[.]v[0-9]+$'), '', null, null, run_at
+         select parent_run_id, 0, parent_key, 'child', substring(activity from '^(.*)[.]v[0-9]+$'), '', null, null, workflow.now()
          from workflow.tasks where parent_run_id = $1
          order by 2"
     );

@@ -234,3 +234,49 @@ async fn of_a_cancellation_and_a_result_exactly_one_wins(db: PgPool) {
         0
     );
 }
+
+/// Waits to be told a number.
+#[derive(Serialize, Deserialize)]
+struct Listener;
+
+impl Workflow for Listener {
+    const NAME: &'static str = "listener";
+    type Output = u32;
+
+    async fn run(self, cx: &Context) -> Result<u32, Failure> {
+        cx.signal("told", "told").await
+    }
+}
+
+/// Waits to be told a number, and for a child that does the same.
+#[derive(Serialize, Deserialize)]
+struct Family;
+
+impl Workflow for Family {
+    const NAME: &'static str = "family";
+    type Output = u32;
+
+    async fn run(self, cx: &Context) -> Result<u32, Failure> {
+        let (child, told) = try_join(cx.child("listener", Listener), cx.signal::<u32>("told", "told")).await?;
+        Ok(child + told)
+    }
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_parent_goes_on_whose_child_waits_for_nobody_knows_how_long(db: PgPool) {
+    let mut world = World::new(db).await;
+    // One of them is as many as it holds: each makes room while it waits.
+    world.worker(|w| w.workflow::<Family>().workflow::<Listener>().runs(1));
+    let parent = world.start(Family).await;
+    world.until(2, "select count(*) from workflow.tasks where run_at = 'infinity'").await;
+    let _ = world.signal(parent, "told", None, &1u32).await;
+    world.until(1, "select count(*) from workflow.steps where kind = 'signal'").await;
+    let child: uuid::Uuid = sqlx::query_scalar("select id from workflow.runs where parent_run_id = $1")
+        .bind(parent)
+        .fetch_one(&world.db)
+        .await
+        .unwrap();
+    world.until(2, "select attempt_no::bigint from workflow.tasks where activity = 'family.v1'").await;
+    let _ = world.signal(child, "told", None, &2u32).await;
+    assert_eq!(world.end(parent).await.output_as::<u32>(), Some(3));
+}
