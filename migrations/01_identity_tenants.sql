@@ -63,6 +63,7 @@ create table identity.tenant_branding (
     mail_from_address text check (mail_from_address ~ '^[^@\s<>]+@[^@\s<>]+$' and char_length(mail_from_address) <= 254),
     mail_verified_at  timestamptz,
     support_url       text check (support_url ~ '^https://' and char_length(support_url) <= 2048),
+    support_email     text check (support_email ~ '^[^@\s<>]+@[^@\s<>]+$' and char_length(support_email) <= 254),
     legal_footer      text check (char_length(legal_footer) <= 4000),
     css_vars          jsonb not null default '{}' check (jsonb_typeof(css_vars) = 'object' and octet_length(css_vars::text) <= 8192),
     created_at        timestamptz not null default now(),

@@ -83,7 +83,12 @@ impl Mailer {
         let to: Address = mail.to.parse().map_err(|_| refused("the address is none".to_owned()))?;
         let id = format!("<{}@{}>", mail.id, self.from.domain());
         let letter = letters::write(mail, &self.public_url, &self.links);
-        let message = Message::builder()
+        let mut message = Message::builder();
+        if let Some(address) = &mail.brand.support_email {
+            let address = address.parse().map_err(|_| refused("the support address is none".to_owned()))?;
+            message = message.reply_to(Mailbox::new(None, address));
+        }
+        let message = message
             .message_id(Some(id.clone()))
             .from(Mailbox::new(Some(on_one_line(&mail.product)), self.from.clone()))
             .to(Mailbox::new(None, to))
@@ -132,7 +137,7 @@ fn sorted(error: lettre::transport::smtp::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flatrender_workflows::contracts::message::Letter;
+    use flatrender_workflows::contracts::message::{Brand, Letter};
 
     fn mailer() -> Mailer {
         let links: Links = Arc::new(|id| format!("link-{id}"));
@@ -142,7 +147,35 @@ mod tests {
 
     fn mail(to: &str, locale: &str) -> SendMail {
         let letter = Letter::VerifyEmail { link: Uuid::nil() };
-        SendMail { id: Uuid::nil(), to: to.into(), locale: locale.into(), product: "Film & <Co>".into(), letter }
+        SendMail {
+            id: Uuid::nil(),
+            to: to.into(),
+            locale: locale.into(),
+            product: "Film & <Co>".into(),
+            brand: Brand::default(),
+            letter,
+        }
+    }
+
+    #[test]
+    fn a_letter_looks_like_its_sender_and_answers_go_to_their_support() {
+        let brand = Brand {
+            color: Some("#0055aa".into()),
+            logo: Some("/v1/branding/acme/logo?v=1".into()),
+            support_email: Some("help@acme.example".into()),
+            footer: Some("Acme <Ltd>".into()),
+        };
+        let mail = SendMail { brand, ..mail("a@b.c", "en") };
+        let written = letters::write(&mail, "https://example.com", &mailer().links);
+        let (text, html) = (written.text(), written.html());
+        assert!(text.contains("Questions? help@acme.example") && text.ends_with("Acme <Ltd>\n"), "{text}");
+        assert!(
+            html.contains("src=\"https://example.com/v1/branding/acme/logo?v=1\" alt=\"Film &amp; &lt;Co&gt;\""),
+            "{html}"
+        );
+        assert!(html.contains("solid #0055aa") && html.contains("Acme &lt;Ltd&gt;"), "{html}");
+        let sent = String::from_utf8(mailer().write(&mail).unwrap().1.formatted()).unwrap();
+        assert!(sent.contains("Reply-To: help@acme.example\r\n"), "{sent}");
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! Who people are and what tenants manage of themselves: `/v1/auth`, `/v1/me`, `/v1/api-keys`, `/v1/audit`,
+//! Who people are and what tenants manage of themselves: `/v1/auth`, `/v1/me`, `/v1/api-keys`, `/v1/audit`, `/v1/branding`,
 //! `/v1/request-logs`, `/v1/usage`.
 
 pub mod account;
 mod address;
 pub mod api_keys;
 pub mod audit;
+pub mod branding;
+mod door;
 pub mod factors;
 mod letters;
 pub mod members;

@@ -6,7 +6,7 @@ use crate::{
     docs,
     file_mgr::files,
     health,
-    identity::{account, api_keys, audit, factors, members, request_logs, sessions, sign_in, tenants, usage},
+    identity::{account, api_keys, audit, branding, factors, members, request_logs, sessions, sign_in, tenants, usage},
     limits, metrics,
     nodes::{claims, enrol, frames, inputs, tasks},
     openapi, peer,
@@ -82,6 +82,10 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(factors::confirm))
         .routes(routes!(factors::remove))
         .routes(routes!(tenants::own, tenants::update))
+        .routes(routes!(branding::own, branding::set))
+        .routes(routes!(branding::get))
+        .routes(routes!(branding::logo))
+        .routes(routes!(branding::favicon))
         .routes(routes!(members::list, members::invite))
         .routes(routes!(members::set_roles))
         .routes(routes!(members::remove))

@@ -9,6 +9,10 @@ pub(super) struct Written {
     lines: Vec<String>,
     link: Option<(String, String)>,
     close: String,
+    footer: Vec<String>,
+    product: String,
+    color: Option<String>,
+    logo: Option<String>,
     right_to_left: bool,
 }
 
@@ -32,11 +36,19 @@ pub(super) fn write(mail: &SendMail, public_url: &str, links: &Links) -> Written
         (false, true) => "If you did not ask for this, ignore this letter.",
         (false, false) => "If this was not you, reset your password.",
     };
+    let support = mail.brand.support_email.as_ref().map(|address| match persian {
+        true => format!("پرسشی دارید؟ {address}"),
+        false => format!("Questions? {address}"),
+    });
     Written {
         subject: format!("{}: {subject}", mail.product),
         lines: changed,
         link: link.map(|address| (label.to_owned(), address)),
         close: not_you.to_owned(),
+        footer: support.into_iter().chain(mail.brand.footer.clone()).collect(),
+        product: mail.product.clone(),
+        color: mail.brand.color.clone(),
+        logo: mail.brand.logo.as_ref().map(|path| format!("{public_url}{path}")),
         right_to_left: persian,
     }
 }
@@ -100,20 +112,29 @@ fn persian_words(letter: &Letter) -> (&'static str, &'static str, &'static str) 
 impl Written {
     pub fn text(&self) -> String {
         let link = self.link.as_ref().map(|(_, address)| address.clone());
-        let lines: Vec<_> = self.lines.iter().cloned().chain(link).chain([self.close.clone()]).collect();
+        let end = [self.close.clone()].into_iter().chain(self.footer.iter().cloned());
+        let lines: Vec<_> = self.lines.iter().cloned().chain(link).chain(end).collect();
         lines.join("\n\n") + "\n"
     }
 
     pub fn html(&self) -> String {
         let direction = if self.right_to_left { "rtl" } else { "ltr" };
         let lines: String = self.lines.iter().map(|line| format!("<p>{}</p>", escaped(line))).collect();
-        let link = self.link.as_ref().map(|(label, address)| {
-            format!("<p><a href=\"{address}\">{label}</a></p>", address = escaped(address), label = escaped(label))
+        let color = escaped(self.color.as_deref().unwrap_or("#333333"));
+        let logo = self.logo.as_ref().map(|address| {
+            format!("<p><img src=\"{}\" alt=\"{}\" height=\"40\"></p>", escaped(address), escaped(&self.product))
         });
+        let link = self.link.as_ref().map(|(label, address)| {
+            let (address, label) = (escaped(address), escaped(label));
+            format!("<p><a style=\"color:{color}\" href=\"{address}\">{label}</a></p>")
+        });
+        let footer: String =
+            self.footer.iter().map(|line| format!("<p><small>{}</small></p>", escaped(line))).collect();
         format!(
             "<!doctype html><html dir=\"{direction}\"><meta charset=\"utf-8\"><title>{}</title>\
-             <body style=\"font-family:sans-serif;line-height:1.6\">{lines}{}<p>{}</p></body></html>",
+             <body style=\"font-family:sans-serif;line-height:1.6;border-top:4px solid {color}\">{}{lines}{}<p>{}</p>{footer}</body></html>",
             escaped(&self.subject),
+            logo.unwrap_or_default(),
             link.unwrap_or_default(),
             escaped(&self.close)
         )

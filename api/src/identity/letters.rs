@@ -1,13 +1,15 @@
 //! Sending letters: a link is made and its letter is started in the transaction of what they tell of.
 
+use super::branding;
 use crate::{app::App, problem::Problem};
 use flatrender_workflows::{
-    contracts::message::{Letter, SendMail},
+    contracts::message::{Brand, Letter, SendMail},
     definitions::send_message::SendMessage,
     models::{
         Db, Role, Scope, Secret,
         identity::{
             auth_challenge::{self, Challenge, Kind},
+            tenant_branding,
             user::User,
         },
     },
@@ -18,8 +20,15 @@ use uuid::Uuid;
 /// `app.workflows.announce()`.
 pub(super) async fn send(app: &App, db: Db<'_>, user: &User, to: &str, letter: Letter) -> Result<(), Problem> {
     let id = Uuid::now_v7();
-    let product = "FlatRender".to_owned();
-    let mail = SendMail { id, to: to.to_owned(), locale: user.locale.clone(), product, letter };
+    let sender = tenant_branding::find(&mut *db, user.tenant_id).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let brand = Brand {
+        logo: branding::address(&sender.slug, "logo", sender.look.logo_file_id),
+        color: sender.look.primary_color,
+        support_email: sender.look.support_email,
+        footer: sender.look.legal_footer,
+    };
+    let product = sender.look.product_name;
+    let mail = SendMail { id, to: to.to_owned(), locale: user.locale.clone(), product, brand, letter };
     Scope::tenant(Role::Workflow, user.tenant_id).enter(&mut *db).await?;
     app.workflows.start(&mut *db, user.tenant_id, Some(&id.to_string()), SendMessage { mail }).await?;
     Scope::tenant(Role::Identity, user.tenant_id).enter(db).await?;

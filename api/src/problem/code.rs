@@ -82,6 +82,8 @@ codes! {
     TenantSlugTaken = "tenant.slug_taken", CONFLICT, "The slug is taken";
     /// The tenant is closed, for good; or it is the platform's own, which cannot be.
     TenantClosed = "tenant.closed", CONFLICT, "The tenant is closed";
+    /// The brand has no such picture.
+    BrandPictureNotFound = "branding.no_picture", NOT_FOUND, "The brand has no such picture";
     /// There is no such person in the tenant.
     MemberNotFound = "member.not_found", NOT_FOUND, "No such person";
     /// Nobody gives or takes what is above their own role.
@@ -205,6 +207,10 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("role.unknown", "There is no such role; the detail names those there are."),
     ("tenant.slug", "A slug is 2 to 64 of `a-z 0-9 -`, with a letter or digit at both ends."),
     ("tenant.name", "A tenant's name has 1 to 200 characters, and no control characters."),
+    ("branding.name", "A product's name has 1 to 100 characters, and no control characters."),
+    ("branding.footer", "A footer has at most 4000 characters, and no control characters but ends of lines."),
+    ("branding.picture", "A picture of a brand has at most 1 MiB."),
+    ("url.invalid", "This is no address of a page that begins with `https://`."),
     ("tenant.reason", "A reason has 1 to 1000 characters."),
     ("limit.name", "There is no such limit; the detail names those there are."),
     ("limit.value", "A limit is not negative, its soft value not above the hard one, its window 1 to 86400 seconds."),

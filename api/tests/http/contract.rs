@@ -16,7 +16,7 @@ async fn bare(world: &World, path: &str) -> crate::world::Answer {
     world.send(Request::builder().uri(path).body(Body::empty()).unwrap()).await
 }
 
-const OPERATIONS: [&str; 64] = [
+const OPERATIONS: [&str; 69] = [
     "DELETE /v1/api-keys/{id}",
     "DELETE /v1/me/factors/{id}",
     "DELETE /v1/me/sessions/{id}",
@@ -26,6 +26,9 @@ const OPERATIONS: [&str; 64] = [
     "GET /readyz",
     "GET /v1/api-keys",
     "GET /v1/audit",
+    "GET /v1/branding",
+    "GET /v1/branding/{slug}/favicon",
+    "GET /v1/branding/{slug}/logo",
     "GET /v1/exports/{id}",
     "GET /v1/exports/{id}/contact-sheet",
     "GET /v1/exports/{id}/download",
@@ -45,6 +48,7 @@ const OPERATIONS: [&str; 64] = [
     "GET /v1/templates/{slug}",
     "GET /v1/templates/{slug}/preview",
     "GET /v1/tenant",
+    "GET /v1/tenant/branding",
     "GET /v1/usage",
     "HEAD /v1/nodes/tasks/{task_id}/frames/{sha256}",
     "PATCH /v1/me",
@@ -81,6 +85,7 @@ const OPERATIONS: [&str; 64] = [
     "PUT /v1/members/{id}/roles",
     "PUT /v1/nodes/tasks/{task_id}/frames/{sha256}",
     "PUT /v1/platform/tenants/{id}/limits/{name}",
+    "PUT /v1/tenant/branding",
 ];
 
 /// Every operation as `METHOD path`, with its description.

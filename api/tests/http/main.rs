@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod auth;
+mod branding;
 mod contract;
 mod events;
 mod exports;

@@ -43,7 +43,7 @@ enum To {
     Node,
 }
 
-const ROWS: [(&str, To); 64] = [
+const ROWS: [(&str, To); 69] = [
     ("DELETE /v1/api-keys/{id}", To::Manage),
     ("DELETE /v1/me/factors/{id}", To::Me),
     ("DELETE /v1/me/sessions/{id}", To::Me),
@@ -53,6 +53,9 @@ const ROWS: [(&str, To); 64] = [
     ("GET /readyz", To::All),
     ("GET /v1/api-keys", To::Manage),
     ("GET /v1/audit", To::Manage),
+    ("GET /v1/branding", To::All),
+    ("GET /v1/branding/{slug}/favicon", To::All),
+    ("GET /v1/branding/{slug}/logo", To::All),
     ("GET /v1/exports/{id}", To::Read("render")),
     ("GET /v1/exports/{id}/contact-sheet", To::Read("render")),
     ("GET /v1/exports/{id}/download", To::Read("render")),
@@ -72,6 +75,7 @@ const ROWS: [(&str, To); 64] = [
     ("GET /v1/templates/{slug}", To::Read("templates")),
     ("GET /v1/templates/{slug}/preview", To::Read("templates")),
     ("GET /v1/tenant", To::Read("admin")),
+    ("GET /v1/tenant/branding", To::Read("admin")),
     ("GET /v1/usage", To::Read("admin")),
     ("HEAD /v1/nodes/tasks/{task_id}/frames/{sha256}", To::Node),
     ("PATCH /v1/me", To::Me),
@@ -108,6 +112,7 @@ const ROWS: [(&str, To); 64] = [
     ("PUT /v1/members/{id}/roles", To::Manage),
     ("PUT /v1/nodes/tasks/{task_id}/frames/{sha256}", To::Node),
     ("PUT /v1/platform/tenants/{id}/limits/{name}", To::Administer),
+    ("PUT /v1/tenant/branding", To::Manage),
 ];
 
 /// Who asks.

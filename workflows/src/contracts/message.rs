@@ -40,6 +40,27 @@ pub enum Letter {
     FactorsChanged,
 }
 
+/// How a sender looks and where it is asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Brand {
+    /// Its colour, as `#rrggbb`.
+    pub color: Option<String>,
+    /// Its picture: a path below the public address.
+    pub logo: Option<String>,
+    /// Where answers go: an address.
+    pub support_email: Option<String>,
+    /// Stands below every letter.
+    pub footer: Option<String>,
+}
+
+impl Brand {
+    /// Whether nothing was chosen.
+    pub fn is_plain(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Sends one e-mail. Not repeatable to the reader's eye, but harmless: the same letter under the same Message-ID.
 /// Fails for good with `message.refused`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +73,9 @@ pub struct SendMail {
     pub locale: String,
     /// What the sender calls itself.
     pub product: String,
+    /// How the sender looks.
+    #[serde(default, skip_serializing_if = "Brand::is_plain")]
+    pub brand: Brand,
     /// What it says.
     pub letter: Letter,
 }

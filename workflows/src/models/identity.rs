@@ -9,6 +9,8 @@ pub mod request_log;
 pub mod role_binding;
 pub mod tenant;
 pub mod tenant_api_key;
+pub mod tenant_branding;
+pub mod tenant_domain;
 pub mod usage;
 pub mod user;
 pub mod user_session;

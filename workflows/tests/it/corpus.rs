@@ -11,7 +11,7 @@ use flatrender_engine::{
     testing::{Corpus, History, Mismatch, history, replay},
 };
 use flatrender_workflows::{
-    contracts::message::{Letter, SendMail},
+    contracts::message::{Brand, Letter, SendMail},
     definitions::{
         keep_months::KeepMonths, render_video::RenderVideo, roll_up_usage::RollUpUsage, send_message::SendMessage,
     },
@@ -135,7 +135,8 @@ async fn keeping_histories_of_each_ending(db: PgPool) {
     play(&db, KeepMonths { at }, "years_ahead", &mut missing).await;
     play(&db, RollUpUsage { at: None }, "today", &mut missing).await;
     let (id, to, product) = (Uuid::from_u128(1), "ada@example.org".to_owned(), "FlatRender".to_owned());
-    let mail = SendMail { id, to, locale: "en".to_owned(), product, letter: Letter::PasswordChanged };
+    let mail =
+        SendMail { id, to, locale: "en".to_owned(), product, brand: Brand::default(), letter: Letter::PasswordChanged };
     play(&db, SendMessage { mail }, "sent", &mut missing).await;
     assert!(missing.is_empty(), "FLATRENDER_CORPUS=add keeps {missing:?}");
 }

@@ -30,6 +30,21 @@ pub async fn entrance(db: Db<'_>, slug: &str) -> sqlx::Result<Option<Entrance>> 
     .await
 }
 
+/// The same of a tenant by its id.
+///
+/// # Errors
+/// Those of the database.
+pub async fn entrance_of(db: Db<'_>, id: Uuid) -> sqlx::Result<Option<Entrance>> {
+    sqlx::query_as!(
+        Entrance,
+        r#"select id, name, coalesce(settings ->> 'registration', 'open') = 'open' as "registers!"
+           from identity.tenants where id = $1 and status <> 'closed'"#,
+        id
+    )
+    .fetch_optional(db)
+    .await
+}
+
 /// Somebody owns the tenant, when nobody does yet.
 ///
 /// # Errors
