@@ -713,6 +713,8 @@ fn too_long(key: &str) -> Failure {
 /// Waits until no transaction of a step of this run is open any more.
 pub(crate) async fn steps_settle(core: &Core) {
     core.ledger.caught_up().await;
+    // Whoever waits for the database is not asleep: a run put away now would wait for a record that nobody will write.
+    let _looking = core.ledger.step_runs();
     let pool = match &core.hands {
         Hands::Database(pool) => pool,
         Hands::Rehearsal(deeds) => return deeds.settle().await,

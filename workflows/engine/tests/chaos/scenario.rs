@@ -226,11 +226,18 @@ impl Scenario {
     /// What waits, and what for.
     async fn left(&self) -> Vec<String> {
         let sql = "select concat_ws(' ', t.kind, t.activity, t.step_key, r.business_key, t.state, 'in', case when isfinite(t.run_at) then t.run_at - workflow.now() end,
-                       t.leased_by, t.lease_expires_at - workflow.now(), t.parked_reason, 'losses', t.losses, t.parked_failure)
+                       t.leased_by, t.lease_expires_at - workflow.now(), t.parked_reason, 'losses', t.losses, 'newest', t.wake_seq, t.parked_failure)
                    from workflow.tasks t join workflow.runs r on r.id = t.run_id
                    union all
+                   (select concat_ws(' ', 'record of', r.business_key, s.seq, s.kind, s.key, s.outcome, s.failure)
+                    from workflow.steps s join workflow.runs r on r.id = s.run_id
+                    where s.run_id in (select run_id from workflow.tasks) order by s.run_id, s.seq)
+                   union all
+                   (select concat_ws(' ', 'attempt', a.run_id, a.step_key, a.attempt_no, a.outcome, a.worker)
+                    from workflow.attempts a where a.run_id in (select run_id from workflow.tasks) order by a.ended_at)
+                   union all
                    select concat_ws(' ', 'job', j.id, 'in', j.run_at - workflow.now(), j.worker_id) from workflow.jobs j
-                   limit 20";
+                   limit 100";
         sqlx::query_scalar(sql).fetch_all(&self.db).await.unwrap()
     }
 

@@ -7,6 +7,7 @@ use flatrender_engine::{
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// Gives money back; the ledger of the bank is a table that only this handler writes.
 #[derive(Serialize, Deserialize)]
@@ -244,4 +245,43 @@ async fn what_a_dropped_branch_has_done_is_taken_back_too(db: PgPool) {
     }
     let books = world.count("select count(*) from effects where key = 'book'").await;
     assert_eq!(world.count("select count(*) from effects where key = 'unbook'").await, books);
+}
+
+static FAILING: Notify = Notify::const_new();
+
+/// Does something that can be taken back, and fails once it is told to.
+#[derive(Serialize, Deserialize)]
+struct Doomed;
+
+impl Workflow for Doomed {
+    const NAME: &'static str = "doomed";
+    type Output = ();
+
+    async fn run(self, cx: &Context) -> Result<(), Failure> {
+        let run_id = cx.run_id();
+        cx.compensate_step("take back", move |db| Box::pin(effect(db, run_id, "taken back"))).await?;
+        FAILING.notified().await;
+        Err(Failure::permanent("test.doomed", "told to"))
+    }
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_worker_that_leaves_before_anything_is_taken_back_leaves_that_to_the_next(db: PgPool) {
+    let mut world = World::new(db.clone()).await;
+    let leaving = world.worker(|w| w.workflow::<Doomed>());
+    let run_id = world.start(Doomed).await;
+    world.until(1, "select count(*) from workflow.steps where kind = 'compensation'").await;
+    // Before it takes anything back it looks for steps under way; that takes as long as somebody else has the row of the run.
+    let mut elsewhere = db.begin().await.unwrap();
+    sqlx::query("select from workflow.tasks for update").execute(&mut *elsewhere).await.unwrap();
+    FAILING.notify_one();
+    world.until(1, "select count(*) from pg_locks where not granted and locktype = 'transactionid'").await;
+    leaving.cancel();
+    tokio::time::sleep(Duration::from_millis(50)).await; // Until it has noticed.
+    elsewhere.rollback().await.unwrap();
+    world.stop().await;
+    world.worker(|w| w.workflow::<Doomed>());
+    FAILING.notify_one();
+    assert_eq!(world.end(run_id).await.error.unwrap().code, "test.doomed");
+    assert_eq!(effects(&world).await, ["taken back"]);
 }
