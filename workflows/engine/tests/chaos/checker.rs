@@ -121,8 +121,46 @@ pub async fn safety(db: &PgPool, folder: &Path) -> Vec<String> {
 }
 
 /// What is wrong now that everything should be over.
-pub async fn complete(db: &PgPool) -> Vec<String> {
-    ask(db, AT_THE_END).await
+pub async fn complete(db: &PgPool, folder: &Path) -> Vec<String> {
+    let mut broken = ask(db, AT_THE_END).await;
+    let (most, cap) = most_at_once(db, folder).await;
+    if cap.is_some_and(|cap| most > cap) {
+        broken.push(format!("I7: a cap was exceeded: {most} at once of {cap:?}"));
+    }
+    broken
+}
+
+/// How many errands of runs the ledger shows at once, at most, and how many the terms of their queue allow. Once all is over:
+/// whoever is killed does not say so, the engine does, before it gives the place to another.
+pub async fn most_at_once(db: &PgPool, folder: &Path) -> (usize, Option<usize>) {
+    let cap: Option<Option<i32>> =
+        sqlx::query_scalar("select cap from workflow.queue_terms where queue = 'errands' and not ended")
+            .fetch_optional(db)
+            .await
+            .unwrap();
+    let attempts: Vec<(Uuid, i64)> =
+        sqlx::query_as("select lease_token, (extract(epoch from ended_at) * 1e6)::bigint from workflow.attempts")
+            .fetch_all(db)
+            .await
+            .unwrap();
+    let mut ended: HashMap<Uuid, u64> = attempts.into_iter().map(|(token, at)| (token, at as u64)).collect();
+    let entries: Vec<_> = ledger::read(folder).into_iter().filter(|entry| !entry.run_id.is_nil()).collect();
+    for entry in entries.iter().filter(|entry| matches!(entry.what, What::Done | What::Told)) {
+        let end = ended.entry(entry.token).or_insert(entry.at);
+        *end = entry.at.min(*end);
+    }
+    let begun: HashMap<Uuid, u64> =
+        entries.iter().filter(|e| e.what == What::Begun).map(|entry| (entry.token, entry.at)).collect();
+    // At the same moment an end comes before a beginning.
+    let mut changes: Vec<(u64, bool)> = begun.values().map(|at| (*at, true)).collect();
+    changes.extend(begun.iter().filter_map(|(token, at)| Some(((*ended.get(token)?).max(*at), false))));
+    changes.sort_unstable();
+    let (mut now, mut most) = (0usize, 0);
+    for (_, begins) in changes {
+        now = if begins { now + 1 } else { now - 1 };
+        most = most.max(now);
+    }
+    (most, cap.flatten().map(|cap| cap as usize))
 }
 
 /// Waits until there is nothing left to do, or time is up: then [`complete`] says what.
@@ -198,4 +236,149 @@ async fn against_ledger(db: &PgPool, folder: &Path) -> Vec<String> {
         }
     }
     broken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Scenario;
+
+    /// A run with a step and an activity, and a job; all of it over, nothing wrong. `$R` is the run, its tokens `$S` and `$A`.
+    const WELL: &str = "
+        truncate workflow.runs, workflow.tasks, workflow.steps, workflow.attempts, workflow.jobs, workflow.finished_jobs,
+            workflow.run_counts, workflow.run_count_deltas, workflow.errands, effects, accepted, transitions;
+        insert into workflow.runs (id, tenant_id, kind, version, state, input, created_at, finished_at)
+            values ('$R', '$R', 'trip', 1, 'succeeded', '{}', now(), now());
+        insert into workflow.run_counts (kind, tenant_id, state, n) values ('trip', '$R', 'succeeded', 1);
+        insert into transitions (run_id, was, became) values ('$R', 'running', 'succeeded');
+        insert into accepted (key, what, run_id) values ('trip', 'trip', '$R'), ('job', 'job', null);
+        insert into workflow.steps (run_id, seq, tenant_id, key, kind, name, outcome, output, attempt_no, lease_token, recorded_at)
+            values ('$R', 1, '$R', 'fx pack', 'step', null, 'ok', null, 0, '$S', now()),
+                   ('$R', 2, '$R', 'ride', 'activity', 'Errand', 'ok', '4', 1, '$A', now());
+        insert into effects (run_id, key, pid) values ('$R', 'fx pack', 1);
+        insert into workflow.attempts (task_id, attempt_no, run_id, tenant_id, step_key, lease_token, worker, started_at, ended_at, outcome)
+            values (1, 1, '$R', '$R', '', '$S', 'w', now() - interval '4 s', now() - interval '3 s', 'released'),
+                   (2, 1, '$R', '$R', 'ride', '$A', 'w', now() - interval '2 s', now() - interval '1 s', 'ok');
+        insert into workflow.finished_jobs (id, tenant_id, queue, activity, input, run_at, attempt_no, outcome, finished_at)
+            values (9, '$R', 'errands', 'Errand', '{}', now(), 1, 'ok', now());";
+
+    const TASK: &str =
+        "insert into workflow.tasks (kind, run_id, tenant_id, step_key, queue, activity, input, run_at, wake_seq,
+            max_failures, max_losses, backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds)
+        values ('activity', '$R', '$R', 'last', 'errands', 'Errand', '{}', now(), 0, 1, 1, 0, 0, 30, 60)";
+    const RUN_TASK: &str =
+        "insert into workflow.tasks (kind, run_id, tenant_id, step_key, queue, activity, run_at, wake_seq,
+            max_failures, max_losses, backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds)
+        values ('run', '$R', '$R', '', 'workflows', 'trip.v1', now(), 7, 1, 1, 0, 0, 30, 60)";
+    const SECOND_ATTEMPT: &str = "insert into workflow.attempts
+            (task_id, attempt_no, run_id, tenant_id, step_key, lease_token, worker, started_at, ended_at, outcome)
+        values (2, 2, '$R', '$R', 'ride', gen_random_uuid(), 'w', now() - interval '1.5 s', now(), 'lost')";
+    const JOB: &str =
+        "insert into workflow.jobs (id, tenant_id, queue, activity, input, run_at) overriding system value
+        values (9, '$R', 'errands', 'Errand', '{}', now())";
+
+    /// What breaks each rule that is a query.
+    const PLANTED: &[(&str, &str)] = &[
+        ("I1: a run ended twice", "insert into transitions (run_id, was, became) values ('$R', 'running', 'failed')"),
+        ("I1: a run that is over has left something to do", TASK),
+        ("I1: a live run that nobody can go on with", "update workflow.runs set state = 'running', finished_at = null"),
+        ("I2: a record has a gap or a double", "update workflow.steps set seq = 5 where seq = 2"),
+        ("I2: a task knows of another number of records", RUN_TASK),
+        ("I3: an effect happened twice", "insert into effects (run_id, key, pid) values ('$R', 'fx pack', 2)"),
+        ("I3: an effect without its record", "insert into effects (run_id, key, pid) values ('$R', 'fx other', 1)"),
+        ("I3: a record without its effect", "delete from effects"),
+        ("I4: two attempts at one time", SECOND_ATTEMPT),
+        ("I5: the record of an activity is not by its last attempt", SECOND_ATTEMPT),
+        (
+            "I5: a record by somebody who held no lease",
+            "update workflow.steps set lease_token = gen_random_uuid() where seq = 1",
+        ),
+        ("I6: counters differ from a recount", "update workflow.run_counts set n = 2"),
+        ("I1: a job is finished and not finished", JOB),
+        ("I1: an accepted run has no end", "insert into accepted values ('lost', 'trip', gen_random_uuid())"),
+        ("I1: an accepted job has no end, or more than one", "delete from workflow.finished_jobs"),
+        ("I1: a run ended without a transition", "delete from transitions"),
+        ("I8: something was never done", TASK),
+        ("I8: a job was never done", JOB),
+        ("I8: one run still owes another something", "insert into workflow.errands values ('$R', 'deliver')"),
+    ];
+
+    struct World {
+        s: Scenario,
+        run_id: Uuid,
+        token: Uuid,
+    }
+
+    impl World {
+        async fn plant(&self, sql: &str) {
+            let (run_id, token) = (self.run_id.to_string(), self.token.to_string());
+            let sql = sql.replace("$R", &run_id).replace("$S", &run_id).replace("$A", &token);
+            let mut db = self.s.db.acquire().await.unwrap();
+            // As if the guards of the tables were not there.
+            sqlx::raw_sql(sqlx::AssertSqlSafe(format!("set session_replication_role = replica; {sql}")))
+                .execute(&mut *db)
+                .await
+                .unwrap();
+        }
+
+        fn entry(&self, seconds: u64, what: What, task_id: i64, value: i64) -> ledger::Entry {
+            let run_id = if task_id == 9 { Uuid::nil() } else { self.run_id };
+            let at = ledger::now() - 10_000_000 + seconds * 1_000_000;
+            let (worker, key) = ("w".to_owned(), "ride".to_owned());
+            ledger::Entry { at, pid: 1, worker, what, run_id, task_id, key, attempt_no: 1, token: self.token, value }
+        }
+
+        /// Writes a page of the ledger over, and says what is wrong then.
+        async fn broken(&self, entries: &[ledger::Entry]) -> Vec<String> {
+            let lines: Vec<String> = entries.iter().map(|entry| serde_json::to_string(entry).unwrap()).collect();
+            std::fs::write(self.s.folder().join("page.jsonl"), lines.join("\n")).unwrap();
+            let mut broken = safety(&self.s.db, self.s.folder()).await;
+            broken.extend(complete(&self.s.db, self.s.folder()).await);
+            broken
+        }
+    }
+
+    #[tokio::test]
+    async fn the_checker_reports_whatever_breaks_a_rule_and_nothing_else() {
+        let s = Scenario::new("checker", "each rule reports what is planted for it").await;
+        let mut world = World { s, run_id: Uuid::now_v7(), token: Uuid::now_v7() };
+        let told = |world: &World| {
+            let mut page = vec![world.entry(1, What::Begun, 2, 0), world.entry(2, What::Done, 2, 4)];
+            page.push(world.entry(1, What::Begun, 9, 0));
+            page
+        };
+        for (rule, _) in ALWAYS.iter().chain(AT_THE_END) {
+            let (_, plant) =
+                PLANTED.iter().find(|(of, _)| of == rule).unwrap_or_else(|| panic!("nothing breaks {rule}"));
+            world.plant(WELL).await;
+            assert_eq!(world.broken(&told(&world)).await, Vec::<String>::new(), "before {rule}");
+            world.plant(plant).await;
+            let broken = world.broken(&told(&world)).await;
+            assert!(broken.iter().any(|line| line.starts_with(rule)), "{rule} is not among {broken:#?}");
+            world.s.injected(1);
+        }
+        world.plant(WELL).await;
+        let other = |entry: ledger::Entry, attempt_no| ledger::Entry { attempt_no, token: Uuid::now_v7(), ..entry };
+        let planted = [
+            ("I4: attempt 1 at task 2 has two leases", other(world.entry(1, What::Begun, 2, 0), 1)),
+            ("I5: task 2 (ride) has the result", world.entry(3, What::Done, 2, 5)),
+            ("I5: job 9 was ended by attempt 1", other(world.entry(3, What::Begun, 9, 0), 2)),
+        ];
+        for (rule, entry) in planted {
+            let broken = world.broken(&[told(&world), vec![entry]].concat()).await;
+            assert!(broken.iter().any(|line| line.starts_with(rule)), "{rule} is not among {broken:#?}");
+            world.s.injected(1);
+        }
+        // Two at once, where one may be: the second begins before the first is done.
+        world
+            .plant("insert into workflow.queue_terms (queue, cap, set_at, set_by) values ('errands', 1, now(), 'me')")
+            .await;
+        assert_eq!(world.broken(&told(&world)).await, Vec::<String>::new());
+        let mut second = other(world.entry(1, What::Begun, 3, 0), 1);
+        second.at += 500_000;
+        let broken = world.broken(&[told(&world), vec![second]].concat()).await;
+        assert!(broken.iter().any(|line| line.starts_with("I7: a cap was exceeded: 2 at once")), "{broken:#?}");
+        world.s.injected(1);
+        world.s.close().await;
+    }
 }

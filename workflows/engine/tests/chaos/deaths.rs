@@ -6,7 +6,10 @@ use crate::{
     scenario::{Scenario, sized},
     work::{Booking, Errand, Manner, Single, Trip},
 };
-use flatrender_engine::client::RunState;
+use flatrender_engine::{
+    client::RunState,
+    operations::{By, Operations, Terms},
+};
 use std::time::{Duration, Instant};
 
 #[tokio::test]
@@ -75,6 +78,37 @@ async fn f02_a_zombie_that_wakes_past_its_lease_is_refused() {
                      and step_key = 'errand'";
     assert_eq!(s.count(by_zombie).await, 0);
     s.finish(Duration::from_secs(20)).await;
+}
+
+#[tokio::test]
+async fn f17_a_cap_holds_while_those_who_claim_under_it_are_killed() {
+    let mut s = Scenario::new("F17", "never more at once than the cap, and all of it used; nothing lost").await;
+    let terms = Terms { cap: Some(3), ..Terms::default() };
+    let mut tx = s.db.begin().await.unwrap();
+    Operations::new(s.client.clone()).set_terms(&mut tx, &By::new("operator"), "errands", &terms).await.unwrap();
+    tx.commit().await.unwrap();
+    for n in 0..3 {
+        s.worker(&format!("worker {n}"), Duties { slots: 4, ..Duties::default() });
+    }
+    let mut runs = Vec::new();
+    for n in 0..sized(40, 200) {
+        runs.push((n, s.start(&format!("single {n}"), Single(Errand::of(n, 150, 30_000))).await));
+    }
+    for _ in 0..sized(2, 12) {
+        let moment = s.random(300..900);
+        tokio::time::sleep(Duration::from_millis(moment)).await;
+        let victim = s.random(0..3) as usize;
+        s.process(victim).signal("KILL");
+        s.process(victim).ended(Duration::from_secs(5)).await;
+        s.injected(1);
+        s.revive();
+    }
+    for (n, run_id) in runs {
+        s.succeeded(run_id, i64::from(n) * 2).await;
+    }
+    let (most, cap) = crate::checker::most_at_once(&s.db, s.folder()).await;
+    assert_eq!((most, cap), (3, Some(3)));
+    s.finish(Duration::from_secs(30)).await;
 }
 
 #[tokio::test]

@@ -10,7 +10,10 @@ use flatrender_engine::{
     client::{Run, RunState},
 };
 use rand::{Rng, RngExt as _, SeedableRng, rngs::StdRng};
-use sqlx::{PgPool, postgres::PgPoolOptions};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use std::{
     fmt::Write as _,
     io::Write as _,
@@ -75,7 +78,8 @@ impl Scenario {
         println!("{fault}: FLATRENDER_CHAOS_SEED={seed}");
         let server = Server::start(settings);
         let db = PgPoolOptions::new().max_connections(8).acquire_timeout(Duration::from_secs(60));
-        let db = db.connect_lazy(&server.url()).unwrap();
+        let options: PgConnectOptions = server.url().parse().unwrap();
+        let db = db.connect_lazy_with(options.application_name("scenario"));
         flatrender_engine::schema::install(&db).await.unwrap();
         sqlx::raw_sql(EXTRAS).execute(&db).await.unwrap();
         let folder = tempfile::Builder::new().prefix("fr-chaos-ledger.").tempdir().unwrap();
@@ -247,6 +251,10 @@ impl Scenario {
 
     // ---- the ledger
 
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
     pub fn ledger(&self) -> Vec<ledger::Entry> {
         ledger::read(self.folder.path())
     }
@@ -302,7 +310,7 @@ impl Scenario {
 
     pub async fn check_all(&self) {
         let mut broken = checker::safety(&self.db, self.folder.path()).await;
-        broken.extend(checker::complete(&self.db).await);
+        broken.extend(checker::complete(&self.db, self.folder.path()).await);
         assert!(broken.is_empty(), "{}, seed {}: {broken:#?}", self.fault, self.seed);
     }
 
