@@ -8,7 +8,7 @@ use crate::{
     scenario::{Scenario, sized},
     work::{Errand, Single, Trip},
 };
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use std::{
     sync::atomic::Ordering,
     time::{Duration, Instant},
@@ -206,14 +206,14 @@ async fn all_trips_arrive_beside_waiting(s: &Scenario, trips: i64, waiting: i64)
 
 #[tokio::test]
 async fn f07_without_notifications_work_is_found_within_the_poll() {
-    let mut s = Scenario::new("F7", "pickup within the poll ceiling (2 s); nothing lost").await;
+    let mut s = Scenario::new("F7", "pickup within the poll ceiling (5 s); nothing lost").await;
     let proxy = Proxy::start(s.server.port).await;
     proxy.wire.mute.store(true, Ordering::Relaxed);
     let url = s.server.url_at(proxy.port);
     s.worker_with("deaf", Duties { errands: false, ..Duties::default() }, &url, &[]);
     s.worker_with("deaf too", Duties { runs: false, ..Duties::default() }, &url, &[]);
     let mut waits = Vec::new();
-    for n in 0..sized(3, 25) {
+    for n in 0..sized(2, 12) {
         let pause = s.random(0..400);
         tokio::time::sleep(Duration::from_millis(pause)).await;
         let asked = crate::ledger::now();
@@ -228,7 +228,7 @@ async fn f07_without_notifications_work_is_found_within_the_poll() {
     let (middle, last) = (waits[waits.len() / 2], waits[waits.len() - 1]);
     s.injected(proxy.wire.done.load(Ordering::Relaxed));
     assert!(proxy.wire.done.load(Ordering::Relaxed) > 0, "no notification was sent at all");
-    assert!(last < sized(Duration::from_secs(10), Duration::from_millis(2_600)), "{waits:?}");
+    assert!(last < sized(Duration::from_secs(10), Duration::from_millis(5_600)), "{waits:?}");
     s.note(format!("pickup p50 {middle:.1?}, max {last:.1?}"));
     s.finish(Duration::from_secs(30)).await;
 }
@@ -283,29 +283,36 @@ async fn f11_a_table_that_is_locked_for_long_is_waited_for() {
 #[ignore = "the long form: make chaos"]
 async fn f10_all_connections_taken_by_others_for_a_while() {
     let mut s = Scenario::with("F10", "no double effects; drained soon after", &["max_connections=40"]).await;
-    s.worker("one", Duties::default());
-    s.worker("two", Duties::default());
-    start_trips(&s, 0, 100).await;
-    let mut taken = Vec::new();
+    let workers = [s.worker("one", Duties::default()), s.worker("two", Duties::default())];
+    start_trips(&s, 0, 20).await;
+    let others: PgConnectOptions = s.server.url().parse().unwrap();
+    let others = others.application_name("others");
+    // Sessions of workers have no name; they are ended again and again, and whatever becomes free is taken.
+    let theirs = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                  where backend_type = 'client backend' and application_name = ''";
+    let (mut taken, mut n, mut without) = (vec![PgConnection::connect_with(&others).await.unwrap()], 20, 0);
     let until = Instant::now() + Duration::from_secs(30);
     while Instant::now() < until {
-        // Whatever becomes free is taken as well; sessions of the workers are ended, so that some does.
-        while let Ok(db) = PgConnection::connect(&s.server.url()).await {
+        let ended: i64 = sqlx::query_scalar(theirs).fetch_one(&mut taken[0]).await.unwrap();
+        s.injected(ended as u32);
+        without += u32::from(ended == 0);
+        while let Ok(db) = PgConnection::connect_with(&others).await {
             taken.push(db);
         }
-        let victim = "select pg_terminate_backend(pid) from pg_stat_activity where backend_type = 'client backend'
-                      and pid <> pg_backend_pid() and application_name = '' and query like '%workflow.%' limit 2";
-        if let Some(db) = taken.first_mut() {
-            let _ = sqlx::raw_sql(victim).execute(db).await;
+        // Nobody is there to do what is asked for now.
+        if n < 100 && try_start(&s, n).await.is_ok() {
+            n += 1;
         }
-        s.injected(1);
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    s.note(format!("{} connections taken", taken.len()));
+    let left = s.count("select count(*) from workflow.runs where kind = 'trip' and state = 'running'").await;
+    assert!(without > 100 && left > 50, "there were connections: {without} looks without, {left} trips left");
+    s.note(format!("{} connections taken, {left} trips wait", taken.len()));
     drop(taken);
     let free = Instant::now();
-    all_trips_arrive(&s, 100, Duration::from_secs(60)).await;
+    all_trips_arrive(&s, i64::from(n), Duration::from_secs(60)).await;
     s.note(format!("drained {:.1?} after", free.elapsed()));
+    assert!(workers.into_iter().all(|n| !s.process(n).is_over()), "a worker has exited");
     tail(&mut s).await;
     s.finish(Duration::from_secs(30)).await;
 }
