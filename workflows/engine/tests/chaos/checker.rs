@@ -151,9 +151,12 @@ pub async fn most_at_once(db: &PgPool, folder: &Path) -> (usize, Option<usize>) 
     }
     let begun: HashMap<Uuid, u64> =
         entries.iter().filter(|e| e.what == What::Begun).map(|entry| (entry.token, entry.at)).collect();
+    // Where the clock of a worker is wrong, an end may come before its beginning: that says nothing.
+    let lasting = begun.iter().filter(|(token, at)| ended.get(token).is_none_or(|end| end > at));
+    let mut changes: Vec<(u64, bool)> =
+        lasting.clone().filter_map(|(token, _)| ended.get(token)).map(|end| (*end, false)).collect();
+    changes.extend(lasting.map(|(_, at)| (*at, true)));
     // At the same moment an end comes before a beginning.
-    let mut changes: Vec<(u64, bool)> = begun.values().map(|at| (*at, true)).collect();
-    changes.extend(begun.iter().filter_map(|(token, at)| Some(((*ended.get(token)?).max(*at), false))));
     changes.sort_unstable();
     let (mut now, mut most) = (0usize, 0);
     for (_, begins) in changes {

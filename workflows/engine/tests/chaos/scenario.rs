@@ -311,7 +311,9 @@ impl Scenario {
     pub async fn check_all(&self) {
         let mut broken = checker::safety(&self.db, self.folder.path()).await;
         broken.extend(checker::complete(&self.db, self.folder.path()).await);
-        assert!(broken.is_empty(), "{}, seed {}: {broken:#?}", self.fault, self.seed);
+        if !broken.is_empty() {
+            panic!("{}, seed {}: {broken:#?}; {:#?}", self.fault, self.seed, self.left().await);
+        }
     }
 
     /// The scenario is over and nothing was wrong.
