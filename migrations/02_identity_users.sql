@@ -176,6 +176,7 @@ create table identity.auth_challenges (
     constraint a_code_lives_ten_minutes check (kind in ('verify_email', 'reset') or expires_at <= created_at + interval '10 minutes'),
     constraint a_link_lives_three_days check (expires_at <= created_at + interval '3 days')
 );
+create index auth_challenges_expired on identity.auth_challenges (expires_at);
 create index auth_challenges_user on identity.auth_challenges (user_id, kind);
 create index auth_challenges_session on identity.auth_challenges (session_id) where session_id is not null;
 comment on table identity.auth_challenges is 'Codes and links that were sent; each is good once.';

@@ -6,6 +6,7 @@ mod address;
 pub mod api_keys;
 pub mod audit;
 pub mod branding;
+mod deed;
 mod door;
 pub mod factors;
 mod letters;

@@ -21,7 +21,7 @@ use flatrender_workflows::{
     definitions::{
         keep_months::KeepMonths, render_video::RenderVideo, roll_up_usage::RollUpUsage, send_message::SendMessage,
     },
-    models::{DEFAULT_TENANT, Role, Scope, render::render_job},
+    models::{DEFAULT_TENANT, Role, Scope, identity::auth_challenge, render::render_job},
 };
 use sqlx::PgPool;
 use std::{error::Error, path::PathBuf, sync::Arc, time::Duration};
@@ -96,6 +96,9 @@ async fn keep_house(db: PgPool, storage: Arc<dyn BlobStore>, scratch: PathBuf) {
             Ok(films) => tracing::warn!(films, "settled films whose run the engine gave up"),
             Err(error) => tracing::warn!(%error, "cannot look for films whose run ended"),
         }
+        if let Err(error) = forget_challenges(&db).await {
+            tracing::warn!(%error, "cannot forget links and codes that are no longer good");
+        }
         if let Err(error) = tidy_films(&db, storage.as_ref()).await {
             tracing::warn!(error = error.as_ref() as &dyn Error, "cannot tidy up after films");
         }
@@ -123,6 +126,12 @@ async fn tidy_films(db: &PgPool, storage: &dyn BlobStore) -> Result<(), Box<dyn 
         tx.commit().await?;
     }
     Ok(())
+}
+
+async fn forget_challenges(db: &PgPool) -> sqlx::Result<()> {
+    let mut tx = Scope::platform(Role::Identity).begin(db).await?;
+    auth_challenge::forget_old(&mut tx).await?;
+    tx.commit().await
 }
 
 async fn settle_abandoned(db: &PgPool) -> sqlx::Result<u64> {

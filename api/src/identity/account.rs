@@ -1,14 +1,16 @@
 //! `/v1/auth/register` and what follows it, `/v1/me`: people's accounts.
 
-use super::{address, letters, passwords, sign_in, throttle::Gates};
+use super::{address, deed::Deed, letters, passwords, sign_in, throttle::Gates};
 use crate::{
     app::App,
     auth::SignedIn,
     extract::Json,
     limits,
+    peer::ClientAddress,
     problem::{Code, Problem, ProblemBody},
 };
 use axum::{
+    Extension,
     extract::{FromRequestParts, State},
     http::{StatusCode, request::Parts},
 };
@@ -240,7 +242,11 @@ pub async fn register(
         (status = 422, description = "`link.invalid`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
-pub async fn verify_email(State(app): State<App>, Json(body): Json<VerifyEmail>) -> Result<StatusCode, Problem> {
+pub async fn verify_email(
+    State(app): State<App>,
+    Extension(address): Extension<ClientAddress>,
+    Json(body): Json<VerifyEmail>,
+) -> Result<StatusCode, Problem> {
     let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
     // The try is counted whatever comes of it.
     let link = auth_challenge::attempt(&mut tx, Kind::VerifyEmail, &Secret::hash_of(&body.token)).await?;
@@ -270,6 +276,7 @@ pub async fn verify_email(State(app): State<App>, Json(body): Json<VerifyEmail>)
         letters::send(&app, &mut tx, &user, before, Letter::EmailChanged { to: email.clone() }).await?;
         // Links that went to the old address are no longer good.
         auth_challenge::withdraw(&mut tx, Kind::Reset, user.id).await?;
+        Deed::of(user.tenant_id, user.id, address).record(&mut tx, "email.change", None).await?;
     }
     tx.commit().await?;
     app.workflows.announce();
@@ -313,15 +320,24 @@ pub async fn forgot_password(
         (status = 422, description = "`link.invalid`, `request.invalid`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
-pub async fn reset_password(State(app): State<App>, Json(body): Json<ResetPassword>) -> Result<StatusCode, Problem> {
+pub async fn reset_password(
+    State(app): State<App>,
+    Extension(address): Extension<ClientAddress>,
+    Json(body): Json<ResetPassword>,
+) -> Result<StatusCode, Problem> {
     // A password that is not good does not use the link up.
     let password = good_password("/password", &body.password, &[])?;
     let hash = passwords::hash(password).await?;
     let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
-    let used = auth_challenge::consume(&mut tx, Kind::Reset, &Secret::hash_of(&body.token)).await?;
-    let link = used.ok_or_else(bad_link)?;
-    Scope::tenant(Role::Identity, link.tenant_id).enter(&mut tx).await?;
+    let link = auth_challenge::attempt(&mut tx, Kind::Reset, &Secret::hash_of(&body.token)).await?;
+    tx.commit().await?;
+    let link = link.ok_or_else(bad_link)?;
+    let mut tx = app.db.begin(Scope::tenant(Role::Identity, link.tenant_id)).await?;
+    // The person before the link, as everybody does who makes links worthless.
     let user = user::hold(&mut tx, link.tenant_id, link.user_id).await?.ok_or_else(bad_link)?;
+    if !auth_challenge::finish(&mut tx, link.id).await? {
+        return Err(bad_link());
+    }
     let email = user.email.clone().ok_or_else(bad_link)?;
     user::set_password(&mut tx, user.tenant_id, user.id, &hash).await?;
     if user.status == "invited" {
@@ -330,6 +346,7 @@ pub async fn reset_password(State(app): State<App>, Json(body): Json<ResetPasswo
     user_session::revoke_all(&mut tx, user.id, None, "the password was reset").await?;
     Gates::of(&email, None).forget_account(&mut tx, user.tenant_id).await?;
     letters::send(&app, &mut tx, &user, &email, Letter::PasswordChanged).await?;
+    Deed::of(user.tenant_id, user.id, address).record(&mut tx, "password.reset", None).await?;
     tx.commit().await?;
     app.workflows.announce();
     Ok(StatusCode::NO_CONTENT)
@@ -380,6 +397,7 @@ pub async fn update(State(app): State<App>, me: SignedIn, Json(body): Json<Updat
 pub async fn change_password(
     State(app): State<App>,
     me: SignedIn,
+    Extension(address): Extension<ClientAddress>,
     Json(body): Json<ChangePassword>,
 ) -> Result<StatusCode, Problem> {
     let gates = Gates::of_codes(me.user_id);
@@ -402,6 +420,7 @@ pub async fn change_password(
     if let Some(email) = &user.email {
         letters::send(&app, &mut tx, &user, email, Letter::PasswordChanged).await?;
     }
+    Deed::of(me.tenant_id, me.user_id, address).record(&mut tx, "password.change", None).await?;
     tx.commit().await?;
     app.workflows.announce();
     Ok(StatusCode::NO_CONTENT)

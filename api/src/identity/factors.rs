@@ -1,13 +1,14 @@
 //! `/v1/me/factors`: second factors, one-time codes by time (RFC 6238) and recovery codes.
 
-use super::letters;
+use super::{deed::Deed, letters};
 use crate::{
     app::App,
     auth::SignedIn,
     extract::{Json, Path},
+    peer::ClientAddress,
     problem::{Code, Problem, ProblemBody},
 };
-use axum::{extract::State, http::StatusCode};
+use axum::{Extension, extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
 use flatrender_workflows::{
     contracts::message::Letter,
@@ -171,6 +172,7 @@ pub async fn confirm(
     State(app): State<App>,
     me: SignedIn,
     Path(id): Path<Uuid>,
+    Extension(address): Extension<ClientAddress>,
     Json(body): Json<ConfirmFactor>,
 ) -> Result<Json<RecoveryCodes>, Problem> {
     me.is_fresh()?;
@@ -184,6 +186,7 @@ pub async fn confirm(
     let codes = mfa_factor::new_recovery_codes(&mut tx, me.tenant_id, me.user_id).await?;
     user_session::note_proof(&mut tx, me.session_id, true).await?;
     tell(&app, &mut tx, &me).await?;
+    Deed::of(me.tenant_id, me.user_id, address).record(&mut tx, "factor.confirm", Some(("factor", id))).await?;
     tx.commit().await?;
     app.workflows.announce();
     Ok(Json(RecoveryCodes { recovery_codes: codes.iter().map(|c| c.reveal().to_owned()).collect() }))
@@ -199,13 +202,19 @@ pub async fn confirm(
         (status = 404, description = "`factor.not_found`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
-pub async fn remove(State(app): State<App>, me: SignedIn, Path(id): Path<Uuid>) -> Result<StatusCode, Problem> {
+pub async fn remove(
+    State(app): State<App>,
+    me: SignedIn,
+    Extension(address): Extension<ClientAddress>,
+    Path(id): Path<Uuid>,
+) -> Result<StatusCode, Problem> {
     me.is_fresh()?;
     let mut tx = app.db.begin(Scope::tenant(Role::Identity, me.tenant_id)).await?;
     if !mfa_factor::remove(&mut tx, me.user_id, id).await? {
         return Err(missing());
     }
     tell(&app, &mut tx, &me).await?;
+    Deed::of(me.tenant_id, me.user_id, address).record(&mut tx, "factor.remove", Some(("factor", id))).await?;
     tx.commit().await?;
     app.workflows.announce();
     Ok(StatusCode::NO_CONTENT)

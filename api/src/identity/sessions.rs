@@ -1,12 +1,14 @@
 //! `/v1/me/sessions`: where you are signed in.
 
+use super::deed::Deed;
 use crate::{
     app::App,
     auth::SignedIn,
     extract::{Json, Path},
+    peer::ClientAddress,
     problem::{Code, Problem, ProblemBody},
 };
-use axum::{extract::State, http::StatusCode};
+use axum::{Extension, extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
 use flatrender_workflows::models::{Role, Scope, identity::user_session};
 use serde::Serialize;
@@ -77,13 +79,19 @@ pub async fn list(State(app): State<App>, me: SignedIn) -> Result<Json<SessionLi
         (status = 404, description = "`session.not_found`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
-pub async fn revoke(State(app): State<App>, me: SignedIn, Path(id): Path<Uuid>) -> Result<StatusCode, Problem> {
+pub async fn revoke(
+    State(app): State<App>,
+    me: SignedIn,
+    Extension(address): Extension<ClientAddress>,
+    Path(id): Path<Uuid>,
+) -> Result<StatusCode, Problem> {
     let mut tx = app.db.begin(Scope::tenant(Role::Identity, me.tenant_id)).await?;
     if !user_session::is_of(&mut tx, id, me.user_id).await?
         || !user_session::revoke(&mut tx, id, "by its owner").await?
     {
         return Err(Problem::not_found(Code::SessionNotFound, "session of yours"));
     }
+    Deed::of(me.tenant_id, me.user_id, address).record(&mut tx, "session.revoke", Some(("session", id))).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -92,4 +92,12 @@ async fn a_factor_is_removed_by_who_just_showed_it(db: PgPool) {
     let again = post(&world, "/v1/auth/sign-in", credentials("jane@example.com", PASSWORD)).await;
     assert_eq!(again.status, StatusCode::OK);
     assert_eq!(world.count("identity.mfa_recovery_codes").await, 0);
+    let factor = path.rsplit('/').next().unwrap();
+    let written: Vec<String> = sqlx::query_scalar(
+        "select action || ' ' || object from identity.audit_log where action like 'factor.%' order by seq",
+    )
+    .fetch_all(&world.db)
+    .await
+    .unwrap();
+    assert_eq!(written, [format!("factor.confirm factor:{factor}"), format!("factor.remove factor:{factor}")]);
 }

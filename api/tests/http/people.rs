@@ -10,7 +10,10 @@ use axum::{
     http::{Method, Request, StatusCode},
 };
 use flatrender_api::platform::owner::{self, NewOwner};
-use flatrender_workflows::models::{DEFAULT_TENANT, identity::role_binding};
+use flatrender_workflows::models::{
+    DEFAULT_TENANT, Role, Scope,
+    identity::{auth_challenge, role_binding},
+};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use std::{net::SocketAddr, time::Duration};
@@ -323,6 +326,73 @@ async fn a_password_is_reset_once_by_a_link_and_every_session_ends(db: PgPool) {
     let late = link(&world, "reset").await;
     pass(&world, 3601).await;
     assert_eq!(reset(&late, PASSWORD).await.problem(), "link.invalid");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_link_that_becomes_worthless_while_it_is_used_does_not_lock_anybody_up(db: PgPool) {
+    let world = World::new(db).await;
+    jane(&world, &[]).await;
+    post(&world, "/v1/auth/forgot-password", json!({ "email": "jane@example.com" })).await;
+    let reset = json!({ "token": link(&world, "reset").await, "password": OTHER });
+    // As whoever proves another address does: the person first, then the links that went to the old one.
+    let mut proof = world.db.begin().await.unwrap();
+    sqlx::query("select from identity.users for no key update").execute(&mut *proof).await.unwrap();
+    let withdraw = async {
+        let waiting = "select count(*) from pg_locks where not granted";
+        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&world.db).await.unwrap() == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        sqlx::query("update identity.auth_challenges set consumed_at = workflow.now() where kind = 'reset'")
+            .execute(&mut *proof)
+            .await
+            .unwrap();
+        proof.commit().await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(post(&world, "/v1/auth/reset-password", reset), withdraw);
+    assert_eq!(answer.problem(), "link.invalid");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_people_do_to_their_accounts_is_written_down(db: PgPool) {
+    let world = World::new(db).await;
+    let first = jane(&world, &[]).await;
+    let second = post(&world, "/v1/auth/sign-in", credentials("jane@example.com", PASSWORD)).await.json();
+    let ended = second["session_id"].as_str().unwrap();
+    assert_eq!(first.delete(&format!("/v1/me/sessions/{ended}")).await.status, StatusCode::NO_CONTENT);
+    let change = json!({ "current": PASSWORD, "new": OTHER });
+    assert_eq!(first.post("/v1/me/password", change).await.status, StatusCode::NO_CONTENT);
+    post(&world, "/v1/auth/forgot-password", json!({ "email": "jane@example.com" })).await;
+    let reset = json!({ "token": link(&world, "reset").await, "password": PASSWORD });
+    assert_eq!(post(&world, "/v1/auth/reset-password", reset).await.status, StatusCode::NO_CONTENT);
+    let written: Vec<String> = sqlx::query_scalar(
+        "select replace(l.action || ' ' || l.object, u.id::text, 'jane') from identity.audit_log l join identity.users u
+         on l.actor = 'user:' || u.id order by seq",
+    )
+    .fetch_all(&world.db)
+    .await
+    .unwrap();
+    assert_eq!(
+        written,
+        [format!("session.revoke session:{ended}").as_str(), "password.change user:jane", "password.reset user:jane"]
+    );
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn links_that_are_no_longer_good_are_forgotten_after_a_week(db: PgPool) {
+    let world = World::new(db).await;
+    jane(&world, &[]).await;
+    post(&world, "/v1/auth/forgot-password", json!({ "email": "jane@example.com" })).await;
+    let forget = async || {
+        let mut tx = Scope::platform(Role::Identity).begin(&world.db).await.unwrap();
+        let gone = auth_challenge::forget_old(&mut tx).await.unwrap();
+        tx.commit().await.unwrap();
+        gone
+    };
+    let all = world.count("identity.auth_challenges").await;
+    pass(&world, 6 * 86_400).await;
+    assert_eq!(forget().await, 0);
+    pass(&world, 4 * 86_400).await;
+    assert_eq!((forget().await as i64, world.count("identity.auth_challenges").await), (all, 0));
 }
 
 #[sqlx::test(migrations = "../migrations")]

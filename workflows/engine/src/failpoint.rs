@@ -15,6 +15,7 @@ macro_rules! points {
         #[allow(missing_docs)] // The name says it.
         pub enum Point { $($point),+ }
 
+        #[cfg(any(test, feature = "failpoints"))]
         impl Point {
             /// All of them: a suite that goes through this list forgets none.
             pub const ALL: &[Self] = &[$(Self::$point),+];

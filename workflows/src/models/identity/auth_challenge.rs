@@ -92,23 +92,6 @@ pub async fn withdraw(db: Db<'_>, kind: Kind, user_id: Uuid) -> sqlx::Result<()>
     .map(drop)
 }
 
-/// Uses a link up. Of any number who show it at once one gets it.
-///
-/// # Errors
-/// Those of the database.
-pub async fn consume(db: Db<'_>, kind: Kind, token_hash: &[u8]) -> sqlx::Result<Option<Challenge>> {
-    sqlx::query_as!(
-        Challenge,
-        "update identity.auth_challenges set consumed_at = workflow.now()
-         where token_hash = $1 and kind = $2 and consumed_at is null and expires_at > workflow.now() and attempts < 5
-         returning id, tenant_id, user_id, email",
-        token_hash,
-        kind.name()
-    )
-    .fetch_optional(db)
-    .await
-}
-
 /// Counts a try at a challenge and gives it; none when it is used up, old, or was tried five times. Two tries take turns.
 ///
 /// # Errors
@@ -138,6 +121,19 @@ pub async fn finish(db: Db<'_>, id: Uuid) -> sqlx::Result<bool> {
     .execute(db)
     .await?;
     Ok(done.rows_affected() > 0)
+}
+
+/// Drops up to ten thousand links and codes that were no longer good a week ago; gives how many.
+///
+/// # Errors
+/// Those of the database.
+pub async fn forget_old(db: Db<'_>) -> sqlx::Result<u64> {
+    let gone = sqlx::query!(
+        "delete from identity.auth_challenges where id in (
+             select id from identity.auth_challenges where expires_at < workflow.now() - interval '7 days'
+             order by expires_at limit 10000 for update skip locked)"
+    );
+    Ok(gone.execute(db).await?.rows_affected())
 }
 
 /// The time that codes are counted by.
