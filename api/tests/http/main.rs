@@ -20,6 +20,7 @@ mod orders;
 mod people;
 mod renders;
 mod request_logs;
+mod secrets;
 mod tenants;
 mod traces;
 mod usage;
