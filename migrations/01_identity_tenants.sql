@@ -127,7 +127,7 @@ create trigger tenant_api_keys_revoked before update on identity.tenant_api_keys
 create table identity.tenant_webhooks (
     id                   uuid primary key default gen_random_uuid(),
     tenant_id            uuid not null references identity.tenants (id),
-    url                  text not null check (url ~ '^https://' and char_length(url) <= 2048),
+    url                  text not null check (url ~ '^https?://' and char_length(url) <= 2048),
     event_types          text[] not null check (cardinality(event_types) between 1 and 100),
     state                text not null default 'active' check (state in ('active', 'paused', 'disabled')),
     secret_enc           bytea not null check (octet_length(secret_enc) <= 1024),
@@ -148,6 +148,7 @@ create table identity.tenant_webhooks (
     constraint failures_began_at_some_time check ((consecutive_failures = 0) = (first_failure_at is null))
 );
 comment on table identity.tenant_webhooks is 'Where a tenant hears of its events, signed by Standard Webhooks.';
+comment on column identity.tenant_webhooks.url is 'Without TLS in development only.';
 comment on column identity.tenant_webhooks.secret_enc is 'secret:aead';
 comment on column identity.tenant_webhooks.prev_secret_enc is 'secret:aead';
 

@@ -4,6 +4,7 @@ use crate::{
     auth::Tenant, file_mgr::probe::MediaProbe, peer::Proxies, problem::Problem, render::feed::Feeds,
     request_log::RequestLog, vault::Vault,
 };
+use flatrender_activities::egress::Reach;
 use flatrender_engine::Client;
 use flatrender_workflows::{
     contracts::storage::{BlobStore, Shelf},
@@ -33,6 +34,8 @@ pub struct App {
     pub request_log: RequestLog,
     /// What only servers and workers know.
     pub vault: Vault,
+    /// Where tenants may have us call.
+    pub reach: Reach,
     /// Ends event streams and long polls when the server stops.
     pub stopping: CancellationToken,
 }
@@ -56,6 +59,7 @@ impl App {
             proxies: Proxies::default(),
             request_log: RequestLog::default(),
             vault,
+            reach: Reach::default(),
             stopping,
         }
     }

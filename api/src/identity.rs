@@ -1,5 +1,5 @@
 //! Who people are and what tenants manage of themselves: `/v1/auth`, `/v1/me`, `/v1/api-keys`, `/v1/audit`, `/v1/branding`,
-//! `/v1/request-logs`, `/v1/usage`.
+//! `/v1/request-logs`, `/v1/usage`, `/v1/webhooks`.
 
 pub mod account;
 mod address;
@@ -19,6 +19,7 @@ mod steward;
 pub mod tenants;
 mod throttle;
 pub mod usage;
+pub mod webhooks;
 
 pub use address::address;
 pub use steward::{Registrar, Steward};

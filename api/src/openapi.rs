@@ -33,6 +33,7 @@ Every error is a problem (RFC 9457) with a stable `code` that programs may decid
         (name = "Templates", description = "What films are made of."),
         (name = "Files", description = "Pictures and sounds of yours."),
         (name = "API keys", description = "What programs of yours sign in with."),
+        (name = "Webhooks", description = "Where you hear of what happened."),
         (name = "Account", description = "You: signing in, your profile, your sessions and second factors."),
         (name = "Tenant", description = "Your organisation, and what was done in it."),
         (name = "Nodes", description = "What render nodes call. Not for customers."),

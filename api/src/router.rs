@@ -6,7 +6,9 @@ use crate::{
     docs,
     file_mgr::files,
     health,
-    identity::{account, api_keys, audit, branding, factors, members, request_logs, sessions, sign_in, tenants, usage},
+    identity::{
+        account, api_keys, audit, branding, factors, members, request_logs, sessions, sign_in, tenants, usage, webhooks,
+    },
     limits, metrics,
     nodes::{claims, enrol, frames, inputs, tasks},
     openapi, peer,
@@ -98,6 +100,9 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(api_keys::create, api_keys::list))
         .routes(routes!(api_keys::revoke))
         .routes(routes!(api_keys::rotate))
+        .routes(routes!(webhooks::create, webhooks::list))
+        .routes(routes!(webhooks::get, webhooks::update, webhooks::remove))
+        .routes(routes!(webhooks::rotate))
         .routes(routes!(audit::list))
         .routes(routes!(request_logs::list))
         .routes(routes!(usage::get))

@@ -9,6 +9,7 @@ use crate::{
     vault::Vault,
 };
 use axum::serve::ListenerExt as _;
+use flatrender_activities::egress::Reach;
 use flatrender_engine::Client;
 use flatrender_workflows::contracts::storage::BlobStore;
 use sqlx::PgPool;
@@ -68,9 +69,14 @@ pub async fn run(config: ServeConfig, shutdown: CancellationToken) -> Result<(),
         Listen::Address(address) => TcpListener::bind(address).await.map_err(|e| ServeError::Bind(address, e))?,
     };
     metrics::install();
+    let reach = Reach::from_env();
+    if reach == Reach::Anywhere {
+        tracing::warn!("FLATRENDER_DEV_EGRESS is on: tenants may have this server call into its own network");
+    }
     let workflows = Client::new(config.pool.clone());
     let app = App {
         proxies: Proxies::from_env()?,
+        reach,
         ..App::new(config.pool, workflows, config.storage, config.probe, config.vault, shutdown.clone())
     };
     let (log, db) = (app.request_log.clone(), app.db.clone());

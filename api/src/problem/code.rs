@@ -58,6 +58,10 @@ codes! {
     ApiKeyRotated = "api_key.rotated", CONFLICT, "The API key has a successor";
     /// The tenant has as many keys as it may. Revoke some.
     ApiKeysFull = "api_key.too_many", CONFLICT, "Too many API keys";
+    /// There is no such webhook.
+    WebhookNotFound = "webhook.not_found", NOT_FOUND, "No such webhook";
+    /// The tenant has as many webhooks as it may. Remove one.
+    WebhooksFull = "webhook.too_many", CONFLICT, "Too many webhooks";
     /// You are known, and may not do this: it takes another role, or a person instead of a key.
     AuthForbidden = "auth.forbidden", FORBIDDEN, "Not allowed";
     /// This takes somebody who just proved who they are. `POST /v1/auth/step-up`, then repeat the request.
@@ -211,6 +215,11 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("branding.footer", "A footer has at most 4000 characters, and no control characters but ends of lines."),
     ("branding.picture", "A picture of a brand has at most 1 MiB."),
     ("url.invalid", "This is no address of a page that begins with `https://`."),
+    (
+        "webhook.url",
+        "A webhook is called at an address that begins with `https://`, on port 443, at a host that everybody can reach.",
+    ),
+    ("webhook.events", "There is no such event, one is named twice, or none is; `*` stands alone."),
     ("tenant.reason", "A reason has 1 to 1000 characters."),
     ("limit.name", "There is no such limit; the detail names those there are."),
     ("limit.value", "A limit is not negative, its soft value not above the hard one, its window 1 to 86400 seconds."),

@@ -16,11 +16,12 @@ async fn bare(world: &World, path: &str) -> crate::world::Answer {
     world.send(Request::builder().uri(path).body(Body::empty()).unwrap()).await
 }
 
-const OPERATIONS: [&str; 69] = [
+const OPERATIONS: [&str; 75] = [
     "DELETE /v1/api-keys/{id}",
     "DELETE /v1/me/factors/{id}",
     "DELETE /v1/me/sessions/{id}",
     "DELETE /v1/members/{id}",
+    "DELETE /v1/webhooks/{id}",
     "GET /healthz",
     "GET /metrics",
     "GET /readyz",
@@ -50,9 +51,12 @@ const OPERATIONS: [&str; 69] = [
     "GET /v1/tenant",
     "GET /v1/tenant/branding",
     "GET /v1/usage",
+    "GET /v1/webhooks",
+    "GET /v1/webhooks/{id}",
     "HEAD /v1/nodes/tasks/{task_id}/frames/{sha256}",
     "PATCH /v1/me",
     "PATCH /v1/tenant",
+    "PATCH /v1/webhooks/{id}",
     "POST /v1/api-keys",
     "POST /v1/api-keys/{id}/rotate",
     "POST /v1/auth/forgot-password",
@@ -82,6 +86,8 @@ const OPERATIONS: [&str; 69] = [
     "POST /v1/platform/tenants/{id}/suspend",
     "POST /v1/renders",
     "POST /v1/renders/{id}/cancel",
+    "POST /v1/webhooks",
+    "POST /v1/webhooks/{id}/rotate-secret",
     "PUT /v1/members/{id}/roles",
     "PUT /v1/nodes/tasks/{task_id}/frames/{sha256}",
     "PUT /v1/platform/tenants/{id}/limits/{name}",

@@ -24,4 +24,5 @@ mod secrets;
 mod tenants;
 mod traces;
 mod usage;
+mod webhooks;
 mod world;

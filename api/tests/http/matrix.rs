@@ -43,11 +43,12 @@ enum To {
     Node,
 }
 
-const ROWS: [(&str, To); 69] = [
+const ROWS: [(&str, To); 75] = [
     ("DELETE /v1/api-keys/{id}", To::Manage),
     ("DELETE /v1/me/factors/{id}", To::Me),
     ("DELETE /v1/me/sessions/{id}", To::Me),
     ("DELETE /v1/members/{id}", To::Manage),
+    ("DELETE /v1/webhooks/{id}", To::Manage),
     ("GET /healthz", To::All),
     ("GET /metrics", To::All),
     ("GET /readyz", To::All),
@@ -77,9 +78,12 @@ const ROWS: [(&str, To); 69] = [
     ("GET /v1/tenant", To::Read("admin")),
     ("GET /v1/tenant/branding", To::Read("admin")),
     ("GET /v1/usage", To::Read("admin")),
+    ("GET /v1/webhooks", To::Manage),
+    ("GET /v1/webhooks/{id}", To::Manage),
     ("HEAD /v1/nodes/tasks/{task_id}/frames/{sha256}", To::Node),
     ("PATCH /v1/me", To::Me),
     ("PATCH /v1/tenant", To::Manage),
+    ("PATCH /v1/webhooks/{id}", To::Manage),
     ("POST /v1/api-keys", To::Manage),
     ("POST /v1/api-keys/{id}/rotate", To::Manage),
     ("POST /v1/auth/forgot-password", To::All),
@@ -109,6 +113,8 @@ const ROWS: [(&str, To); 69] = [
     ("POST /v1/platform/tenants/{id}/suspend", To::Administer),
     ("POST /v1/renders", To::Write("render")),
     ("POST /v1/renders/{id}/cancel", To::Write("render")),
+    ("POST /v1/webhooks", To::Manage),
+    ("POST /v1/webhooks/{id}/rotate-secret", To::Manage),
     ("PUT /v1/members/{id}/roles", To::Manage),
     ("PUT /v1/nodes/tasks/{task_id}/frames/{sha256}", To::Node),
     ("PUT /v1/platform/tenants/{id}/limits/{name}", To::Administer),
@@ -338,6 +344,9 @@ async fn what_belongs_to_another_cannot_be_told_from_what_is_not_there(db: PgPoo
     let file = world.upload("logo.png", png([1, 2, 3])).await.json()["id"].as_str().unwrap().to_owned();
     let export = publish(&world, render.parse().unwrap(), b"a film").await.to_string();
     let (key_id, _) = world.key_for(DEFAULT_TENANT, &["render"]).await;
+    let hook = serde_json::json!({"url": "https://example.com/"}).to_string();
+    let hook =
+        cast.ask(By::KeyOfAll, &Method::POST, "/v1/webhooks", &hook).await.json()["id"].as_str().unwrap().to_owned();
     world.session(DEFAULT_TENANT, cast.viewer).await;
     let session_id: Uuid = sqlx::query_scalar("select id from identity.user_sessions where user_id = $1 limit 1")
         .bind(cast.viewer)
@@ -352,6 +361,7 @@ async fn what_belongs_to_another_cannot_be_told_from_what_is_not_there(db: PgPoo
             "exports" => export.clone(),
             "api-keys" => key_id.clone(),
             "members" => member.clone(),
+            "webhooks" => hook.clone(),
             "me" if path.contains("sessions") => session_id.clone(),
             _ => return None,
         })

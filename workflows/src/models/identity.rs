@@ -11,6 +11,7 @@ pub mod tenant;
 pub mod tenant_api_key;
 pub mod tenant_branding;
 pub mod tenant_domain;
+pub mod tenant_webhook;
 pub mod usage;
 pub mod user;
 pub mod user_session;

@@ -159,12 +159,13 @@ const INVARIANTS: &[Invariant] = &[
     },
 ];
 
-/// No picture is kept in a row where real ones are made: those are the mock's.
+/// No picture is kept in a row where real ones are made: those are the mock's. No event is told without TLS.
 const NO_MOCKS: Invariant = Invariant {
     number: 13,
-    rule: "no picture of the mock is left in production",
+    rule: "no picture of the mock and no webhook without TLS is left in production",
     sql: "select 'scene ' || id from content.scenes where snapshot_url like 'data:%'
-          union all select 'snapshot ' || id from render.snapshots where public_url like 'data:%'",
+          union all select 'snapshot ' || id from render.snapshots where public_url like 'data:%'
+          union all select 'webhook ' || id from identity.tenant_webhooks where url not like 'https:%'",
 };
 
 /// Looks at every rule and gives the rows that break one; `production` also forbids what only development may have.
