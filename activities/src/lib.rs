@@ -4,6 +4,7 @@
 
 pub mod aerender;
 pub mod agent;
+pub mod dns;
 pub mod egress;
 pub mod media;
 pub mod message;

@@ -4,7 +4,7 @@ use crate::{
     auth::Tenant, file_mgr::probe::MediaProbe, peer::Proxies, problem::Problem, render::feed::Feeds,
     request_log::RequestLog, vault::Vault,
 };
-use flatrender_activities::egress::Reach;
+use flatrender_activities::{dns::Resolver, egress::Reach};
 use flatrender_engine::Client;
 use flatrender_workflows::{
     contracts::storage::{BlobStore, Shelf},
@@ -34,6 +34,8 @@ pub struct App {
     pub request_log: RequestLog,
     /// What only servers and workers know.
     pub vault: Vault,
+    /// Says whose a host name is.
+    pub dns: Resolver,
     /// Where tenants may have us call.
     pub reach: Reach,
     /// Ends event streams and long polls when the server stops.
@@ -59,6 +61,7 @@ impl App {
             proxies: Proxies::default(),
             request_log: RequestLog::default(),
             vault,
+            dns: Resolver::system(),
             reach: Reach::default(),
             stopping,
         }

@@ -1,4 +1,4 @@
-//! Who people are and what tenants manage of themselves: `/v1/auth`, `/v1/me`, `/v1/api-keys`, `/v1/audit`, `/v1/branding`,
+//! Who people are and what tenants manage of themselves: `/v1/auth`, `/v1/me`, `/v1/api-keys`, `/v1/audit`, `/v1/branding`, `/v1/domains`,
 //! `/v1/request-logs`, `/v1/usage`, `/v1/webhooks`.
 
 pub mod account;
@@ -7,6 +7,7 @@ pub mod api_keys;
 pub mod audit;
 pub mod branding;
 mod deed;
+pub mod domains;
 mod door;
 pub mod factors;
 mod letters;

@@ -1,6 +1,12 @@
 //! `/v1/auth/register` and what follows it, `/v1/me`: people's accounts.
 
-use super::{address, deed::Deed, letters, passwords, sign_in, throttle::Gates};
+use super::{
+    address,
+    deed::Deed,
+    door::{self, Host},
+    letters, passwords, sign_in,
+    throttle::Gates,
+};
 use crate::{
     app::App,
     auth::SignedIn,
@@ -23,7 +29,6 @@ use flatrender_workflows::{
         identity::{
             auth_challenge::{self, Kind},
             rate_bucket::Rate,
-            tenant,
             user::{self, NewUser, User},
             user_session,
         },
@@ -40,7 +45,7 @@ const OF_LETTERS: Rate = Rate { limit: 20.0, window_seconds: 3600.0 };
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Register {
-    /// The organisation, by its slug; `default` when absent.
+    /// The organisation, by its slug; when absent, the one whose host name was asked, else `default`.
     #[schema(example = "default")]
     tenant: Option<String>,
     /// Your address.
@@ -62,7 +67,7 @@ pub struct Register {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ForgotPassword {
-    /// The organisation, by its slug; `default` when absent.
+    /// The organisation, by its slug; when absent, the one whose host name was asked, else `default`.
     #[schema(example = "default")]
     tenant: Option<String>,
     /// Your address.
@@ -199,6 +204,7 @@ impl FromRequestParts<App> for Stranger {
 pub async fn register(
     State(app): State<App>,
     _: Stranger,
+    host: Host,
     Json(body): Json<Register>,
 ) -> Result<(StatusCode, Json<MailSent>), Problem> {
     let email = email("/email", &body.email)?;
@@ -207,7 +213,7 @@ pub async fn register(
     let password = good_password("/password", &body.password, &[&email, &body.display_name])?;
     let hash = passwords::hash(password).await?;
     let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
-    let entrance = tenant::entrance(&mut tx, sign_in::slug_of(body.tenant.as_deref())).await?;
+    let entrance = door::entrance(&mut tx, body.tenant.as_deref(), &host).await?;
     let closed = || Problem::new(Code::RegistrationClosed, "nobody registers there by themselves; ask to be invited");
     let tenant_id = entrance.filter(|e| e.registers).ok_or_else(closed)?.id;
     Scope::tenant(Role::Identity, tenant_id).enter(&mut tx).await?;
@@ -292,11 +298,12 @@ pub async fn verify_email(
 pub async fn forgot_password(
     State(app): State<App>,
     _: Stranger,
+    host: Host,
     Json(body): Json<ForgotPassword>,
 ) -> Result<(StatusCode, Json<MailSent>), Problem> {
     let email = email("/email", &body.email)?;
     let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
-    let Some(entrance) = tenant::entrance(&mut tx, sign_in::slug_of(body.tenant.as_deref())).await? else {
+    let Some(entrance) = door::entrance(&mut tx, body.tenant.as_deref(), &host).await? else {
         return Ok(mail_sent());
     };
     Scope::tenant(Role::Identity, entrance.id).enter(&mut tx).await?;

@@ -1,6 +1,11 @@
 //! `/v1/auth`: signing in and out, the second step, new tokens.
 
-use super::{address, factors, passwords, throttle::Gates};
+use super::{
+    address,
+    door::{self, Host},
+    factors, passwords,
+    throttle::Gates,
+};
 use crate::{
     app::App,
     auth::SignedIn,
@@ -18,7 +23,7 @@ use flatrender_workflows::models::{
     DEFAULT_TENANT, Db, Role, Scope, Secret,
     identity::{
         auth_challenge::{self, Challenge, Kind},
-        mfa_factor, tenant,
+        mfa_factor,
         user::{self, User},
         user_session::{self, ACCESS, NewSession, Refreshed, Tokens},
     },
@@ -28,8 +33,6 @@ use std::net::IpAddr;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// The tenant that people belong to who name none.
-const DEFAULT_SLUG: &str = "default";
 /// Challenges of a second step begin with this.
 const CHALLENGE_KIND: &str = "fr_mf_";
 
@@ -37,7 +40,7 @@ const CHALLENGE_KIND: &str = "fr_mf_";
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignIn {
-    /// The organisation, by its slug; `default` when absent.
+    /// The organisation, by its slug; when absent, the one whose host name was asked, else `default`.
     #[schema(example = "default")]
     tenant: Option<String>,
     /// Your address.
@@ -165,11 +168,12 @@ pub async fn sign_in(
     State(app): State<App>,
     from: Option<Extension<ClientAddress>>,
     headers: HeaderMap,
+    host: Host,
     Json(body): Json<SignIn>,
 ) -> Result<Response, Problem> {
     let visitor = Visitor::of(from, &headers);
     let email = address(&body.email).unwrap_or_default();
-    let (tenant_id, user, kept) = look_up(&app, body.tenant.as_deref(), &email).await?;
+    let (tenant_id, user, kept) = look_up(&app, body.tenant.as_deref(), &host, &email).await?;
     let gates = Gates::of(&email, visitor.ip);
     // Asked of nobody as well, so that it takes as long.
     let known = async |ip| {
@@ -234,9 +238,14 @@ async fn shows_factor(app: &App, user: Option<&User>, code: Option<&str>) -> Res
 }
 
 /// The tenant, its person with this address, and the hash of their password.
-async fn look_up(app: &App, slug: Option<&str>, email: &str) -> Result<(Uuid, Option<User>, Option<String>), Problem> {
+async fn look_up(
+    app: &App,
+    slug: Option<&str>,
+    host: &Host,
+    email: &str,
+) -> Result<(Uuid, Option<User>, Option<String>), Problem> {
     let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
-    let entrance = tenant::entrance(&mut tx, slug.unwrap_or(DEFAULT_SLUG)).await?;
+    let entrance = door::entrance(&mut tx, slug, host).await?;
     let tenant_id = entrance.as_ref().map_or(DEFAULT_TENANT, |e| e.id);
     let user = user::by_email(&mut tx, tenant_id, email).await?.filter(|_| entrance.is_some());
     let kept = user::password_hash(&mut tx, user.as_ref().map_or(Uuid::nil(), |u| u.id)).await?;
@@ -374,9 +383,4 @@ fn over() -> Problem {
 /// Whatever of the two is wrong.
 pub(super) fn wrong_credentials() -> Problem {
     Problem::new(Code::AuthCredentials, "the address or the password is wrong")
-}
-
-/// The slug that a request means.
-pub(super) fn slug_of(given: Option<&str>) -> &str {
-    given.unwrap_or(DEFAULT_SLUG)
 }

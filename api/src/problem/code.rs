@@ -58,6 +58,16 @@ codes! {
     ApiKeyRotated = "api_key.rotated", CONFLICT, "The API key has a successor";
     /// The tenant has as many keys as it may. Revoke some.
     ApiKeysFull = "api_key.too_many", CONFLICT, "Too many API keys";
+    /// There is no such host name of the tenant.
+    DomainNotFound = "domain.not_found", NOT_FOUND, "No such host name";
+    /// The tenant has this host name already.
+    DomainExists = "domain.exists", CONFLICT, "The host name is there";
+    /// The tenant has as many host names as it may. Remove one.
+    DomainsFull = "domain.too_many", CONFLICT, "Too many host names";
+    /// The DNS does not say that the name is the tenant's; the detail names the record. A new record may take a while to be seen.
+    DomainUnproven = "domain.unproven", CONFLICT, "The host name is not proven";
+    /// The host name is proven to be another tenant's, and stays with it until that one removes it.
+    DomainTaken = "domain.taken", CONFLICT, "The host name is another tenant's";
     /// There is no such webhook.
     WebhookNotFound = "webhook.not_found", NOT_FOUND, "No such webhook";
     /// The tenant has as many webhooks as it may. Remove one.
@@ -220,6 +230,7 @@ pub const FAULTS: &[(&str, &str)] = &[
         "A webhook is called at an address that begins with `https://`, on port 443, at a host that everybody can reach.",
     ),
     ("webhook.events", "There is no such event, one is named twice, or none is; `*` stands alone."),
+    ("domain.hostname", "A host name is full, without a port, and of a host that everybody can reach."),
     ("tenant.reason", "A reason has 1 to 1000 characters."),
     ("limit.name", "There is no such limit; the detail names those there are."),
     ("limit.value", "A limit is not negative, its soft value not above the hard one, its window 1 to 86400 seconds."),

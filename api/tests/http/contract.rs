@@ -16,8 +16,9 @@ async fn bare(world: &World, path: &str) -> crate::world::Answer {
     world.send(Request::builder().uri(path).body(Body::empty()).unwrap()).await
 }
 
-const OPERATIONS: [&str; 75] = [
+const OPERATIONS: [&str; 79] = [
     "DELETE /v1/api-keys/{id}",
+    "DELETE /v1/domains/{id}",
     "DELETE /v1/me/factors/{id}",
     "DELETE /v1/me/sessions/{id}",
     "DELETE /v1/members/{id}",
@@ -30,6 +31,7 @@ const OPERATIONS: [&str; 75] = [
     "GET /v1/branding",
     "GET /v1/branding/{slug}/favicon",
     "GET /v1/branding/{slug}/logo",
+    "GET /v1/domains",
     "GET /v1/exports/{id}",
     "GET /v1/exports/{id}/contact-sheet",
     "GET /v1/exports/{id}/download",
@@ -68,6 +70,8 @@ const OPERATIONS: [&str; 75] = [
     "POST /v1/auth/sign-out",
     "POST /v1/auth/step-up",
     "POST /v1/auth/verify-email",
+    "POST /v1/domains",
+    "POST /v1/domains/{id}/verify",
     "POST /v1/files",
     "POST /v1/me/email",
     "POST /v1/me/factors/totp",

@@ -5,6 +5,7 @@
 mod auth;
 mod branding;
 mod contract;
+mod domains;
 mod events;
 mod exports;
 mod factors;

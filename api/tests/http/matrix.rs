@@ -43,8 +43,9 @@ enum To {
     Node,
 }
 
-const ROWS: [(&str, To); 75] = [
+const ROWS: [(&str, To); 79] = [
     ("DELETE /v1/api-keys/{id}", To::Manage),
+    ("DELETE /v1/domains/{id}", To::Manage),
     ("DELETE /v1/me/factors/{id}", To::Me),
     ("DELETE /v1/me/sessions/{id}", To::Me),
     ("DELETE /v1/members/{id}", To::Manage),
@@ -57,6 +58,7 @@ const ROWS: [(&str, To); 75] = [
     ("GET /v1/branding", To::All),
     ("GET /v1/branding/{slug}/favicon", To::All),
     ("GET /v1/branding/{slug}/logo", To::All),
+    ("GET /v1/domains", To::Manage),
     ("GET /v1/exports/{id}", To::Read("render")),
     ("GET /v1/exports/{id}/contact-sheet", To::Read("render")),
     ("GET /v1/exports/{id}/download", To::Read("render")),
@@ -95,6 +97,8 @@ const ROWS: [(&str, To); 75] = [
     ("POST /v1/auth/sign-out", To::Me),
     ("POST /v1/auth/step-up", To::Me),
     ("POST /v1/auth/verify-email", To::All),
+    ("POST /v1/domains", To::Manage),
+    ("POST /v1/domains/{id}/verify", To::Manage),
     ("POST /v1/files", To::Write("files")),
     ("POST /v1/me/email", To::Me),
     ("POST /v1/me/factors/totp", To::Me),
@@ -347,6 +351,9 @@ async fn what_belongs_to_another_cannot_be_told_from_what_is_not_there(db: PgPoo
     let hook = serde_json::json!({"url": "https://example.com/"}).to_string();
     let hook =
         cast.ask(By::KeyOfAll, &Method::POST, "/v1/webhooks", &hook).await.json()["id"].as_str().unwrap().to_owned();
+    let domain = serde_json::json!({"hostname": "films.acme.example"}).to_string();
+    let domain =
+        cast.ask(By::KeyOfAll, &Method::POST, "/v1/domains", &domain).await.json()["id"].as_str().unwrap().to_owned();
     world.session(DEFAULT_TENANT, cast.viewer).await;
     let session_id: Uuid = sqlx::query_scalar("select id from identity.user_sessions where user_id = $1 limit 1")
         .bind(cast.viewer)
@@ -361,6 +368,7 @@ async fn what_belongs_to_another_cannot_be_told_from_what_is_not_there(db: PgPoo
             "exports" => export.clone(),
             "api-keys" => key_id.clone(),
             "members" => member.clone(),
+            "domains" => domain.clone(),
             "webhooks" => hook.clone(),
             "me" if path.contains("sessions") => session_id.clone(),
             _ => return None,
