@@ -51,6 +51,8 @@ create table render.render_jobs (
     check ((error_code is not null) = (status in ('failed', 'cancelled')))
 );
 create index render_jobs_voices on render.render_jobs (tenant_id, created_at) where has_voiceover;
+create index render_jobs_of on render.render_jobs (tenant_id, created_at);
+create index render_jobs_under_way on render.render_jobs (tenant_id) where finished_at is null;
 create index render_jobs_live on render.render_jobs (status) where finished_at is null;
 create index render_jobs_untidied on render.render_jobs (finished_at) where tidied_at is null and finished_at is not null;
 comment on column render.render_jobs.tidied_at is 'When its frames and parts were removed from storage.';

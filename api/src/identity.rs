@@ -13,6 +13,7 @@ pub mod factors;
 mod letters;
 pub mod members;
 pub mod passwords;
+pub mod quotas;
 pub mod request_logs;
 pub mod sessions;
 pub mod sign_in;

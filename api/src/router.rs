@@ -7,8 +7,8 @@ use crate::{
     file_mgr::files,
     health,
     identity::{
-        account, api_keys, audit, branding, domains, factors, members, request_logs, sessions, sign_in, tenants, usage,
-        webhooks,
+        account, api_keys, audit, branding, domains, factors, members, quotas, request_logs, sessions, sign_in,
+        tenants, usage, webhooks,
     },
     limits, metrics,
     nodes::{claims, enrol, frames, inputs, tasks},
@@ -89,6 +89,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(branding::get))
         .routes(routes!(branding::logo))
         .routes(routes!(branding::favicon))
+        .routes(routes!(quotas::get))
         .routes(routes!(domains::add, domains::list))
         .routes(routes!(domains::remove))
         .routes(routes!(domains::verify))

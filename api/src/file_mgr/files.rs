@@ -5,6 +5,7 @@ use crate::{
     app::App,
     auth::{Editor, Tenant, Viewer},
     extract::{Json, Path, Query},
+    identity::quotas,
     problem::{Code, Problem, ProblemBody},
 };
 use axum::{
@@ -93,6 +94,7 @@ pub struct UploadQuery {
     request_body(content = crate::openapi::Binary, content_type = "application/octet-stream", description = "The file"),
     responses(
         (status = 201, description = "Taken in", body = FileView, headers(("Location" = String, description = "The file"))),
+        (status = 409, description = "`quota.storage`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 413, description = "`file.too_large`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 415, description = "`file.unsupported_type`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`file.empty`, `file.corrupt`, `file.name_invalid`", body = ProblemBody, content_type = "application/problem+json")
@@ -107,8 +109,9 @@ pub async fn create(
 ) -> Result<impl IntoResponse, Problem> {
     let name = upload::checked_name(query.name)?;
     let taken = upload::take(&app, &tenant, &headers, body).await?;
-    let mut tx = app.begin(&tenant, Role::File).await?;
-    let id = file::insert(&mut tx, tenant.id, &taken.row(&name)).await?;
+    let mut tx = app.begin(&tenant, Role::Identity).await?;
+    let row = taken.row(&name);
+    let id = quotas::within_room(&mut tx, tenant.id, async |db| file::insert(db, tenant.id, &row).await).await?;
     tx.commit().await?;
     let view = find(&app, &tenant, id).await?;
     Ok((StatusCode::CREATED, [(header::LOCATION, format!("/v1/files/{id}"))], Json(view)))

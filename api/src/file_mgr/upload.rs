@@ -5,6 +5,7 @@ use crate::{
     app::{self, App},
     auth::Tenant,
     extract::{drain, idle_limited},
+    identity::quotas,
     problem::{Code, Problem},
 };
 use axum::{body::Body, http::HeaderMap, http::header};
@@ -65,26 +66,31 @@ pub fn checked_name(name: Option<String>) -> Result<String, Problem> {
 /// Takes in the body of an upload.
 ///
 /// # Errors
-/// `file.*` by what is wrong with it.
+/// `file.*` by what is wrong with it; `quota.storage`.
 pub async fn take(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> Result<Taken, Problem> {
-    let path = receive(headers, body).await?;
+    let path = receive(app, tenant, headers, body).await?;
     let probed = app.probe.inspect(&path).await.map_err(refusal)?;
     let blob = app.storage.put_file(&app::files(tenant.id), &path).await?;
     Ok(Taken { blob, probed })
 }
 
 /// The body in a temporary file, which is removed when the path is dropped.
-async fn receive(headers: &HeaderMap, body: Body) -> Result<TempPath, Problem> {
+async fn receive(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> Result<TempPath, Problem> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > LIMIT_BYTES) {
         drain(headers, body.into_data_stream()).await;
         return Err(too_large());
+    }
+    if let Err(refused) = quotas::check_room(app, tenant.id, announced.unwrap_or(1)).await {
+        drain(headers, body.into_data_stream()).await;
+        return Err(refused);
     }
     let path = tempfile::NamedTempFile::new().map_err(|e| Problem::unavailable(&e))?.into_temp_path();
     let length = write(&path, headers, body).await?;
     if length == 0 {
         return Err(refusal(ProbeError::Empty));
     }
+    quotas::check_room(app, tenant.id, length).await?;
     Ok(path)
 }
 

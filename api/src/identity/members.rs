@@ -1,7 +1,7 @@
 //! `/v1/members`: the people of a tenant and their roles.
 
 use super::{
-    Steward, account, letters,
+    Steward, account, letters, quotas,
     steward::{Change, made},
 };
 use crate::{
@@ -122,6 +122,7 @@ pub async fn list(
     responses(
         (status = 201, description = "Invited", body = MemberView),
         (status = 403, description = "`member.outranked`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "`quota.seats`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
@@ -164,7 +165,7 @@ pub async fn invite(
         (status = 200, description = "The person, afterwards", body = MemberView),
         (status = 403, description = "`member.outranked`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "`member.not_found`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "`member.last_owner`", body = ProblemBody, content_type = "application/problem+json")
+        (status = 409, description = "`member.last_owner`, `quota.seats`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn set_roles(
@@ -244,6 +245,9 @@ async fn apply(db: Db<'_>, steward: &Steward, before: &Member, roles: &[String])
             Code::MemberLastOwner,
             "somebody has to own the tenant: make another person its owner first",
         ));
+    }
+    if before.roles.is_empty() && !roles.is_empty() {
+        quotas::check_seats(&mut *db, steward.tenant_id).await?;
     }
     found(db, steward.tenant_id, before.id).await
 }

@@ -17,14 +17,17 @@ use axum::{extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
 use flatrender_workflows::models::{
     DEFAULT_TENANT, Db, Role, Scope,
-    identity::tenant::{self, Limit, Tenant},
+    identity::{
+        quota::QUOTAS,
+        tenant::{self, Limit, Tenant},
+    },
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-/// Limits that something heeds.
-const LIMITS: [&str; 2] = ["requests", "caller_requests"];
+/// Limits of rates; the others are quotas.
+const RATES: [&str; 2] = ["requests", "caller_requests"];
 /// The longest window of a limit, in seconds.
 const LONGEST_WINDOW: i32 = 86_400;
 
@@ -93,7 +96,8 @@ pub struct TenantDetail {
 /// A limit.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct LimitView {
-    /// `requests` of the tenant, `caller_requests` of each of its keys and people.
+    /// `requests` of the tenant, `caller_requests` of each of its keys and people; or a quota: `renders_per_day`, `concurrent_renders`,
+    /// `storage_bytes`, `seats`.
     #[schema(example = "requests")]
     name: String,
     /// Warned from here on.
@@ -360,7 +364,8 @@ pub async fn close(
 /// `PUT /v1/platform/tenants/{id}/limits/{name}`
 #[utoipa::path(
     put, path = "/v1/platform/tenants/{id}/limits/{name}", tag = "Platform", operation_id = "set_tenant_limit", summary = "Agree on a limit",
-    description = "`requests` of the tenant and `caller_requests` of each of its keys and people, within a window. Counts from the next request on.",
+    description = "`requests` of the tenant and `caller_requests` of each of its keys and people, within a window; `renders_per_day`, \
+                   `concurrent_renders`, `storage_bytes` and `seats` without one. Counts from the next request on; what is there stays.",
     params(("id" = Uuid, Path, description = "The tenant"), ("name" = String, Path, description = "The limit")), request_body = SetLimit,
     responses(
         (status = 200, description = "The tenant, afterwards", body = TenantDetail),
@@ -389,9 +394,13 @@ pub async fn set_limit(
 
 impl SetLimit {
     fn check(self, name: String) -> Result<Limit, Problem> {
-        if !LIMITS.contains(&name.as_str()) {
-            let detail = format!("there is no limit {name:?}; there are {}", LIMITS.join(", "));
+        let is_rate = RATES.contains(&name.as_str());
+        if !is_rate && !QUOTAS.contains(&name.as_str()) {
+            let detail = format!("there is no limit {name:?}; there are {}, {}", RATES.join(", "), QUOTAS.join(", "));
             return Err(Problem::fault("/name", "limit.name", &detail));
+        }
+        if !is_rate && self.window_seconds.is_some() {
+            return Err(Problem::fault("/window_seconds", "limit.value", "only a rate has a window"));
         }
         let Self { soft, hard, window_seconds } = self;
         let fits = hard >= 0 && soft.is_none_or(|s| (0..=hard).contains(&s));

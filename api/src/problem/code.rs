@@ -50,6 +50,14 @@ codes! {
     TenantSuspended = "tenant.suspended", FORBIDDEN, "The tenant is suspended";
     /// More requests than agreed. Wait for `Retry-After` seconds; `RateLimit` tells what is left.
     RateLimited = "rate.limited", TOO_MANY_REQUESTS, "Too many requests";
+    /// As many films were ordered today as a day may have. `Retry-After` tells when the next day begins, by UTC.
+    QuotaRendersPerDay = "quota.renders_per_day", TOO_MANY_REQUESTS, "Too many films today";
+    /// As many films are under way as there may be. Wait until one has ended, or cancel one.
+    QuotaConcurrentRenders = "quota.concurrent_renders", TOO_MANY_REQUESTS, "Too many films at a time";
+    /// There is no room for it in what was agreed.
+    QuotaStorage = "quota.storage", CONFLICT, "No room left";
+    /// As many people have a role as may have one. Remove somebody first.
+    QuotaSeats = "quota.seats", CONFLICT, "No seat left";
     /// There is no such API key.
     ApiKeyNotFound = "api_key.not_found", NOT_FOUND, "No such API key";
     /// The key is revoked or expired. Make a new one.

@@ -4,6 +4,7 @@ use super::view;
 use crate::{
     app::App,
     auth::Tenant,
+    identity::quotas,
     problem::{Code, Problem},
 };
 use axum::http::HeaderMap;
@@ -109,6 +110,7 @@ async fn accept(
     let files = files(&mut tx, tenant, order).await?;
     let spec =
         freeze::freeze(tenant.id, &template, order, &files).map_err(|f| Problem::faulty(Code::RequestInvalid, f))?;
+    quotas::check_order(&mut tx, tenant.id).await?;
     let id = Uuid::now_v7();
     let workflow = RenderVideo { render_id: id };
     Scope::tenant(Role::Workflow, tenant.id).enter(&mut tx).await?;

@@ -16,7 +16,7 @@ async fn bare(world: &World, path: &str) -> crate::world::Answer {
     world.send(Request::builder().uri(path).body(Body::empty()).unwrap()).await
 }
 
-const OPERATIONS: [&str; 79] = [
+const OPERATIONS: [&str; 80] = [
     "DELETE /v1/api-keys/{id}",
     "DELETE /v1/domains/{id}",
     "DELETE /v1/me/factors/{id}",
@@ -52,6 +52,7 @@ const OPERATIONS: [&str; 79] = [
     "GET /v1/templates/{slug}/preview",
     "GET /v1/tenant",
     "GET /v1/tenant/branding",
+    "GET /v1/tenant/quotas",
     "GET /v1/usage",
     "GET /v1/webhooks",
     "GET /v1/webhooks/{id}",

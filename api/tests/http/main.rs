@@ -19,6 +19,7 @@ mod matrix;
 mod nodes;
 mod orders;
 mod people;
+mod quotas;
 mod renders;
 mod request_logs;
 mod secrets;

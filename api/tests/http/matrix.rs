@@ -43,7 +43,7 @@ enum To {
     Node,
 }
 
-const ROWS: [(&str, To); 79] = [
+const ROWS: [(&str, To); 80] = [
     ("DELETE /v1/api-keys/{id}", To::Manage),
     ("DELETE /v1/domains/{id}", To::Manage),
     ("DELETE /v1/me/factors/{id}", To::Me),
@@ -79,6 +79,7 @@ const ROWS: [(&str, To); 79] = [
     ("GET /v1/templates/{slug}/preview", To::Read("templates")),
     ("GET /v1/tenant", To::Read("admin")),
     ("GET /v1/tenant/branding", To::Read("admin")),
+    ("GET /v1/tenant/quotas", To::Read("admin")),
     ("GET /v1/usage", To::Read("admin")),
     ("GET /v1/webhooks", To::Manage),
     ("GET /v1/webhooks/{id}", To::Manage),

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod auth_challenge;
 pub mod auth_throttle;
 pub mod mfa_factor;
+pub mod quota;
 pub mod rate_bucket;
 pub mod request_log;
 pub mod role_binding;

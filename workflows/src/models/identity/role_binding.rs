@@ -97,6 +97,20 @@ pub async fn members(db: Db<'_>, tenant_id: Uuid, after: Option<Uuid>, limit: i6
     .await
 }
 
+/// How many people have a role of a tenant.
+///
+/// # Errors
+/// Those of the database.
+pub async fn seats(db: Db<'_>, tenant_id: Uuid) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"select count(distinct b.user_id) as "it!" from identity.role_bindings b
+           join identity.roles r on r.name = b.role and not r.platform where b.tenant_id = $1"#,
+        tenant_id
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// One person of a tenant. Changes to who is what in the tenant take turns from here to the end of the transaction.
 ///
 /// # Errors

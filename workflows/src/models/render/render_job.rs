@@ -165,6 +165,36 @@ async fn select(
     .await
 }
 
+/// How many films a tenant has ordered and has under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Those ordered today, by UTC, whatever became of them.
+    pub today: i64,
+    /// Those that have not ended.
+    pub under_way: i64,
+    /// When the day is over.
+    pub day_ends_in_seconds: i64,
+}
+
+/// The load of a tenant right now.
+///
+/// # Errors
+/// Those of the database.
+pub async fn load(db: Db<'_>, tenant_id: Uuid) -> sqlx::Result<Load> {
+    sqlx::query_as!(
+        Load,
+        r#"select count(*) filter (where j.created_at >= day.began) as "today!",
+                  count(*) filter (where j.id is not null and j.finished_at is null) as "under_way!",
+                  ceil(extract(epoch from day.began + interval '1 day' - workflow.now()))::bigint as "day_ends_in_seconds!"
+           from (select date_trunc('day', workflow.now(), 'UTC') as began) day
+           left join render.render_jobs j on j.tenant_id = $1 and (j.created_at >= day.began or j.finished_at is null)
+           group by day.began"#,
+        tenant_id
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// What a run needs of its film.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Begun {

@@ -1,0 +1,202 @@
+//! What tenants may use: counted once for all servers, refused in plain words. Reading is never refused.
+
+use crate::{
+    jane::pass,
+    world::{Answer, World, order, png, request, with_json},
+};
+use axum::{
+    Router,
+    body::Body,
+    http::{Method, Request, StatusCode},
+};
+use flatrender_api::{app::App, router};
+use flatrender_engine::Client;
+use flatrender_workflows::models::{DEFAULT_TENANT, identity::tenant_api_key::SCOPES, render::render_job};
+use futures::future::join_all;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use std::time::Duration;
+use tower::ServiceExt as _;
+use uuid::Uuid;
+
+/// Agrees on a quota, as whoever administers the platform does.
+async fn agree(world: &World, name: &str, hard: i64) {
+    let sql = "select id from identity.users where email = 'root@example.com'";
+    let known: Option<Uuid> = sqlx::query_scalar(sql).fetch_optional(&world.db).await.unwrap();
+    let admin = match known {
+        Some(id) => id,
+        None => world.person(DEFAULT_TENANT, "root@example.com", &["platform_admin"]).await,
+    };
+    let access = world.session(DEFAULT_TENANT, admin).await;
+    let path = format!("/v1/platform/tenants/{DEFAULT_TENANT}/limits/{name}");
+    let agreed = world.send(with_json(request(Method::PUT, &path, &access), &json!({ "hard": hard }))).await;
+    assert_eq!(agreed.status, StatusCode::OK, "{:?}", agreed.body);
+}
+
+/// Another server of the same installation: it shares nothing but the database and the storage.
+async fn second_server(world: &World) -> Router {
+    let db = PgPool::connect_with((*world.db.connect_options()).clone()).await.unwrap();
+    let app = &world.app;
+    let parts = (app.storage.clone(), app.probe.clone(), app.vault.clone(), app.stopping.clone());
+    router::router(App::new(db.clone(), Client::new(db), parts.0, parts.1, parts.2, parts.3))
+}
+
+async fn send(router: &Router, request: Request<Body>) -> Answer {
+    let (parts, body) = router.clone().oneshot(request).await.unwrap().into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    Answer { status: parts.status, headers: parts.headers, body }
+}
+
+fn codes(answers: &[Answer]) -> Vec<String> {
+    let mut codes: Vec<_> = answers
+        .iter()
+        .filter(|a| a.status.is_client_error())
+        .map(|a| format!("{} {}", a.status.as_u16(), a.problem()))
+        .collect();
+    codes.dedup();
+    codes
+}
+
+/// What is used of a quota, and what was agreed.
+async fn quota(world: &World, name: &str) -> (i64, Value) {
+    let (_, key) = world.key_for(DEFAULT_TENANT, &SCOPES).await;
+    let list = world.send(request(Method::GET, "/v1/tenant/quotas", &key).body(Body::empty()).unwrap()).await.json();
+    let found = list["data"].as_array().unwrap().iter().find(|q| q["name"] == name).unwrap().clone();
+    (found["used"].as_i64().unwrap(), found["limit"].clone())
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn of_orders_at_once_no_more_are_taken_a_day_than_agreed_whichever_server_they_reach(db: PgPool) {
+    let world = World::new(db).await;
+    let servers = [world.router.clone(), second_server(&world).await];
+    agree(&world, "renders_per_day", 5).await;
+    let ask = |n: usize| {
+        let request = world.request(Method::POST, "/v1/renders").header("idempotency-key", format!("order-{n}"));
+        send(&servers[n % 2], with_json(request, &order()))
+    };
+    let answers = join_all((0..16).map(ask)).await;
+    let taken: Vec<usize> = (0..16).filter(|n| answers[*n].status == StatusCode::ACCEPTED).collect();
+    assert_eq!((taken.len(), codes(&answers)), (5, vec!["429 quota.renders_per_day".to_owned()]));
+    let refused = answers.iter().find(|a| a.status == StatusCode::TOO_MANY_REQUESTS).unwrap();
+    let wait: i32 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=86_400).contains(&wait), "{wait}");
+    assert_eq!(world.count("render.render_jobs").await, 5);
+    assert_eq!(world.count("workflow.runs").await, 5, "a refused order has started nothing");
+
+    assert_eq!(ask(taken[0]).await.status, StatusCode::ACCEPTED, "an order that was taken is not a new one");
+    assert_eq!(world.get("/v1/renders").await.status, StatusCode::OK, "reading goes on");
+    assert_eq!(quota(&world, "renders_per_day").await, (5, json!(5)));
+    pass(&world, wait).await;
+    assert_eq!(quota(&world, "renders_per_day").await, (0, json!(5)));
+    assert_eq!(world.post("/v1/renders", order()).await.status, StatusCode::ACCEPTED, "a day later");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_film_has_to_end_before_there_may_be_another(db: PgPool) {
+    let world = World::new(db).await;
+    let servers = [world.router.clone(), second_server(&world).await];
+    agree(&world, "concurrent_renders", 2).await;
+    let ask = |n: usize| send(&servers[n % 2], with_json(world.request(Method::POST, "/v1/renders"), &order()));
+    let answers = join_all((0..8).map(ask)).await;
+    let taken: Vec<_> = answers.iter().filter(|a| a.status == StatusCode::ACCEPTED).collect();
+    assert_eq!((taken.len(), codes(&answers)), (2, vec!["429 quota.concurrent_renders".to_owned()]));
+    assert_eq!(quota(&world, "concurrent_renders").await, (2, json!(2)));
+    let one: Uuid = taken[0].json()["id"].as_str().unwrap().parse().unwrap();
+    render_job::settle(&mut world.db.acquire().await.unwrap(), one, Ok(())).await.unwrap();
+    assert_eq!(ask(1).await.status, StatusCode::ACCEPTED);
+    assert_eq!(ask(0).await.problem(), "quota.concurrent_renders");
+    let other = world.stranger().await;
+    let theirs = world.send(with_json(request(Method::POST, "/v1/renders", &other), &order())).await;
+    assert_eq!(theirs.status, StatusCode::ACCEPTED, "what one tenant uses is not another's");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn no_more_is_kept_than_agreed_and_the_same_content_counts_once(db: PgPool) {
+    let world = World::new(db).await;
+    let size = png([1, 0, 0]).len() as i64;
+    agree(&world, "storage_bytes", 3 * size + size / 2).await;
+    let servers = [world.router.clone(), second_server(&world).await];
+    let upload = |n: u8, color: [u8; 3]| {
+        let request = world.request(Method::POST, "/v1/files?name=a.png");
+        send(&servers[usize::from(n % 2)], request.body(Body::from(png(color))).unwrap())
+    };
+    let answers = join_all((1..=8).map(|n| upload(n, [n, 0, 0]))).await;
+    let taken: Vec<_> = answers.iter().filter(|a| a.status == StatusCode::CREATED).collect();
+    let (used, limit) = quota(&world, "storage_bytes").await;
+    assert!(used <= limit.as_i64().unwrap() && (3..=4).contains(&taken.len()), "{used} of {limit} in {}", taken.len());
+    assert_eq!(codes(&answers), ["409 quota.storage"]);
+    let file = format!("/v1/files/{}", taken[0].json()["id"].as_str().unwrap());
+    assert_eq!(world.get(&file).await.status, StatusCode::OK, "reading goes on");
+    let stored = world.stored_files();
+    assert_eq!(upload(1, [99, 0, 0]).await.problem(), "quota.storage");
+    assert_eq!(world.stored_files(), stored, "a refused file leaves nothing behind");
+
+    agree(&world, "storage_bytes", used).await;
+    assert_eq!(world.post("/v1/renders", order()).await.problem(), "quota.storage", "a film needs room, too");
+    agree(&world, "storage_bytes", used + 3 * size).await;
+    assert_eq!(upload(1, [77, 0, 0]).await.status, StatusCode::CREATED);
+    let (with_one, _) = quota(&world, "storage_bytes").await;
+    assert_eq!(upload(2, [77, 0, 0]).await.status, StatusCode::CREATED);
+    assert_eq!((with_one > used, quota(&world, "storage_bytes").await.0), (true, with_one), "the same content again");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn nobody_gets_a_role_without_a_seat(db: PgPool) {
+    let world = World::new(db).await;
+    let owner = world.person(DEFAULT_TENANT, "owner@example.com", &["owner"]).await;
+    let access = world.session(DEFAULT_TENANT, owner).await;
+    agree(&world, "seats", 3).await;
+    let servers = [world.router.clone(), second_server(&world).await];
+    let invite = |n: usize| {
+        let body = json!({"email": format!("p{n}@example.com"), "roles": ["viewer"]});
+        send(&servers[n % 2], with_json(request(Method::POST, "/v1/members", &access), &body))
+    };
+    let answers = join_all((0..6).map(invite)).await;
+    assert_eq!(answers.iter().filter(|a| a.status == StatusCode::CREATED).count(), 2, "the owner has the first");
+    assert_eq!((codes(&answers), quota(&world, "seats").await), (vec!["409 quota.seats".to_owned()], (3, json!(3))));
+    let seated: Vec<usize> = (0..6).filter(|n| answers[*n].status == StatusCode::CREATED).collect();
+    assert_eq!(invite(seated[0]).await.status, StatusCode::CREATED, "who has a seat keeps it");
+    let member = format!("/v1/members/{}", answers[seated[0]].json()["id"].as_str().unwrap());
+    // Somebody who registered has no role, and gets none without a seat.
+    let visitor = world.person(DEFAULT_TENANT, "visitor@example.com", &[]).await;
+    let roles = || {
+        let path = format!("/v1/members/{visitor}/roles");
+        world.send(with_json(request(Method::PUT, &path, &access), &json!({"roles": ["editor"]})))
+    };
+    assert_eq!(roles().await.problem(), "quota.seats");
+    world.send(request(Method::DELETE, &member, &access).body(Body::empty()).unwrap()).await;
+    assert_eq!(roles().await.status, StatusCode::OK);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_suspended_tenant_reads_and_what_it_has_under_way_goes_on(db: PgPool) {
+    let world = World::new(db).await;
+    let film = world.order().await;
+    let sql = "update identity.tenants set status = 'suspended', suspended_reason = 'unpaid'";
+    sqlx::query(sql).execute(&world.db).await.unwrap();
+    assert_eq!(world.post("/v1/renders", order()).await.problem(), "tenant.suspended");
+    assert_eq!(world.upload("a.png", png([1, 2, 3])).await.problem(), "tenant.suspended");
+    let path = format!("/v1/renders/{film}");
+    let workflows = world.run_workflows();
+    let begun = async {
+        while world.get(&path).await.json()["status"] == "queued" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), begun).await.expect("the film goes on");
+    workflows.stop().await;
+    assert_eq!(quota(&world, "concurrent_renders").await, (1, Value::Null));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_quota_is_a_number_without_a_window(db: PgPool) {
+    let world = World::new(db).await;
+    let admin = world.person(DEFAULT_TENANT, "root@example.com", &["platform_admin"]).await;
+    let access = world.session(DEFAULT_TENANT, admin).await;
+    let path = format!("/v1/platform/tenants/{DEFAULT_TENANT}/limits/seats");
+    let wrong = json!({"hard": 3, "window_seconds": 60});
+    assert_eq!(
+        world.send(with_json(request(Method::PUT, &path, &access), &wrong)).await.faults(),
+        ["/window_seconds limit.value"]
+    );
+}
