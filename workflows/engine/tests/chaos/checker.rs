@@ -275,7 +275,8 @@ mod tests {
         values ('run', '$R', '$R', '', 'workflows', 'trip.v1', now(), 7, 1, 1, 0, 0, 30, 60)";
     const SECOND_ATTEMPT: &str = "insert into workflow.attempts
             (task_id, attempt_no, run_id, tenant_id, step_key, lease_token, worker, started_at, ended_at, outcome)
-        values (2, 2, '$R', '$R', 'ride', gen_random_uuid(), 'w', now() - interval '1.5 s', now(), 'lost')";
+        select 2, 2, '$R', '$R', 'ride', gen_random_uuid(), 'w', ended_at - interval '500 ms', now(), 'lost'
+        from workflow.attempts where task_id = 2";
     const JOB: &str =
         "insert into workflow.jobs (id, tenant_id, queue, activity, input, run_at) overriding system value
         values (9, '$R', 'errands', 'Errand', '{}', now())";
@@ -310,6 +311,8 @@ mod tests {
         s: Scenario,
         run_id: Uuid,
         token: Uuid,
+        /// When the first second of the ledger is. The same for all entries: they are read in the order of their times.
+        began: u64,
     }
 
     impl World {
@@ -326,7 +329,7 @@ mod tests {
 
         fn entry(&self, seconds: u64, what: What, task_id: i64, value: i64) -> ledger::Entry {
             let run_id = if task_id == 9 { Uuid::nil() } else { self.run_id };
-            let at = ledger::now() - 10_000_000 + seconds * 1_000_000;
+            let at = self.began + seconds * 1_000_000;
             let (worker, key) = ("w".to_owned(), "ride".to_owned());
             ledger::Entry { at, pid: 1, worker, what, run_id, task_id, key, attempt_no: 1, token: self.token, value }
         }
@@ -344,7 +347,8 @@ mod tests {
     #[tokio::test]
     async fn the_checker_reports_whatever_breaks_a_rule_and_nothing_else() {
         let s = Scenario::new("checker", "each rule reports what is planted for it").await;
-        let mut world = World { s, run_id: Uuid::now_v7(), token: Uuid::now_v7() };
+        let began = ledger::now() - 10_000_000;
+        let mut world = World { s, run_id: Uuid::now_v7(), token: Uuid::now_v7(), began };
         let told = |world: &World| {
             let mut page = vec![world.entry(1, What::Begun, 2, 0), world.entry(2, What::Done, 2, 4)];
             page.push(world.entry(1, What::Begun, 9, 0));
