@@ -195,20 +195,25 @@ impl Wakeup {
     }
 }
 
-/// Receives until the last user of the wake-up is gone; reconnects for as long as it takes.
+/// Receives until the last user of the wake-up is gone, or the pool is closed: whoever closes it may want to drop the
+/// database next. Reconnects for as long as it takes.
 async fn listen(wakeup: Weak<Wakeup>, pool: PgPool) {
-    while let Some(alive) = wakeup.upgrade() {
-        drop(alive);
-        if let Err(error) = receive(&wakeup, &pool).await {
-            tracing::debug!(%error, "not listening for wake-ups; polling goes on");
+    let closed = pool.close_event();
+    let listening = async {
+        while let Some(alive) = wakeup.upgrade() {
+            drop(alive);
+            if let Err(error) = receive(&wakeup, &pool).await {
+                tracing::debug!(%error, "not listening for wake-ups; polling goes on");
+            }
+            if let Some(w) = wakeup.upgrade() {
+                w.connected.store(false, Ordering::Relaxed);
+            }
+            tokio::time::sleep(retry::jittered(Duration::from_millis(400))).await;
         }
-        if let Some(w) = wakeup.upgrade() {
-            w.connected.store(false, Ordering::Relaxed);
-        }
-        if pool.is_closed() {
-            return;
-        }
-        tokio::time::sleep(retry::jittered(Duration::from_millis(400))).await;
+    };
+    tokio::select! {
+        () = closed => {}
+        () = listening => {}
     }
 }
 
