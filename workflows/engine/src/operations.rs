@@ -363,16 +363,7 @@ impl Operations {
     /// # Errors
     /// [`OperationError::Engine`].
     pub async fn queue_depths(&self) -> Result<Vec<QueueDepth>, OperationError> {
-        let mut db = self.pool.acquire().await?;
-        let mut depths = std::collections::BTreeMap::<String, QueueDepth>::new();
-        for (jobs, lined) in [(false, false), (false, true), (true, false), (true, true)] {
-            for more in sql::ready_by_queue(&mut db, jobs, lined).await? {
-                let depth = depths.entry(more.queue.clone()).or_insert(QueueDepth { ready: 0, ..more.clone() });
-                depth.ready += more.ready;
-                depth.oldest_seconds = depth.oldest_seconds.max(more.oldest_seconds);
-            }
-        }
-        Ok(depths.into_values().collect())
+        Ok(sql::ready_by_queue(&self.pool).await?)
     }
 
     /// How many runs there are, from the maintained counters: exact, and as cheap with ten million as with ten.
@@ -388,7 +379,7 @@ impl Operations {
     /// # Errors
     /// [`OperationError::Engine`].
     pub async fn fold_counters(&self) -> Result<i64, OperationError> {
-        Ok(sql::fold_counts(&self.pool).await?)
+        Ok(sql::fold_counts(&self.pool).await?.0)
     }
 
     /// What was done to a target, newest first: `run:<id>`, `task:<id>`, `job:<id>`, `queue:<name>`, `bulk:<id>`.

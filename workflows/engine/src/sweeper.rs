@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 const LOOK: Duration = Duration::from_millis(250);
 const AFTERMATH: Duration = Duration::from_secs(3);
 /// How often it does while it has nothing to do.
-const QUIET_LOOK: Duration = Duration::from_secs(2);
+const QUIET_LOOK: Duration = Duration::from_millis(2500);
 /// A peer whose lock is free for this long is dead.
 const PATIENCE: Duration = Duration::from_millis(400);
 /// A look that takes longer means that the session is gone.

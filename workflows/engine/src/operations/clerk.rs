@@ -47,12 +47,15 @@ struct Clerk {
 impl Clerk {
     /// Whether there is more to do soon.
     async fn look(&mut self) -> Result<bool, super::OperationError> {
-        self.operations.fold_counters().await?;
+        let (_, bulk) = sql::fold_counts(&self.operations.pool).await?;
         if Instant::now() >= self.next_gauges {
             self.next_gauges = Instant::now() + retry::jittered(GAUGES);
             self.gauges().await?;
         }
-        Ok(self.operations.work_on_bulk().await? > 0)
+        if bulk {
+            self.operations.work_on_bulk().await?;
+        }
+        Ok(bulk)
     }
 
     async fn gauges(&mut self) -> Result<(), super::OperationError> {

@@ -279,9 +279,14 @@ pub(crate) async fn totals(db: impl PgExecutor<'_>, tenant: Option<Uuid>) -> Res
     .await
 }
 
-/// See `workflow.fold_counts`.
-pub(crate) async fn fold_counts(db: impl PgExecutor<'_>) -> Result<i64> {
-    sqlx::query_scalar("select workflow.fold_counts(20000)").fetch_one(db).at(Point::FoldCounts).await
+/// See `workflow.fold_counts`. Says as well whether an operation on many runs is under way.
+pub(crate) async fn fold_counts(db: impl PgExecutor<'_>) -> Result<(i64, bool)> {
+    sqlx::query_as(
+        "select workflow.fold_counts(20000), exists (select from workflow.bulk_operations where state = 'running')",
+    )
+    .fetch_one(db)
+    .at(Point::FoldCounts)
+    .await
 }
 
 // ------------------------------------------------------------------------------------------- queues
@@ -495,17 +500,27 @@ pub(crate) async fn oldest_snapshot(db: impl PgExecutor<'_>) -> Result<Option<Sn
     .await
 }
 
-/// Ready work by queue, of runs and activities or of jobs, in lines or not; 10 000 stands for at least so many. Jumps from queue
-/// to queue in the index of the claim.
-pub(crate) async fn ready_by_queue(db: &mut PgConnection, jobs: bool, lined: bool) -> Result<Vec<QueueDepth>> {
-    let (table, ready) = match (jobs, lined) {
-        (true, true) => ("jobs", "t.worker_id is null and t.lined"),
-        (true, false) => ("jobs", "t.worker_id is null and not t.lined"),
-        (false, true) => ("tasks", "t.state = 'ready' and t.lined"),
-        (false, false) => ("tasks", "t.state = 'ready' and not t.lined"),
-    };
+/// Ready work by queue, of runs and activities or of jobs; 10 000 stands for at least so many. Jumps from queue to queue in the
+/// index of the claim.
+pub(crate) async fn ready_by_queue(db: impl PgExecutor<'_>) -> Result<Vec<QueueDepth>> {
+    let depths = [
+        ("tasks", "t.state = 'ready' and not t.lined"),
+        ("tasks", "t.state = 'ready' and t.lined"),
+        ("jobs", "t.worker_id is null and not t.lined"),
+        ("jobs", "t.worker_id is null and t.lined"),
+    ]
+    .map(|(table, ready)| ready_in(table, ready))
+    .join(" union all ");
     let sql = format!(
-        "with recursive q as (
+        "select queue, sum(ready)::bigint as ready, max(oldest_seconds) as oldest_seconds from ({depths}) d group by queue
+         order by queue"
+    );
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(db).at(Point::ReadyByQueue).await
+}
+
+fn ready_in(table: &str, ready: &str) -> String {
+    format!(
+        "(with recursive q as (
             (select t.queue from workflow.{table} t where {ready} order by t.queue limit 1)
             union all
             select (select t.queue from workflow.{table} t where {ready} and t.queue > q.queue order by t.queue limit 1)
@@ -515,7 +530,6 @@ pub(crate) async fn ready_by_queue(db: &mut PgConnection, jobs: bool, lined: boo
             select count(*) filter (where run_at <= workflow.now()) as ready,
                    extract(epoch from workflow.now() - min(run_at)) as oldest
             from (select t.run_at from workflow.{table} t where t.queue = q.queue and {ready} limit 10000) first) r
-         where q.queue is not null"
-    );
-    sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(db).at(Point::ReadyByQueue).await
+         where q.queue is not null)"
+    )
 }
