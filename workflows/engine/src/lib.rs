@@ -19,6 +19,8 @@ pub use failure::Failure;
 pub use trace::TraceContext;
 
 #[cfg(feature = "store")]
+pub mod automaton;
+#[cfg(feature = "store")]
 mod backend;
 #[cfg(feature = "store")]
 mod bell;

@@ -6,6 +6,7 @@
 //!   I4 no two leases of one task at a time                    I8 nothing due stays unclaimed
 
 use crate::ledger::{self, What};
+use flatrender_engine::automaton;
 use sqlx::PgPool;
 use std::{
     collections::HashMap,
@@ -116,6 +117,8 @@ const AT_THE_END: &[(&str, &str)] = &[
 /// What is wrong, whatever is still going on.
 pub async fn safety(db: &PgPool, folder: &Path) -> Vec<String> {
     let mut broken = ask(db, ALWAYS).await;
+    let refused = automaton::refused(&mut db.acquire().await.unwrap(), None, 10).await.unwrap();
+    broken.extend(refused.into_iter().map(|run| format!("I2: no run records this: {}: {}", run.run_id, run.why)));
     broken.extend(against_ledger(db, folder).await);
     broken
 }

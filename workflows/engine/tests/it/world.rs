@@ -1,7 +1,7 @@
 //! A database with the engine's schema, workers in this process, and a clock that the test moves.
 
 use flatrender_engine::{
-    Activity, Attempt, Client, Failure, Handler, Policy, Worker, Workflow,
+    Activity, Attempt, Client, Failure, Handler, Policy, Worker, Workflow, automaton,
     client::{Run, Task},
     worker::Builder,
 };
@@ -64,7 +64,11 @@ impl World {
 
     pub async fn end(&self, run_id: Uuid) -> Run {
         match self.client.finished(run_id, Duration::from_secs(30)).await.unwrap() {
-            Some(run) => run,
+            Some(run) => {
+                let mut db = self.db.acquire().await.unwrap();
+                assert_eq!(automaton::refused(&mut db, Some(run_id), 1).await.unwrap(), [], "{}", run.kind);
+                run
+            }
             None => panic!("not over: {:#?}", self.client.progress(run_id).await.unwrap()),
         }
     }

@@ -1,0 +1,226 @@
+//! The rules that are one query each: it finds the rows that break the rule, as text.
+
+use super::Invariant;
+
+pub(super) const INVARIANTS: &[Invariant] = &[
+    Invariant {
+        number: 1,
+        rule: "a run that has ended has nothing left to do",
+        sql: "select 'run ' || r.id || ' is ' || r.state from workflow.runs r where r.state <> 'running'
+              and exists (select from workflow.tasks t where t.run_id = r.id and t.kind = 'run')",
+    },
+    Invariant {
+        number: 3,
+        rule: "one attempt of a task succeeds at most, and none comes after it",
+        sql: "select 'task ' || task_id from workflow.attempts group by task_id
+              having count(*) filter (where outcome = 'ok') > 1
+                  or max(attempt_no) filter (where outcome = 'ok') < max(attempt_no)",
+    },
+    Invariant {
+        number: 4,
+        rule: "a film has ended as its run has",
+        sql: "select 'render ' || j.id || ' is ' || j.status || ', its run ' || coalesce(r.state, 'not there')
+              from render.render_jobs j left join workflow.runs r on r.id = j.workflow_run_id
+              where r.id is null and j.finished_at is null or r.tenant_id <> j.tenant_id
+                 or j.status = 'completed' and r.state in ('failed', 'cancelled')
+                 or j.status in ('failed', 'cancelled') and r.state = 'succeeded'
+                 or j.finished_at is null and r.finished_at < workflow.now() - interval '5 minutes'",
+    },
+    Invariant {
+        number: 5,
+        rule: "money went as the providers say, and back as its refunds say",
+        sql: "select 'the ' || provider || ' of ' || day || ' in ' || currency || ' differs by ' || diff_amount
+              from identity.provider_reconciliations where state = 'open' and diff_amount <> 0
+              union all
+              select 'payment ' || p.id || ': ' || p.refunded_amount || ' given back, by its refunds ' || r.amount
+              from identity.payments p
+              cross join lateral (select coalesce(sum(amount), 0) as amount from identity.refunds
+                  where payment_id = p.id and state not in ('refused', 'failed')) r
+              where p.refunded_amount <> r.amount",
+    },
+    Invariant {
+        number: 6,
+        rule: "a plan is active once it is paid",
+        sql: "select 'subscription ' || s.id from identity.subscriptions s join identity.payments p on p.id = s.activated_by_payment_id
+              where s.state in ('active', 'past_due', 'paused') and p.paid_at is null",
+    },
+    Invariant {
+        number: 7,
+        rule: "credits are the sum of their ledger, and what is held is the sum of the open holds",
+        sql: "select 'account ' || a.id || ': ' || a.balance || ' and ' || a.held || ', by its rows ' || l.balance || ' and ' || h.held
+              from identity.credit_accounts a
+              cross join lateral (select coalesce(sum(delta), 0) as balance from identity.credit_ledger where account_id = a.id) l
+              cross join lateral (select coalesce(sum(amount), 0) as held from identity.credit_holds where account_id = a.id and state = 'held') h
+              where a.balance <> l.balance or a.held <> h.held",
+    },
+    Invariant {
+        number: 8,
+        rule: "the numbers of invoices have no gaps",
+        sql: "select 'series ' || i.series || ' ' || i.year || ' of ' || i.tenant_id from identity.invoices i
+              join identity.invoice_counters c using (tenant_id, series, year)
+              where i.number is not null group by i.tenant_id, i.series, i.year, c.next
+              having count(*) <> max(i.number) or c.next <> max(i.number) + 1",
+    },
+    Invariant {
+        number: 9,
+        rule: "a coupon was redeemed as often as it says, and a gift given",
+        sql: "select 'coupon ' || c.id from identity.coupons c
+              where c.redeemed <> (select count(*) from identity.coupon_redemptions where coupon_id = c.id)
+              union all select 'gift ' || g.id from identity.gift_catalog g
+              where g.redeemed <> (select count(*) from identity.earned_gifts where gift_id = g.id and state = 'claimed')",
+    },
+    Invariant {
+        number: 10,
+        rule: "a quota counts the files that are there and the room that is reserved",
+        sql: "select 'quota ' || q.id || ': ' || q.used_bytes || ' B in ' || q.used_files || ', by its rows ' || f.bytes || ' B in ' || f.files
+              from file_mgr.quotas q
+              cross join lateral (select coalesce(sum(b.size_bytes), 0) as bytes, count(*) as files
+                  from file_mgr.files f join file_mgr.blobs b on b.id = f.blob_id
+                  where f.tenant_id = q.tenant_id and (q.owner_id is null or f.owner_id = q.owner_id) and f.state not in ('purged', 'rejected')) f
+              cross join lateral (select coalesce(sum(amount_bytes), 0) as bytes from file_mgr.quota_reservations
+                  where quota_id = q.id and state = 'held') r
+              where q.used_bytes <> f.bytes or q.used_files <> f.files or q.reserved_bytes <> r.bytes",
+    },
+    Invariant {
+        number: 11,
+        rule: "a finished film has every frame once, and its export as many",
+        sql: "select 'render ' || j.id || ': ' || j.frame_count || ' frames, ' || m.frames || ' verified, ' || c.frames || ' in chunks'
+              from render.render_jobs j
+              cross join lateral (select count(*) as frames, min(frame_no) as first, max(frame_no) as last
+                  from render.frame_manifests where render_job_id = j.id) m
+              cross join lateral (select coalesce(sum(last_frame - first_frame + 1), 0) as frames
+                  from render.frame_jobs where render_job_id = j.id and status <> 'superseded') c
+              where j.status = 'completed' and (m.frames <> j.frame_count or m.first <> 0 or m.last <> j.frame_count - 1
+                  or c.frames <> j.frame_count or j.frames_verified <> j.frame_count
+                  or not exists (select from render.exports e where e.render_job_id = j.id and e.frame_count = j.frame_count))",
+    },
+    Invariant {
+        number: 12,
+        rule: "content knows how many files use it",
+        sql: "select 'blob ' || b.id || ': ' || b.refcount || ', by its files ' || f.uses from file_mgr.blobs b
+              cross join lateral (select count(*) as uses from file_mgr.files where blob_id = b.id and state <> 'purged') f
+              where b.refcount <> f.uses",
+    },
+    Invariant {
+        number: 13,
+        rule: "a scene shows the picture of its newest finished job",
+        sql: "select 'scene ' || s.id from content.scenes s
+              join lateral (select image_url from render.snapshot_jobs where scene_id = s.id and status = 'done'
+                            order by created_at desc limit 1) j on true
+              where s.deleted_at is null and s.snapshot_url is distinct from j.image_url
+                and (j.image_url ~ '^https?:' or s.snapshot_url is null or s.snapshot_url !~ '^https?:')",
+    },
+    Invariant {
+        number: 14,
+        rule: "what was sent was tried, and sent once unless nobody can tell",
+        sql: "select 'delivery ' || id || ' is ' || state || ' and was never tried' from notification.notification_deliveries
+              where state in ('sent', 'delivered') and channel <> 'inapp' and attempt_no = 0
+              union all
+              select 'key ' || idempotency_key || ' of ' || tenant_id || ' was sent ' || count(*) || ' times'
+              from notification.notification_deliveries where state in ('sent', 'delivered')
+              group by tenant_id, idempotency_key having count(*) > 1 and not bool_or(outcome_unknown)
+              union all
+              -- Its key is unique only where it lies in the month of its notification.
+              select 'delivery ' || d.id || ' is not of the time of its notification' from notification.notification_deliveries d
+              join notification.notifications n on n.id = d.notification_id where n.created_at <> d.created_at",
+    },
+    Invariant {
+        number: 15,
+        rule: "an event is told to every webhook that was waiting for it, once",
+        sql: "select 'event ' || e.id || ' has no delivery to webhook ' || w.id
+              from identity.tenant_webhook_events e
+              join identity.tenant_webhooks w on w.tenant_id = e.tenant_id and w.state = 'active'
+              -- Since when it is as it is.
+              where w.updated_at <= e.occurred_at and (e.type = any (w.event_types) or '*' = any (w.event_types))
+                and e.created_at < workflow.now() - interval '1 minute'
+                and e.occurred_at >= (select date_trunc('month', workflow.now()) - make_interval(months => keep_months - 1)
+                                      from platform.time_series where name = 'identity.tenant_webhook_deliveries')
+                and not exists (select from identity.tenant_webhook_deliveries d
+                                where d.occurred_at = e.occurred_at and d.webhook_id = w.id and d.event_id = e.id and d.replay_no = 0)
+              union all
+              select 'the delivery of event ' || d.event_id || ' is not of its time' from identity.tenant_webhook_deliveries d
+              join identity.tenant_webhook_events e on e.id = d.event_id where d.occurred_at <> e.occurred_at
+              union all
+              select 'the delivery of event ' || event_id || ' counts as delivered with status ' || coalesce(last_status::text, 'none')
+              from identity.tenant_webhook_deliveries where state = 'delivered' and (last_status between 200 and 299) is not true",
+    },
+    Invariant {
+        number: 16,
+        rule: "a time of a schedule led to one decision, by its policy, and to one run at most",
+        sql: "select 'schedule ' || s.name || ' at ' || f.nominal_at || ': ' || w.what
+              from workflow.schedule_fires f
+              join workflow.schedules s on s.id = f.schedule_id
+              left join workflow.runs r on r.id = f.run_id
+              cross join lateral (values
+                  ('its run is another tenant''s', r.tenant_id <> s.tenant_id),
+                  ('its run is also of another time', f.run_id is not null and exists (
+                      select from workflow.schedule_fires o where o.run_id = f.run_id and (o.schedule_id, o.nominal_at) <> (f.schedule_id, f.nominal_at))),
+                  ('decided before it came', f.decided_at < f.nominal_at),
+                  ('decided, and to be decided again', f.nominal_at > s.decided_until and f.decision <> 'manual'),
+                  -- What was decided by terms that are no longer known is not judged.
+                  ('missed, though it could be caught up with', f.revision = s.revision and f.decision = 'missed'
+                      and s.catch_up = 'all' and f.decided_at - f.nominal_at < make_interval(secs => s.catch_up_seconds)),
+                  (f.decision || ', though runs may overlap', f.revision = s.revision and s.overlap = 'allow'
+                      and f.decision in ('overlapped', 'buffered', 'superseded')),
+                  ('buffered, though it should be left out', f.revision = s.revision and s.overlap = 'skip' and f.decision = 'buffered')
+              ) w (what, wrong) where w.wrong",
+    },
+    Invariant {
+        number: 17,
+        rule: "what belongs to a run is of its tenant",
+        sql: "select w.what || ' of run ' || r.id from workflow.runs r
+              join (select 'a task' as what, run_id, tenant_id from workflow.tasks
+                    union all select 'record ' || seq, run_id, tenant_id from workflow.steps
+                    union all select 'an attempt', run_id, tenant_id from workflow.attempts
+                    union all select 'the attributes', run_id, tenant_id from workflow.run_attributes
+                    union all select 'a child', parent_run_id, tenant_id from workflow.runs where parent_run_id is not null
+                    union all select 'the key ' || business_key, run_id, tenant_id from workflow.run_keys) w on w.run_id = r.id
+              where w.tenant_id <> r.tenant_id",
+    },
+    Invariant {
+        number: 19,
+        rule: "a run that goes on has a task that makes it go on",
+        sql: "select 'run ' || r.id || ' (' || r.kind || ')' from workflow.runs r
+              where r.state = 'running' and not exists (select from workflow.tasks t where t.run_id = r.id and t.kind = 'run')",
+    },
+    Invariant {
+        number: 20,
+        rule: "what a provider told us and signed is dealt with within a minute",
+        sql: "select 'event ' || event_id || ' of ' || provider from identity.payment_events
+              where signature_ok and processed_at is null and received_at < workflow.now() - interval '1 minute'",
+    },
+    Invariant {
+        number: 23,
+        rule: "the audit log is unbroken",
+        sql: "select 'entry ' || seq || ' of ' || tenant_id from (
+                  select l.*, identity.audit_hash(coalesce(lag(l.chain_hash) over chain, sha256('')), l) as hash,
+                         lag(l.seq) over chain as before, row_number() over chain as n from identity.audit_log l
+                  window chain as (partition by tenant_id order by seq)) l
+              -- What is kept may begin later than the chain: its oldest link then has nothing to be held against.
+              where (n > 1 or seq = 1) and (hash <> chain_hash or n > 1 and before <> seq - 1)
+              union all
+              select 'the newest entry of ' || h.tenant_id from identity.audit_heads h
+              where exists (select from identity.audit_log where tenant_id = h.tenant_id)
+                and not exists (select from identity.audit_log l where l.tenant_id = h.tenant_id and l.seq = h.seq and l.chain_hash = h.chain_hash)",
+    },
+    Invariant {
+        number: 24,
+        rule: "there is a month for now and for each of the next three",
+        sql: "select s.name || ' has no month of ' || to_char(m, 'YYYY-MM') from platform.time_series s
+              cross join generate_series(date_trunc('month', workflow.now() at time zone 'UTC'),
+                  date_trunc('month', workflow.now() at time zone 'UTC') + interval '3 months', '1 month') m
+              where not exists (select from pg_inherits i where i.inhparent = s.name::regclass
+                  and i.inhrelid = to_regclass(platform.month_table(s.name, m::date))
+                  and pg_get_expr((select relpartbound from pg_class where oid = i.inhrelid), i.inhrelid)
+                      like '%(''' || to_char(m, 'YYYY-MM-DD') || ' 00:00:00+00'')%')",
+    },
+];
+
+/// No picture is kept in a row where real ones are made: those are the mock's. No event is told without TLS.
+pub(super) const NO_MOCKS: Invariant = Invariant {
+    number: 13,
+    rule: "no picture of the mock and no webhook without TLS is left in production",
+    sql: "select 'scene ' || id from content.scenes where snapshot_url like 'data:%'
+          union all select 'snapshot ' || id from render.snapshots where public_url like 'data:%'
+          union all select 'webhook ' || id from identity.tenant_webhooks where url not like 'https:%'",
+};
