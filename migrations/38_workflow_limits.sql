@@ -775,6 +775,11 @@ begin
     if not found then
         return case when exists (select from workflow.jobs where id = p_id) then 'moved' else 'conflict' end;
     end if;
+    -- The insert may have waited for somebody else who took it up, and has seen it end.
+    if exists (select from workflow.finished_jobs f where f.id = p_id and f.finished_at > v_job.finished_at and (f.outcome <> 'ok' or f.revived)) then
+        delete from workflow.jobs where id = p_id;
+        return 'moved';
+    end if;
     if exists (select from workflow.finished_jobs f
                where f.unique_key = v_job.options ->> 'unique_key' and f.unique_until > workflow.now() and f.id <> p_id) then
         delete from workflow.jobs where id = p_id;

@@ -277,6 +277,34 @@ async fn a_dead_job_comes_back_under_its_id_unless_another_has_its_key(db: PgPoo
     assert_eq!(outcomes, [(dead[0], Moved), (dead[1], Done)]);
 }
 
+/// Two who take up the same job: the second waits for the first to commit, and by then the job may have gone well.
+#[sqlx::test(migrations = false)]
+async fn a_dead_job_that_has_gone_well_meanwhile_does_not_come_back(db: PgPool) {
+    let mut world = World::new(db).await;
+    let tool = Tool::new(|_, _| async { Err(Failure::permanent("test.no", "never")) });
+    world.worker(|w| w.handler::<Work>(tool));
+    let id = enqueue(&world, world.tenant, 1, &Unique::new("a")).await.job_id;
+    world.client.announce();
+    world.until(1, "select count(*) from workflow.finished_jobs where outcome = 'failed'").await;
+    world.stop().await;
+    sqlx::raw_sql(
+        "create function meanwhile() returns trigger language plpgsql as $$ begin
+             insert into workflow.finished_jobs (id, tenant_id, queue, activity, input, run_at, attempt_no, outcome, finished_at, revived)
+             values (new.id, new.tenant_id, new.queue, new.activity, new.input, new.run_at, 2, 'ok', clock_timestamp(), true);
+             return new;
+         end $$;
+         create trigger meanwhile before insert on workflow.jobs for each row execute function meanwhile()",
+    )
+    .execute(&world.db)
+    .await
+    .unwrap();
+    let mut tx = world.db.begin().await.unwrap();
+    let outcomes = Operations::new(world.client.clone()).retry_jobs(&mut tx, &By::new("ada"), &[id]).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(outcomes, [(id, Revival::Moved)]);
+    assert_eq!(world.count(LEFT).await, 0);
+}
+
 #[sqlx::test(migrations = false)]
 async fn a_job_that_comes_back_is_as_it_was(db: PgPool) {
     let mut world = World::new(db).await;
