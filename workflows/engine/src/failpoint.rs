@@ -57,6 +57,7 @@ points! {
     JobPump "job.pump"
     JobDisown "job.disown"
     JobInsert "job.insert"
+    JobRevive "job.revive"
     // Its life.
     WorkerConnect "worker.connect"
     WorkerNumber "worker.number"

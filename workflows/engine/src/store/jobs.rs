@@ -185,11 +185,11 @@ pub(crate) async fn throttle(
 /// See `workflow.revive_job`: the outcome, whose job it is, and its queue.
 pub(crate) async fn revive(db: &mut PgConnection, id: i64) -> Result<(String, Option<Uuid>, Option<String>)> {
     let outcome: String =
-        sqlx::query_scalar("select workflow.revive_job($1)").bind(id).fetch_one(&mut *db).at(Point::RetryNow).await?;
+        sqlx::query_scalar("select workflow.revive_job($1)").bind(id).fetch_one(&mut *db).at(Point::JobRevive).await?;
     let job: Option<(Uuid, String)> = sqlx::query_as("select tenant_id, queue from workflow.jobs where id = $1")
         .bind(id)
         .fetch_optional(db)
-        .at(Point::RetryNow)
+        .at(Point::JobRevive)
         .await?;
     let (tenant, queue) = job.unzip();
     Ok((outcome, tenant, queue))

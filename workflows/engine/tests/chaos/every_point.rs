@@ -3,6 +3,7 @@
 use crate::{
     ledger::What,
     program::{Ask, Duties},
+    retention::{die_retiring, forbid_deleting, forget_what_has_gone, waiting_trip},
     scenario::{Scenario, long, sized},
     work::{Booking, Errand, Manner, Single, Trip},
 };
@@ -22,6 +23,8 @@ fn day_of_a_client(p: &str) -> Vec<Ask> {
         Ask::Signal(key("trip"), 3),
         Ask::StartMany(key("many"), 3),
         Ask::Job(key("job"), Errand::new(2)),
+        Ask::Job(key("dead"), Errand::that(3, Manner::Refuses)),
+        Ask::Revive(key("dead")),
         Ask::Steer(key("trip")),
         Ask::Book(key("booking"), Booking { fails: true, refusals: 1 }),
         Ask::Start(key("cancelled"), Trip { waits: true, ..Trip::new(2) }),
@@ -37,6 +40,7 @@ fn day_of_a_client(p: &str) -> Vec<Ask> {
         Ask::Bulk(key("bulk"), vec![key("booking"), key("trip")]),
         Ask::Schedule(p.replace(' ', "-")),
         Ask::Purge(key("many 0")),
+        Ask::PartitionByMonth,
     ]
 }
 
@@ -51,6 +55,7 @@ const CLIENT: &[Point] = &[
     Point::RunSignal,
     Point::RunResume,
     Point::JobInsert,
+    Point::JobRevive,
     Point::Notify,
     Point::Audit,
     Point::Fork,
@@ -78,6 +83,7 @@ const CLIENT: &[Point] = &[
     Point::ScheduleLive,
     Point::ScheduleNote,
     Point::ScheduleAdvance,
+    Point::RetentionPartition,
     Point::SchemaCommit,
 ];
 
@@ -146,16 +152,12 @@ const AFTER: &[(Point, &str)] = &[
 /// Where a worker passes that takes its leave.
 const LEAVING: &[Point] = &[Point::TaskDisown, Point::WorkerReleaseJobs, Point::WorkerEnd];
 
-/// Not among the kills yet: what a handler starts by its own worker's round trip, and retention, whose points need partitions
-/// that are old.
-const LEFT_OUT: &[Point] = &[
-    Point::TaskStart,
-    Point::RetentionFind,
-    Point::RetentionHurry,
-    Point::RetentionRetire,
-    Point::RetentionPartition,
-    Point::RetentionCommit,
-];
+/// Where a client passes whose worker has left: nobody takes its starts along.
+const ALONE: &[Point] = &[Point::TaskStart];
+
+/// Where a worker passes that drops what is old.
+const RETIRING: &[Point] =
+    &[Point::RetentionFind, Point::RetentionHurry, Point::RetentionRetire, Point::RetentionCommit];
 
 /// Passed several times, in different states: killed at more than the first.
 const BUSY: &[Point] = &[Point::StepRecord, Point::StepCommit, Point::TaskPump, Point::JobPump, Point::Deliver];
@@ -165,7 +167,7 @@ const SIDES: [&str; 2] = ["before", "after"];
 #[test]
 fn f03_no_point_is_left_out() {
     let mut planned: BTreeSet<&str> =
-        CLIENT.iter().chain(WORKER).chain(LEAVING).chain(LEFT_OUT).map(|p| p.name()).collect();
+        [CLIENT, WORKER, LEAVING, ALONE, RETIRING].into_iter().flatten().map(|p| p.name()).collect();
     planned.extend(AFTER.iter().map(|(point, _)| point.name()));
     let all: BTreeSet<&str> = Point::ALL.iter().map(|p| p.name()).collect();
     assert_eq!(all.difference(&planned).collect::<Vec<_>>(), Vec::<&&str>::new(), "no scenario kills there");
@@ -196,6 +198,42 @@ async fn f03_a_client_killed_at_every_point_can_do_it_again() {
     }
     stop_schedules(&s).await;
     s.finish(Duration::from_secs(60)).await;
+}
+
+#[tokio::test]
+async fn f03_a_client_killed_beside_a_worker_that_has_left_can_do_it_again() {
+    let mut s = Scenario::new("F3 alone", "each point before and after; what it is told of is done").await;
+    for (n, side) in SIDES.iter().enumerate() {
+        let asks = [Ask::Launch(format!("launch {n}"))];
+        let trap = format!("{}.{side}", ALONE[0].name());
+        assert!(!s.ask(&asks, Some(&trap)).await, "a client does not pass {trap}");
+        s.injected(1);
+        assert!(s.ask(&asks, None).await, "a client that died at {trap} cannot do it again");
+        s.check_safety().await;
+    }
+    s.worker("last", Duties::default());
+    s.finish(Duration::from_secs(30)).await;
+}
+
+#[tokio::test]
+async fn f03_who_is_killed_while_it_drops_what_is_old_has_dropped_whole_months_or_none() {
+    let mut s = Scenario::new("F3 old", "each point before and after; what is not over stays, the rest goes").await;
+    forbid_deleting(&s).await;
+    s.worker("first", Duties::default());
+    let live = waiting_trip(&s, "live").await;
+    s.stop_workers().await;
+    let traps = RETIRING.iter().flat_map(|p| SIDES.map(|side| (format!("{}.{side}", p.name()), Duration::ZERO)));
+    // The short form takes two of them.
+    for (n, (trap, _)) in some(traps.collect(), 5).into_iter().enumerate() {
+        die_retiring(&mut s, n, &trap).await;
+        forgive(&s).await;
+    }
+    s.worker("last", Duties { keeps_days: Some(30), ..Duties::default() });
+    s.until(1, "select count(*) from workflow.runs", Duration::from_secs(30)).await;
+    forget_what_has_gone(&s).await;
+    let _ = s.signal(live, None, 4).await;
+    s.succeeded(live, Trip { waits: true, ..Trip::new(2) }.answer(4)).await;
+    s.finish(Duration::from_secs(30)).await;
 }
 
 async fn stop_schedules(s: &Scenario) {

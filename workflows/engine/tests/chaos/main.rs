@@ -13,6 +13,7 @@ mod postgres;
 mod pressure;
 mod program;
 mod proxy;
+mod retention;
 mod scenario;
 mod versions;
 mod work;

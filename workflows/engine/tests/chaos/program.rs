@@ -4,12 +4,12 @@
 use crate::{
     ledger::Ledger,
     versions,
-    work::{Abroad, Blob, Booking, Detour, Errand, Race, Runner, Single, Tick, Tree, Trip},
+    work::{Abroad, Blob, Booking, Detour, Errand, Nap, Race, Runner, Single, Tick, Tree, Trip},
 };
 use flatrender_engine::{
     Client, JobOptions, Labels, Worker, Workflow,
     client::Error,
-    operations::{Action, By, Filter, Fork, OperationError, Operations},
+    operations::{Action, By, Filter, Fork, OperationError, Operations, Piece, Retention, Revival, Series},
     schedules::{CatchUp, Overlap, Schedules, Terms},
 };
 use serde::{Deserialize, Serialize};
@@ -46,13 +46,15 @@ pub struct Duties {
     pub errands: bool,
     /// Continues runs.
     pub runs: bool,
+    /// Drops what has been over for so many days.
+    pub keeps_days: Option<u64>,
     /// Which version of [`versions`] it was deployed with.
     pub deployed: Option<versions::Deployed>,
 }
 
 impl Default for Duties {
     fn default() -> Self {
-        Self { slots: 8, grace_ms: 2000, schedules: false, errands: true, runs: true, deployed: None }
+        Self { slots: 8, grace_ms: 2000, schedules: false, errands: true, runs: true, keeps_days: None, deployed: None }
     }
 }
 
@@ -68,6 +70,10 @@ pub enum Ask {
     Signal(String, u32),
     Cancel(String),
     Job(String, Errand),
+    /// Takes up a job again that has failed for good.
+    Revive(String),
+    /// Starts a run by way of a worker in its own process, which has just left.
+    Launch(String),
     Fork(String, String),
     /// Claims what waits far away, fails it, tries it again, loses it, does it.
     Travel(String),
@@ -78,6 +84,7 @@ pub enum Ask {
     Bulk(String, Vec<String>),
     Schedule(String),
     Purge(String),
+    PartitionByMonth,
     Resume(String),
 }
 
@@ -109,12 +116,17 @@ async fn work(orders: &Orders, duties: &Duties, db: PgPool) {
         worker = worker.workflow::<Trip>().workflow::<Detour>().workflow::<Booking>().workflow::<Tree>();
         worker =
             worker.workflow::<Single>().workflow::<Abroad>().workflow::<Tick>().workflow::<Race>().workflow::<Blob>();
+        worker = worker.workflow::<Nap>();
     }
     if duties.errands {
         worker = worker.handler::<Errand>(Runner(ledger.clone()));
     }
     if duties.schedules {
         worker = worker.schedules();
+    }
+    if let Some(days) = duties.keeps_days {
+        let keep = Duration::from_secs(days * 86_400);
+        worker = worker.retention(Retention::forever().runs(keep).jobs(keep).fires(keep));
     }
     if let Some(deployed) = duties.deployed {
         worker = deployed.on(worker, &ledger);
@@ -171,8 +183,16 @@ impl Asker {
                     JobOptions { unique: Some(flatrender_engine::Unique::new(key.clone())), ..JobOptions::default() };
                 let job = self.client.enqueue(&mut tx, self.tenant, errand.clone(), &options).await.unwrap();
                 assert!(job.new, "{key}");
+                sqlx::query("update accepted set job_id = $2 where key = $1")
+                    .bind(key)
+                    .bind(job.job_id)
+                    .execute(&mut *tx)
+                    .await
+                    .unwrap();
                 tx.commit().await.unwrap();
             }
+            Ask::Revive(key) => self.revive(key).await,
+            Ask::Launch(key) => self.launch(key).await,
             Ask::Fork(key, of) => self.fork(key, of).await,
             Ask::Travel(key) => self.travel(key).await,
             Ask::SkipAbroad(key) => {
@@ -193,6 +213,12 @@ impl Asker {
             Ask::Bulk(key, of) => self.bulk(key, of).await,
             Ask::Schedule(key) => self.schedule(key).await,
             Ask::Purge(key) => self.purge(key).await,
+            Ask::PartitionByMonth => {
+                self.tolerate(async |tx| {
+                    self.operations.partition_by(tx, &self.by(), Series::Fires, Piece::Month).await
+                })
+                .await;
+            }
             Ask::Resume(key) => {
                 let run_id = self.run_of(key).await;
                 let mut tx = self.db.begin().await.unwrap();
@@ -261,6 +287,41 @@ impl Asker {
                 .await
                 .unwrap();
         }
+        tx.commit().await.unwrap();
+    }
+
+    /// Takes a job up again once it is dead.
+    async fn revive(&self, key: &str) {
+        let job = sqlx::query_scalar("select job_id from accepted where key = $1").bind(key);
+        let job_id: i64 = job.fetch_one(&self.db).await.unwrap();
+        let dead = "select exists (select from workflow.finished_jobs where id = $1)";
+        while !sqlx::query_scalar::<_, bool>(dead).bind(job_id).fetch_one(&self.db).await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let mut tx = self.db.begin().await.unwrap();
+        let outcomes = self.operations.retry_jobs(&mut tx, &self.by(), &[job_id]).await.unwrap();
+        tx.commit().await.unwrap();
+        // Who was killed before the answer came finds it in its queue, or dead once more.
+        assert!(matches!(outcomes[..], [(_, Revival::Done | Revival::Moved)]), "{outcomes:?}");
+    }
+
+    async fn launch(&self, key: &str) {
+        let known = sqlx::query_scalar("select exists (select from accepted where key = $1)").bind(key);
+        if known.fetch_one(&self.db).await.unwrap() {
+            return;
+        }
+        let worker = Worker::builder(self.db.clone()).name(key).workflow::<Nap>().build();
+        let (client, stop) = (worker.client(), CancellationToken::new());
+        let running = worker.run(stop.clone());
+        let running = tokio::spawn(async move { running.await.unwrap() });
+        // Who has seen the end of a nap knows the time, and so how to name a run.
+        let patience = Duration::from_secs(20);
+        let mut nap = client.launch(self.tenant, Nap).await.unwrap();
+        nap.outcome(patience).await.unwrap().expect("its worker is there").unwrap();
+        stop.cancel();
+        running.await.unwrap();
+        let launched = client.launch(self.tenant, Nap).await.unwrap();
+        let tx = self.once(key, "nap", Some(launched.run_id())).await.unwrap();
         tx.commit().await.unwrap();
     }
 

@@ -36,7 +36,7 @@ pub fn sized<T>(short: T, long_form: T) -> T {
 const EXTRAS: &str = "
     create table effects (n bigint generated always as identity, run_id uuid not null, key text not null, pid int not null);
     -- What a client was told, or would have been: written in the transaction that asks for it.
-    create table accepted (key text primary key, what text not null, run_id uuid);
+    create table accepted (key text primary key, what text not null, run_id uuid, job_id bigint);
     create table transitions (n bigint generated always as identity, run_id uuid not null, was text not null, became text not null);
     create function note_transition() returns trigger language plpgsql as $$
     begin

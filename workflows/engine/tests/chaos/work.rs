@@ -311,6 +311,19 @@ impl Workflow for Blob {
     }
 }
 
+/// Sleeps for a moment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Nap;
+
+impl Workflow for Nap {
+    const NAME: &'static str = "nap";
+    type Output = ();
+
+    async fn run(self, cx: &Context) -> Result<(), Failure> {
+        cx.sleep("nap", Duration::from_millis(5)).await
+    }
+}
+
 /// Waits for somebody far away.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Abroad(pub u32);
