@@ -30,6 +30,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_secs(5);
 const POLL_DEAF: Duration = Duration::from_millis(250);
 const UNREGISTERED: Duration = Duration::from_millis(20);
+/// How long the session of a listener may take to end in good order.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// PostgreSQL takes 8000 bytes.
 const MESSAGE_LIMIT: usize = 7000;
 
@@ -198,29 +200,26 @@ impl Wakeup {
 /// Receives until the last user of the wake-up is gone, or the pool is closed: whoever closes it may want to drop the
 /// database next. Reconnects for as long as it takes.
 async fn listen(wakeup: Weak<Wakeup>, pool: PgPool) {
-    let closed = pool.close_event();
-    let listening = async {
-        while let Some(alive) = wakeup.upgrade() {
-            drop(alive);
-            if let Err(error) = receive(&wakeup, &pool).await {
-                tracing::debug!(%error, "not listening for wake-ups; polling goes on");
-            }
-            if let Some(w) = wakeup.upgrade() {
-                w.connected.store(false, Ordering::Relaxed);
-            }
-            tokio::time::sleep(retry::jittered(Duration::from_millis(400))).await;
+    while let Some(alive) = wakeup.upgrade() {
+        drop(alive);
+        // Of its own: one that has fallen silent must not keep a place in the pool.
+        let own = PgPoolOptions::new().max_connections(1).connect_lazy_with((*pool.connect_options()).clone());
+        if let Err(error) = pool.close_event().do_until(receive(&wakeup, &own)).await.flatten() {
+            tracing::debug!(%error, "not listening for wake-ups; polling goes on");
         }
-    };
-    tokio::select! {
-        () = closed => {}
-        () = listening => {}
+        if let Some(w) = wakeup.upgrade() {
+            w.connected.store(false, Ordering::Relaxed);
+        }
+        let _ = tokio::time::timeout(GOODBYE, own.close()).await;
+        if pool.is_closed() {
+            return;
+        }
+        tokio::time::sleep(retry::jittered(Duration::from_millis(400))).await;
     }
 }
 
-async fn receive(wakeup: &Weak<Wakeup>, pool: &PgPool) -> sqlx::Result<()> {
-    // Of its own: one that has fallen silent must not keep a place in the pool.
-    let own = PgPoolOptions::new().max_connections(1).connect_lazy_with((*pool.connect_options()).clone());
-    let mut listener = store::in_time(ANSWER, PgListener::connect_with(&own).at(Point::ListenConnect)).await?;
+async fn receive(wakeup: &Weak<Wakeup>, own: &PgPool) -> sqlx::Result<()> {
+    let mut listener = store::in_time(ANSWER, PgListener::connect_with(own).at(Point::ListenConnect)).await?;
     listener.eager_reconnect(false);
     store::in_time(ANSWER, listener.execute(LISTEN).at(Point::Listen)).await?;
     let Some(alive) = wakeup.upgrade() else { return Ok(()) };
