@@ -337,13 +337,16 @@ begin
 end $$;
 
 -- What most runs ask for, without JSON around it: to record one thing that the definition came by (`what` is its kind, the body
--- its output), or, without a key, to end (`what` is the state, the body the output or the error). One entry a run. As with
--- `advance`, an entry whose token no longer holds the run changes nothing. An entry counts as settled when it is reported so, or
--- as recorded. The caller has locked the tasks of runs that end; records lock theirs as they go, in the order of `p_ids`, which
--- is that of the ids. `p_again`: some of it may have been written before, by a trip whose answer was lost; without it a key that
--- is recorded already fails the whole trip.
+-- its output, `at` its time, null for now), or, without a key, to end (`what` is the state, the body the output or the error).
+-- One entry a run, or two: its last record and its end, both with the number `seq` that the record is to have. If that is taken,
+-- the definition has not heard of everything: the record is written, the run does not end, and is given back.
+-- As with `advance`, an entry whose token no longer holds the run changes nothing. An entry counts as settled when it is reported
+-- so, or as recorded. The caller has locked the tasks of runs that end; records lock theirs as they go, in the order of `p_ids`,
+-- which is that of the ids. `p_again`: some of it may have been written before, by a trip whose answer was lost; without it a key
+-- that is recorded already fails the whole trip.
 create function workflow.advance_plain(
-    p_ids bigint[], p_tokens uuid[], p_whats text[], p_keys text[], p_names text[], p_bodies jsonb[], p_again boolean)
+    p_ids bigint[], p_tokens uuid[], p_whats text[], p_keys text[], p_names text[], p_bodies jsonb[], p_seqs bigint[],
+    p_ats timestamptz[], p_again boolean)
 returns setof workflow.news language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -353,45 +356,66 @@ declare
     v_tokens uuid[];
     v_states text[];
     v_bodies jsonb[];
+    v_lasts boolean := cardinality(array_remove(p_seqs, null)) > 0;
 begin
+    if v_lasts then
+        -- Not counted in the task, which leaves with the run.
+        insert into workflow.steps (run_id, seq, tenant_id, key, kind, name, outcome, output, attempt_no, lease_token, recorded_at)
+        select t.run_id, g.seq, t.tenant_id, g.key, g.what, g.name, 'ok', g.body, t.attempt_no, t.lease_token, coalesce(g.at, v_now)
+        from unnest(p_ids, p_tokens, p_whats, p_keys, p_names, p_bodies, p_seqs, p_ats) as g (id, token, what, key, name, body, seq, at)
+        join workflow.tasks t on t.id = g.id and t.lease_token = g.token
+        where g.key is not null and g.seq = t.wake_seq + 1;
+    end if;
     -- Tasks are found by id and token alone, which only a leased one has: told more, the planner would believe that there is one
     -- such task, and read them all.
     if cardinality(array_remove(p_keys, null)) > 0 then
         return query
         with bumped as (
             update workflow.tasks t set wake_seq = t.wake_seq + 1, losses = 0
-            from unnest(p_ids, p_tokens, p_whats, p_keys, p_names, p_bodies) as g (id, token, what, key, name, body)
-            where t.id = g.id and t.lease_token = g.token and g.key is not null
+            from unnest(p_ids, p_tokens, p_whats, p_keys, p_names, p_bodies, p_seqs, p_ats) as g (id, token, what, key, name, body, seq, at)
+            where t.id = g.id and t.lease_token = g.token and g.key is not null and (g.seq is null or g.seq <> t.wake_seq + 1)
               -- Not `not exists`: while the table is new the planner would join it whole.
               and (not p_again or (select s.seq from workflow.steps s where s.run_id = t.run_id and s.key = g.key) is null)
-            returning t.id, t.run_id, t.tenant_id, t.wake_seq, t.attempt_no, t.lease_token, t.worker_id, g.what, g.key, g.name, g.body
+            returning t.id, t.run_id, t.tenant_id, t.wake_seq, t.attempt_no, t.lease_token, t.worker_id, g.what, g.key, g.name, g.body,
+                g.seq is null as stays, coalesce(g.at, v_now) as at
         ), written as (
             insert into workflow.steps (run_id, seq, tenant_id, key, kind, name, outcome, output, attempt_no, lease_token, recorded_at)
-            select run_id, wake_seq, tenant_id, key, what, name, 'ok', body, attempt_no, lease_token, v_now from bumped
+            select run_id, wake_seq, tenant_id, key, what, name, 'ok', body, attempt_no, lease_token, at from bumped
         )
         select 'recorded', null::text, id, run_id, tenant_id, key, 'ok', null::jsonb, attempt_no, lease_token,
-               null::float8, null::float8, wake_seq, v_now, worker_id, null::text
-        from bumped;
+               null::float8, null::float8, wake_seq, at, worker_id, null::text
+        from bumped where stays;
         get diagnostics v_recorded = row_count;
         if v_recorded < cardinality(array_remove(p_keys, null)) then
-            -- Recorded before, or stale.
+            -- Recorded before, stale, or the last of its run.
             return query
-            select n.* from unnest(p_ids, p_tokens, p_keys) as g (id, token, key)
+            select n.* from unnest(p_ids, p_tokens, p_keys, p_seqs) as g (id, token, key, seq)
             join workflow.tasks t on t.id = g.id and t.lease_token = g.token
             cross join lateral workflow.told('settled', null, t.id, t.lease_token) n
-            where g.key is not null;
+            where g.key is not null and g.seq is null;
         end if;
     end if;
 
     select array_agg(t.id), array_agg(t.lease_token), array_agg(g.what), array_agg(g.body)
     into v_ids, v_tokens, v_states, v_bodies
-    from unnest(p_ids, p_tokens, p_whats, p_keys, p_bodies) as g (id, token, what, key, body)
+    from unnest(p_ids, p_tokens, p_whats, p_keys, p_bodies, p_seqs) as g (id, token, what, key, body, seq)
     join workflow.tasks t on t.id = g.id and t.lease_token = g.token
-    where g.key is null;
+    where g.key is null and (g.seq is null or g.seq = t.wake_seq + 1);
     if v_ids is not null then
         return query select t.* from unnest(v_ids, v_tokens) s (id, token)
             cross join lateral workflow.told('settled', null, s.id, s.token) t;
         return query select * from workflow.end_runs(v_ids, v_states, v_bodies, array_fill(null::jsonb, array[cardinality(v_ids)]));
+    end if;
+    if v_lasts then
+        -- Those that have ended are gone.
+        return query
+        select n.* from (
+            select jsonb_agg(jsonb_build_object('op', 'release', 'task_id', t.id)) as ops
+            from unnest(p_ids, p_tokens, p_keys, p_seqs) as g (id, token, key, seq)
+            join workflow.tasks t on t.id = g.id and t.lease_token = g.token
+            where g.key is null and g.seq is not null) late
+        cross join lateral workflow.leave(late.ops) n
+        where late.ops is not null;
     end if;
 end $$;
 
@@ -426,6 +450,9 @@ begin
     into v_facts from workflow.tasks c join workflow.runs r on r.id = c.run_id where c.parent_run_id = v_run.run_id
     having count(*) > 0 or v_facts is not null;
     if v_facts is not null then
+        -- Its last record may have come with its end, and is not counted then.
+        update workflow.tasks t set wake_seq = s.seq
+        from (select max(seq) as seq from workflow.steps where run_id = v_run.run_id) s where t.id = p_task and s.seq > t.wake_seq;
         perform workflow.record(v_facts);
     end if;
     if v_run.lease_token is not null then

@@ -201,7 +201,8 @@ create function workflow.pump(
     p_worker_id bigint, p_worker text, p_attempts jsonb, p_ops jsonb, p_claims jsonb, p_labels jsonb,
     -- Columns of `advance_plain`, in the order of the ids.
     p_ids bigint[] default '{}', p_tokens uuid[] default '{}', p_whats text[] default '{}', p_keys text[] default '{}',
-    p_names text[] default '{}', p_bodies jsonb[] default '{}', p_again boolean default true,
+    p_names text[] default '{}', p_bodies jsonb[] default '{}', p_seqs bigint[] default '{}', p_ats timestamptz[] default '{}',
+    p_again boolean default true,
     -- Of `start_here`.
     p_starts jsonb default '[]', p_queue text default null, p_max_losses int default null, p_lease int default 0)
 returns setof workflow.news language plpgsql
@@ -260,7 +261,7 @@ begin
         return query select * from workflow.advance(p_ops);
     end if;
     if p_ids <> '{}' then
-        return query select * from workflow.advance_plain(p_ids, p_tokens, p_whats, p_keys, p_names, p_bodies, p_again);
+        return query select * from workflow.advance_plain(p_ids, p_tokens, p_whats, p_keys, p_names, p_bodies, p_seqs, p_ats, p_again);
     end if;
     if jsonb_array_length(p_starts) > 0 then
         return query select * from workflow.start_here(p_starts, p_queue, p_max_losses, p_lease, p_worker, p_worker_id);

@@ -54,8 +54,8 @@ pub(crate) enum Outcome {
     SetAside { reason: &'static str, failure: Failure },
     /// The run is over, and another goes on in its place.
     Continued { next: Value },
-    /// The run is over.
-    Ended { state: &'static str, output: Option<Value>, error: Option<Failure> },
+    /// The run is over. `last`: the record that is to be written with its end.
+    Ended { state: &'static str, output: Option<Value>, error: Option<Failure>, last: Option<Box<Plain>> },
     /// Somebody else is to go on with it.
     Unfinished,
     /// Somebody else has it already.
@@ -88,9 +88,10 @@ impl Outcome {
     /// What the end of a run's stay writes.
     pub(crate) fn of_run(self, fence: Fence) -> What {
         match self {
-            Self::Ended { state, output, error } => {
+            Self::Ended { state, output, error, last } => {
                 let body = output.filter(|output| !output.is_null()).or(error.as_ref().map(storable));
-                What::Plain(Plain { what: state, key: None, ends: None, name: None, body })
+                let seq = last.as_ref().and_then(|last| last.seq);
+                What::Plain(Plain { what: state, body, seq, last, ..Plain::default() })
             }
             outcome => What::Ops(vec![outcome.run_op(fence)]),
         }

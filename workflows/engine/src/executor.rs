@@ -6,11 +6,11 @@ use crate::{
     backend::Outcome,
     bell::Bell,
     failure::Failure,
-    ledger::Ledger,
+    ledger::{Foretold, Ledger},
     measures,
     payload::{FOR_GOOD, Payloads},
     pump::{ANSWER, What, Write},
-    record::{Ask, Broken, Request, RunRequest},
+    record::{Ask, Broken, Kind, Request, RunRequest},
     residents::Stay,
     retry,
     store::{self, Claimed, Fence, session::Session, tasks::Plain},
@@ -95,6 +95,7 @@ pub(crate) async fn continue_run(
         tenant_id,
         known: run.seq,
         flush: None,
+        foretold: None,
         fetching: 0,
         errands: JoinSet::new(),
     };
@@ -158,6 +159,8 @@ struct Execution<'a> {
     known: i64,
     /// Requests on their way to the database.
     flush: Option<oneshot::Receiver<bool>>,
+    /// What the definition has been given and is still to be sent there.
+    foretold: Option<Foretold>,
     /// Number of the newest record whose output is on its way here.
     fetching: i64,
     /// Payloads on their way; they end with the stay.
@@ -197,6 +200,7 @@ impl Execution<'_> {
                     self.ledger.check_end();
                     let outcome = self.must_leave().unwrap_or_else(|| end(self.ledger, result));
                     let outcome = self.put_away(outcome).await;
+                    let outcome = self.close(outcome).await;
                     self.count_end(&outcome);
                     return outcome;
                 }
@@ -208,6 +212,9 @@ impl Execution<'_> {
             if !stalled {
                 tokio::task::yield_now().await;
                 continue;
+            }
+            if let Some(foretold) = self.foretold.take() {
+                self.record(foretold);
             }
             if self.ledger.hand_out() {
                 if self.shop.forgetful && self.ledger.handed_out() > self.known {
@@ -221,9 +228,16 @@ impl Execution<'_> {
             if let Some(outcome) = self.must_leave() {
                 return outcome;
             }
+            if self.ledger.overtaken() {
+                return self.start_over().await;
+            }
+            if self.foretell() {
+                continue;
+            }
             self.fetch();
             self.ask();
-            let idle = self.flush.is_none() && self.ledger.steps_running() == 0 && !self.ledger.has_gap();
+            let settled = self.flush.is_none() && !self.ledger.foretells() && !self.ledger.has_gap();
+            let idle = settled && self.ledger.steps_running() == 0;
             self.stay.set_idle(idle);
             let rest = if idle { self.rest() } else { None };
             if idle && (self.shop.closing.is_cancelled() || rest == Some(Duration::ZERO)) {
@@ -236,6 +250,62 @@ impl Execution<'_> {
                 return outcome;
             }
         }
+    }
+
+    /// Lets the definition go on with what it has just come by, in case that it ends with it.
+    fn foretell(&mut self) -> bool {
+        if self.flush.is_some() || self.shop.forgetful {
+            return false;
+        }
+        let payloads = &self.shop.payloads;
+        self.foretold = self.shop.me.now().and_then(|now| self.ledger.foretell(now, |output| payloads.passes(output)));
+        self.foretold.is_some()
+    }
+
+    /// It did not end.
+    fn record(&mut self, foretold: Foretold) {
+        let (reply, answer) = oneshot::channel();
+        let what = What::Plain(Plain { seq: None, ..foretold.into() });
+        if self.shop.writes.send(Write { fence: self.fence, what, last: false, again: false, reply }).is_ok() {
+            self.flush = Some(answer);
+        }
+    }
+
+    /// What was foretold is recorded before the run leaves, or with its end.
+    async fn close(&mut self, outcome: Outcome) -> Outcome {
+        match (outcome, self.foretold.take()) {
+            (Outcome::Ended { state, output, error, .. }, Some(foretold)) => {
+                Outcome::Ended { state, output, error, last: Some(Box::new(foretold.into())) }
+            }
+            (Outcome::Lost, _) => Outcome::Lost,
+            (outcome, Some(foretold)) => {
+                self.record(foretold);
+                self.come_true(outcome).await
+            }
+            (outcome, None) => self.come_true(outcome).await,
+        }
+    }
+
+    async fn come_true(&mut self, outcome: Outcome) -> Outcome {
+        while self.ledger.foretells() && !self.ledger.hand_out() && !self.ledger.overtaken() {
+            if let Some(left) = self.must_leave() {
+                return left;
+            }
+            if let Some(left) = self.wait(false, None).await {
+                return left;
+            }
+        }
+        if self.ledger.overtaken() { self.start_over().await } else { outcome }
+    }
+
+    /// The definition has taken a way that its replay would not. What it came by is kept.
+    async fn start_over(&mut self) -> Outcome {
+        while self.flush.is_some() {
+            if let Some(left) = self.wait(false, None).await {
+                return left;
+            }
+        }
+        Outcome::Unfinished
     }
 
     /// Waits for anything that may let the run go on.
@@ -296,7 +366,7 @@ impl Execution<'_> {
 
     /// Sends what the definition has asked for since the last time, one batch at a time.
     fn ask(&mut self) {
-        if self.flush.is_some() {
+        if self.flush.is_some() || self.ledger.foretells() {
             return;
         }
         let asks = self.ledger.take_asks();
@@ -373,6 +443,13 @@ impl Execution<'_> {
     }
 }
 
+impl From<Foretold> for Plain {
+    fn from(Foretold { key, output, at, seq }: Foretold) -> Self {
+        let body = Some(output).filter(|output| !output.is_null());
+        Self { what: Kind::Step.name(), key: Some(key), body, at: Some(at), seq: Some(seq), ..Self::default() }
+    }
+}
+
 /// Where a run goes whose definition cannot go on; none for one that can.
 pub(crate) fn broken_off(ledger: &Ledger) -> Option<Outcome> {
     let (reason, failure) = match ledger.broken()? {
@@ -408,7 +485,7 @@ pub(crate) fn end(ledger: &Ledger, result: Result<Value, Failure>) -> Outcome {
 }
 
 fn ended(state: &'static str, output: Option<Value>, error: Option<Failure>) -> Outcome {
-    Outcome::Ended { state, output, error }
+    Outcome::Ended { state, output, error, last: None }
 }
 
 /// Polls until the definition neither ends nor wakes itself; bounded, for the sake of its neighbours.
@@ -498,9 +575,9 @@ pub(crate) fn wishes((fence, trace): (Fence, Option<TraceContext>), asks: Vec<As
         ([Ask::Mark { key, kind, name, output }], []) => What::Plain(Plain {
             what: kind.name(),
             key: Some(key.clone()),
-            ends: None,
             name: *name,
             body: Some(output.clone()).filter(|output| !output.is_null()),
+            ..Plain::default()
         }),
         _ => {
             let ended = timers.iter().map(|(key, reached)| timer_op(fence, key, *reached));

@@ -5,6 +5,8 @@
 
 mod handing_out;
 
+pub(crate) use handing_out::Foretold;
+
 use crate::{
     bell::Bell,
     failure::Failure,
@@ -53,6 +55,12 @@ struct State {
     /// The definition is where it was when the run was last in memory.
     caught_up: bool,
     catching_up: Vec<Waker>,
+    /// The key of what the definition was given before it is recorded: it may look at it, and do nothing until it is.
+    foretold: Option<String>,
+    /// Something else was recorded before what was foretold.
+    overtaken: bool,
+    /// Others have been asked for something in this stay: what they record may come at any time.
+    in_company: bool,
     now: DateTime<Utc>,
     cancelled: bool,
     /// Keys that the definition has used, and for what.
@@ -168,6 +176,7 @@ impl Ledger {
     /// Asks for what was not asked for before.
     pub(crate) fn ask(&self, ask: Ask) {
         let mut state = self.state();
+        state.in_company |= !matches!(ask, Ask::Mark { .. });
         let key = match &ask {
             Ask::Activity(request) => &request.key,
             Ask::Run(request) => &request.key,
@@ -232,11 +241,12 @@ impl Ledger {
         record.outcome
     }
 
-    /// Waits until all that is known has been handed out and fits, so that nothing is done by a definition that does not.
+    /// Waits until all that is known has been handed out and fits, so that nothing is done by a definition that does not, and
+    /// until all that was handed out is recorded.
     pub(crate) async fn caught_up(&self) {
         poll_fn(|cx| {
             let mut state = self.state();
-            if state.caught_up {
+            if state.caught_up && state.foretold.is_none() {
                 return Poll::Ready(());
             }
             state.catching_up.push(cx.waker().clone());

@@ -86,7 +86,7 @@ impl Write {
         match &self.what {
             What::Attempt { entry, .. } => rough_size(entry),
             What::Ops(ops) => ops.iter().map(rough_size).sum(),
-            What::Plain(plain) => plain.body.as_ref().map_or(0, rough_size) + 100,
+            What::Plain(plain) => plain.entries().map(|entry| entry.body.as_ref().map_or(0, rough_size) + 100).sum(),
             What::Start(run) => rough_size(&run.input) + 200,
             What::Forget => 0,
         }

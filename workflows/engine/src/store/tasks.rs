@@ -10,6 +10,7 @@ use crate::{
     trace::TraceContext,
     worker::RUN_QUEUE,
 };
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{PgExecutor, Result, types::Json};
@@ -25,7 +26,7 @@ pub(crate) struct Claimant {
 }
 
 /// The one thing that a run asks for, where it is a record of something it came by, or its end. See `workflow.advance_plain`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Plain {
     /// The kind of the record, or the state in which the run ends.
     pub what: &'static str,
@@ -36,6 +37,19 @@ pub(crate) struct Plain {
     pub name: Option<&'static str>,
     /// The output, or the error of a run that does not succeed; none for null.
     pub body: Option<Value>,
+    /// When the definition came by it; none: when it is recorded.
+    pub at: Option<DateTime<Utc>>,
+    /// The number that a last record has to have, for it and for the end of its run.
+    pub seq: Option<i64>,
+    /// What is recorded with the end of the run.
+    pub last: Option<Box<Plain>>,
+}
+
+impl Plain {
+    /// The entries of `workflow.advance_plain` that it makes.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Self> {
+        self.last.as_deref().into_iter().chain([self])
+    }
 }
 
 /// What one round trip carries.
@@ -74,7 +88,9 @@ pub(crate) async fn pump(
     who: &Claimant,
     Trip { attempts, ops, plain, again, starts, lease, claims }: Trip<'_>,
 ) -> Result<Vec<News>> {
-    let sql = "select * from workflow.pump($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
+    let sql = "select * from workflow.pump($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)";
+    let plain: Vec<_> =
+        plain.iter().flat_map(|(fence, plain)| plain.entries().map(move |entry| (fence, entry))).collect();
     sqlx::query_as::<_, NewsRow>(sql)
         .bind(who.worker_id)
         .bind(&who.name)
@@ -88,6 +104,8 @@ pub(crate) async fn pump(
         .bind(plain.iter().map(|(_, plain)| plain.key.as_deref()).collect::<Vec<_>>())
         .bind(plain.iter().map(|(_, plain)| plain.name).collect::<Vec<_>>())
         .bind(plain.iter().map(|(_, plain)| plain.body.as_ref()).collect::<Vec<_>>())
+        .bind(plain.iter().map(|(_, plain)| plain.seq).collect::<Vec<_>>())
+        .bind(plain.iter().map(|(_, plain)| plain.at).collect::<Vec<_>>())
         .bind(again)
         .bind(Json(starts))
         .bind(RUN_QUEUE)

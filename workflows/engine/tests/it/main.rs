@@ -9,6 +9,7 @@ mod children;
 mod corpus;
 mod explain;
 mod faults;
+mod foretold;
 mod handover;
 mod jobs;
 mod kills;

@@ -202,8 +202,13 @@ impl Memory {
 
     /// `workflow.advance_plain`.
     pub(super) fn advance_plain(&mut self, plain: &[(Fence, &Plain)]) -> Vec<Fence> {
-        let held: Vec<_> = plain.iter().filter(|(fence, _)| self.held(*fence).is_some()).collect();
-        for (fence, plain) in &held {
+        let held: Vec<_> = plain.iter().copied().filter(|(fence, _)| self.held(*fence).is_some()).collect();
+        let (late, held): (Vec<_>, Vec<_>) = held.into_iter().partition(|(fence, plain)| {
+            plain.seq.is_some_and(|seq| self.tasks.get(&fence.task_id).is_some_and(|run| run.wake_seq + 1 != seq))
+        });
+        for (fence, plain) in
+            held.iter().chain(&late).flat_map(|(fence, plain)| plain.entries().map(move |p| (fence, p)))
+        {
             let (Some(key), Some(run)) = (&plain.key, self.tasks.get(&fence.task_id)) else { continue };
             let mut fact = self.fact(run.run_id, key, Kind::parse(plain.what), plain.name, "ok");
             fact.step.output.clone_from(&plain.body);
@@ -215,7 +220,10 @@ impl Memory {
             let (output, error) = if state == RunState::Succeeded { (body, None) } else { (None, body) };
             self.end_run(fence.task_id, End { state, output, error, next: None });
         }
-        held.into_iter().map(|(fence, _)| *fence).collect()
+        for (fence, _) in late {
+            self.leave(&json!({ "op": "release", "task_id": fence.task_id }));
+        }
+        held.into_iter().map(|(fence, _)| fence).collect()
     }
 
     /// `workflow.end_run`.

@@ -71,6 +71,7 @@ pub(super) enum Leave {
     SetAside,
     Release,
     End { state: u8 },
+    EndWithRecord { state: u8, behind: u8 },
     EndByOp { state: u8 },
     Continue { unseen: u8 },
 }
@@ -90,6 +91,7 @@ pub(super) fn commands() -> impl Strategy<Value = Vec<Command>> {
         1 => Just(Leave::SetAside),
         1 => Just(Leave::Release),
         2 => (0u8..3).prop_map(|state| Leave::End { state }),
+        2 => (0u8..3, 0u8..2).prop_map(|(state, behind)| Leave::EndWithRecord { state, behind }),
         1 => (0u8..3).prop_map(|state| Leave::EndByOp { state }),
         1 => (0u8..3).prop_map(|unseen| Leave::Continue { unseen }),
     ];
@@ -175,7 +177,7 @@ impl Round {
         }
         if let Some(key) = batch.mark {
             let plain =
-                Plain { what: "step", key: Some(format!("m{key}")), ends: None, name: None, body: Some(json!(key)) };
+                Plain { what: "step", key: Some(format!("m{key}")), body: Some(json!(key)), ..Plain::default() };
             self.plain.push((fence, plain));
         }
         let lasting = |state: u8| match state {
@@ -208,7 +210,14 @@ impl Round {
             }
             Some(Leave::End { state }) => {
                 let (what, body) = lasting(*state);
-                self.plain.push((fence, Plain { what, key: None, ends: None, name: None, body: Some(body) }));
+                self.plain.push((fence, Plain { what, body: Some(body), ..Plain::default() }));
+            }
+            Some(Leave::EndWithRecord { state, behind }) => {
+                let (what, body) = lasting(*state);
+                let (key, seq) = (format!("z{seen}"), Some(seen + 1 - i64::from(*behind)));
+                let last = Plain { what: "step", key: Some(key), body: Some(json!(7)), seq, ..Plain::default() };
+                let end = Plain { what, body: Some(body), seq, last: Some(Box::new(last)), ..Plain::default() };
+                self.plain.push((fence, end));
             }
             None => {}
         }
