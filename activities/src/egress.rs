@@ -1,7 +1,11 @@
 //! Where we may connect to when somebody else says where: only to what everybody can reach.
 //!
-//! An address is looked at twice. [`target`] reads one that is to be kept; names are resolved when it is used, each time anew, and
-//! [`is_public`] decides about every address that comes of it.
+//! An address is looked at twice. [`target`] reads one that is to be kept; names are resolved when it is used, by [`Egress`], each time
+//! anew, and [`is_public`] decides about every address that comes of it.
+
+pub mod client;
+
+pub use client::Egress;
 
 use reqwest::Url;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

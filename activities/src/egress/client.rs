@@ -1,0 +1,196 @@
+//! The HTTP client for addresses that somebody else named. It follows nobody, waits for nobody and reads no more than it was told to.
+
+use super::{Reach, Refused, is_public, target};
+use crate::agent::client::install_crypto;
+use reqwest::{
+    Request, StatusCode,
+    dns::{Addrs, Name, Resolve, Resolving},
+    header::HeaderMap,
+    redirect::Policy,
+};
+use std::{error::Error, io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::sync::OnceCell;
+
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long a call may take when nothing else is said, from the name to the last byte.
+const WHOLE: Duration = Duration::from_secs(8);
+/// How long an idle connection is kept.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Calls addresses of somebody else's. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Egress {
+    reach: Reach,
+    patience: Duration,
+    http: Arc<OnceCell<reqwest::Client>>,
+}
+
+/// What came back; a redirect is not followed.
+#[derive(Debug)]
+pub struct Reply {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its whole body.
+    pub body: Vec<u8>,
+}
+
+/// Why nothing came back.
+#[derive(Debug, thiserror::Error)]
+pub enum EgressError {
+    /// We do not go there.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// There was no answer in time, or none at all.
+    #[error("there is no answer")]
+    Silent(#[source] reqwest::Error),
+    /// There was more than was asked for.
+    #[error("the answer is longer than {0} bytes")]
+    TooLong(usize),
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self::new(Reach::default())
+    }
+}
+
+impl Egress {
+    /// A client that goes so far.
+    pub fn new(reach: Reach) -> Self {
+        Self { reach, patience: WHOLE, http: Arc::default() }
+    }
+
+    /// A call may take so long, from the name to the last byte; eight seconds where nothing is said.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, http: Arc::default(), ..self }
+    }
+
+    /// How far it goes.
+    pub fn reach(&self) -> Reach {
+        self.reach
+    }
+
+    /// Sends a request and reads an answer of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// [`EgressError`]
+    pub async fn send(&self, mut request: Request, limit: usize) -> Result<Reply, EgressError> {
+        *request.url_mut() = target(request.url().as_str(), self.reach)?;
+        let http =
+            self.http.get_or_try_init(async || client(self.reach, self.patience)).await.map_err(EgressError::Silent)?;
+        let mut response = http.execute(request).await.map_err(EgressError::Silent)?;
+        let mut body = vec![];
+        while let Some(chunk) = response.chunk().await.map_err(EgressError::Silent)? {
+            if body.len() + chunk.len() > limit {
+                return Err(EgressError::TooLong(limit));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Reply { status: response.status(), headers: std::mem::take(response.headers_mut()), body })
+    }
+}
+
+fn client(reach: Reach, patience: Duration) -> reqwest::Result<reqwest::Client> {
+    install_crypto();
+    reqwest::Client::builder()
+        .redirect(Policy::none())
+        // A proxy would look up names in our place.
+        .no_proxy()
+        .dns_resolver(Arc::new(Names(reach)))
+        .connect_timeout(CONNECT)
+        .timeout(patience)
+        .pool_idle_timeout(IDLE)
+        .user_agent(concat!("flatrender/", env!("CARGO_PKG_VERSION")))
+        .build()
+}
+
+/// Looks names up, each time anew, and gives addresses that everybody can reach.
+struct Names(Reach);
+
+impl Resolve for Names {
+    fn resolve(&self, name: Name) -> Resolving {
+        let reach = self.0;
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            Ok(Box::new(reachable(found, reach)?.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Those of the addresses that may be called. A name that also leads elsewhere is nobody's whom we call.
+fn reachable(found: Vec<SocketAddr>, reach: Reach) -> Result<Vec<SocketAddr>, Box<dyn Error + Send + Sync>> {
+    if reach == Reach::Public && !found.iter().all(|address| is_public(address.ip())) {
+        return Err(Box::new(io::Error::other(Refused::Private)));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        net::{TcpListener, TcpStream},
+        thread,
+    };
+
+    fn get(url: &str) -> Request {
+        Request::new(reqwest::Method::GET, url.parse().unwrap())
+    }
+
+    /// A server that answers each request with these bytes; its address.
+    fn answering(reply: &'static str) -> String {
+        use io::{Read as _, Write as _};
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream: TcpStream = stream.unwrap();
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = stream.write_all(reply.as_bytes());
+            }
+        });
+        format!("http://{address}/")
+    }
+
+    #[tokio::test]
+    async fn nothing_within_our_own_network_is_called() {
+        let url = answering("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi");
+        let public = Egress::new(Reach::Public);
+        assert!(matches!(public.send(get(&url), 10).await, Err(EgressError::Refused(Refused::NotHttps))));
+        let secret = public.send(get("https://169.254.169.254/latest/meta-data"), 10).await;
+        assert!(matches!(secret, Err(EgressError::Refused(Refused::Private))));
+        assert_eq!(Egress::new(Reach::Anywhere).send(get(&url), 10).await.unwrap().body, b"hi");
+    }
+
+    #[test]
+    fn a_name_that_also_leads_into_our_network_is_not_called() {
+        let addresses = |ips: &[&str]| ips.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect::<Vec<_>>();
+        assert_eq!(reachable(addresses(&["93.184.215.14"]), Reach::Public).unwrap().len(), 1);
+        for mixed in [&["93.184.215.14", "10.0.0.1"][..], &["127.0.0.1"], &["2606:2800:21f::1", "::1"]] {
+            assert!(reachable(addresses(mixed), Reach::Public).is_err(), "{mixed:?}");
+            assert!(reachable(addresses(mixed), Reach::Anywhere).is_ok());
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_is_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let egress = Egress::new(Reach::Anywhere).with_patience(Duration::from_millis(50));
+        assert!(matches!(egress.send(get(&url), 10).await, Err(EgressError::Silent(error)) if error.is_timeout()));
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_not_followed_and_a_long_answer_not_read() {
+        let egress = Egress::new(Reach::Anywhere);
+        let url = answering("HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n");
+        assert_eq!(egress.send(get(&url), 10).await.unwrap().status, StatusCode::FOUND);
+        let url = answering("HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\nelevenbytes");
+        assert!(matches!(egress.send(get(&url), 10).await, Err(EgressError::TooLong(10))));
+        assert_eq!(egress.send(get(&url), 11).await.unwrap().body.len(), 11);
+    }
+}
