@@ -164,6 +164,30 @@ end $$;
 create trigger tenant_webhooks_limit before insert on identity.tenant_webhooks
     for each row execute function identity.limit_webhooks();
 
+create table identity.tenant_identity_providers (
+    id                uuid primary key default gen_random_uuid(),
+    tenant_id         uuid not null references identity.tenants (id),
+    name              text not null check (char_length(name) between 1 and 100),
+    issuer            text not null check (issuer ~ '^https?://' and char_length(issuer) <= 500),
+    client_id         text not null check (char_length(client_id) between 1 and 255),
+    client_secret_enc bytea not null check (octet_length(client_secret_enc) <= 2048),
+    scopes            text[] not null default '{email,profile}' check (cardinality(scopes) <= 20),
+    email_domains     text[] not null default '{}' check (cardinality(email_domains) <= 20),
+    default_role      text check (default_role in ('viewer', 'billing', 'editor', 'admin')),
+    enabled           boolean not null default true,
+    created_at        timestamptz not null default now(),
+    updated_at        timestamptz not null default now(),
+    rev               int not null default 0,
+    unique (tenant_id, id),
+    unique (tenant_id, issuer)
+);
+comment on table identity.tenant_identity_providers is 'OpenID providers that people of a tenant sign in with.';
+comment on column identity.tenant_identity_providers.issuer is 'As its tokens name it. Without TLS in development only.';
+comment on column identity.tenant_identity_providers.client_id is 'opaque: what the provider calls us';
+comment on column identity.tenant_identity_providers.client_secret_enc is 'secret:aead';
+comment on column identity.tenant_identity_providers.email_domains is 'Whose people are linked or added by their address; all proven host names of the tenant when empty.';
+comment on column identity.tenant_identity_providers.default_role is 'What somebody new is; nobody new comes in without it.';
+
 create table identity.tenant_webhook_events (
     id              uuid primary key default gen_random_uuid(),
     tenant_id       uuid not null references identity.tenants (id),

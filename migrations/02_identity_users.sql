@@ -59,14 +59,16 @@ create table identity.user_identities (
     id         uuid primary key default gen_random_uuid(),
     tenant_id  uuid not null,
     user_id    uuid not null,
-    provider   text not null check (provider ~ '^[a-z0-9_]{1,40}$'),
+    provider   text not null check (provider ~ '^https?://' and char_length(provider) <= 500),
     subject    text not null check (char_length(subject) between 1 and 255),
     created_at timestamptz not null default now(),
     unique (tenant_id, provider, subject),
+    -- An address that was given to somebody else does not bring them the account of who had it before.
+    constraint one_login_at_a_provider unique (tenant_id, user_id, provider),
     foreign key (tenant_id, user_id) references identity.users (tenant_id, id) on delete cascade
 );
-create index user_identities_user on identity.user_identities (user_id);
 comment on table identity.user_identities is 'Logins by other providers. Never linked by an e-mail address alone.';
+comment on column identity.user_identities.provider is 'The issuer, as its tokens name it: stays what it is when its configuration is made anew.';
 comment on column identity.user_identities.subject is 'pii:identifier';
 
 create table identity.user_sessions (
@@ -183,6 +185,29 @@ comment on table identity.auth_challenges is 'Codes and links that were sent; ea
 comment on column identity.auth_challenges.token_hash is 'secret:sha256';
 comment on column identity.auth_challenges.email is 'pii:email. The address that the link proves.';
 create trigger auth_challenges_consumed before update on identity.auth_challenges
+    for each row when (old.consumed_at is not null) execute function platform.refuse_to_go_on();
+
+create table identity.openid_sign_ins (
+    id           uuid primary key default gen_random_uuid(),
+    tenant_id    uuid not null,
+    provider_id  uuid not null,
+    user_id      uuid,
+    token_hash   bytea not null unique check (octet_length(token_hash) = 32),
+    redirect_uri text not null check (char_length(redirect_uri) <= 2048),
+    created_at   timestamptz not null default now(),
+    expires_at   timestamptz not null,
+    consumed_at  timestamptz,
+    foreign key (tenant_id, provider_id) references identity.tenant_identity_providers (tenant_id, id) on delete cascade,
+    foreign key (tenant_id, user_id) references identity.users (tenant_id, id) on delete cascade,
+    constraint a_sign_in_lives_ten_minutes check (expires_at <= created_at + interval '10 minutes')
+);
+create index openid_sign_ins_expired on identity.openid_sign_ins (expires_at);
+create index openid_sign_ins_provider on identity.openid_sign_ins (provider_id);
+create index openid_sign_ins_user on identity.openid_sign_ins (user_id) where user_id is not null;
+comment on table identity.openid_sign_ins is 'People who are at a provider right now. State, nonce and verifier are made of the id by a key that only servers have.';
+comment on column identity.openid_sign_ins.token_hash is 'secret:sha256. What binds it to the browser that began it.';
+comment on column identity.openid_sign_ins.user_id is 'Who adds this login to their account; none when somebody signs in.';
+create trigger openid_sign_ins_consumed before update on identity.openid_sign_ins
     for each row when (old.consumed_at is not null) execute function platform.refuse_to_go_on();
 
 create table identity.auth_throttle (

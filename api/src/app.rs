@@ -4,7 +4,7 @@ use crate::{
     auth::Tenant, file_mgr::probe::MediaProbe, peer::Proxies, problem::Problem, render::feed::Feeds,
     request_log::RequestLog, vault::Vault,
 };
-use flatrender_activities::{dns::Resolver, egress::Reach};
+use flatrender_activities::{dns::Resolver, egress::Egress};
 use flatrender_engine::Client;
 use flatrender_workflows::{
     contracts::storage::{BlobStore, Shelf},
@@ -36,8 +36,10 @@ pub struct App {
     pub vault: Vault,
     /// Says whose a host name is.
     pub dns: Resolver,
-    /// Where tenants may have us call.
-    pub reach: Reach,
+    /// Calls where tenants have us call.
+    pub egress: Egress,
+    /// Where people see our pages, without a slash at the end.
+    pub public_url: String,
     /// Ends event streams and long polls when the server stops.
     pub stopping: CancellationToken,
 }
@@ -62,7 +64,8 @@ impl App {
             request_log: RequestLog::default(),
             vault,
             dns: Resolver::system(),
-            reach: Reach::default(),
+            egress: Egress::default(),
+            public_url: String::new(),
             stopping,
         }
     }

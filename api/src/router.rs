@@ -7,8 +7,8 @@ use crate::{
     file_mgr::files,
     health,
     identity::{
-        account, api_keys, audit, branding, domains, factors, members, quotas, request_logs, sessions, sign_in,
-        tenants, usage, webhooks,
+        account, api_keys, audit, branding, domains, factors, identities, identity_providers, members, openid, quotas,
+        request_logs, sessions, sign_in, tenants, usage, webhooks,
     },
     limits, metrics,
     nodes::{claims, enrol, frames, inputs, tasks},
@@ -75,6 +75,9 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(sign_in::refresh))
         .routes(routes!(sign_in::sign_out))
         .routes(routes!(sign_in::step_up))
+        .routes(routes!(openid::choices))
+        .routes(routes!(openid::start))
+        .routes(routes!(openid::finish))
         .routes(routes!(account::get, account::update))
         .routes(routes!(account::change_password))
         .routes(routes!(account::change_email))
@@ -84,6 +87,10 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(factors::add))
         .routes(routes!(factors::confirm))
         .routes(routes!(factors::remove))
+        .routes(routes!(identities::list))
+        .routes(routes!(identities::start))
+        .routes(routes!(identities::finish))
+        .routes(routes!(identities::remove))
         .routes(routes!(tenants::own, tenants::update))
         .routes(routes!(branding::own, branding::set))
         .routes(routes!(branding::get))
@@ -93,6 +100,8 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(domains::add, domains::list))
         .routes(routes!(domains::remove))
         .routes(routes!(domains::verify))
+        .routes(routes!(identity_providers::create, identity_providers::list))
+        .routes(routes!(identity_providers::get, identity_providers::update, identity_providers::remove))
         .routes(routes!(members::list, members::invite))
         .routes(routes!(members::set_roles))
         .routes(routes!(members::remove))

@@ -9,7 +9,7 @@ use crate::{
     vault::Vault,
 };
 use axum::serve::ListenerExt as _;
-use flatrender_activities::egress::Reach;
+use flatrender_activities::egress::{Egress, Reach};
 use flatrender_engine::Client;
 use flatrender_workflows::contracts::storage::BlobStore;
 use sqlx::PgPool;
@@ -43,6 +43,8 @@ pub struct ServeConfig {
     pub probe: Arc<dyn MediaProbe>,
     /// What only servers and workers know.
     pub vault: Vault,
+    /// Where people see our pages.
+    pub public_url: String,
 }
 
 /// Why a server cannot serve.
@@ -76,7 +78,8 @@ pub async fn run(config: ServeConfig, shutdown: CancellationToken) -> Result<(),
     let workflows = Client::new(config.pool.clone());
     let app = App {
         proxies: Proxies::from_env()?,
-        reach,
+        egress: Egress::new(reach),
+        public_url: config.public_url.trim_end_matches('/').to_owned(),
         ..App::new(config.pool, workflows, config.storage, config.probe, config.vault, shutdown.clone())
     };
     let (log, db) = (app.request_log.clone(), app.db.clone());

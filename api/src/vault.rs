@@ -73,6 +73,11 @@ impl Vault {
         XChaCha20Poly1305::new(&self.seal.into()).decrypt(&(*nonce).into(), payload).map_err(|_| DoesNotOpen)
     }
 
+    /// A text of 64 characters for one purpose, such as `openid nonce <id>`. Whoever does not have the key cannot make it.
+    pub fn mark(&self, purpose: &str) -> String {
+        hex::encode(derived(&self.links, purpose.as_bytes()))
+    }
+
     /// The text of the link with this id. Whoever does not have the key cannot make it.
     pub fn link(&self, id: Uuid) -> String {
         format!("{LINK_KIND}{}", hex::encode(derived(&self.links, id.as_bytes())))

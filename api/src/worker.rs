@@ -21,7 +21,11 @@ use flatrender_workflows::{
     definitions::{
         keep_months::KeepMonths, render_video::RenderVideo, roll_up_usage::RollUpUsage, send_message::SendMessage,
     },
-    models::{DEFAULT_TENANT, Role, Scope, identity::auth_challenge, render::render_job},
+    models::{
+        DEFAULT_TENANT, Role, Scope,
+        identity::{auth_challenge, openid_sign_in},
+        render::render_job,
+    },
 };
 use sqlx::PgPool;
 use std::{error::Error, path::PathBuf, sync::Arc, time::Duration};
@@ -131,6 +135,7 @@ async fn tidy_films(db: &PgPool, storage: &dyn BlobStore) -> Result<(), Box<dyn 
 async fn forget_challenges(db: &PgPool) -> sqlx::Result<()> {
     let mut tx = Scope::platform(Role::Identity).begin(db).await?;
     auth_challenge::forget_old(&mut tx).await?;
+    openid_sign_in::forget_old(&mut tx).await?;
     tx.commit().await
 }
 

@@ -150,7 +150,7 @@ pub(super) fn address(slug: &str, picture: &str, file_id: Option<Uuid>) -> Optio
 pub struct WhoseBranding {
     /// The organisation, by its slug; when absent, the one whose host name was asked, else the platform's own.
     #[param(example = "acme")]
-    tenant: Option<String>,
+    pub(super) tenant: Option<String>,
 }
 
 /// Anybody, as often as an address may ask.

@@ -17,6 +17,13 @@ use std::convert::Infallible;
 /// The host name that a request was sent to, in small letters and without its port; none when it says none.
 pub struct Host(Option<String>);
 
+impl Host {
+    /// The name.
+    pub fn name(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+}
+
 impl FromRequestParts<App> for Host {
     type Rejection = Infallible;
 

@@ -144,7 +144,8 @@ impl Visitor {
         Self { ip: address.and_then(|Extension(a)| a.0), agent }
     }
 
-    async fn begin(&self, db: Db<'_>, user: &User, second_factor: bool) -> sqlx::Result<Tokens> {
+    /// Begins a session.
+    pub async fn begin(&self, db: Db<'_>, user: &User, second_factor: bool) -> sqlx::Result<Tokens> {
         let new = NewSession { ip: self.ip, user_agent: self.agent.as_deref(), second_factor };
         user_session::begin(db, user.tenant_id, user.id, &new).await
     }
@@ -252,7 +253,10 @@ async fn look_up(
     Ok((tenant_id, user, kept))
 }
 
-async fn second_step(mut tx: flatrender_workflows::models::scope::Scoped, user: &User) -> Result<Response, Problem> {
+pub(super) async fn second_step(
+    mut tx: flatrender_workflows::models::scope::Scoped,
+    user: &User,
+) -> Result<Response, Problem> {
     let secret = Secret::generate(CHALLENGE_KIND);
     let challenge = Challenge { id: Uuid::now_v7(), tenant_id: user.tenant_id, user_id: user.id, email: None };
     auth_challenge::issue(&mut tx, Kind::SecondFactor, &challenge, &secret.hash()).await?;
@@ -372,11 +376,11 @@ pub async fn step_up(State(app): State<App>, me: SignedIn, Json(body): Json<Step
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn shown(tokens: Tokens) -> Response {
+pub(super) fn shown(tokens: Tokens) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], Json(TokensView::from(tokens))).into_response()
 }
 
-fn over() -> Problem {
+pub(super) fn over() -> Problem {
     Problem::new(Code::AuthInvalid, "the challenge is unknown, too old or used up; sign in again")
 }
 

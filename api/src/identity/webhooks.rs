@@ -309,7 +309,7 @@ fn missing() -> Problem {
 
 /// The address as it is called. What its name leads to is looked at when it is.
 fn check_url(app: &App, text: &str) -> Result<String, Problem> {
-    let url = egress::target(text, app.reach);
+    let url = egress::target(text, app.egress.reach());
     url.map(Into::into).map_err(|refused| Problem::fault("/url", "webhook.url", refused.to_string()))
 }
 

@@ -54,7 +54,7 @@ pub struct MailSettings {
     /// Address that letters come from.
     #[arg(long, value_name = "ADDRESS", default_value = "noreply@localhost.localdomain", env = "FLATRENDER_MAIL_FROM")]
     mail_from: String,
-    /// Address of the pages that letters link to [default: where the API listens].
+    /// Address of the pages that letters link to, and that identity providers send people back to [default: where the API listens].
     #[arg(long, value_name = "URL", env = "FLATRENDER_PUBLIC_URL")]
     public_url: Option<String>,
 }
@@ -110,6 +110,7 @@ pub struct Parts {
     pub vault: Vault,
     scratch: PathBuf,
     mailer: Mailer,
+    public_url: String,
     retention: Retention,
 }
 
@@ -128,6 +129,7 @@ impl Parts {
     ) -> Result<Self, PartsError> {
         let key = private.join("secret.key");
         let vault = Vault::open(&key).map_err(|e| PartsError::Key(key, e))?;
+        let public_url = mail.public_url.clone().unwrap_or_default();
         let mailer = mail.mailer(private.join("mail"), vault.clone())?;
         let db = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
@@ -136,7 +138,15 @@ impl Parts {
             .connect(database_url)
             .await?;
         let storage: Arc<dyn BlobStore> = Arc::new(ObjectStorage::local(storage)?);
-        Ok(Self { db, storage, vault, scratch: scratch.to_path_buf(), mailer, retention: Retention::forever() })
+        Ok(Self {
+            db,
+            storage,
+            vault,
+            scratch: scratch.to_path_buf(),
+            mailer,
+            public_url,
+            retention: Retention::forever(),
+        })
     }
 
     /// What is over is remembered for so long; for ever unless this is said.
@@ -153,8 +163,8 @@ impl Parts {
     pub async fn serve(self, listener: TcpListener, stopping: CancellationToken) -> Result<(), ServeError> {
         let probe = Arc::new(worker::upload_probe(PROBE.into()));
         let listen = Listen::Bound(listener);
-        serve::run(ServeConfig { listen, pool: self.db, storage: self.storage, probe, vault: self.vault }, stopping)
-            .await
+        let Self { db: pool, storage, vault, public_url, .. } = self;
+        serve::run(ServeConfig { listen, pool, storage, probe, vault, public_url }, stopping).await
     }
 
     /// Continues workflows and does media work until `stopping`, then gives back what is unfinished.

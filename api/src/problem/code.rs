@@ -80,6 +80,24 @@ codes! {
     WebhookNotFound = "webhook.not_found", NOT_FOUND, "No such webhook";
     /// The tenant has as many webhooks as it may. Remove one.
     WebhooksFull = "webhook.too_many", CONFLICT, "Too many webhooks";
+    /// There is no such identity provider, or nobody signs in with it.
+    IdentityProviderNotFound = "identity_provider.not_found", NOT_FOUND, "No such identity provider";
+    /// The tenant has a provider with this issuer already.
+    IdentityProviderExists = "identity_provider.exists", CONFLICT, "The identity provider is there";
+    /// The tenant has as many identity providers as it may. Remove one.
+    IdentityProvidersFull = "identity_provider.too_many", CONFLICT, "Too many identity providers";
+    /// The provider gave no answer in time, or none that can be read; the detail tells which. Try again, or look at the issuer.
+    IdentityProviderUnreachable = "identity_provider.unreachable", BAD_GATEWAY, "The identity provider cannot be asked";
+    /// What the provider says of itself is not what we can work with; the detail tells why.
+    IdentityProviderUnfit = "identity_provider.unfit", UNPROCESSABLE_ENTITY, "The identity provider does not fit";
+    /// What the provider says of the person is not believed, such as a signature that is wrong or a time that is over. Sign in again.
+    IdentityRefused = "auth.identity_refused", FORBIDDEN, "The provider's word is not taken";
+    /// Nobody has this login, and nobody gets it by themselves: the detail tells why. Sign in as before and add it to your account, or ask to be invited.
+    IdentityUnknown = "auth.identity_unknown", FORBIDDEN, "Nobody has this login";
+    /// Somebody has this login, or you have another one at this provider. Remove that one first.
+    IdentityTaken = "identity.taken", CONFLICT, "The login is taken";
+    /// You have no such login.
+    IdentityNotFound = "identity.not_found", NOT_FOUND, "No such login";
     /// You are known, and may not do this: it takes another role, or a person instead of a key.
     AuthForbidden = "auth.forbidden", FORBIDDEN, "Not allowed";
     /// This takes somebody who just proved who they are. `POST /v1/auth/step-up`, then repeat the request.
@@ -238,6 +256,20 @@ pub const FAULTS: &[(&str, &str)] = &[
         "A webhook is called at an address that begins with `https://`, on port 443, at a host that everybody can reach.",
     ),
     ("webhook.events", "There is no such event, one is named twice, or none is; `*` stands alone."),
+    ("identity_provider.name", "A provider's name has 1 to 100 characters, and no control characters."),
+    (
+        "identity_provider.issuer",
+        "An issuer is called at an address that begins with `https://`, on port 443, at a host that everybody can reach; at most 500 characters, without a query.",
+    ),
+    (
+        "identity_provider.client",
+        "A client's id has 1 to 255 characters, its secret 1 to 1024, and no control characters.",
+    ),
+    (
+        "identity_provider.scopes",
+        "There are at most 20 scopes, each of 1 to 100 visible ASCII characters without quotes.",
+    ),
+    ("identity_provider.domain", "An e-mail domain has to be a proven host name of the tenant; up to 20 of them."),
     ("domain.hostname", "A host name is full, without a port, and of a host that everybody can reach."),
     ("tenant.reason", "A reason has 1 to 1000 characters."),
     ("limit.name", "There is no such limit; the detail names those there are."),

@@ -126,6 +126,7 @@ async fn serve(world: &World) -> (std::net::SocketAddr, JoinHandle<Result<(), Se
     let address = listener.local_addr().unwrap();
     let (pool, storage, probe) = (world.db.clone(), world.storage.clone(), world.app.probe.clone());
     let vault = world.app.vault.clone();
-    let config = ServeConfig { listen: Listen::Bound(listener), pool, storage, probe, vault };
+    let config =
+        ServeConfig { listen: Listen::Bound(listener), pool, storage, probe, vault, public_url: String::new() };
     (address, tokio::spawn(flatrender_api::serve::run(config, world.stopping.clone())))
 }

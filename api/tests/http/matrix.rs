@@ -43,10 +43,12 @@ enum To {
     Node,
 }
 
-const ROWS: [(&str, To); 80] = [
+const ROWS: [(&str, To); 92] = [
     ("DELETE /v1/api-keys/{id}", To::Manage),
     ("DELETE /v1/domains/{id}", To::Manage),
+    ("DELETE /v1/identity-providers/{id}", To::Manage),
     ("DELETE /v1/me/factors/{id}", To::Me),
+    ("DELETE /v1/me/identities/{id}", To::Me),
     ("DELETE /v1/me/sessions/{id}", To::Me),
     ("DELETE /v1/members/{id}", To::Manage),
     ("DELETE /v1/webhooks/{id}", To::Manage),
@@ -55,6 +57,7 @@ const ROWS: [(&str, To); 80] = [
     ("GET /readyz", To::All),
     ("GET /v1/api-keys", To::Manage),
     ("GET /v1/audit", To::Manage),
+    ("GET /v1/auth/openid", To::All),
     ("GET /v1/branding", To::All),
     ("GET /v1/branding/{slug}/favicon", To::All),
     ("GET /v1/branding/{slug}/logo", To::All),
@@ -63,8 +66,11 @@ const ROWS: [(&str, To); 80] = [
     ("GET /v1/exports/{id}/contact-sheet", To::Read("render")),
     ("GET /v1/exports/{id}/download", To::Read("render")),
     ("GET /v1/files/{id}", To::Read("files")),
+    ("GET /v1/identity-providers", To::Manage),
+    ("GET /v1/identity-providers/{id}", To::Manage),
     ("GET /v1/me", To::Me),
     ("GET /v1/me/factors", To::Me),
+    ("GET /v1/me/identities", To::Me),
     ("GET /v1/me/sessions", To::Me),
     ("GET /v1/members", To::Manage),
     ("GET /v1/nodes/tasks/{task_id}/inputs/{sha256}", To::Node),
@@ -84,12 +90,15 @@ const ROWS: [(&str, To); 80] = [
     ("GET /v1/webhooks", To::Manage),
     ("GET /v1/webhooks/{id}", To::Manage),
     ("HEAD /v1/nodes/tasks/{task_id}/frames/{sha256}", To::Node),
+    ("PATCH /v1/identity-providers/{id}", To::Manage),
     ("PATCH /v1/me", To::Me),
     ("PATCH /v1/tenant", To::Manage),
     ("PATCH /v1/webhooks/{id}", To::Manage),
     ("POST /v1/api-keys", To::Manage),
     ("POST /v1/api-keys/{id}/rotate", To::Manage),
     ("POST /v1/auth/forgot-password", To::All),
+    ("POST /v1/auth/openid/finish", To::All),
+    ("POST /v1/auth/openid/start", To::All),
     ("POST /v1/auth/refresh", To::All),
     ("POST /v1/auth/register", To::All),
     ("POST /v1/auth/reset-password", To::All),
@@ -101,9 +110,12 @@ const ROWS: [(&str, To); 80] = [
     ("POST /v1/domains", To::Manage),
     ("POST /v1/domains/{id}/verify", To::Manage),
     ("POST /v1/files", To::Write("files")),
+    ("POST /v1/identity-providers", To::Manage),
     ("POST /v1/me/email", To::Me),
     ("POST /v1/me/factors/totp", To::Me),
     ("POST /v1/me/factors/{id}/confirm", To::Me),
+    ("POST /v1/me/identities/finish", To::Me),
+    ("POST /v1/me/identities/start", To::Me),
     ("POST /v1/me/password", To::Me),
     ("POST /v1/members", To::Manage),
     ("POST /v1/nodes/claims", To::Node),
@@ -355,6 +367,7 @@ async fn what_belongs_to_another_cannot_be_told_from_what_is_not_there(db: PgPoo
     let domain = serde_json::json!({"hostname": "films.acme.example"}).to_string();
     let domain =
         cast.ask(By::KeyOfAll, &Method::POST, "/v1/domains", &domain).await.json()["id"].as_str().unwrap().to_owned();
+    let provider = crate::openid::provider_row(&world).await.to_string();
     world.session(DEFAULT_TENANT, cast.viewer).await;
     let session_id: Uuid = sqlx::query_scalar("select id from identity.user_sessions where user_id = $1 limit 1")
         .bind(cast.viewer)
@@ -371,6 +384,7 @@ async fn what_belongs_to_another_cannot_be_told_from_what_is_not_there(db: PgPoo
             "members" => member.clone(),
             "domains" => domain.clone(),
             "webhooks" => hook.clone(),
+            "identity-providers" => provider.clone(),
             "me" if path.contains("sessions") => session_id.clone(),
             _ => return None,
         })

@@ -8,7 +8,7 @@ use axum::{
     body::Body,
     http::{Method, StatusCode, header},
 };
-use flatrender_activities::egress::Reach;
+use flatrender_activities::egress::{Egress, Reach};
 use flatrender_api::{app::App, router};
 use flatrender_workflows::models::{DEFAULT_TENANT, identity::tenant_webhook};
 use serde_json::{Value, json};
@@ -154,7 +154,7 @@ async fn a_webhook_leads_to_the_open_net_only_and_hears_of_what_there_is(db: PgP
     );
 
     // Whoever develops receives on their own machine.
-    let router = router::router(App { reach: Reach::Anywhere, ..world.app.clone() });
+    let router = router::router(App { egress: Egress::new(Reach::Anywhere), ..world.app.clone() });
     let ask =
         with_json(request(Method::POST, "/v1/webhooks", &tenant.key), &json!({"url": "http://127.0.0.1:9000/hook"}));
     let answer = tower::ServiceExt::oneshot(router, ask).await.unwrap();

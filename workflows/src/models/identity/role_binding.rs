@@ -176,6 +176,20 @@ pub async fn set(db: Db<'_>, tenant_id: Uuid, user_id: Uuid, roles: &[String], b
     Ok(true)
 }
 
+/// Whether a person is more than whoever manages a tenant: owns it, or runs the platform.
+///
+/// # Errors
+/// Those of the database.
+pub async fn is_above_managers(db: Db<'_>, user_id: Uuid) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from identity.role_bindings b join identity.roles r on r.name = b.role
+                          where b.user_id = $1 and r.rank > (select rank from identity.roles where name = 'admin')) as "it!""#,
+        user_id
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// Somebody may no longer sign in, or may again, once they have proven their address. Nothing changes for who was deleted.
 ///
 /// # Errors

@@ -56,6 +56,14 @@ pub async fn tenant_at(db: Db<'_>, hostname: &str) -> sqlx::Result<Option<Uuid>>
     .await
 }
 
+/// Whether a name is proven to be this tenant's.
+///
+/// # Errors
+/// Those of the database.
+pub async fn is_proven(db: Db<'_>, tenant_id: Uuid, hostname: &str) -> sqlx::Result<bool> {
+    Ok(tenant_at(db, hostname).await? == Some(tenant_id))
+}
+
 /// Adds a name that is not proven yet.
 ///
 /// # Errors

@@ -185,3 +185,11 @@ pub async fn set_password(db: Db<'_>, tenant_id: Uuid, id: Uuid, hash: &str) -> 
     .await
     .map(drop)
 }
+
+/// A person has no password any more.
+///
+/// # Errors
+/// Those of the database.
+pub async fn forget_password(db: Db<'_>, id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!("delete from identity.user_credentials where user_id = $1", id).execute(db).await.map(drop)
+}
