@@ -1,5 +1,5 @@
 //! Who people are and what tenants manage of themselves: `/v1/auth`, `/v1/me`, `/v1/api-keys`, `/v1/audit`, `/v1/branding`, `/v1/domains`,
-//! `/v1/request-logs`, `/v1/usage`, `/v1/webhooks`.
+//! `/v1/identity-providers`, `/v1/request-logs`, `/v1/usage`, `/v1/webhooks`.
 
 pub mod account;
 mod address;
