@@ -21,6 +21,9 @@ step "tests"
 start_postgres
 cargo nextest run --locked --workspace --no-fail-fast "$@"
 
+step "budgets of the engine"
+"${CARGO_TARGET_DIR:-target}/debug/flatrender-bench" gate
+
 step "examples in the documentation"
 cargo test --locked --workspace --doc --quiet
 

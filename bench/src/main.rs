@@ -2,6 +2,7 @@
 //!
 //! The database is `DATABASE_URL`. A verb ends with one JSON object on its last line; clocks are Unix time in microseconds.
 
+mod gate;
 mod hand;
 mod queue;
 mod runs;
@@ -63,6 +64,12 @@ enum Verb {
     /// Keeps timers until it is killed; part of `timers`.
     #[command(hide = true)]
     TimerWorker,
+    /// Fails when a job, a workflow, a claim or an idle process costs more than its budget; on a server with nothing else to do.
+    Gate {
+        /// Also compares the speed with the yardsticks: in a release build, on a quiet machine.
+        #[arg(long)]
+        speed: bool,
+    },
     /// The yardstick for `drain`: a hand-written batch loop on a table of its own.
     HandDrain { n: u64 },
     /// The yardstick for `wf`: the writes of a workflow of three steps, issued in batches.
@@ -82,9 +89,13 @@ async fn main() -> Result<()> {
         return Ok(());
     }
     let url = std::env::var("DATABASE_URL").context("set DATABASE_URL")?;
+    if let Verb::Gate { speed } = verb {
+        println!("{}", gate::run(&url, speed).await?);
+        return Ok(());
+    }
     let db = PgPoolOptions::new().max_connections(16).connect(&url).await.context("cannot reach the database")?;
     let last = match verb {
-        Verb::Info => return Ok(()),
+        Verb::Info | Verb::Gate { .. } => return Ok(()),
         Verb::Setup => {
             flatrender_engine::schema::install(&db).await?;
             json!({ "ok": true })

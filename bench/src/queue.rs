@@ -217,3 +217,34 @@ pub async fn history(db: &PgPool, n: u64) -> Result<Value> {
     .await?;
     Ok(json!({ "n": n, "secs": began.elapsed().as_secs_f64() }))
 }
+
+const QUEUES: [&str; 20] = [
+    "q1", "q2", "q3", "q4", "q5", "q6", "q7", "q8", "q9", "q10", "q11", "q12", "q13", "q14", "q15", "q16", "q17",
+    "q18", "q19", "q20",
+];
+
+/// Work for one of twenty queues.
+#[derive(Serialize, Deserialize)]
+struct Errand<const Q: usize>;
+
+impl<const Q: usize> Activity for Errand<Q> {
+    const NAME: &'static str = QUEUES[Q];
+    const QUEUE: &'static str = QUEUES[Q];
+    type Output = ();
+}
+
+struct Nothing;
+
+impl<const Q: usize> Handler<Errand<Q>> for Nothing {
+    async fn handle(&self, _: &Attempt, _: Errand<Q>) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// A worker with twenty queues.
+pub fn worker_of_twenty_queues(db: PgPool) -> Worker {
+    macro_rules! queues {
+        ($builder:expr, $($q:literal)*) => { $builder$(.handler::<Errand<$q>>(Nothing))* };
+    }
+    queues!(Worker::builder(db), 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19).build()
+}
