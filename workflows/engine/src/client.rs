@@ -184,7 +184,7 @@ impl Client {
                 return Ok(Started { run_id, started: true });
             }
             // A statement of its own: it sees the rival that the insert has waited for.
-            if let Some(run_id) = store::runs::by_key(tx, &run).await? {
+            if let Some(run_id) = store::runs::by_key(tx, W::NAME, tenant_id, business_key).await? {
                 return Ok(Started { run_id, started: false });
             }
         }

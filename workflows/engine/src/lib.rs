@@ -6,7 +6,7 @@
 //! crash it is run again from the top and takes every recorded outcome from the record. This crate knows
 //! nothing of video. It has three faces: [`workflow`] towards a definition (with [`compensation`] and [`signals`]),
 //! [`activity`] towards a handler, [`client`] towards whoever starts and watches runs. Beside them stand [`worker`], which
-//! does the work, [`schedules`], [`operations`] for operators, [`schema`] and [`testing`]. Everything but [`activity`],
+//! does the work, [`schedules`], [`operations`] for operators, [`schema`] and [`testing`], and with the feature `http` `webhooks`. Everything but [`activity`],
 //! [`failure`], [`trace`] and the worker's side of [`remote`] needs the feature `store`.
 
 pub mod activity;
@@ -76,6 +76,8 @@ mod sweeper;
 pub mod testing;
 #[cfg(feature = "store")]
 mod wakeup;
+#[cfg(feature = "http")]
+pub mod webhooks;
 #[cfg(feature = "store")]
 pub mod worker;
 #[cfg(feature = "store")]

@@ -34,6 +34,8 @@ pub mod wire;
 mod worker;
 
 #[cfg(feature = "http")]
+pub(crate) use http::problem;
+#[cfg(feature = "http")]
 pub use http::router;
 #[cfg(feature = "store")]
 pub use service::{Hold, Lease, Refused, RemoteWorker, Service};

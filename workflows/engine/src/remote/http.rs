@@ -109,7 +109,7 @@ impl IntoResponse for Refused {
     }
 }
 
-fn problem(status: u16, code: &str, detail: String) -> Response {
+pub(crate) fn problem(status: u16, code: &str, detail: String) -> Response {
     let body = Json(Problem { status, code: code.to_owned(), detail });
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()

@@ -120,7 +120,10 @@ impl Schedules {
         self.client.remember([Ring::Queue(RUN_QUEUE.to_owned())]);
         match store::runs::insert(tx, &request).await? {
             Some(run_id) => Ok(run_id),
-            None => Ok(store::runs::by_key(tx, &request).await?.ok_or(sqlx::Error::RowNotFound)?),
+            None => {
+                let run_id = store::runs::by_key(tx, &row.kind, row.tenant_id, Some(&key)).await?;
+                Ok(run_id.ok_or(sqlx::Error::RowNotFound)?)
+            }
         }
     }
 

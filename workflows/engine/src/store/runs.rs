@@ -100,11 +100,16 @@ pub(crate) fn kind_of(name: &str) -> &str {
 }
 
 /// The run that holds a business key, also when its row is gone.
-pub(crate) async fn by_key(db: &mut PgConnection, run: &StartRequest<'_>) -> Result<Option<Uuid>> {
+pub(crate) async fn by_key(
+    db: &mut PgConnection,
+    kind: &str,
+    tenant_id: Uuid,
+    business_key: Option<&str>,
+) -> Result<Option<Uuid>> {
     sqlx::query_scalar("select run_id from workflow.run_keys where kind = $1 and tenant_id = $2 and business_key = $3")
-        .bind(run.kind)
-        .bind(run.tenant_id)
-        .bind(run.business_key)
+        .bind(kind)
+        .bind(tenant_id)
+        .bind(business_key)
         .fetch_optional(db)
         .at(Point::RunByKey)
         .await

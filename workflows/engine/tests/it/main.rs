@@ -35,4 +35,5 @@ mod traces;
 mod uniqueness;
 mod versions;
 mod warmth;
+mod webhooks;
 mod world;
