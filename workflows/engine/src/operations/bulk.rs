@@ -21,7 +21,7 @@ use uuid::Uuid;
 /// Longest frozen set.
 const LARGEST: usize = 1_000_000;
 /// Items in one transaction.
-const BATCH: i64 = 100;
+pub(super) const BATCH: i64 = 100;
 /// Runs that a preview shows.
 const SAMPLE: i64 = 20;
 

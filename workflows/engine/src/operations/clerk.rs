@@ -1,7 +1,7 @@
 //! What a worker does beside its runs, every few seconds: folds counters, goes on with operations on many runs, tells the
 //! metrics how things stand. Any number of workers may; locks let one at a time.
 
-use super::{Operations, sql};
+use super::{Operations, bulk::BATCH, sql};
 use crate::{measures, retry};
 use std::{collections::HashSet, time::Duration};
 use tokio::time::Instant;
@@ -20,11 +20,12 @@ const GAUGES: Duration = Duration::from_secs(15);
 /// Works until `stop`; a database that is away is waited for.
 pub(crate) async fn keep(operations: Operations, stop: CancellationToken) {
     let mut clerk = Clerk { operations, queues: HashSet::new(), next_gauges: Instant::now() };
-    let mut pause = LOOK;
+    // An operation whose worker has died may wait for this one.
+    let mut pause = BUSY_LOOK;
     while stop.run_until_cancelled(tokio::time::sleep(retry::jittered(pause))).await.is_some() {
         pause = match stop.run_until_cancelled(tokio::time::timeout(LIMIT, clerk.look())).await {
-            Some(Ok(Ok(true))) => BUSY_LOOK,
-            Some(Ok(Ok(false))) | None => LOOK,
+            Some(Ok(Ok(pause))) => pause,
+            None => LOOK,
             Some(Err(_)) => {
                 tracing::warn!("cannot look after counters and operations: no answer");
                 LOOK
@@ -45,17 +46,19 @@ struct Clerk {
 }
 
 impl Clerk {
-    /// Whether there is more to do soon.
-    async fn look(&mut self) -> Result<bool, super::OperationError> {
+    /// How long to rest until the next look.
+    async fn look(&mut self) -> Result<Duration, super::OperationError> {
         let (_, bulk) = sql::fold_counts(&self.operations.pool).await?;
         if Instant::now() >= self.next_gauges {
             self.next_gauges = Instant::now() + retry::jittered(GAUGES);
             self.gauges().await?;
         }
-        if bulk {
-            self.operations.work_on_bulk().await?;
-        }
-        Ok(bulk)
+        Ok(match bulk {
+            // As long as batches are full nothing holds it up: neither its rate nor its end.
+            true if self.operations.work_on_bulk().await? == BATCH as usize => Duration::ZERO,
+            true => BUSY_LOOK,
+            false => LOOK,
+        })
     }
 
     async fn gauges(&mut self) -> Result<(), super::OperationError> {
