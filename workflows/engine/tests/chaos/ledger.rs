@@ -1,5 +1,6 @@
 //! What handlers and clients write down outside of the database, so that it does not share the engine's fate: a file per
-//! process, one line an entry, appended and flushed to the disk before anything else happens.
+//! process, one line an entry, appended before anything else happens. It survives the process, as the server's files do, and
+//! not the machine.
 
 use flatrender_engine::Attempt;
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,7 @@ pub enum What {
 /// The file of one process.
 pub struct Ledger {
     file: Mutex<File>,
+    folder: PathBuf,
     worker: String,
 }
 
@@ -50,7 +52,12 @@ impl Ledger {
     pub fn open(folder: &Path, worker: &str) -> Self {
         let path = folder.join(format!("{}.jsonl", Uuid::now_v7()));
         let file = File::options().create(true).append(true).open(path).unwrap();
-        Self { file: Mutex::new(file), worker: worker.to_owned() }
+        Self { file: Mutex::new(file), folder: folder.to_owned(), worker: worker.to_owned() }
+    }
+
+    /// Where the files of all processes lie.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     pub fn note(&self, what: What, cx: &Attempt, value: i64) {
@@ -71,7 +78,6 @@ impl Ledger {
         line.push(b'\n');
         let mut file = self.file.lock().unwrap();
         file.write_all(&line).unwrap();
-        file.sync_data().unwrap();
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::{
     ledger::Ledger,
-    versions,
+    remote, versions,
     work::{Abroad, Blob, Booking, Detour, Errand, Nap, Race, Runner, Single, Tick, Tree, Trip},
 };
 use flatrender_engine::{
@@ -33,7 +33,18 @@ pub struct Orders {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Role {
     Worker(Duties),
-    Client { tenant: Uuid, errands: Vec<Ask> },
+    Client {
+        tenant: Uuid,
+        errands: Vec<Ask>,
+    },
+    /// Answers remote workers.
+    Server {
+        port: u16,
+    },
+    /// Does errands for the server at this address; of the database it knows nothing.
+    Node {
+        base: String,
+    },
 }
 
 /// How a worker works.
@@ -102,6 +113,13 @@ async fn program() {
     match &orders.role {
         Role::Worker(duties) => work(&orders, duties, db).await,
         Role::Client { tenant, errands } => ask(&orders, *tenant, errands, db).await,
+        Role::Server { port } => remote::serve(Client::new(db), *port).await,
+        Role::Node { base } => {
+            let node =
+                flatrender_engine::remote::Worker::builder(remote::http(), base).credential(&orders.name).slots(8);
+            let runner = Runner(Arc::new(Ledger::open(&orders.ledger, &orders.name)));
+            node.handler::<Errand>(runner).run(told_to_stop()).await.unwrap();
+        }
     }
 }
 
@@ -131,13 +149,18 @@ async fn work(orders: &Orders, duties: &Duties, db: PgPool) {
     if let Some(deployed) = duties.deployed {
         worker = deployed.on(worker, &ledger);
     }
+    worker.run(told_to_stop()).await.unwrap();
+}
+
+/// Cancelled by SIGTERM.
+fn told_to_stop() -> CancellationToken {
     let (stop, mut term) = (CancellationToken::new(), signal(SignalKind::terminate()).unwrap());
     let told = stop.clone();
     tokio::spawn(async move {
         term.recv().await;
         told.cancel();
     });
-    worker.run(stop).await.unwrap();
+    stop
 }
 
 async fn ask(orders: &Orders, tenant: Uuid, errands: &[Ask], db: PgPool) {

@@ -124,6 +124,13 @@ impl Scenario {
         self.processes.len() - 1
     }
 
+    /// Starts a process that is neither a worker with a database nor a client.
+    pub fn start_process(&mut self, name: &str, role: Role) -> usize {
+        let orders = self.orders(&self.server.url(), name, role);
+        self.processes.push(Process::start(orders, &[], &self.reached_file()));
+        self.processes.len() - 1
+    }
+
     /// A worker that falls into a trap.
     pub fn doomed(&mut self, name: &str, duties: Duties, trap: &str) -> usize {
         self.worker_with(name, duties, &self.server.url(), &[("FLATRENDER_FAILPOINTS", trap)])

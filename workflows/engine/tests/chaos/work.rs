@@ -5,7 +5,12 @@ use flatrender_engine::{Activity, Attempt, Context, Failure, Handler, Policy, Pr
 use futures::future::join;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
-use std::{process::Stdio, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
 use uuid::Uuid;
 
 /// The effect of a step. Its key begins with `fx`: the checker wants as many of these rows as there are records.
@@ -35,6 +40,13 @@ pub enum Manner {
     Talks,
     /// Does nothing, and writes nothing down either.
     Quiet,
+    /// Fails for good until the road is [`mended`].
+    Closed,
+}
+
+/// The file that says that the road is mended.
+pub fn mended(folder: &Path) -> PathBuf {
+    folder.join("mended")
 }
 
 /// An activity for every purpose; gives twice its number.
@@ -97,8 +109,12 @@ pub struct Runner(pub Arc<Ledger>);
 
 impl Handler<Errand> for Runner {
     async fn handle(&self, cx: &Attempt, errand: Errand) -> Result<u32, Failure> {
-        if errand.manner == Manner::Quiet {
-            return Ok(errand.n * 2);
+        match errand.manner {
+            Manner::Closed if !mended(self.0.folder()).exists() => {
+                return Err(Failure::permanent("errand.closed", "the road is closed at km 7"));
+            }
+            Manner::Quiet => return Ok(errand.n * 2),
+            _ => {}
         }
         self.0.note(What::Begun, cx, 0);
         let work = self.work(cx, &errand);
@@ -128,7 +144,7 @@ impl Runner {
             Manner::Fails(times) if cx.task().attempt_no <= times => {
                 return Err(Failure::transient("errand.not_yet", "later"));
             }
-            Manner::Fails(_) | Manner::Quiet => {}
+            Manner::Fails(_) | Manner::Quiet | Manner::Closed => {}
             Manner::Refuses => return Err(Failure::permanent("errand.refused", "never")),
             Manner::External => {
                 let mut child = tokio::process::Command::new("sleep")
