@@ -89,3 +89,37 @@ begin
     end loop;
 end $$;
 select platform.ensure_months(now(), '2026-01-01 00:00:00+00');
+
+-- Of the engine's tables a service sees what is of its tenant, as of any other. But the fence binds nobody who owns them: the
+-- engine works as their owner, for every tenant at once, and none of its statements may carry a filter. So no `force` here, and
+-- what serves every tenant logs in as the owner, or asks in the scope of the platform. Pieces are nobody's to reach directly.
+do $$
+declare
+    v_table record;
+begin
+    for v_table in
+        select c.oid::regclass as name, f.whose
+        from pg_class c
+        join lateral (
+            select 'tenant_id = platform.tenant()' as whose where exists (
+                select from pg_attribute a where a.attrelid = c.oid and a.attname = 'tenant_id' and not a.attisdropped)
+            -- Those that tell of tenants without naming one; the last are for operators alone.
+            union all
+            select whose from (values
+                ('run_lineage', 'exists (select from workflow.runs r where r.id = run_id)'),
+                ('errands', 'exists (select from workflow.runs r where r.id = run_id)'),
+                ('schedule_fires', 'exists (select from workflow.schedules s where s.id = schedule_id)'),
+                ('throttles', 'starts_with(key, platform.tenant() || '':'')'),
+                ('bulk_operations', 'false'),
+                ('bulk_items', 'false')
+            ) by_itself (name, whose) where name = c.relname) f on true
+        where c.relnamespace = 'workflow'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition and not c.relrowsecurity
+        order by c.relname
+    loop
+        execute format('alter table %s enable row level security', v_table.name);
+        execute format('create policy of_one_tenant on %s using (%s or platform.is_wide())', v_table.name, v_table.whose);
+    end loop;
+end $$;
+-- A view reads as its owner unless it is told not to.
+alter view workflow.run_totals set (security_invoker = true);
+grant select on workflow.run_totals to readonly;

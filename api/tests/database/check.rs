@@ -3,7 +3,7 @@
 use super::{attempt, rows, run};
 use flatrender_workflows::models::invariants;
 use sqlx::PgPool;
-use std::process::Command;
+use std::{collections::BTreeSet, process::Command};
 use uuid::Uuid;
 
 /// A run in a state, of which nothing else is there.
@@ -20,12 +20,33 @@ macro_rules! run {
     };
 }
 
+/// A film of run `$R` in a state.
+macro_rules! film {
+    ($status:literal) => {
+        concat!(
+            "insert into render.render_jobs (id, tenant_id, project_id, project_version_id, template, template_version, spec, request_sha256,
+                 width, height, fps, frame_count, has_music, has_voiceover, has_sfx, workflow_run_id, status, finished_at)
+             values ('$A', '$D', '$B', '$B', 't', 1, '{}', repeat('a', 64), 2, 2, 1, 3, false, false, false, '$R', '",
+            $status, "', case '", $status, "' when 'completed' then now() end);"
+        )
+    };
+}
+
 /// What breaks which rule, and what is said of it. `$D` is the default tenant, `$A` and `$B` are others, `$R` is a run. Triggers
 /// and foreign keys are off while it is planted: a fault is what they did not stop.
 const PLANTED: &[(u8, &str, &[&str])] = &[
+    (1, concat!("insert into workflow.tasks (kind, run_id, tenant_id, step_key, queue, activity, run_at, max_failures, max_losses,
+             backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds)
+         values ('run', '$R', '$D', '', 'workflows', 'clean.v1', now(), 1, 1, 0, 0, 30, 60);", run!("succeeded")),
+     &["run $R is succeeded"]),
     (2, concat!("insert into workflow.steps (run_id, seq, tenant_id, key, kind, outcome, lease_token, recorded_at)
          values ('$R', 1, '$D', 'a', 'step', 'ok', '$A', now()), ('$R', 3, '$D', 'b', 'step', 'ok', '$A', now());", run!("succeeded")),
      &["run $R: record 3 comes after 1"]),
+    (3, "insert into workflow.attempts (task_id, attempt_no, run_id, tenant_id, step_key, lease_token, worker, started_at, ended_at, outcome)
+         select t, n, '$R', '$D', 'a', gen_random_uuid(), 'w', now(), now(), o
+         from (values (1, 1, 'ok'), (1, 2, 'lost'), (2, 1, 'ok'), (2, 2, 'ok'), (3, 1, 'lost'), (3, 2, 'ok')) v (t, n, o)",
+     &["task 1", "task 2"]),
+    (4, film!("queued"), &["render $A is queued, its run not there"]),
     (5, "insert into identity.payments (id, tenant_id, user_id, purpose, credits, amount, currency, refunded_amount, state, provider, provider_ref,
              provider_txn, idempotency_key, price_snapshot, expires_at, paid_at, workflow_run_id)
          values ('$R', '$D', '$B', 'credits', 1, 9, 'IRR', 5, 'partially_refunded', 'zarinpal', 'r', 't', 'k', '{}', now(), now(), '$R');
@@ -35,6 +56,12 @@ const PLANTED: &[(u8, &str, &[&str])] = &[
          values ('$D', 'zarinpal', '2026-06-11', 'IRR', 9, 7, 'open'), ('$D', 'zarinpal', '2026-06-12', 'IRR', 9, 9, 'open');
          insert into identity.users (id, tenant_id, email) values ('$B', '$D', 'b@b.b')",
      &["the zarinpal of 2026-06-11 in IRR differs by 2", "payment $R: 5 given back, by its refunds 4"]),
+    (6, "insert into identity.users (id, tenant_id, email) values ('$B', '$D', 'b@b.b');
+         insert into identity.payments (id, tenant_id, user_id, purpose, credits, amount, currency, provider, idempotency_key, price_snapshot, expires_at, workflow_run_id)
+         values ('$A', '$D', '$B', 'credits', 1, 9, 'IRR', 'zarinpal', 'k', '{}', now(), '$R');
+         insert into identity.subscriptions (id, tenant_id, user_id, plan_id, amount, currency, state, current_period_start, current_period_end, activated_by_payment_id)
+         values ('$R', '$D', '$B', '$B', 9, 'IRR', 'active', now(), now() + interval '1 day', '$A')",
+     &["subscription $R"]),
     (7, "insert into identity.credit_accounts (id, tenant_id, balance) values ('$R', '$D', 5)", &["account $R: 5 and 0, by its rows 0 and 0"]),
     (8, "insert into identity.invoices (tenant_id, series, year, number, state, issue_date, buyer, currency, net_amount, tax_amount, total_amount)
          values ('$D', 'A', 2026, 2, 'issued', '2026-06-11', '{}', 'IRR', 1, 0, 1);
@@ -45,8 +72,15 @@ const PLANTED: &[(u8, &str, &[&str])] = &[
      &["coupon $R"]),
     (10, "insert into file_mgr.quotas (id, tenant_id, limit_bytes, used_bytes, limit_files) values ('$R', '$D', 9, 5, 1)",
      &["quota $R: 5 B in 0, by its rows 0 B in 0"]),
+    (11, concat!(film!("completed"), run!("succeeded")), &["render $A: 3 frames, 0 verified, 0 in chunks"]),
     (12, "insert into file_mgr.blobs (id, tenant_id, sha256, size_bytes, refcount) values ('$R', '$D', repeat('a', 64), 1, 1)",
      &["blob $R: 1, by its files 0"]),
+    (13, "insert into content.scenes (id, tenant_id, project_version_id, scene_key, position, title, comp_name, start_frame, frame_count, still_frame, snapshot_url)
+          values ('$R', '$D', '$B', 'intro', 0, '{}', 'c', 0, 10, 5, 'https://a.b/old');
+          insert into render.snapshot_jobs (tenant_id, project_id, project_version_id, scene_id, scene_key, workflow_run_id, status, image_url, created_at, finished_at)
+          values ('$D', '$B', '$B', '$R', 'intro', '$A', 'done', 'https://a.b/old', now() - interval '1 minute', now()),
+                 ('$D', '$B', '$B', '$R', 'intro', '$B', 'done', 'https://a.b/new', now(), now())",
+     &["scene $R"]),
     (14, "insert into notification.notifications (id, tenant_id, user_id, category, template_code, title, dedupe_key, created_at)
           values ('$R', '$D', '$A', 'news', 'hello', 'Hello', 'k', now());
           insert into notification.notification_deliveries (created_at, id, tenant_id, notification_id, channel, state, attempt_no, idempotency_key, outcome_unknown)
@@ -121,6 +155,12 @@ async fn s026_every_planted_fault_is_named(db: PgPool) {
         ids.iter()
             .fold(text.replace("$M", &month), |text, (name, n)| text.replace(name, &Uuid::from_u128(*n).to_string()))
     };
+    let numbers: BTreeSet<u8> = PLANTED.iter().map(|(number, ..)| *number).collect();
+    assert_eq!(
+        numbers,
+        (1..=24).filter(|n| ![21, 22].contains(n)).collect(),
+        "each rule that a database can break has its fault"
+    );
     for (invariant, fault, rows) in PLANTED {
         let mut tx = db.begin().await.unwrap();
         run(&mut tx, &format!("set local session_replication_role = replica; {}", filled(fault))).await;

@@ -16,6 +16,66 @@ async fn s045_every_tenants_table_is_fenced(db: PgPool) {
     assert_eq!(rows(&db, sql).await.len(), 1);
 }
 
+/// The engine owns its tables and works for every tenant at once: the fence binds everybody but it, so none of its statements
+/// carries a filter. A piece of a table is no way around, and neither is a view.
+#[sqlx::test(migrations = "../migrations")]
+async fn s045_the_engines_tables_are_fenced_from_all_but_the_engine(db: PgPool) {
+    let sql = "select c.oid::regclass::text from pg_class c where c.relnamespace = 'workflow'::regnamespace and c.relkind in ('r', 'p')
+        and not c.relispartition and (c.relforcerowsecurity or not c.relrowsecurity and exists (
+            select from pg_attribute a where a.attrelid = c.oid and a.attname in ('tenant_id', 'run_id', 'schedule_id', 'bulk_id')))";
+    assert_none(&rows(&db, sql).await);
+    let sql = "select c.oid::regclass || ' ' || r.rolname from pg_class c, pg_roles r where c.relnamespace = 'workflow'::regnamespace
+        and (c.relispartition or c.relkind = 'v' and c.relname <> 'partitions' and not coalesce(c.reloptions @> '{security_invoker=true}', false))
+        and c.relkind in ('r', 'p', 'v') and has_table_privilege(r.oid, c.oid, 'select, insert, update, delete')
+        and r.rolname in ('identity_svc', 'content_svc', 'studio_svc', 'render_svc', 'file_svc', 'notification_svc', 'workflow_svc', 'admin_api', 'readonly')";
+    assert_none(&rows(&db, sql).await);
+    // A piece that the engine makes later is closed by itself.
+    let mut connection = db.acquire().await.unwrap();
+    run(&mut connection, "do $$ begin perform workflow.make_partition('runs', '2031-01-01Z', '2031-02-01Z'); end $$")
+        .await;
+    assert_none(&rows(&db, &sql.replace("select c.oid", "select distinct c.oid")).await);
+    run(&mut connection, "set app.platform = 'on'; set role workflow_svc").await;
+    assert_eq!(attempt(&mut connection, "select from workflow.runs_2031_01_01").await, Err("42501".into()));
+}
+
+/// What tells of a tenant's runs without naming a tenant follows them; what operators do is for nobody else.
+#[sqlx::test(migrations = "../migrations")]
+async fn what_goes_with_a_run_is_seen_with_it(db: PgPool) {
+    let mut connection = db.acquire().await.unwrap();
+    run(&mut connection, &format!("set session_replication_role = replica;
+        insert into workflow.runs (id, tenant_id, kind, version, input, created_at) values ('{A}', '{A}', 'clean', 1, '{{}}', now());
+        insert into workflow.run_lineage select '{A}', '{A}', '{A}', 'retry', null, 0, false, now();
+        insert into workflow.errands values ('{A}', 'cancel');
+        insert into workflow.throttles values ('{A}:mail', '{{}}', now());
+        insert into workflow.schedules (id, tenant_id, name, cron, time_zone, kind, version, input, catch_up, catch_up_seconds, overlap,
+            created_at, updated_at, decided_until)
+        values ('{A}', '{A}', 'nightly', '0 3 * * *', 'UTC', 'clean', 1, '{{}}', 'all', 600, 'allow', now(), now(), now());
+        insert into workflow.schedule_fires (schedule_id, nominal_at, revision, decision, run_id, decided_at) values ('{A}', now(), 1, 'started', '{A}', now());
+        insert into workflow.bulk_operations (id, actor, action, filter, reason, state, total, created_at) values ('{A}', 'me', 'retry', '{{}}', 'why', 'running', 1, now());
+        insert into workflow.bulk_items (bulk_id, n, run_id) values ('{A}', 1, '{A}');
+        insert into workflow.audit (at, actor, action, target) values (now(), 'me', 'retry', 'everything');
+        insert into workflow.run_counts values ('clean', '{A}', 'running', 1)")).await;
+    let follow = ["runs", "run_lineage", "errands", "throttles", "schedules", "schedule_fires", "run_totals"];
+    let operators = ["bulk_operations", "bulk_items", "audit"];
+    for (who, role, of_runs, of_operators) in [
+        (format!("set app.tenant_id = '{A}'; set app.platform = 'off'"), "workflow_svc", 1, 0),
+        (format!("set app.tenant_id = '{B}'; set app.platform = 'off'"), "workflow_svc", 0, 0),
+        ("set app.tenant_id = ''; set app.platform = 'off'".into(), "workflow_svc", 0, 0),
+        ("set app.tenant_id = ''; set app.platform = 'on'".into(), "workflow_svc", 1, 1),
+        ("set app.tenant_id = ''; set app.platform = 'off'".into(), "readonly", 1, 1),
+    ] {
+        run(&mut connection, &format!("reset role; {who}; set role {role}")).await;
+        for (tables, expected) in [(&follow[..], of_runs), (&operators[..], of_operators)] {
+            for table in tables {
+                let seen = sqlx::query(sqlx::AssertSqlSafe(format!("select from workflow.{table}")))
+                    .fetch_all(&mut *connection)
+                    .await;
+                assert_eq!(seen.unwrap().len(), expected, "{table}: {who} as {role}");
+            }
+        }
+    }
+}
+
 /// Between two tables that both have tenants, a reference carries the tenant; one that may lead to what all share says so.
 #[sqlx::test(migrations = "../migrations")]
 async fn a_reference_cannot_leave_its_tenant(db: PgPool) {
@@ -66,16 +126,24 @@ const MADE_UP: &str = "
             when t.typname = 'int4multirange' then quote_literal('{[0,2)}')
             else quote_literal('{}') end, ', ' order by a.attnum))
     from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' and a.attidentity = ''
-    join pg_type t on t.oid = a.atttypid
-    where c.relnamespace::regnamespace::text in $schemas and c.relkind in ('r', 'p') and not c.relispartition
+    join pg_type d on d.oid = a.atttypid join pg_type t on t.oid = coalesce(nullif(d.typbasetype, 0), d.oid)
+    where (c.relnamespace::regnamespace::text in $schemas or c.relnamespace = 'workflow'::regnamespace)
+    and c.relkind in ('r', 'p') and not c.relispartition
     and (c.oid = 'identity.tenants'::regclass or exists (select from pg_attribute x where x.attrelid = c.oid and x.attname = 'tenant_id'))
     group by c.oid order by c.oid::regclass::text";
 
 /// As tenant B, and as nobody, no service sees, changes or adds a row of A in any table.
 #[sqlx::test(migrations = "../migrations")]
 async fn no_service_sees_a_row_of_another_tenant(db: PgPool) {
-    let checks = rows(&db, "select format('alter table %s drop constraint %I', conrelid::regclass, conname) from pg_constraint k
-        join pg_class c on c.oid = k.conrelid where contype = 'c' and c.relnamespace::regnamespace::text in $schemas and k.coninhcount = 0").await;
+    let checks = rows(
+        &db,
+        "select format('alter table %s drop constraint %I', conrelid::regclass, conname) from pg_constraint k
+        join pg_class c on c.oid = k.conrelid where contype = 'c' and k.coninhcount = 0
+        and (c.relnamespace::regnamespace::text in $schemas or c.relnamespace = 'workflow'::regnamespace)
+        union all select format('alter domain %s drop constraint %I', contypid::regtype, conname) from pg_constraint
+        where contypid <> 0 and connamespace = 'workflow'::regnamespace",
+    )
+    .await;
     let inserts = rows(&db, &MADE_UP.replace("$tenant", A)).await;
     let mut connection = db.acquire().await.unwrap();
     // Only the fence is looked at: values need no sense, and nothing they refer to exists.
@@ -85,7 +153,9 @@ async fn no_service_sees_a_row_of_another_tenant(db: PgPool) {
         run(&mut connection, insert).await;
     }
     let mut swept = 0;
-    for role in ["identity_svc", "content_svc", "studio_svc", "render_svc", "file_svc", "notification_svc"] {
+    for role in
+        ["identity_svc", "content_svc", "studio_svc", "render_svc", "file_svc", "notification_svc", "workflow_svc"]
+    {
         for tenant in [B, ""] {
             run(&mut connection, &format!("reset role; set app.tenant_id = '{tenant}'; set role {role}")).await;
             for insert in &inserts {
@@ -117,6 +187,8 @@ async fn no_service_sees_a_row_of_another_tenant(db: PgPool) {
     // The same rows are there for A and for the platform: the sweep looked at something.
     run(&mut connection, &format!("reset role; set app.tenant_id = '{A}'; set role file_svc")).await;
     assert_eq!(sqlx::query("select from file_mgr.files").fetch_all(&mut *connection).await.unwrap().len(), 1);
+    run(&mut connection, "reset role; set role workflow_svc").await;
+    assert_eq!(sqlx::query("select from workflow.steps").fetch_all(&mut *connection).await.unwrap().len(), 1);
     run(&mut connection, "reset role; set app.tenant_id = ''; set app.platform = 'on'; set role file_svc").await;
     assert_eq!(sqlx::query("select from file_mgr.files").fetch_all(&mut *connection).await.unwrap().len(), 1);
 }
