@@ -94,6 +94,10 @@ create table identity.tenant_domains (
 create unique index tenant_domains_proven on identity.tenant_domains (hostname) where state = 'verified';
 comment on table identity.tenant_domains is 'Host names of a tenant. One counts once it is proven, and then for one tenant only.';
 
+-- Whether a host name is proven to be another tenant's: who comes there with what is this one's is not let in.
+create function identity.is_elsewhere(p_tenant uuid, p_host text) returns boolean language sql stable
+    return exists (select from identity.tenant_domains d where d.hostname = p_host and d.state = 'verified' and d.tenant_id <> p_tenant);
+
 create table identity.tenant_api_keys (
     id            uuid primary key default gen_random_uuid(),
     tenant_id     uuid not null references identity.tenants (id),

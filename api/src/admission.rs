@@ -3,6 +3,7 @@
 
 use crate::{
     app::App,
+    identity::door::Host,
     limits::{self, Notes},
     peer::ClientAddress,
     problem::{Code, Problem},
@@ -32,7 +33,7 @@ const SCOPES: [(&str, &str); 5] = [
 /// that is not good.
 ///
 /// # Errors
-/// `auth.invalid` of the caller's, `auth.address`, `auth.scope`, `tenant.suspended`, `rate.limited`; or the database
+/// `auth.invalid` of the caller's, `auth.address`, `auth.host`, `auth.scope`, `tenant.suspended`, `rate.limited`; or the database
 /// cannot be reached.
 pub async fn by_key(
     app: &App,
@@ -46,7 +47,7 @@ pub async fn by_key(
     let from = parts.extensions.get::<ClientAddress>().and_then(|a| a.0);
     let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
     // Keys are found by their SHA-256: how long that takes tells nothing about a key.
-    let found = tenant_api_key::authenticate(&mut tx, key, from).await?;
+    let found = tenant_api_key::authenticate(&mut tx, key, from, Host::of(parts).name()).await?;
     tx.commit().await?;
     let Some(holder) = found else {
         limits::take_as_address(app, parts, "guesses", OF_GUESSES).await?;
@@ -58,6 +59,7 @@ pub async fn by_key(
         return Err(Problem::new(Code::AuthAddress, "this key is not good from where the request came from"));
     }
     limits::settle(&notes, holder.budgets.clone())?;
+    Host::check(holder.elsewhere)?;
     check_scope(parts, &holder)?;
     check_standing(&parts.method, holder.suspended)?;
     Ok(holder)

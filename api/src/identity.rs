@@ -8,7 +8,7 @@ pub mod audit;
 pub mod branding;
 mod deed;
 pub mod domains;
-mod door;
+pub(crate) mod door;
 pub mod factors;
 pub mod identities;
 pub mod identity_providers;

@@ -3,6 +3,7 @@
 use super::{bearer, wrong_token};
 use crate::{
     app::App,
+    identity::door::Host,
     limits,
     problem::{Code, Problem},
 };
@@ -42,13 +43,14 @@ impl FromRequestParts<App> for SignedIn {
             return Err(wrong_token());
         }
         let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
-        let person = user_session::authenticate(&mut tx, token).await?;
+        let person = user_session::authenticate(&mut tx, token, Host::of(parts).name()).await?;
         tx.commit().await?;
         let Some(person) = person else {
             limits::take_as_address(app, parts, "guesses", OF_GUESSES).await?;
             return Err(wrong_token());
         };
         limits::take_as_user(app, parts, person.tenant_id, person.user_id).await?;
+        Host::check(person.elsewhere)?;
         Ok(Self(person))
     }
 }

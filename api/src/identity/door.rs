@@ -1,6 +1,9 @@
-//! Which tenant somebody means who has not signed in.
+//! Which tenant somebody means by the host name they come to: who has not signed in is led to it, who has must be of it.
 
-use crate::app::App;
+use crate::{
+    app::App,
+    problem::{Code, Problem},
+};
 use axum::{
     extract::FromRequestParts,
     http::{header, request::Parts},
@@ -18,9 +21,24 @@ use std::convert::Infallible;
 pub struct Host(Option<String>);
 
 impl Host {
-    /// The name.
+    /// The one of a request. What a proxy says that it was asked for is not believed: it passes `Host` on.
+    pub fn of(parts: &Parts) -> Self {
+        let header = parts.headers.get(header::HOST).and_then(|v| v.to_str().ok());
+        Self(header.or(parts.uri.authority().map(|a| a.as_str())).and_then(name_of))
+    }
+
+    /// As it is kept; none when the request says none.
     pub fn name(&self) -> Option<&str> {
         self.0.as_deref()
+    }
+
+    /// Lets in whoever came to a host name that is not another tenant's.
+    ///
+    /// # Errors
+    /// `auth.host`
+    pub fn check(elsewhere: bool) -> Result<(), Problem> {
+        let theirs = || Problem::new(Code::AuthHost, "this host name is another tenant's; ask at your own");
+        if elsewhere { Err(theirs()) } else { Ok(()) }
     }
 }
 
@@ -28,8 +46,7 @@ impl FromRequestParts<App> for Host {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Infallible> {
-        let header = parts.headers.get(header::HOST).and_then(|v| v.to_str().ok());
-        Ok(Self(header.or(parts.uri.authority().map(|a| a.as_str())).and_then(name_of)))
+        Ok(Self::of(parts))
     }
 }
 

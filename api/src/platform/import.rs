@@ -43,7 +43,7 @@ pub async fn create_key(db: &PgPool, tenant: Uuid, name: &str) -> sqlx::Result<S
 /// The database cannot be reached.
 pub async fn key_works(db: &PgPool, key: &str) -> sqlx::Result<bool> {
     let mut tx = Scope::platform(Role::Identity).begin(db).await?;
-    let holder = identity::tenant_api_key::authenticate(&mut tx, key, None).await?;
+    let holder = identity::tenant_api_key::authenticate(&mut tx, key, None, None).await?;
     Ok(holder.is_some_and(|h| h.tenant_id == DEFAULT_TENANT))
 }
 

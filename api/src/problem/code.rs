@@ -44,6 +44,9 @@ codes! {
     AuthInvalid = "auth.invalid", UNAUTHORIZED, "The credential is not valid";
     /// The key is good, but not from the address that the request came from. Ask whoever made the key.
     AuthAddress = "auth.address", FORBIDDEN, "Not from this address";
+    /// The host name that was asked is another tenant's: what is good with one tenant opens nothing at the door of another. Ask
+    /// at your own.
+    AuthHost = "auth.host", FORBIDDEN, "Not at this host name";
     /// The key may not do this; the detail names the scope that it lacks.
     AuthScope = "auth.scope", FORBIDDEN, "The key lacks a scope";
     /// The tenant is suspended: what is there can be read, nothing can be started or changed.

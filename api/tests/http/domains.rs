@@ -8,7 +8,7 @@ use axum::{
 };
 use flatrender_activities::dns::Resolver;
 use flatrender_api::{app::App, router};
-use flatrender_workflows::models::identity::tenant_api_key::SCOPES;
+use flatrender_workflows::models::{DEFAULT_TENANT, identity::tenant_api_key::SCOPES};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use std::{
@@ -262,4 +262,74 @@ async fn people_sign_in_where_the_host_name_leads(db: PgPool) {
     acme.verify(&path).await;
     assert_eq!(register("films.acme.example", "bob@example.com").await, "acme");
     assert_eq!(register("elsewhere.example", "cid@example.com").await, "default");
+}
+
+/// Whoever is of one tenant is not let in at the proven host name of another, with a key or as a person, wherever they ask.
+#[sqlx::test(migrations = "../migrations")]
+async fn m7_what_is_good_with_one_tenant_opens_nothing_at_the_door_of_another(db: PgPool) {
+    let town = Town::new(db).await;
+    let (acme, other) = (town.tenant("acme").await, town.tenant("other").await);
+    let (path, name, value) = acme.add("films.acme.example").await;
+    let at = async |host: &str, credential: &str, method: Method, path: &str| {
+        let ask = request(method, path, credential).header(header::HOST, host);
+        town.send(ask.body(Body::empty()).unwrap()).await
+    };
+    let look = async |host: &str, credential: &str| {
+        let answer = at(host, credential, Method::GET, "/v1/renders").await;
+        if answer.status == StatusCode::OK {
+            "let in".to_owned()
+        } else {
+            format!("{} {}", answer.status, answer.problem())
+        }
+    };
+    assert_eq!(look("films.acme.example", &other.key).await, "let in", "claimed is not proven");
+    town.dns.says(&name, &[&value]);
+    acme.verify(&path).await;
+
+    let person = async |tenant_id, email: &str, role: &str| {
+        let id = town.world.person(tenant_id, email, &[role]).await;
+        town.world.session(tenant_id, id).await
+    };
+    let ann = person(acme.id, "ann@example.com", "owner").await;
+    let bob = person(other.id, "bob@example.com", "owner").await;
+    let staff = person(DEFAULT_TENANT, "kim@example.com", "platform_admin").await;
+    for host in ["films.acme.example", "FILMS.Acme.example:8443", "films.acme.example."] {
+        for own in [&acme.key, &ann] {
+            assert_eq!(look(host, own).await, "let in", "{host}");
+        }
+        for foreign in [&other.key, &bob, &town.world.key, &staff] {
+            assert_eq!(look(host, foreign).await, "403 Forbidden auth.host", "{host}");
+        }
+    }
+    for host in ["films.other.example", "127.0.0.1:8787", "not a host"] {
+        assert_eq!(look(host, &other.key).await, "let in", "a host name that is nobody's: {host}");
+    }
+    let ask = request(Method::GET, "/v1/renders", &other.key).header("x-forwarded-host", "films.acme.example");
+    assert_eq!(
+        town.send(ask.body(Body::empty()).unwrap()).await.status,
+        StatusCode::OK,
+        "what anybody may write says nothing"
+    );
+
+    // Every operation that asks who it is, by the API's own document.
+    let document = town.send(Request::get("/openapi.json").body(Body::empty()).unwrap()).await.json();
+    let mut asked = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            if operation["security"] == json!([{}]) || path.starts_with("/v1/nodes") {
+                continue;
+            }
+            let method: Method = method.to_uppercase().parse().unwrap();
+            let filled =
+                path.replace("{id}", &Uuid::nil().to_string()).replace("{slug}", "tiny").replace("{name}", "requests");
+            let answer = at("films.acme.example", &bob, method.clone(), &filled).await;
+            assert_eq!((answer.status.as_u16(), answer.problem().as_str()), (403, "auth.host"), "{method} {path}");
+            let by_key = at("films.acme.example", &other.key, method.clone(), &filled).await.problem();
+            assert!(["auth.host", "auth.invalid"].contains(&by_key.as_str()), "{method} {path}: {by_key}");
+            asked += 1;
+        }
+    }
+    assert!(asked > 50, "{asked}");
+    assert_eq!(acme.send(Method::DELETE, &path, json!({})).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(look("films.acme.example", &other.key).await, "let in", "given up");
 }

@@ -32,6 +32,8 @@ pub struct KeyHolder {
     pub suspended: bool,
     /// Whether it came from an address that the key is good for. From elsewhere it took no token.
     pub at_home: bool,
+    /// Whether it came to a host name that is another tenant's.
+    pub elsewhere: bool,
     /// What the request took: nothing when it came from elsewhere.
     pub budgets: Vec<Budget>,
 }
@@ -259,13 +261,18 @@ pub async fn rotate(
     Ok(Rotation::Done(id, secret))
 }
 
-/// The holder of the key `text`; none when it is unknown, expired, revoked or its tenant is closed. A text that is not
+/// The holder of the key `text`, which came `from` an address to a host name; none when it is unknown, expired, revoked or its tenant is closed. A text that is not
 /// written as keys are is not looked for. In the same round trip takes a token of the key's and one of the tenant's, and
 /// notes the use, at most once a minute: there is something to commit.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn authenticate(db: Db<'_>, text: &str, from: Option<IpAddr>) -> sqlx::Result<Option<KeyHolder>> {
+pub async fn authenticate(
+    db: Db<'_>,
+    text: &str,
+    from: Option<IpAddr>,
+    host: Option<&str>,
+) -> sqlx::Result<Option<KeyHolder>> {
     if text::mode_of(text).is_none() {
         return Ok(None);
     }
@@ -281,6 +288,7 @@ pub async fn authenticate(db: Db<'_>, text: &str, from: Option<IpAddr>) -> sqlx:
                where k.id = f.id and f.stale and f.at_home and (k.last_used_at is null or k.last_used_at < f.now - interval '1 minute')
            )
            select f.tenant_id, f.id, f.scopes, f.suspended as "suspended!", f.at_home as "at_home!",
+                  identity.is_elsewhere(f.tenant_id, $7) as "elsewhere!",
                   l.of_caller as "of_caller!", l.of_caller_in as "of_caller_in!", l.of_tenant as "of_tenant!", l.of_tenant_in as "of_tenant_in!",
                   c.granted as "caller_granted?", c.tokens as "caller_tokens?", t.granted as "tenant_granted?", t.tokens as "tenant_tokens?"
            from found f
@@ -293,6 +301,7 @@ pub async fn authenticate(db: Db<'_>, text: &str, from: Option<IpAddr>) -> sqlx:
         OF_A_TENANT.window_seconds,
         OF_A_CALLER.limit,
         OF_A_CALLER.window_seconds,
+        host,
     )
     .fetch_optional(db)
     .await?;
@@ -311,6 +320,7 @@ pub async fn authenticate(db: Db<'_>, text: &str, from: Option<IpAddr>) -> sqlx:
             scopes: f.scopes,
             suspended: f.suspended,
             at_home: f.at_home,
+            elsewhere: f.elsewhere,
             budgets,
         }
     }))

@@ -57,6 +57,8 @@ pub struct Person {
     pub rights: Vec<String>,
     /// Whether their tenant is suspended.
     pub suspended: bool,
+    /// Whether they came to a host name that is another tenant's.
+    pub elsewhere: bool,
     /// Whether they have a second factor.
     pub has_factor: bool,
     /// Whether the use was noted: then there is something to commit.
@@ -141,18 +143,18 @@ async fn add_refresh(db: Db<'_>, tenant_id: Uuid, tokens: &Tokens, parent: Optio
     .map(drop)
 }
 
-/// Who holds the access token `text`; none when it is unknown, old, revoked, or its holder may no longer sign in. Their roles
+/// Who holds the access token `text`, which came to a host name; none when it is unknown, old, revoked, or its holder may no longer sign in. Their roles
 /// are read anew each time. Notes the use at most once a minute.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn authenticate(db: Db<'_>, text: &str) -> sqlx::Result<Option<Person>> {
+pub async fn authenticate(db: Db<'_>, text: &str, host: Option<&str>) -> sqlx::Result<Option<Person>> {
     let person = sqlx::query_as!(
         Person,
         r#"select s.tenant_id, s.user_id, s.id as session_id, s.mfa_at, s.created_at, now as "now!",
                   array(select distinct unnest(r.rights) from identity.role_bindings b join identity.roles r on r.name = b.role
                         where b.tenant_id = s.tenant_id and b.user_id = s.user_id and (not r.platform or u.is_platform_staff)) as "rights!",
-                  t.status = 'suspended' as "suspended!",
+                  t.status = 'suspended' as "suspended!", identity.is_elsewhere(s.tenant_id, $2) as "elsewhere!",
                   exists (select from identity.mfa_factors f
                           where f.user_id = s.user_id and f.confirmed_at is not null and f.disabled_at is null) as "has_factor!",
                   s.last_seen_at < now - interval '1 minute' as "noted!"
@@ -162,6 +164,7 @@ pub async fn authenticate(db: Db<'_>, text: &str) -> sqlx::Result<Option<Person>
            join identity.tenants t on t.id = s.tenant_id and t.status <> 'closed'
            where s.revoked_at is null and s.idle_expires_at > now and s.absolute_expires_at > now"#,
         Secret::hash_of(text),
+        host,
     )
     .fetch_optional(&mut *db)
     .await?;
