@@ -35,6 +35,7 @@ use flatrender_workflows::{
     },
 };
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -189,6 +190,15 @@ impl FromRequestParts<App> for Stranger {
     }
 }
 
+/// What takes longer for an address that somebody has, such as writing a letter, is answered for any after this time. Far more
+/// than it takes, so that the time tells nothing.
+const EVEN: Duration = Duration::from_millis(400);
+
+/// Does something and answers no sooner than after [`EVEN`], however it ended.
+async fn evenly<T>(work: impl Future<Output = T>) -> T {
+    tokio::join!(work, tokio::time::sleep(EVEN)).0
+}
+
 /// `POST /v1/auth/register`: answers 202, whether or not somebody has the address.
 #[utoipa::path(
     post, path = "/v1/auth/register", tag = "Account", operation_id = "register", summary = "Register", security(()),
@@ -207,6 +217,10 @@ pub async fn register(
     host: Host,
     Json(body): Json<Register>,
 ) -> Result<(StatusCode, Json<MailSent>), Problem> {
+    evenly(sign_up(app, host, body)).await
+}
+
+async fn sign_up(app: App, host: Host, body: Register) -> Result<(StatusCode, Json<MailSent>), Problem> {
     let email = email("/email", &body.email)?;
     let locale = body.locale.as_deref().unwrap_or("en");
     check_profile(Some(&body.display_name), Some(locale), None)?;
@@ -292,7 +306,7 @@ pub async fn verify_email(
 /// `POST /v1/auth/forgot-password`: answers 202, whether or not there is such a person.
 #[utoipa::path(
     post, path = "/v1/auth/forgot-password", tag = "Account", operation_id = "forgot_password", summary = "Ask for a link to set a password",
-    description = "A letter with a link goes to the address if somebody has it; the answer is the same if nobody has.",
+    description = "A letter with a link goes to the address if somebody has it; the answer is the same if nobody has, and comes after the same time.",
     security(()), request_body = ForgotPassword, responses((status = 202, description = "Look into your mail", body = MailSent))
 )]
 pub async fn forgot_password(
@@ -301,6 +315,10 @@ pub async fn forgot_password(
     host: Host,
     Json(body): Json<ForgotPassword>,
 ) -> Result<(StatusCode, Json<MailSent>), Problem> {
+    evenly(send_link(app, host, body)).await
+}
+
+async fn send_link(app: App, host: Host, body: ForgotPassword) -> Result<(StatusCode, Json<MailSent>), Problem> {
     let email = email("/email", &body.email)?;
     let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
     let Some(entrance) = door::entrance(&mut tx, body.tenant.as_deref(), &host).await? else {

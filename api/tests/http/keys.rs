@@ -36,7 +36,7 @@ async fn delete(world: &World, key: &str, path: &str) -> Answer {
     world.send(request(Method::DELETE, path, key).body(Body::empty()).unwrap()).await
 }
 
-async fn get_from(world: &World, key: &str, address: &str, forwarded: Option<&str>) -> Answer {
+pub async fn get_from(world: &World, key: &str, address: &str, forwarded: Option<&str>) -> Answer {
     let peer: SocketAddr = address.parse().unwrap();
     let mut request = request(Method::GET, "/v1/renders", key).extension(ConnectInfo(peer));
     if let Some(forwarded) = forwarded {

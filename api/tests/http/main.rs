@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod attacks;
 mod auth;
 mod branding;
 mod contract;
@@ -11,6 +12,7 @@ mod exports;
 mod factors;
 mod files;
 mod film;
+mod guesses;
 mod idempotency;
 mod identity_providers;
 mod isolation;

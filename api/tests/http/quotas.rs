@@ -200,3 +200,29 @@ async fn a_quota_is_a_number_without_a_window(db: PgPool) {
         ["/window_seconds limit.value"]
     );
 }
+
+/// The buckets are rows: two servers let in no more than one would, and each tells what is left of it for both.
+#[sqlx::test(migrations = "../migrations")]
+async fn s047_of_requests_at_once_no_more_are_let_in_than_agreed_whichever_server_they_reach(db: PgPool) {
+    let world = World::new(db).await;
+    let other = second_server(&world).await;
+    // So long a window that nothing comes back meanwhile.
+    let agreed =
+        "insert into identity.tenant_limits (tenant_id, name, hard, window_seconds) values ($1, 'requests', 20, 86400)";
+    sqlx::query(agreed).bind(DEFAULT_TENANT).execute(&world.db).await.unwrap();
+    let ask = |n: usize| {
+        let server = if n.is_multiple_of(2) { &world.router } else { &other };
+        send(server, world.request(Method::GET, "/v1/renders").body(Body::empty()).unwrap())
+    };
+    let answers = join_all((0..60).map(ask)).await;
+    let (granted, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|a| a.status == StatusCode::OK);
+    assert_eq!((granted.len(), refused.len()), (20, 40));
+    let mut left: Vec<u32> = granted.iter().map(|a| a.header("ratelimit-remaining").parse().unwrap()).collect();
+    left.sort_unstable();
+    assert_eq!(left, (0..20).collect::<Vec<_>>(), "no token was given twice");
+    for answer in refused {
+        assert_eq!(answer.problem(), "rate.limited");
+        assert!(answer.header("retry-after").parse::<u32>().unwrap() > 60);
+        assert_eq!(answer.header("ratelimit-limit"), "20");
+    }
+}
