@@ -52,6 +52,7 @@ create function workflow.fingerprint(p_failure jsonb) returns text language sql 
 $$;
 
 -- Null for every run that has not failed: the indexes hold failures only, and the end of a good run touches none of them.
+-- locks: workflow.runs, which is empty: it was made right before.
 alter table workflow.runs add column error_fingerprint text,
     add constraint an_error_has_a_fingerprint check ((error is null) = (error_fingerprint is null));
 create index runs_by_fingerprint on workflow.runs (error_fingerprint, id) where error_fingerprint is not null;

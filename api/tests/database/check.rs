@@ -75,8 +75,9 @@ const PLANTED: &[(u8, &str, &[&str])] = &[
     (11, concat!(film!("completed"), run!("succeeded")), &["render $A: 3 frames, 0 verified, 0 in chunks"]),
     (12, "insert into file_mgr.blobs (id, tenant_id, sha256, size_bytes, refcount) values ('$R', '$D', repeat('a', 64), 1, 1)",
      &["blob $R: 1, by its files 0"]),
-    (13, "insert into content.scenes (id, tenant_id, project_version_id, scene_key, position, title, comp_name, start_frame, frame_count, still_frame, snapshot_url)
-          values ('$R', '$D', '$B', 'intro', 0, '{}', 'c', 0, 10, 5, 'https://a.b/old');
+    (13, "insert into content.scenes (id, tenant_id, project_version_id, scene_key, position, title, comp_name, start_frame, frame_count, still_frame, snapshot_url,
+              snapshot_source_hash, snapshot_at)
+          values ('$R', '$D', '$B', 'intro', 0, '{}', 'c', 0, 10, 5, 'https://a.b/old', repeat('b', 64), now());
           insert into render.snapshot_jobs (tenant_id, project_id, project_version_id, scene_id, scene_key, workflow_run_id, status, image_url, created_at, finished_at)
           values ('$D', '$B', '$B', '$R', 'intro', '$A', 'done', 'https://a.b/old', now() - interval '1 minute', now()),
                  ('$D', '$B', '$B', '$R', 'intro', '$B', 'done', 'https://a.b/new', now(), now())",

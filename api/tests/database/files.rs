@@ -136,6 +136,107 @@ async fn s016_s017_psql_and_the_program_make_the_same(db: PgPool) {
     databases.drop_all().await;
 }
 
+/// Nothing knows how the database is called, and a name may be one that has to be quoted.
+#[sqlx::test(migrations = false)]
+async fn s018_the_database_may_have_any_name(db: PgPool) {
+    let name = format!("{} of: Ünal", unique(&db).await);
+    let mut connection = db.acquire().await.unwrap();
+    run(&mut connection, &format!("create database \"{name}\" template template0")).await;
+    let url = std::env::var("DATABASE_URL").unwrap();
+    let url = format!("{}/{}", url.rsplit_once('/').unwrap().0, name.replace(' ', "%20").replace('Ü', "%C3%9C"));
+    for command in ["migrate", "check"] {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_flatrender"));
+        let out = program.arg(command).env("DATABASE_URL", &url).output().unwrap();
+        assert!(out.status.success(), "{command}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+    run(&mut connection, &format!("drop database \"{name}\" with (force)")).await;
+    for file in names() {
+        let text = std::fs::read_to_string(folder().join(&file)).unwrap();
+        let named = text.lines().find(|line| !line.trim_start().starts_with("--") && line.contains("flatrender"));
+        assert_eq!(named, None, "{file}");
+    }
+}
+
+/// Statements of a file that hold a table for as long as it is large, or write all of it anew, without saying so: a table that
+/// the file makes is empty, and of any other a line `-- locks:` right before tells why that is no harm.
+fn silent_locks(sql: &str) -> Vec<String> {
+    // Of comments only the notes are left: a semicolon in any other ends nothing.
+    let kept = |line: &&str| !line.trim_start().starts_with("--") || line.trim_start().starts_with("-- locks:");
+    let lower = sql.lines().filter(kept).collect::<Vec<_>>().join("\n").to_lowercase();
+    let name_after = |text: &str, word: &str| -> Option<String> {
+        let rest = &text[text.find(word)? + word.len()..];
+        let rest = rest.trim_start().trim_start_matches("if not exists ").trim_start_matches("only ");
+        Some(rest.chars().take_while(|c| c.is_alphanumeric() || "_.".contains(*c)).collect())
+    };
+    let (mut made, mut found, mut noted) = (BTreeSet::new(), vec![], false);
+    for statement in lower.split(';') {
+        let code: Vec<&str> = statement.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
+        let code = code.join(" ").trim().to_owned();
+        let says_so = statement.lines().any(|line| line.trim_start().starts_with("-- locks:"));
+        let table = if code.starts_with("create table") || code.starts_with("create unlogged table") {
+            made.extend(name_after(&code, "table "));
+            noted = false;
+            continue;
+        } else if code.starts_with("alter table") {
+            let heavy = [
+                "type ",
+                "add column",
+                "add constraint",
+                "set not null",
+                "set logged",
+                "set unlogged",
+                "set tablespace",
+                "access method",
+            ];
+            heavy.iter().any(|word| code.contains(word)).then(|| name_after(&code, "alter table ")).flatten()
+        } else if code.starts_with("create index") || code.starts_with("create unique index") {
+            (!code.contains("concurrently")).then(|| name_after(&code, " on ")).flatten()
+        } else if code.starts_with("vacuum full") || code.starts_with("cluster") {
+            Some(code.clone())
+        } else {
+            None
+        };
+        // A note is about the statements on the same table that follow it.
+        noted = table.is_some() && (says_so || noted);
+        found.extend(table.filter(|table| !made.contains(table) && !noted));
+    }
+    found
+}
+
+#[test]
+fn s020_no_later_file_holds_a_table_without_saying_so() {
+    let bad = [
+        "alter table a.b alter column c type bigint;",
+        "alter table a.b add column c text not null default gen_random_uuid();",
+        "create index x on a.b (c);",
+        "-- locks: nothing\nselect 1; alter table a.b set logged;",
+        "vacuum full;",
+    ];
+    for sql in bad {
+        assert_eq!(silent_locks(sql).len(), 1, "{sql}");
+    }
+    let good = [
+        "create table a.b (c int); create index x on a.b (c); alter table a.b add constraint d check (c > 0);",
+        "create index concurrently x on a.b (c);",
+        "-- locks: a.b, which is small.\nalter table a.b alter column c type bigint; create index x on a.b (c);",
+        "alter table a.b enable row level security;",
+    ];
+    for sql in good {
+        assert_eq!(silent_locks(sql), [""; 0], "{sql}");
+    }
+    for name in names().iter().filter(|name| name[..2].parse::<u32>().unwrap() > 30) {
+        let text = std::fs::read_to_string(folder().join(name)).unwrap();
+        assert_eq!(silent_locks(&text), [""; 0], "{name}");
+    }
+}
+
+/// Whoever migrates waits for nobody for longer than a minute: behind whoever waits, everybody would.
+#[sqlx::test(migrations = "../migrations")]
+async fn s020_whoever_migrates_waits_a_minute_at_most(db: PgPool) {
+    let sql = "select setting from pg_roles r cross join unnest(r.rolconfig) setting where rolname = 'fr_migrator' and setting like 'lock%'";
+    assert_eq!(rows(&db, sql).await, ["lock_timeout=60s"]);
+}
+
 /// Roles belong to the cluster: databases that are made at the same time, and twice by two, do not trip over them.
 #[sqlx::test(migrations = false)]
 async fn s019_two_databases_and_two_migrators_at_once(db: PgPool) {
@@ -176,6 +277,10 @@ async fn s027_the_owner_is_no_superuser(db: PgPool) {
     let options = databases.create("owned", &format!("owner {owner}")).await;
     let owned = pool(options.username(&owner).password("p")).await;
     migrate(&owned).await;
+    // The engine is the owner of its tables: what it asks carries no filter.
+    let plan = "explain update workflow.tasks set state = 'ready' where id = 1 and lease_token = gen_random_uuid()";
+    let plan = rows(&owned, plan).await.join("\n");
+    assert!(plan.contains("tasks_pkey") && !plan.contains("tenant") && !plan.contains("app."), "{plan}");
     // Even the owner sees no row of a tenant without saying whose, and takes any role without being one of them.
     assert_eq!(rows(&owned, "select count(*)::text from identity.tenants where not platform.is_wide()").await, ["0"]);
     let scoped = "begin; set local role identity_svc; set local app.platform = 'on'; select 1 / count(*) from identity.tenants; rollback";

@@ -118,6 +118,28 @@ async fn a_scenes_picture_is_written_by_its_function_only(db: PgPool) {
     assert_eq!(rows(&db, "select snapshot_url from content.scenes").await, ["https://a.b/new"]);
 }
 
+/// A render node reaches the server over HTTP and the database not at all: no role is its, its program links no SQL (which the
+/// script of the tests looks at), and where it is started nothing says where the database is.
+#[sqlx::test(migrations = "../migrations")]
+async fn s035_a_node_has_no_way_into_the_database(db: PgPool) {
+    assert_none(&rows(&db, "select rolname::text from pg_roles where rolname ~ '(^|_)nodes?(_|$)'").await);
+    let compose = include_str!("../../../compose.yaml");
+    let services: Vec<&str> = compose.split("\n  ").collect();
+    let begins = services.iter().position(|line| line.starts_with("node:")).unwrap();
+    let node: Vec<&str> = services[begins + 1..].iter().take_while(|line| line.starts_with(' ')).copied().collect();
+    let node = node.join("\n");
+    // Its own environment takes the place of the one that all others share.
+    assert!(node.contains("FLATRENDER_NODE_TOKEN") && node.contains("environment:"), "{node}");
+    for word in ["DATABASE_URL", "postgres", "*environment"] {
+        assert!(!node.contains(word), "{word}: {node}");
+    }
+    assert!(compose.contains("environment: &environment\n    DATABASE_URL"), "the others do have it");
+    let started = include_str!("../../src/platform/node_process.rs");
+    assert!(started.contains(".env_remove(\"DATABASE_URL\")"));
+    let script = include_str!("../../../scripts/test.sh");
+    assert!(script.contains("-p flatrender-activities -i sqlx"));
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn s034_no_role_waits_or_connects_without_a_bound(db: PgPool) {
     let sql = "select rolname || ' ' || rolconnlimit || ' ' || array_to_string(array(select unnest(rolconfig) order by 1), ' ') from pg_roles
