@@ -1,9 +1,10 @@
 //! The yardsticks: what a careful person would write by hand for one purpose, on tables of its own.
 
+use crate::spread;
 use anyhow::Result;
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 const BATCH: i64 = 1000;
@@ -58,19 +59,59 @@ pub async fn drain(db: &PgPool, n: u64) -> Result<Value> {
     Ok(json!({ "n": handled, "secs": began.elapsed().as_secs_f64() }))
 }
 
+const WORKFLOW_TABLES: &str = "drop table if exists hand_steps; drop table if exists hand_runs;
+    create table hand_runs (
+        id uuid primary key, state text not null default 'ready', input jsonb not null, output jsonb, token uuid,
+        lease_expires_at timestamptz, created_at timestamptz not null default now(), finished_at timestamptz);
+    create index on hand_runs (created_at) where state = 'ready';
+    create table hand_steps (run_id uuid not null, key text not null, output jsonb, recorded_at timestamptz not null default now(),
+        primary key (run_id, key))";
+
+/// One workflow of three steps after the other, each write in a transaction of its own: start with a lease, three records, end.
+pub async fn one_at_a_time(db: &PgPool, n: u64) -> Result<Value> {
+    sqlx::raw_sql(WORKFLOW_TABLES).execute(db).await?;
+    let mut db = db.acquire().await?;
+    let mut times = Vec::new();
+    for i in 0..n + 5 {
+        tokio::time::sleep(Duration::from_millis(rand::random_range(20..=80))).await;
+        let began = Instant::now();
+        let (id, token) = (Uuid::now_v7(), Uuid::new_v4());
+        sqlx::query(
+            "insert into hand_runs (id, input, state, token, lease_expires_at)
+             values ($1, 'null', 'running', $2, now() + interval '30 s')",
+        )
+        .bind(id)
+        .bind(token)
+        .execute(&mut *db)
+        .await?;
+        for key in ["one", "two", "three"] {
+            sqlx::query(
+                "insert into hand_steps (run_id, key, output)
+                 select r.id, $2, '1' from hand_runs r where r.id = $1 and r.token = $3",
+            )
+            .bind(id)
+            .bind(key)
+            .bind(token)
+            .execute(&mut *db)
+            .await?;
+        }
+        sqlx::query(
+            "update hand_runs set state = 'done', output = '3', finished_at = now() where id = $1 and token = $2",
+        )
+        .bind(id)
+        .bind(token)
+        .execute(&mut *db)
+        .await?;
+        if i >= 5 {
+            times.push(began.elapsed().as_secs_f64() * 1000.0);
+        }
+    }
+    Ok(spread(n, times))
+}
+
 /// The writes of workflows of three steps, for a batch of workflows at a time: start, claim, three records, end.
 pub async fn workflows(db: &PgPool, n: u64) -> Result<Value> {
-    sqlx::raw_sql(
-        "drop table if exists hand_steps; drop table if exists hand_runs;
-         create table hand_runs (
-            id uuid primary key, state text not null default 'ready', input jsonb not null, output jsonb, token uuid,
-            lease_expires_at timestamptz, created_at timestamptz not null default now(), finished_at timestamptz);
-         create index on hand_runs (created_at) where state = 'ready';
-         create table hand_steps (run_id uuid not null, key text not null, output jsonb, recorded_at timestamptz not null default now(),
-            primary key (run_id, key))",
-    )
-    .execute(db)
-    .await?;
+    sqlx::raw_sql(WORKFLOW_TABLES).execute(db).await?;
     let began = Instant::now();
     let mut left = n;
     while left > 0 {

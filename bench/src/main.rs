@@ -74,6 +74,8 @@ enum Verb {
     HandDrain { n: u64 },
     /// The yardstick for `wf`: the writes of a workflow of three steps, issued in batches.
     HandWf { n: u64 },
+    /// The yardstick for `wflat`: the same writes, one after the other.
+    HandWflat { n: u64 },
 }
 
 #[tokio::main]
@@ -114,6 +116,7 @@ async fn main() -> Result<()> {
         Verb::TimerWorker => return timers::keep(db).await,
         Verb::HandDrain { n } => hand::drain(&db, n).await?,
         Verb::HandWf { n } => hand::workflows(&db, n).await?,
+        Verb::HandWflat { n } => hand::one_at_a_time(&db, n).await?,
     };
     println!("{last}");
     Ok(())
@@ -122,6 +125,14 @@ async fn main() -> Result<()> {
 /// Unix time in microseconds.
 fn now_us() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros()
+}
+
+/// How times in milliseconds are spread.
+fn spread(n: u64, mut times: Vec<f64>) -> serde_json::Value {
+    times.sort_by(f64::total_cmp);
+    let at =
+        |share: f64| times.get(((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1))).copied();
+    json!({ "n": n, "p50_ms": at(0.5), "p90_ms": at(0.9), "p99_ms": at(0.99), "max_ms": times.last() })
 }
 
 /// Refreshes what the planner knows, as autovacuum would a little later.

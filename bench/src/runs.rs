@@ -1,5 +1,6 @@
 //! The verbs about workflows of three steps.
 
+use crate::spread;
 use anyhow::{Result, bail};
 use flatrender_engine::{Client, Context, Failure, Worker, Workflow};
 use serde::{Deserialize, Serialize};
@@ -77,10 +78,7 @@ pub async fn one_at_a_time(db: PgPool, n: u64) -> Result<Value> {
     }
     stop.cancel();
     worker.await?.map_err(|error| anyhow::anyhow!("{error}"))?;
-    times.sort_by(f64::total_cmp);
-    let at =
-        |share: f64| times.get(((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1))).copied();
-    Ok(json!({ "n": n, "p50_ms": at(0.5), "p90_ms": at(0.9), "p99_ms": at(0.99), "max_ms": times.last() }))
+    Ok(spread(n, times))
 }
 
 /// Start to durable result.
