@@ -38,6 +38,8 @@ const EXTRAS: &str = "
     -- What a client was told, or would have been: written in the transaction that asks for it.
     create table accepted (key text primary key, what text not null, run_id uuid, job_id bigint);
     create table transitions (n bigint generated always as identity, run_id uuid not null, was text not null, became text not null);
+    create index on transitions (run_id);
+    create index on effects (run_id, key);
     create function note_transition() returns trigger language plpgsql as $$
     begin
         insert into transitions (run_id, was, became) values (new.id, old.state, new.state);
