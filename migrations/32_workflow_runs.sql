@@ -401,6 +401,12 @@ begin
     from unnest(p_ids, p_tokens, p_whats, p_keys, p_bodies, p_seqs) as g (id, token, what, key, body, seq)
     join workflow.tasks t on t.id = g.id and t.lease_token = g.token
     where g.key is null and (g.seq is null or g.seq = t.wake_seq + 1);
+    if v_lasts then
+        -- A child may be asked to stop by the end of its parent in this trip, which is recorded.
+        update workflow.tasks t set wake_seq = g.seq
+        from unnest(p_ids, p_tokens, p_keys, p_seqs) as g (id, token, key, seq)
+        where t.id = g.id and t.lease_token = g.token and g.key is null and g.seq = t.wake_seq + 1 and t.parent_run_id is not null;
+    end if;
     if v_ids is not null then
         return query select t.* from unnest(v_ids, v_tokens) s (id, token)
             cross join lateral workflow.told('settled', null, s.id, s.token) t;

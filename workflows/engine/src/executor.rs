@@ -200,14 +200,14 @@ impl Execution<'_> {
                     self.ledger.check_end();
                     let outcome = self.must_leave().unwrap_or_else(|| end(self.ledger, result));
                     let outcome = self.put_away(outcome).await;
-                    let outcome = self.close(outcome).await;
+                    let outcome = self.settle(outcome).await;
                     self.count_end(&outcome);
                     return outcome;
                 }
                 Poll::Pending => !self.ledger.bell().hear(),
             };
             if let Some(outcome) = self.must_leave() {
-                return outcome;
+                return self.settle(outcome).await;
             }
             if !stalled {
                 tokio::task::yield_now().await;
@@ -272,7 +272,7 @@ impl Execution<'_> {
     }
 
     /// What was foretold is recorded before the run leaves, or with its end.
-    async fn close(&mut self, outcome: Outcome) -> Outcome {
+    async fn settle(&mut self, outcome: Outcome) -> Outcome {
         match (outcome, self.foretold.take()) {
             (Outcome::Ended { state, output, error, .. }, Some(foretold)) => {
                 Outcome::Ended { state, output, error, last: Some(Box::new(foretold.into())) }
@@ -280,7 +280,10 @@ impl Execution<'_> {
             (Outcome::Lost, _) => Outcome::Lost,
             (outcome, Some(foretold)) => {
                 self.record(foretold);
-                self.come_true(outcome).await
+                match self.flushed().await {
+                    Some(left) => left,
+                    None => self.come_true(outcome).await,
+                }
             }
             (outcome, None) => self.come_true(outcome).await,
         }
@@ -300,17 +303,22 @@ impl Execution<'_> {
 
     /// The definition has taken a way that its replay would not. What it came by is kept.
     async fn start_over(&mut self) -> Outcome {
+        self.flushed().await.unwrap_or(Outcome::Unfinished)
+    }
+
+    /// Waits for what is on its way to the database.
+    async fn flushed(&mut self) -> Option<Outcome> {
         while self.flush.is_some() {
             if let Some(left) = self.wait(false, None).await {
-                return left;
+                return Some(left);
             }
         }
-        Outcome::Unfinished
+        None
     }
 
     /// Waits for anything that may let the run go on.
     async fn wait(&mut self, idle: bool, rest: Option<Duration>) -> Option<Outcome> {
-        let timer = self.ledger.next_timer().filter(|_| self.flush.is_none());
+        let timer = self.ledger.next_timer().filter(|_| self.flush.is_none() && !self.ledger.foretells());
         let bell = self.ledger.bell().clone();
         let mut flush = self.flush.take();
         tokio::select! {
@@ -335,7 +343,7 @@ impl Execution<'_> {
     }
 
     /// Gives what the run leaves behind the form in which it is stored.
-    async fn put_away(&self, mut outcome: Outcome) -> Outcome {
+    async fn put_away(&mut self, mut outcome: Outcome) -> Outcome {
         let value = match &mut outcome {
             Outcome::Ended { output: Some(output), .. } => output,
             Outcome::Continued { next } => &mut next["input"],
@@ -343,6 +351,10 @@ impl Execution<'_> {
         };
         if self.shop.payloads.passes(value) {
             return outcome;
+        }
+        // That may take long.
+        if let Some(foretold) = self.foretold.take() {
+            self.record(foretold);
         }
         let kept = self.shop.payloads.keep(self.tenant_id, value.take(), FOR_GOOD);
         match while_held(kept, &self.standing, self.shop).await {

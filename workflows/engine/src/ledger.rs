@@ -146,10 +146,10 @@ impl Ledger {
 
     /// Reserves a key for the one call that may use it.
     pub(crate) fn take_key(&self, key: &str, kind: Kind, name: Option<&'static str>) -> Result<(), Failure> {
-        if key.is_empty() || key.len() > KEY_LIMIT || key.starts_with('$') {
+        if key.is_empty() || key.len() > KEY_LIMIT || key.starts_with('$') || key.contains('\0') {
             return Err(Failure::permanent(
                 "workflow.bad_key",
-                format!("{key:?} is not a key: 1 to {KEY_LIMIT} bytes, no leading $"),
+                format!("{key:?} is not a key: 1 to {KEY_LIMIT} bytes, no leading $, no NUL"),
             ));
         }
         self.reserve(key, kind, name)

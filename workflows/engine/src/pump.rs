@@ -351,10 +351,14 @@ impl Pump {
         if starts.clone().all(known) { q.queue.slots.take(starts.count()) } else { 0 }
     }
 
-    /// The writes that go along: all but those of tasks that have one under way.
+    /// The writes that go along: the first of each task that has none under way.
     fn board(&mut self) -> Vec<Write> {
         let pending = std::mem::take(&mut self.pending);
-        let (waiting, batch) = pending.into_iter().partition(|write| self.aloft.contains(&write.fence.task_id));
+        let mut aboard = HashSet::new();
+        let (waiting, batch) = pending.into_iter().partition(|write| {
+            let task_id = write.fence.task_id;
+            !write.is_start() && (self.aloft.contains(&task_id) || !aboard.insert(task_id))
+        });
         self.pending = waiting;
         batch
     }
@@ -586,7 +590,20 @@ impl Pump {
             entry["outcome"] = json!("failed");
             entry["output"] = Value::Null;
             entry["failure"] = crate::record::storable(&failure);
-            self.pending.push(write);
+            return self.pending.push(write);
+        }
+        // Whatever it has done stays as it is until somebody has mended the definition.
+        if matches!(&write.what, What::Plain(Plain { key: None, .. })) {
+            let failure = Failure::permanent("workflow.unrecordable", format!("the end cannot be stored: {error}"));
+            let Fence { task_id, token } = write.fence;
+            write.what = What::Ops(vec![json!({
+                "op": "park", "task_id": task_id, "token": token, "reason": "unrecordable",
+                "failure": crate::record::storable(&failure),
+            })]);
+            return self.pending.push(write);
+        }
+        if write.last {
+            self.leases.forget(write.fence);
         }
     }
 

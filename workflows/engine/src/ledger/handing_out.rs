@@ -55,7 +55,9 @@ impl Ledger {
     pub(crate) fn hand_out(&self) -> bool {
         let mut state = self.state();
         let next = state.last + 1;
-        if state.arrived.get(&next).is_none_or(is_outside) {
+        // What comes before something foretold is not looked at any more.
+        let foretells = state.foretold.is_some();
+        if state.arrived.get(&next).is_none_or(|record| !foretells && is_outside(record)) {
             return false;
         }
         let Some(record) = state.arrived.remove(&next) else { return false };

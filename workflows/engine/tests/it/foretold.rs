@@ -169,3 +169,49 @@ async fn a_run_that_goes_on_while_something_newer_is_recorded_starts_over_and_re
     let history = "signal    $signal:news:# ok\nstep      first    ok\nstep      second   ok";
     assert_eq!(world.history(run_id).await, history);
 }
+
+/// Comes by what is small as it is sent, and too large as PostgreSQL keeps it.
+#[derive(Serialize, Deserialize)]
+struct Boundless;
+
+impl Workflow for Boundless {
+    const NAME: &'static str = "boundless";
+    type Output = ();
+
+    async fn run(self, cx: &Context) -> Result<(), Failure> {
+        cx.memo("numbers", || async { Ok(vec![1e300; 1000]) }).await.map(drop)
+    }
+}
+
+#[sqlx::test(migrations = false)]
+async fn an_end_that_the_database_refuses_waits_for_somebody_who_mends_it(db: PgPool) {
+    let mut world = world(db).await;
+    world.worker(|w| w.workflow::<Boundless>().workflow::<Counting>());
+    world.finish(Counting).await;
+    let run_id = world.start(Boundless).await;
+    let (reason, code) = world.parked(run_id).await;
+    assert_eq!((reason.as_str(), code.as_str()), ("unrecordable", "workflow.unrecordable"));
+}
+
+/// Cannot read again what it has come by.
+#[derive(Serialize, Deserialize)]
+struct Illegible;
+
+impl Workflow for Illegible {
+    const NAME: &'static str = "illegible";
+    type Output = ();
+
+    async fn run(self, cx: &Context) -> Result<(), Failure> {
+        cx.memo("number", || async { Ok(f64::NAN) }).await.map(drop)
+    }
+}
+
+#[sqlx::test(migrations = false)]
+async fn what_cannot_be_read_again_is_recorded_before_its_run_is_set_aside(db: PgPool) {
+    let mut world = world(db).await;
+    world.worker(|w| w.workflow::<Illegible>().workflow::<Counting>());
+    world.finish(Counting).await;
+    let run_id = world.start(Illegible).await;
+    world.parked(run_id).await;
+    assert_eq!(world.history(run_id).await, "step      number   ok");
+}

@@ -340,7 +340,8 @@ impl Both<'_> {
         let trip = Trip { attempts: &attempts, ops: &ops, plain: &plain, again: true, ..Trip::default() };
         let news = store::tasks::pump(&mut *self.db, &who, trip).await.map_err(refused)?;
         let accepted: BTreeSet<Uuid> = news.iter().filter_map(News::accepts).map(|fence| fence.token).collect();
-        let plain: Vec<(Fence, &Plain)> = here.plain.iter().map(|(fence, plain)| (*fence, plain)).collect();
+        let mut plain: Vec<(Fence, &Plain)> = here.plain.iter().map(|(fence, plain)| (*fence, plain)).collect();
+        plain.sort_by_key(|(fence, _)| fence.task_id);
         let held = self.memory.pump(&here.attempts, &here.ops, &plain);
         let pairs: HashMap<Fence, Fence> = self.leases.iter().copied().collect();
         let held: BTreeSet<Uuid> = held.iter().map(|fence| pairs[fence].token).collect();
