@@ -78,7 +78,8 @@ async fn a_factor_is_removed_by_who_just_showed_it(db: PgPool) {
     let list = jane.get("/v1/me/factors").await.json();
     assert!(!list.to_string().contains("secret"));
     let path = format!("/v1/me/factors/{}", list["data"][0]["id"].as_str().unwrap());
-    pass(&world, 599).await;
+    // Her access token is good for ten minutes.
+    pass(&world, 540).await;
     sqlx::query("update identity.user_sessions set mfa_at = workflow.now() - interval '11 minutes'")
         .execute(&world.db)
         .await
