@@ -232,18 +232,18 @@ where
 }
 
 async fn deliver(client: &Client, id: &str, message: Message) -> Result<Delivery, Error> {
-    let mut tx = client.pool().begin().await?;
+    // One statement writes, and is a transaction of its own.
+    let mut db = client.pool().acquire().await?;
     let run_id = match message.to {
         To::Run(run_id) => Some(run_id),
-        To::Key { kind, tenant_id, key } => store::runs::by_key(&mut tx, kind, tenant_id, Some(&key)).await?,
+        To::Key { kind, tenant_id, key } => store::runs::by_key(&mut db, kind, tenant_id, Some(&key)).await?,
     };
     let Some(run_id) = run_id else { return Ok(Delivery::Unknown) };
     let key = match id.len() {
         ..=LONGEST_ID => format!("webhook:{id}"),
         _ => format!("webhook:{}", hex::encode(Sha256::digest(id))),
     };
-    let delivery = client.signal(&mut tx, run_id, &message.name, Some(&key), &message.payload).await?;
-    tx.commit().await?;
+    let delivery = client.signal(&mut db, run_id, &message.name, Some(&key), &message.payload).await?;
     client.announce();
     Ok(delivery)
 }
