@@ -130,6 +130,8 @@ async fn an_open_transaction_shows_in_the_age_of_the_horizon(db: PgPool) {
         .execute(&mut *idle)
         .await
         .unwrap();
+    // Older than any snapshot of those who work, before anybody looks.
+    tokio::time::sleep(Duration::from_millis(600)).await;
     world.worker(|w| w.workflow::<Busy>());
     let text = loop {
         let text = handle.render();
