@@ -3,7 +3,8 @@
 # Leaves nothing behind, also when it fails or is interrupted; may run twice at the same time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export SQLX_OFFLINE=true PATH="$HOME/.cargo/bin:$PATH"
+# Without traces: the last lines of a run that failed say why.
+export SQLX_OFFLINE=true RUST_BACKTRACE=0 RUST_LIB_BACKTRACE=0 PATH="$HOME/.cargo/bin:$PATH"
 # shellcheck source=throwaway-postgres.sh
 . scripts/throwaway-postgres.sh
 
@@ -22,6 +23,9 @@ start_postgres
 cargo nextest run --locked --workspace --no-fail-fast "$@"
 
 step "budgets of the engine"
+# On a server of its own: what the databases of the tests still have vacuumed would be counted too.
+stop_postgres
+start_postgres -c autovacuum=off
 "${CARGO_TARGET_DIR:-target}/debug/flatrender-bench" gate
 
 step "examples in the documentation"

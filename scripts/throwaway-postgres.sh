@@ -1,6 +1,6 @@
 # Sourced: a PostgreSQL for the time of a script, on a free port of this machine, in a temporary folder.
 #
-#   start_postgres     sets DATABASE_URL; needs a role that may make databases, as tests do
+#   start_postgres     sets DATABASE_URL; needs a role that may make databases, as tests do; arguments go to the server
 #   stop_postgres      stops it and removes everything; safe to call at any time, and twice
 #
 # It keeps nothing, so it does not wait for the disk.
@@ -57,7 +57,7 @@ start_postgres() {
     for try in 1 2 3 4 5 6 7 8; do
         # Two runs side by side each take a port of their own; one that is taken after all is left for another.
         port=$((20000 + (RANDOM * 32768 + RANDOM) % 12000))
-        launch_postgres "$bin" "$port" && break
+        launch_postgres "$bin" "$port" "$@" && break
         port=0
     done
     [ "$port" -ne 0 ] || { tail -n 5 "$PG_HOME/postgres.log" >&2; return 1; }
@@ -66,9 +66,10 @@ start_postgres() {
 
 launch_postgres() {
     local bin=$1 port=$2 tick
+    shift 2
     (cd "$PG_HOME" && LC_ALL=C as_pg "$bin/postgres" -D "$PG_HOME/data" -k "$PG_HOME/run" -p "$port" \
         -c listen_addresses=127.0.0.1 -c max_connections=400 -c fsync=off -c synchronous_commit=off \
-        -c full_page_writes=off -c shared_buffers=256MB) >>"$PG_HOME/postgres.log" 2>&1 &
+        -c full_page_writes=off -c shared_buffers=256MB "$@") >>"$PG_HOME/postgres.log" 2>&1 &
     for tick in $(seq 1 300); do
         sed -n 8p "$PG_HOME/data/postmaster.pid" 2>/dev/null | grep -q ready && return 0
         kill -0 $! 2>/dev/null || return 1
