@@ -9,13 +9,13 @@ use crate::{
     ledger::{Foretold, Ledger},
     measures,
     payload::{FOR_GOOD, Payloads},
-    pump::{ANSWER, What, Write},
-    record::{Ask, Broken, Kind, Request, RunRequest},
+    pump::ANSWER,
+    record::{Ask, Broken},
     residents::Stay,
     retry,
-    store::{self, Claimed, Fence, session::Session, tasks::Plain},
+    store::{self, Claimed, Fence, session::Session},
     trace::{self, TraceContext},
-    worker::{RUN_QUEUE, Shop},
+    worker::Shop,
     workflow::{CONTINUED, Context, Core, Hands},
 };
 use chrono::{DateTime, Utc};
@@ -29,12 +29,16 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{oneshot, watch},
     task::JoinSet,
 };
 
+mod asks;
+mod foretold;
 mod steps;
 
+use asks::send;
+pub(crate) use asks::wishes;
 pub(crate) use steps::{memo, step, steps_settle};
 
 /// A run that waits only for a timer further away than this leaves the memory; the timer is its `run_at`.
@@ -252,60 +256,6 @@ impl Execution<'_> {
         }
     }
 
-    /// Lets the definition go on with what it has just come by, in case that it ends with it.
-    fn foretell(&mut self) -> bool {
-        if self.flush.is_some() || self.shop.forgetful {
-            return false;
-        }
-        let payloads = &self.shop.payloads;
-        self.foretold = self.shop.me.now().and_then(|now| self.ledger.foretell(now, |output| payloads.passes(output)));
-        self.foretold.is_some()
-    }
-
-    /// It did not end.
-    fn record(&mut self, foretold: Foretold) {
-        let (reply, answer) = oneshot::channel();
-        let what = What::Plain(Plain { seq: None, ..foretold.into() });
-        if self.shop.writes.send(Write { fence: self.fence, what, last: false, again: false, reply }).is_ok() {
-            self.flush = Some(answer);
-        }
-    }
-
-    /// What was foretold is recorded before the run leaves, or with its end.
-    async fn settle(&mut self, outcome: Outcome) -> Outcome {
-        match (outcome, self.foretold.take()) {
-            (Outcome::Ended { state, output, error, .. }, Some(foretold)) => {
-                Outcome::Ended { state, output, error, last: Some(Box::new(foretold.into())) }
-            }
-            (Outcome::Lost, _) => Outcome::Lost,
-            (outcome, Some(foretold)) => {
-                self.record(foretold);
-                match self.flushed().await {
-                    Some(left) => left,
-                    None => self.come_true(outcome).await,
-                }
-            }
-            (outcome, None) => self.come_true(outcome).await,
-        }
-    }
-
-    async fn come_true(&mut self, outcome: Outcome) -> Outcome {
-        while self.ledger.foretells() && !self.ledger.hand_out() && !self.ledger.overtaken() {
-            if let Some(left) = self.must_leave() {
-                return left;
-            }
-            if let Some(left) = self.wait(false, None).await {
-                return left;
-            }
-        }
-        if self.ledger.overtaken() { self.start_over().await } else { outcome }
-    }
-
-    /// The definition has taken a way that its replay would not. What it came by is kept.
-    async fn start_over(&mut self) -> Outcome {
-        self.flushed().await.unwrap_or(Outcome::Unfinished)
-    }
-
     /// Waits for what is on its way to the database.
     async fn flushed(&mut self) -> Option<Outcome> {
         while self.flush.is_some() {
@@ -455,13 +405,6 @@ impl Execution<'_> {
     }
 }
 
-impl From<Foretold> for Plain {
-    fn from(Foretold { key, output, at, seq }: Foretold) -> Self {
-        let body = Some(output).filter(|output| !output.is_null());
-        Self { what: Kind::Step.name(), key: Some(key), body, at: Some(at), seq: Some(seq), ..Self::default() }
-    }
-}
-
 /// Where a run goes whose definition cannot go on; none for one that can.
 pub(crate) fn broken_off(ledger: &Ledger) -> Option<Outcome> {
     let (reason, failure) = match ledger.broken()? {
@@ -567,87 +510,4 @@ pub(crate) async fn lost(standing: &mut watch::Receiver<Standing>) {
         // The lease is no longer kept because its end is being written: that write will tell.
         pending::<()>().await;
     }
-}
-
-/// False: there is no worker any more.
-fn send(
-    writes: &mpsc::UnboundedSender<Write>,
-    (fence, trace): (Fence, Option<TraceContext>),
-    asks: Vec<Ask>,
-    timers: &[(String, bool)],
-    reply: oneshot::Sender<bool>,
-) -> bool {
-    let what = wishes((fence, trace), asks, timers);
-    writes.send(Write { fence, what, last: false, again: false, reply }).is_ok()
-}
-
-/// What a definition has asked for, and which of its timers have ended.
-pub(crate) fn wishes((fence, trace): (Fence, Option<TraceContext>), asks: Vec<Ask>, timers: &[(String, bool)]) -> What {
-    match (asks.as_slice(), timers) {
-        ([Ask::Mark { key, kind, name, output }], []) => What::Plain(Plain {
-            what: kind.name(),
-            key: Some(key.clone()),
-            name: *name,
-            body: Some(output.clone()).filter(|output| !output.is_null()),
-            ..Plain::default()
-        }),
-        _ => {
-            let ended = timers.iter().map(|(key, reached)| timer_op(fence, key, *reached));
-            What::Ops(asks.iter().map(|ask| ask_op(fence, trace, ask)).chain(ended).collect())
-        }
-    }
-}
-
-fn ask_op(fence: Fence, trace: Option<TraceContext>, ask: &Ask) -> Value {
-    match ask {
-        Ask::Activity(request) => traced(request_op(fence, request), trace),
-        Ask::Run(request) => {
-            metrics::counter!(measures::RUNS_STARTED, "kind" => request.kind).increment(1);
-            traced(run_op(fence, request), trace)
-        }
-        Ask::Withdraw(key) => json!({ "op": "withdraw", "task_id": fence.task_id, "token": fence.token, "key": key }),
-        Ask::Mark { key, kind, name, output } => json!({
-            "op": "mark", "task_id": fence.task_id, "token": fence.token, "key": key, "kind": kind.name(), "name": name,
-            "output": output,
-        }),
-    }
-}
-
-fn traced(mut op: Value, trace: Option<TraceContext>) -> Value {
-    if let Some(trace) = trace {
-        op["traceparent"] = json!(trace);
-    }
-    op
-}
-
-fn run_op(fence: Fence, request: &RunRequest) -> Value {
-    json!({
-        "op": if request.detached { "start" } else { "child" }, "task_id": fence.task_id, "token": fence.token,
-        "key": request.key, "kind": request.kind, "version": request.version,
-        "activity": store::runs::run_name(request.kind, request.version), "queue": RUN_QUEUE, "priority": request.priority,
-        "max_losses": store::runs::MAX_LOSSES, "input": request.input, "business_key": request.business_key,
-    })
-}
-
-fn request_op(fence: Fence, request: &Request) -> Value {
-    json!({
-        "op": "request", "task_id": fence.task_id, "token": fence.token, "key": request.key, "queue": request.queue,
-        "activity": request.activity, "input": request.input, "labels": request.labels, "shielded": request.shielded,
-        "limit_key": request.limit_key, "warm_key": request.warm_key,
-        "max_failures": request.policy.max_failures.clamp(1, i32::MAX as u32),
-        "max_losses": request.policy.max_losses.clamp(1, i32::MAX as u32),
-        "backoff_base": seconds(request.policy.backoff_base, 0.0),
-        "backoff_cap": seconds(request.policy.backoff_cap, 0.0),
-        "lease": seconds(request.policy.lease, 0.1),
-        "start_to_close": request.policy.start_to_close.as_secs_f64().clamp(0.001, 1e9),
-    })
-}
-
-fn seconds(duration: Duration, least: f64) -> f64 {
-    duration.as_secs_f64().clamp(least, 86_400.0)
-}
-
-fn timer_op(fence: Fence, key: &str, reached: bool) -> Value {
-    let outcome = if reached { "ok" } else { "cancelled" };
-    json!({ "op": "timer", "task_id": fence.task_id, "token": fence.token, "key": key, "outcome": outcome })
 }
