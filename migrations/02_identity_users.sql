@@ -124,7 +124,7 @@ create table identity.mfa_factors (
     label          text not null check (char_length(label) between 1 and 100),
     secret_enc     bytea check (octet_length(secret_enc) <= 1024),
     webauthn_credential bytea unique check (octet_length(webauthn_credential) <= 1024),
-    public_key     bytea check (octet_length(public_key) <= 2048),
+    passkey        jsonb check (octet_length(passkey::text) <= 16384),
     sign_count     bigint not null default 0 check (sign_count >= 0),
     aaguid         uuid,
     last_totp_step bigint,
@@ -134,12 +134,14 @@ create table identity.mfa_factors (
     created_at     timestamptz not null default now(),
     foreign key (tenant_id, user_id) references identity.users (tenant_id, id) on delete cascade,
     constraint a_totp_has_a_secret check ((kind = 'totp') = (secret_enc is not null)),
-    constraint a_webauthn_has_a_key check ((kind = 'webauthn') = (webauthn_credential is not null and public_key is not null)),
+    constraint a_webauthn_has_a_key check ((kind = 'webauthn') = (webauthn_credential is not null and passkey is not null)),
     constraint only_a_totp_has_steps check (last_totp_step is null or kind = 'totp')
 );
 create index mfa_factors_user on identity.mfa_factors (user_id);
 comment on table identity.mfa_factors is 'Second factors.';
 comment on column identity.mfa_factors.secret_enc is 'secret:aead';
+comment on column identity.mfa_factors.webauthn_credential is 'The id that the authenticator gave it: one key is one person''s.';
+comment on column identity.mfa_factors.passkey is 'The credential with its public key, as webauthn-rs writes it down.';
 comment on column identity.mfa_factors.last_totp_step is 'The newest step that was accepted: a code works once.';
 -- A step, or a signature count, that was accepted cannot be accepted again.
 create function identity.refuse_replay() returns trigger language plpgsql as $$
@@ -169,6 +171,7 @@ create table identity.auth_challenges (
     kind        text not null check (kind in ('verify_email', 'reset', 'login_otp', 'phone', 'mfa', 'webauthn')),
     email       text check (char_length(email) <= 254),
     token_hash  bytea not null unique check (octet_length(token_hash) = 32),
+    state       jsonb check (octet_length(state::text) <= 262144),
     attempts    int not null default 0 check (attempts between 0 and 5),
     created_at  timestamptz not null default now(),
     expires_at  timestamptz not null,
@@ -176,6 +179,8 @@ create table identity.auth_challenges (
     foreign key (tenant_id, user_id) references identity.users (tenant_id, id) on delete cascade,
     foreign key (tenant_id, session_id) references identity.user_sessions (tenant_id, id) on delete cascade,
     constraint a_code_lives_ten_minutes check (kind in ('verify_email', 'reset') or expires_at <= created_at + interval '10 minutes'),
+    constraint a_webauthn_is_of_a_session check (kind <> 'webauthn' or (session_id is not null and state is not null)),
+    constraint only_a_factor_has_a_state check (state is null or kind in ('mfa', 'webauthn')),
     constraint a_link_lives_three_days check (expires_at <= created_at + interval '3 days')
 );
 create index auth_challenges_expired on identity.auth_challenges (expires_at);
@@ -183,6 +188,7 @@ create index auth_challenges_user on identity.auth_challenges (user_id, kind);
 create index auth_challenges_session on identity.auth_challenges (session_id) where session_id is not null;
 comment on table identity.auth_challenges is 'Codes and links that were sent; each is good once.';
 comment on column identity.auth_challenges.token_hash is 'secret:sha256';
+comment on column identity.auth_challenges.state is 'What was asked of an authenticator, as webauthn-rs writes it down; browsers never get it.';
 comment on column identity.auth_challenges.email is 'pii:email. The address that the link proves.';
 create trigger auth_challenges_consumed before update on identity.auth_challenges
     for each row when (old.consumed_at is not null) execute function platform.refuse_to_go_on();

@@ -1,8 +1,8 @@
 //! What every handler may use.
 
 use crate::{
-    auth::Tenant, file_mgr::probe::MediaProbe, peer::Proxies, problem::Problem, render::feed::Feeds,
-    request_log::RequestLog, vault::Vault,
+    auth::Tenant, file_mgr::probe::MediaProbe, identity::RelyingParty, peer::Proxies, problem::Problem,
+    render::feed::Feeds, request_log::RequestLog, vault::Vault,
 };
 use flatrender_activities::{dns::Resolver, egress::Egress};
 use flatrender_engine::Client;
@@ -34,6 +34,8 @@ pub struct App {
     pub request_log: RequestLog,
     /// What only servers and workers know.
     pub vault: Vault,
+    /// What passkeys are bound to; none where the public address does not allow for any.
+    pub relying_party: Option<RelyingParty>,
     /// Says whose a host name is.
     pub dns: Resolver,
     /// Calls where tenants have us call.
@@ -63,6 +65,7 @@ impl App {
             proxies: Proxies::default(),
             request_log: RequestLog::default(),
             vault,
+            relying_party: None,
             dns: Resolver::system(),
             egress: Egress::default(),
             public_url: String::new(),

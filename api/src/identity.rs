@@ -24,7 +24,9 @@ mod steward;
 pub mod tenants;
 mod throttle;
 pub mod usage;
+pub mod webauthn;
 pub mod webhooks;
 
 pub use address::address;
 pub use steward::{Registrar, Steward};
+pub use webauthn::RelyingParty;

@@ -8,7 +8,7 @@ use crate::{
     health,
     identity::{
         account, api_keys, audit, branding, domains, factors, identities, identity_providers, members, openid, quotas,
-        request_logs, sessions, sign_in, tenants, usage, webhooks,
+        request_logs, sessions, sign_in, tenants, usage, webauthn, webhooks,
     },
     limits, metrics,
     nodes::{claims, enrol, frames, inputs, tasks},
@@ -75,6 +75,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(sign_in::refresh))
         .routes(routes!(sign_in::sign_out))
         .routes(routes!(sign_in::step_up))
+        .routes(routes!(webauthn::step_up_options))
         .routes(routes!(openid::choices))
         .routes(routes!(openid::start))
         .routes(routes!(openid::finish))
@@ -86,7 +87,9 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(factors::list))
         .routes(routes!(factors::add))
         .routes(routes!(factors::confirm))
-        .routes(routes!(factors::remove))
+        .routes(routes!(webauthn::creation_options))
+        .routes(routes!(webauthn::add))
+        .routes(routes!(factors::rename, factors::remove))
         .routes(routes!(identities::list))
         .routes(routes!(identities::start))
         .routes(routes!(identities::finish))

@@ -3,6 +3,7 @@
 use crate::{
     app::App,
     file_mgr::probe::MediaProbe,
+    identity::RelyingParty,
     metrics,
     peer::{BadNetwork, Proxies},
     router,
@@ -43,7 +44,7 @@ pub struct ServeConfig {
     pub probe: Arc<dyn MediaProbe>,
     /// What only servers and workers know.
     pub vault: Vault,
-    /// Where people see our pages.
+    /// Under which address people reach it, and see our pages.
     pub public_url: String,
 }
 
@@ -75,11 +76,19 @@ pub async fn run(config: ServeConfig, shutdown: CancellationToken) -> Result<(),
     if reach == Reach::Anywhere {
         tracing::warn!("FLATRENDER_DEV_EGRESS is on: tenants may have this server call into its own network");
     }
+    let relying_party = RelyingParty::at(&config.public_url);
+    if relying_party.is_none() {
+        tracing::warn!(
+            public_url = config.public_url,
+            "nobody can have a passkey: the public address has no host name"
+        );
+    }
     let workflows = Client::new(config.pool.clone());
     let app = App {
         proxies: Proxies::from_env()?,
         egress: Egress::new(reach),
         public_url: config.public_url.trim_end_matches('/').to_owned(),
+        relying_party,
         ..App::new(config.pool, workflows, config.storage, config.probe, config.vault, shutdown.clone())
     };
     let (log, db) = (app.request_log.clone(), app.db.clone());

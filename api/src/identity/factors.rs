@@ -1,6 +1,7 @@
-//! `/v1/me/factors`: second factors, one-time codes by time (RFC 6238) and recovery codes.
+//! `/v1/me/factors`: second factors, one-time codes by time (RFC 6238) and recovery codes. What is special to passkeys is in
+//! [`super::webauthn`].
 
-use super::{deed::Deed, letters};
+use super::{deed::Deed, letters, throttle::Gates, webauthn};
 use crate::{
     app::App,
     auth::SignedIn,
@@ -15,16 +16,20 @@ use flatrender_workflows::{
     models::{
         Db, Role, Scope,
         identity::{
+            auth_challenge,
             mfa_factor::{self, Factor},
             user, user_session,
         },
+        scope::Scoped,
     },
 };
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use totp_rs::{Builder, Totp};
 use utoipa::ToSchema;
 use uuid::Uuid;
+use webauthn_rs::prelude::PublicKeyCredential;
 
 /// Bytes of the secret of a factor that makes codes (RFC 4226, 4: at least 16).
 const SECRET_BYTES: usize = 20;
@@ -39,12 +44,14 @@ pub struct FactorView {
     /// Always `factor`.
     #[schema(example = "factor")]
     object: &'static str,
-    /// `totp`
+    /// `totp` makes codes, `webauthn` is a passkey or a security key.
     #[schema(example = "totp")]
     kind: String,
     /// What you call it.
     #[schema(example = "Phone")]
     label: String,
+    /// The model of a passkey's authenticator; null for others, and when it does not tell.
+    aaguid: Option<Uuid>,
     /// Since when it is asked for; null until it is confirmed.
     confirmed_at: Option<DateTime<Utc>>,
     /// When it was shown last.
@@ -55,8 +62,8 @@ pub struct FactorView {
 
 impl From<Factor> for FactorView {
     fn from(f: Factor) -> Self {
-        let Factor { id, kind, label, confirmed_at, last_used_at, created_at, .. } = f;
-        Self { id, object: "factor", kind, label, confirmed_at, last_used_at, created_at }
+        let Factor { id, kind, label, aaguid, confirmed_at, last_used_at, created_at, .. } = f;
+        Self { id, object: "factor", kind, label, aaguid, confirmed_at, last_used_at, created_at }
     }
 }
 
@@ -76,6 +83,15 @@ pub struct FactorList {
 pub struct AddFactor {
     /// What you call it, 1 to 100 characters.
     #[schema(example = "Phone", min_length = 1, max_length = 100)]
+    label: String,
+}
+
+/// Another name for a factor.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RenameFactor {
+    /// What you call it from now on, 1 to 100 characters.
+    #[schema(example = "Old phone", min_length = 1, max_length = 100)]
     label: String,
 }
 
@@ -136,19 +152,13 @@ pub async fn add(
     Json(body): Json<AddFactor>,
 ) -> Result<(StatusCode, Json<NewFactor>), Problem> {
     me.is_fresh()?;
-    let label = body.label.trim();
-    if !(1..=100).contains(&label.chars().count()) || label.chars().any(char::is_control) {
-        return Err(Problem::fault("/label", "factor.label", "a label has 1 to 100 characters"));
-    }
+    let label = good_label(&body.label)?;
     let (id, secret) = (Uuid::now_v7(), rand::rng().random::<[u8; SECRET_BYTES]>());
     let mut tx = app.db.begin(Scope::tenant(Role::Identity, me.tenant_id)).await?;
     let account = user::find(&mut tx, me.tenant_id, me.user_id).await?.and_then(|u| u.email).unwrap_or_default();
     let sealed = app.vault.seal(&place(id), &secret);
     if !mfa_factor::add_totp(&mut tx, me.tenant_id, me.user_id, id, label, &sealed).await? {
-        return Err(Problem::new(
-            Code::FactorsFull,
-            format!("you have {} second factors; remove one", mfa_factor::MOST),
-        ));
+        return Err(full());
     }
     tx.commit().await?;
     let totp = generator(&secret, &account)?;
@@ -192,6 +202,33 @@ pub async fn confirm(
     Ok(Json(RecoveryCodes { recovery_codes: codes.iter().map(|c| c.reveal().to_owned()).collect() }))
 }
 
+/// `PATCH /v1/me/factors/{id}`: calls it something else.
+#[utoipa::path(
+    patch, path = "/v1/me/factors/{id}", tag = "Account", operation_id = "rename_factor", summary = "Rename a second factor",
+    description = "So that you know which of them is lost when one is.", params(("id" = Uuid, Path, description = "The factor")),
+    request_body = RenameFactor,
+    responses(
+        (status = 200, description = "Renamed", body = FactorView),
+        (status = 403, description = "`auth.step_up`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "`factor.not_found`", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn rename(
+    State(app): State<App>,
+    me: SignedIn,
+    Path(id): Path<Uuid>,
+    Extension(address): Extension<ClientAddress>,
+    Json(body): Json<RenameFactor>,
+) -> Result<Json<FactorView>, Problem> {
+    me.is_fresh()?;
+    let label = good_label(&body.label)?;
+    let mut tx = app.db.begin(Scope::tenant(Role::Identity, me.tenant_id)).await?;
+    let factor = mfa_factor::rename(&mut tx, me.user_id, id, label).await?.ok_or_else(missing)?;
+    Deed::of(me.tenant_id, me.user_id, address).record(&mut tx, "factor.rename", Some(("factor", id))).await?;
+    tx.commit().await?;
+    Ok(Json(factor.into()))
+}
+
 /// `DELETE /v1/me/factors/{id}`
 #[utoipa::path(
     delete, path = "/v1/me/factors/{id}", tag = "Account", operation_id = "remove_factor", summary = "Remove a second factor",
@@ -220,7 +257,8 @@ pub async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn tell(app: &App, db: Db<'_>, me: &SignedIn) -> Result<(), Problem> {
+/// Tells the person by mail that their factors are other ones than before.
+pub(super) async fn tell(app: &App, db: Db<'_>, me: &SignedIn) -> Result<(), Problem> {
     if let Some(user) = user::find(&mut *db, me.tenant_id, me.user_id).await?
         && let Some(email) = user.email.clone()
     {
@@ -229,14 +267,75 @@ async fn tell(app: &App, db: Db<'_>, me: &SignedIn) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Whether `code` is a code of one of the person's confirmed factors, or one of their recovery codes; it is used up.
-pub(super) async fn shows(
+/// What somebody shows as their second factor.
+#[derive(Clone, Copy)]
+pub(super) enum Shown<'a> {
+    /// A code of a factor that makes them, or a recovery code.
+    Code(&'a str),
+    /// What a passkey signed, and what it was asked to.
+    Passkey(&'a PublicKeyCredential, &'a Value),
+}
+
+/// Why a second factor is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The code is wrong, old, or was used.
+    Code,
+    /// What the passkey signed is not what it was asked to, or it is none of the person's.
+    Passkey,
+    /// There is a copy of the passkey with this id of a factor.
+    Cloned(Uuid),
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Code => wrong_code(),
+            Refusal::Passkey => webauthn::refused(),
+            Refusal::Cloned(_) => Self::new(
+                Code::AuthPasskeyCloned,
+                "the passkey counts fewer uses than it had before: there may be a copy; show another factor and remove it",
+            ),
+        }
+    }
+}
+
+/// Takes a second factor of a person. It is used up in the transaction, which is theirs to go on with; a failure is counted.
+///
+/// # Errors
+/// `auth.code`, `auth.passkey`, `auth.passkey_cloned`, `auth.throttled`
+pub(super) async fn take(
     app: &App,
-    db: Db<'_>,
+    tenant_id: Uuid,
     user_id: Uuid,
-    code: &str,
-    now: DateTime<Utc>,
-) -> Result<bool, Problem> {
+    shown: Shown<'_>,
+    from: ClientAddress,
+) -> Result<Scoped, Problem> {
+    // They have a count of their own, whatever the password is.
+    let gates = Gates::of_codes(user_id);
+    gates.check(app, tenant_id, false).await?;
+    let mut tx = app.db.begin(Scope::tenant(Role::Identity, tenant_id)).await?;
+    let refusal = match shown {
+        Shown::Code(code) => (!is_code_of(app, &mut tx, user_id, code).await?).then_some(Refusal::Code),
+        Shown::Passkey(credential, asked) => webauthn::refusal(app, &mut tx, user_id, credential, asked).await?,
+    };
+    let Some(refusal) = refusal else {
+        gates.forget(&mut tx, tenant_id).await?;
+        return Ok(tx);
+    };
+    if let Refusal::Cloned(id) = refusal {
+        Deed::of(tenant_id, user_id, from).record(&mut tx, "factor.cloned", Some(("factor", id))).await?;
+        tx.commit().await?;
+    } else {
+        drop(tx);
+    }
+    gates.fail(app, tenant_id).await?;
+    Err(refusal.into())
+}
+
+/// Whether `code` is a code of one of the person's confirmed factors, or one of their recovery codes; it is used up.
+async fn is_code_of(app: &App, db: Db<'_>, user_id: Uuid, code: &str) -> Result<bool, Problem> {
+    let now = auth_challenge::now(&mut *db).await?;
     for factor in mfa_factor::list(&mut *db, user_id).await?.iter().filter(|f| f.confirmed_at.is_some()) {
         if let Some(step) = step_of(app, factor, code, now)?
             && mfa_factor::use_step(&mut *db, factor.id, step, false).await?
@@ -263,8 +362,22 @@ fn generator(secret: &[u8], account: &str) -> Result<Totp, Problem> {
     totp.map_err(|e| Problem::internal(&std::io::Error::other(e.to_string())))
 }
 
+/// The label without the space around it.
+pub(super) fn good_label(label: &str) -> Result<&str, Problem> {
+    let label = label.trim();
+    if !(1..=100).contains(&label.chars().count()) || label.chars().any(char::is_control) {
+        return Err(Problem::fault("/label", "factor.label", "a label has 1 to 100 characters"));
+    }
+    Ok(label)
+}
+
 fn place(id: Uuid) -> String {
     format!("totp:{id}")
+}
+
+/// The person has as many factors as they may.
+pub(super) fn full() -> Problem {
+    Problem::new(Code::FactorsFull, format!("you have {} second factors; remove one", mfa_factor::MOST))
 }
 
 fn missing() -> Problem {

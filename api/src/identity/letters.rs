@@ -54,8 +54,7 @@ pub(super) async fn invite(app: &App, db: Db<'_>, user: &User, email: &str) -> R
 }
 
 async fn issue(app: &App, db: Db<'_>, kind: Kind, user: &User, email: Option<&str>) -> Result<Uuid, Problem> {
-    let (id, email) = (Uuid::now_v7(), email.map(str::to_owned));
-    let challenge = Challenge { id, tenant_id: user.tenant_id, user_id: user.id, email };
-    auth_challenge::issue(db, kind, &challenge, &Secret::hash_of(&app.vault.link(id))).await?;
-    Ok(id)
+    let challenge = Challenge { email: email.map(str::to_owned), ..Challenge::of(user.tenant_id, user.id) };
+    auth_challenge::issue(db, kind, &challenge, &Secret::hash_of(&app.vault.link(challenge.id))).await?;
+    Ok(challenge.id)
 }

@@ -219,8 +219,10 @@ pub async fn finish(
         Problem::new(Code::AuthForbidden, "this account may not sign in; ask whoever manages your organisation")
     })?;
     let several = back.claims.several_factors;
-    if !several && mfa_factor::list(&mut tx, user.id).await?.iter().any(|factor| factor.confirmed_at.is_some()) {
-        return sign_in::second_step(tx, &user).await;
+    let mut held = mfa_factor::list(&mut tx, user.id).await?;
+    held.retain(|factor| factor.confirmed_at.is_some());
+    if !several && !held.is_empty() {
+        return sign_in::second_step(&app, tx, &user, &held).await;
     }
     let tokens = visitor.begin(&mut tx, &user, several).await?;
     tx.commit().await?;

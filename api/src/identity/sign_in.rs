@@ -3,8 +3,10 @@
 use super::{
     address,
     door::{self, Host},
-    factors, passwords,
+    factors::{self, Shown},
+    passwords,
     throttle::Gates,
+    webauthn::{self, WebauthnOptions},
 };
 use crate::{
     app::App,
@@ -23,15 +25,17 @@ use flatrender_workflows::models::{
     DEFAULT_TENANT, Db, Role, Scope, Secret,
     identity::{
         auth_challenge::{self, Challenge, Kind},
-        mfa_factor,
+        mfa_factor::{self, Factor},
         user::{self, User},
         user_session::{self, ACCESS, NewSession, Refreshed, Tokens},
     },
+    scope::Scoped,
 };
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use utoipa::ToSchema;
 use uuid::Uuid;
+use webauthn_rs::prelude::PublicKeyCredential;
 
 /// Challenges of a second step begin with this.
 const CHALLENGE_KIND: &str = "fr_mf_";
@@ -61,7 +65,10 @@ pub struct SecondStep {
     challenge: String,
     /// A code of a second factor, or a recovery code.
     #[schema(example = "123456")]
-    code: String,
+    code: Option<String>,
+    /// What a passkey signed, instead of a code: the answer of `navigator.credentials.get` to `webauthn`.
+    #[schema(value_type = Option<Object>, example = json!(null))]
+    credential: Option<PublicKeyCredential>,
 }
 
 /// A refresh token.
@@ -77,8 +84,11 @@ pub struct Refresh {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StepUp {
-    /// A code of a second factor, or a recovery code. Needed by those who have a factor.
+    /// A code of a second factor, or a recovery code. Those who have a factor show it, or a passkey.
     code: Option<String>,
+    /// What a passkey signed: the answer of `navigator.credentials.get` to what `POST /v1/auth/step-up/options` gave.
+    #[schema(value_type = Option<Object>, example = json!(null))]
+    credential: Option<PublicKeyCredential>,
     /// Your password, for those who have none.
     password: Option<String>,
 }
@@ -111,12 +121,15 @@ pub struct SecondStepView {
     /// Always `second_step`.
     #[schema(example = "second_step")]
     object: &'static str,
-    /// Send it with a code to `POST /v1/auth/second-step`. Good for five minutes and five tries.
+    /// Send it with a code or a passkey's answer to `POST /v1/auth/second-step`. Good for five minutes, and five tries or one of
+    /// a passkey.
     #[schema(example = "fr_mf_…")]
     challenge: String,
-    /// What the code may be of.
+    /// What may be shown: `totp`, `webauthn`, `recovery_code`.
     #[schema(example = json!(["totp", "recovery_code"]))]
-    factors: [&'static str; 2],
+    factors: Vec<&'static str>,
+    /// For those who have a passkey: what `navigator.credentials.get` takes.
+    webauthn: Option<WebauthnOptions>,
 }
 
 impl From<Tokens> for TokensView {
@@ -189,10 +202,10 @@ pub async fn sign_in(
     // Somebody else's guesses do not lock out whoever comes from where they have been before, or shows a second factor first.
     let mut proven = false;
     if !known && let Err(throttled) = gates.check(&app, tenant_id, false).await {
-        proven = shows_factor(&app, user.as_ref(), body.code.as_deref()).await?;
-        if !proven {
-            return Err(throttled);
-        }
+        let (Some(user), Some(code)) = (&user, &body.code) else { return Err(throttled) };
+        let taken = factors::take(&app, user.tenant_id, user.id, Shown::Code(code), ClientAddress(visitor.ip)).await;
+        taken.map_err(|refused| if refused.code() == Code::AuthCode { throttled } else { refused })?.commit().await?;
+        proven = true;
     }
     let right = passwords::verify(&body.password, kept).await?;
     let Some(user) = user.filter(|u| right && matches!(u.status.as_str(), "active" | "invited")) else {
@@ -203,39 +216,26 @@ pub async fn sign_in(
         return Err(Problem::new(Code::AuthEmailUnproven, "prove your address first: the link is in your mail"));
     }
     let mut tx = app.db.begin(Scope::tenant(Role::Identity, user.tenant_id)).await?;
-    let has_factor = mfa_factor::list(&mut tx, user.id).await?.iter().any(|f| f.confirmed_at.is_some());
+    let mut held = mfa_factor::list(&mut tx, user.id).await?;
+    held.retain(|f| f.confirmed_at.is_some());
+    let has_factor = !held.is_empty();
     if has_factor && !proven {
-        if body.code.is_none() {
-            return second_step(tx, &user).await;
-        }
+        let Some(code) = &body.code else { return second_step(&app, tx, &user, &held).await };
         drop(tx);
-        if !shows_factor(&app, Some(&user), body.code.as_deref()).await? {
-            gates.fail(&app, tenant_id).await?;
-            return Err(factors::wrong_code());
-        }
-        tx = app.db.begin(Scope::tenant(Role::Identity, user.tenant_id)).await?;
+        let taken = factors::take(&app, tenant_id, user.id, Shown::Code(code), ClientAddress(visitor.ip)).await;
+        tx = match taken {
+            Ok(tx) => tx,
+            Err(refused) if refused.code() == Code::AuthCode => {
+                gates.fail(&app, tenant_id).await?;
+                return Err(refused);
+            }
+            Err(problem) => return Err(problem),
+        };
     }
     let tokens = visitor.begin(&mut tx, &user, has_factor).await?;
     gates.forget(&mut tx, tenant_id).await?;
     tx.commit().await?;
     Ok(shown(tokens))
-}
-
-/// Whether the code is one of the person's; it is used up. Codes have a count of their own, whatever the password is.
-async fn shows_factor(app: &App, user: Option<&User>, code: Option<&str>) -> Result<bool, Problem> {
-    let (Some(user), Some(code)) = (user, code) else { return Ok(false) };
-    let gates = Gates::of_codes(user.id);
-    gates.check(app, user.tenant_id, false).await?;
-    let mut tx = app.db.begin(Scope::tenant(Role::Identity, user.tenant_id)).await?;
-    let now = auth_challenge::now(&mut tx).await?;
-    if factors::shows(app, &mut tx, user.id, code, now).await? {
-        gates.forget(&mut tx, user.tenant_id).await?;
-        tx.commit().await?;
-        return Ok(true);
-    }
-    drop(tx);
-    gates.fail(app, user.tenant_id).await?;
-    Ok(false)
 }
 
 /// The tenant, its person with this address, and the hash of their password.
@@ -253,28 +253,29 @@ async fn look_up(
     Ok((tenant_id, user, kept))
 }
 
-pub(super) async fn second_step(
-    mut tx: flatrender_workflows::models::scope::Scoped,
-    user: &User,
-) -> Result<Response, Problem> {
+pub(super) async fn second_step(app: &App, mut tx: Scoped, user: &User, held: &[Factor]) -> Result<Response, Problem> {
     let secret = Secret::generate(CHALLENGE_KIND);
-    let challenge = Challenge { id: Uuid::now_v7(), tenant_id: user.tenant_id, user_id: user.id, email: None };
+    let (webauthn, state) = webauthn::ask(app, held)?.unzip();
+    let challenge = Challenge { state, ..Challenge::of(user.tenant_id, user.id) };
     auth_challenge::issue(&mut tx, Kind::SecondFactor, &challenge, &secret.hash()).await?;
     tx.commit().await?;
+    let has_codes = held.iter().any(|f| f.secret.is_some());
+    let kinds = [("totp", has_codes), ("webauthn", webauthn.is_some()), ("recovery_code", true)];
+    let factors = kinds.into_iter().filter_map(|(kind, there)| there.then_some(kind)).collect();
     let challenge = secret.reveal().to_owned();
-    let body = SecondStepView { object: "second_step", challenge, factors: ["totp", "recovery_code"] };
+    let body = SecondStepView { object: "second_step", challenge, factors, webauthn };
     Ok((StatusCode::ACCEPTED, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response())
 }
 
 /// `POST /v1/auth/second-step`
 #[utoipa::path(
     post, path = "/v1/auth/second-step", tag = "Account", operation_id = "second_step", summary = "Show a second factor", security(()),
-    description = "A code works once. Five tries, then sign in anew.",
+    description = "A code, or what a passkey signed. Each works once. Five tries with codes, or one with a passkey, then sign in anew.",
     request_body = SecondStep,
     responses(
         (status = 200, description = "Signed in", body = TokensView),
         (status = 401, description = "`auth.invalid`: the challenge is unknown, old or used up", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "`auth.code`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "`auth.code`, `auth.passkey`, `auth.passkey_cloned`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 429, description = "`auth.throttled`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
@@ -285,20 +286,28 @@ pub async fn second(
     Json(body): Json<SecondStep>,
 ) -> Result<Response, Problem> {
     let visitor = Visitor::of(from, &headers);
-    // The try is counted whatever comes of it.
+    if body.code.is_some() == body.credential.is_some() {
+        return Err(Problem::fault("/code", "field.missing", "show a code or what a passkey signed"));
+    }
+    // The try is counted whatever comes of it, and a passkey has one: what it was asked is asked once.
     let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
     let challenge = auth_challenge::attempt(&mut tx, Kind::SecondFactor, &Secret::hash_of(&body.challenge)).await?;
     let challenge = challenge.ok_or_else(over)?;
+    if body.credential.is_some() {
+        auth_challenge::finish(&mut tx, challenge.id).await?;
+    }
     tx.commit().await?;
     let mut tx = app.db.begin(Scope::tenant(Role::Identity, challenge.tenant_id)).await?;
     let user = user::find(&mut tx, challenge.tenant_id, challenge.user_id).await?;
     let user = user.filter(|u| u.status == "active").ok_or_else(over)?;
     drop(tx);
-    if !shows_factor(&app, Some(&user), Some(&body.code)).await? {
-        return Err(factors::wrong_code());
-    }
-    let mut tx = app.db.begin(Scope::tenant(Role::Identity, challenge.tenant_id)).await?;
-    if !auth_challenge::finish(&mut tx, challenge.id).await? {
+    let asked = challenge.state.unwrap_or_default();
+    let proof = match &body.credential {
+        Some(credential) => Shown::Passkey(credential, &asked),
+        None => Shown::Code(body.code.as_deref().unwrap_or_default()),
+    };
+    let mut tx = factors::take(&app, user.tenant_id, user.id, proof, ClientAddress(visitor.ip)).await?;
+    if body.code.is_some() && !auth_challenge::finish(&mut tx, challenge.id).await? {
         return Err(over());
     }
     let tokens = visitor.begin(&mut tx, &user, true).await?;
@@ -342,38 +351,50 @@ pub async fn sign_out(State(app): State<App>, me: SignedIn) -> Result<StatusCode
 /// `POST /v1/auth/step-up`: for ten minutes the session may do what is dangerous.
 #[utoipa::path(
     post, path = "/v1/auth/step-up", tag = "Account", operation_id = "step_up", summary = "Prove again that it is you",
-    description = "With a code by those who have a second factor, with the password by others.", request_body = StepUp,
+    description = "With a code or a passkey by those who have a second factor, with the password by others.", request_body = StepUp,
     responses(
         (status = 204, description = "Proven"),
-        (status = 403, description = "`auth.code`, `auth.credentials`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "`auth.code`, `auth.passkey`, `auth.passkey_cloned`, `auth.credentials`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 429, description = "`auth.throttled`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
-pub async fn step_up(State(app): State<App>, me: SignedIn, Json(body): Json<StepUp>) -> Result<StatusCode, Problem> {
-    let gates = Gates::of_codes(me.user_id);
-    gates.check(&app, me.tenant_id, false).await?;
-    let mut tx = app.db.begin(Scope::tenant(Role::Identity, me.tenant_id)).await?;
-    let proven = match (me.has_factor, &body.code, &body.password) {
-        (true, Some(code), _) => factors::shows(&app, &mut tx, me.user_id, code, me.now).await?,
-        (false, _, Some(password)) => {
-            let kept = user::password_hash(&mut tx, me.user_id).await?;
-            // No connection waits while a password is computed.
-            drop(tx);
-            let right = passwords::verify(password, kept).await?;
-            tx = app.db.begin(Scope::tenant(Role::Identity, me.tenant_id)).await?;
-            right
+pub async fn step_up(
+    State(app): State<App>,
+    me: SignedIn,
+    Extension(address): Extension<ClientAddress>,
+    Json(body): Json<StepUp>,
+) -> Result<StatusCode, Problem> {
+    let mut tx = match (me.has_factor, &body.credential) {
+        (true, Some(credential)) => {
+            let asked = webauthn::recall(&app, &me, &credential.response.client_data_json).await?;
+            factors::take(&app, me.tenant_id, me.user_id, Shown::Passkey(credential, &asked), address).await?
         }
-        _ => false,
+        (true, None) => {
+            let code = body.code.as_deref().unwrap_or_default();
+            factors::take(&app, me.tenant_id, me.user_id, Shown::Code(code), address).await?
+        }
+        (false, _) => by_password(&app, &me, body.password.as_deref().unwrap_or_default()).await?,
     };
-    if !proven {
-        drop(tx);
-        gates.fail(&app, me.tenant_id).await?;
-        return Err(if me.has_factor { factors::wrong_code() } else { wrong_credentials() });
-    }
     user_session::note_proof(&mut tx, me.session_id, me.has_factor).await?;
-    gates.forget(&mut tx, me.tenant_id).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes the password of somebody who has no second factor. The transaction is theirs to go on with; a failure is counted.
+async fn by_password(app: &App, me: &SignedIn, password: &str) -> Result<Scoped, Problem> {
+    let gates = Gates::of_codes(me.user_id);
+    gates.check(app, me.tenant_id, false).await?;
+    let mut tx = app.db.begin(Scope::tenant(Role::Identity, me.tenant_id)).await?;
+    let kept = user::password_hash(&mut tx, me.user_id).await?;
+    // No connection waits while a password is computed.
+    drop(tx);
+    if !passwords::verify(password, kept).await? {
+        gates.fail(app, me.tenant_id).await?;
+        return Err(wrong_credentials());
+    }
+    let mut tx = app.db.begin(Scope::tenant(Role::Identity, me.tenant_id)).await?;
+    gates.forget(&mut tx, me.tenant_id).await?;
+    Ok(tx)
 }
 
 pub(super) fn shown(tokens: Tokens) -> Response {

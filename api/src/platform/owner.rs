@@ -11,7 +11,6 @@ use flatrender_workflows::models::{
     },
 };
 use sqlx::PgPool;
-use uuid::Uuid;
 
 /// Somebody who is to own a tenant.
 #[derive(Debug, Clone, Copy)]
@@ -69,8 +68,7 @@ pub async fn create_owner(db: &PgPool, new: NewOwner<'_>) -> Result<Secret, Owne
         role_binding::grant(&mut tx, tenant_id, user_id, "platform_admin", None).await?;
     }
     let token = Secret::generate("fr_ln_");
-    let challenge = Challenge { id: Uuid::now_v7(), tenant_id, user_id, email: None };
-    auth_challenge::issue(&mut tx, Kind::Reset, &challenge, &token.hash()).await?;
+    auth_challenge::issue(&mut tx, Kind::Reset, &Challenge::of(tenant_id, user_id), &token.hash()).await?;
     let entry = audit::Entry {
         tenant_id,
         actor: "cli",

@@ -54,7 +54,8 @@ pub struct MailSettings {
     /// Address that letters come from.
     #[arg(long, value_name = "ADDRESS", default_value = "noreply@localhost.localdomain", env = "FLATRENDER_MAIL_FROM")]
     mail_from: String,
-    /// Address of the pages that letters link to, and that identity providers send people back to [default: where the API listens].
+    /// Address under which people reach the platform: letters link to it, identity providers send people back there, passkeys are bound
+    /// to its host name [default: where the API listens].
     #[arg(long, value_name = "URL", env = "FLATRENDER_PUBLIC_URL")]
     public_url: Option<String>,
 }
@@ -162,8 +163,8 @@ impl Parts {
     /// The listener failed.
     pub async fn serve(self, listener: TcpListener, stopping: CancellationToken) -> Result<(), ServeError> {
         let probe = Arc::new(worker::upload_probe(PROBE.into()));
-        let listen = Listen::Bound(listener);
         let Self { db: pool, storage, vault, public_url, .. } = self;
+        let listen = Listen::Bound(listener);
         serve::run(ServeConfig { listen, pool, storage, probe, vault, public_url }, stopping).await
     }
 

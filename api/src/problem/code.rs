@@ -111,6 +111,10 @@ codes! {
     AuthEmailUnproven = "auth.email_unproven", FORBIDDEN, "Prove your address first";
     /// The code of the second factor is wrong, too old, or was used before. Wait for the next one.
     AuthCode = "auth.code", FORBIDDEN, "The code is not good";
+    /// What the passkey signed is not good: for another challenge, page or account, too old, or shown before. Begin anew.
+    AuthPasskey = "auth.passkey", FORBIDDEN, "The passkey is not good";
+    /// The passkey counts fewer uses than were seen of it: there may be a copy. Show another factor, and remove this one.
+    AuthPasskeyCloned = "auth.passkey_cloned", FORBIDDEN, "The passkey may have been copied";
     /// There were too many failures. Try again after `Retry-After`.
     AuthThrottled = "auth.throttled", TOO_MANY_REQUESTS, "Too many failures";
     /// The link is unknown, too old, or was used before. Ask for another.
@@ -139,6 +143,10 @@ codes! {
     FactorNotFound = "factor.not_found", NOT_FOUND, "No such second factor";
     /// You have as many second factors as somebody may have. Remove one.
     FactorsFull = "factor.too_many", CONFLICT, "Too many second factors";
+    /// The passkey is, or was, a factor already. Add another.
+    FactorExists = "factor.exists", CONFLICT, "The passkey is there";
+    /// The public address of the platform is none that passkeys could be bound to. Tell whoever runs it.
+    WebauthnUnavailable = "webauthn.unavailable", CONFLICT, "No passkeys here";
     /// There is nothing at this address. See `/docs` for all addresses.
     RouteNotFound = "route.not_found", NOT_FOUND, "No such address";
     /// The address is there, but not for this method; `Allow` names those that are.

@@ -16,7 +16,7 @@ async fn bare(world: &World, path: &str) -> crate::world::Answer {
     world.send(Request::builder().uri(path).body(Body::empty()).unwrap()).await
 }
 
-const OPERATIONS: [&str; 92] = [
+const OPERATIONS: [&str; 96] = [
     "DELETE /v1/api-keys/{id}",
     "DELETE /v1/domains/{id}",
     "DELETE /v1/identity-providers/{id}",
@@ -65,6 +65,7 @@ const OPERATIONS: [&str; 92] = [
     "HEAD /v1/nodes/tasks/{task_id}/frames/{sha256}",
     "PATCH /v1/identity-providers/{id}",
     "PATCH /v1/me",
+    "PATCH /v1/me/factors/{id}",
     "PATCH /v1/tenant",
     "PATCH /v1/webhooks/{id}",
     "POST /v1/api-keys",
@@ -79,6 +80,7 @@ const OPERATIONS: [&str; 92] = [
     "POST /v1/auth/sign-in",
     "POST /v1/auth/sign-out",
     "POST /v1/auth/step-up",
+    "POST /v1/auth/step-up/options",
     "POST /v1/auth/verify-email",
     "POST /v1/domains",
     "POST /v1/domains/{id}/verify",
@@ -86,6 +88,8 @@ const OPERATIONS: [&str; 92] = [
     "POST /v1/identity-providers",
     "POST /v1/me/email",
     "POST /v1/me/factors/totp",
+    "POST /v1/me/factors/webauthn",
+    "POST /v1/me/factors/webauthn/options",
     "POST /v1/me/factors/{id}/confirm",
     "POST /v1/me/identities/finish",
     "POST /v1/me/identities/start",

@@ -125,8 +125,7 @@ async fn serve(world: &World) -> (std::net::SocketAddr, JoinHandle<Result<(), Se
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (pool, storage, probe) = (world.db.clone(), world.storage.clone(), world.app.probe.clone());
-    let vault = world.app.vault.clone();
-    let config =
-        ServeConfig { listen: Listen::Bound(listener), pool, storage, probe, vault, public_url: String::new() };
+    let (vault, public_url) = (world.app.vault.clone(), crate::world::PUBLIC_URL.to_owned());
+    let config = ServeConfig { listen: Listen::Bound(listener), pool, storage, probe, vault, public_url };
     (address, tokio::spawn(flatrender_api::serve::run(config, world.stopping.clone())))
 }

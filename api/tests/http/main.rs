@@ -4,6 +4,7 @@
 
 mod attacks;
 mod auth;
+mod authenticator;
 mod branding;
 mod contract;
 mod domains;
@@ -30,5 +31,6 @@ mod secrets;
 mod tenants;
 mod traces;
 mod usage;
+mod webauthn;
 mod webhooks;
 mod world;

@@ -43,7 +43,7 @@ enum To {
     Node,
 }
 
-const ROWS: [(&str, To); 92] = [
+const ROWS: [(&str, To); 96] = [
     ("DELETE /v1/api-keys/{id}", To::Manage),
     ("DELETE /v1/domains/{id}", To::Manage),
     ("DELETE /v1/identity-providers/{id}", To::Manage),
@@ -92,6 +92,7 @@ const ROWS: [(&str, To); 92] = [
     ("HEAD /v1/nodes/tasks/{task_id}/frames/{sha256}", To::Node),
     ("PATCH /v1/identity-providers/{id}", To::Manage),
     ("PATCH /v1/me", To::Me),
+    ("PATCH /v1/me/factors/{id}", To::Me),
     ("PATCH /v1/tenant", To::Manage),
     ("PATCH /v1/webhooks/{id}", To::Manage),
     ("POST /v1/api-keys", To::Manage),
@@ -106,6 +107,7 @@ const ROWS: [(&str, To); 92] = [
     ("POST /v1/auth/sign-in", To::All),
     ("POST /v1/auth/sign-out", To::Me),
     ("POST /v1/auth/step-up", To::Me),
+    ("POST /v1/auth/step-up/options", To::Me),
     ("POST /v1/auth/verify-email", To::All),
     ("POST /v1/domains", To::Manage),
     ("POST /v1/domains/{id}/verify", To::Manage),
@@ -113,6 +115,8 @@ const ROWS: [(&str, To); 92] = [
     ("POST /v1/identity-providers", To::Manage),
     ("POST /v1/me/email", To::Me),
     ("POST /v1/me/factors/totp", To::Me),
+    ("POST /v1/me/factors/webauthn", To::Me),
+    ("POST /v1/me/factors/webauthn/options", To::Me),
     ("POST /v1/me/factors/{id}/confirm", To::Me),
     ("POST /v1/me/identities/finish", To::Me),
     ("POST /v1/me/identities/start", To::Me),

@@ -9,7 +9,7 @@ use flatrender_activities::{
     message::{Mailer, MailerConfig},
     storage::ObjectStorage,
 };
-use flatrender_api::{app::App, metrics, router, vault::Vault, worker};
+use flatrender_api::{app::App, identity::RelyingParty, metrics, router, vault::Vault, worker};
 use flatrender_engine::Client;
 use flatrender_workflows::{
     contracts::{
@@ -38,6 +38,9 @@ use uuid::Uuid;
 
 /// Pixels of the template: the smallest height an order may ask for.
 pub const SIZE: [u32; 2] = [256, 144];
+
+/// Under which address people reach the platform.
+pub const PUBLIC_URL: &str = "https://films.example";
 
 /// A server and a tenant's key.
 pub struct World {
@@ -96,14 +99,11 @@ impl World {
         let storage: Arc<dyn BlobStore> = Arc::new(ObjectStorage::local(&folder.path().join("storage")).unwrap());
         let stopping = CancellationToken::new();
         let probe = Arc::new(worker::upload_probe("ffprobe".into()));
-        let app = App::new(
-            db.clone(),
-            Client::new(db.clone()),
-            storage.clone(),
-            probe,
-            Vault::of(&[7; 32]),
-            stopping.clone(),
-        );
+        let (client, vault) = (Client::new(db.clone()), Vault::of(&[7; 32]));
+        let app = App {
+            relying_party: RelyingParty::at(PUBLIC_URL),
+            ..App::new(db.clone(), client, storage.clone(), probe, vault, stopping.clone())
+        };
         metrics::install();
         let router = router::router(app.clone());
         let mut tx = db.begin().await.unwrap();
@@ -228,7 +228,7 @@ impl World {
             server: None,
             folder: self.folder.path().join("mail"),
             from: "noreply@films.example".into(),
-            public_url: "https://films.example".into(),
+            public_url: PUBLIC_URL.into(),
             links: Arc::new(move |id| vault.link(id)),
         })
         .unwrap()

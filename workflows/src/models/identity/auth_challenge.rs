@@ -3,6 +3,7 @@
 
 use crate::models::Db;
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -17,6 +18,8 @@ pub enum Kind {
     Invitation,
     /// The second step of a sign-in.
     SecondFactor,
+    /// What an authenticator has to sign for somebody who is signed in.
+    Webauthn,
 }
 
 impl Kind {
@@ -25,6 +28,7 @@ impl Kind {
             Self::VerifyEmail => "verify_email",
             Self::Reset | Self::Invitation => "reset",
             Self::SecondFactor => "mfa",
+            Self::Webauthn => "webauthn",
         }
     }
 
@@ -34,7 +38,7 @@ impl Kind {
             Self::VerifyEmail => Duration::from_secs(2 * 86_400),
             Self::Reset => Duration::from_secs(3600),
             Self::Invitation => Duration::from_secs(3 * 86_400),
-            Self::SecondFactor => Duration::from_secs(300),
+            Self::SecondFactor | Self::Webauthn => Duration::from_secs(300),
         }
     }
 }
@@ -50,25 +54,38 @@ pub struct Challenge {
     pub user_id: Uuid,
     /// The address that it proves.
     pub email: Option<String>,
+    /// The session that it is for.
+    pub session_id: Option<Uuid>,
+    /// What was asked of an authenticator.
+    pub state: Option<Value>,
 }
 
-/// Makes a link for a person, by the SHA-256 of its text; earlier ones of the kind are no longer good.
+impl Challenge {
+    /// One of a person, of nothing more.
+    pub fn of(tenant_id: Uuid, user_id: Uuid) -> Self {
+        Self { id: Uuid::now_v7(), tenant_id, user_id, email: None, session_id: None, state: None }
+    }
+}
+
+/// Makes a link for a person, by the SHA-256 of its text; earlier links of the kind are no longer good.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn issue(db: Db<'_>, kind: Kind, challenge: &Challenge, token_hash: &[u8]) -> sqlx::Result<()> {
-    if kind != Kind::SecondFactor {
+    if !matches!(kind, Kind::SecondFactor | Kind::Webauthn) {
         withdraw(&mut *db, kind, challenge.user_id).await?;
     }
     sqlx::query!(
-        "insert into identity.auth_challenges (id, tenant_id, user_id, kind, email, token_hash, created_at, expires_at)
-         select $1, $2, $3, $4, $5, $6, now, now + make_interval(secs => $7) from workflow.now() now",
+        "insert into identity.auth_challenges (id, tenant_id, user_id, kind, email, token_hash, session_id, state, created_at, expires_at)
+         select $1, $2, $3, $4, $5, $6, $7, $8, now, now + make_interval(secs => $9) from workflow.now() now",
         challenge.id,
         challenge.tenant_id,
         challenge.user_id,
         kind.name(),
         challenge.email,
         token_hash,
+        challenge.session_id,
+        challenge.state,
         kind.lasts().as_secs_f64(),
     )
     .execute(db)
@@ -101,12 +118,28 @@ pub async fn attempt(db: Db<'_>, kind: Kind, token_hash: &[u8]) -> sqlx::Result<
         Challenge,
         "update identity.auth_challenges set attempts = attempts + 1
          where token_hash = $1 and kind = $2 and consumed_at is null and expires_at > workflow.now() and attempts < 5
-         returning id, tenant_id, user_id, email",
+         returning id, tenant_id, user_id, email, session_id, state",
         token_hash,
         kind.name()
     )
     .fetch_optional(db)
     .await
+}
+
+/// Uses up what an authenticator had to sign in a session, and gives what was asked of it; none when that was for another session, is
+/// old or used up.
+///
+/// # Errors
+/// Those of the database.
+pub async fn take(db: Db<'_>, session_id: Uuid, token_hash: &[u8]) -> sqlx::Result<Option<Value>> {
+    let state = sqlx::query_scalar!(
+        "update identity.auth_challenges set consumed_at = workflow.now()
+         where token_hash = $1 and kind = 'webauthn' and session_id = $2 and consumed_at is null and expires_at > workflow.now()
+         returning state",
+        token_hash,
+        session_id
+    );
+    Ok(state.fetch_optional(db).await?.flatten())
 }
 
 /// Uses a challenge up that was tried with success.
