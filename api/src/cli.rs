@@ -87,7 +87,11 @@ async fn run(command: Command) -> Result<(), CliError> {
 fn log() {
     let filter = EnvFilter::try_from_env("FLATRENDER_LOG").or_else(|_| EnvFilter::try_from_default_env());
     let filter = filter.unwrap_or_else(|_| {
-        EnvFilter::new("warn,flatrender_api=info,flatrender_activities=info,flatrender_engine::trace=info")
+        // What checks passkeys prints all that a client sent; why one was refused is told by us.
+        let quiet = "webauthn_rs_core=off";
+        EnvFilter::new(format!(
+            "warn,flatrender_api=info,flatrender_activities=info,flatrender_engine::trace=info,{quiet}"
+        ))
     });
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();

@@ -309,6 +309,7 @@ pub(super) fn refused() -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn passkeys_are_bound_to_the_host_name_of_the_public_address() {
@@ -321,5 +322,27 @@ mod tests {
         for none in ["", "nonsense", "http://192.0.2.7:8787", "http://[2001:db8::7]"] {
             assert_eq!(origins(none), None, "{none}");
         }
+    }
+
+    #[test]
+    fn a_passkey_that_was_kept_in_2026_is_still_read() {
+        let key = json!({ "x": "wM9oxtp7LczpzYlwC5zaqn6FEYEOepRL-xAHI17RO5Q", "y": "e_AUhS-O-KvmK_L-5A2c5v6w8oGiJjLSldFJ3T5F7-o",
+                          "curve": "SECP256R1" });
+        let kept = json!({ "cred": {
+            "cred": { "key": { "EC_EC2": key }, "type_": "ES256" }, "counter": 3,
+            "cred_id": "sixc48QCkdQdVsPSe2D0NrxkIFypW3MxCiyWnbuxdEc", "transports": null, "user_verified": true,
+            "backup_state": false, "backup_eligible": false, "registration_policy": "required",
+            "extensions": { "appid": "NotRequested", "cred_props": { "Unsigned": { "rk": false } }, "cred_protect": "Ignored",
+                            "hmac_create_secret": "NotRequested" },
+            "attestation": { "data": "None", "metadata": "None" }, "attestation_format": "none"
+        }});
+        let passkey = Passkey::deserialize(&kept).unwrap();
+        assert_eq!(serde_json::to_value(&passkey).unwrap(), kept);
+        let (options, _) = party().start_passkey_authentication(&[passkey]).unwrap();
+        assert_eq!(super::json(&options.public_key.allow_credentials[0]).unwrap()["id"], kept["cred"]["cred_id"]);
+    }
+
+    fn party() -> Webauthn {
+        RelyingParty::at("https://films.example").map(|RelyingParty(w)| (*w).clone()).unwrap()
     }
 }

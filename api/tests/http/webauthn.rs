@@ -163,8 +163,10 @@ async fn of_two_who_answer_one_challenge_at_once_one_wins(db: PgPool) {
     );
 }
 
-/// What is wrong with an answer, by name.
-fn errors() -> Vec<(&'static str, fn(&mut Authenticator))> {
+/// What is wrong with an answer, and how an authenticator comes to give it.
+type Mistake = (&'static str, fn(&mut Authenticator));
+
+fn mistakes() -> Vec<Mistake> {
     vec![
         ("another page", |key| key.origin = "https://evil.example".into()),
         ("a page below ours", |key| key.origin = "https://a.films.example".into()),
@@ -183,7 +185,7 @@ fn errors() -> Vec<(&'static str, fn(&mut Authenticator))> {
 async fn a_passkey_that_was_not_made_as_it_should_be_is_not_added(db: PgPool) {
     let world = World::new(db).await;
     let jane = jane(&world, &[]).await;
-    for (what, spoil) in errors() {
+    for (what, spoil) in mistakes() {
         let mut key = Authenticator::new();
         spoil(&mut key);
         let body = begin(&jane, &mut key).await;
@@ -210,7 +212,7 @@ async fn an_answer_that_is_not_as_it_should_be_opens_nothing(db: PgPool) {
     let world = World::new(db).await;
     let jane = jane(&world, &[]).await;
     let (mut key, _, _) = with_passkey(&jane).await;
-    let mut all = errors();
+    let mut all = mistakes();
     all.push(("somebody else's handle", |key| key.user = Some(json!(encoded(Uuid::nil().as_bytes())))));
     for (what, spoil) in all {
         let mut spoiled = key.clone();
