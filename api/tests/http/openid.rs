@@ -441,6 +441,32 @@ async fn a_second_factor_is_asked_for_unless_the_provider_saw_several(db: PgPool
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn who_has_a_passkey_shows_it_after_the_provider(db: PgPool) {
+    let scene = Scene::new(db).await;
+    let jane = crate::jane::jane(&scene.world, &["editor"]).await;
+    let (mut key, ..) = crate::webauthn::with_passkey(&jane).await;
+    // It was begun and never confirmed: nobody is asked for its codes.
+    jane.post("/v1/me/factors/totp", json!({"label": "Phone"})).await;
+    scene.proven(DEFAULT_TENANT, "example.com").await;
+    let provider = scene.provider(json!({})).await;
+    scene.fake.says(json!({"email": "jane@example.com", "amr": ["pwd"]}));
+    let first = scene.arrive(&provider).await;
+    assert_eq!(first.status, StatusCode::ACCEPTED, "{:?}", first.body);
+    let first = first.json();
+    assert_eq!(first["factors"], json!(["webauthn", "recovery_code"]));
+    let mut elsewhere = key.clone();
+    elsewhere.origin = "https://login.acme.example".into();
+    let shown = json!({"challenge": first["challenge"], "credential": elsewhere.sign(&first["webauthn"])});
+    assert_eq!(post(&scene.world, "/v1/auth/second-step", shown).await.problem(), "auth.passkey", "at another page");
+    let first = scene.arrive(&provider).await.json();
+    let shown = json!({"challenge": first["challenge"], "credential": key.sign(&first["webauthn"])});
+    let second = post(&scene.world, "/v1/auth/second-step", shown).await;
+    assert_eq!(scene.me(&second).await["id"], json!(jane.id));
+    let sql = "select auth_level = 2 and mfa_at is not null from identity.user_sessions order by created_at desc, id desc limit 1";
+    assert!(sqlx::query_scalar::<_, bool>(sql).fetch_one(&scene.world.db).await.unwrap());
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn people_come_back_to_a_host_that_is_proven_and_to_no_other(db: PgPool) {
     let scene = Scene::new(db).await;
     let other = scene.world.tenant("other").await;

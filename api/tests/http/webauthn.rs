@@ -26,7 +26,7 @@ async fn begin(jane: &Jane<'_>, key: &mut Authenticator) -> Value {
 }
 
 /// Adds a passkey and gives it, its factor's path and the recovery codes.
-async fn with_passkey(jane: &Jane<'_>) -> (Authenticator, String, Value) {
+pub async fn with_passkey(jane: &Jane<'_>) -> (Authenticator, String, Value) {
     let mut key = Authenticator::new();
     let body = begin(jane, &mut key).await;
     let added = jane.post(ADD, body).await;
