@@ -162,6 +162,8 @@ create table workflow.steps (
     constraint a_failure_says_why check ((outcome = 'ok') = (failure is null)),
     constraint only_success_has_output check (output is null or outcome = 'ok')
 ) partition by range (run_id);
+-- Whether a chain of runs has had a signal: see workflow.had_signal.
+create index steps_signals on workflow.steps (key) where kind = 'signal';
 comment on column workflow.steps.seq is 'From 1, without gaps, in the order of commits: a replay hands the records out in this order.';
 comment on column workflow.steps.name is
     'The activity, the kind of a child or of a run that was started, the name of a signal; null for other kinds.';

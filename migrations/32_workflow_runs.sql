@@ -641,7 +641,7 @@ end $$;
 -- ---------------------------------------------------------------------------------------- signals
 
 -- Records a signal, whether its run waits for it or not. Answers one row `signalled`, name = accepted, repeated (the run, or
--- one that it went on as, has a signal with this key), closed (the run is over), unknown (there is no such run); then what
+-- one before or after it in its chain, has had a signal with this key), closed (the run is over), unknown (there is no such run); then what
 -- was recorded. A run that went on as another passes its signals on.
 create function workflow.signal(p_run uuid, p_name text, p_dedupe text, p_payload jsonb) returns setof workflow.news
 language plpgsql as $$
@@ -657,6 +657,10 @@ begin
             return;
         end if;
         if exists (select from workflow.tasks where run_id = v_run and kind = 'run') then
+            if p_dedupe is not null and workflow.had_signal(v_run, v_key) then
+                return query select * from workflow.signalled('repeated');
+                return;
+            end if;
             return query select * from workflow.signalled('accepted');
             return query select * from workflow.record(
                 array[row (v_run, v_key, 'signal', p_name, 'ok', p_payload, null, 0, null)::workflow.fact]);
@@ -669,6 +673,24 @@ begin
             return;
         end if;
     end loop;
+end $$;
+
+-- Whether one of the runs that `p_run` goes on for has had a signal under this key, for as long as retention keeps its record.
+-- Nearly always answered by one look at an index: only a key that somebody has had is looked for along the chain.
+create function workflow.had_signal(p_run uuid, p_key text) returns boolean language plpgsql stable as $$
+declare
+    v_run uuid := (select continued_from from workflow.runs where id = p_run);
+begin
+    if v_run is null or not exists (select from workflow.steps where kind = 'signal' and key = p_key and run_id <> p_run) then
+        return false;
+    end if;
+    while v_run is not null loop
+        if exists (select from workflow.steps where run_id = v_run and key = p_key) then
+            return true;
+        end if;
+        v_run := (select continued_from from workflow.runs where id = v_run);
+    end loop;
+    return false;
 end $$;
 
 create function workflow.signalled(p_name text) returns setof workflow.news language sql immutable as $$

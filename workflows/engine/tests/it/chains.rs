@@ -150,3 +150,32 @@ async fn a_run_goes_on_as_the_same_workflow_only(db: PgPool) {
     world.worker(|w| w.workflow::<Confused>());
     assert_eq!(world.finish(Confused).await.error.unwrap().code, "workflow.bad_successor");
 }
+
+#[sqlx::test(migrations = false)]
+async fn a_signal_that_an_earlier_run_of_the_chain_has_taken_is_repeated_for_the_later_ones(db: PgPool) {
+    let mut world = World::new(db).await;
+    world.worker(|w| w.workflow::<Subscription>());
+    let (first, other) = (world.start(Subscription::of(3)).await, world.start(Subscription::of(3)).await);
+    for n in [1, 2] {
+        assert_eq!(world.signal(first, "paid", Some(&format!("webhook {n}")), n).await, Delivery::Accepted);
+    }
+    world.until(2, "select count(*) from workflow.runs where continued_as is not null").await;
+    let newest: uuid::Uuid = sqlx::query_scalar(
+        "with recursive chain as (
+            select id, continued_as from workflow.runs where id = $1
+            union all
+            select r.id, r.continued_as from chain c join workflow.runs r on r.id = c.continued_as)
+         select id from chain where continued_as is null",
+    )
+    .bind(first)
+    .fetch_one(&world.db)
+    .await
+    .unwrap();
+    for n in [1, 2] {
+        assert_eq!(world.signal(newest, "paid", Some(&format!("webhook {n}")), n).await, Delivery::Repeated);
+    }
+    // The key is that of a chain, not of the world.
+    assert_eq!(world.signal(other, "paid", Some("webhook 1"), 7).await, Delivery::Accepted);
+    assert_eq!(world.signal(newest, "paid", Some("webhook 3"), 3).await, Delivery::Accepted);
+    assert_eq!(world.end(first).await.output_as::<Vec<u32>>(), Some(vec![1, 2, 3]));
+}
