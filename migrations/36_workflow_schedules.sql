@@ -54,3 +54,13 @@ create table workflow.schedule_fires (
 comment on column workflow.schedule_fires.run_id is 'softref:workflow.runs(id), which may be dropped before.';
 comment on column workflow.schedule_fires.decision is
     'started, manual: a run. missed: too late. overlapped: the run before it was not over. buffered: starts when that one is over. superseded: was buffered, a later time took its place.';
+
+-- Which of these runs are not over; where one has gone on as another, the newest of them.
+create function workflow.still_live(p_runs uuid[]) returns setof uuid language sql stable as $$
+    with recursive chain as (
+        select r.id, r.continued_as, r.finished_at from workflow.runs r where r.id = any (p_runs)
+        union
+        select n.id, n.continued_as, n.finished_at from chain c join workflow.runs n on n.id = c.continued_as
+    )
+    select id from chain where finished_at is null order by id
+$$;

@@ -130,7 +130,7 @@ pub(crate) async fn pick_due(db: &mut PgConnection, except: &[Uuid]) -> Result<O
     sqlx::query_scalar(
         "select s.id from workflow.schedules s
          where s.buffered_at is not null and s.enabled and s.paused_at is null and s.id <> all ($1)
-           and not exists (select from workflow.runs r where r.id = any (s.live_runs) and r.finished_at is null)
+           and not exists (select from workflow.still_live(s.live_runs))
          limit 1 for update of s skip locked",
     )
     .bind(except)
@@ -200,13 +200,9 @@ pub(crate) async fn fires(db: impl PgExecutor<'_>, id: Uuid, limit: i64) -> Resu
     .await
 }
 
-/// Which of these runs are not over.
+/// Which of these runs, or of those that go on for them, are not over.
 pub(crate) async fn still_live(db: impl PgExecutor<'_>, runs: &[Uuid]) -> Result<Vec<Uuid>> {
-    sqlx::query_scalar("select id from workflow.runs where id = any ($1) and finished_at is null order by id")
-        .bind(runs)
-        .fetch_all(db)
-        .at(Point::ScheduleLive)
-        .await
+    sqlx::query_scalar("select * from workflow.still_live($1)").bind(runs).fetch_all(db).at(Point::ScheduleLive).await
 }
 
 /// Notes decisions, one per time; the last word on a time that was buffered replaces the first.

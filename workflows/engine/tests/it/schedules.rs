@@ -503,3 +503,57 @@ async fn an_edit_in_an_outage_decides_what_was_due_before_it_by_the_old_terms(db
     let wanted = ["01:00 r1 Missed", "02:00 r1 Started", "03:15 r2 Started", "04:15 r2 Started"];
     assert_eq!(cron.decisions(id).await, wanted);
 }
+
+/// Goes on as another after its first day.
+#[derive(Serialize, Deserialize)]
+struct Watch {
+    days: u32,
+}
+
+impl Workflow for Watch {
+    const NAME: &'static str = "watch";
+    type Output = ();
+
+    async fn run(self, cx: &Context) -> Result<(), Failure> {
+        cx.signal::<()>("dawn", "dawn").await?;
+        match self.days {
+            0 => Ok(()),
+            days => cx.continue_as_new(Self { days: days - 1 }),
+        }
+    }
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_run_that_has_gone_on_as_another_is_still_under_way(db: PgPool) {
+    let mut cron = Cron::new(db, MIDNIGHT).await;
+    cron.world.worker(|w| w.workflow::<Watch>());
+    for (day, overlap, wanted) in [
+        (10, Overlap::Skip, ["01:00 r1 Started", "02:00 r1 Overlapped"]),
+        (11, Overlap::BufferOne, ["01:00 r1 Started", "02:00 r1 Buffered"]),
+    ] {
+        cron.at(&format!("2027-01-{day}T00:00:00Z")).await;
+        let mut terms = Terms::of(format!("watch-{day}"), "0 * * * *", &Watch { days: 1 }).unwrap();
+        (terms.catch_up, terms.overlap) = (CatchUp::All, overlap);
+        let mut tx = cron.world.db.begin().await.unwrap();
+        let id = cron.schedules.create(&mut tx, cron.world.tenant, &terms).await.unwrap();
+        tx.commit().await.unwrap();
+        cron.at(&format!("2027-01-{day}T01:00:01Z")).await;
+        cron.fire().await;
+        let first = cron.schedules.fires(id, 1).await.unwrap()[0].run_id.unwrap();
+        let live = "select count(*) from workflow.runs where state = 'running'";
+        let _ = cron.world.signal(first, "dawn", None, ()).await;
+        let newer = "select count(*) from workflow.runs where continued_from is not null and state = 'running'";
+        cron.world.until(1, newer).await;
+        cron.at(&format!("2027-01-{day}T02:00:01Z")).await;
+        cron.fire().await;
+        cron.fire().await;
+        assert_eq!(cron.decisions(id).await, wanted);
+        let _ = cron.world.signal(first, "dawn", None, ()).await;
+        cron.world.until(0, live).await;
+        cron.fire().await;
+        assert_eq!(cron.world.count(live).await, i64::from(overlap == Overlap::BufferOne));
+        let mut tx = cron.world.db.begin().await.unwrap();
+        cron.schedules.delete(&mut tx, id).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+}
