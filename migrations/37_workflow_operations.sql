@@ -199,12 +199,21 @@ begin
     return 'done';
 end $$;
 
--- Takes a task away from its holder; neither a failure nor a loss.
+-- Locks a task and its run.
+create function workflow.lock_run_of(p_task bigint) returns void language plpgsql as $$
+begin
+    perform workflow.lock_tasks(array (
+        select r.id from workflow.tasks t join workflow.tasks r on r.run_id = t.run_id and (r.id = t.id or r.kind = 'run')
+        where t.id = p_task));
+end $$;
+
+-- Takes a task away from its holder; neither a failure nor a loss. An activity that was asked to stop is over with that.
 create function workflow.force_release(p_task bigint, p_why text) returns text language plpgsql as $$
 declare
     v_task workflow.tasks;
 begin
-    select * into v_task from workflow.tasks where id = p_task for update;
+    perform workflow.lock_run_of(p_task);
+    select * into v_task from workflow.tasks where id = p_task;
     if not found then
         return 'not_found';
     elsif v_task.state <> 'leased' then
@@ -215,6 +224,12 @@ begin
     values (v_task.id, v_task.attempt_no, v_task.run_id, v_task.tenant_id, v_task.step_key, v_task.lease_token, v_task.leased_by,
             v_task.leased_at, workflow.now(), 'released',
             jsonb_build_object('code', 'workflow.force_released', 'message', left(p_why, 500), 'retryable', true));
+    if v_task.kind = 'activity' and v_task.cancel_requested then
+        delete from workflow.tasks where id = p_task;
+        perform workflow.record(array[row (v_task.run_id, v_task.step_key, 'activity', v_task.activity, 'cancelled', null,
+                                           workflow.cancelled_failure(), v_task.attempt_no, null)::workflow.fact]);
+        return 'done';
+    end if;
     update workflow.tasks
     set state = 'ready', run_at = workflow.now(), lease_token = null, leased_by = null, worker_id = null, leased_at = null,
         lease_expires_at = null, progress = null
@@ -227,9 +242,7 @@ create function workflow.skip_activity(p_task bigint, p_output jsonb) returns te
 declare
     v_task workflow.tasks;
 begin
-    perform workflow.lock_tasks(array (
-        select r.id from workflow.tasks t join workflow.tasks r on r.run_id = t.run_id and (r.id = t.id or r.kind = 'run')
-        where t.id = p_task));
+    perform workflow.lock_run_of(p_task);
     delete from workflow.tasks where id = p_task and kind = 'activity' returning * into v_task;
     if not found then
         return case when exists (select from workflow.tasks where id = p_task) then 'moved' else 'not_found' end;
@@ -259,7 +272,8 @@ end $$;
 
 -- Makes a run out of another: the records before the step `p_from` are copied, the rest happens anew. `p_from` null: the
 -- step whose failure ended the run, or the beginning when the run has taken back what it had done. The origin is not touched. A retry is of a run that did not succeed, one at a time.
--- `p_step`, if given, is the activity of that step as it is to be done now: {activity, queue, input, labels, policy}.
+-- `p_step`, if given, is the activity of that step as it is to be done now: {activity, queue, input, labels, limit_key, warm_key,
+-- policy}.
 create function workflow.fork_run(p_origin uuid, p_new uuid, p_how text, p_from text, p_input jsonb, p_version int, p_step jsonb)
 returns text language plpgsql as $$
 declare
@@ -325,12 +339,14 @@ begin
     if p_step is not null then
         insert into workflow.tasks
             (kind, run_id, tenant_id, step_key, queue, activity, input, required_labels, priority, run_at, max_failures,
-             max_losses, backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds, traceparent)
+             max_losses, backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds, traceparent, limit_key,
+             warm_key)
         select 'activity', p_new, v_origin.tenant_id, v_from, g.queue, g.activity, coalesce(g.input, 'null'),
                coalesce(g.labels, '{}'), v_origin.priority, v_now, g.max_failures, g.max_losses, g.backoff_base, g.backoff_cap,
-               g.lease, g.start_to_close, v_origin.traceparent
+               g.lease, g.start_to_close, v_origin.traceparent, coalesce(g.limit_key, ''), g.warm_key
         from jsonb_to_record(p_step) as g (queue text, activity text, input jsonb, labels jsonb, max_failures int,
-            max_losses int, backoff_base float8, backoff_cap float8, lease float8, start_to_close float8)
+            max_losses int, backoff_base float8, backoff_cap float8, lease float8, start_to_close float8, limit_key text,
+            warm_key text)
         where v_from is not null;
     end if;
     insert into workflow.run_lineage

@@ -189,7 +189,7 @@ impl Operations {
     }
 
     /// Takes a leased task away from its holder, uncounted: it is ready for another, and whatever the holder still
-    /// writes is refused.
+    /// writes is refused. An activity that was asked to stop is over with that.
     ///
     /// # Errors
     /// [`OperationError::Moved`] when nobody holds it.
@@ -198,7 +198,7 @@ impl Operations {
         let before = sql::task_of(&mut *tx, task_id).await?;
         let why = format!("taken away by {}: {}", by.actor, by.reason.as_deref().unwrap_or("no reason given"));
         judge(&sql::force_release(tx, task_id, &why).await?, &what)?;
-        self.client.remember([Ring::Cancel]);
+        self.client.remember(before.iter().map(|task| Ring::Run(task.run_id)).chain([Ring::Cancel]));
         self.task_changed(tx, by, "force_release", task_id, before, None).await
     }
 

@@ -4,7 +4,7 @@ use super::{By, OperationError, Operations, judge, sql};
 use crate::{
     activity::{Activity, Labels, Policy},
     client::{Error, Run},
-    record::to_json,
+    record::{limit_key, to_json, warm_key},
     store,
     wakeup::Ring,
     worker::RUN_QUEUE,
@@ -35,19 +35,23 @@ pub struct StepNow {
     queue: &'static str,
     input: Value,
     labels: Labels,
+    limit_key: String,
+    warm_key: Option<String>,
     policy: Policy,
 }
 
 impl StepNow {
-    /// Another input, and with it its policy and its labels, for the same activity.
+    /// Another input, and with it its policy, its labels and its keys, for the same activity.
     ///
     /// # Errors
-    /// [`OperationError::Engine`] when the input cannot be stored.
+    /// [`OperationError::Engine`] when the input or a key cannot be stored.
     pub fn of<A: Activity>(input: &A) -> Result<Self, OperationError> {
         Ok(Self {
             activity: A::NAME,
             queue: A::QUEUE,
             labels: input.labels(),
+            limit_key: limit_key(input).map_err(Error::Unrecordable)?,
+            warm_key: warm_key(input).map_err(Error::Unrecordable)?,
             policy: input.policy(),
             input: to_json(input).map_err(Error::Unrecordable)?,
         })
@@ -66,6 +70,7 @@ impl StepNow {
         let seconds = |d: std::time::Duration, least: f64| d.as_secs_f64().clamp(least, 86_400.0);
         json!({
             "activity": self.activity, "queue": self.queue, "input": input, "labels": self.labels,
+            "limit_key": self.limit_key, "warm_key": self.warm_key,
             "max_failures": p.max_failures.clamp(1, i32::MAX as u32), "max_losses": p.max_losses.clamp(1, i32::MAX as u32),
             "backoff_base": seconds(p.backoff_base, 0.0), "backoff_cap": seconds(p.backoff_cap, 0.0),
             "lease": seconds(p.lease, 0.1), "start_to_close": p.start_to_close.as_secs_f64().clamp(0.001, 1e9),

@@ -97,3 +97,21 @@ async fn a_run_cancelled_before_its_first_claim_still_settles(db: PgPool) {
     assert_eq!(world.end(run_id).await.state, RunState::Cancelled);
     assert_eq!(world.count("select count(*) from workflow.attempts where step_key = 'work'").await, 0);
 }
+
+#[sqlx::test(migrations = false)]
+async fn what_is_taken_away_from_its_holder_after_the_cancellation_is_over(db: PgPool) {
+    let mut world = World::new(db).await;
+    world.worker(|w| w.workflow::<OneWork>());
+    let run_id = world.start(OneWork(Work::new(1))).await;
+    world.activity(run_id, "work").await;
+    let hung = world.client.claim(&["work"], &Default::default(), "hung", 1).await.unwrap().remove(0);
+    assert!(world.cancel(run_id).await);
+    let operations = flatrender_engine::operations::Operations::new(world.client.clone());
+    let by = flatrender_engine::operations::By::new("ada");
+    let mut tx = world.db.begin().await.unwrap();
+    operations.force_release(&mut tx, &by, hung.task_id).await.unwrap();
+    tx.commit().await.unwrap();
+    world.client.announce();
+    assert_eq!(world.client.claim(&["work"], &Default::default(), "next", 1).await.unwrap(), [], "it begins anew");
+    assert_eq!(world.end(run_id).await.state, RunState::Cancelled);
+}

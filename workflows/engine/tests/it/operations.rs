@@ -481,3 +481,23 @@ async fn a_queue_tells_how_much_is_ready_and_since_when(db: PgPool) {
     assert!((60.0..90.0).contains(&of("work").oldest_seconds), "{depths:?}");
     assert!(of("workflows").ready >= 1, "{depths:?}");
 }
+
+#[sqlx::test(migrations = false)]
+async fn a_step_that_is_done_otherwise_counts_against_its_limit_key(db: PgPool) {
+    let mut world = World::new(db).await;
+    world.worker(|w| w.workflow::<Journey>().handler::<Work>(car()));
+    let origin = world.start(Journey { fuel: 0 }).await;
+    assert_eq!(world.end(origin).await.state, RunState::Failed);
+    world.stop().await;
+    let operations = operations(&world);
+    let terms = flatrender_engine::operations::Terms { key_cap: Some(1), ..Default::default() };
+    within!(world, |tx| operations.set_terms(tx, &by(), "work", &terms)).unwrap();
+    let work = Work { limit_key: Some("garage".into()), warm_key: Some("car".into()), ..Work::new(4) };
+    for _ in 0..3 {
+        let changes = Fork::from_step("ride").step(StepNow::of(&work).unwrap());
+        within!(world, |tx| operations.fork(tx, &by(), origin, &changes)).unwrap();
+    }
+    let leased = world.client.claim(&["work"], &Labels::new(), "node", 3).await.unwrap();
+    assert_eq!(leased.len(), 1, "the cap of the key was exceeded");
+    assert_eq!(world.count("select count(*) from workflow.tasks where warm_key = 'car'").await, 3);
+}
