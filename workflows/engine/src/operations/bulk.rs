@@ -267,6 +267,10 @@ impl Operations {
         let Some(bulk) = sql::bulk_of(&mut tx, bulk_id).await? else { return Ok(0) };
         let action = read_action(&bulk)?;
         let items = sql::items_of(&mut *tx, bulk_id, bulk.next_n, allowed).await?;
+        if action != Action::Retry {
+            // As all writers do: in the order of their tasks.
+            sql::lock_items(&mut tx, &items).await?;
+        }
         let by = By::new(bulk.actor.clone()).because(format!("{} (operation {bulk_id})", bulk.reason));
         let mut ends = Vec::with_capacity(items.len());
         for item in &items {

@@ -111,6 +111,16 @@ pub(crate) async fn items_of(db: impl PgExecutor<'_>, id: Uuid, from: i32, limit
     .await
 }
 
+/// Locks the tasks of these runs in the order of their ids.
+pub(crate) async fn lock_items(db: &mut PgConnection, items: &[Item]) -> Result<()> {
+    sqlx::query("select workflow.lock_tasks(array (select id from workflow.tasks where run_id = any ($1)))")
+        .bind(items.iter().map(|item| item.run_id).collect::<Vec<_>>())
+        .execute(db)
+        .at(Point::BulkItems)
+        .await
+        .map(drop)
+}
+
 /// What became of an item.
 pub(crate) struct ItemEnd {
     pub n: i32,

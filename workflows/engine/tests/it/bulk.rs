@@ -235,3 +235,41 @@ async fn causes_group_failures_and_evidence_shows_the_attempts(db: PgPool) {
     let evidence = road.operations.evidence(runs[0]).await.unwrap();
     assert!(evidence.iter().any(|e| e.key == "ride" && e.outcome == "failed" && e.failure.is_some()), "{evidence:#?}");
 }
+
+/// The rule of all writers: locks of tasks are taken in the order of their ids.
+#[sqlx::test(migrations = false)]
+async fn an_operation_on_live_runs_and_a_worker_do_not_wait_for_each_other(db: PgPool) {
+    let road = Road::new(db).await;
+    for n in 0..2 {
+        road.world.start(Ride(n)).await;
+    }
+    let tasks: Vec<i64> =
+        sqlx::query_scalar("select id from workflow.tasks order by id").fetch_all(&road.world.db).await.unwrap();
+    for action in [Action::SetPriority { priority: 3 }, Action::Cancel] {
+        let live = Filter { states: vec![RunState::Running], ..Filter::default() };
+        let preview = road.preview(action, live, None).await;
+        road.begin(&preview).await;
+        // A worker has written about the older run, and is about to write about the newer.
+        let mut worker = road.world.db.begin().await.unwrap();
+        let lock = "select from workflow.tasks where id = $1 for update";
+        sqlx::query(lock).bind(tasks[0]).execute(&mut *worker).await.unwrap();
+        let operations = road.operations.clone();
+        let batch = tokio::spawn(async move { operations.work_on_bulk().await });
+        let waits = "select count(*) from pg_locks where not granted and database = (select oid from pg_database where datname = current_database())
+                     or not granted and locktype = 'transactionid'";
+        for _ in 0..1000 {
+            if road.world.count(waits).await > 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        sqlx::raw_sql("set local lock_timeout = '300ms'").execute(&mut *worker).await.unwrap();
+        sqlx::query(lock)
+            .bind(tasks[1])
+            .execute(&mut *worker)
+            .await
+            .expect("the operation holds the newer and waits for the older");
+        worker.commit().await.unwrap();
+        assert_eq!(batch.await.unwrap().unwrap(), 2);
+    }
+}
