@@ -13,7 +13,7 @@ use crate::{
     store::{
         self, Claimed, Fence, Lane,
         jobs::{DoneJobs, EndedJob, JobClaim, JobNews},
-        session::Session,
+        session::Kept,
     },
     sweeper::Incarnation,
     trace,
@@ -21,7 +21,6 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::PgPool;
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -89,7 +88,7 @@ pub(crate) struct JobQueue {
 
 /// The lane of jobs of one process.
 pub(crate) struct JobLane {
-    pub db: PgPool,
+    pub sessions: Kept,
     pub labels: crate::activity::Labels,
     pub warm: Warm,
     pub me: Arc<Incarnation>,
@@ -235,10 +234,10 @@ impl JobLane {
             .map(|(q, want)| JobClaim { queue: &q.name, want: *want, names: &q.names, holds: holds.as_deref() })
             .collect();
         let asked_at = Instant::now();
-        let mut session = Session::take(&self.db).await?;
+        let mut session = self.sessions.take().await?;
         let trip = store::jobs::pump(session.db(), self.standing.0, &done, &ended, &claims, token, &self.labels);
         let news = store::in_time(ANSWER, trip).await;
-        let news = session.done(news)?;
+        let news = self.sessions.done(session, news)?;
         Writer::Jobs.round_trip(asked_at.elapsed(), batch.len());
         Ok(news)
     }
@@ -365,9 +364,9 @@ impl JobLane {
             return;
         }
         let disowned = async {
-            let mut session = Session::take(&self.db).await?;
+            let mut session = self.sessions.take().await?;
             let freed = store::in_time(ANSWER, store::jobs::disown(session.db(), self.standing.0, &over)).await;
-            session.done(freed)
+            self.sessions.done(session, freed)
         };
         match disowned.await {
             Ok(_) => self.unanswered.retain(|(token, _)| !over.contains(token)),

@@ -22,7 +22,7 @@ use crate::{
     slots::{Slots, Warm},
     store::{
         self, Claimed, Fence, News, Recorded, rings,
-        session::Session,
+        session::Kept,
         tasks::{Claimant, NewRun, Plain, Trip},
     },
     sweeper::Incarnation,
@@ -31,7 +31,6 @@ use crate::{
 };
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use serde_json::{Value, json};
-use sqlx::PgPool;
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -150,7 +149,7 @@ struct QueueState {
 }
 
 pub(crate) struct Pump {
-    db: PgPool,
+    sessions: Kept,
     name: String,
     labels: Labels,
     warm: Warm,
@@ -189,7 +188,7 @@ struct Landing {
 
 /// What a pump shares with the rest of the worker.
 pub(crate) struct Parts {
-    pub db: PgPool,
+    pub sessions: Kept,
     pub name: String,
     pub labels: Labels,
     pub warm: Warm,
@@ -205,7 +204,7 @@ impl Pump {
     pub(crate) fn new(parts: Parts, queues: Vec<Queue>, writes: mpsc::UnboundedReceiver<Write>) -> Self {
         let mailbox = parts.wakeup.subscribe();
         Self {
-            db: parts.db,
+            sessions: parts.sessions,
             name: parts.name,
             labels: parts.labels,
             warm: parts.warm,
@@ -339,7 +338,7 @@ impl Pump {
             self.queues[i].more = false;
         }
         self.aloft.extend(batch.iter().filter(|write| !write.is_start()).map(|write| write.fence.task_id));
-        let flight = fly(self.db.clone(), self.claimant(), self.wishes(&claims), batch, claims, lease);
+        let flight = fly(self.sessions.clone(), self.claimant(), self.wishes(&claims), batch, claims, lease);
         self.flights.push(Box::pin(flight));
     }
 
@@ -568,7 +567,7 @@ impl Pump {
     /// One of the suspects is the culprit; each goes alone, the others must not suffer.
     async fn try_singly(&mut self) {
         for write in std::mem::take(&mut self.suspects) {
-            let landing = fly(self.db.clone(), self.claimant(), Vec::new(), vec![write], Vec::new(), 0).await;
+            let landing = fly(self.sessions.clone(), self.claimant(), Vec::new(), vec![write], Vec::new(), 0).await;
             match landing.answer {
                 Ok(news) => self.digest(landing.batch, &[], 0, (landing.asked_at, news)),
                 Err(error) => landing.batch.into_iter().for_each(|write| self.refuse(write, &error)),
@@ -612,9 +611,9 @@ impl Pump {
         let mut known: Vec<i64> = self.held.keys().map(|fence| fence.task_id).collect();
         known.extend(batch.iter().chain(&self.pending).map(|w| w.fence.task_id));
         let disowned = async {
-            let mut session = Session::take(&self.db).await?;
+            let mut session = self.sessions.take().await?;
             let queues = store::in_time(ANSWER, store::tasks::disown(session.db(), me, &known)).await;
-            session.done(queues)
+            self.sessions.done(session, queues)
         };
         match disowned.await {
             Ok(queues) => {
@@ -628,7 +627,7 @@ impl Pump {
 
 /// One round trip and one commit.
 async fn fly(
-    db: PgPool,
+    sessions: Kept,
     who: Claimant,
     wishes: Vec<Value>,
     batch: Vec<Write>,
@@ -650,9 +649,9 @@ async fn fly(
     let load = Trip { attempts: &attempts, ops: &ops, plain: &plain, again, starts: &starts, lease, claims: &wishes };
     let asked_at = Instant::now();
     let answer = async {
-        let mut session = Session::take(&db).await?;
+        let mut session = sessions.take().await?;
         let news = store::in_time(ANSWER, store::tasks::pump(session.db(), &who, load)).await;
-        session.done(news)
+        sessions.done(session, news)
     };
     let answer = answer.await;
     Writer::Tasks.round_trip(asked_at.elapsed(), batch.len());

@@ -20,7 +20,7 @@ use crate::{
     schedules::{self, Schedules},
     services::Plain,
     slots::{Slots, Warm},
-    store::{Claimed, Lane, operations::NewOffer},
+    store::{Claimed, Lane, operations::NewOffer, session::Kept},
     sweeper::{Incarnation, Sweeper},
     wakeup::Wakeup,
     workflow::{Context, Workflow},
@@ -372,7 +372,7 @@ impl Worker {
             workers.spawn(worker.run_until(stopped));
         }
         let lane = JobLane {
-            db: db.clone(),
+            sessions: Kept::of(db.clone()),
             labels: labels.clone(),
             warm: warm.clone(),
             me: me.clone(),
@@ -389,7 +389,18 @@ impl Worker {
             standing: (0, watch::Sender::new(Standing::Held)),
         };
         let lane = tokio::spawn(lane.run(closing.clone()));
-        let parts = Parts { db: db.clone(), name, labels, warm, me, leases, residents, wakeup, room, ends: run_ends };
+        let parts = Parts {
+            sessions: Kept::of(db.clone()),
+            name,
+            labels,
+            warm,
+            me,
+            leases,
+            residents,
+            wakeup,
+            room,
+            ends: run_ends,
+        };
         let pump = tokio::spawn(Pump::new(parts, queues, written).run(closing.clone()));
 
         let early = tokio::select! {
@@ -401,7 +412,11 @@ impl Worker {
             abort.cancel();
             all_end(&mut workers).await;
         }
-        let _ = tokio::time::timeout(LAST_WRITES, futures::future::join(pump, lane)).await;
+        let writers = [pump.abort_handle(), lane.abort_handle()];
+        if tokio::time::timeout(LAST_WRITES, futures::future::join(pump, lane)).await.is_err() {
+            // The pool waits for the sessions that they keep.
+            writers.iter().for_each(tokio::task::AbortHandle::abort);
+        }
         end.cancel();
         background.close();
         background.wait().await;
