@@ -3,10 +3,14 @@
 --   errands   what one run owes another and could not do at once without waiting for a lock
 
 create table workflow.errands (
-    run_id uuid not null,
-    what   text not null check (what in ('cancel', 'deliver')),
+    run_id        uuid not null,
+    what          text not null check (what in ('cancel', 'deliver')),
+    parent_run_id uuid,
+    parent_key    text,
     primary key (run_id, what)
 );
+create index errands_of_parent on workflow.errands (parent_run_id, parent_key) where parent_run_id is not null;
+comment on column workflow.errands.parent_run_id is 'softref:workflow.runs(id). Who is to hear of it, and under which key; null for cancel.';
 comment on table workflow.errands is
     'cancel: the run is to be asked to stop, as its parent was. deliver: the run is over, its parent is to hear of it. Nearly always empty.';
 
@@ -187,8 +191,7 @@ begin
         -- Asked for again, because the answer was lost: it is under way, or over and on its way into the record.
         continue when v_op.op = 'child' and (
             exists (select from workflow.tasks c where c.parent_run_id = v_op.run_id and c.parent_key = v_op.key)
-            or exists (select from workflow.errands e join workflow.runs c on c.id = e.run_id
-                       where c.parent_run_id = v_op.run_id and c.parent_key = v_op.key));
+            or exists (select from workflow.errands e where e.parent_run_id = v_op.run_id and e.parent_key = v_op.key));
         v_run := workflow.new_run_id(v_now);
         if v_op.business_key is not null then
             insert into workflow.run_keys values (v_op.kind, v_op.tenant_id, v_op.business_key, v_run) on conflict do nothing;
@@ -606,7 +609,7 @@ begin
             v_run.parent_run_id, v_run.parent_key, 'child', v_run.kind,
             case v_run.state when 'succeeded' then 'ok' else v_run.state end, v_run.output, v_run.error, 0, null)::workflow.fact]);
     elsif exists (select from workflow.tasks where run_id = v_run.parent_run_id and kind = 'run') then
-        insert into workflow.errands values (p_run, 'deliver') on conflict do nothing;
+        insert into workflow.errands values (p_run, 'deliver', v_run.parent_run_id, v_run.parent_key) on conflict do nothing;
     else
         delete from workflow.errands where run_id = p_run and what = 'deliver';
     end if;

@@ -46,6 +46,8 @@ const NEAR: Duration = Duration::from_secs(5);
 /// Polls of a definition that keeps waking itself, before others get their turn.
 const POLLS: u32 = 32;
 
+/// Asks of a run in one round trip: a statement has to be over in time, however many there are.
+const ASKS: usize = 1000;
 /// Rounds after which a definition that is replayed will not come to rest.
 const REPLAY_ROUNDS: usize = 10_000_000;
 
@@ -331,7 +333,7 @@ impl Execution<'_> {
         if self.flush.is_some() || self.ledger.foretells() {
             return;
         }
-        let asks = self.ledger.take_asks();
+        let asks = self.ledger.take_asks(ASKS);
         let now = self.shop.me.now();
         let timers = now.map(|now| self.ledger.ended_timers(now)).unwrap_or_default();
         if timers.first().is_some_and(|(_, reached)| *reached)

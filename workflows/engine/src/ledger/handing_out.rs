@@ -201,8 +201,11 @@ impl Ledger {
         self.state().seen
     }
 
-    pub(crate) fn take_asks(&self) -> Vec<Ask> {
-        std::mem::take(&mut self.state().asks)
+    /// The next of what the definition has asked for, at most `limit`.
+    pub(crate) fn take_asks(&self, limit: usize) -> Vec<Ask> {
+        let mut state = self.state();
+        let count = state.asks.len().min(limit);
+        state.asks.drain(..count).collect()
     }
 
     /// Timers to record at `now`, and whether they were reached or cut short by a cancellation. They stay until their

@@ -108,7 +108,7 @@ impl Actor {
 
     /// What it has asked for since the last time.
     pub(super) fn asks(&self, now: DateTime<Utc>) -> Option<What> {
-        let (asks, timers) = (self.ledger.take_asks(), self.ledger.ended_timers(now));
+        let (asks, timers) = (self.ledger.take_asks(usize::MAX), self.ledger.ended_timers(now));
         (!asks.is_empty() || !timers.is_empty()).then(|| executor::wishes((self.fence, None), asks, &timers))
     }
 
