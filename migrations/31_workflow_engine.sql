@@ -183,6 +183,7 @@ comment on table workflow.workers is
 comment on column workflow.workers.jobs_freed is 'Whether the jobs it held when it ended are back in their queues.';
 create index workers_alive on workflow.workers (id) where ended_at is null;
 create index workers_ended on workflow.workers (ended_at) where ended_at is not null;
+create index workers_holding_jobs on workflow.workers (id) where ended_at is not null and not jobs_freed;
 
 create table workflow.last_sweep (
     only_row boolean primary key default true check (only_row),

@@ -116,7 +116,8 @@ begin
 end $$;
 
 -- Gives every lease that ended while nobody looked another length: its holder could not renew it either.
--- At most once in two seconds it notes that somebody looks, and once in a minute it sees to the partitions.
+-- At most once in two seconds it notes that somebody looks, and once in a minute it sees to the partitions and to
+-- those who are long gone.
 create function workflow.note_sweep() returns void language plpgsql as $$
 declare
     v_gap interval := clock_timestamp() - (select swept_at from workflow.last_sweep);
@@ -135,7 +136,19 @@ begin
     if exists (select from workflow.last_sweep where partitions_at < clock_timestamp() - interval '1 min') then
         update workflow.last_sweep set partitions_at = clock_timestamp();
         perform workflow.make_partitions();
+        perform workflow.forget_workers();
     end if;
+end $$;
+
+-- Forgets who is long gone: every start of a process, with or without a database, is somebody new.
+create function workflow.forget_workers() returns void language plpgsql as $$
+begin
+    delete from workflow.worker_offers o using workflow.workers w
+    where w.id = o.worker_id and w.ended_at < workflow.now() - interval '1 hour';
+    delete from workflow.workers w
+    where w.ended_at < workflow.now() - interval '30 days' and w.jobs_freed
+      and not exists (select from workflow.worker_offers o where o.worker_id = w.id);
+    delete from workflow.remote_workers where seen_at < workflow.now() - interval '1 hour';
 end $$;
 
 -- A look around by incarnation `p_me`: shows that it lives, wakes what is due, finds peers that died, recovers their work.

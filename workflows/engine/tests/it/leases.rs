@@ -384,3 +384,73 @@ async fn a_stream_of_progress_is_written_now_and_then_and_its_end_is_kept(db: Pg
     world.end(run_id).await;
     world.stop().await;
 }
+
+#[sqlx::test(migrations = false)]
+async fn who_is_long_gone_is_forgotten(db: PgPool) {
+    let mut world = World::new(db).await;
+    sqlx::raw_sql(
+        "insert into workflow.workers (name, started_at, seen_at, ended_at, jobs_freed)
+             select 'gone', now(), now(), now() - age, true from unnest(array[interval '31 days', '2 hours', '1 minute']) age;
+         insert into workflow.worker_offers (worker_id, queue, names, labels, slots) select id, 'work', '{}', '{}', 1 from workflow.workers;
+         insert into workflow.remote_workers (name, queues, labels, seen_at)
+             select 'node ' || age, '{work}', '{}', now() - age from unnest(array[interval '2 hours', '1 minute']) age;
+         update workflow.last_sweep set partitions_at = now() - interval '2 minutes'",
+    )
+    .execute(&world.db)
+    .await
+    .unwrap();
+    world.worker(|w| w.workflow::<OneWork>());
+    world.until(2, "select count(*) from workflow.workers where name = 'gone'").await;
+    // What it offers itself is there as well.
+    world.until(1, "select count(*) from workflow.worker_offers where queue = 'work'").await;
+    world.until(1, "select count(*) from workflow.remote_workers").await;
+}
+
+/// C16: what two hundred that report ten times a second cost the database.
+#[sqlx::test(migrations = false)]
+async fn two_hundred_that_tell_how_far_they_are_take_at_most_five_transactions_a_second(db: PgPool) {
+    const COUNT: i64 = 200;
+    let mut world = World::new(db).await;
+    sqlx::raw_sql(
+        "create table writes (at timestamptz not null, xid bigint not null, done int);
+         create function note_write() returns trigger language plpgsql as
+             $$ begin insert into writes values (clock_timestamp(), txid_current(), (new.progress ->> 'done')::int); return null; end $$;
+         create trigger note_write after update on workflow.tasks for each row
+             when (new.kind = 'activity' and new.state = 'leased' and old.state = 'leased') execute function note_write();",
+    )
+    .execute(&world.db)
+    .await
+    .unwrap();
+    let tool = Tool::new(|cx, _| async move {
+        let mut ticks = tokio::time::interval(Duration::from_millis(100));
+        for done in 1.. {
+            tokio::select! {
+                failure = cx.ended() => return Err(failure),
+                _ = ticks.tick() => cx.heartbeat(Progress { done, total: 1_000, ..Progress::default() })?,
+            }
+        }
+        Ok(0)
+    });
+    world.worker(|w| w.workflow::<OneWork>().handler::<Work>(tool).queue("work", COUNT as usize));
+    let mut tx = world.db.begin().await.unwrap();
+    let works = (0..COUNT).map(|_| OneWork(Work::new(1)));
+    let runs = world.client.start_all(&mut tx, world.tenant, works).await.unwrap();
+    tx.commit().await.unwrap();
+    world.client.announce();
+    world.until(COUNT, "select count(*) from workflow.tasks where kind = 'activity' and state = 'leased'").await;
+    sqlx::raw_sql("delete from writes").execute(&world.db).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let (transactions, rows, seconds): (i64, i64, f64) = sqlx::query_as(
+        "select count(distinct xid), count(*), extract(epoch from max(at) - min(at))::float8 from writes",
+    )
+    .fetch_one(&world.db)
+    .await
+    .unwrap();
+    // All of them are heard of, and more than once; also on a machine that does other things.
+    assert!(rows >= 2 * COUNT && seconds > 3.0, "{rows} rows in {seconds} s");
+    assert!(transactions as f64 <= 5.0 * seconds, "{transactions} transactions in {seconds} s");
+    for run_id in runs {
+        world.cancel(run_id).await;
+    }
+    world.stop().await;
+}
