@@ -225,3 +225,39 @@ async fn a_stopping_worker_gives_work_back_uncounted(db: PgPool) {
     world.worker(|w| w.workflow::<OneWork>().handler::<Work>(tool));
     assert_eq!(world.end(run_id).await.output_as::<u32>(), Some(5));
 }
+
+/// Full jitter, as the AWS Architecture Blog has it ("Exponential Backoff And Jitter"): anything from nothing to the whole.
+#[sqlx::test(migrations = false)]
+async fn a_pause_is_anything_up_to_its_doubling_and_never_beyond_its_cap(db: PgPool) {
+    let world = World::new(db).await;
+    for (failures, base, cap, most) in [
+        (0, 1.0, 60.0, 1.0),
+        (1, 1.0, 60.0, 2.0),
+        (5, 1.0, 60.0, 32.0),
+        (6, 1.0, 60.0, 60.0),
+        (i32::MAX, 86_400.0, 86_400.0, 86_400.0),
+        (3, 0.0, 60.0, 0.0),
+    ] {
+        let (least, mean, longest): (f64, f64, f64) = sqlx::query_as(
+            "select min(d), avg(d)::float8, max(d)
+             from (select workflow.retry_delay($1, $2, $3, null) as d from generate_series(1, 2000)) t",
+        )
+        .bind(failures)
+        .bind(base)
+        .bind(cap)
+        .fetch_one(&world.db)
+        .await
+        .unwrap();
+        assert!(least >= 0.0 && longest <= most, "{failures}: {least} to {longest} of {most}");
+        // A chance of one in ten thousand million that two thousand of them lie elsewhere.
+        assert!((mean - most / 2.0).abs() <= most * 0.05, "{failures}: {mean} of {most}");
+        assert!(least <= most * 0.01 && longest >= most * 0.99, "{failures}: {least} to {longest} of {most}");
+    }
+    let asked: Vec<f64> = sqlx::query_scalar(
+        "select workflow.retry_delay(3, 1, 60, jsonb_build_object('retry_after_seconds', s)) from unnest(array[7.5, 1e9, -1]) s",
+    )
+    .fetch_all(&world.db)
+    .await
+    .unwrap();
+    assert_eq!(asked, [7.5, 86_400.0, 0.0]);
+}

@@ -9,6 +9,7 @@ mod children;
 mod corpus;
 mod explain;
 mod faults;
+mod fences;
 mod foretold;
 mod handover;
 mod jobs;

@@ -279,3 +279,52 @@ async fn a_memo_is_recorded_and_not_repeated(db: PgPool) {
     assert_eq!(DONE.load(std::sync::atomic::Ordering::SeqCst), 5);
     assert_eq!(world.count("select count(*) from workflow.steps where kind = 'step'").await, 6);
 }
+
+/// Ten steps and nothing else.
+#[derive(Serialize, Deserialize)]
+struct TenSteps;
+
+impl Workflow for TenSteps {
+    const NAME: &'static str = "ten_steps";
+    type Output = ();
+
+    async fn run(self, cx: &Context) -> Result<(), Failure> {
+        let run_id = cx.run_id();
+        for n in 0..10 {
+            let key = format!("step {n}");
+            cx.step(&key, async |db| effect(db, run_id, &key).await).await?;
+        }
+        Ok(())
+    }
+}
+
+/// C2: a transaction a step, one to begin and one to end; each effect once, whoever dies after whichever step.
+#[sqlx::test(migrations = false)]
+async fn ten_steps_take_twelve_transactions_and_a_death_after_each_repeats_none(db: PgPool) {
+    let mut world = World::new(db).await;
+    sqlx::raw_sql(
+        "create table writes (xid bigint not null);
+         create function note_write() returns trigger language plpgsql as
+             $$ begin insert into writes values (txid_current()); return null; end $$;
+         create trigger note_write after insert or update or delete on workflow.tasks for each row execute function note_write();
+         create trigger note_write after insert on workflow.steps for each row execute function note_write();
+         create trigger note_write after insert on workflow.attempts for each row execute function note_write();
+         create trigger note_write after insert or update on workflow.runs for each row execute function note_write();",
+    )
+    .execute(&world.db)
+    .await
+    .unwrap();
+    world.worker(|w| w.workflow::<TenSteps>());
+    let writes = "select count(distinct xid) from writes";
+    world.finish(TenSteps).await;
+    // The start is its caller's.
+    assert_eq!(world.count(writes).await - 1, 12);
+    world.stop().await;
+    world.worker(|w| w.workflow::<TenSteps>().crash_after_every_event());
+    let run = world.finish(TenSteps).await;
+    assert_eq!(run.state, RunState::Succeeded);
+    let once = "select count(*) from (select run_id, key from effects group by 1, 2 having count(*) = 1) e";
+    assert_eq!((world.count("select count(*) from effects").await, world.count(once).await), (20, 20));
+    let deaths = "select count(*) from workflow.attempts where outcome = 'released'";
+    assert!(world.count(deaths).await >= 10, "it was interrupted {} times", world.count(deaths).await);
+}
