@@ -10,13 +10,14 @@ TEMPLATE ?= promo
 DATA ?= .flatrender
 PROGRAMS := -p flatrender-api -p flatrender-renderer
 
-.PHONY: help setup build demo up test chaos fmt lint sqlx-prepare clean-data
+.PHONY: help setup build demo up test chaos soak fmt lint sqlx-prepare clean-data
 
 help:
 	@echo "make demo [LOCALE=fa] [TEMPLATE=story] [KEEP=1]   render a sample film; KEEP=1 stays up afterwards"
 	@echo "make up                                           run the platform until Ctrl-C"
 	@echo "make test                                         everything that proves it works"
 	@echo "make chaos [FAULT=f03]                            the engine under faults, the long form"
+	@echo "make soak                                         those of them that take hours: F6, F8, F35 as the list has them"
 	@echo "make fmt | lint | build | setup                   one step of it"
 	@echo "make sqlx-prepare                                 renew .sqlx after a query or a migration changed"
 	@echo "make clean-data                                   remove what make demo and make up keep"
@@ -40,6 +41,10 @@ test:
 chaos:
 	@scripts/setup.sh test
 	@scripts/chaos.sh $(FAULT)
+
+soak:
+	@scripts/setup.sh test
+	@FLATRENDER_CHAOS=soak scripts/chaos.sh 'f(06|08|35)_'
 
 fmt:
 	@cargo fmt --all

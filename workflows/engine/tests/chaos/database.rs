@@ -5,7 +5,7 @@ use crate::{
     postgres::Stop,
     program::{Ask, Duties},
     proxy::Proxy,
-    scenario::{Scenario, sized},
+    scenario::{Scenario, sized, soak, soaked},
     work::{Errand, Single, Trip},
 };
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
@@ -126,18 +126,22 @@ async fn f06_a_database_that_crashes_every_few_seconds_also_while_it_is_recovere
     for n in 0..4 {
         s.worker(&format!("worker {n}"), Duties { slots: 16, schedules: n == 0, ..Duties::default() });
     }
-    let until = Instant::now() + Duration::from_secs(90);
+    let until = Instant::now() + Duration::from_secs(soaked(90, 600));
     let (mut n, mut nested, mut killed) = (0, 0, 0);
-    let mut signalled = Vec::new();
+    let mut signalled = std::collections::HashSet::new();
     while Instant::now() < until {
-        let calm = Instant::now() + Duration::from_millis(s.random(2_000..8_000));
+        let calm = Instant::now() + Duration::from_millis(s.random(soaked(2_000..8_000, 5_000..40_000)));
         while Instant::now() < calm {
             if try_start(&s, n).await.is_ok() {
                 n += 1;
             }
-            let key = format!("waiting {n}");
-            if n % 3 == 0 && !signalled.contains(&key) && wait_for_signal(&s, &key).await.is_ok() {
-                signalled.push(key);
+            // In the longest form two signals a trip: 5,000 of the one and 10,000 of the other in ten minutes.
+            for key in
+                (0..2).map(|twin| format!("waiting {n} {twin}")).take(if soak() { 2 } else { usize::from(n % 3 == 0) })
+            {
+                if !signalled.contains(&key) && wait_for_signal(&s, &key).await.is_ok() {
+                    signalled.insert(key);
+                }
             }
             tokio::time::sleep(Duration::from_millis(15)).await;
         }
@@ -156,6 +160,9 @@ async fn f06_a_database_that_crashes_every_few_seconds_also_while_it_is_recovere
             nested += 1;
         }
         s.revive();
+    }
+    if soak() {
+        assert!(n >= 5_000 && signalled.len() >= 10_000, "too slow a machine: {n} trips, {} signals", signalled.len());
     }
     s.note(format!(
         "{n} trips, {} signals, {nested} crashes during recovery, {killed} workers killed",
@@ -291,7 +298,7 @@ async fn f10_all_connections_taken_by_others_for_a_while() {
     let theirs = "select count(pg_terminate_backend(pid)) from pg_stat_activity
                   where backend_type = 'client backend' and application_name = ''";
     let (mut taken, mut n, mut without) = (vec![PgConnection::connect_with(&others).await.unwrap()], 20, 0);
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(60);
     while Instant::now() < until {
         let ended: i64 = sqlx::query_scalar(theirs).fetch_one(&mut taken[0]).await.unwrap();
         s.injected(ended as u32);

@@ -23,9 +23,19 @@ use std::{
 };
 use uuid::Uuid;
 
-/// Whether this is the long form: `make chaos`.
+/// Whether this is the long form, `make chaos`, or the longest, `make soak`.
 pub fn long() -> bool {
-    std::env::var("FLATRENDER_CHAOS").is_ok_and(|form| form == "long")
+    soak() || std::env::var("FLATRENDER_CHAOS").is_ok_and(|form| form == "long")
+}
+
+/// Whether this is the form that takes as long as the list of faults says, hours: `make soak`.
+pub fn soak() -> bool {
+    std::env::var("FLATRENDER_CHAOS").is_ok_and(|form| form == "soak")
+}
+
+/// One number for the long form, another for the longest.
+pub fn soaked<T>(long_form: T, longest: T) -> T {
+    if soak() { longest } else { long_form }
 }
 
 /// One number for the short form, another for the long one.
