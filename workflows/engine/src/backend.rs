@@ -7,10 +7,11 @@ use crate::{
     activity::{LeasedTask, Standing},
     failure::Failure,
     jobs::{JobEnd, JobOutcome},
+    measures,
     pump::{What, Write},
     record::storable,
     store::{
-        Claimed, Fence, Lane,
+        self, Claimed, Fence, Lane,
         tasks::{Plain, attempt_failed},
     },
 };
@@ -111,6 +112,16 @@ impl Outcome {
             }
             Self::Failed(failure) => failed(&failure),
             _ => json!({ "op": "release", "task_id": task_id, "token": token }),
+        }
+    }
+
+    /// The state in which a run ends with it.
+    fn end(&self) -> Option<&'static str> {
+        match self {
+            Self::Ended { state, .. } => Some(state),
+            Self::Continued { .. } => Some("continued"),
+            Self::Failed(_) => Some("failed"),
+            _ => None,
         }
     }
 
@@ -328,7 +339,14 @@ where
                 },
                 () = guard.layer.abort.cancelled() => Outcome::Unfinished,
             };
-            let _ = guard.settle(outcome).await;
+            let end = outcome.end().filter(|_| guard.task.is_run);
+            // One that came too late is none.
+            if guard.settle(outcome).await == Ok(true)
+                && let Some(state) = end
+            {
+                let kind = store::runs::kind_of(&guard.task.activity).to_owned();
+                metrics::counter!(measures::RUNS_ENDED, "kind" => kind, "state" => state).increment(1);
+            }
             Ok(())
         })
     }

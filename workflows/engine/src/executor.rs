@@ -85,7 +85,6 @@ pub(crate) async fn continue_run(
         ledger: ledger.clone(),
         trace,
     };
-    let kind = core.kind.clone();
     let span = trace::run_span(claimed.task.traceparent, trace, core.run_id, &core.kind);
     let future = to_the_end(definition, input, Context::new(Arc::new(core)));
     let future = if trace.is_some() { Box::pin(trace::within(trace, span, future)) } else { future };
@@ -96,7 +95,6 @@ pub(crate) async fn continue_run(
         stay,
         standing,
         fence,
-        kind,
         trace,
         tenant_id,
         known: run.seq,
@@ -158,7 +156,6 @@ struct Execution<'a> {
     standing: watch::Receiver<Standing>,
     fence: Fence,
     tenant_id: uuid::Uuid,
-    kind: String,
     /// What the run asks for belongs to this.
     trace: Option<TraceContext>,
     /// Number of the newest record at the start of this stay.
@@ -206,9 +203,7 @@ impl Execution<'_> {
                     self.ledger.check_end();
                     let outcome = self.must_leave().unwrap_or_else(|| end(self.ledger, result));
                     let outcome = self.put_away(outcome).await;
-                    let outcome = self.settle(outcome).await;
-                    self.count_end(&outcome);
-                    return outcome;
+                    return self.settle(outcome).await;
                 }
                 Poll::Pending => !self.ledger.bell().hear(),
             };
@@ -395,15 +390,6 @@ impl Execution<'_> {
 
     fn park(&self) -> Outcome {
         Outcome::Parked { seq: self.ledger.handed_out(), due: self.ledger.next_timer() }
-    }
-
-    fn count_end(&self, outcome: &Outcome) {
-        let state = match outcome {
-            Outcome::Ended { state, .. } => state,
-            Outcome::Continued { .. } => "continued",
-            _ => return,
-        };
-        metrics::counter!(measures::RUNS_ENDED, "kind" => self.kind.clone(), "state" => state).increment(1);
     }
 }
 

@@ -599,6 +599,8 @@ impl Pump {
                 "op": "park", "task_id": task_id, "token": token, "reason": "unrecordable",
                 "failure": crate::record::storable(&failure),
             })]);
+            // It has not ended.
+            write.reply = oneshot::channel().0;
             return self.pending.push(write);
         }
         if write.last {

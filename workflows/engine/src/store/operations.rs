@@ -465,7 +465,7 @@ pub(crate) async fn runs_by_kind(db: impl PgExecutor<'_>) -> Result<Vec<(String,
 pub(crate) async fn parked_by_reason(db: impl PgExecutor<'_>) -> Result<Vec<(String, i64)>> {
     sqlx::query_as(
         "select r.reason, count(p.parked_reason)
-         from unnest(array['version_mismatch', 'lost_too_often', 'unrecordable']) r (reason)
+         from unnest(array['version_mismatch', 'lost_too_often', 'unrecordable', 'unreadable']) r (reason)
          left join (select parked_reason from workflow.tasks where parked_reason is not null limit 10000) p
              on p.parked_reason = r.reason
          group by r.reason",

@@ -3,6 +3,7 @@
 use crate::world::World;
 use chrono::{DateTime, Utc};
 use flatrender_engine::{Client, Context, Delivery, Failure, Workflow, client::RunState};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use std::sync::{
@@ -214,4 +215,26 @@ async fn what_cannot_be_read_again_is_recorded_before_its_run_is_set_aside(db: P
     let run_id = world.start(Illegible).await;
     world.parked(run_id).await;
     assert_eq!(world.history(run_id).await, "step      number   ok");
+}
+
+#[sqlx::test(migrations = false)]
+async fn an_end_that_came_too_late_is_not_counted(db: PgPool) {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let mut world = world(db).await;
+    world.worker(|w| w.workflow::<Interrupted>().workflow::<Boundless>());
+    world.finish(Interrupted { goes_on: false, fails: false }).await;
+    let ended = |state: &str| {
+        let series = format!("flatrender_engine_runs_ended_total{{kind=\"interrupted\",state=\"{state}\"}} ");
+        handle.render().lines().find_map(|line| line.strip_prefix(&series)?.parse::<u32>().ok()).unwrap_or_default()
+    };
+    let before = ended("succeeded");
+    interrupted(&world, false, false).await;
+    interrupted(&world, false, true).await;
+    let boundless = world.start(Boundless).await;
+    world.parked(boundless).await;
+    world.stop().await;
+    assert_eq!((ended("succeeded") - before, ended("failed")), (1, 1));
+    assert!(!handle.render().contains("runs_ended_total{kind=\"boundless\""), "{}", handle.render());
 }

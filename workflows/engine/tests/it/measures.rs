@@ -155,3 +155,33 @@ fn every_metric_is_in_the_readme() {
         assert!(readme.contains(&line), "not in README.md:\n{line}");
     }
 }
+
+#[sqlx::test(migrations = false)]
+async fn a_parked_run_is_counted_whatever_the_reason(db: PgPool) {
+    let reasons: Vec<String> = {
+        let world = World::new(db.clone()).await;
+        let sql =
+            "select pg_get_constraintdef(oid) from pg_constraint where contypid = 'workflow.parked_reason'::regtype";
+        let check: String = sqlx::query_scalar(sql).fetch_one(&world.db).await.unwrap();
+        check.split('\'').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    assert!(reasons.len() >= 4, "{reasons:?}");
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let stop = tokio_util::sync::CancellationToken::new();
+    let worker = flatrender_engine::Worker::builder(db).workflow::<Busy>().run(stop.clone());
+    let worker = tokio::spawn(async move { worker.await.unwrap() });
+    let text = loop {
+        let text = handle.render();
+        if text.contains("flatrender_engine_horizon_seconds ") {
+            break text;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    for reason in reasons {
+        assert!(text.contains(&format!("flatrender_engine_parked_runs{{reason=\"{reason}\"}}")), "{reason}: {text}");
+    }
+    stop.cancel();
+    worker.await.unwrap();
+}
