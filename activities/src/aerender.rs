@@ -12,8 +12,10 @@
 //! Nothing here knows where tasks come from, where inputs are kept or where frames go.
 
 pub mod cache;
+pub mod classes;
 pub mod classify;
 pub mod command;
+pub mod doubt;
 pub mod driver;
 pub mod evidence;
 pub mod harvest;

@@ -3,54 +3,8 @@
 //! A rule names words, all in lower case, that public logs, scripts and managers of render farms show for a kind
 //! of failure. The first rule that matches wins; words before exit codes, exit codes before "it made nothing".
 
-use super::timers::Expired;
+use super::{classes::*, timers::Expired, transcript::Transcript};
 use std::process::ExitStatus;
-
-/// A kind of failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Class {
-    /// Stable code.
-    pub code: &'static str,
-    /// Whether another attempt, perhaps on another node, may succeed.
-    pub retryable: bool,
-    /// One sentence for people.
-    pub message: &'static str,
-}
-
-const fn permanent(code: &'static str, message: &'static str) -> Class {
-    Class { code, retryable: false, message }
-}
-
-const fn transient(code: &'static str, message: &'static str) -> Class {
-    Class { code, retryable: true, message }
-}
-
-const MISSING_FONT: Class = permanent("render.missing_font", "a font that the template uses is not installed");
-const MISSING_FOOTAGE: Class = permanent("render.missing_footage", "the project refers to a file that is not there");
-const MISSING_EFFECT: Class =
-    permanent("render.missing_effect", "the project uses an effect that the node does not have");
-const OUT_OF_RANGE: Class =
-    permanent("render.frame_out_of_range", "a frame was asked for that the composition does not have");
-const LOGGED_ERRORS: Class = transient("render.logged_errors", "the renderer logged errors while it rendered");
-const CRASHED: Class = transient("render.crashed", "the renderer crashed");
-const DISK_FULL: Class = transient("render.disk_full", "the node has no room left on its disk");
-const OUT_OF_MEMORY: Class = transient("render.out_of_memory", "the node has not enough memory for this render");
-const LICENCE: Class = transient("render.licence", "a licence of the renderer or of a plug-in was refused on the node");
-const BUSY: Class =
-    transient("render.busy", "another instance of the renderer is running on the node, or a dialog is open");
-const COMP_NOT_FOUND: Class = permanent("render.comp_not_found", "the project has no composition of this name");
-const TEMPLATE_NOT_FOUND: Class =
-    transient("render.template_not_found", "the node lacks the output module that frames are written with");
-const BAD_ARGUMENTS: Class = permanent("render.bad_arguments", "the renderer does not know an argument");
-const BAD_PROJECT: Class = permanent("render.bad_project", "the project cannot be opened");
-const BAD_MEDIA: Class = permanent("render.bad_media", "a picture, film or sound of the project cannot be read");
-const OUTPUT_UNWRITABLE: Class = transient("render.output_unwritable", "frames cannot be written on the node");
-const ENGINE_FAILED: Class = transient("render.engine_failed", "the renderer failed inside");
-const LAUNCH_FAILED: Class = transient("render.launch_failed", "the renderer did not start");
-pub(super) const NO_FRAMES: Class = transient("render.no_frames", "the renderer ended without a usable frame");
-const STALLED: Class = transient("render.stalled", "the renderer stopped making progress");
-const TIMED_OUT: Class = transient("render.timed_out", "the render took longer than it may");
-const SCRIPT_FAILED: Class = permanent("render.script_failed", "a script of the project failed");
 
 /// Words that mean a picture which must not be delivered, even if every frame is there.
 const QUALITY: &[(&[&str], Class)] = &[
@@ -59,6 +13,12 @@ const QUALITY: &[(&[&str], Class)] = &[
     (&["missing effect"], MISSING_EFFECT),
     (&["layer dependencies are missing", "missing footage", "footage is missing", "file not found"], MISSING_FOOTAGE),
     (&["logged one error", "logged 1 error", "logged errors"], LOGGED_ERRORS),
+];
+
+/// Words that say nothing bad of the frames, but something of the node.
+const NOTES: &[(&[&str], Class)] = &[
+    (&["sanity test"], GPU_FAILED),
+    (&["gestartet", "beendet", "but de la composition", "fin de la composition"], NOT_ENGLISH),
 ];
 
 /// Words that explain why frames are not there.
@@ -76,22 +36,14 @@ const WORDS: &[(&[&str], Class)] = &[
     ),
     (&["no space left", "disk is full", "disk full", "not enough disk space", "enospc"], DISK_FULL),
     (&["unable to allocate", "out of memory", "not enough memory", "insufficient memory", "bad_alloc"], OUT_OF_MEMORY),
-    (
-        &[
-            "unable to obtain a license",
-            "invalid serial number",
-            "using the same serial number",
-            "trial expired",
-            "trial has expired",
-            "not licensed",
-        ],
-        LICENCE,
-    ),
-    (
-        &["another instance of aerender", "waiting for response from a modal dialog", "all pipe instances are busy"],
-        BUSY,
-    ),
-    (&["no project provided", "project could not be opened", "newer version of after effects"], BAD_PROJECT),
+    (&["using the same serial number", "invalid serial number"], PLUGIN_LICENCE),
+    (&["codec is not licensed", "codec not licensed"], CODEC_NOT_LICENSED),
+    (&["unable to obtain a license", "trial expired", "trial has expired", "not licensed"], LICENCE),
+    (&["another instance of aerender", "waiting for response from a modal dialog"], BUSY),
+    (&["all pipe instances are busy", "omp: error #15"], PIPES_BUSY),
+    (&["newer version of after effects"], PROJECT_TOO_NEW),
+    (&["no project provided", "project could not be opened"], BAD_PROJECT),
+    (&["used by another process", "sharing violation"], FILE_LOCKED),
     (
         &["could not read from source", "file is damaged", "not a valid file type", "may be damaged or corrupted"],
         BAD_MEDIA,
@@ -138,6 +90,22 @@ pub fn spoiled(line: &str) -> Option<Class> {
     find(QUALITY, line).or_else(|| counts_errors(line).then_some(LOGGED_ERRORS))
 }
 
+/// What a line says of the node, when it says nothing bad of the frames.
+pub fn noted(line: &str) -> Option<Class> {
+    find(NOTES, line)
+}
+
+/// Whether any rule's words lead to a class of this code.
+pub fn has_words(code: &str) -> bool {
+    QUALITY.iter().chain(NOTES).chain(WORDS).any(|(words, class)| class.code == code && !words.is_empty())
+}
+
+/// The class that the words of a whole run tell: first what spoils frames, then what explains their absence.
+pub fn by_transcript(transcript: &Transcript) -> Option<Class> {
+    let spoiling = transcript.warnings.iter().chain(&transcript.errors).find_map(|line| spoiled(line));
+    spoiling.or_else(|| transcript.telling().find_map(by_words))
+}
+
 /// Why frames are not there, by a line.
 pub fn by_words(line: &str) -> Option<Class> {
     if line.to_lowercase().contains("auto-save") {
@@ -163,15 +131,11 @@ pub fn by_exit(status: ExitStatus) -> Class {
 /// Why it was killed; none when that is no failure.
 pub fn by_timer(expired: Expired) -> Option<Class> {
     match expired {
-        Expired::Launch | Expired::FirstFrame | Expired::FrameStall => Some(STALLED),
+        Expired::Launch | Expired::Load => Some(LAUNCH_STALLED),
+        Expired::FirstFrame | Expired::FrameStall => Some(STALLED),
         Expired::Total => Some(TIMED_OUT),
         Expired::Quit => None,
     }
-}
-
-/// The program could not be started at all.
-pub fn not_started() -> Class {
-    LAUNCH_FAILED
 }
 
 fn find(rules: &[(&[&str], Class)], line: &str) -> Option<Class> {
@@ -193,7 +157,7 @@ mod tests {
     use super::*;
 
     fn code(line: &str) -> Option<(&'static str, bool)> {
-        by_words(line).map(|c| (c.code, c.retryable))
+        by_words(line).map(|c| (c.code, c.is_retryable()))
     }
 
     #[test]
@@ -207,7 +171,11 @@ mod tests {
             ("After Effects error: Unable to allocate 64 MB", "render.out_of_memory", true),
             ("Unable to obtain a license", "render.licence", true),
             ("Another instance of aerender, or another script, may be running", "render.busy", true),
-            ("All pipe instances are busy", "render.busy", true),
+            ("All pipe instances are busy", "render.pipes_busy", true),
+            ("another is using the same serial number", "render.plugin_licence", true),
+            ("codec is not licensed", "render.codec_not_licensed", true),
+            ("made with a newer version of After Effects", "render.project_too_new", true),
+            ("The file is being used by another process", "render.file_locked", true),
             ("An existing connection was forcibly closed by the remote host.", "render.crashed", true),
             ("-1712: AESend failed to send apple event", "render.crashed", true),
             ("internal verification failure, sorry!", "render.engine_failed", true),
@@ -221,6 +189,20 @@ mod tests {
             ("After Effects warning: logged 3 errors", "render.logged_errors", true),
         ] {
             assert_eq!(code(line), Some((expected, retryable)), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_class_that_words_tell_has_rules_and_no_other_has() {
+        for class in CATALOGUE.iter().chain(&OTHERS) {
+            assert_eq!(has_words(class.code), class.told == Told::Words, "{}", class.code);
+        }
+    }
+
+    #[test]
+    fn our_own_notes_are_not_read_as_the_renderers_words() {
+        for class in CATALOGUE.iter().chain(&OTHERS).filter(|c| c.cure == Cure::Accept) {
+            assert_eq!((by_words(&class.note()), noted(&class.note())), (None, None));
         }
     }
 

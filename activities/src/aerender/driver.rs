@@ -3,7 +3,7 @@
 //! The loop below only observes. It knows when to stop waiting; what the run was worth is the verdict's to say.
 
 use super::{
-    FrameSink, TransferError,
+    FrameSink, TransferError, classes,
     command::Plan,
     harvest::{Harvest, Ripened},
     lines::{Line, LineBuffer},
@@ -78,8 +78,11 @@ pub async fn run<S: FrameSink>(
         transcript,
     };
     let end = run.observe(&mut lines, observer).await;
-    if matches!(end, End::Exited(_)) {
-        run.linger(limits.linger).await;
+    if matches!(end, End::Exited(_)) && !run.linger(limits.linger).await {
+        run.transcript.warn(&classes::ZOMBIE.note());
+    }
+    if run.timers.spared() {
+        run.transcript.warn(&classes::SLOW_FRAME.note());
     }
     tree.kill().await;
     // Nobody is left to write, so this ends; unless somebody escaped with a pipe, and then it need not.
@@ -131,7 +134,7 @@ impl<S: FrameSink> Run<'_, S> {
         let now = Instant::now();
         let line = self.transcript.take(line);
         // The launcher's own first words and the noise of drivers say nothing about the application.
-        if !matches!(line, Line::Version(_) | Line::Noise) {
+        if !matches!(line, Line::Version(_) | Line::Launching | Line::Noise) {
             self.timers.line(now);
         }
         match line {
@@ -140,6 +143,7 @@ impl<S: FrameSink> Run<'_, S> {
                 self.timers.frame(now);
                 self.harvest.said(self.first.saturating_add(ordinal.saturating_sub(1)));
             }
+            Line::Started => self.timers.begun(now),
             Line::Finished => self.harvest.look_at_all(),
             _ => {}
         }
@@ -160,18 +164,22 @@ impl<S: FrameSink> Run<'_, S> {
         if self.harvest.look(measure) {
             self.timers.frame(now);
         }
-        if measure && let Some(used) = self.tree.cpu_time() {
+        // Looks may come late on a busy machine: nothing is given up on an old measure.
+        if (measure || self.timers.expired(now).is_some())
+            && let Some(used) = self.tree.cpu_time()
+        {
             self.timers.cpu(now, used);
         }
         self.timers.expired(now)
     }
 
-    /// Gives descendants a moment to end by themselves after the launcher has.
-    async fn linger(&mut self, patience: Duration) {
+    /// Gives descendants a moment to end by themselves after the launcher has. Whether they did, as far as is known.
+    async fn linger(&mut self, patience: Duration) -> bool {
         let begun = Instant::now();
         while begun.elapsed() < patience && self.tree.is_alive() == Some(true) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        self.tree.is_alive() != Some(true)
     }
 }
 

@@ -8,10 +8,13 @@
 //! A file counts once its content proves it, never because a line says so. One that does not prove itself while
 //! the renderer runs is simply not finished yet.
 
-use super::{FrameSink, ProvenFrame, TransferError, evidence};
+use super::{
+    FrameSink, ProvenFrame, TransferError,
+    evidence::{self, Proof},
+};
 use flatrender_workflows::contracts::{
     render::{FaultReason, FrameFault, FrameRef, frame_file_name},
-    storage::BlobRef,
+    storage::{BlobHash, BlobRef},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -43,11 +46,12 @@ pub struct Harvest<S> {
     size: [u32; 2],
     frames: BTreeMap<u32, State>,
     to_check: VecDeque<u32>,
-    checks: JoinSet<(u32, Seen, Result<BlobRef, FaultReason>)>,
+    checks: JoinSet<(u32, Seen, Result<Proof, FaultReason>)>,
     to_store: VecDeque<ProvenFrame>,
     stores: JoinSet<(u32, Result<(), TransferError>)>,
     parallel_checks: usize,
     highest: Option<u32>,
+    blank: BTreeSet<u32>,
 }
 
 /// Length and time of a file: when both are unchanged a second look would show the same.
@@ -78,6 +82,7 @@ impl<S: FrameSink> Harvest<S> {
             // Rendering needs the processors more.
             parallel_checks: processors.div_ceil(2).min(4),
             highest: None,
+            blank: BTreeSet::new(),
         }
     }
 
@@ -179,10 +184,44 @@ impl<S: FrameSink> Harvest<S> {
         (stored, faults)
     }
 
+    /// The frames that are proven, with their hashes, and whether each is blank.
+    pub fn pictures(&self) -> BTreeMap<u32, (BlobHash, bool)> {
+        let proven = self.frames.iter().filter_map(|(frame, state)| match state {
+            State::Proven(blob) | State::Stored(blob) => {
+                Some((*frame, (blob.sha256.clone(), self.blank.contains(frame))))
+            }
+            _ => None,
+        });
+        proven.collect()
+    }
+
+    /// Takes proven frames for absent again and removes their files: they are to be rendered once more.
+    pub fn doubt(&mut self, frames: &BTreeSet<u32>) {
+        for frame in frames {
+            // One that stays would be found again as it is, which is what it would be without a doubt.
+            let _ = fs::remove_file(self.folder.join(frame_file_name(*frame)));
+            self.frames.insert(*frame, State::Absent);
+        }
+    }
+
+    /// Files that are none of the frames wanted: how many have another number, and how many are something else.
+    pub fn strays(&self) -> Strays {
+        let mut strays = Strays::default();
+        let Ok(entries) = fs::read_dir(&self.folder) else { return strays };
+        for name in entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()) {
+            match frame_number(&name) {
+                Some(number) if self.frames.contains_key(&number) => {}
+                Some(_) => strays.other_numbers += 1,
+                None => strays.other_kinds += 1,
+            }
+        }
+        strays
+    }
+
     fn files(&self) -> BTreeSet<u32> {
         let Ok(entries) = fs::read_dir(&self.folder) else { return BTreeSet::new() };
         let names = entries.flatten().filter_map(|e| e.file_name().into_string().ok());
-        let numbers = names.filter_map(|n| n.strip_prefix("frame_")?.strip_suffix(".png")?.parse::<u32>().ok());
+        let numbers = names.filter_map(|n| frame_number(&n));
         numbers.filter(|n| self.frames.contains_key(n)).collect()
     }
 
@@ -218,9 +257,14 @@ impl<S: FrameSink> Harvest<S> {
         }
     }
 
-    fn checked(&mut self, frame: u32, seen: Seen, proof: Result<BlobRef, FaultReason>) -> Ripened {
+    fn checked(&mut self, frame: u32, seen: Seen, proof: Result<Proof, FaultReason>) -> Ripened {
         let (state, ripened) = match proof {
-            Ok(blob) => {
+            Ok(Proof { blob, blank }) => {
+                if blank {
+                    self.blank.insert(frame);
+                } else {
+                    self.blank.remove(&frame);
+                }
                 let path = self.folder.join(frame_file_name(frame));
                 self.to_store.push_back(ProvenFrame { frame, path, blob: blob.clone() });
                 (State::Proven(blob), Ripened::Proven(frame))
@@ -230,6 +274,19 @@ impl<S: FrameSink> Harvest<S> {
         self.frames.insert(frame, state);
         ripened
     }
+}
+
+/// Files in the folder of frames that nobody asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Strays {
+    /// Frames with numbers that are not planned.
+    pub other_numbers: usize,
+    /// Files that are no frames by their names.
+    pub other_kinds: usize,
+}
+
+fn frame_number(name: &str) -> Option<u32> {
+    name.strip_prefix("frame_")?.strip_suffix(".png")?.parse().ok()
 }
 
 /// What a task of ours gave. It is cut off only when the whole program is torn down, and then nothing follows.

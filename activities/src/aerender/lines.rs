@@ -44,10 +44,14 @@ impl LineBuffer {
 pub enum Line {
     /// The launcher's version line.
     Version(String),
+    /// The launcher starts the application.
+    Launching,
     /// The application is up.
     Launched,
     /// The composition is being rendered.
     Started,
+    /// How long the span is that will be rendered: a time code or a number of frames, as written.
+    Duration(String),
     /// A frame is done.
     Frame {
         /// From 1 within this run; says how many, not which.
@@ -94,12 +98,17 @@ fn progress(text: &str) -> Line {
     if let Some(frame) = frame(text) {
         return frame;
     }
+    if let Some(duration) = duration(text) {
+        return Line::Duration(duration.to_owned());
+    }
     let lower = text.to_lowercase();
     let says = |words: &[&str]| words.iter().any(|w| lower.contains(w));
     if says(&FINISHED) {
         Line::Finished
     } else if says(&STARTED) {
         Line::Started
+    } else if says(&["launching after effects"]) {
+        Line::Launching
     } else if says(&["successfully launched"]) {
         Line::Launched
     } else {
@@ -107,15 +116,41 @@ fn progress(text: &str) -> Line {
     }
 }
 
+/// `Duration: 0:00:05:00`, `Dauer: 125`, `Durée: …` in any code page.
+fn duration(text: &str) -> Option<&str> {
+    let (label, value) = text.split_once(": ")?;
+    let is_label = label == "Duration" || label == "Dauer" || (label.starts_with("Dur") && label.ends_with('e'));
+    (is_label && is_moment(value)).then_some(value)
+}
+
+/// How many frames a time code or a number of frames is, at a whole number of frames a second.
+pub fn frames_in(moment: &str, fps: u32) -> Option<u32> {
+    let parts: Option<Vec<u32>> = moment.split([':', ';']).map(|part| part.parse().ok()).collect();
+    match parts?[..] {
+        [frames] => Some(frames),
+        [hours, minutes, seconds, frames] => {
+            let minutes = hours.checked_mul(60)?.checked_add(minutes)?;
+            let count = minutes.checked_mul(60)?.checked_add(seconds)?.checked_mul(fps)?.checked_add(frames)?;
+            // Drop-frame time code leaves out two numbers a minute, but for every tenth, at 30 frames a second.
+            let dropped = if moment.contains(';') { fps / 15 * (minutes - minutes / 10) } else { 0 };
+            count.checked_sub(dropped)
+        }
+        _ => None,
+    }
+}
+
+fn is_moment(text: &str) -> bool {
+    let fine = |c: char| c.is_ascii_digit() || matches!(c, ':' | ';' | '+');
+    text.starts_with(|c: char| c.is_ascii_digit()) && text.chars().all(fine)
+}
+
 /// `0:00:00:14 (15): 1 Seconds`, `1;34;40;09 (21280)`, `123 (124): 0 Sekunden`, `0:00:00:01 (2U): 0 Seconds`.
 fn frame(text: &str) -> Option<Line> {
     let (timecode, rest) = text.split_once(char::is_whitespace)?;
-    let is_timecode = timecode.starts_with(|c: char| c.is_ascii_digit())
-        && timecode.chars().all(|c| c.is_ascii_digit() || matches!(c, ':' | ';' | '+'));
     let (ordinal, rest) = rest.trim_start().strip_prefix('(')?.split_once(')')?;
     let ends = rest.is_empty() || rest.starts_with(':') || rest.starts_with(char::is_whitespace);
     let ordinal = ordinal.trim_end_matches(['U', 'L']).parse().ok()?;
-    (is_timecode && ends).then(|| Line::Frame { ordinal, timecode: timecode.to_owned() })
+    (is_moment(timecode) && ends).then(|| Line::Frame { ordinal, timecode: timecode.to_owned() })
 }
 
 /// Some errors come from the application's own reporter, as information.

@@ -7,18 +7,20 @@ use super::{
     FrameSink, InputSource, ProcessId,
     cache::Cache,
     command::Plan,
+    doubt::Doubts,
     driver::{self, End, Observer, progress},
     harvest::Harvest,
+    lines,
     prepare::{self, Folder},
     timers::Limits,
     transcript::Transcript,
-    verdict,
+    verdict::{self, Findings},
 };
 use flatrender_engine::{Attempt, Failure};
 use flatrender_workflows::contracts::render::{Engine, FrameRange, RenderFrames, RenderTiming, RenderedFrames};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -77,13 +79,14 @@ impl Aerender {
         let mut work = Work {
             harvest: Harvest::new(job.frames.clone(), &folder.frames, input.size, input.frames.iter()),
             transcript: Transcript::default(),
+            findings: Findings::default(),
+            rendering: Duration::ZERO,
             job,
             input,
             folder,
         };
-        let end = work.runs(program, self.limits).await?;
-        let rendered = begun.elapsed();
-        work.finish(end, prepared, rendered, begun).await
+        let end = work.runs(&program, self.limits).await?;
+        work.finish(end, prepared, begun)
     }
 
     fn program(&self, engine: Engine) -> Result<PathBuf, Failure> {
@@ -107,28 +110,63 @@ struct Work<'a, I, S> {
     folder: Folder,
     harvest: Harvest<S>,
     transcript: Transcript,
+    findings: Findings,
+    /// Time spent in runs of the renderer.
+    rendering: Duration,
 }
 
 impl<I: InputSource, S: FrameSink> Work<'_, I, S> {
-    /// Adopts what is there, then renders what is missing. How the last run ended, if there was one.
-    async fn runs(&mut self, program: PathBuf, limits: Limits) -> Result<Option<End>, Failure> {
+    /// Adopts what is there, renders what is missing, and once more what looks wrong. How the last run ended, if
+    /// there was one.
+    async fn runs(&mut self, program: &Path, limits: Limits) -> Result<Option<End>, Failure> {
         self.take_stock().await?;
+        let end = self.pass(program, limits).await?;
+        let doubts = Doubts::of(self.harvest.pictures());
+        let settled = !self.harvest.missing().is_empty() || matches!(end, Some(End::Unstored(_)));
+        if settled || doubts.is_empty() || self.job.drain.is_cancelled() {
+            return Ok(end);
+        }
+        self.harvest.doubt(&doubts.frames());
+        let end = self.pass(program, limits).await?;
+        for warning in doubts.confirmed_by(&self.harvest.pictures()) {
+            self.transcript.warn(&warning);
+        }
+        Ok(end)
+    }
+
+    /// Renders what is missing and stores what proves itself. How the last run ended, if there was one.
+    async fn pass(&mut self, program: &Path, limits: Limits) -> Result<Option<End>, Failure> {
         let mut end = None;
         for frames in ranges(&self.harvest.missing()) {
             if self.job.drain.is_cancelled() {
                 return Ok(Some(End::Stopped(interrupted())));
             }
-            let plan = self.plan(program.clone(), frames);
-            let mut watch = Watch { job: &self.job };
-            let attempt = self.job.attempt.lease_token();
-            let run = driver::run(&plan, attempt, limits, &mut self.harvest, &mut self.transcript, &mut watch).await;
+            let run = self.run(program, frames, limits).await;
             let go_on = matches!(run, End::Exited(status) if status.success());
             end = Some(run);
             if !go_on {
                 break;
             }
         }
+        match &end {
+            Some(End::Stopped(failure)) if failure.code != INTERRUPTED => return Err(failure.clone()),
+            Some(End::Unstored(_)) => {}
+            _ => self.take_stock().await?,
+        }
         Ok(end)
+    }
+
+    async fn run(&mut self, program: &Path, frames: FrameRange, limits: Limits) -> End {
+        let begun = Instant::now();
+        let plan = self.plan(program.to_owned(), frames);
+        let mut watch = Watch { job: &self.job };
+        let attempt = self.job.attempt.lease_token();
+        self.transcript.duration = None;
+        let end = driver::run(&plan, attempt, limits, &mut self.harvest, &mut self.transcript, &mut watch).await;
+        let announced = self.transcript.duration.as_deref().and_then(|d| lines::frames_in(d, self.input.fps));
+        self.findings.stale_span |= announced.is_some_and(|count| count != frames.count());
+        self.rendering += begun.elapsed();
+        end
     }
 
     /// Checks every file that is there and stores what proves itself.
@@ -151,21 +189,7 @@ impl<I: InputSource, S: FrameSink> Work<'_, I, S> {
         Ok(())
     }
 
-    async fn finish(
-        mut self,
-        end: Option<End>,
-        prepared: Duration,
-        rendered: Duration,
-        begun: Instant,
-    ) -> Result<RenderedFrames, Failure> {
-        if let Some(End::Stopped(failure)) = &end
-            && failure.code != INTERRUPTED
-        {
-            return Err(failure.clone());
-        }
-        if !matches!(end, Some(End::Unstored(_))) {
-            self.take_stock().await?;
-        }
+    fn finish(mut self, end: Option<End>, prepared: Duration, begun: Instant) -> Result<RenderedFrames, Failure> {
         let (frames, faults) = self.harvest.result();
         let end = match end {
             // What a shutdown leaves is worth keeping, like what a crash leaves.
@@ -176,11 +200,12 @@ impl<I: InputSource, S: FrameSink> Work<'_, I, S> {
             }
             end => end,
         };
-        verdict::decide(&frames, &faults, end.as_ref(), &mut self.transcript)?;
+        self.findings.strays = self.harvest.strays();
+        verdict::decide(&frames, &faults, end.as_ref(), &self.findings, &mut self.transcript)?;
         let timing = RenderTiming {
             prepare_ms: prepared.as_millis() as u64,
-            render_ms: (rendered - prepared).as_millis() as u64,
-            upload_ms: (begun.elapsed() - rendered).as_millis() as u64,
+            render_ms: self.rendering.as_millis() as u64,
+            upload_ms: begun.elapsed().saturating_sub(prepared + self.rendering).as_millis() as u64,
         };
         Ok(RenderedFrames { frames, faults, warnings: std::mem::take(&mut self.transcript.warnings), timing })
     }

@@ -1,8 +1,8 @@
 //! When a renderer that shows no sign of life is given up, and when one that is merely slow is not.
 //!
 //! ```text
-//! spawn ─launch─▶ first line ─first frame─▶ frame ─stall─▶ frame ─stall─▶ … all proven ─quit─▶ gone
-//!   └──────────────────────────────── total ────────────────────────────────────────────────────┘
+//! spawn ─launch─▶ first line ─load─▶ started ─first frame─▶ frame ─stall─▶ frame … all proven ─quit─▶ gone
+//!   └──────────────────────────────── total ─────────────────────────────────────────────────────────┘
 //! ```
 //! Time is the monotonic clock's, passed in. CPU time used by the tree counts as a sign of life, so that a long
 //! frame is not taken for a hang; up to a limit, so that an endless loop is.
@@ -15,7 +15,9 @@ use tokio::time::Instant;
 pub struct Limits {
     /// From the start to the first line.
     pub launch: Duration,
-    /// From the first line to the first frame.
+    /// From the first line to the start of the composition.
+    pub load: Duration,
+    /// From there to the first frame.
     pub first_frame: Duration,
     /// From one frame to the next.
     pub frame_stall: Duration,
@@ -33,6 +35,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             launch: Duration::from_secs(180),
+            load: Duration::from_secs(300),
             first_frame: Duration::from_secs(300),
             frame_stall: Duration::from_secs(120),
             quit: Duration::from_secs(60),
@@ -48,6 +51,8 @@ impl Default for Limits {
 pub enum Expired {
     /// Nothing was ever said.
     Launch,
+    /// The composition was never begun.
+    Load,
     /// No frame came.
     FirstFrame,
     /// No further frame came.
@@ -63,6 +68,7 @@ impl Expired {
     pub fn name(self) -> &'static str {
         match self {
             Self::Launch => "launch",
+            Self::Load => "load",
             Self::FirstFrame => "first_frame",
             Self::FrameStall => "frame_stall",
             Self::Quit => "quit",
@@ -87,12 +93,14 @@ pub struct Timers {
     /// As `sign`, or later when the tree computes.
     life: Instant,
     cpu_window: (Instant, Duration),
+    spared: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Launching,
     Loading,
+    Starting,
     Rendering,
     Quitting,
 }
@@ -100,15 +108,23 @@ enum Phase {
 impl Timers {
     /// Timers of a run that starts now.
     pub fn start(limits: Limits, now: Instant) -> Self {
-        Self { limits, started: now, phase: Phase::Launching, sign: now, life: now, cpu_window: (now, Duration::ZERO) }
+        let cpu_window = (now, Duration::ZERO);
+        Self { limits, started: now, phase: Phase::Launching, sign: now, life: now, cpu_window, spared: false }
     }
 
     /// A line was written. Lines say that it lives; only frames say that it advances.
     pub fn line(&mut self, now: Instant) {
         match self.phase {
             Phase::Launching => self.enter(Phase::Loading, now),
-            Phase::Loading | Phase::Rendering => self.life = now,
+            Phase::Loading | Phase::Starting | Phase::Rendering => self.life = now,
             Phase::Quitting => {}
+        }
+    }
+
+    /// The composition is begun.
+    pub fn begun(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Launching | Phase::Loading) {
+            self.enter(Phase::Starting, now);
         }
     }
 
@@ -137,6 +153,7 @@ impl Timers {
         let gained = used.saturating_sub(before);
         if self.phase != Phase::Quitting && gained.as_secs_f64() >= elapsed.as_secs_f64() * BUSY_SHARE {
             self.life = now;
+            self.spared |= now.duration_since(self.sign) >= self.limit().0;
         }
         self.cpu_window = (now, used);
     }
@@ -152,10 +169,16 @@ impl Timers {
         (silent || endless).then_some(expired)
     }
 
+    /// Whether a part took longer than its time and was waited for because the tree computed.
+    pub fn spared(&self) -> bool {
+        self.spared
+    }
+
     fn limit(&self) -> (Duration, Expired) {
         match self.phase {
             Phase::Launching => (self.limits.launch, Expired::Launch),
-            Phase::Loading => (self.limits.first_frame, Expired::FirstFrame),
+            Phase::Loading => (self.limits.load, Expired::Load),
+            Phase::Starting => (self.limits.first_frame, Expired::FirstFrame),
             Phase::Rendering => (self.limits.frame_stall, Expired::FrameStall),
             Phase::Quitting => (self.limits.quit, Expired::Quit),
         }
@@ -201,8 +224,18 @@ mod tests {
     async fn a_renderer_without_a_first_frame_is_given_up() {
         let (mut timers, mut used) = timers();
         timers.line(Instant::now());
+        timers.begun(Instant::now());
         assert_eq!(pass(&mut timers, &mut used, 299, 0.0).await, None);
         assert_eq!(pass(&mut timers, &mut used, 1, 0.0).await, Some(Expired::FirstFrame));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renderer_that_never_begins_is_given_up() {
+        let (mut timers, mut used) = timers();
+        assert_eq!(pass(&mut timers, &mut used, 100, 0.0).await, None);
+        timers.line(Instant::now());
+        assert_eq!(pass(&mut timers, &mut used, 299, 0.0).await, None);
+        assert_eq!(pass(&mut timers, &mut used, 1, 0.0).await, Some(Expired::Load));
     }
 
     #[tokio::test(start_paused = true)]
@@ -212,6 +245,7 @@ mod tests {
         assert_eq!(pass(&mut timers, &mut used, 1000, 0.9).await, None);
         timers.frame(Instant::now());
         assert_eq!(pass(&mut timers, &mut used, 1100, 0.2).await, None);
+        assert!(timers.spared(), "it is told");
     }
 
     #[tokio::test(start_paused = true)]

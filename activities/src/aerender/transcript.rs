@@ -1,6 +1,9 @@
 //! What a renderer said, as far as it is kept: bounded, whatever it writes.
 
-use super::lines::{self, Line};
+use super::{
+    classify,
+    lines::{self, Line},
+};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 
@@ -21,6 +24,8 @@ pub struct Transcript {
     pub warnings: Vec<String>,
     /// Whether it said that the composition is finished.
     pub finished: bool,
+    /// The length of the newest span, as it wrote it.
+    pub duration: Option<String>,
     /// Frames it said it finished.
     pub frames_said: u32,
     /// Lines that are neither, newest last.
@@ -37,7 +42,11 @@ impl Transcript {
             Line::Warning(text) => self.warn(text),
             Line::Finished => self.finished = true,
             Line::Frame { .. } => self.frames_said += 1,
+            Line::Duration(duration) => self.duration = Some(short(duration)),
             _ => {}
+        }
+        if let Some(class) = classify::noted(text) {
+            self.warn(&class.note());
         }
         if !text.trim().is_empty() {
             if self.tail.len() == KEPT_TAIL {

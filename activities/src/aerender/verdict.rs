@@ -7,13 +7,29 @@
 //! none          Failure                   Failure               Failure
 //! ```
 
-use super::{TransferError, classify, classify::Class, driver::End, transcript::Transcript};
+use super::{
+    TransferError,
+    classes::{self, Class},
+    classify,
+    driver::End,
+    harvest::Strays,
+    transcript::Transcript,
+};
 use flatrender_engine::Failure;
-use flatrender_workflows::contracts::render::{FrameFault, FrameRef};
+use flatrender_workflows::contracts::render::{FaultReason, FrameFault, FrameRef};
 use serde_json::{Value, json};
 
 /// Longest message of a renderer that is shown to people.
 const MESSAGE_CHARS: usize = 300;
+
+/// What a run left besides frames and words.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Findings {
+    /// Files that nobody asked for.
+    pub strays: Strays,
+    /// The renderer announced another number of frames than it was asked for.
+    pub stale_span: bool,
+}
 
 /// Decides over the stored frames and the faults of an attempt whose last run ended as `end`; none when every
 /// frame was there before anything was run.
@@ -24,6 +40,7 @@ pub fn decide(
     stored: &[FrameRef],
     faults: &[FrameFault],
     end: Option<&End>,
+    findings: &Findings,
     transcript: &mut Transcript,
 ) -> Result<(), Failure> {
     if let Some(End::Stopped(failure)) = end {
@@ -37,7 +54,7 @@ pub fn decide(
         note_doubtful_end(end, transcript);
         return Ok(());
     }
-    let reason = reason(end, transcript).with_details(evidence);
+    let reason = reason(faults, end, findings, transcript).with_details(evidence);
     if stored.is_empty() || !reason.retryable {
         return Err(reason);
     }
@@ -61,8 +78,8 @@ pub fn of_transfer(error: &TransferError, object: &str) -> Failure {
     }
 }
 
-/// Why frames are missing: our renderer's own code, words, the timer, the exit code, in this order.
-fn reason(end: Option<&End>, transcript: &Transcript) -> Failure {
+/// Why frames are missing: our renderer's own code, words, the timer, the files, the exit code, in this order.
+fn reason(faults: &[FrameFault], end: Option<&End>, findings: &Findings, transcript: &Transcript) -> Failure {
     if let Some((code, retryable, message)) = transcript.errors.iter().find_map(|e| classify::coded(e)) {
         let message: String = message.chars().take(MESSAGE_CHARS).collect();
         return Failure { retryable, ..Failure::permanent(code, message) };
@@ -71,31 +88,47 @@ fn reason(end: Option<&End>, transcript: &Transcript) -> Failure {
         return of_transfer(error, "a frame");
     }
     if let Some(End::NotRun(error)) = end {
-        let class = classify::not_started();
+        let class = classes::LAUNCH_FAILED;
         return Failure::transient(class.code, format!("{}: {error}", class.message));
     }
     if let Some(class) = transcript.telling().find_map(classify::by_words) {
         return failure(class);
     }
-    match end {
-        Some(End::Expired(expired)) => failure(classify::by_timer(*expired).unwrap_or(classify::NO_FRAMES)),
-        Some(End::Exited(status)) => failure(classify::by_exit(*status)),
-        _ => failure(classify::NO_FRAMES),
+    let timer = match end {
+        Some(End::Expired(expired)) => classify::by_timer(*expired),
+        _ => None,
+    };
+    let files = || by_files(faults, findings);
+    let exit = || match end {
+        Some(End::Exited(status)) => classify::by_exit(*status),
+        _ => classes::NO_FRAMES,
+    };
+    failure(timer.or_else(files).unwrap_or_else(exit))
+}
+
+/// What the folder of frames tells of those that are missing.
+fn by_files(faults: &[FrameFault], findings: &Findings) -> Option<Class> {
+    let unreadable = |f: &FrameFault| matches!(f.reason, FaultReason::Corrupt | FaultReason::WrongSize);
+    match findings {
+        Findings { strays: Strays { other_kinds: 1.., .. }, .. } => Some(classes::FORCED_EXTENSION),
+        Findings { strays: Strays { other_numbers: 1.., .. }, .. } => Some(classes::WRONG_NUMBERS),
+        Findings { stale_span: true, .. } => Some(classes::STALE_SPAN),
+        _ => faults.iter().any(unreadable).then_some(classes::CORRUPT_FRAMES),
     }
 }
 
 fn failure(class: Class) -> Failure {
-    Failure { retryable: class.retryable, ..Failure::permanent(class.code, class.message) }
+    Failure { retryable: class.is_retryable(), ..Failure::permanent(class.code, class.message) }
 }
 
 /// Every frame is there although the renderer says otherwise: believed, and noted.
 fn note_doubtful_end(end: Option<&End>, transcript: &mut Transcript) {
     match end {
         Some(End::Exited(status)) if !status.success() => {
-            transcript.warn(&format!("the renderer made every frame, but ended with {status}"));
+            transcript.warn(&format!("{} ({status})", classes::DOUBTFUL_EXIT.note()));
         }
         Some(End::Expired(expired)) => {
-            transcript.warn(&format!("the renderer made every frame, but did not end by itself ({})", expired.name()));
+            transcript.warn(&format!("{} ({})", classes::QUIT_STALLED.note(), expired.name()));
         }
         _ => {}
     }
@@ -146,7 +179,7 @@ mod tests {
     }
 
     fn code(frames: (u32, u32), end: End, lines: &[&str]) -> Result<(), (String, bool)> {
-        let verdict = decide(&stored(frames.0), &missing(frames.1), Some(&end), &mut said(lines));
+        let verdict = decide(&stored(frames.0), &missing(frames.1), Some(&end), &Findings::default(), &mut said(lines));
         verdict.map_err(|f| (f.code, f.retryable))
     }
 
@@ -175,7 +208,7 @@ mod tests {
 
     #[test]
     fn with_no_frame_the_best_explanation_is_the_code() {
-        assert_eq!(code((0, 3), End::Expired(Expired::Launch), &[]), refused("render.stalled", true));
+        assert_eq!(code((0, 3), End::Expired(Expired::Launch), &[]), refused("render.launch_stalled", true));
         assert_eq!(code((0, 3), End::Expired(Expired::Total), &[]), refused("render.timed_out", true));
         let full = ["aerender ERROR: No space left on device", "INFO: Render aborted."];
         assert_eq!(code((0, 3), End::Expired(Expired::Total), &full), refused("render.disk_full", true));

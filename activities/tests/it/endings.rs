@@ -12,7 +12,7 @@ const SOON: Duration = Duration::from_millis(1500);
 async fn a_renderer_that_never_starts_is_given_up() {
     let stage = Stage::with(json!({ "hang": "launch" }), Limits { launch: SOON, ..limits() });
     let failure = stage.render().await.unwrap_err();
-    assert_eq!((failure.code.as_str(), failure.retryable), ("render.stalled", true));
+    assert_eq!((failure.code.as_str(), failure.retryable), ("render.launch_stalled", true));
     assert_eq!(failure.details["ended"]["timer"], "launch");
     assert_eq!(stage.processes_left(), Some(false));
 }

@@ -17,7 +17,10 @@ use std::{
     collections::{BTreeMap, HashMap},
     io::{Cursor, Write},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
@@ -37,6 +40,7 @@ pub fn stand_in() -> PathBuf {
 pub fn limits() -> Limits {
     Limits {
         launch: Duration::from_secs(20),
+        load: Duration::from_secs(20),
         first_frame: Duration::from_secs(20),
         frame_stall: Duration::from_secs(20),
         quit: Duration::from_secs(20),
@@ -112,6 +116,8 @@ pub struct Shelf {
     pub inputs: Mutex<HashMap<BlobHash, Vec<u8>>>,
     pub frames: Mutex<BTreeMap<u32, Vec<u8>>>,
     pub fetched: Mutex<u32>,
+    /// Nothing comes from it.
+    pub is_broken: AtomicBool,
 }
 
 impl Shelf {
@@ -127,6 +133,9 @@ impl Shelf {
 impl InputSource for Shelf {
     async fn fetch(&self, blob: &BlobRef, path: &Path) -> Result<(), TransferError> {
         *self.fetched.lock().unwrap() += 1;
+        if self.is_broken.load(Ordering::Relaxed) {
+            return Err(TransferError::Other("the connection broke".into()));
+        }
         let bytes = self.inputs.lock().unwrap().get(&blob.sha256).cloned().ok_or(TransferError::NotFound)?;
         Ok(std::fs::write(path, bytes)?)
     }

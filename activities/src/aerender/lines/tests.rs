@@ -47,9 +47,27 @@ fn the_stations_of_a_render_are_understood_in_every_locale_seen() {
     ] {
         assert_eq!(parse(line), Line::Finished, "{line}");
     }
+    assert_eq!(parse("PROGRESS: Launching After Effects..."), Line::Launching);
     assert_eq!(parse("PROGRESS: ...After Effects successfully launched"), Line::Launched);
+    assert_eq!(parse("PROGRESS:  Dur\u{fffd}e: 0:00:05:00"), Line::Duration("0:00:05:00".into()));
     assert_eq!(parse("aerender version 23.2.1x3"), Line::Version("23.2.1x3".into()));
     assert_eq!(parse("PROGRESS:  Output To: C:\\work\\result.avi"), Line::Progress);
+}
+
+#[test]
+fn a_moment_is_counted_in_frames() {
+    for (moment, fps, frames) in [
+        ("0:00:05:00", 25, 125),
+        ("1:00:00:01", 30, 108_001),
+        ("0;01;00;02", 30, 1800),
+        ("0;10;00;00", 30, 17_982),
+        ("148960", 30, 148_960),
+    ] {
+        assert_eq!(frames_in(moment, fps), Some(frames), "{moment}");
+    }
+    for moment in ["", "0:05:00", "99999999:00:00:00", "0:0:0:x"] {
+        assert_eq!(frames_in(moment, 30), None, "{moment}");
+    }
 }
 
 #[test]
