@@ -1,27 +1,32 @@
-//! The application: renders frame after frame into files written in place, and speaks over the socket.
+//! The application: opens the project, finds the item, renders frame after frame, and speaks over the socket.
 
 use super::{
     arguments::Arguments,
+    frames::Frames,
     launcher::DONE,
-    picture,
-    scenario::{Bad, Composition, Hang, Lines, Project, Scenario},
+    project::{Item, Project},
+    report,
+    scenario::{Hang, Lines, Scenario},
+    words,
 };
-use std::{
-    fs,
-    io::Write,
-    net::TcpStream,
-    path::Path,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{fs, io::Write, net::TcpStream, path::Path, process::ExitCode, time::Duration};
+
+/// Exit codes of the command-line script.
+const ARGUMENTS: u8 = 3;
+const NOT_FOUND: u8 = 7;
+const FAILED: u8 = 9;
 
 pub fn run(port: &str, arguments: &Arguments) -> Result<ExitCode, String> {
     let socket = TcpStream::connect(port).map_err(|e| e.to_string())?;
-    let scenario = Scenario::take(&arguments.project)?;
-    let mut application = Application { socket, arguments, scenario };
-    let code = application.render();
+    let scenario = Scenario::take(arguments.project.as_deref().unwrap_or(Path::new("")))?;
+    let log = arguments.log.as_ref().map(fs::File::create).transpose().map_err(|e| format!("no log: {e}"))?;
+    let mut application = Application { socket, log, arguments, scenario };
+    let code = application.work();
+    // Whatever goes to the log: the launcher has to hear of the end.
+    application.log = None;
     application.say(&format!("{DONE}{code}"));
-    if application.scenario.zombie {
+    drop(application.socket);
+    if application.scenario.zombie || application.scenario.hang == Some(Hang::Quit) {
         hang();
     }
     Ok(ExitCode::from(code))
@@ -29,21 +34,25 @@ pub fn run(port: &str, arguments: &Arguments) -> Result<ExitCode, String> {
 
 struct Application<'a> {
     socket: TcpStream,
+    /// In place of the socket.
+    log: Option<fs::File>,
     arguments: &'a Arguments,
     scenario: Scenario,
 }
 
 impl Application<'_> {
-    /// The exit code of After Effects' own script: 0, or 7 for what was not found, or 9 for what failed.
-    fn render(&mut self) -> u8 {
+    /// The exit code: what cannot be found is told apart from what fails.
+    fn work(&mut self) -> u8 {
         self.hang_at(Hang::Launch);
-        let project = match Project::read(&self.arguments.project) {
-            Ok(project) => project,
-            Err(problem) => return self.error(7, &problem),
-        };
-        let wanted = &self.arguments.composition;
-        let Some(composition) = project.compositions.iter().find(|c| &c.name == wanted) else {
-            return self.error(7, "No comp was found with the given name.");
+        self.say("PROGRESS: ...After Effects successfully launched");
+        self.hang_at(Hang::Load);
+        if let Some(problem) = self.arguments.late_problem() {
+            self.say(&format!("aerender SYNTAX ERROR: {problem}"));
+            return ARGUMENTS;
+        }
+        let items = match self.items() {
+            Ok(items) => items,
+            Err(problem) => return self.error(NOT_FOUND, &problem),
         };
         for line in self.scenario.say.clone() {
             self.say(&line);
@@ -51,97 +60,115 @@ impl Application<'_> {
         if self.scenario.no_output {
             return 0;
         }
-        self.announce(composition);
-        match self.frames(composition) {
-            Ok(()) => {
-                let name = &composition.name;
-                self.say(&format!("PROGRESS:  4/30/2019 1:59:21 AM: Finished composition “{name}”.\r\n\r"));
-                self.say("PROGRESS:  Total Time Elapsed: 0 Seconds\r");
-                self.hang_at(Hang::AfterFinished);
-                0
-            }
-            Err(problem) => {
-                let code = self.error(9, &problem);
+        for item in items {
+            if let Err(problem) = self.render(&item) {
+                let code = self.error(FAILED, &problem);
                 self.say("INFO: Render aborted.");
-                code
+                return code;
             }
+        }
+        for line in self.scenario.say_after.clone() {
+            self.say(&line);
+        }
+        self.hang_at(Hang::AfterFinished);
+        0
+    }
+
+    /// What is to be rendered: one item by its composition or number, else the whole queue as it stands.
+    fn items(&mut self) -> Result<Vec<Item>, String> {
+        let arguments = self.arguments;
+        let path = arguments.project.as_ref().ok_or("No project provided and no project open.")?;
+        let project = Project::read(path)?;
+        let mut item = match (&arguments.composition, &arguments.queue_index) {
+            (Some(name), _) => project.by_name(name)?,
+            (None, Some(index)) => {
+                // Its own literal words, blanks and all.
+                self.say(&format!("rqindex {index}num {}", project.queue.len()));
+                project.by_index(index)?
+            }
+            (None, None) if arguments.settings => return Err("settings need -comp or -rqindex".into()),
+            (None, None) => {
+                for words in arguments.ignored() {
+                    self.say(&format!("WARNING: {words}"));
+                }
+                return project.queue.iter().map(|queued| project.queued(queued)).collect();
+            }
+        };
+        if let Some(template) = &arguments.output_template
+            && (self.scenario.lacks_template || !project.templates.contains(template))
+        {
+            return Err("No output module template was found with the given name.".into());
+        }
+        item.output = arguments.output.clone().or(item.output);
+        item.first = arguments.first.unwrap_or(item.first);
+        item.last = arguments.last.unwrap_or(item.last) - self.scenario.span_cut;
+        match arguments.step.as_deref().map(str::parse::<u32>) {
+            None | Some(Ok(1..=100)) => Ok(vec![item]),
+            Some(_) => Err("the step must be a number from 1 to 100".into()),
         }
     }
 
-    fn announce(&mut self, composition: &Composition) {
-        if self.arguments.last >= composition.frames {
+    fn render(&mut self, item: &Item) -> Result<(), String> {
+        let composition = &item.composition;
+        let Some(output) = item.output.clone() else {
+            return Err("Specified render queue item needs output file but none provided.".into());
+        };
+        if item.last >= composition.display_start + composition.frames {
             self.say(
                 "WARNING:After Effects warning: timeSpanStart of 0 will cause render to have frames outside of \
                  range. Render will succeed, but may have blank frames.",
             );
         }
-        let [width, height] = composition.size;
-        self.say("PROGRESS: Adding specified comp to Render Queue");
-        self.say(&format!("PROGRESS:  4/30/2019 1:59:13 AM: Starting composition “{}”.\r", composition.name));
-        self.say(&format!("PROGRESS:  Size: {width} x {height}\r"));
-        self.say("PROGRESS:  Frame Rate: 30.00 (comp)\r");
-    }
-
-    fn frames(&mut self, composition: &Composition) -> Result<(), String> {
-        let data = fs::read(self.arguments.project.with_file_name("data.json")).unwrap_or_default();
-        let mut unsaid = Vec::new();
-        for frame in self.arguments.first..=self.arguments.last {
-            self.spend_time(frame);
-            if self.scenario.disk_full_at == Some(frame) {
-                return Err("After Effects error: could not write the frame. No space left on device".into());
-            }
-            let path = self.arguments.frame_path(frame);
-            self.write(&path, frame, &picture::png(&composition.name, frame, &data, composition.size))?;
-            unsaid.push(frame);
-            if self.scenario.lines != Lines::OutOfOrder || unsaid.len() == 2 {
-                self.speak_of(&mut unsaid);
-            }
+        for line in report::opening(item, self.scenario.locale, self.scenario.time, &output) {
+            self.tell(&line);
         }
-        self.speak_of(&mut unsaid);
+        for line in self.scenario.noise.clone() {
+            // Straight to the console, past the launcher.
+            println!("{line}");
+        }
+        self.frames(item, output)?;
+        for line in report::closing(item, self.scenario.locale) {
+            self.tell(&line);
+        }
         Ok(())
     }
 
-    fn spend_time(&self, frame: u32) {
-        std::thread::sleep(Duration::from_millis(self.scenario.frame_ms));
-        if let Some((_, ms)) = self.scenario.busy.filter(|(at, _)| *at == frame) {
-            let begun = Instant::now();
-            while begun.elapsed() < Duration::from_millis(ms) {
-                std::hint::black_box(picture::png("busy", frame, b"", [64, 64]));
-            }
-        }
-    }
-
-    /// In place and in two pieces, so that whoever is killed between them leaves half a frame.
-    fn write(&mut self, path: &Path, frame: u32, png: &[u8]) -> Result<(), String> {
-        let bad = self.scenario.bad.filter(|(at, _)| *at == frame).map(|(_, bad)| bad);
-        let png = match bad {
-            None => png.to_vec(),
-            Some(Bad::Absent) => return Ok(()),
-            Some(Bad::Empty) => Vec::new(),
-            Some(Bad::Short) => png[..png.len() - 20].to_vec(),
-            Some(Bad::WrongSize) => picture::png("wrong", frame, b"", [3, 3]),
-            Some(Bad::Crc) => {
-                let middle = png.len() / 2;
-                png.iter().enumerate().map(|(at, b)| if at == middle { b ^ 1 } else { *b }).collect()
-            }
+    fn frames(&mut self, item: &Item, output: String) -> Result<(), String> {
+        let scenario = std::mem::take(&mut self.scenario);
+        let project = self.arguments.project.as_deref().unwrap_or(Path::new(""));
+        let mut frames = Frames {
+            scenario: &scenario,
+            item,
+            output,
+            data: fs::read(project.with_file_name("data.json")).unwrap_or_default(),
+            film: Vec::new(),
+            written: 0,
+            leaked: Vec::new(),
         };
-        let mut file = fs::File::create(path).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
-        let (front, back) = png.split_at(png.len() / 2);
-        file.write_all(front).map_err(|e| e.to_string())?;
-        if self.scenario.crash_at == Some(frame) {
-            std::process::abort();
+        let step = self.arguments.step.as_deref().and_then(|s| s.parse().ok()).unwrap_or(1);
+        let mut unsaid = Vec::new();
+        let mut rendered = Ok(());
+        for frame in (item.first..=item.last).step_by(step) {
+            rendered = frames.render(frame);
+            if rendered.is_err() {
+                break;
+            }
+            unsaid.push(frame);
+            if scenario.lines != Lines::OutOfOrder || unsaid.len() == 2 {
+                self.speak_of(item, &mut unsaid, &scenario);
+            }
         }
-        self.hang_at(Hang::Frame(frame));
-        std::thread::sleep(Duration::from_millis(2));
-        file.write_all(back).map_err(|e| e.to_string())
+        self.speak_of(item, &mut unsaid, &scenario);
+        rendered = rendered.and_then(|()| frames.finish());
+        self.scenario = scenario;
+        rendered
     }
 
-    fn speak_of(&mut self, frames: &mut Vec<u32>) {
-        for frame in std::mem::take(frames).into_iter().rev() {
-            if self.scenario.lines != Lines::None {
-                let ordinal = frame - self.arguments.first + 1;
-                let (second, rest) = (frame / 30, frame % 30);
-                self.say(&format!("PROGRESS:  0:00:{second:02}:{rest:02} ({ordinal}): 0 Seconds\r"));
+    fn speak_of(&mut self, item: &Item, frames: &mut Vec<u32>, scenario: &Scenario) {
+        for frame in std::mem::take(frames).into_iter().rev().filter(|_| scenario.lines != Lines::None) {
+            let line = report::frame(item, frame, scenario.locale, scenario.time);
+            if self.is_talkative() {
+                self.send(&words::bytes(scenario.locale, &line));
             }
         }
     }
@@ -153,17 +180,38 @@ impl Application<'_> {
     }
 
     fn error(&mut self, code: u8, problem: &str) -> u8 {
-        self.say(&format!("aerender ERROR: {problem}"));
+        // An error of the application's own comes as the script's error object prints itself.
+        let word = if problem.starts_with("After Effects error") { "Error" } else { "ERROR" };
+        self.say(&format!("aerender {word}: {problem}"));
         code
     }
 
-    /// Nobody there to hear it: it goes on regardless, as in life.
+    /// A line of the queue's log, which `-v ERRORS` silences.
+    fn tell(&mut self, line: &str) {
+        if self.is_talkative() {
+            self.say(line);
+        }
+    }
+
+    fn is_talkative(&self) -> bool {
+        self.arguments.verbosity.as_deref() != Some("ERRORS")
+    }
+
     fn say(&mut self, line: &str) {
-        let _ = self.socket.write_all(format!("{line}\n").as_bytes());
+        self.send(&words::bytes(self.scenario.locale, line));
+    }
+
+    /// Nobody there to hear it: it goes on regardless, as in life.
+    fn send(&mut self, line: &[u8]) {
+        let line = [line, b"\n"].concat();
+        let _ = match &mut self.log {
+            Some(log) => log.write_all(&line),
+            None => self.socket.write_all(&line),
+        };
     }
 }
 
-fn hang() -> ! {
+pub fn hang() -> ! {
     loop {
         std::thread::sleep(Duration::from_secs(3600));
     }

@@ -7,10 +7,12 @@ mod picture;
 
 mod agent;
 mod built_in;
+mod classes;
 mod driver;
 mod endings;
 mod inputs;
 mod ledger;
 mod restart;
 mod server;
+mod verdicts;
 mod world;
