@@ -100,6 +100,9 @@ impl Application<'_> {
             return Err("No output module template was found with the given name.".into());
         }
         item.output = arguments.output.clone().or(item.output);
+        if item.output.is_none() {
+            return Err("Specified render queue item needs output file but none provided.".into());
+        }
         item.first = arguments.first.unwrap_or(item.first);
         item.last = arguments.last.unwrap_or(item.last) - self.scenario.span_cut;
         match arguments.step.as_deref().map(str::parse::<u32>) {
@@ -110,9 +113,7 @@ impl Application<'_> {
 
     fn render(&mut self, item: &Item) -> Result<(), String> {
         let composition = &item.composition;
-        let Some(output) = item.output.clone() else {
-            return Err("Specified render queue item needs output file but none provided.".into());
-        };
+        let output = item.output.clone().ok_or("the render queue item has no output file")?;
         if item.last >= composition.display_start + composition.frames {
             self.say(
                 "WARNING:After Effects warning: timeSpanStart of 0 will cause render to have frames outside of \

@@ -8,12 +8,14 @@ use std::{
     process::{Child, Command, ExitCode},
 };
 
-/// What the program says of itself.
+/// What the program says of itself when it is asked.
 pub const VERSION_LINE: &str = "aerender version 0.0.0x0 (FlatRender stand-in)";
+/// The same within a run, in the form of the real one.
+const VERSION: &str = "aerender version 0.0.0x0";
 /// The application's way of saying that it is done, never shown.
 pub const DONE: &str = "\u{1}done ";
 /// The line that noise tears apart.
-const TORN: [&str; 3] = ["aerender version Using DXGI adapter 0", "Qt: high DPI is on", "0.0.0x0"];
+const TORN: [&str; 3] = ["aerender version Using DXGI adapter 0", "Qt: high DPI is on", "0.0x0"];
 
 pub fn run(words: &[String], arguments: &Arguments) -> Result<ExitCode, String> {
     let scenario = Scenario::read(arguments.project.as_deref().unwrap_or(Path::new("")))?;
@@ -50,7 +52,7 @@ pub fn run(words: &[String], arguments: &Arguments) -> Result<ExitCode, String> 
 }
 
 fn introduce(scenario: &Scenario) {
-    let whole = [VERSION_LINE];
+    let whole = [VERSION];
     let lines: &[&str] = if scenario.torn_version { &TORN } else { &whole };
     lines.iter().for_each(|line| say(line.as_bytes()));
     say(b"PROGRESS: Launching After Effects...");

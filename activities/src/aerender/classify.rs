@@ -44,6 +44,7 @@ const WORDS: &[(&[&str], Class)] = &[
     (&["newer version of after effects"], PROJECT_TOO_NEW),
     (&["no project provided", "project could not be opened"], BAD_PROJECT),
     (&["used by another process", "sharing violation"], FILE_LOCKED),
+    (&["output module failed"], OUTPUT_UNWRITABLE),
     (
         &["could not read from source", "file is damaged", "not a valid file type", "may be damaged or corrupted"],
         BAD_MEDIA,
@@ -68,7 +69,6 @@ const WORDS: &[(&[&str], Class)] = &[
             "switching to foreground",
             "unable to render",
             "runtime error in after effects",
-            "output module failed",
         ],
         ENGINE_FAILED,
     ),

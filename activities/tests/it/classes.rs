@@ -1,11 +1,12 @@
 //! Every class of failure can be led to, or says who sees it instead.
 
-use crate::verdicts;
+use crate::{transcripts, verdicts};
 use flatrender_activities::aerender::classes::{CATALOGUE, OTHERS, Told};
+use std::collections::BTreeSet;
 
 #[test]
-fn every_class_has_a_scenario_that_leads_to_it_or_a_reason_why_none_can() {
-    let led_to = verdicts::codes();
+fn every_class_has_a_scenario_or_transcript_that_leads_to_it_or_a_reason_why_none_can() {
+    let led_to: BTreeSet<_> = verdicts::codes().union(&transcripts::codes()).copied().collect();
     for class in CATALOGUE.iter().chain(&OTHERS) {
         match class.told {
             Told::Elsewhere(reason) => {

@@ -14,5 +14,7 @@ mod inputs;
 mod ledger;
 mod restart;
 mod server;
+mod stand_in;
+mod transcripts;
 mod verdicts;
 mod world;

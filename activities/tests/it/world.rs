@@ -59,10 +59,14 @@ pub fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
     writer.finish().unwrap().into_inner()
 }
 
+/// A project of the stand-in.
+pub fn project() -> Value {
+    json!({ "compositions": [{ "name": "main", "frames": 100, "size": SIZE }] })
+}
+
 /// A package of the stand-in: composition `main` of 100 frames, and what goes wrong with it.
 pub fn package(scenario: Value) -> Vec<u8> {
-    let project = json!({ "compositions": [{ "name": "main", "frames": 100, "size": SIZE }] });
-    zip(&[("project.json", project.to_string().as_bytes()), ("scenario.json", scenario.to_string().as_bytes())])
+    zip(&[("project.json", project().to_string().as_bytes()), ("scenario.json", scenario.to_string().as_bytes())])
 }
 
 pub fn blob(bytes: &[u8]) -> BlobRef {
