@@ -99,7 +99,7 @@ impl Tree {
     /// CPU time used by the processes that are alive, and by those they have waited for; none where the system
     /// does not tell. May shrink when a process ends.
     pub fn cpu_time(&self) -> Option<Duration> {
-        census::cpu_time(self.id.pid)
+        census::cpu_time(&self.id, &self.mark)
     }
 
     /// Whether any process of the tree is alive; none where the system does not tell.

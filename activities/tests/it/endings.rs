@@ -1,7 +1,11 @@
 //! How a render ends when it does not end by itself, and that no process outlives it.
 
 use crate::world::{Stage, limits, until};
+#[cfg(target_os = "linux")]
+use crate::world::{project, stand_in};
 use flatrender_activities::aerender::Limits;
+#[cfg(target_os = "linux")]
+use flatrender_activities::aerender::process::census::{self, Mark};
 use flatrender_engine::Standing;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -92,6 +96,76 @@ async fn a_cancelled_render_is_gone_within_five_seconds() {
         assert!(took < Duration::from_secs(5), "{took:?}");
         assert_eq!(stage.processes_left(), Some(false));
     }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_renderer_that_is_stopped_is_gone_within_five_seconds() {
+    use nix::{
+        sys::signal::{Signal, killpg},
+        unistd::Pid,
+    };
+    let stage = Stage::new(json!({ "hang": { "frame": 13 } }));
+    let stop = async {
+        until("frames are stored", || stage.shelf.stored().len() == 3).await;
+        let launcher = stage.launcher.lock().unwrap().clone().unwrap();
+        killpg(Pid::from_raw(launcher.pid as i32), Signal::SIGSTOP).unwrap();
+        stage.stop(Standing::Cancelled);
+        Instant::now()
+    };
+    let (rendered, stopped_at) = tokio::join!(stage.render(), stop);
+    assert!(stopped_at.elapsed() < Duration::from_secs(5), "{:?}", stopped_at.elapsed());
+    assert_eq!(rendered.unwrap_err().code, "workflow.cancelled");
+    assert_eq!(stage.processes_left(), Some(false));
+}
+
+/// A renderer of somebody else's: the same program at the same time. Killed when the test ends.
+#[cfg(target_os = "linux")]
+struct Foreign {
+    launcher: std::process::Child,
+    mark: Mark,
+    folder: tempfile::TempDir,
+}
+
+#[cfg(target_os = "linux")]
+impl Foreign {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let scenario = json!({ "hang": { "frame": 2 }, "escape": true });
+        for (name, text) in [("project.json", project()), ("scenario.json", scenario)] {
+            std::fs::write(folder.path().join(name), text.to_string()).unwrap();
+        }
+        let mark = Mark::of(uuid::Uuid::new_v4());
+        let mut command = std::process::Command::new(stand_in());
+        command
+            .current_dir(folder.path())
+            .env(census::MARK_VARIABLE, mark.as_str())
+            .stdout(std::process::Stdio::null());
+        command.args(["-project", "project.json", "-comp", "main", "-s", "0", "-e", "9", "-output", "f_[#####].png"]);
+        Self { launcher: command.spawn().unwrap(), mark, folder }
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        census::kill_marked(&self.mark);
+        // It has just been killed.
+        let _ = self.launcher.wait();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_renderer_of_somebody_else_is_not_touched() {
+    let foreign = Foreign::start();
+    until("they render", || foreign.folder.path().join("f_00002.png").exists()).await;
+    let ours = Stage::new(json!({ "zombie": true, "escape": true }));
+    assert_eq!(ours.render().await.unwrap().frames.len(), 10);
+    assert_eq!(ours.processes_left(), Some(false));
+    let (stage, code, _) = stopped(json!({ "hang": { "frame": 13 } }), Standing::Cancelled).await;
+    assert_eq!((code.as_str(), stage.processes_left()), ("workflow.cancelled", Some(false)));
+    assert_eq!(census::kill_marked(&foreign.mark), 2, "their launcher and their application live");
 }
 
 #[tokio::test]

@@ -98,6 +98,8 @@ fn what_goes_well() -> Vec<Case> {
     ]);
     if cfg!(target_os = "linux") {
         cases.push(case("zombie_child_escaped", Whole(&["render.zombie"])));
+        let escaped = case("slow_frame", Whole(&["render.slow_frame"])).with("escape", true);
+        cases.push(escaped.limits(|l| l.frame_stall = Duration::from_secs(1)));
     }
     cases
 }

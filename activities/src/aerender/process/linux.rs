@@ -27,9 +27,13 @@ pub fn identify(pid: u32) -> ProcessId {
     ProcessId { pid, started }
 }
 
-/// CPU time of a process group.
-pub fn cpu_time(group: u32) -> Option<Duration> {
-    let ticks: u64 = processes().filter(|s| s.group == group as i32).map(|s| s.cpu_ticks).sum();
+/// CPU time of a launcher's group and of the processes that carry its mark.
+pub fn cpu_time(launcher: &ProcessId, mark: &Mark) -> Option<Duration> {
+    // What it started is younger than it is: nobody else's environment needs to be read.
+    let since = launcher.started.as_deref().and_then(|s| s.rsplit('/').next()?.parse().ok()).unwrap_or(0);
+    let marked = |s: &Stat| s.start_ticks >= since && carries(s.pid, mark);
+    let ours = processes().filter(|s| s.group == launcher.pid as i32 || marked(s));
+    let ticks: u64 = ours.map(|s| s.cpu_ticks).sum();
     Some(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
 }
 
