@@ -167,7 +167,7 @@ create or replace function platform.month_table(p_series text, p_month date) ret
 -- Made beside the series and then attached, because that does not stop who reads and writes it.
 -- No default partition: once it held a row of a month, that month could not be made any more.
 create or replace function platform.ensure_month(p_series text, p_at timestamptz) returns boolean
-language plpgsql security definer set search_path = pg_catalog set timezone = 'UTC' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
 declare
     v_first timestamptz := date_trunc('month', p_at);
     v_name text := platform.month_table(p_series, v_first::date);
@@ -197,7 +197,7 @@ comment on function platform.ensure_month(text, timestamptz) is 'For cron, and f
 
 -- Makes every month of every time series from `p_from` to three months after `p_at`; gives how many were missing.
 create or replace function platform.ensure_months(p_at timestamptz default now(), p_from timestamptz default null) returns int
-language plpgsql security definer set search_path = pg_catalog set timezone = 'UTC' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
 declare
     v_made int;
 begin
@@ -211,7 +211,7 @@ end $$;
 -- Detaches the months that every series has kept long enough, and drops those that were detached a week ago.
 -- A series that somebody is using for longer than two seconds is left for the next time.
 create or replace function platform.retire_months(p_at timestamptz default now()) returns table (what text, month text)
-language plpgsql security definer set search_path = pg_catalog set timezone = 'UTC' set lock_timeout = '2s' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' set lock_timeout = '2s' as $$
 declare
     v_month record;
 begin

@@ -36,7 +36,7 @@ comment on column content.scenes.image is 'Shown while there is no snapshot.';
 -- one change nothing; nor does a picture of the mock replace a real one.
 create function content.set_scene_snapshot(
     p_tenant uuid, p_scene uuid, p_url text, p_source_hash text, p_requested_at timestamptz default now()) returns boolean
-language plpgsql security definer set search_path = pg_catalog as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     if p_tenant is distinct from platform.tenant() then
         return false;
