@@ -84,6 +84,7 @@ create table identity.tenant_domains (
     dns_token   text not null check (char_length(dns_token) between 20 and 100),
     verified_at timestamptz,
     checked_at  timestamptz,
+    misses      int not null default 0 check (misses between 0 and 3),
     last_error  text check (char_length(last_error) <= 500),
     tls_state   text not null default 'none' check (tls_state in ('none', 'issuing', 'ready', 'failed')),
     created_at  timestamptz not null default now(),
@@ -93,6 +94,7 @@ create table identity.tenant_domains (
 );
 create unique index tenant_domains_proven on identity.tenant_domains (hostname) where state = 'verified';
 comment on table identity.tenant_domains is 'Host names of a tenant. One counts once it is proven, and then for one tenant only.';
+comment on column identity.tenant_domains.misses is 'How often in a row its record was not there: after the third time it counts no more.';
 
 -- Whether a host name is proven to be another tenant's: who comes there with what is this one's is not let in.
 create function identity.is_elsewhere(p_tenant uuid, p_host text) returns boolean language sql stable
@@ -411,7 +413,7 @@ create function identity.audit_hash(p_previous bytea, p_row identity.audit_log) 
 
 -- Gives a row its number and its hash, whatever the writer says they are. With the owner's rights: nobody else writes
 -- the heads, so that no service can begin a chain anew.
-create function identity.chain_audit() returns trigger language plpgsql security definer set search_path = pg_catalog as $$
+create function identity.chain_audit() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_head identity.audit_heads;
 begin

@@ -3,6 +3,8 @@
 //! Asks the servers that the machine is set up with and remembers nothing: who has just changed a record asks again. An answer counts
 //! when it comes from the server that was asked, with the number and the question that it was asked with.
 
+use flatrender_engine::{Attempt, Failure, Handler};
+use flatrender_workflows::contracts::dns::LookUpTexts;
 use rand::RngExt as _;
 use std::{
     io,
@@ -80,6 +82,12 @@ impl Resolver {
             }
         }
         Err(last)
+    }
+}
+
+impl Handler<LookUpTexts> for Resolver {
+    async fn handle(&self, _: &Attempt, input: LookUpTexts) -> Result<Vec<String>, Failure> {
+        self.texts(&input.name).await.map_err(|error| Failure::transient("dns.no_answer", error.to_string()))
     }
 }
 

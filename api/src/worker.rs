@@ -6,12 +6,14 @@ mod probe;
 pub use probe::upload_probe;
 
 use flatrender_activities::{
+    dns::Resolver,
     media::{self, Media},
     message::Mailer,
 };
 use flatrender_engine::{Client, Worker, operations::Retention, schedules::Schedules, worker::Builder};
 use flatrender_workflows::{
     contracts::{
+        dns::{DNS_QUEUE, LookUpTexts},
         media::{
             AssembleVideo, ClearShelf, DrawContactSheet, EncodePart, MEDIA_QUEUE, MixAudio, VerifyFrames, VerifyVideo,
         },
@@ -19,7 +21,8 @@ use flatrender_workflows::{
         storage::{BlobStore, Shelf},
     },
     definitions::{
-        keep_months::KeepMonths, render_video::RenderVideo, roll_up_usage::RollUpUsage, send_message::SendMessage,
+        keep_months::KeepMonths, recheck_domains::RecheckDomains, render_video::RenderVideo,
+        roll_up_usage::RollUpUsage, send_message::SendMessage,
     },
     models::{
         DEFAULT_TENANT, Role, Scope,
@@ -39,6 +42,8 @@ const STALE: Duration = Duration::from_secs(6 * 3600);
 
 /// Letters at a time.
 const LETTERS: usize = 4;
+/// Names looked up at a time.
+const LOOK_UPS: usize = 4;
 
 /// What a worker is made of.
 pub struct WorkerConfig {
@@ -115,6 +120,7 @@ async fn schedule(db: &PgPool) -> Result<(), Box<dyn Error + Send + Sync>> {
     let schedules = Schedules::new(Client::new(db.clone()));
     schedules.ensure(&mut tx, DEFAULT_TENANT, &KeepMonths::nightly()?).await?;
     schedules.ensure(&mut tx, DEFAULT_TENANT, &RollUpUsage::hourly()?).await?;
+    schedules.ensure(&mut tx, DEFAULT_TENANT, &RecheckDomains::hourly()?).await?;
     Ok(tx.commit().await?)
 }
 
@@ -163,6 +169,7 @@ fn builder(config: WorkerConfig) -> Builder {
         .workflow::<RenderVideo>()
         .workflow::<KeepMonths>()
         .workflow::<RollUpUsage>()
+        .workflow::<RecheckDomains>()
         .workflow::<SendMessage>()
         .schedules()
         .queue(MEDIA_QUEUE, slots)
@@ -175,4 +182,6 @@ fn builder(config: WorkerConfig) -> Builder {
         .handler::<ClearShelf>(media)
         .queue(MESSAGE_QUEUE, LETTERS)
         .handler::<SendMail>(config.mailer)
+        .queue(DNS_QUEUE, LOOK_UPS)
+        .handler::<LookUpTexts>(Resolver::system())
 }

@@ -2,6 +2,7 @@
 //!
 //! No SQL and no rule of the product lives here.
 
+pub mod dns;
 pub mod media;
 pub mod message;
 pub mod node;

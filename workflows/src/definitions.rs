@@ -1,6 +1,7 @@
 //! What happens, in which order: a file per workflow. A definition awaits nothing but its context.
 
 pub mod keep_months;
+pub mod recheck_domains;
 pub mod render_video;
 pub mod roll_up_usage;
 pub mod send_message;

@@ -17,15 +17,13 @@ use flatrender_workflows::models::{
     Db, Role, Scope, Secret,
     identity::{
         rate_bucket::{self, Rate},
-        tenant_domain::{self, Added, Domain, MOST_DOMAINS},
+        tenant_domain::{self, Added, Domain, LABEL, MOST_DOMAINS, record_of},
     },
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// Where below the name its record is.
-const LABEL: &str = "_flatrender";
 /// What the record says begins with this.
 const TOKEN_KIND: &str = "fr_dv_";
 /// Longest name: with the label before it the DNS still takes it.
@@ -149,7 +147,8 @@ pub async fn list(State(app): State<App>, steward: Steward) -> Result<Json<Domai
 #[utoipa::path(
     post, path = "/v1/domains/{id}/verify", tag = "Tenant", operation_id = "verify_domain", summary = "Have a host name looked for",
     description = "Looks for its TXT record, at most ten times a minute. Once it is found the name selects the tenant. A name that selects \
-                   another tenant stays with that one.",
+                   another tenant stays with that one. It is looked for again every day: a name whose record was missing three times selects \
+                   nobody any more.",
     params(("id" = Uuid, Path, description = "The host name")),
     responses(
         (status = 200, description = "It is proven", body = DomainView),
@@ -242,10 +241,6 @@ async fn take_check(app: &App, steward: &Steward, notes: &Notes) -> Result<(), P
 async fn found(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> Result<Domain, Problem> {
     let missing = || Problem::not_found(Code::DomainNotFound, "host name");
     tenant_domain::find(db, tenant_id, id).await?.ok_or_else(missing)
-}
-
-fn record_of(hostname: &str) -> String {
-    format!("{LABEL}.{hostname}")
 }
 
 fn object(id: Uuid) -> String {

@@ -8,13 +8,19 @@ use axum::{
 };
 use flatrender_activities::dns::Resolver;
 use flatrender_api::{app::App, router};
-use flatrender_workflows::models::{DEFAULT_TENANT, identity::tenant_api_key::SCOPES};
+use flatrender_engine::{Client, Worker};
+use flatrender_workflows::{
+    contracts::dns::{DNS_QUEUE, LookUpTexts},
+    definitions::recheck_domains::RecheckDomains,
+    models::{DEFAULT_TENANT, identity::tenant_api_key::SCOPES},
+};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 use tokio::net::UdpSocket;
 use tower::ServiceExt as _;
@@ -141,6 +147,65 @@ impl Tenant<'_> {
     async fn verify(&self, path: &str) -> Answer {
         self.send(Method::POST, &format!("{path}/verify"), json!({})).await
     }
+}
+
+/// A name that somebody else owns by now is theirs to prove: it stays with its tenant for as long as its record is found, or nobody
+/// can tell, and goes after the third day without.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_host_name_whose_record_is_gone_for_three_days_is_nobodys(db: PgPool) {
+    let town = Town::new(db).await;
+    let (acme, other) = (town.tenant("acme").await, town.tenant("other").await);
+    let (path, name, value) = acme.add("films.acme.example").await;
+    town.dns.says(&name, &[&value]);
+    assert_eq!(acme.verify(&path).await.status, StatusCode::OK);
+    let world = &town.world;
+    let worker = Worker::builder(world.db.clone()).workflow::<RecheckDomains>();
+    let worker = worker.queue(DNS_QUEUE, 1).handler::<LookUpTexts>(Resolver::at(town.dns.address));
+    let working = tokio::spawn(worker.run(world.stopping.child_token()));
+    let client = Client::new(world.db.clone());
+    let look = async || {
+        let mut tx = world.db.begin().await.unwrap();
+        let run = client.start(&mut tx, DEFAULT_TENANT, None, RecheckDomains {}).await.unwrap().run_id;
+        tx.commit().await.unwrap();
+        client.announce();
+        let run = client.finished(run, Duration::from_secs(60)).await.unwrap().expect("it ends");
+        run.output_as::<Vec<String>>().unwrap()
+    };
+    let a_day_later = async || {
+        crate::jane::pass(world, 86_400).await;
+        assert_eq!(town.at("films.acme.example").await, "acme");
+        look().await
+    };
+    let asked = || town.dns.asked.lock().unwrap().len();
+    let before = asked();
+    assert_eq!((look().await, asked()), (vec![], before), "it was looked for today");
+    assert_eq!((a_day_later().await, asked()), (vec![], before + 1), "found");
+    town.dns.says(&name, &["something else"]);
+    for _ in 0..2 {
+        assert_eq!(a_day_later().await, Vec::<String>::new());
+    }
+    town.dns.says(&name, &[&value]);
+    assert_eq!(a_day_later().await, Vec::<String>::new(), "found again: it counts from the beginning");
+    town.dns.fails_at(&name);
+    for _ in 0..4 {
+        assert_eq!(a_day_later().await, Vec::<String>::new(), "nobody can tell");
+    }
+    town.dns.says(&name, &[]);
+    for _ in 0..2 {
+        assert_eq!(a_day_later().await, Vec::<String>::new());
+    }
+    assert_eq!(a_day_later().await, ["films.acme.example"], "the third time");
+    assert_eq!(town.at("films.acme.example").await, "default");
+    let domain = acme.send(Method::GET, "/v1/domains", json!({})).await.json()["data"][0].clone();
+    assert_eq!((&domain["state"], &domain["verified_at"]), (&json!("failed"), &Value::Null), "{domain}");
+    let written = acme.send(Method::GET, "/v1/audit?action=domain.lapse", json!({})).await.json();
+    assert_eq!(written["data"][0]["actor"], "system");
+    let (path, name, value) = other.add("films.acme.example").await;
+    town.dns.says(&name, &[&value]);
+    assert_eq!(other.verify(&path).await.status, StatusCode::OK, "whoever owns it now");
+    assert_eq!(town.at("films.acme.example").await, "other");
+    world.stopping.cancel();
+    working.await.unwrap().unwrap();
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -2,7 +2,7 @@
 
 use crate::models::Db;
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// Host names of a tenant.
@@ -41,6 +41,74 @@ pub enum Added {
     Again,
     /// The tenant has as many as it may.
     Full,
+}
+
+/// What stands before a host name in the name of the record that proves it.
+pub const LABEL: &str = "_flatrender";
+
+/// The name of the record that proves a host name.
+pub fn record_of(hostname: &str) -> String {
+    format!("{LABEL}.{hostname}")
+}
+
+/// A proven name that is to be looked for again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Proven {
+    /// Its id.
+    pub id: Uuid,
+    /// The name.
+    pub hostname: String,
+    /// What its DNS has to say.
+    pub dns_token: String,
+}
+
+/// What became of a name that was looked for again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rechecked {
+    /// Whose it is, or was.
+    pub tenant_id: Uuid,
+    /// Whether it selects nobody any more.
+    pub lapsed: bool,
+}
+
+/// Up to `limit` proven names of all tenants that were last looked for a day ago or earlier, those first that waited longest.
+///
+/// # Errors
+/// Those of the database.
+pub async fn due(db: Db<'_>, limit: i64) -> sqlx::Result<Vec<Proven>> {
+    sqlx::query_as!(
+        Proven,
+        "select id, hostname, dns_token from identity.tenant_domains
+         where state = 'verified' and coalesce(checked_at, verified_at) <= workflow.now() - interval '1 day'
+         order by coalesce(checked_at, verified_at), id limit $1",
+        limit
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Notes whether the record of a proven name was there, or that nobody could tell. The third time in a row that it was not, the name
+/// is proven no more. None when it is not proven anyway.
+///
+/// # Errors
+/// Those of the database.
+pub async fn recheck(db: Db<'_>, id: Uuid, there: Option<bool>) -> sqlx::Result<Option<Rechecked>> {
+    sqlx::query_as!(
+        Rechecked,
+        r#"update identity.tenant_domains d
+           set checked_at = workflow.now(), updated_at = workflow.now(), misses = n.misses,
+               last_error = case when n.misses > 0 then 'its TXT record was not there' end,
+               state = case when n.misses >= 3 then 'failed' else 'verified' end,
+               verified_at = case when n.misses >= 3 then null else verified_at end
+           from (select id, case when $2 then 0 when not $2 then misses + 1 else misses end as misses
+                 from identity.tenant_domains where id = $1 for no key update) n
+           where d.id = n.id and d.state = 'verified'
+           returning d.tenant_id, d.state = 'failed' as "lapsed!""#,
+        id,
+        there
+    )
+    .fetch_optional(db)
+    .await
 }
 
 /// The tenant whose proven host name this is, in small letters.
@@ -131,7 +199,7 @@ pub async fn prove(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<bool> 
     let proven = sqlx::query!(
         "update identity.tenant_domains
          set state = 'verified', verified_at = coalesce(verified_at, workflow.now()), checked_at = workflow.now(), last_error = null,
-             updated_at = workflow.now()
+             misses = 0, updated_at = workflow.now()
          where tenant_id = $1 and id = $2",
         tenant_id,
         id
