@@ -3,7 +3,7 @@
 mod audience;
 mod person;
 
-pub use audience::{Billing, Editor, Manager, Operator, Owner, PlatformAdmin, Viewer};
+pub use audience::{Billing, Editor, Operator, Owner, PlatformAdmin, Viewer, person_with};
 pub use person::SignedIn;
 
 use crate::{

@@ -48,8 +48,6 @@ audiences! {
     Viewer = "read", Welcome;
     /// May make and change what a tenant has, and have it rendered.
     Editor = "render", Welcome;
-    /// May manage a tenant: its keys, members, brand.
-    Manager = "manage", Welcome;
     /// May see and pay what a tenant owes. A person.
     Billing = "pay", Refused;
     /// May do everything with a tenant. A person.
@@ -65,12 +63,21 @@ async fn admit(parts: &mut Parts, app: &App, right: &str, keys: Keys) -> Result<
             Keys::Refused => Err(Problem::new(Code::AuthForbidden, "only a person may do this, not an API key")),
         };
     }
-    let SignedIn(person) = SignedIn::from_request_parts(parts, app).await?;
+    let person = person_with(parts, app, right).await?;
+    Ok(Tenant { id: person.tenant_id, actor: Actor::User(person.user_id) })
+}
+
+/// A person whose roles give them this right within their tenant.
+///
+/// # Errors
+/// `auth.missing`, `auth.invalid`, `auth.host`, `auth.forbidden`, `tenant.suspended`, `rate.limited`
+pub async fn person_with(parts: &mut Parts, app: &App, right: &str) -> Result<SignedIn, Problem> {
+    let person = SignedIn::from_request_parts(parts, app).await?;
     if !person.rights.iter().any(|r| r == right) {
         return Err(forbidden());
     }
     admission::check_standing(&parts.method, person.suspended)?;
-    Ok(Tenant { id: person.tenant_id, actor: Actor::User(person.user_id) })
+    Ok(person)
 }
 
 fn forbidden() -> Problem {

@@ -1,7 +1,7 @@
 //! `/v1/api-keys`
 
 use super::{
-    Steward,
+    Steward, Trustee,
     steward::{Change, made},
 };
 use crate::{
@@ -152,20 +152,22 @@ type Created = (StatusCode, [(HeaderName, HeaderValue); 1], Json<NewApiKeyView>)
 /// `POST /v1/api-keys`: makes a key. Answers 201 with its text, which is shown only here.
 #[utoipa::path(
     post, path = "/v1/api-keys", tag = "API keys", operation_id = "create_api_key", summary = "Make an API key",
-    description = "The answer holds the key's text, this once: only its SHA-256 is kept. A key cannot make one that may do more than itself.",
+    description = "The answer holds the key's text, this once: only its SHA-256 is kept. A key cannot make one that may do more than itself, is good in \
+                   more networks, or for longer. A person has just proved who they are.",
     request_body(content = CreateApiKey, example = json!({"name": "Shop", "scopes": ["render", "files"], "allowed_cidrs": ["192.0.2.0/24"]})),
     responses(
         (status = 201, description = "Made", body = NewApiKeyView),
+        (status = 403, description = "`auth.step_up`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`api_key.too_many`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn create(
     State(app): State<App>,
-    steward: Steward,
+    steward: Trustee,
     Json(body): Json<CreateApiKey>,
 ) -> Result<Created, Problem> {
-    let scopes = body.check(&steward)?;
+    let scopes = body.check()?;
     let new = NewKey {
         name: body.name.trim(),
         mode: body.mode.unwrap_or(Mode::Live),
@@ -174,7 +176,9 @@ pub async fn create(
         created_by: steward.user_id,
         expires_at: body.expires_at,
     };
+    let reach = Reach { scopes: &scopes, networks: body.allowed_cidrs.as_deref(), expires_at: body.expires_at };
     let mut tx = steward.begin(&app).await?;
+    check_reach(&mut tx, &steward, reach).await?;
     let made_key = tenant_api_key::create_as(&mut tx, steward.tenant_id, &new).await?;
     let (id, secret) = made_key.ok_or_else(too_many)?;
     let key = found(&mut tx, steward.tenant_id, id).await?;
@@ -230,19 +234,21 @@ pub async fn revoke(
     params(("id" = Uuid, Path, description = "The key")), request_body(content = RotateApiKey, example = json!({"grace_seconds": 3600})),
     responses(
         (status = 201, description = "The successor", body = NewApiKeyView),
+        (status = 403, description = "`auth.step_up`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`api_key.ended`, `api_key.rotated`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn rotate(
     State(app): State<App>,
-    steward: Steward,
+    steward: Trustee,
     Path(id): Path<Uuid>,
     Json(body): Json<RotateApiKey>,
 ) -> Result<Created, Problem> {
     let grace = body.grace()?;
     let mut tx = steward.begin(&app).await?;
     let before = found(&mut tx, steward.tenant_id, id).await?;
-    check_reach(&steward, &before.scopes)?;
+    let (networks, expires_at) = (before.allowed_cidrs.as_deref(), before.expires_at);
+    check_reach(&mut tx, &steward, Reach { scopes: &before.scopes, networks, expires_at }).await?;
     let rotation = tenant_api_key::rotate(&mut tx, steward.tenant_id, id, grace, steward.user_id).await?;
     let (new_id, secret) = match rotation {
         Rotation::Done(id, secret) => (id, secret),
@@ -282,21 +288,44 @@ fn fault(pointer: &str, code: &str, detail: impl Into<String>) -> Fault {
     Fault { pointer: pointer.into(), code: code.into(), detail: detail.into() }
 }
 
-/// Nobody hands out what they do not have.
-fn check_reach(steward: &Steward, scopes: &[String]) -> Result<(), Problem> {
-    let own = steward.scopes.as_deref();
-    match own.and_then(|own| scopes.iter().find(|scope| !own.contains(scope))) {
-        Some(scope) => {
-            let detail = format!("the key that asks lacks the scope {scope} itself");
-            Err(Problem::fault("/scopes", "scope.beyond", detail))
-        }
-        None => Ok(()),
+/// Nobody hands out what they do not have: a key makes, and gets the text of, none that may do more than itself, is good in more
+/// networks, or for longer.
+async fn check_reach(db: Db<'_>, steward: &Steward, wanted: Reach<'_>) -> Result<(), Problem> {
+    let Some(own) = steward.key_id else { return Ok(()) };
+    let own = found(db, steward.tenant_id, own).await?;
+    if let Some(scope) = wanted.scopes.iter().find(|scope| !own.scopes.contains(scope)) {
+        let detail = format!("the key that asks lacks the scope {scope} itself");
+        return Err(Problem::fault("/scopes", "scope.beyond", detail));
+    }
+    if own.allowed_cidrs.as_ref().is_some_and(|own| !wanted.networks.is_some_and(|nets| lie_within(nets, own))) {
+        let detail = "the key that asks is good in fewer networks itself";
+        return Err(Problem::fault("/allowed_cidrs", "cidr.beyond", detail));
+    }
+    if own.expires_at.is_some_and(|own| wanted.expires_at.is_none_or(|end| end > own)) {
+        return Err(Problem::fault("/expires_at", "time.beyond", "the key that asks ends before that itself"));
+    }
+    Ok(())
+}
+
+/// What a key can be used for.
+struct Reach<'a> {
+    scopes: &'a [String],
+    networks: Option<&'a [String]>,
+    expires_at: Option<DateTime<Utc>>,
+}
+
+/// Whether each of the networks lies in one of the others.
+fn lie_within(networks: &[String], others: &[String]) -> bool {
+    let read = |texts: &[String]| texts.iter().map(|text| text.parse::<IpNet>()).collect::<Result<Vec<_>, _>>();
+    match (read(networks), read(others)) {
+        (Ok(networks), Ok(others)) => networks.iter().all(|net| others.iter().any(|other| other.contains(net))),
+        _ => false,
     }
 }
 
 impl CreateApiKey {
     /// The scopes of the key.
-    fn check(&self, steward: &Steward) -> Result<Vec<String>, Problem> {
+    fn check(&self) -> Result<Vec<String>, Problem> {
         let scopes = self.scopes.clone().unwrap_or_else(|| DEFAULT_SCOPES.map(str::to_owned).to_vec());
         let faults: Vec<_> = [self.wrong_name(), wrong_scopes(&scopes), self.wrong_networks(), self.wrong_expiry()]
             .into_iter()
@@ -305,7 +334,6 @@ impl CreateApiKey {
         if !faults.is_empty() {
             return Err(Problem::faulty(Code::RequestInvalid, faults));
         }
-        check_reach(steward, &scopes)?;
         Ok(scopes)
     }
 
@@ -336,7 +364,9 @@ fn wrong_scopes(scopes: &[String]) -> Option<Fault> {
     let unknown = scopes.iter().find(|scope| !SCOPES.contains(&scope.as_str()));
     let detail = match unknown {
         Some(scope) => format!("there is no scope {scope:?}; there are {}", SCOPES.join(", ")),
-        None if scopes.is_empty() || scopes.len() > SCOPES.len() => "name each scope once, and at least one".to_owned(),
+        None if scopes.is_empty() || (1..scopes.len()).any(|i| scopes[..i].contains(&scopes[i])) => {
+            "name each scope once, and at least one".to_owned()
+        }
         None => return None,
     };
     Some(fault("/scopes", "scope.unknown", detail))

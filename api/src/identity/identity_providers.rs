@@ -1,7 +1,7 @@
 //! `/v1/identity-providers`: the OpenID providers that people of a tenant sign in with.
 
 use super::{
-    Steward,
+    Steward, Trustee,
     openid::provider::Provider,
     steward::{Change, made},
 };
@@ -158,6 +158,7 @@ fn given<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<String>>, 
     request_body = CreateIdentityProvider,
     responses(
         (status = 201, description = "Added", body = IdentityProviderView),
+        (status = 403, description = "`auth.step_up`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`identity_provider.exists`, `identity_provider.too_many`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`request.invalid`, `identity_provider.unfit`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 429, description = "`rate.limited`", body = ProblemBody, content_type = "application/problem+json"),
@@ -166,7 +167,7 @@ fn given<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<String>>, 
 )]
 pub async fn create(
     State(app): State<App>,
-    steward: Steward,
+    steward: Trustee,
     Extension(notes): Extension<Notes>,
     Json(body): Json<CreateIdentityProvider>,
 ) -> Result<(StatusCode, Json<IdentityProviderView>), Problem> {
@@ -233,6 +234,7 @@ pub async fn get(
     params(("id" = Uuid, Path, description = "The provider")), request_body = UpdateIdentityProvider,
     responses(
         (status = 200, description = "The provider, afterwards", body = IdentityProviderView),
+        (status = 403, description = "`auth.step_up`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "`identity_provider.not_found`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`identity_provider.exists`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`request.invalid`, `identity_provider.unfit`", body = ProblemBody, content_type = "application/problem+json"),
@@ -241,7 +243,7 @@ pub async fn get(
 )]
 pub async fn update(
     State(app): State<App>,
-    steward: Steward,
+    steward: Trustee,
     Extension(notes): Extension<Notes>,
     Path(id): Path<Uuid>,
     Json(body): Json<UpdateIdentityProvider>,
@@ -283,10 +285,11 @@ pub async fn update(
     params(("id" = Uuid, Path, description = "The provider")),
     responses(
         (status = 204, description = "Removed"),
+        (status = 403, description = "`auth.step_up`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "`identity_provider.not_found`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
-pub async fn remove(State(app): State<App>, steward: Steward, Path(id): Path<Uuid>) -> Result<StatusCode, Problem> {
+pub async fn remove(State(app): State<App>, steward: Trustee, Path(id): Path<Uuid>) -> Result<StatusCode, Problem> {
     let mut tx = steward.begin(&app).await?;
     let before = model::hold(&mut tx, steward.tenant_id, id).await?.ok_or_else(missing)?;
     model::remove(&mut tx, steward.tenant_id, id).await?;

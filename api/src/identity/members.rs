@@ -1,7 +1,7 @@
 //! `/v1/members`: the people of a tenant and their roles.
 
 use super::{
-    Steward, account, letters, quotas,
+    Steward, Trustee, account, letters, quotas,
     steward::{Change, made},
 };
 use crate::{
@@ -10,12 +10,14 @@ use crate::{
         Json, Path, Query,
         page::{self, Page},
     },
+    limits::{self, Notes},
     problem::{Code, Problem, ProblemBody},
 };
-use axum::{extract::State, http::StatusCode};
+use axum::{Extension, extract::State, http::StatusCode};
 use flatrender_workflows::models::{
-    Db,
+    Db, Role, Scope,
     identity::{
+        rate_bucket::{self, Rate},
         role_binding::{self, Member},
         user::{self, NewUser},
         user_session,
@@ -27,6 +29,8 @@ use uuid::Uuid;
 
 /// The rank of an API key that manages: that of the role `admin`.
 const RANK_OF_A_KEY: i32 = 40;
+/// Invitations that one tenant may send.
+const OF_INVITATIONS: Rate = Rate { limit: 100.0, window_seconds: 3600.0 };
 
 /// A person of the tenant.
 #[derive(Debug, Serialize, ToSchema)]
@@ -117,23 +121,27 @@ pub async fn list(
 /// `POST /v1/members`: gives somebody roles; who is new gets a letter with a link to set a password.
 #[utoipa::path(
     post, path = "/v1/members", tag = "Tenant", operation_id = "invite_member", summary = "Invite somebody",
-    description = "Who is new gets a letter with a link to set a password, good for three days. Who is there gets the roles.",
+    description = "Who is new gets a letter with a link to set a password, good for three days. Who is there gets the roles. At most a \
+                   hundred an hour.",
     request_body = InviteMember,
     responses(
         (status = 201, description = "Invited", body = MemberView),
-        (status = 403, description = "`member.outranked`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "`auth.step_up`, `member.outranked`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`quota.seats`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json")
+        (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "`rate.limited`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn invite(
     State(app): State<App>,
-    steward: Steward,
+    steward: Trustee,
+    Extension(notes): Extension<Notes>,
     Json(body): Json<InviteMember>,
 ) -> Result<(StatusCode, Json<MemberView>), Problem> {
     let email = account::email("/email", &body.email)?;
     let locale = body.locale.as_deref().unwrap_or("en");
     account::check_profile(Some(&body.display_name), Some(locale), None)?;
+    take_invitation(&app, &steward, &notes).await?;
     let mut tx = steward.begin(&app).await?;
     let new = NewUser { email: &email, display_name: body.display_name.trim(), locale };
     let created = user::create(&mut tx, steward.tenant_id, new).await?;
@@ -163,14 +171,14 @@ pub async fn invite(
     params(("id" = Uuid, Path, description = "The person")), request_body = SetRoles,
     responses(
         (status = 200, description = "The person, afterwards", body = MemberView),
-        (status = 403, description = "`member.outranked`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "`auth.step_up`, `member.outranked`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "`member.not_found`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`member.last_owner`, `quota.seats`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn set_roles(
     State(app): State<App>,
-    steward: Steward,
+    steward: Trustee,
     Path(id): Path<Uuid>,
     Json(body): Json<SetRoles>,
 ) -> Result<Json<MemberView>, Problem> {
@@ -191,12 +199,12 @@ pub async fn set_roles(
     params(("id" = Uuid, Path, description = "The person")),
     responses(
         (status = 204, description = "Removed"),
-        (status = 403, description = "`member.outranked`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "`auth.step_up`, `member.outranked`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "`member.not_found`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`member.last_owner`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
-pub async fn remove(State(app): State<App>, steward: Steward, Path(id): Path<Uuid>) -> Result<StatusCode, Problem> {
+pub async fn remove(State(app): State<App>, steward: Trustee, Path(id): Path<Uuid>) -> Result<StatusCode, Problem> {
     let mut tx = steward.begin(&app).await?;
     let before = changeable(&mut tx, &steward, id).await?;
     apply(&mut tx, &steward, &before, &[]).await?;
@@ -207,6 +215,15 @@ pub async fn remove(State(app): State<App>, steward: Steward, Path(id): Path<Uui
     steward.record(&mut tx, "member.remove", &object(id), change).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Letters go to whom the tenant names: so many an hour.
+async fn take_invitation(app: &App, steward: &Steward, notes: &Notes) -> Result<(), Problem> {
+    let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
+    let budget =
+        rate_bucket::take_public(&mut tx, "invitations", &steward.tenant_id.to_string(), OF_INVITATIONS).await?;
+    tx.commit().await?;
+    limits::settle(notes, vec![budget])
 }
 
 /// A person whom this steward may change: nobody changes those above them.

@@ -3,7 +3,7 @@
 use crate::{
     admission,
     app::App,
-    auth::{self, Actor, Manager, PlatformAdmin},
+    auth::{self, Actor, PlatformAdmin},
     peer::ClientAddress,
     problem::Problem,
     request_id,
@@ -18,8 +18,11 @@ use flatrender_workflows::models::{
     scope::Scoped,
 };
 use serde::Serialize;
-use std::net::IpAddr;
+use std::{net::IpAddr, ops::Deref};
 use uuid::Uuid;
+
+/// The right to manage a tenant: its keys, members, brand.
+const MANAGE: &str = "manage";
 
 /// Somebody who may manage a tenant.
 #[derive(Debug, Clone)]
@@ -28,8 +31,8 @@ pub struct Steward {
     pub tenant_id: Uuid,
     /// The person, when it is one.
     pub user_id: Option<Uuid>,
-    /// What the key may do, when it is one: nobody hands out more than they have.
-    pub scopes: Option<Vec<String>>,
+    /// The key, when it is one: nobody hands out more than they have.
+    pub key_id: Option<Uuid>,
     actor: String,
     ip: Option<IpAddr>,
 }
@@ -40,17 +43,38 @@ impl FromRequestParts<App> for Steward {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let key = auth::bearer(&parts.headers)?;
         if key.starts_with(ACCESS_KIND) {
-            let Manager(tenant) = Manager::from_request_parts(parts, app).await?;
-            return Ok(Self::acting(tenant.id, tenant.actor, parts));
+            let person = auth::person_with(parts, app, MANAGE).await?;
+            return Ok(Self::acting(person.tenant_id, Actor::User(person.user_id), parts));
         }
         let holder = admission::by_key(app, parts, key, auth::wrong_key).await?;
-        Ok(Self {
-            tenant_id: holder.tenant_id,
-            user_id: None,
-            scopes: Some(holder.scopes),
-            actor: format!("key:{}", holder.key_id),
-            ip: parts.extensions.get::<ClientAddress>().and_then(|a| a.0),
-        })
+        Ok(Self::acting(holder.tenant_id, Actor::Key(holder.key_id), parts))
+    }
+}
+
+/// Somebody who may manage a tenant, for what lets others in or data out: keys, roles, identity providers, webhooks. A person has just
+/// proved who they are, so that neither a screen that was left open nor a token that was found is enough; a key cannot prove more than
+/// that it is there.
+#[derive(Debug, Clone)]
+pub struct Trustee(Steward);
+
+impl FromRequestParts<App> for Trustee {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        if !auth::bearer(&parts.headers)?.starts_with(ACCESS_KIND) {
+            return Steward::from_request_parts(parts, app).await.map(Self);
+        }
+        let person = auth::person_with(parts, app, MANAGE).await?;
+        person.is_fresh()?;
+        Ok(Self(Steward::acting(person.tenant_id, Actor::User(person.user_id), parts)))
+    }
+}
+
+impl Deref for Trustee {
+    type Target = Steward;
+
+    fn deref(&self) -> &Steward {
+        &self.0
     }
 }
 
@@ -93,12 +117,12 @@ pub fn made<A>(after: A) -> Change<(), A> {
 
 impl Steward {
     fn acting(tenant_id: Uuid, actor: Actor, parts: &Parts) -> Self {
-        let user_id = match actor {
-            Actor::User(id) => Some(id),
-            Actor::Key(_) => None,
+        let (user_id, key_id) = match actor {
+            Actor::User(id) => (Some(id), None),
+            Actor::Key(id) => (None, Some(id)),
         };
         let ip = parts.extensions.get::<ClientAddress>().and_then(|a| a.0);
-        Self { tenant_id, user_id, scopes: None, actor: actor.to_string(), ip }
+        Self { tenant_id, user_id, key_id, actor: actor.to_string(), ip }
     }
 
     /// A transaction in which the rows of the tenant are seen.

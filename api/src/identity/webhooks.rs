@@ -1,7 +1,7 @@
 //! `/v1/webhooks`: where a tenant hears of its events.
 
 use super::{
-    Steward,
+    Steward, Trustee,
     steward::{Change, made},
 };
 use crate::{
@@ -148,13 +148,14 @@ type Shown = (StatusCode, [(HeaderName, HeaderValue); 1], Json<WebhookSecretView
     description = "The answer holds the secret that its deliveries are signed with, this once.", request_body = CreateWebhook,
     responses(
         (status = 201, description = "Made", body = WebhookSecretView),
+        (status = 403, description = "`auth.step_up`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`webhook.too_many`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn create(
     State(app): State<App>,
-    steward: Steward,
+    steward: Trustee,
     Json(body): Json<CreateWebhook>,
 ) -> Result<Shown, Problem> {
     let url = check_url(&app, &body.url)?;
@@ -205,13 +206,14 @@ pub async fn get(State(app): State<App>, steward: Steward, Path(id): Path<Uuid>)
     params(("id" = Uuid, Path, description = "The webhook")), request_body = UpdateWebhook,
     responses(
         (status = 200, description = "The webhook, afterwards", body = WebhookView),
+        (status = 403, description = "`auth.step_up`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "`webhook.not_found`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn update(
     State(app): State<App>,
-    steward: Steward,
+    steward: Trustee,
     Path(id): Path<Uuid>,
     Json(body): Json<UpdateWebhook>,
 ) -> Result<Json<WebhookView>, Problem> {
@@ -257,13 +259,14 @@ pub async fn remove(State(app): State<App>, steward: Steward, Path(id): Path<Uui
     params(("id" = Uuid, Path, description = "The webhook")), request_body = RotateSecret,
     responses(
         (status = 200, description = "The webhook with its new secret", body = WebhookSecretView),
+        (status = 403, description = "`auth.step_up`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "`webhook.not_found`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn rotate(
     State(app): State<App>,
-    steward: Steward,
+    steward: Trustee,
     Path(id): Path<Uuid>,
     Json(body): Json<RotateSecret>,
 ) -> Result<Shown, Problem> {

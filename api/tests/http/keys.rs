@@ -204,6 +204,7 @@ async fn what_is_wrong_with_a_key_is_told(db: PgPool) {
         (json!({"name": ""}), "/name name.length"),
         (json!({"name": "x", "scopes": ["root"]}), "/scopes scope.unknown"),
         (json!({"name": "x", "scopes": []}), "/scopes scope.unknown"),
+        (json!({"name": "x", "scopes": ["render", "render"]}), "/scopes scope.unknown"),
         (json!({"name": "x", "allowed_cidrs": ["192.0.2.7/24"]}), "/allowed_cidrs cidr.invalid"),
         (json!({"name": "x", "allowed_cidrs": []}), "/allowed_cidrs cidr.invalid"),
         (json!({"name": "x", "expires_at": "2001-01-01T00:00:00Z"}), "/expires_at time.past"),
@@ -214,6 +215,39 @@ async fn what_is_wrong_with_a_key_is_told(db: PgPool) {
         assert_eq!(post(&world, &admin, "/v1/api-keys", body).await.faults(), [fault]);
     }
     assert_eq!(world.count("identity.tenant_api_keys").await, 2);
+}
+
+/// A key that is stolen is good in its networks and until its end; it makes none that would be good elsewhere or for longer, and
+/// does not get the text of one by rotating it.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_key_hands_out_no_more_than_it_has(db: PgPool) {
+    let world = World::new(db).await;
+    let (wide, _) = world.key_for(DEFAULT_TENANT, &["render"]).await;
+    let (id, mine) = world.key_for(DEFAULT_TENANT, &["render", "admin"]).await;
+    let narrow = "update identity.tenant_api_keys set allowed_cidrs = '{10.0.0.0/8,2001:db8::/32}',
+                  expires_at = workflow.now() + interval '1 day' where id = $1";
+    sqlx::query(narrow).bind(id).execute(&world.db).await.unwrap();
+    let peer: std::net::SocketAddr = "10.1.2.3:1".parse().unwrap();
+    let ask = async |path: &str, body: Value| {
+        let ask = request(Method::POST, path, &mine).extension(axum::extract::ConnectInfo(peer));
+        world.send(with_json(ask, &body)).await
+    };
+    let soon = chrono::Utc::now() + chrono::TimeDelta::hours(1);
+    let late = chrono::Utc::now() + chrono::TimeDelta::days(2);
+    let new = |networks: &[&str], ends: Option<chrono::DateTime<chrono::Utc>>| {
+        let networks = if networks.is_empty() { Value::Null } else { json!(networks) };
+        json!({ "name": "k", "scopes": ["render"], "allowed_cidrs": networks, "expires_at": ends })
+    };
+    let make = async |networks: &[&str], ends| ask("/v1/api-keys", new(networks, ends)).await;
+    assert_eq!(make(&[], Some(soon)).await.faults(), ["/allowed_cidrs cidr.beyond"], "everywhere");
+    assert_eq!(make(&["10.0.0.0/7"], Some(soon)).await.faults(), ["/allowed_cidrs cidr.beyond"]);
+    assert_eq!(make(&["10.1.0.0/16", "0.0.0.0/0"], Some(soon)).await.faults(), ["/allowed_cidrs cidr.beyond"]);
+    assert_eq!(make(&["10.1.0.0/16"], None).await.faults(), ["/expires_at time.beyond"], "for ever");
+    assert_eq!(make(&["10.1.0.0/16"], Some(late)).await.faults(), ["/expires_at time.beyond"]);
+    assert_eq!(make(&["10.1.0.0/16", "2001:db8::/64"], Some(soon)).await.status, StatusCode::CREATED);
+    let rotate = async |id: uuid::Uuid| ask(&format!("/v1/api-keys/{id}/rotate"), json!({})).await;
+    assert_eq!(rotate(wide).await.faults(), ["/allowed_cidrs cidr.beyond"], "another's text");
+    assert_eq!(rotate(id).await.status, StatusCode::CREATED, "its own");
 }
 
 #[sqlx::test(migrations = "../migrations")]

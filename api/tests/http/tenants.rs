@@ -99,6 +99,81 @@ async fn what_is_dangerous_takes_somebody_who_just_proved_who_they_are(db: PgPoo
     assert_eq!(admin.get("/v1/platform/tenants").await.status, StatusCode::OK);
 }
 
+/// What lets others in or data out is not done from a screen that was left open, nor with a token that somebody found: keys, roles,
+/// identity providers, webhooks. A key has nobody who could prove anything.
+#[sqlx::test(migrations = "../migrations")]
+async fn what_lets_others_in_takes_somebody_who_just_proved_who_they_are(db: PgPool) {
+    let world = World::new(db).await;
+    let owner = person(&world, DEFAULT_TENANT, "owner@example.com", "owner").await;
+    let editor = person(&world, DEFAULT_TENANT, "editor@example.com", "editor").await;
+    let (key_id, _) = world.key_for(DEFAULT_TENANT, &["render"]).await;
+    let hook = owner.send(Method::POST, "/v1/webhooks", json!({"url": "https://example.com/"})).await.json();
+    let (member, hook) =
+        (format!("/v1/members/{}", editor.id), format!("/v1/webhooks/{}", hook["id"].as_str().unwrap()));
+    let provider = format!("/v1/identity-providers/{}", crate::openid::provider_row(&world).await);
+    let sql = "update identity.user_sessions set created_at = created_at - interval '11 minutes'";
+    sqlx::query(sql).execute(&world.db).await.unwrap();
+    let before = world.count("identity.audit_log").await;
+    let idp = json!({"name": "A", "issuer": "https://login.example", "client_id": "a", "client_secret": "s"});
+    let dangerous = [
+        (Method::POST, "/v1/api-keys".to_owned(), json!({"name": "Shop"})),
+        (Method::POST, format!("/v1/api-keys/{key_id}/rotate"), json!({})),
+        (Method::POST, "/v1/members".to_owned(), json!({"email": "new@example.com", "roles": ["owner"]})),
+        (Method::PUT, format!("{member}/roles"), json!({"roles": ["owner"]})),
+        (Method::DELETE, member.clone(), json!({})),
+        (Method::POST, "/v1/identity-providers".to_owned(), idp),
+        (Method::PATCH, provider.clone(), json!({"name": "B"})),
+        (Method::DELETE, provider, json!({})),
+        (Method::POST, "/v1/webhooks".to_owned(), json!({"url": "https://example.com/"})),
+        (Method::PATCH, hook.clone(), json!({"url": "https://example.org/"})),
+        (Method::POST, format!("{hook}/rotate-secret"), json!({})),
+    ];
+    for (method, path, body) in &dangerous {
+        assert_eq!(owner.send(method.clone(), path, body.clone()).await.problem(), "auth.step_up", "{method} {path}");
+    }
+    assert_eq!(world.count("identity.audit_log").await, before, "nothing was done");
+    for path in ["/v1/api-keys", "/v1/members", "/v1/webhooks", "/v1/identity-providers"] {
+        assert_eq!(owner.get(path).await.status, StatusCode::OK, "{path}");
+    }
+    assert_eq!(owner.send(Method::DELETE, &format!("/v1/api-keys/{key_id}"), json!({})).await.status, StatusCode::OK);
+    let (_, key_of_all) = world.key_for(DEFAULT_TENANT, &["render", "files", "templates", "admin"]).await;
+    let by_key = with_json(request(Method::POST, "/v1/api-keys", &key_of_all), &json!({"name": "Shop"}));
+    assert_eq!(world.send(by_key).await.status, StatusCode::CREATED);
+}
+
+/// Letters go to whom a tenant names: nobody's mailbox is filled that way.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_tenant_invites_a_hundred_people_an_hour(db: PgPool) {
+    let world = World::new(db).await;
+    let owner = person(&world, DEFAULT_TENANT, "owner@example.com", "owner").await;
+    let invite = || owner.send(Method::POST, "/v1/members", json!({"email": "jane@example.com", "roles": ["viewer"]}));
+    let (mut taken, began) = (0, std::time::Instant::now());
+    for _ in 0..110 {
+        match invite().await.status {
+            StatusCode::CREATED => taken += 1,
+            status => assert_eq!(status, StatusCode::TOO_MANY_REQUESTS),
+        }
+    }
+    assert!(taken >= 100 && taken <= 101 + began.elapsed().as_secs() / 36, "{taken}");
+}
+
+/// Who runs the platform is above the people and keys of the tenant that it belongs to.
+#[sqlx::test(migrations = "../migrations")]
+async fn nobody_of_the_platforms_own_tenant_removes_who_runs_the_platform(db: PgPool) {
+    let world = World::new(db).await;
+    let owner = person(&world, DEFAULT_TENANT, "owner@example.com", "owner").await;
+    let staff = person(&world, DEFAULT_TENANT, "staff@example.com", "platform_admin").await;
+    let (_, key) = world.key_for(DEFAULT_TENANT, &["admin"]).await;
+    let path = format!("/v1/members/{}", staff.id);
+    for access in [&owner.access, &key] {
+        let remove = world.send(with_json(request(Method::DELETE, &path, access), &json!({}))).await;
+        assert_eq!(remove.problem(), "member.outranked");
+        let set = with_json(request(Method::PUT, &format!("{path}/roles"), access), &json!({"roles": ["viewer"]}));
+        assert_eq!(world.send(set).await.problem(), "member.outranked");
+    }
+    assert_eq!(staff.get("/v1/platform/tenants").await.status, StatusCode::OK);
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn people_are_invited_given_roles_and_removed(db: PgPool) {
     let world = World::new(db).await;

@@ -49,9 +49,9 @@ pub struct Member {
     pub display_name: String,
     /// `invited`, `active`, `locked` or `disabled`.
     pub status: String,
-    /// Their roles, the highest first.
+    /// Their roles within the tenant, the highest first.
     pub roles: Vec<String>,
-    /// The rank of the highest; 0 without one.
+    /// The rank of the highest, of those on the platform, too; 0 without one.
     pub rank: i32,
 }
 
@@ -85,7 +85,7 @@ pub async fn members(db: Db<'_>, tenant_id: Uuid, after: Option<Uuid>, limit: i6
                   array(select b.role from identity.role_bindings b join identity.roles r on r.name = b.role
                         where b.user_id = u.id and not r.platform order by r.rank desc) as "roles!",
                   coalesce((select max(r.rank) from identity.role_bindings b join identity.roles r on r.name = b.role
-                            where b.user_id = u.id and not r.platform), 0) as "rank!"
+                            where b.user_id = u.id), 0) as "rank!"
            from identity.users u
            where u.tenant_id = $1 and u.deleted_at is null and ($2::uuid is null or u.id > $2)
            order by u.id limit $3"#,
@@ -133,7 +133,7 @@ pub async fn member(db: Db<'_>, tenant_id: Uuid, user_id: Uuid) -> sqlx::Result<
                   array(select b.role from identity.role_bindings b join identity.roles r on r.name = b.role
                         where b.user_id = u.id and not r.platform order by r.rank desc) as "roles!",
                   coalesce((select max(r.rank) from identity.role_bindings b join identity.roles r on r.name = b.role
-                            where b.user_id = u.id and not r.platform), 0) as "rank!"
+                            where b.user_id = u.id), 0) as "rank!"
            from identity.users u where u.tenant_id = $1 and u.id = $2 and u.deleted_at is null"#,
         tenant_id,
         user_id
