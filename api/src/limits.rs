@@ -3,7 +3,7 @@
 
 use crate::{
     app::App,
-    peer::ClientAddress,
+    peer::{ClientAddress, network_of},
     problem::{Code, Problem},
 };
 use axum::{
@@ -115,7 +115,7 @@ pub async fn take_as_user(app: &App, parts: &Parts, tenant_id: Uuid, user_id: Uu
 /// `rate.limited`, or the database cannot be reached.
 pub async fn take_as_address(app: &App, parts: &Parts, name: &'static str, rate: Rate) -> Result<(), Problem> {
     let from = parts.extensions.get::<ClientAddress>().and_then(|a| a.0);
-    let key = from.map_or_else(|| "unknown".to_owned(), |ip| ip.to_string());
+    let key = from.map_or_else(|| "unknown".to_owned(), |ip| network_of(ip).to_string());
     let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
     let budget = rate_bucket::take_public(&mut tx, name, &key, rate).await?;
     tx.commit().await?;

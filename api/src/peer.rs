@@ -9,7 +9,7 @@ use axum::{
 };
 use ipnet::IpNet;
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -69,6 +69,15 @@ impl Proxies {
     }
 }
 
+/// What is counted as one sender: an address, or of IPv6 the network of 64 bits that it is in, since whoever has one address there has
+/// all of them (RFC 6177, RFC 7934).
+pub fn network_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
+        v4 => v4,
+    }
+}
+
 /// Finds out where the request comes from.
 pub async fn find(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
@@ -104,6 +113,15 @@ mod tests {
         assert_eq!(sender(proxies, "::ffff:10.0.0.1", &["192.0.2.1"]), "192.0.2.1", "a mapped address");
         assert_eq!(sender(proxies, "10.0.0.1", &["192.0.2.1, nonsense"]), "10.0.0.1");
         assert_eq!(sender(proxies, "10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_sender() {
+        let network = |ip: &str| network_of(ip.parse().unwrap()).to_string();
+        assert_eq!(network("2001:db8:1:2:3:4:5:6"), network("2001:db8:1:2::9"));
+        assert_ne!(network("2001:db8:1:2::9"), network("2001:db8:1:3::9"));
+        assert_eq!(network("192.0.2.7"), "192.0.2.7");
+        assert_eq!(network("::ffff:192.0.2.7"), "192.0.2.7", "a mapped address is the one of the fourth version");
     }
 
     #[test]

@@ -350,13 +350,17 @@ pub async fn reset_password(
     Extension(address): Extension<ClientAddress>,
     Json(body): Json<ResetPassword>,
 ) -> Result<StatusCode, Problem> {
-    // A password that is not good does not use the link up.
-    let password = good_password("/password", &body.password, &[])?;
-    let hash = passwords::hash(password).await?;
+    // A password that is not good does not use the link up, and no password is computed for a link that is not good.
+    good_password("/password", &body.password, &[])?;
     let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
     let link = auth_challenge::attempt(&mut tx, Kind::Reset, &Secret::hash_of(&body.token)).await?;
     tx.commit().await?;
     let link = link.ok_or_else(bad_link)?;
+    let mut tx = app.db.begin(Scope::tenant(Role::Identity, link.tenant_id)).await?;
+    let user = user::find(&mut tx, link.tenant_id, link.user_id).await?.ok_or_else(bad_link)?;
+    drop(tx);
+    let names = [user.email.as_deref().unwrap_or_default(), &user.display_name];
+    let hash = passwords::hash(good_password("/password", &body.password, &names)?).await?;
     let mut tx = app.db.begin(Scope::tenant(Role::Identity, link.tenant_id)).await?;
     // The person before the link, as everybody does who makes links worthless.
     let user = user::hold(&mut tx, link.tenant_id, link.user_id).await?.ok_or_else(bad_link)?;
@@ -369,6 +373,8 @@ pub async fn reset_password(
         user::prove_email(&mut tx, user.id, &email).await?;
     }
     user_session::revoke_all(&mut tx, user.id, None, "the password was reset").await?;
+    // Whoever was in the account before may have asked for another address, or stand before the second step.
+    auth_challenge::withdraw_all(&mut tx, user.id).await?;
     Gates::of(&email, None).forget_account(&mut tx, user.tenant_id).await?;
     letters::send(&app, &mut tx, &user, &email, Letter::PasswordChanged).await?;
     Deed::of(user.tenant_id, user.id, address).record(&mut tx, "password.reset", None).await?;
@@ -425,23 +431,22 @@ pub async fn change_password(
     Extension(address): Extension<ClientAddress>,
     Json(body): Json<ChangePassword>,
 ) -> Result<StatusCode, Problem> {
-    let gates = Gates::of_codes(me.user_id);
-    gates.check(&app, me.tenant_id, false).await?;
     let mut tx = app.db.begin(Scope::tenant(Role::Identity, me.tenant_id)).await?;
     let user = found(&mut tx, &me).await?;
     let kept = user::password_hash(&mut tx, me.user_id).await?;
     drop(tx);
     let names = [user.email.as_deref().unwrap_or_default(), &user.display_name];
     let password = good_password("/new", &body.new, &names)?;
+    let tried = Gates::of_codes(me.user_id).pass(&app, me.tenant_id, false).await?;
     if !passwords::verify(&body.current, kept).await? {
-        gates.fail(&app, me.tenant_id).await?;
         return Err(sign_in::wrong_credentials());
     }
     let hash = passwords::hash(password).await?;
     let mut tx = app.db.begin(Scope::tenant(Role::Identity, me.tenant_id)).await?;
+    tried.succeeded(&mut tx).await?;
     user::set_password(&mut tx, me.tenant_id, me.user_id, &hash).await?;
     user_session::revoke_all(&mut tx, me.user_id, Some(me.session_id), "the password was changed").await?;
-    auth_challenge::withdraw(&mut tx, Kind::Reset, me.user_id).await?;
+    auth_challenge::withdraw_all(&mut tx, me.user_id).await?;
     if let Some(email) = &user.email {
         letters::send(&app, &mut tx, &user, email, Letter::PasswordChanged).await?;
     }

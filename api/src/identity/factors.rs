@@ -259,12 +259,8 @@ pub async fn remove(
 
 /// Tells the person by mail that their factors are other ones than before.
 pub(super) async fn tell(app: &App, db: Db<'_>, me: &SignedIn) -> Result<(), Problem> {
-    if let Some(user) = user::find(&mut *db, me.tenant_id, me.user_id).await?
-        && let Some(email) = user.email.clone()
-    {
-        letters::send(app, db, &user, &email, Letter::FactorsChanged).await?;
-    }
-    Ok(())
+    let user = user::find(&mut *db, me.tenant_id, me.user_id).await?.ok_or(sqlx::Error::RowNotFound)?;
+    letters::tell(app, db, &user, Letter::FactorsChanged).await
 }
 
 /// What somebody shows as their second factor.
@@ -300,7 +296,8 @@ impl From<Refusal> for Problem {
     }
 }
 
-/// Takes a second factor of a person. It is used up in the transaction, which is theirs to go on with; a failure is counted.
+/// Takes a second factor of a person. It is used up in the transaction, which is theirs to go on with; a failure is counted by
+/// `gates`, of which there are some for codes whatever the password is.
 ///
 /// # Errors
 /// `auth.code`, `auth.passkey`, `auth.passkey_cloned`, `auth.throttled`
@@ -310,26 +307,22 @@ pub(super) async fn take(
     user_id: Uuid,
     shown: Shown<'_>,
     from: ClientAddress,
+    gates: &Gates,
 ) -> Result<Scoped, Problem> {
-    // They have a count of their own, whatever the password is.
-    let gates = Gates::of_codes(user_id);
-    gates.check(app, tenant_id, false).await?;
+    let tried = gates.pass(app, tenant_id, false).await?;
     let mut tx = app.db.begin(Scope::tenant(Role::Identity, tenant_id)).await?;
     let refusal = match shown {
         Shown::Code(code) => (!is_code_of(app, &mut tx, user_id, code).await?).then_some(Refusal::Code),
         Shown::Passkey(credential, asked) => webauthn::refusal(app, &mut tx, user_id, credential, asked).await?,
     };
     let Some(refusal) = refusal else {
-        gates.forget(&mut tx, tenant_id).await?;
+        tried.succeeded(&mut tx).await?;
         return Ok(tx);
     };
     if let Refusal::Cloned(id) = refusal {
         Deed::of(tenant_id, user_id, from).record(&mut tx, "factor.cloned", Some(("factor", id))).await?;
         tx.commit().await?;
-    } else {
-        drop(tx);
     }
-    gates.fail(app, tenant_id).await?;
     Err(refusal.into())
 }
 

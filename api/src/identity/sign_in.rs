@@ -198,21 +198,26 @@ pub async fn sign_in(
         Some(ip) => known(ip).await?,
         None => false,
     };
-    gates.check(&app, tenant_id, true).await?;
     // Somebody else's guesses do not lock out whoever comes from where they have been before, or shows a second factor first.
-    let mut proven = false;
-    if !known && let Err(throttled) = gates.check(&app, tenant_id, false).await {
-        let (Some(user), Some(code)) = (&user, &body.code) else { return Err(throttled) };
-        let taken = factors::take(&app, user.tenant_id, user.id, Shown::Code(code), ClientAddress(visitor.ip)).await;
-        taken.map_err(|refused| if refused.code() == Code::AuthCode { throttled } else { refused })?.commit().await?;
-        proven = true;
-    }
+    let (tried, proven) = match gates.pass(&app, tenant_id, known).await {
+        Ok(tried) => (tried, false),
+        Err(throttled) if known => return Err(throttled),
+        Err(throttled) => {
+            let tried = gates.pass(&app, tenant_id, true).await?;
+            if !shows_first(&app, user.as_ref(), body.code.as_deref(), visitor.ip).await? {
+                tried.withdrawn(&app).await?;
+                return Err(throttled);
+            }
+            (tried, true)
+        }
+    };
     let right = passwords::verify(&body.password, kept).await?;
     let Some(user) = user.filter(|u| right && matches!(u.status.as_str(), "active" | "invited")) else {
-        gates.fail(&app, tenant_id).await?;
+        tried.failed(&app).await?;
         return Err(wrong_credentials());
     };
     if user.status == "invited" {
+        tried.withdrawn(&app).await?;
         return Err(Problem::new(Code::AuthEmailUnproven, "prove your address first: the link is in your mail"));
     }
     let mut tx = app.db.begin(Scope::tenant(Role::Identity, user.tenant_id)).await?;
@@ -220,22 +225,35 @@ pub async fn sign_in(
     held.retain(|f| f.confirmed_at.is_some());
     let has_factor = !held.is_empty();
     if has_factor && !proven {
-        let Some(code) = &body.code else { return second_step(&app, tx, &user, &held).await };
+        let Some(code) = &body.code else {
+            tried.withdrawn(&app).await?;
+            return second_step(&app, tx, &user, &held).await;
+        };
         drop(tx);
-        let taken = factors::take(&app, tenant_id, user.id, Shown::Code(code), ClientAddress(visitor.ip)).await;
-        tx = match taken {
+        let (code, gates) = (Shown::Code(code), Gates::of_codes(user.id));
+        tx = match factors::take(&app, tenant_id, user.id, code, ClientAddress(visitor.ip), &gates).await {
             Ok(tx) => tx,
-            Err(refused) if refused.code() == Code::AuthCode => {
-                gates.fail(&app, tenant_id).await?;
+            Err(refused) => {
+                tried.failed(&app).await?;
                 return Err(refused);
             }
-            Err(problem) => return Err(problem),
         };
     }
     let tokens = visitor.begin(&mut tx, &user, has_factor).await?;
-    gates.forget(&mut tx, tenant_id).await?;
+    tried.succeeded(&mut tx).await?;
     tx.commit().await?;
     Ok(shown(tokens))
+}
+
+/// Whether somebody who has shown no password yet shows a code of the person.
+async fn shows_first(app: &App, user: Option<&User>, code: Option<&str>, ip: Option<IpAddr>) -> Result<bool, Problem> {
+    let (Some(user), Some(code)) = (user, code) else { return Ok(false) };
+    let gates = Gates::of_codes_from(user.id, ip);
+    match factors::take(app, user.tenant_id, user.id, Shown::Code(code), ClientAddress(ip), &gates).await {
+        Ok(tx) => Ok(tx.commit().await.map(|()| true)?),
+        Err(refused) if matches!(refused.code(), Code::AuthCode | Code::AuthThrottled) => Ok(false),
+        Err(problem) => Err(problem),
+    }
 }
 
 /// The tenant, its person with this address, and the hash of their password.
@@ -306,7 +324,8 @@ pub async fn second(
         Some(credential) => Shown::Passkey(credential, &asked),
         None => Shown::Code(body.code.as_deref().unwrap_or_default()),
     };
-    let mut tx = factors::take(&app, user.tenant_id, user.id, proof, ClientAddress(visitor.ip)).await?;
+    let (from, gates) = (ClientAddress(visitor.ip), Gates::of_codes(user.id));
+    let mut tx = factors::take(&app, user.tenant_id, user.id, proof, from, &gates).await?;
     if body.code.is_some() && !auth_challenge::finish(&mut tx, challenge.id).await? {
         return Err(over());
     }
@@ -364,14 +383,15 @@ pub async fn step_up(
     Extension(address): Extension<ClientAddress>,
     Json(body): Json<StepUp>,
 ) -> Result<StatusCode, Problem> {
+    let gates = Gates::of_codes(me.user_id);
     let mut tx = match (me.has_factor, &body.credential) {
         (true, Some(credential)) => {
             let asked = webauthn::recall(&app, &me, &credential.response.client_data_json).await?;
-            factors::take(&app, me.tenant_id, me.user_id, Shown::Passkey(credential, &asked), address).await?
+            factors::take(&app, me.tenant_id, me.user_id, Shown::Passkey(credential, &asked), address, &gates).await?
         }
         (true, None) => {
             let code = body.code.as_deref().unwrap_or_default();
-            factors::take(&app, me.tenant_id, me.user_id, Shown::Code(code), address).await?
+            factors::take(&app, me.tenant_id, me.user_id, Shown::Code(code), address, &gates).await?
         }
         (false, _) => by_password(&app, &me, body.password.as_deref().unwrap_or_default()).await?,
     };
@@ -382,18 +402,16 @@ pub async fn step_up(
 
 /// Takes the password of somebody who has no second factor. The transaction is theirs to go on with; a failure is counted.
 async fn by_password(app: &App, me: &SignedIn, password: &str) -> Result<Scoped, Problem> {
-    let gates = Gates::of_codes(me.user_id);
-    gates.check(app, me.tenant_id, false).await?;
+    let tried = Gates::of_codes(me.user_id).pass(app, me.tenant_id, false).await?;
     let mut tx = app.db.begin(Scope::tenant(Role::Identity, me.tenant_id)).await?;
     let kept = user::password_hash(&mut tx, me.user_id).await?;
     // No connection waits while a password is computed.
     drop(tx);
     if !passwords::verify(password, kept).await? {
-        gates.fail(app, me.tenant_id).await?;
         return Err(wrong_credentials());
     }
     let mut tx = app.db.begin(Scope::tenant(Role::Identity, me.tenant_id)).await?;
-    gates.forget(&mut tx, me.tenant_id).await?;
+    tried.succeeded(&mut tx).await?;
     Ok(tx)
 }
 

@@ -46,6 +46,10 @@ async fn who_shows_a_second_factor_gets_past_the_guesses_of_others(db: PgPool) {
         let guess = credentials("jane@example.com", OTHER);
         post_from(&world, &format!("192.0.2.{i}"), "/v1/auth/sign-in", guess).await;
     }
+    // However long the guesses took: the pause that they made is not over.
+    let long =
+        "update identity.auth_throttle set locked_until = workflow.now() + interval '1 hour' where failures > 100";
+    assert_eq!(sqlx::query(long).execute(&world.db).await.unwrap().rows_affected(), 1);
     let sign_in = async |address: &str, code: &str| {
         let body = json!({ "email": "jane@example.com", "password": PASSWORD, "code": code });
         post_from(&world, address, "/v1/auth/sign-in", body).await

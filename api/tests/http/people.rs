@@ -439,6 +439,41 @@ async fn another_address_counts_once_it_is_proven_and_old_links_no_longer(db: Pg
     assert_eq!(answer.problem(), "account.email_taken");
 }
 
+/// Somebody who was in the account for a moment and asked for another address does not get the account by the link that comes there
+/// once its person has set another password.
+#[sqlx::test(migrations = "../migrations")]
+async fn another_password_makes_every_link_and_half_sign_in_worthless(db: PgPool) {
+    let world = World::new(db).await;
+    let jane = jane(&world, &[]).await;
+    let change = async || {
+        let asked = jane.post("/v1/me/email", json!({ "email": "mallory@evil.example" })).await;
+        assert_eq!(asked.status, StatusCode::ACCEPTED, "{:?}", asked.body);
+        link(&world, "verify_email").await
+    };
+    let prove = async |token: String| post(&world, "/v1/auth/verify-email", json!({ "token": token })).await.problem();
+    let asked = change().await;
+    let body = json!({ "current": PASSWORD, "new": OTHER });
+    assert_eq!(jane.post("/v1/me/password", body).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(prove(asked).await, "link.invalid", "after a change");
+    let (asked, (_, recovery)) = (change().await, jane.with_factor().await);
+    let half = post(&world, "/v1/auth/sign-in", credentials("jane@example.com", OTHER)).await.json();
+    post(&world, "/v1/auth/forgot-password", json!({ "email": "jane@example.com" })).await;
+    let reset = link(&world, "reset").await;
+    let reset = async |password: &str| {
+        post(&world, "/v1/auth/reset-password", json!({ "token": reset, "password": password })).await
+    };
+    assert_eq!(reset("jane@example.com 1").await.faults(), ["/password password.guessable"], "who she is");
+    assert_eq!(reset(PASSWORD).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(prove(asked).await, "link.invalid", "after a reset");
+    let second = json!({ "challenge": half["challenge"], "code": recovery[0] });
+    assert_eq!(
+        post(&world, "/v1/auth/second-step", second).await.problem(),
+        "auth.invalid",
+        "begun with the old password"
+    );
+    assert_eq!(world.count("identity.users where email = 'jane@example.com'").await, 1);
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn guesses_are_slowed_down_without_locking_the_person_out(db: PgPool) {
     let world = World::new(db).await;

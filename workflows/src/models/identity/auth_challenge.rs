@@ -109,6 +109,18 @@ pub async fn withdraw(db: Db<'_>, kind: Kind, user_id: Uuid) -> sqlx::Result<()>
     .map(drop)
 }
 
+/// Every link and every half sign-in of a person is no longer good.
+///
+/// # Errors
+/// Those of the database.
+pub async fn withdraw_all(db: Db<'_>, user_id: Uuid) -> sqlx::Result<()> {
+    let all = sqlx::query!(
+        "update identity.auth_challenges set consumed_at = workflow.now() where user_id = $1 and consumed_at is null",
+        user_id
+    );
+    all.execute(db).await.map(drop)
+}
+
 /// Counts a try at a challenge and gives it; none when it is used up, old, or was tried five times. Two tries take turns.
 ///
 /// # Errors

@@ -35,32 +35,56 @@ pub async fn wait(db: Db<'_>, tenant_id: Uuid, gates: &[Gate]) -> sqlx::Result<D
     Ok(Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }
 
-/// Counts a failure at each gate; beyond the free ones each makes the pause twice as long.
+/// Counts a failure at each gate; beyond the free ones each makes the pause twice as long. With `open_only` nothing is to be kept
+/// unless it is true what it says: that none of them makes anybody wait. Whoever asks for the same gate meanwhile waits, so that of
+/// any number at once no more are let through than one after the other.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn fail(db: Db<'_>, tenant_id: Uuid, gates: &[Gate]) -> sqlx::Result<()> {
+pub async fn count(db: Db<'_>, tenant_id: Uuid, gates: &[Gate], open_only: bool) -> sqlx::Result<bool> {
     let mut gates: Vec<&Gate> = gates.iter().collect();
     gates.sort_by(|a, b| a.key.cmp(&b.key));
+    let mut open = true;
     for gate in gates {
-        sqlx::query!(
+        let counted = sqlx::query!(
             "insert into identity.auth_throttle as t (tenant_id, key, failures, window_start)
              values ($1, $2, 1, workflow.now())
              on conflict (tenant_id, key) do update set
                  failures = case when t.window_start < workflow.now() - $5::text::interval then 1 else t.failures + 1 end,
                  window_start = workflow.now(),
                  locked_until = case when t.window_start >= workflow.now() - $5::text::interval and t.failures + 1 > $3
-                                     then workflow.now() + make_interval(secs => least($4, power(2, least(t.failures - $3, 20)))) end",
+                                     then workflow.now() + make_interval(secs => least($4, power(2, least(t.failures - $3, 20)))) end
+             where not $6 or t.locked_until is null or t.locked_until <= workflow.now()",
             tenant_id,
             gate.key,
             gate.free,
             gate.longest.as_secs_f64(),
             WINDOW as _,
+            open_only,
         )
         .execute(&mut *db)
         .await?;
+        open &= counted.rows_affected() > 0;
     }
-    Ok(())
+    Ok(open)
+}
+
+/// Takes back a failure that was counted at each of these gates, and the pause that it made: it was none.
+///
+/// # Errors
+/// Those of the database.
+pub async fn take_back(db: Db<'_>, tenant_id: Uuid, gates: &[Gate]) -> sqlx::Result<()> {
+    let keys: Vec<String> = gates.iter().map(|g| g.key.clone()).collect();
+    sqlx::query!(
+        "update identity.auth_throttle t set failures = greatest(failures - 1, 0), locked_until = null
+         from (select key from identity.auth_throttle where tenant_id = $1 and key = any ($2) order by key for update) k
+         where t.tenant_id = $1 and t.key = k.key",
+        tenant_id,
+        &keys
+    )
+    .execute(db)
+    .await
+    .map(drop)
 }
 
 /// Forgets the failures at these gates.
