@@ -82,6 +82,11 @@ fn english_words(letter: &Letter) -> (&'static str, &'static str, &'static str) 
         Letter::FactorsChanged => {
             ("your second factors were changed", "A second factor of your account was added or removed.", "")
         }
+        Letter::IdentitiesChanged => (
+            "your logins were changed",
+            "A login at an identity provider was added to your account, or removed from it. Your account lists them all.",
+            "",
+        ),
     }
 }
 
@@ -106,6 +111,11 @@ fn persian_words(letter: &Letter) -> (&'static str, &'static str, &'static str) 
         Letter::PasswordChanged => ("گذرواژه عوض شد", "گذرواژه‌ی حساب شما عوض شد و همه‌ی نشست‌های دیگر پایان یافت.", ""),
         Letter::EmailChanged { .. } => ("نشانی عوض شد", "حساب شما از این پس نشانی ایمیل دیگری دارد:", ""),
         Letter::FactorsChanged => ("عامل دوم عوض شد", "عامل دومی به حساب شما افزوده یا از آن برداشته شد.", ""),
+        Letter::IdentitiesChanged => (
+            "راه‌های ورود عوض شد",
+            "یک راه ورود با سرویسی دیگر به حساب شما افزوده یا از آن برداشته شد. فهرست همه‌ی آن‌ها در حساب شماست.",
+            "",
+        ),
     }
 }
 

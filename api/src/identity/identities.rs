@@ -3,6 +3,7 @@
 use super::{
     deed::Deed,
     door::Host,
+    letters,
     openid::{self, FinishOpenId, OpenIdWay, StartOpenId, Traveller},
 };
 use crate::{
@@ -14,9 +15,15 @@ use crate::{
 };
 use axum::{Extension, extract::State, http::StatusCode, response::Response};
 use chrono::{DateTime, Utc};
-use flatrender_workflows::models::{
-    Role, Scope,
-    identity::user_identity::{self, Identity},
+use flatrender_workflows::{
+    contracts::message::Letter,
+    models::{
+        Db, Role, Scope,
+        identity::{
+            user,
+            user_identity::{self, Identity},
+        },
+    },
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -120,9 +127,11 @@ pub async fn finish(
         || Problem::new(Code::IdentityTaken, "somebody has this login, or you have another one at this provider");
     let id = added.ok_or_else(taken)?;
     Deed::of(me.tenant_id, me.user_id, address).record(&mut tx, "identity.link", Some(("identity", id))).await?;
+    tell(&app, &mut tx, &me).await?;
     let identity = user_identity::list(&mut tx, me.user_id).await?.into_iter().find(|identity| identity.id == id);
     let identity = identity.ok_or_else(missing)?;
     tx.commit().await?;
+    app.workflows.announce();
     Ok((StatusCode::CREATED, Json(identity.into())))
 }
 
@@ -150,8 +159,16 @@ pub async fn remove(
         return Err(missing());
     }
     Deed::of(me.tenant_id, me.user_id, address).record(&mut tx, "identity.unlink", Some(("identity", id))).await?;
+    tell(&app, &mut tx, &me).await?;
     tx.commit().await?;
+    app.workflows.announce();
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Tells the person by mail that their logins are other ones than before.
+async fn tell(app: &App, db: Db<'_>, me: &SignedIn) -> Result<(), Problem> {
+    let user = user::find(&mut *db, me.tenant_id, me.user_id).await?.ok_or(sqlx::Error::RowNotFound)?;
+    letters::tell(app, db, &user, Letter::IdentitiesChanged).await
 }
 
 fn missing() -> Problem {

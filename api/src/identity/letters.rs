@@ -35,6 +35,14 @@ pub(super) async fn send(app: &App, db: Db<'_>, user: &User, to: &str, letter: L
     Ok(())
 }
 
+/// Tells a person of their account, if they have an address. The transaction goes on as with [`send`].
+pub(super) async fn tell(app: &App, db: Db<'_>, user: &User, letter: Letter) -> Result<(), Problem> {
+    match &user.email {
+        Some(email) => send(app, db, user, email, letter).await,
+        None => Ok(()),
+    }
+}
+
 /// Makes a link to prove the address `email` and sends it there.
 pub(super) async fn prove(app: &App, db: Db<'_>, user: &User, email: &str) -> Result<(), Problem> {
     let link = issue(app, &mut *db, Kind::VerifyEmail, user, Some(email)).await?;

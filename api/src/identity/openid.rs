@@ -20,7 +20,7 @@ use super::{
     deed::Deed,
     door::{self, Host},
     identity_providers::{missing, place, redirect_at},
-    quotas,
+    letters, quotas,
     sign_in::{self, SecondStepView, TokensView, Visitor},
 };
 use crate::{
@@ -36,18 +36,21 @@ use axum::{
     http::{HeaderMap, header, request::Parts},
     response::Response,
 };
-use flatrender_workflows::models::{
-    Db, Role, Scope, Secret,
-    identity::{
-        auth_challenge, mfa_factor,
-        openid_sign_in::{self, LASTS, SignIn},
-        rate_bucket::Rate,
-        role_binding, tenant, tenant_domain,
-        tenant_identity_provider::{self, IdentityProvider},
-        user::{self, NewUser, User},
-        user_identity,
+use flatrender_workflows::{
+    contracts::message::Letter,
+    models::{
+        Db, Role, Scope, Secret,
+        identity::{
+            auth_challenge, mfa_factor,
+            openid_sign_in::{self, LASTS, SignIn},
+            rate_bucket::Rate,
+            role_binding, tenant, tenant_domain,
+            tenant_identity_provider::{self, IdentityProvider},
+            user::{self, NewUser, User},
+            user_identity,
+        },
+        scope::Scoped,
     },
-    scope::Scoped,
 };
 use provider::{Claims, Party, Provider, Visit};
 use reqwest::Url;
@@ -213,7 +216,7 @@ pub async fn finish(
     let mut tx = app.db.begin(Scope::tenant(Role::Identity, back.tenant_id)).await?;
     let user = match user_identity::owner(&mut tx, back.tenant_id, &back.provider.issuer, &back.claims.subject).await? {
         Some(id) => user::find(&mut tx, back.tenant_id, id).await?,
-        None => Some(admit(&mut tx, &back, address).await?),
+        None => Some(admit(&app, &mut tx, &back, address).await?),
     };
     let user = user.filter(|user| user.status == "active").ok_or_else(|| {
         Problem::new(Code::AuthForbidden, "this account may not sign in; ask whoever manages your organisation")
@@ -226,6 +229,7 @@ pub async fn finish(
     }
     let tokens = visitor.begin(&mut tx, &user, several).await?;
     tx.commit().await?;
+    app.workflows.announce();
     Ok(sign_in::shown(tokens))
 }
 
@@ -315,7 +319,7 @@ async fn party(app: &App, db: Db<'_>, tenant_id: Uuid, id: Uuid) -> Result<(Iden
 
 /// Links the login to the person with its address, or adds them, when the tenant vouches for the address. Who has no role gets the
 /// provider's.
-async fn admit(tx: &mut Scoped, back: &Back, address: ClientAddress) -> Result<User, Problem> {
+async fn admit(app: &App, tx: &mut Scoped, back: &Back, address: ClientAddress) -> Result<User, Problem> {
     let (tenant_id, provider) = (back.tenant_id, &back.provider);
     let home = tenant::find(&mut *tx, tenant_id).await?.ok_or_else(missing)?;
     if home.status != "active" {
@@ -349,6 +353,10 @@ async fn admit(tx: &mut Scoped, back: &Back, address: ClientAddress) -> Result<U
         return settled_meanwhile(tx, back, &user).await;
     };
     deed.record(&mut *tx, "identity.link", Some(("identity", id))).await?;
+    if user.status == "active" {
+        // Whoever had the account already hears of it; who is new knows.
+        letters::tell(app, &mut *tx, &user, Letter::IdentitiesChanged).await?;
+    }
     user::find(&mut *tx, tenant_id, user.id).await?.ok_or_else(missing)
 }
 

@@ -310,6 +310,55 @@ async fn an_owner_adds_the_login_themselves(db: PgPool) {
     assert_eq!(late.problem(), "auth.step_up");
 }
 
+/// A provider of one tenant is not there for the people of another, whom it would make theirs.
+#[sqlx::test(migrations = "../migrations")]
+async fn m2_nobody_adds_a_login_at_the_provider_of_another_tenant(db: PgPool) {
+    let scene = Scene::new(db).await;
+    let provider = scene.provider(json!({})).await;
+    let other = scene.world.tenant("other").await;
+    let stranger = scene.world.person(other, "jane@example.com", &["owner"]).await;
+    let stranger = scene.world.session(other, stranger).await;
+    let own = scene.world.person(DEFAULT_TENANT, "jane@example.com", &["owner"]).await;
+    let own = scene.world.session(DEFAULT_TENANT, own).await;
+    let start = async |access: &str, provider: &str| {
+        let ask = request(Method::POST, "/v1/me/identities/start", access);
+        scene.world.send(with_json(ask, &json!({ "provider": provider }))).await
+    };
+    let real = start(&stranger, &provider).await;
+    let none = start(&stranger, &Uuid::now_v7().to_string()).await;
+    assert_eq!(real.problem(), "identity_provider.not_found");
+    assert_eq!(crate::attacks::plain(&real), crate::attacks::plain(&none));
+    assert_eq!(scene.world.count("identity.openid_sign_ins").await, 0);
+    assert_eq!(start(&own, &provider).await.status, StatusCode::OK, "it was the tenant alone");
+}
+
+/// Whoever has an account hears of each login that is added to it, by them or by their address, and of each that is removed.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_person_is_told_by_mail_of_another_way_into_their_account(db: PgPool) {
+    let scene = Scene::new(db).await;
+    scene.world.work();
+    scene.proven(DEFAULT_TENANT, "acme.example").await;
+    let provider = scene.provider(json!({})).await;
+    let told = async |count| {
+        let letters = crate::jane::letters(&scene.world, "jane@acme.example", count).await;
+        assert_eq!(letters.iter().filter(|text| text.contains("your logins were changed")).count(), count);
+    };
+    let jane = scene.world.person(DEFAULT_TENANT, "jane@acme.example", &["viewer"]).await;
+    assert_eq!(scene.me(&scene.arrive(&provider).await).await["id"], json!(jane));
+    told(1).await;
+    let access = scene.world.session(DEFAULT_TENANT, jane).await;
+    let ask = async |method: Method, path: &str, body: Value| {
+        scene.world.send(with_json(request(method, path, &access), &body)).await
+    };
+    let listed = ask(Method::GET, "/v1/me/identities", json!({})).await.json();
+    let gone = format!("/v1/me/identities/{}", listed["data"][0]["id"].as_str().unwrap());
+    assert_eq!(ask(Method::DELETE, &gone, json!({})).await.status, StatusCode::NO_CONTENT);
+    told(2).await;
+    let way = scene.way_of(ask(Method::POST, "/v1/me/identities/start", json!({ "provider": provider })).await).await;
+    assert_eq!(ask(Method::POST, "/v1/me/identities/finish", way.body()).await.status, StatusCode::CREATED);
+    told(3).await;
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn a_way_back_is_good_once_in_time_and_for_its_browser(db: PgPool) {
     let scene = Scene::new(db).await;

@@ -38,6 +38,8 @@ pub enum Letter {
     },
     /// Your account has one more, or one less, second factor.
     FactorsChanged,
+    /// Your account has one more, or one less, login at an identity provider.
+    IdentitiesChanged,
 }
 
 /// How a sender looks and where it is asked.
