@@ -19,6 +19,8 @@ use utoipa::ToSchema;
 
 /// Most faults told at once.
 const MOST_FAULTS: usize = 50;
+/// PostgreSQL's code for a text that is none. Of what is valid UTF-8, NUL alone is refused, wherever a client put it.
+const NO_TEXT: &str = "22021";
 /// When a client may try again after the server was short of something.
 const RETRY_AFTER_SECONDS: &str = "2";
 
@@ -148,6 +150,9 @@ impl From<sqlx::Error> for Problem {
         match error {
             Io(_) | PoolClosed | PoolTimedOut | Tls(_) | WorkerCrashed => Self::unavailable(&error),
             Database(ref db) if is_restarting(db.code().as_deref()) => Self::unavailable(&error),
+            Database(ref db) if db.code().as_deref() == Some(NO_TEXT) => {
+                Self::new(Code::RequestInvalid, "no text may hold the character NUL")
+            }
             _ => Self::internal(&error),
         }
     }

@@ -157,7 +157,7 @@ async fn no_method() -> Problem {
     Problem::new(Code::MethodNotAllowed, "this address does not know this method")
 }
 
-/// Browsers guess nothing and show nothing of ours inside other pages.
+/// Browsers guess nothing, show nothing of ours inside other pages, and keep nothing that they are not told to.
 async fn protect(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
@@ -166,6 +166,8 @@ async fn protect(request: Request, next: Next) -> Response {
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
         .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    // What may be kept says so: everything else is somebody's own, and some of it secret.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 

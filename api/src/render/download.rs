@@ -35,7 +35,8 @@ impl Download<'_> {
         let size = self.blob.size_bytes;
         let etag = format!("\"{}\"", self.blob.sha256);
         if asked.get(header::IF_NONE_MATCH).is_some_and(|v| lists(v, &etag)) {
-            return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+            let kept = [(header::ETAG, etag.as_str()), (header::CACHE_CONTROL, self.cache)];
+            return Ok((StatusCode::NOT_MODIFIED, kept).into_response());
         }
         let range = match wanted(method, asked, &etag, size) {
             Wanted::Whole => None,

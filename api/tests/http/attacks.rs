@@ -122,7 +122,7 @@ const OF_NO_TENANT: [&str; 4] = [
     "POST /v1/identity-providers client_id",
     "PATCH /v1/identity-providers/{id} client_id",
     "POST /v1/auth/openid/start provider",
-    // For people only, and the server of the provider has to be there: see `openid`.
+    // For people only, and the server of the provider has to be there: `openid` tries it by itself.
     "POST /v1/me/identities/start provider",
 ];
 
@@ -461,6 +461,47 @@ async fn m6_headers_make_nobody_of_somebody_else(db: PgPool) {
     let both = request(Method::GET, "/v1/renders", &me).header("authorization", &key).body(Body::empty()).unwrap();
     let both = world.send(both).await;
     assert!(both.status == StatusCode::UNAUTHORIZED || both.json()["data"] == json!([]), "{:?}", both.body);
+}
+
+/// PostgreSQL takes every text but one with a NUL: wherever somebody puts one, it is their mistake and not the server's.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_nul_in_a_text_is_told_and_no_internal_problem(db: PgPool) {
+    let world = World::new(db).await;
+    let jane = jane(&world, &["owner"]).await;
+    for path in
+        ["/v1/branding?tenant=%00", "/v1/branding/a%00/logo", "/v1/auth/openid?tenant=a%00b", "/v1/audit?action=%00"]
+    {
+        assert_eq!(jane.get(path).await.problem(), "request.invalid", "{path}");
+    }
+    for path in ["/v1/auth/sign-in", "/v1/auth/register", "/v1/auth/forgot-password"] {
+        let mut body = json!({ "tenant": "a\0", "email": "a@b.example" });
+        if !path.ends_with("password") {
+            body["password"] = json!(PASSWORD);
+        }
+        assert_eq!(jane.post(path, body).await.problem(), "request.invalid", "{path}");
+    }
+}
+
+/// An answer says that it may be kept, or nobody keeps it: what is somebody's own is not left behind in a browser.
+#[sqlx::test(migrations = "../migrations")]
+async fn nobody_keeps_an_answer_that_is_somebodys_own(db: PgPool) {
+    let world = World::new(db).await;
+    let jane = jane(&world, &["owner"]).await;
+    for path in ["/v1/me", "/v1/me/sessions", "/v1/members", "/v1/renders", "/v1/api-keys", "/v1/tenant"] {
+        assert_eq!(jane.get(path).await.header("cache-control"), "no-store", "{path}");
+    }
+    let factor = jane.post("/v1/me/factors/totp", json!({ "label": "Phone" })).await;
+    assert_eq!(factor.header("cache-control"), "no-store", "a secret");
+    assert!(jane.get("/v1/branding").await.header("cache-control").starts_with("public"));
+    // What a client has already it may go on keeping as long as it might before.
+    let export = crate::exports::publish(&world, world.order().await, b"a film").await;
+    let path = format!("/v1/exports/{export}/download");
+    let film = world.get(&path).await;
+    let same = world.request(Method::GET, &path).header("if-none-match", film.header("etag"));
+    let same = world.send(same.body(Body::empty()).unwrap()).await;
+    assert_eq!(same.status, StatusCode::NOT_MODIFIED);
+    assert_eq!(same.header("cache-control"), film.header("cache-control"));
+    assert!(film.header("cache-control").starts_with("private"));
 }
 
 /// A browser that somebody else's page makes ask carries nothing along: there are no cookies, no other origin may read an answer,

@@ -176,6 +176,12 @@ async fn a_suspended_tenant_reads_and_what_it_has_under_way_goes_on(db: PgPool) 
     sqlx::query(sql).execute(&world.db).await.unwrap();
     assert_eq!(world.post("/v1/renders", order()).await.problem(), "tenant.suspended");
     assert_eq!(world.upload("a.png", png([1, 2, 3])).await.problem(), "tenant.suspended");
+    let new = json!({ "email": "new@example.com", "password": "correct horse battery staple" });
+    assert_eq!(
+        world.post("/v1/auth/register", new).await.problem(),
+        "account.registration_closed",
+        "nobody new comes in"
+    );
     let path = format!("/v1/renders/{film}");
     let workflows = world.run_workflows();
     let begun = async {

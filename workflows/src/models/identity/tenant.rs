@@ -11,7 +11,8 @@ pub struct Entrance {
     pub id: Uuid,
     /// What it is called.
     pub name: String,
-    /// Whether anybody may register: the setting `registration`, which is `open` when it is not set.
+    /// Whether anybody may register: the setting `registration`, which is `open` when it is not set. Nobody does while the tenant is
+    /// suspended.
     pub registers: bool,
 }
 
@@ -22,7 +23,7 @@ pub struct Entrance {
 pub async fn entrance(db: Db<'_>, slug: &str) -> sqlx::Result<Option<Entrance>> {
     sqlx::query_as!(
         Entrance,
-        r#"select id, name, coalesce(settings ->> 'registration', 'open') = 'open' as "registers!"
+        r#"select id, name, status = 'active' and coalesce(settings ->> 'registration', 'open') = 'open' as "registers!"
            from identity.tenants where lower(slug) = lower($1) and status <> 'closed'"#,
         slug
     )
@@ -37,7 +38,7 @@ pub async fn entrance(db: Db<'_>, slug: &str) -> sqlx::Result<Option<Entrance>> 
 pub async fn entrance_of(db: Db<'_>, id: Uuid) -> sqlx::Result<Option<Entrance>> {
     sqlx::query_as!(
         Entrance,
-        r#"select id, name, coalesce(settings ->> 'registration', 'open') = 'open' as "registers!"
+        r#"select id, name, status = 'active' and coalesce(settings ->> 'registration', 'open') = 'open' as "registers!"
            from identity.tenants where id = $1 and status <> 'closed'"#,
         id
     )
