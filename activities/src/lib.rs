@@ -6,6 +6,7 @@ pub mod aerender;
 pub mod agent;
 pub mod dns;
 pub mod egress;
+pub mod log;
 pub mod media;
 pub mod message;
 pub mod storage;

@@ -2,7 +2,10 @@
 
 use anyhow::Context;
 use clap::Parser;
-use flatrender_activities::agent::{self, NodeArgs, client};
+use flatrender_activities::{
+    agent::{self, NodeArgs, client},
+    log,
+};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -17,7 +20,7 @@ struct Cli {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    log::start(filter, std::io::IsTerminal::is_terminal(&std::io::stderr()));
     let cli = Cli::parse();
     client::install_crypto();
     let shutdown = CancellationToken::new();

@@ -20,6 +20,7 @@ pub mod templates;
 
 use clap::{Parser, Subcommand};
 use failure::{CliError, EXIT_CODES};
+use flatrender_activities::log;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -83,7 +84,8 @@ async fn run(command: Command) -> Result<(), CliError> {
     }
 }
 
-/// Logs go to standard error, so that standard output is the command's answer. `FLATRENDER_LOG` says how much.
+/// Logs go to standard error, so that standard output is the command's answer. `FLATRENDER_LOG` says how much, and
+/// `FLATRENDER_LOG_FORMAT=json` for whom.
 fn log() {
     let filter = EnvFilter::try_from_env("FLATRENDER_LOG").or_else(|_| EnvFilter::try_from_default_env());
     let filter = filter.unwrap_or_else(|_| {
@@ -94,7 +96,7 @@ fn log() {
         ))
     });
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+    log::start(filter, colours);
 }
 
 #[cfg(test)]
@@ -105,5 +107,15 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_data_folder_is_called_the_same_wherever_it_is_asked_for() {
+        for command in [["up"].as_slice(), &["admin", "create-key"], &["check"]] {
+            for flag in ["--data", "--data-dir"] {
+                let read = Cli::try_parse_from(["flatrender"].iter().chain(command).chain(&[flag, "here"]));
+                assert!(read.is_ok(), "{command:?} {flag}: {:?}", read.err());
+            }
+        }
     }
 }

@@ -22,8 +22,8 @@ pub struct AdminArgs {
     #[arg(long, global = true, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
     /// Data folder of the platform on this machine.
-    #[arg(long, global = true, value_name = "DIR", env = "FLATRENDER_DATA")]
-    data_dir: Option<PathBuf>,
+    #[arg(long, alias = "data-dir", global = true, value_name = "DIR", env = "FLATRENDER_DATA")]
+    data: Option<PathBuf>,
     /// Print JSON.
     #[arg(long, global = true)]
     json: bool,
@@ -65,7 +65,7 @@ enum AdminCommand {
 /// # Errors
 /// There is no database, or it refuses.
 pub async fn run(args: AdminArgs) -> Result<(), CliError> {
-    let db = PgPool::connect(&database(args.database_url, args.data_dir.as_deref())?)
+    let db = PgPool::connect(&database(args.database_url, args.data.as_deref())?)
         .await
         .context("cannot connect to the database")?;
     let (what, secret) = match args.command {

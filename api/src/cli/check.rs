@@ -16,8 +16,8 @@ pub struct CheckArgs {
     #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
     /// Data folder of the platform on this machine.
-    #[arg(long, value_name = "DIR", env = "FLATRENDER_DATA")]
-    data_dir: Option<PathBuf>,
+    #[arg(long, alias = "data-dir", value_name = "DIR", env = "FLATRENDER_DATA")]
+    data: Option<PathBuf>,
     /// Also forbid what only development may have, such as pictures of the mock.
     #[arg(long)]
     production: bool,
@@ -31,7 +31,7 @@ pub struct CheckArgs {
 /// # Errors
 /// There is no database, or a rule is broken.
 pub async fn run(args: CheckArgs) -> Result<(), CliError> {
-    let url = admin::database(args.database_url, args.data_dir.as_deref())?;
+    let url = admin::database(args.database_url, args.data.as_deref())?;
     let db = PgPoolOptions::new().max_connections(1).connect(&url).await.context("cannot connect to the database")?;
     let breaches = invariants::check(&db, args.production).await.context("cannot check the database")?;
     match args.json {
