@@ -136,18 +136,24 @@ pub(crate) fn attempt_failed(task_id: i64, token: Uuid, failure: &Failure) -> Va
     json!({ "task_id": task_id, "token": token, "outcome": outcome, "failure": failure })
 }
 
-/// Gives back, uncounted, what an incarnation has leased without knowing: the answer to its claim was lost. Answers the
-/// queues that have work now.
+/// Gives back, uncounted, what an incarnation has leased without knowing: the answer to its claim was lost, or it has taken the lease
+/// for lost before anybody else did. Answers the queues that have work now.
 pub(crate) async fn disown(db: impl PgExecutor<'_>, worker_id: i64, known: &[i64]) -> Result<Vec<String>> {
     sqlx::query_scalar(
-        "with freed as (
-            update workflow.tasks
+        "with held as materialized (
+            select * from workflow.tasks
+            where lease_expires_at is not null and worker_id = $1 and id <> all ($2) for update skip locked
+        ), noted as (
+            insert into workflow.attempts
+                (task_id, attempt_no, run_id, tenant_id, step_key, lease_token, worker, started_at, ended_at, outcome)
+            select id, attempt_no, run_id, tenant_id, step_key, lease_token, leased_by, leased_at, workflow.now(), 'released'
+            from held
+        ), freed as (
+            update workflow.tasks t
             set state = 'ready', lease_token = null, leased_by = null, worker_id = null, leased_at = null,
                 lease_expires_at = null
-            where id = any (array (
-                select id from workflow.tasks
-                where lease_expires_at is not null and worker_id = $1 and id <> all ($2) for update skip locked))
-            returning queue
+            from held h where t.id = h.id
+            returning t.queue
         )
         select distinct queue from freed",
     )

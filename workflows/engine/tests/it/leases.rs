@@ -281,6 +281,13 @@ async fn a_worker_that_leaves_gives_back_what_it_does_not_know_of(db: PgPool) {
     world.stop().await;
     let task = world.activity(run_id, "work").await;
     assert_eq!((task.leased_by, task.losses, task.failures), (None, 0, 0));
+    // It may have been at work: what it has recorded has its attempt.
+    let noted: (String, Uuid) = sqlx::query_as("select outcome, lease_token from workflow.attempts where task_id = $1")
+        .bind(leased.task_id)
+        .fetch_one(&world.db)
+        .await
+        .unwrap();
+    assert_eq!(noted, ("released".to_owned(), leased.lease_token));
 }
 
 #[sqlx::test(migrations = false)]
