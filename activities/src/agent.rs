@@ -13,6 +13,7 @@ pub mod client;
 pub mod config;
 pub mod credential;
 pub mod disk;
+mod installs;
 pub mod inventory;
 pub mod journal;
 pub mod leases;

@@ -1,6 +1,6 @@
 //! What this machine can do: processors, memory, and the renderers that answer when they are asked.
 
-use super::{AgentConfig, AgentError};
+use super::{AgentConfig, AgentError, installs};
 use crate::aerender::process::{CommandLine, Tree};
 use flatrender_engine::Labels;
 use flatrender_workflows::contracts::{node::Capabilities, render::Engine};
@@ -15,6 +15,8 @@ use uuid::Uuid;
 /// How long a renderer may take to say its version; After Effects may take a while on a cold disk.
 const VERSION_PATIENCE: Duration = Duration::from_secs(60);
 const VERSION_BYTES: u64 = 16 * 1024;
+/// Main number of After Effects 2022.
+const OLDEST: u32 = 22;
 /// A word in the version line of our own renderer.
 const OURS: &str = "flatrender";
 
@@ -37,6 +39,9 @@ impl Inventory {
         let mut renderers = BTreeMap::new();
         for program in candidates(config) {
             match ask_version(&program).await {
+                Some((Engine::AfterEffects, version)) if is_too_old(&version) => {
+                    tracing::warn!(program = %program.display(), version, "this After Effects is too old to be used");
+                }
                 Some((engine, version)) if !programs.contains_key(engine.label()) => {
                     tracing::info!(program = %program.display(), version, engine = engine.label(), "found a renderer");
                     programs.insert(engine.label(), program);
@@ -62,6 +67,11 @@ impl Inventory {
     }
 }
 
+/// Versions before 2022 do not know arguments that every render is started with.
+fn is_too_old(version: &str) -> bool {
+    installs::major(version).is_some_and(|major| major < OLDEST)
+}
+
 /// A task asks for one engine, so a node says one: After Effects where it is installed.
 fn labels(programs: &BTreeMap<&'static str, PathBuf>) -> Labels {
     let preferred = [Engine::AfterEffects, Engine::Lottie].map(Engine::label);
@@ -76,22 +86,9 @@ fn candidates(config: &AgentConfig) -> Vec<PathBuf> {
     }
     let name = format!("flatrender-aerender{}", std::env::consts::EXE_SUFFIX);
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(name)));
-    let mut found = installed();
+    let mut found = installs::renderers();
     found.extend(beside);
     found.retain(|program| program.is_file());
-    found
-}
-
-/// Every installed After Effects, newest first.
-fn installed() -> Vec<PathBuf> {
-    let places = [("C:\\Program Files\\Adobe", "Support Files\\aerender.exe"), ("/Applications", "aerender")];
-    let mut found = Vec::new();
-    for (folder, program) in places {
-        let versions = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
-        let ours = |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("Adobe After Effects"));
-        found.extend(versions.filter(ours).map(|path| path.join(program)));
-    }
-    found.sort_unstable_by(|a, b| b.cmp(a));
     found
 }
 
@@ -144,6 +141,13 @@ mod tests {
         assert_eq!((engine, line.as_str()), (Engine::Lottie, "aerender version 0.1.0 (FlatRender)"));
         assert_eq!(version("aerender version 23.2.1x3").unwrap().0, Engine::AfterEffects);
         assert_eq!(version("bash: -version: command not found"), None);
+    }
+
+    #[test]
+    fn an_after_effects_without_the_arguments_we_use_is_not_offered() {
+        assert!(is_too_old("aerender version 18.4.1x4"));
+        assert!(!is_too_old("aerender version 22.0x111"));
+        assert!(!is_too_old("aerender version Using DXGI"), "unknown is not old");
     }
 
     #[test]
