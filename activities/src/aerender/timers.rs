@@ -29,6 +29,8 @@ pub struct Limits {
     pub linger: Duration,
     /// A tree that computes may take this many times longer.
     pub busy_factor: u32,
+    /// The share of one processor that makes a tree one that computes.
+    pub busy_share: f64,
 }
 
 impl Default for Limits {
@@ -42,6 +44,7 @@ impl Default for Limits {
             total: Duration::from_secs(4 * 3600),
             linger: Duration::from_secs(2),
             busy_factor: 10,
+            busy_share: 0.1,
         }
     }
 }
@@ -77,8 +80,6 @@ impl Expired {
     }
 }
 
-/// The share of one processor that makes a tree busy: 1 core-second in 10.
-const BUSY_SHARE: f64 = 0.1;
 /// CPU time is compared over windows of at most this length.
 const BUSY_WINDOW: Duration = Duration::from_secs(10);
 
@@ -151,7 +152,7 @@ impl Timers {
             return;
         }
         let gained = used.saturating_sub(before);
-        if self.phase != Phase::Quitting && gained.as_secs_f64() >= elapsed.as_secs_f64() * BUSY_SHARE {
+        if self.phase != Phase::Quitting && gained.as_secs_f64() >= elapsed.as_secs_f64() * self.limits.busy_share {
             self.life = now;
             self.spared |= now.duration_since(self.sign) >= self.limit().0;
         }

@@ -157,7 +157,7 @@ async fn what_an_earlier_process_rendered_is_not_rendered_again() {
 
 #[tokio::test]
 async fn a_slow_frame_that_computes_is_waited_for() {
-    let limits = Limits { frame_stall: Duration::from_secs(2), ..limits() };
+    let limits = Limits { frame_stall: Duration::from_secs(2), busy_share: 0.01, ..limits() };
     let stage = Stage::with(json!({ "busy": [14, 5000] }), limits);
     let rendered = stage.render().await.unwrap();
     assert_eq!(numbers(&rendered).len(), 10);

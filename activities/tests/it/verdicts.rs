@@ -79,6 +79,11 @@ impl Case {
     }
 }
 
+/// A frame may take a second, and more if it computes at all: a busy machine gives it little.
+fn slow(limits: &mut Limits) {
+    (limits.frame_stall, limits.busy_share) = (Duration::from_secs(1), 0.01);
+}
+
 fn what_goes_well() -> Vec<Case> {
     let fine =
         ["ok", "slow", "no_frame_lines", "mfr_out_of_order", "dropframe", "frames_display", "locale_ja", "locale_ko"];
@@ -86,7 +91,7 @@ fn what_goes_well() -> Vec<Case> {
         fine.into_iter().chain(["launcher_lines_last", "torn_version_line", "noise_gpu", "noise_ivc", "noise_qt"]);
     let mut cases: Vec<Case> = fine.chain(["split_reads", "leak"]).map(|name| case(name, Whole(&[]))).collect();
     cases.extend([
-        case("slow_frame", Whole(&["render.slow_frame"])).limits(|l| l.frame_stall = Duration::from_secs(1)),
+        case("slow_frame", Whole(&["render.slow_frame"])).limits(slow),
         case("locale_de", Whole(&["render.not_english"])),
         case("locale_fr", Whole(&["render.not_english"])),
         case("gpu_fallback", Whole(&["render.gpu_failed"])),
@@ -99,7 +104,7 @@ fn what_goes_well() -> Vec<Case> {
     if cfg!(target_os = "linux") {
         cases.push(case("zombie_child_escaped", Whole(&["render.zombie"])));
         let escaped = case("slow_frame", Whole(&["render.slow_frame"])).with("escape", true);
-        cases.push(escaped.limits(|l| l.frame_stall = Duration::from_secs(1)));
+        cases.push(escaped.limits(slow));
     }
     cases
 }
@@ -142,7 +147,7 @@ fn what_breaks_in_the_middle() -> Vec<Case> {
         case("file_locked", Part(3, "render.file_locked")),
         case("stale_span", Part(6, "render.stale_span")),
         case("early_exit_reuse", Verdict::Some("render.no_frames")).limits(|l| l.linger = Duration::from_secs(2)),
-        case("slow", Verdict::Some("render.timed_out")).with("frame_ms", 400).limits(|l| l.total = 2 * SOON),
+        case("slow", Verdict::Some("render.timed_out")).with("frame_ms", 1000).limits(|l| l.total = 4 * SOON),
     ]
 }
 
@@ -225,12 +230,34 @@ fn every_scenario_of_the_stand_in_has_a_verdict() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_verdict_is_right_in_every_scenario() {
-    let wrong: Vec<String> = stream::iter(table())
-        .map(judge)
-        .buffer_unordered(AT_A_TIME)
-        .filter_map(|wrong| async { wrong })
-        .collect()
-        .await;
+    judge_all(table()).await;
+}
+
+/// Whichever frame of the range it is, the first and the last among them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_wrong_with_a_frame_costs_what_it_must_wherever_it_is() {
+    let alone = [
+        ("corrupt_frame_crc", "render.corrupt_frames"),
+        ("corrupt_frame_short", "render.corrupt_frames"),
+        ("corrupt_frame_wrong_size", "render.corrupt_frames"),
+        ("absent_frame", "render.no_frames"),
+    ];
+    let and_later_ones = [("crash_at_frame", "render.crashed"), ("oom_at_frame", "render.out_of_memory")];
+    let mut cases = Vec::new();
+    for seed in 0..10 {
+        let alone = alone.map(|(name, code)| case(name, Part(9, code)));
+        let and_later = and_later_ones.map(|(name, code)| match seed {
+            0 => case(name, NotNow(code)),
+            kept => case(name, Part(kept, code)),
+        });
+        cases.extend(alone.into_iter().chain(and_later).map(|c| c.with("seed", seed)));
+    }
+    judge_all(cases).await;
+}
+
+async fn judge_all(cases: Vec<Case>) {
+    let judged = stream::iter(cases).map(judge).buffer_unordered(AT_A_TIME);
+    let wrong: Vec<String> = judged.filter_map(|wrong| async { wrong }).collect().await;
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 

@@ -47,6 +47,7 @@ pub fn limits() -> Limits {
         total: Duration::from_secs(60),
         linger: Duration::from_millis(300),
         busy_factor: 10,
+        busy_share: 0.1,
     }
 }
 
