@@ -205,7 +205,9 @@ pub async fn sign_in(
         Err(throttled) => {
             let tried = gates.pass(&app, tenant_id, true).await?;
             if !shows_first(&app, user.as_ref(), body.code.as_deref(), visitor.ip).await? {
-                tried.withdrawn(&app).await?;
+                let mut tx = app.db.begin(Scope::tenant(Role::Identity, tenant_id)).await?;
+                tried.withdrawn(&mut tx).await?;
+                tx.commit().await?;
                 return Err(throttled);
             }
             (tried, true)
@@ -216,17 +218,18 @@ pub async fn sign_in(
         tried.failed(&app).await?;
         return Err(wrong_credentials());
     };
+    let mut tx = app.db.begin(Scope::tenant(Role::Identity, user.tenant_id)).await?;
     if user.status == "invited" {
-        tried.withdrawn(&app).await?;
+        tried.withdrawn(&mut tx).await?;
+        tx.commit().await?;
         return Err(Problem::new(Code::AuthEmailUnproven, "prove your address first: the link is in your mail"));
     }
-    let mut tx = app.db.begin(Scope::tenant(Role::Identity, user.tenant_id)).await?;
     let mut held = mfa_factor::list(&mut tx, user.id).await?;
     held.retain(|f| f.confirmed_at.is_some());
     let has_factor = !held.is_empty();
     if has_factor && !proven {
         let Some(code) = &body.code else {
-            tried.withdrawn(&app).await?;
+            tried.withdrawn(&mut tx).await?;
             return second_step(&app, tx, &user, &held).await;
         };
         drop(tx);

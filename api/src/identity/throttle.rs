@@ -101,10 +101,8 @@ impl Try {
     }
 
     /// Nothing came of it that tells anything.
-    pub async fn withdrawn(self, app: &App) -> Result<(), Problem> {
-        let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
-        auth_throttle::take_back(&mut tx, self.tenant_id, &self.counted).await?;
-        Ok(tx.commit().await?)
+    pub async fn withdrawn(self, db: Db<'_>) -> sqlx::Result<()> {
+        auth_throttle::take_back(db, self.tenant_id, &self.counted).await
     }
 }
 
