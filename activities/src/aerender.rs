@@ -2,7 +2,8 @@
 //!
 //! The driver believes no exit code and no line of output; both are hints. What counts is [`evidence`]: every
 //! planned frame exists, decodes to its last byte, has the planned size and a recorded hash. A frame goes to the
-//! [`FrameSink`] as soon as it is proven, so storing overlaps rendering.
+//! [`FrameSink`] as soon as it is proven, so storing overlaps rendering. Whole pictures that look wrong are rendered
+//! once more ([`doubt`]). Words, timers and the end of the process only explain what is missing ([`classes`]).
 //!
 //! ```text
 //! RenderFrames ─▶ prepare ─▶ ranges still missing ─▶ driver: spawn, observe, end ─▶ verdict

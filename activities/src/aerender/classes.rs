@@ -19,7 +19,8 @@ pub struct Class {
     pub message: &'static str,
 }
 
-/// What is done about a failure.
+/// What is done about a failure. The driver itself only tells what another attempt may cure from what none can; the
+/// rest is for whoever places attempts on nodes, and for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cure {
     /// The frames are good: it is noted and no more.
