@@ -4,7 +4,7 @@
 #
 #   scripts/chaos.sh [filter]       only the faults whose tests contain the filter, such as f03
 #   FLATRENDER_CHAOS=soak           the longest form: F6 and F8 for ten minutes, F35 with a million jobs and then for hours
-#   FLATRENDER_SOAK_SECONDS=600     how long F35 is borne in that form, instead of four hours
+#   FLATRENDER_SOAK_JOBS=50000      how many F35 burns down in that form, and FLATRENDER_SOAK_SECONDS=600 how long it bears them
 #   FLATRENDER_CHAOS_SEED=123       repeats what was random
 #   FLATRENDER_CHAOS_LOG=file       keeps what processes and servers say
 set -euo pipefail
