@@ -3,7 +3,7 @@
 use chrono::Utc;
 use flatrender_workflows::models::time_series;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use std::time::Duration;
 
 /// Every migration, in order. The files are part of the program.
@@ -39,7 +39,8 @@ pub enum MigrateError {
 /// [`MigrateError`]. Two programs may do this at the same time: one waits for the other, for a minute.
 pub async fn run(database_url: &str) -> Result<usize, MigrateError> {
     let options: PgConnectOptions = database_url.parse().map_err(MigrateError::Address)?;
-    let options = options.options([("lock_timeout", LOCK_TIMEOUT)]);
+    // A migration that takes its time would be logged as one slow statement of many pages.
+    let options = options.options([("lock_timeout", LOCK_TIMEOUT)]).disable_statement_logging();
     let connected = tokio::time::timeout(CONNECT, PgConnection::connect_with(&options)).await;
     let mut connection = connected
         .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
