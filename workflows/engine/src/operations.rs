@@ -281,7 +281,8 @@ impl Operations {
     /// Sets what a run may be found by: a JSON object, merged into what is there. No audit: programs do this.
     ///
     /// # Errors
-    /// [`OperationError::Bad`] when it is no object or larger than 8 KiB; [`OperationError::NotFound`].
+    /// [`OperationError::Bad`] when it is no object, larger than 4 KiB, or makes more than 8 KiB with what is there, which fails the
+    /// transaction; [`OperationError::NotFound`].
     pub async fn set_attributes(
         &self,
         tx: &mut PgConnection,
@@ -292,9 +293,13 @@ impl Operations {
         if !stored.is_object() || stored.to_string().len() > 4096 {
             return Err(OperationError::Bad("attributes are a JSON object of at most 4 KiB".to_owned()));
         }
-        match sql::set_attributes(tx, run_id, &stored).await? {
-            true => Ok(()),
-            false => Err(OperationError::NotFound(format!("run {run_id}"))),
+        match sql::set_attributes(tx, run_id, &stored).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(OperationError::NotFound(format!("run {run_id}"))),
+            Err(sqlx::Error::Database(error)) if error.is_check_violation() => {
+                Err(OperationError::Bad("the attributes of a run are at most 8 KiB together".to_owned()))
+            }
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -8,7 +8,7 @@ use flatrender_engine::{
     operations::{By, Doing, Filter, Fork, OperationError, Operations, StepNow},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 use std::{
     collections::BTreeSet,
@@ -75,6 +75,32 @@ macro_rules! within {
 
 async fn effects(world: &World, key: &'static str) -> i64 {
     sqlx::query_scalar("select count(*) from effects where key = $1").bind(key).fetch_one(&world.db).await.unwrap()
+}
+
+#[sqlx::test(migrations = false)]
+async fn attributes_that_grow_beyond_their_room_are_refused_and_those_before_stay(db: PgPool) {
+    let world = World::new(db).await;
+    let run_id = world.start(OneWork(Work::new(1))).await;
+    let operations = operations(&world);
+    let part = |name: &str, bytes: usize| json!({ name: "x".repeat(bytes) });
+    let set = async |attributes: Value| {
+        let mut tx = world.db.begin().await.unwrap();
+        operations.set_attributes(&mut tx, run_id, &attributes).await?;
+        tx.commit().await.unwrap();
+        Ok::<_, OperationError>(())
+    };
+    set(part("first", 4000)).await.unwrap();
+    set(part("second", 4000)).await.unwrap();
+    for too_much in [part("third", 4000), part("large", 4097), json!(["no", "object"])] {
+        let refused = set(too_much).await;
+        assert!(matches!(refused, Err(OperationError::Bad(_))), "{refused:?}");
+    }
+    let kept: Value = sqlx::query_scalar("select attributes from workflow.run_attributes where run_id = $1")
+        .bind(run_id)
+        .fetch_one(&world.db)
+        .await
+        .unwrap();
+    assert_eq!(kept.as_object().unwrap().keys().collect::<Vec<_>>(), ["first", "second"]);
 }
 
 #[sqlx::test(migrations = false)]
