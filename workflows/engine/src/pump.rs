@@ -16,14 +16,14 @@ use crate::{
     handover::Ends,
     leases::Leases,
     measures::{self, Writer},
-    record::{Kind, Record},
+    record::Record,
     residents::Residents,
     retry,
     slots::{Slots, Warm},
     store::{
         self, Claimed, Fence, News, Recorded, rings,
         session::Kept,
-        tasks::{Claimant, NewRun, Plain, Trip},
+        tasks::{Claimant, NewRun, Plain},
     },
     sweeper::Incarnation,
     wakeup::{Mailbox, Ring, Wakeup},
@@ -43,6 +43,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+mod flight;
+mod write;
+
+use flight::{Landing, Written, count, fly, retries, written};
+pub(crate) use write::{What, Write, rough_size};
+
 /// Writes in one round trip.
 const BATCH: usize = 500;
 /// Size of a round trip, in bytes of JSON, beyond which it takes no further write.
@@ -53,75 +59,6 @@ const LANES: usize = 2;
 const CROWD: usize = 100;
 /// A round trip that takes longer has lost its connection.
 pub(crate) const ANSWER: Duration = Duration::from_secs(15);
-
-/// A write for the pump. `reply` hears whether the fence held; it is dropped when nobody can know.
-#[derive(Debug)]
-pub(crate) struct Write {
-    pub fence: Fence,
-    pub what: What,
-    /// Whether the task leaves this process with it.
-    pub last: bool,
-    /// Whether it was on a trip before.
-    pub again: bool,
-    pub reply: oneshot::Sender<bool>,
-}
-
-#[derive(Debug)]
-pub(crate) enum What {
-    /// An entry of `workflow.settle`; the output on its own, to be handed on without reading it back.
-    Attempt { entry: Value, key: String, activity: String },
-    /// Entries of `workflow.advance`.
-    Ops(Vec<Value>),
-    /// An entry of `workflow.advance_plain`.
-    Plain(Plain),
-    /// A run to start, here if there is room. Its fence means nothing.
-    Start(NewRun),
-    /// Nothing to write: the task is gone, its slot is free.
-    Forget,
-}
-
-impl Write {
-    fn size(&self) -> usize {
-        match &self.what {
-            What::Attempt { entry, .. } => rough_size(entry),
-            What::Ops(ops) => ops.iter().map(rough_size).sum(),
-            What::Plain(plain) => plain.entries().map(|entry| entry.body.as_ref().map_or(0, rough_size) + 100).sum(),
-            What::Start(run) => rough_size(&run.input) + 200,
-            What::Forget => 0,
-        }
-    }
-}
-
-impl Write {
-    fn start(&self) -> Option<&NewRun> {
-        match &self.what {
-            What::Start(run) => Some(run),
-            _ => None,
-        }
-    }
-
-    fn start_mut(&mut self) -> Option<&mut NewRun> {
-        match &mut self.what {
-            What::Start(run) => Some(run),
-            _ => None,
-        }
-    }
-
-    fn is_start(&self) -> bool {
-        self.start().is_some()
-    }
-}
-
-pub(crate) fn rough_size(json: &Value) -> usize {
-    match json {
-        Value::String(text) => text.len() + 2,
-        Value::Array(items) => items.iter().map(rough_size).sum::<usize>() + 2,
-        Value::Object(fields) => {
-            fields.iter().map(|(name, value)| name.len() + 4 + rough_size(value)).sum::<usize>() + 2
-        }
-        _ => 8,
-    }
-}
 
 /// A queue this process works on.
 #[derive(Debug)]
@@ -174,16 +111,6 @@ pub(crate) struct Pump {
     uncertain: bool,
     down: u32,
     next_poll: Instant,
-}
-
-/// A round trip that is over.
-struct Landing {
-    batch: Vec<Write>,
-    claims: Vec<Wanted>,
-    /// Slots that were taken for runs of the batch to start in.
-    lease: usize,
-    asked_at: Instant,
-    answer: sqlx::Result<Vec<News>>,
 }
 
 /// What a pump shares with the rest of the worker.
@@ -624,93 +551,5 @@ impl Pump {
             }
             Err(error) => tracing::debug!(%error, "cannot look for claims whose answer was lost"),
         }
-    }
-}
-
-/// One round trip and one commit.
-async fn fly(
-    sessions: Kept,
-    who: Claimant,
-    wishes: Vec<Value>,
-    batch: Vec<Write>,
-    claims: Vec<Wanted>,
-    lease: usize,
-) -> Landing {
-    let (mut attempts, mut ops, mut plain) = (Vec::new(), Vec::new(), Vec::new());
-    for write in &batch {
-        match &write.what {
-            What::Attempt { entry, .. } => attempts.push(entry),
-            What::Ops(entries) => ops.extend(entries),
-            What::Plain(entry) => plain.push((write.fence, entry)),
-            What::Start(_) | What::Forget => {}
-        }
-    }
-    let starts: Vec<&NewRun> = batch.iter().filter_map(Write::start).collect();
-    plain.sort_unstable_by_key(|(fence, _)| fence.task_id);
-    let again = batch.iter().any(|write| write.again);
-    let load = Trip { attempts: &attempts, ops: &ops, plain: &plain, again, starts: &starts, lease, claims: &wishes };
-    let asked_at = Instant::now();
-    let answer = async {
-        let mut session = sessions.take().await?;
-        let news = store::in_time(ANSWER, store::tasks::pump(session.db(), &who, load)).await;
-        sessions.done(session, news)
-    };
-    let answer = answer.await;
-    Writer::Tasks.round_trip(asked_at.elapsed(), batch.len());
-    Landing { batch, claims, lease, asked_at, answer }
-}
-
-/// How many failed attempts were taken in and are to be repeated: those of which nothing was recorded.
-fn retries(batch: &[Write], settled: &HashSet<Fence>, news: &[News]) -> usize {
-    let failed = |write: &&Write| match &write.what {
-        What::Attempt { entry, .. } => matches!(entry["outcome"].as_str(), Some("failed" | "timeout")),
-        _ => false,
-    };
-    let recorded = |fence: Fence| news.iter().any(|n| matches!(n, News::Recorded(r) if r.token == Some(fence.token)));
-    batch.iter().filter(failed).filter(|w| settled.contains(&w.fence) && !recorded(w.fence)).count()
-}
-
-fn count(what: &What) {
-    if let What::Attempt { entry, .. } = what {
-        let outcome = entry["outcome"].as_str().unwrap_or_default().to_owned();
-        metrics::counter!(measures::ATTEMPTS, "outcome" => outcome).increment(1);
-    }
-}
-
-/// What a batch wrote, by the token and key of its records: kind, name and output.
-type Written = HashMap<(Uuid, String), (Kind, Option<String>, Value)>;
-
-fn written(batch: &[Write]) -> Written {
-    let mut written = Written::new();
-    for write in batch {
-        let token = write.fence.token;
-        match &write.what {
-            What::Attempt { entry, key, activity } => {
-                let record = (Kind::Activity, Some(activity.clone()), entry["output"].clone());
-                written.insert((token, key.clone()), record);
-            }
-            What::Ops(ops) => {
-                written.extend(
-                    ops.iter().filter_map(|op| Some(((token, op["key"].as_str()?.to_owned()), recorded_by(op)?))),
-                );
-            }
-            What::Plain(Plain { what, key: Some(key), name, body, .. }) => {
-                let record = (Kind::parse(what), name.map(str::to_owned), body.clone().unwrap_or_default());
-                written.insert((token, key.clone()), record);
-            }
-            What::Plain(_) | What::Start(_) | What::Forget => {}
-        }
-    }
-    written
-}
-
-/// The record that an op of a run brings about by itself.
-fn recorded_by(op: &Value) -> Option<(Kind, Option<String>, Value)> {
-    match op["op"].as_str()? {
-        "timer" => Some((Kind::Timer, None, Value::Null)),
-        "mark" => {
-            Some((Kind::parse(op["kind"].as_str()?), op["name"].as_str().map(str::to_owned), op["output"].clone()))
-        }
-        _ => None,
     }
 }
