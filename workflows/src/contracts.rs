@@ -7,5 +7,6 @@ pub mod media;
 pub mod message;
 pub mod node;
 pub mod render;
+pub mod snapshot;
 pub mod storage;
 pub mod template;
