@@ -12,6 +12,7 @@
 //! ```
 //! Nothing here knows where tasks come from, where inputs are kept or where frames go.
 
+pub mod account;
 pub mod cache;
 pub mod classes;
 pub mod classify;

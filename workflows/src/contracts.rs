@@ -3,6 +3,7 @@
 //! No SQL and no rule of the product lives here.
 
 pub mod dns;
+pub mod evidence;
 pub mod media;
 pub mod message;
 pub mod node;

@@ -4,6 +4,8 @@
 //! every one of them can be seen by a renderer's driver: [`Told::Elsewhere`] says who sees it instead. Which words
 //! tell which class is in [`super::classify`].
 
+pub use flatrender_workflows::contracts::evidence::Cure;
+
 /// A kind of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Class {
@@ -17,28 +19,6 @@ pub struct Class {
     pub told: Told,
     /// One sentence for people.
     pub message: &'static str,
-}
-
-/// What is done about a failure. The driver itself only tells what another attempt may cure from what none can; the
-/// rest is for whoever places attempts on nodes, and for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cure {
-    /// The frames are good: it is noted and no more.
-    Accept,
-    /// Another attempt, where does not matter.
-    Retry,
-    /// Another attempt on another node.
-    OtherNode,
-    /// The frames that are not good are rendered again.
-    Repair,
-    /// Another attempt; the node gets no more of this template for a time.
-    Block,
-    /// Another attempt; the node renders nothing until it has proven itself.
-    NodeOut,
-    /// Only whoever made the template or the data can mend it: no other attempt.
-    Author,
-    /// Somebody who runs the farm has to look.
-    Operator,
 }
 
 /// What tells a class.
@@ -91,9 +71,10 @@ classes! {
     DOUBTFUL_EXIT = class(3, "render.doubtful_exit", Accept, Process, "the renderer made every frame, but said it failed");
     MISSING_FOOTAGE =
         class(4, "render.missing_footage", Author, Words, "the project refers to a file that is not there");
-    MISSING_FONT = class(5, "render.missing_font", Author, Words, "a font that the template uses is not installed");
+    MISSING_FONT =
+        class(5, "render.missing_font", Block, Words, "a font that the template uses is not installed on the node");
     MISSING_EFFECT =
-        class(7, "render.missing_effect", Author, Words, "the project uses an effect that the node does not have");
+        class(7, "render.missing_effect", Block, Words, "the project uses an effect that the node does not have");
     PLUGIN_LICENCE =
         class(8, "render.plugin_licence", Retry, Words, "the licence of a plug-in is in use somewhere else or was refused");
     LICENCE = class(9, "render.licence", NodeOut, Words, "the licence of the renderer was refused on the node");
@@ -343,6 +324,11 @@ pub const OTHERS: [Class; 8] = [
     LAUNCH_FAILED,
     TIMED_OUT,
 ];
+
+/// The class of a code.
+pub fn by_code(code: &str) -> Option<Class> {
+    CATALOGUE.iter().chain(&OTHERS).find(|class| class.code == code).copied()
+}
 
 #[cfg(test)]
 mod tests {

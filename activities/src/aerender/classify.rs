@@ -183,9 +183,9 @@ mod tests {
             ("Could not read from source. Please check", "render.bad_media", false),
             ("Path is not valid", "render.output_unwritable", true),
             ("Error executing script: x.jsx", "render.script_failed", false),
-            ("This project contains 2 missing effects", "render.missing_effect", false),
+            ("This project contains 2 missing effects", "render.missing_effect", true),
             ("The following layer dependencies are missing", "render.missing_footage", false),
-            ("After Effects warning: Project has missing fonts.", "render.missing_font", false),
+            ("After Effects warning: Project has missing fonts.", "render.missing_font", true),
             ("After Effects warning: logged 3 errors", "render.logged_errors", true),
         ] {
             assert_eq!(code(line), Some((expected, retryable)), "{line}");

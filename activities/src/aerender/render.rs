@@ -4,7 +4,7 @@
 //! those that prove themselves are kept.
 
 use super::{
-    FrameSink, InputSource, ProcessId,
+    FrameSink, InputSource, ProcessId, account,
     cache::Cache,
     command::Plan,
     doubt::Doubts,
@@ -62,8 +62,17 @@ impl Aerender {
     /// Renders the frames of `input` that are not there yet. Dropping the future kills the renderer.
     ///
     /// # Errors
-    /// As [`RenderFrames`] says; [`Failure::cancelled`] and [`Failure::lease_lost`] when the attempt had to end.
+    /// As [`RenderFrames`] says, each with its [`Evidence`](flatrender_workflows::contracts::evidence::Evidence);
+    /// [`Failure::cancelled`] and [`Failure::lease_lost`] when the attempt had to end.
     pub async fn render<I: InputSource, S: FrameSink>(
+        &self,
+        job: Job<'_, I, S>,
+        input: &RenderFrames,
+    ) -> Result<RenderedFrames, Failure> {
+        self.attempt(job, input).await.map_err(account::explained)
+    }
+
+    async fn attempt<I: InputSource, S: FrameSink>(
         &self,
         job: Job<'_, I, S>,
         input: &RenderFrames,
@@ -85,7 +94,7 @@ impl Aerender {
             input,
             folder,
         };
-        let end = work.runs(&program, self.limits).await?;
+        let end = work.runs(&program, self.limits.paced(input.pace)).await?;
         work.finish(end, prepared, begun)
     }
 
@@ -201,13 +210,14 @@ impl<I: InputSource, S: FrameSink> Work<'_, I, S> {
             end => end,
         };
         self.findings.strays = self.harvest.strays();
-        verdict::decide(&frames, &faults, end.as_ref(), &self.findings, &mut self.transcript)?;
+        let cause = verdict::decide(&frames, &faults, end.as_ref(), &self.findings, &mut self.transcript)?;
         let timing = RenderTiming {
             prepare_ms: prepared.as_millis() as u64,
             render_ms: self.rendering.as_millis() as u64,
             upload_ms: begun.elapsed().saturating_sub(prepared + self.rendering).as_millis() as u64,
         };
-        Ok(RenderedFrames { frames, faults, warnings: std::mem::take(&mut self.transcript.warnings), timing })
+        let warnings = std::mem::take(&mut self.transcript.warnings);
+        Ok(RenderedFrames { frames, faults, cause, warnings, timing })
     }
 
     fn plan(&self, program: PathBuf, frames: FrameRange) -> Plan {

@@ -7,8 +7,12 @@
 //! Time is the monotonic clock's, passed in. CPU time used by the tree counts as a sign of life, so that a long
 //! frame is not taken for a hang; up to a limit, so that an endless loop is.
 
+use flatrender_workflows::contracts::render::Pace;
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// A frame may take this many times what all but one in a hundred of its template take.
+const PATIENCE_PER_P99: u32 = 10;
 
 /// How long each part of a run may take without a sign of life.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,6 +50,17 @@ impl Default for Limits {
             busy_factor: 10,
             busy_share: 0.1,
         }
+    }
+}
+
+impl Limits {
+    /// The same, but a template whose frames take long gets more time for each; never less than the usual. The
+    /// whole run gets no more.
+    #[must_use]
+    pub fn paced(self, pace: Option<Pace>) -> Self {
+        let frame = pace.map_or(Duration::ZERO, |p| Duration::from_millis(p.p99_ms).saturating_mul(PATIENCE_PER_P99));
+        let longer = |usual: Duration| usual.max(frame).min(self.total);
+        Self { first_frame: longer(self.first_frame), frame_stall: longer(self.frame_stall), ..self }
     }
 }
 
@@ -212,6 +227,17 @@ mod tests {
 
     fn timers() -> (Timers, Duration) {
         (Timers::start(Limits::default(), Instant::now()), Duration::ZERO)
+    }
+
+    #[test]
+    fn a_template_of_slow_frames_gets_more_time_for_each_and_none_gets_less() {
+        let usual = Limits::default();
+        let paced = |p99_ms| usual.paced(Some(Pace { p50_ms: 1000, p99_ms }));
+        assert_eq!(usual.paced(None), usual);
+        assert_eq!(paced(100), usual);
+        assert_eq!(paced(20_000), Limits { frame_stall: 200 * SECOND, ..usual });
+        assert_eq!(paced(90_000), Limits { first_frame: 900 * SECOND, frame_stall: 900 * SECOND, ..usual });
+        assert_eq!(paced(u64::MAX).frame_stall, usual.total);
     }
 
     #[tokio::test(start_paused = true)]

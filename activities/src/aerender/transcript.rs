@@ -4,7 +4,6 @@ use super::{
     classify,
     lines::{self, Line},
 };
-use serde_json::{Value, json};
 use std::collections::VecDeque;
 
 const KEPT_TAIL: usize = 30;
@@ -22,6 +21,8 @@ pub struct Transcript {
     pub errors: Vec<String>,
     /// First warnings, without their prefixes, each once.
     pub warnings: Vec<String>,
+    /// Whether it said that a composition is begun.
+    pub started: bool,
     /// Whether it said that the composition is finished.
     pub finished: bool,
     /// The length of the newest span, as it wrote it.
@@ -40,6 +41,7 @@ impl Transcript {
             Line::Version(version) => self.version = Some(short(version)),
             Line::Error(text) if self.errors.len() < KEPT_ERRORS => self.errors.push(short(text)),
             Line::Warning(text) => self.warn(text),
+            Line::Started => self.started = true,
             Line::Finished => self.finished = true,
             Line::Frame { .. } => self.frames_said += 1,
             Line::Duration(duration) => self.duration = Some(short(duration)),
@@ -68,18 +70,12 @@ impl Transcript {
     /// Every line kept that may tell why it failed: errors, then warnings, then the last lines.
     pub fn telling(&self) -> impl Iterator<Item = &str> {
         let said = self.errors.iter().chain(&self.warnings).map(String::as_str);
-        said.chain(self.tail.iter().map(String::as_str))
+        said.chain(self.last_lines())
     }
 
-    /// For a failure's details.
-    pub fn evidence(&self) -> Value {
-        json!({
-            "version": self.version,
-            "errors": self.errors,
-            "warnings": self.warnings,
-            "frames_said": self.frames_said,
-            "last_lines": self.tail,
-        })
+    /// The last lines, newest last.
+    pub fn last_lines(&self) -> impl Iterator<Item = &str> {
+        self.tail.iter().map(String::as_str)
     }
 }
 
@@ -100,7 +96,8 @@ mod tests {
             transcript.take(&format!("WARNING:{n}"));
         }
         assert_eq!((transcript.errors.len(), transcript.warnings.len()), (KEPT_ERRORS, KEPT_WARNINGS));
-        assert!(transcript.evidence().to_string().len() < 64 * 1024);
+        let kept: usize = transcript.telling().map(str::len).sum();
+        assert!(kept < 64 * 1024);
     }
 
     #[test]

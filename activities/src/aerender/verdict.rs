@@ -9,6 +9,7 @@
 
 use super::{
     TransferError,
+    account::Seen,
     classes::{self, Class},
     classify,
     driver::End,
@@ -17,7 +18,6 @@ use super::{
 };
 use flatrender_engine::Failure;
 use flatrender_workflows::contracts::render::{FaultReason, FrameFault, FrameRef};
-use serde_json::{Value, json};
 
 /// Longest message of a renderer that is shown to people.
 const MESSAGE_CHARS: usize = 300;
@@ -32,7 +32,7 @@ pub struct Findings {
 }
 
 /// Decides over the stored frames and the faults of an attempt whose last run ended as `end`; none when every
-/// frame was there before anything was run.
+/// frame was there before anything was run. Why some are missing, if some are and the others are kept.
 ///
 /// # Errors
 /// The failure that the attempt ends with.
@@ -42,24 +42,24 @@ pub fn decide(
     end: Option<&End>,
     findings: &Findings,
     transcript: &mut Transcript,
-) -> Result<(), Failure> {
+) -> Result<Option<Failure>, Failure> {
     if let Some(End::Stopped(failure)) = end {
         return Err(failure.clone());
     }
-    let evidence = evidence(stored, faults, end, transcript);
+    let explain = |failure, transcript: &Transcript| Seen { stored, faults, end, transcript }.explain(failure);
     if let Some(class) = transcript.warnings.iter().chain(&transcript.errors).find_map(|l| classify::spoiled(l)) {
-        return Err(failure(class).with_details(evidence));
+        return Err(explain(failure(class), transcript));
     }
     if faults.is_empty() {
         note_doubtful_end(end, transcript);
-        return Ok(());
+        return Ok(None);
     }
-    let reason = reason(faults, end, findings, transcript).with_details(evidence);
+    let reason = explain(reason(faults, end, findings, transcript), transcript);
     if stored.is_empty() || !reason.retryable {
         return Err(reason);
     }
     transcript.warn(&format!("{}: {}", reason.code, reason.message));
-    Ok(())
+    Ok(Some(reason))
 }
 
 /// The failure that a transfer's error means for the attempt.
@@ -134,24 +134,6 @@ fn note_doubtful_end(end: Option<&End>, transcript: &mut Transcript) {
     }
 }
 
-fn evidence(stored: &[FrameRef], faults: &[FrameFault], end: Option<&End>, transcript: &Transcript) -> Value {
-    let ended = match end {
-        Some(End::Exited(status)) => json!({ "exit": status.code(), "status": status.to_string() }),
-        Some(End::Expired(expired)) => json!({ "timer": expired.name() }),
-        Some(End::NotRun(error)) => json!({ "not_run": error.to_string() }),
-        Some(End::Unstored(error)) => json!({ "unstored": error.to_string() }),
-        Some(End::Stopped(_)) | None => Value::Null,
-    };
-    let first_faults = &faults[..faults.len().min(20)];
-    json!({
-        "frames_stored": stored.len(),
-        "frames_missing": faults.len(),
-        "faults": first_faults,
-        "ended": ended,
-        "renderer": transcript.evidence(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,7 +162,7 @@ mod tests {
 
     fn code(frames: (u32, u32), end: End, lines: &[&str]) -> Result<(), (String, bool)> {
         let verdict = decide(&stored(frames.0), &missing(frames.1), Some(&end), &Findings::default(), &mut said(lines));
-        verdict.map_err(|f| (f.code, f.retryable))
+        verdict.map(drop).map_err(|f| (f.code, f.retryable))
     }
 
     fn refused(code: &str, retryable: bool) -> Result<(), (String, bool)> {
@@ -196,7 +178,7 @@ mod tests {
     #[test]
     fn a_spoiled_picture_is_never_delivered() {
         let lines = ["WARNING:After Effects warning: Project has missing fonts."];
-        assert_eq!(code((3, 0), End::Expired(Expired::Quit), &lines), refused("render.missing_font", false));
+        assert_eq!(code((3, 0), End::Expired(Expired::Quit), &lines), refused("render.missing_font", true));
     }
 
     #[test]

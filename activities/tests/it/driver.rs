@@ -101,7 +101,7 @@ async fn a_bad_frame_is_never_accepted_whatever_is_said_of_it() {
 #[tokio::test]
 async fn a_missing_font_is_never_delivered() {
     let stage = Stage::new(json!({ "say": ["WARNING:After Effects warning: Project has missing fonts."] }));
-    assert_eq!(stage.refused().await, ("render.missing_font".into(), false));
+    assert_eq!(stage.refused().await, ("render.missing_font".into(), true));
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn an_error_of_our_own_renderer_keeps_its_code() {
     let failure = stage.render().await.unwrap_err();
     assert_eq!((failure.code.as_str(), failure.retryable), ("render.unknown_field", false));
     assert!(failure.message.contains("titel"));
-    assert!(failure.details["ended"]["exit"] == 7, "{}", failure.details);
+    assert!(failure.details["exit"] == 7, "{}", failure.details);
 }
 
 #[tokio::test]

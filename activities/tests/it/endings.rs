@@ -17,7 +17,7 @@ async fn a_renderer_that_never_starts_is_given_up() {
     let stage = Stage::with(json!({ "hang": "launch" }), Limits { launch: SOON, ..limits() });
     let failure = stage.render().await.unwrap_err();
     assert_eq!((failure.code.as_str(), failure.retryable), ("render.launch_stalled", true));
-    assert_eq!(failure.details["ended"]["timer"], "launch");
+    assert_eq!(failure.details["timer"], "launch");
     assert_eq!(stage.processes_left(), Some(false));
 }
 

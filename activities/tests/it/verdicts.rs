@@ -2,7 +2,10 @@
 
 use crate::world::{SIZE, Stage, blob, drawn, limits, zip};
 use flatrender_activities::aerender::Limits;
-use flatrender_workflows::contracts::render::{RenderAsset, RenderedFrames};
+use flatrender_workflows::contracts::{
+    evidence::Evidence,
+    render::{RenderAsset, RenderedFrames},
+};
 use futures::{StreamExt, stream};
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeSet, path::PathBuf, sync::atomic::Ordering, time::Duration};
@@ -123,9 +126,9 @@ fn pictures_that_look_wrong() -> Vec<Case> {
         case("corrupt_frame_wrong_size", Part(9, "render.corrupt_frames")),
         case("corrupt_frame_empty", Part(9, "render.no_frames")),
         case("absent_frame", Part(9, "render.no_frames")),
-        case("missing_font_warning", Never("render.missing_font")),
+        case("missing_font_warning", NotNow("render.missing_font")),
         case("missing_footage_warn", Never("render.missing_footage")),
-        case("missing_effect", Never("render.missing_effect")),
+        case("missing_effect", NotNow("render.missing_effect")),
         case("missing_layer", Never("render.missing_footage")),
         case("blank_span", Never("render.frame_out_of_range")),
         case("logged_errors", NotNow("render.logged_errors")),
@@ -277,6 +280,13 @@ async fn judge(case: Case) -> Option<String> {
     }
     if stage.processes_left() == Some(true) {
         wrong.push("a process is left".into());
+    }
+    let failure = rendered.as_ref().map_or_else(Some, |r| r.cause.as_ref());
+    if failure.is_some_and(|f| Evidence::of(f).is_none_or(|e| e.class != f.code || e.signature.is_empty())) {
+        wrong.push(format!("{failure:?} tells no class"));
+    }
+    if failure.is_none() != rendered.as_ref().is_ok_and(|r| r.faults.is_empty()) {
+        wrong.push("what is missing and why go together".into());
     }
     if let Ok(rendered) = &rendered {
         wrong.extend(false_frames(&stage, rendered, case.true_pictures));

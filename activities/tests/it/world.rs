@@ -91,6 +91,7 @@ pub fn wish(package: &[u8], first: u32, last: u32) -> RenderFrames {
         assets: Vec::new(),
         size: SIZE,
         fps: 30,
+        pace: None,
     }
 }
 

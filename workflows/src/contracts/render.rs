@@ -1,7 +1,7 @@
 //! Rendering frames of a composition on a render node.
 
 use super::storage::BlobRef;
-use flatrender_engine::{Activity, Labels, Policy};
+use flatrender_engine::{Activity, Failure, Labels, Policy};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 use uuid::Uuid;
@@ -83,6 +83,18 @@ pub struct RenderFrames {
     pub size: [u32; 2],
     /// Frames a second.
     pub fps: u32,
+    /// How long frames of this template have taken; none when nothing is known. Timers grow with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pace: Option<Pace>,
+}
+
+/// How long frames of a template have taken, in milliseconds a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    /// Half of the frames took no longer.
+    pub p50_ms: u64,
+    /// All but one in a hundred took no longer.
+    pub p99_ms: u64,
 }
 
 impl Activity for RenderFrames {
@@ -179,6 +191,9 @@ pub struct RenderedFrames {
     pub frames: Vec<FrameRef>,
     /// Planned frames that are missing or bad.
     pub faults: Vec<FrameFault>,
+    /// Why some are; none when all are good. Its details are an [`Evidence`](super::evidence::Evidence).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Failure>,
     /// What the renderer warned of.
     pub warnings: Vec<String>,
     /// Where the attempt's wall time went.

@@ -118,7 +118,7 @@ impl Handler<RenderFrames> for World {
         self.act(cx, "RenderFrames", format!("{}-{}", input.frames.first, input.frames.last)).await?;
         let frames =
             input.frames.iter().map(|frame| FrameRef { frame, blob: blob(&format!("frame {frame}")) }).collect();
-        Ok(RenderedFrames { frames, faults: vec![], warnings: vec![], timing: RenderTiming::default() })
+        Ok(RenderedFrames { frames, faults: vec![], cause: None, warnings: vec![], timing: RenderTiming::default() })
     }
 }
 

@@ -124,6 +124,7 @@ impl<'a> Frames<'a> {
             assets: spec.assets.clone(),
             size: spec.size,
             fps: spec.fps,
+            pace: None,
         };
         let key = format!("{}:{}:{}", self.key, self.round, frames.first);
         let rendered = self.cx.activity(&format!("render:{key}"), work).await?;
