@@ -7,7 +7,7 @@ use flatrender_activities::aerender::{
     process::census::{self, Mark},
     unpack::Bounds,
 };
-use flatrender_engine::{Attempt, AttemptKeeper, Failure, LeasedTask, Standing};
+use flatrender_engine::{Attempt, AttemptKeeper, Failure, Labels, LeasedTask, Standing};
 use flatrender_workflows::contracts::{
     render::{Engine, FrameRange, RenderData, RenderFrames, RenderedFrames},
     storage::{BlobHash, BlobRef},
@@ -92,6 +92,7 @@ pub fn wish(package: &[u8], first: u32, last: u32) -> RenderFrames {
         size: SIZE,
         fps: 30,
         pace: None,
+        needs: Labels::new(),
     }
 }
 

@@ -14,8 +14,11 @@
 //! machine becomes a node, and how bytes come and go. The credential is a bearer token. Every call about a task carries the lease token, in the body or in the header
 //! `lease-token`; a stale one is answered 409 `lease.lost` and changes nothing.
 
+pub mod labels;
+
 use flatrender_engine::Labels;
 pub use flatrender_engine::remote::wire::{Claim, Claimed, Complete, Fail, Release, Renew, Renewed};
+pub use labels::{needs, offers};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

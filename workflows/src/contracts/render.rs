@@ -86,6 +86,9 @@ pub struct RenderFrames {
     /// How long frames of this template have taken; none when nothing is known. Timers grow with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pace: Option<Pace>,
+    /// What a node must offer beside the renderer: fonts, plug-ins, a version of After Effects, as labels.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub needs: Labels,
 }
 
 /// How long frames of a template have taken, in milliseconds a frame.
@@ -114,7 +117,8 @@ impl Activity for RenderFrames {
     }
 
     fn labels(&self) -> Labels {
-        Labels::from([("engine".to_owned(), self.engine.label().to_owned())])
+        let engine = ("engine".to_owned(), self.engine.label().to_owned());
+        self.needs.clone().into_iter().chain([engine]).collect()
     }
 }
 

@@ -7,6 +7,10 @@ use super::render::{Engine, Fit};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Longest names of [`Installed`] together, so that they fit into the labels of a task, and what each takes beside itself.
+const INSTALLED_BYTES: usize = 1900;
+const NAMED_BYTES: usize = 16;
+
 /// Words by language tag, `en` always among them.
 pub type Label = BTreeMap<String, String>;
 
@@ -61,6 +65,31 @@ pub struct Manifest {
     /// Example data in the package.
     #[serde(default)]
     pub samples: Vec<Sample>,
+    /// What the package does not carry and a node must have; for After Effects only.
+    #[serde(default, skip_serializing_if = "Installed::is_empty")]
+    pub installed: Installed,
+}
+
+/// What must be installed on a machine that renders a template.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Installed {
+    /// PostScript names of fonts that are no files of the package.
+    #[serde(default)]
+    pub fonts: Vec<String>,
+    /// Match names of effects that do not come with After Effects.
+    #[serde(default)]
+    pub plugins: Vec<String>,
+    /// Main number of the After Effects that saved the project, such as 24; an older one cannot open it.
+    #[serde(default)]
+    pub after_effects: Option<u32>,
+}
+
+impl Installed {
+    /// Nothing is needed.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A font file of the package.
@@ -273,6 +302,7 @@ impl Manifest {
         self.check_keys()?;
         self.check_scenes()?;
         self.check_colors()?;
+        self.check_installed()?;
         self.files().find(|f| !is_inside(f)).map_or(Ok(()), |f| fail(format!("file {f:?} is not inside the package")))
     }
 
@@ -318,6 +348,25 @@ impl Manifest {
             }
         }
         Ok(())
+    }
+
+    /// Labels of a task are few and short.
+    fn check_installed(&self) -> Result<(), ManifestError> {
+        let needed = &self.installed;
+        if !needed.is_empty() && self.kind != Engine::AfterEffects {
+            return Err(ManifestError("installed: the built-in renderer uses only what is in the package".into()));
+        }
+        unique("installed.fonts", needed.fonts.iter())?;
+        unique("installed.plugins", needed.plugins.iter())?;
+        let bytes: usize = needed.fonts.iter().chain(&needed.plugins).map(|name| name.len() + NAMED_BYTES).sum();
+        if bytes > INSTALLED_BYTES {
+            return Err(ManifestError(format!("installed: the names are longer than {INSTALLED_BYTES} bytes")));
+        }
+        let plain = |name: &String| name.chars().all(|c| !c.is_control() && c != '"' && c != '\\');
+        match needed.fonts.iter().chain(&needed.plugins).find(|name| !plain(name)) {
+            Some(name) => Err(ManifestError(format!("installed: {name:?} cannot be a name"))),
+            None => Ok(()),
+        }
     }
 
     /// Every path the manifest names.
@@ -396,5 +445,16 @@ mod tests {
             refused(|j| j["themes"][0]["colors"] = serde_json::json!({"x": "#000000"})).contains("no colour \"x\"")
         );
         assert!(refused(|j| j["colour"] = 1.into()).contains("colour"));
+        let installed = |kind: &str, fonts: serde_json::Value| {
+            refused(|j| {
+                j["kind"] = kind.into();
+                j["installed"] = serde_json::json!({"fonts": fonts});
+            })
+        };
+        assert!(installed("lottie", ["A"].into()).contains("only what is in the package"));
+        assert!(installed("after_effects", ["A", "A"].into()).contains("installed.fonts.A: twice"));
+        assert!(installed("after_effects", ["A\u{7}"].into()).contains("cannot be a name"));
+        let many: Vec<String> = (0..40).map(|n| format!("{n:060}")).collect();
+        assert!(installed("after_effects", many.into()).contains("longer than"));
     }
 }

@@ -17,8 +17,8 @@ use uuid::Uuid;
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Longest name of a worker, in bytes.
 const NAME: usize = 160;
-/// Most labels of a claim, and the longest key or value, in bytes.
-const LABELS: (usize, usize) = (64, 200);
+/// Most labels of a claim, and the longest key or value, in bytes. Some offer a label for each font they have.
+const LABELS: (usize, usize) = (8192, 200);
 /// Most queues or activities of a claim.
 const NAMES: usize = 200;
 /// Longest code, message and evidence of a failure that are kept.

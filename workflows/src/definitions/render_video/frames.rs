@@ -125,6 +125,7 @@ impl<'a> Frames<'a> {
             size: spec.size,
             fps: spec.fps,
             pace: None,
+            needs: spec.needs.clone(),
         };
         let key = format!("{}:{}:{}", self.key, self.round, frames.first);
         let rendered = self.cx.activity(&format!("render:{key}"), work).await?;

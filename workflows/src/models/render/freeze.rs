@@ -7,6 +7,7 @@ use super::{
 use crate::{
     contracts::{
         media::{AudioRole, AudioTrack, EncodeProfile},
+        node,
         render::{ImageBinding, RenderAsset, RenderData, SceneBinding},
         template::{Manifest, is_color},
     },
@@ -72,6 +73,7 @@ pub fn freeze(
         tracks,
         ducking: order.audio.ducking.unwrap_or(manifest.audio.ducking),
         profile: profile(order.output.quality.unwrap_or(Quality::Final)),
+        needs: node::needs(manifest),
     })
 }
 
@@ -500,6 +502,16 @@ mod tests {
     fn sizes_keep_the_shape_of_the_template() {
         assert_eq!(frozen(json!({"output": {"height": 720}})).size, [1280, 720]);
         assert_eq!(frozen(json!({"output": {"height": 150}})).size, [266, 150]);
+    }
+
+    #[test]
+    fn what_must_be_installed_is_frozen_with_the_order() {
+        assert!(frozen(json!({})).needs.is_empty());
+        let mut template = template();
+        template.manifest.kind = crate::contracts::render::Engine::AfterEffects;
+        template.manifest.installed.fonts = vec!["Futura-Bold".into()];
+        let spec = freeze(Uuid::from_u128(7), &template, &order(json!({})), &[]).unwrap();
+        assert!(spec.needs.contains_key("font:Futura-Bold"));
     }
 
     #[test]

@@ -1,5 +1,10 @@
 //! Render nodes: enrolment by one-time token, credentials, when they were last seen.
 
+pub mod sleep;
+mod standing;
+
+pub use standing::{Standing, standing};
+
 use crate::{
     contracts::node::Capabilities,
     models::{Db, Secret},
@@ -61,16 +66,19 @@ pub async fn enrol(
     let Some(token_id) = token_id else { return Ok(None) };
     let credential = Secret::generate(CREDENTIAL_KIND);
     let node_id = sqlx::query_scalar!(
-        r#"insert into render.nodes (id, name, capabilities, credential_hash, last_seen_at)
-           values ($1, $2, $3, $4, workflow.now())
+        r#"insert into render.nodes as n (id, name, capabilities, offers, credential_hash, last_seen_at)
+           values ($1, $2, $3, $4, $5, workflow.now())
            on conflict (name) do update
-           set epoch = render.nodes.epoch + 1, capabilities = excluded.capabilities, status = 'online',
+           set epoch = n.epoch + 1, capabilities = excluded.capabilities, offers = excluded.offers,
+               -- Whoever is set aside stays so under a new credential.
+               status = case when n.status in ('draining', 'quarantined') then n.status else 'online' end,
                credential_hash = excluded.credential_hash, last_seen_at = excluded.last_seen_at,
                updated_at = workflow.now()
            returning id"#,
         Uuid::now_v7(),
         name,
         Json(capabilities) as _,
+        Json(&capabilities.labels) as _,
         credential.hash(),
     )
     .fetch_one(&mut *db)

@@ -5,6 +5,7 @@ use crate::contracts::{
     render::{Engine, FrameRange, RenderAsset, RenderData},
     storage::BlobRef,
 };
+use flatrender_engine::Labels;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -35,6 +36,9 @@ pub struct RenderSpec {
     pub ducking: bool,
     /// Speed and quality of the encoder.
     pub profile: EncodeProfile,
+    /// What a node must offer to render it, as labels; see [`needs`](crate::contracts::node::needs).
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub needs: Labels,
 }
 
 /// Fewest frames of a chunk: below, starting the renderer costs more than sharing gains.
@@ -73,6 +77,7 @@ mod tests {
             tracks: vec![],
             ducking: false,
             profile: EncodeProfile::Final,
+            needs: Labels::new(),
         }
     }
 
