@@ -1,0 +1,100 @@
+//! Why an item waits.
+
+use crate::{
+    farm::{Farm, tier_of},
+    tier::Seconds,
+    work::{Labels, Node},
+};
+use std::fmt;
+
+/// One reason why nobody has an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// No node has these labels, not even one by one.
+    NoNodeHas(Labels),
+    /// Each of the labels is to be had, but no node has all of them.
+    NoNodeHasAll(Labels),
+    /// The nodes that could do it serve other tenants only.
+    OtherTenants(usize),
+    /// The nodes that could do it have failed at it, or at its template.
+    Avoided(usize),
+    /// The nodes that could do it are set aside, drained or asleep.
+    Away(usize),
+    /// Everything that is free is kept for snapshots and previews.
+    Reserved(usize),
+    /// It is the turn of tenants who have had less.
+    OthersTurn(usize),
+    /// The nodes that can do it are busy; so many items come before it.
+    Busy {
+        /// Nodes that can do it.
+        nodes: usize,
+        /// Items that come before it, of its tenant.
+        ahead: usize,
+    },
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let listed = |labels: &Labels| labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(", ");
+        match self {
+            Self::NoNodeHas(labels) => write!(f, "no node has {}", listed(labels)),
+            Self::NoNodeHasAll(labels) => write!(f, "no node has all of {}", listed(labels)),
+            Self::OtherTenants(nodes) => write!(f, "the {nodes} nodes that could do it serve other tenants only"),
+            Self::Avoided(nodes) => write!(f, "it has failed on the {nodes} nodes that could do it"),
+            Self::Away(nodes) => write!(f, "the {nodes} nodes that could do it are set aside, drained or asleep"),
+            Self::Reserved(slots) => write!(f, "the last {slots} slots are kept for snapshots and previews"),
+            Self::OthersTurn(tenants) => write!(f, "it is the turn of {tenants} others, who have had less"),
+            Self::Busy { nodes, ahead } => write!(f, "{nodes} nodes can do it and are busy; {ahead} come before it"),
+        }
+    }
+}
+
+impl Farm {
+    /// Why an item waits, what stands in its way first; nothing for one that does not wait.
+    pub fn why_waiting(&self, id: i64, now: f64) -> Vec<Why> {
+        let Some(waiting) = self.waiting.get(&id) else { return Vec::new() };
+        let item = &waiting.item;
+        let able: Vec<&Node> = self.nodes.values().map(|node| &**node).filter(|node| node.has(&item.needs)).collect();
+        if able.is_empty() {
+            let somewhere = |(key, value): &(&String, &String)| {
+                self.nodes.values().any(|node| node.labels.get(*key) == Some(value))
+            };
+            let nowhere: Labels =
+                item.needs.iter().filter(|label| !somewhere(label)).map(|(k, v)| (k.clone(), v.clone())).collect();
+            return vec![match nowhere.is_empty() {
+                true => Why::NoNodeHasAll(item.needs.clone()),
+                false => Why::NoNodeHas(nowhere),
+            }];
+        }
+        let serving: Vec<&Node> =
+            able.iter().copied().filter(|node| node.tenant.is_none_or(|only| only == item.tenant)).collect();
+        if serving.is_empty() {
+            return vec![Why::OtherTenants(able.len())];
+        }
+        let blocked = |node: &Node| item.package.as_ref().is_some_and(|package| node.blocked.contains(package));
+        let trusted: Vec<&Node> =
+            serving.iter().copied().filter(|node| !item.avoid.contains(&node.id) && !blocked(node)).collect();
+        if trusted.is_empty() {
+            return vec![Why::Avoided(serving.len())];
+        }
+        let present: Vec<&Node> = trusted.iter().copied().filter(|node| node.may_work).collect();
+        if present.is_empty() {
+            return vec![Why::Away(trusted.len())];
+        }
+        let mut reasons = Vec::new();
+        if !item.class.is_interactive() && present.iter().all(|node| !self.bulk_may(now, node)) {
+            reasons.push(Why::Reserved(present.iter().map(|node| self.reserved(now, node)).max().unwrap_or(0)));
+        }
+        let tier = &self.tiers[tier_of(item.class)];
+        let own = tier.tenants.get(&item.tenant);
+        let turn = Seconds(own.map_or(0.0, |tenant| tenant.virtual_time));
+        let before = tier.turns.iter().take_while(|(other, _)| *other < turn).count();
+        if before > 0 {
+            reasons.push(Why::OthersTurn(before));
+        }
+        let lines = own.into_iter().flat_map(|tenant| tenant.lines.values());
+        let ahead = lines.map(|line| line.items.range(..(waiting.place, id)).count()).sum();
+        reasons.push(Why::Busy { nodes: present.len(), ahead });
+        reasons
+    }
+}
