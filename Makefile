@@ -16,7 +16,7 @@ help:
 	@echo "make demo [LOCALE=fa] [TEMPLATE=story] [KEEP=1]   render a sample film; KEEP=1 stays up afterwards"
 	@echo "make up                                           run the platform until Ctrl-C"
 	@echo "make test                                         everything that proves it works"
-	@echo "make chaos [FAULT=f03]                            the engine under faults, the long form"
+	@echo "make chaos [FAULT=f03]                            engine and farm under faults, the long form"
 	@echo "make soak                                         those of them that take hours: F6, F8, F35 as the list has them"
 	@echo "make fmt | lint | build | setup                   one step of it"
 	@echo "make sqlx-prepare                                 renew .sqlx after a query or a migration changed"

@@ -5,3 +5,5 @@
 mod cancel;
 mod kills;
 mod platform;
+mod storm;
+mod wire;

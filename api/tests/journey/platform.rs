@@ -25,10 +25,21 @@ pub struct Platform {
     serve: Child,
     worker: Child,
     nodes: Vec<Option<Child>>,
+    /// Another way to the server, by node.
+    pub routes: Vec<Option<String>>,
 }
 
 impl Platform {
     pub async fn start(nodes: usize) -> Self {
+        let mut platform = Self::without_nodes(nodes).await;
+        for n in 0..nodes {
+            platform.start_node(n);
+        }
+        platform
+    }
+
+    /// A platform to which so many nodes will belong; none of them runs.
+    pub async fn without_nodes(nodes: usize) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::Builder::new().prefix("fr-journey-").tempdir_in("/tmp").unwrap();
         let postgres = PrivatePostgres::start(folder.path()).await.unwrap();
@@ -39,21 +50,14 @@ impl Platform {
         let worker = worker(&database, folder.path());
         let db = PgPool::connect(&database).await.unwrap();
         let http = reqwest::Client::new();
-        let mut platform = Self {
-            folder,
-            postgres: Some(postgres),
-            db,
-            http,
-            url,
-            key,
-            serve,
-            worker,
-            nodes: (0..nodes).map(|_| None).collect(),
-        };
-        for n in 0..nodes {
-            platform.start_node(n);
-        }
-        platform
+        let postgres = Some(postgres);
+        let (nodes, routes) = ((0..nodes).map(|_| None).collect(), vec![None; nodes]);
+        Self { folder, postgres, db, http, url, key, serve, worker, nodes, routes }
+    }
+
+    /// Where everything of this platform is.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     fn database(&self) -> String {
@@ -64,7 +68,8 @@ impl Platform {
     pub fn start_node(&mut self, n: usize) {
         let data = self.folder.path().join(format!("node{n}"));
         let mut command = Command::new(PROGRAM);
-        command.args(["node", "--server", &self.url, "--name", &format!("node{n}"), "--data"]).arg(&data);
+        let server = self.routes[n].as_ref().unwrap_or(&self.url);
+        command.args(["node", "--server", server, "--name", &format!("node{n}"), "--data"]).arg(&data);
         command.arg("--renderer").arg(renderer());
         if !data.join("credential.json").exists() && self.nodes[n].is_none() {
             command.args(["--token", &admin(&self.database(), "create-node-token")]);
@@ -102,32 +107,65 @@ impl Platform {
         self.renderers().into_iter().for_each(signal);
     }
 
+    /// Pids of this platform's processes, by part.
+    pub fn node_pid(&self, n: usize) -> Option<i32> {
+        self.nodes[n].as_ref().map(|child| child.id() as i32)
+    }
+
+    pub fn worker_pid(&self) -> i32 {
+        self.worker.id() as i32
+    }
+
+    pub fn api_pid(&self) -> i32 {
+        self.serve.id() as i32
+    }
+
+    /// A process of the server that serves one connection, if there is one.
+    pub async fn backend_pid(&self) -> Option<i32> {
+        let sql = "select pid from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid() order by random() limit 1";
+        sqlx::query_scalar(sql).fetch_optional(&self.db).await.ok().flatten()
+    }
+
     /// Pids of renderers that work for this platform.
     pub fn renderers(&self) -> Vec<i32> {
         let folder = self.folder.path().to_string_lossy().into_owned();
         let ours = |pid: &i32| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).into_owned();
-            line.contains("flatrender-aerender") && line.contains(&folder) && !line.contains("\0node\0")
+            line.contains("flatrender-aerender") && line.contains(&folder) && line.contains("-project")
         };
         let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(ours).collect()
     }
 
     pub async fn order(&self, height: u32) -> String {
+        self.order_titled("Made by many hands", height).await
+    }
+
+    /// Orders a film of that title; asks again, under one key, for as long as the server is away.
+    pub async fn order_titled(&self, title: &str, height: u32) -> String {
         let body = json!({
             "template": "promo",
             "data": {"texts": {
-                "kicker": "Spring", "title": "Made by many hands", "subtitle": "and none of them knew",
+                "kicker": "Spring", "title": title, "subtitle": "and none of them knew",
                 "photos_title": "Photos", "features_title": "Features", "tagline": "Still the same film"
             }},
             "output": {"height": height, "quality": "preview"}
         });
-        let asked = self.http.post(format!("{}/v1/renders", self.url)).bearer_auth(&self.key).json(&body);
-        let answer = asked.send().await.unwrap();
-        let (status, render) = (answer.status(), answer.json::<Value>().await.unwrap());
-        assert_eq!(status, 202, "{render}");
-        render["id"].as_str().unwrap().to_owned()
+        let (key, began) = (uuid::Uuid::new_v4().to_string(), Instant::now());
+        loop {
+            let asked = self.http.post(format!("{}/v1/renders", self.url)).bearer_auth(&self.key).json(&body);
+            let asked = asked.header("idempotency-key", &key).timeout(Duration::from_secs(10));
+            match asked.send().await {
+                Ok(answer) if !answer.status().is_server_error() => {
+                    let (status, render) = (answer.status(), answer.json::<Value>().await.unwrap());
+                    assert_eq!(status, 202, "{render}");
+                    return render["id"].as_str().unwrap().to_owned();
+                }
+                answer => assert!(began.elapsed() < PATIENCE, "cannot order: {answer:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     pub async fn cancel(&self, id: &str) {
