@@ -33,6 +33,7 @@ create table render.nodes (
     quarantine_reason text check (char_length(quarantine_reason) between 1 and 1000),
     quarantine_until timestamptz,
     probed_at      timestamptz,
+    forgiven_at    timestamptz,
     probe          jsonb check (octet_length(probe::text) <= 65536),
     hello_at       timestamptz,
     last_seen_at   timestamptz not null,
@@ -50,6 +51,7 @@ comment on column render.nodes.offers is 'What it offers by its own word: render
 comment on column render.nodes.sleep is 'When it gets no work: {days, from, to, tz, at_once}; see models/render/node/sleep.rs.';
 comment on column render.nodes.give_back is 'What it has is to be given back at once; else it finishes what it has.';
 comment on column render.nodes.quarantine_until is 'Not to be probed before.';
+comment on column render.nodes.forgiven_at is 'Failures before this do not count: it has passed a probe, or an operator has said so.';
 comment on column render.nodes.probe is 'What the last probe found.';
 create function render.refuse_older_epoch() returns trigger language plpgsql as $$
 begin

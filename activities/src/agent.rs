@@ -17,6 +17,7 @@ mod installs;
 pub mod inventory;
 pub mod journal;
 pub mod leases;
+pub mod probe;
 pub mod recover;
 pub mod report;
 pub mod retry;
@@ -110,6 +111,7 @@ fn node(config: &AgentConfig, inventory: &Inventory, client: Client) -> Result<A
         journal,
         aerender: Aerender { renderers, cache, limits: config.limits },
         labels: inventory.capabilities.labels.clone(),
+        probing: tokio::sync::Mutex::default(),
         incarnation: Uuid::new_v4(),
         drain: CancellationToken::new(),
     }))

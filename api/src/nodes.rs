@@ -1,9 +1,11 @@
 //! What render nodes call. The words they use are in `contracts::node`.
 
 pub mod claims;
+pub mod crashes;
 pub mod enrol;
 pub mod frames;
 pub mod inputs;
 pub mod leases;
 pub mod output;
+pub mod probe;
 pub mod tasks;

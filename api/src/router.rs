@@ -11,7 +11,7 @@ use crate::{
         request_logs, sessions, sign_in, tenants, usage, webauthn, webhooks,
     },
     limits, metrics,
-    nodes::{claims, enrol, frames, inputs, tasks},
+    nodes::{claims, enrol, frames, inputs, probe, tasks},
     openapi, peer,
     problem::{Code, Problem},
     render::{events, exports, renders},
@@ -125,6 +125,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(usage::get))
         .routes(routes!(enrol::enrol))
         .routes(routes!(claims::claim))
+        .routes(routes!(probe::report))
         .routes(routes!(tasks::renew))
         .routes(routes!(tasks::complete))
         .routes(routes!(tasks::fail))

@@ -35,7 +35,7 @@ pub async fn make(node: Arc<Node>, entry: Entry, fresh: bool) {
     // One future for both: when the agent is torn down, work never sees a lease without its keeper.
     let work = async {
         tokio::select! {
-            never = leases::keep(client.clone(), held, node.config.lease_patience, keeper) => match never {},
+            never = leases::keep(client.clone(), held, node.config.offline_patience, keeper) => match never {},
             () = carry_out(&node, &attempt, &client, entry) => {}
         }
     };
@@ -50,11 +50,7 @@ async fn carry_out(node: &Node, attempt: &Attempt, client: &TaskClient, mut entr
         Err(error) => Err(Failure::transient("render.disk_full", format!("the node cannot keep its journal: {error}"))),
     };
     log(task, &outcome);
-    let patience = if node.drain.is_cancelled() {
-        LAST_REPORT
-    } else {
-        Duration::from_secs_f64(task.lease_seconds.clamp(1.0, 3600.0)) * (1 + node.config.lease_patience)
-    };
+    let patience = if node.drain.is_cancelled() { LAST_REPORT } else { node.config.offline_patience };
     let reported = report(client, attempt, outcome, node.config.retry, patience).await;
     if reported != Reported::Untold {
         forget(node, task.lease_token);

@@ -4,7 +4,7 @@
 
 use flatrender_engine::{Attempt, Failure, Progress, TraceContext, trace::TRACEPARENT};
 use flatrender_workflows::contracts::{
-    node::{Claim, Claimed, Complete, Enrol, Enrolled, Fail, LEASE_TOKEN_HEADER, Release, Renew, Renewed},
+    node::{Claim, Claimed, Complete, Enrol, Enrolled, Fail, LEASE_TOKEN_HEADER, ProbeReport, Release, Renew, Renewed},
     storage::BlobHash,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -103,6 +103,11 @@ impl Client {
         let wait = Duration::from_secs_f64(claim.wait_seconds) + SHORT;
         let answer = send(self.request(Method::POST, "claims").timeout(wait).json(claim)).await?;
         if answer.status() == StatusCode::NO_CONTENT { Ok(None) } else { read(answer).await.map(Some) }
+    }
+
+    /// Tells what a probe found.
+    pub async fn report_probe(&self, report: &ProbeReport) -> Result<(), ClientError> {
+        send(self.request(Method::POST, "probe").timeout(SHORT).json(report)).await.map(drop)
     }
 
     /// The calls about one task, in the trace of its attempt.

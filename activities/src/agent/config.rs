@@ -24,10 +24,13 @@ pub struct AgentConfig {
     pub claim_wait: Duration,
     /// How long running attempts may go on after a shutdown was asked for.
     pub drain_grace: Duration,
-    /// How many lengths of a lease an attempt goes on without a word from the server.
-    pub lease_patience: u32,
+    /// How long an attempt goes on without a word from the server, and how long its report is offered: whoever comes back in time
+    /// has its task again, if nobody else was given it.
+    pub offline_patience: Duration,
     /// No work is claimed with less room than this on the disk.
     pub disk_reserve_bytes: u64,
+    /// Package of a probe; none: the built-in one, which is for the built-in renderer.
+    pub probe: Option<PathBuf>,
     /// Room for packages and assets that were fetched before.
     pub cache_bytes: u64,
     /// First and longest pause between requests that fail.
@@ -47,8 +50,9 @@ impl AgentConfig {
             limits: Limits::default(),
             claim_wait: Duration::from_secs(20),
             drain_grace: Duration::from_secs(5),
-            lease_patience: 8,
+            offline_patience: Duration::from_secs(3600),
             disk_reserve_bytes: 2 << 30,
+            probe: None,
             cache_bytes: 20 << 30,
             retry: (Duration::from_millis(200), Duration::from_secs(10)),
         }
@@ -92,6 +96,9 @@ pub struct NodeArgs {
     /// Seconds that running attempts may go on after a shutdown was asked for
     #[arg(long, env = "FLATRENDER_NODE_DRAIN_SECONDS", default_value_t = 5)]
     pub drain_seconds: u64,
+    /// Package that shows whether the renderer works; needed for After Effects
+    #[arg(long, env = "FLATRENDER_NODE_PROBE", value_name = "ZIP")]
+    pub probe: Option<PathBuf>,
     /// GiB of the disk that are left alone
     #[arg(long, env = "FLATRENDER_NODE_DISK_RESERVE_GB", default_value_t = 2)]
     pub disk_reserve_gb: u64,
@@ -111,6 +118,7 @@ impl From<NodeArgs> for AgentConfig {
             drain_grace: Duration::from_secs(args.drain_seconds),
             disk_reserve_bytes: args.disk_reserve_gb << 30,
             cache_bytes: args.cache_gb << 30,
+            probe: args.probe,
             ..usual
         }
     }

@@ -4,7 +4,7 @@
 //! ```text
 //! renewed ─▶ wait         ─▶ renew ─▶ renewed      cancelled ─▶ Cancelled
 //!               ▲              │  └─▶ 409, 401, gone ─▶ Lost
-//!               └─ soon again ─┴─▶ no answer; after lease × (1 + patience) ─▶ Lost
+//!               └─ soon again ─┴─▶ no answer; after the patience ─▶ Lost
 //! ```
 //! A server that is away for a while finds its task again under the same token, if it has not given it away.
 
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 /// Renews the lease until it is lost or the run is cancelled, and tells the attempt; never resolves. A lease that an
 /// earlier process held is renewed at once, to learn whose it is.
-pub async fn keep(task: TaskClient, held: Held, patience: u32, keeper: AttemptKeeper) -> Infallible {
+pub async fn keep(task: TaskClient, held: Held, patience: Duration, keeper: AttemptKeeper) -> Infallible {
     let mut lease = Lease { length: length(held.seconds), patience, renewed: Instant::now(), unanswered: false };
     let mut pause = if held.fresh { lease.pause() } else { Duration::ZERO };
     loop {
@@ -44,7 +44,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 struct Lease {
     length: Duration,
-    patience: u32,
+    patience: Duration,
     renewed: Instant,
     unanswered: bool,
 }
@@ -76,7 +76,7 @@ impl Lease {
                 self.unanswered = true;
             }
         }
-        (self.renewed.elapsed() > self.length * (1 + self.patience)).then_some(Standing::Lost)
+        (self.renewed.elapsed() > self.patience.max(self.length)).then_some(Standing::Lost)
     }
 }
 
@@ -91,7 +91,12 @@ mod tests {
     use flatrender_workflows::contracts::node::Renewed;
 
     fn lease() -> Lease {
-        Lease { length: Duration::from_secs(15), patience: 8, renewed: Instant::now(), unanswered: false }
+        Lease {
+            length: Duration::from_secs(15),
+            patience: Duration::from_secs(3600),
+            renewed: Instant::now(),
+            unanswered: false,
+        }
     }
 
     fn away() -> Result<Renewed, ClientError> {
@@ -101,19 +106,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_server_that_comes_back_in_time_has_its_attempt_back() {
         let mut lease = lease();
-        for _ in 0..8 {
+        for _ in 0..40 {
             tokio::time::advance(Duration::from_secs(15)).await;
-            assert_eq!(lease.judge(away()), None);
+            assert_eq!(lease.judge(away()), None, "ten minutes");
         }
         assert_eq!(lease.judge(Ok(Renewed { cancelled: false, lease_seconds: 15.0 })), None);
-        tokio::time::advance(Duration::from_secs(100)).await;
+        tokio::time::advance(Duration::from_secs(3500)).await;
         assert_eq!(lease.judge(away()), None, "counted from the last answer");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_stays_away_ends_the_attempt() {
         let mut lease = lease();
-        tokio::time::advance(Duration::from_secs(136)).await;
+        tokio::time::advance(Duration::from_secs(3601)).await;
         assert_eq!(lease.judge(away()), Some(Standing::Lost));
     }
 

@@ -9,12 +9,15 @@ use super::{
     client::{Client, ClientError},
     disk,
     journal::{Entry, Journal},
-    recover,
+    probe, recover,
     retry::Backoff,
 };
 use crate::aerender::Aerender;
 use flatrender_engine::{Activity, Labels, LeasedTask};
-use flatrender_workflows::contracts::{node::Claim, render::RenderFrames};
+use flatrender_workflows::contracts::{
+    node::{Claim, PROBE_WANTED, ProbeReport, QUARANTINED},
+    render::RenderFrames,
+};
 use std::{
     collections::VecDeque,
     path::PathBuf,
@@ -40,6 +43,8 @@ pub struct Node {
     pub journal: Journal,
     /// The tools for rendering.
     pub aerender: Aerender,
+    /// One probe at a time.
+    pub probing: tokio::sync::Mutex<()>,
     /// What tasks may require of us.
     pub labels: Labels,
     /// This start of the agent.
@@ -138,6 +143,10 @@ async fn claim(node: &Node, shutdown: &CancellationToken) -> Result<Option<Lease
                 continue;
             }
             Ok(_) => {}
+            Err(ClientError::Rejected { code, .. }) if code == PROBE_WANTED => prove(node).await,
+            Err(ClientError::Rejected { code, .. }) if code == QUARANTINED => {
+                tracing::warn!("this node is in quarantine, and is not to be probed yet");
+            }
             Err(error @ (ClientError::Unauthorized | ClientError::Rejected { .. })) => {
                 return Err(AgentError::Refused(error));
             }
@@ -148,6 +157,20 @@ async fn claim(node: &Node, shutdown: &CancellationToken) -> Result<Option<Lease
             () = node.drain.cancelled() => return Ok(None),
             () = backoff.pause() => {}
         }
+    }
+}
+
+/// Renders the probe and tells what it found; the server decides what that is worth.
+async fn prove(node: &Node) {
+    // Whoever comes second finds that somebody is at it, and asks again later.
+    let Ok(_held) = node.probing.try_lock() else { return };
+    tracing::warn!("this node is in quarantine: rendering the probe");
+    let report = ProbeReport { checks: probe::run(&node.config, &node.aerender.renderers).await };
+    for check in report.checks.iter().filter(|check| !check.ok) {
+        tracing::error!(check = check.name, found = check.found, fix = check.fix, "the probe failed");
+    }
+    if let Err(error) = node.client.report_probe(&report).await {
+        tracing::warn!(%error, "cannot report the probe");
     }
 }
 

@@ -232,7 +232,7 @@ async fn a_server_that_is_away_for_a_while_loses_nothing() {
 #[tokio::test]
 async fn a_server_that_stays_away_ends_the_attempt() {
     let mut scene = Scene::new(json!({ "hang": { "frame": 15 } }), 0.3).await;
-    scene.config.lease_patience = 3;
+    scene.config.offline_patience = Duration::from_secs(1);
     let (node, shutdown) = scene.start();
     scene.stored(5).await;
     let token = scene.token();

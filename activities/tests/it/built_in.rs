@@ -3,8 +3,9 @@
 //! The program belongs to another package, so cargo builds it for a test of the whole workspace only.
 
 use crate::world::{SIZE, Stage, blob, zip};
+use flatrender_activities::agent::{AgentConfig, probe};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 /// The renderer beside the tests; none when it was not built.
 fn program() -> Option<PathBuf> {
@@ -69,4 +70,13 @@ async fn the_built_in_renderers_refusals_are_for_good() {
     let Some(mut stage) = self::stage() else { return };
     stage.wish.composition = "Main".into();
     assert_eq!(stage.refused().await, ("render.comp_not_found".into(), false));
+}
+
+#[tokio::test]
+async fn the_built_in_renderer_passes_the_built_in_probe() {
+    let Some(program) = program() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let config = AgentConfig::new("http://localhost", folder.path());
+    let checks = probe::run(&config, &BTreeMap::from([("lottie", program)])).await;
+    assert!(checks.len() == 1 && checks[0].ok, "{checks:?}");
 }

@@ -3,6 +3,7 @@
 use crate::world;
 use flatrender_engine::{Failure, LeasedTask, Progress, TraceContext};
 use flatrender_workflows::contracts::{
+    node::ProbeReport,
     render::{RenderFrames, RenderedFrames},
     storage::BlobHash,
 };
@@ -47,6 +48,9 @@ pub struct Ledger {
     /// Answers 503 to everything.
     pub down: bool,
     pub token: Option<String>,
+    /// Wants a probe before it gives work.
+    pub quarantined: bool,
+    pub probes: Vec<ProbeReport>,
 }
 
 /// Shared with the server.
@@ -74,6 +78,8 @@ impl Books {
             traces: Vec::new(),
             down: false,
             token: Some(TOKEN.to_owned()),
+            quarantined: false,
+            probes: Vec::new(),
         })))
     }
 

@@ -12,6 +12,7 @@ mod driver;
 mod endings;
 mod inputs;
 mod ledger;
+mod probe;
 mod restart;
 mod server;
 mod stand_in;

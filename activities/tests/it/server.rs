@@ -12,7 +12,10 @@ use axum::{
 };
 use flatrender_engine::{Labels, TraceContext, trace::TRACEPARENT};
 use flatrender_workflows::contracts::{
-    node::{Claim, Claimed, Complete, Enrol, Enrolled, Fail, LEASE_TOKEN_HEADER, Release, Renew, Renewed},
+    node::{
+        Claim, Claimed, Complete, Enrol, Enrolled, Fail, LEASE_TOKEN_HEADER, PROBE_WANTED, ProbeReport, Release, Renew,
+        Renewed,
+    },
     storage::BlobHash,
 };
 use serde_json::json;
@@ -25,6 +28,7 @@ pub async fn start(books: Books) -> String {
     let address = format!("http://{}", listener.local_addr().unwrap());
     let tasks = Router::new()
         .route("/claims", post(claim))
+        .route("/probe", post(probe))
         .route("/tasks/{task}/renew", post(renew))
         .route("/tasks/{task}/complete", post(complete))
         .route("/tasks/{task}/fail", post(fail))
@@ -81,7 +85,17 @@ async fn enrol(State(books): State<Books>, Json(body): Json<Enrol>) -> Response 
     Json(Enrolled { node_id: Uuid::new_v4(), credential: CREDENTIAL.into() }).into_response()
 }
 
+async fn probe(State(books): State<Books>, Json(report): Json<ProbeReport>) -> StatusCode {
+    let mut ledger = books.open();
+    ledger.quarantined &= !report.passed();
+    ledger.probes.push(report);
+    StatusCode::NO_CONTENT
+}
+
 async fn claim(State(books): State<Books>, Json(body): Json<Claim>) -> Response {
+    if books.open().quarantined {
+        return problem(StatusCode::CONFLICT, PROBE_WANTED);
+    }
     let until = Instant::now() + Duration::from_secs_f64(body.wait_seconds);
     loop {
         if let Some(task) = books.open().claim() {

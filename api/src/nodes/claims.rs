@@ -1,6 +1,6 @@
 //! `POST /v1/nodes/claims`: work for a node, by long poll.
 
-use super::leases;
+use super::{leases, probe};
 use crate::{app::App, auth::NodeCaller, extract::Json, problem::Problem};
 use axum::{
     extract::State,
@@ -28,6 +28,7 @@ use flatrender_workflows::{
 )]
 pub async fn claim(State(app): State<App>, caller: NodeCaller, Json(asked): Json<Claim>) -> Result<Response, Problem> {
     note(&app, &caller, &asked).await?;
+    probe::admit(&app, &caller).await?;
     let tasks = match leases::service(&app).claim(&leases::worker(&caller.node), &asked).await {
         Err(Refused::Invalid(why)) => return Err(Problem::fault("/labels", "node.labels", why)),
         claimed => claimed?,

@@ -1,6 +1,9 @@
 //! `POST /v1/nodes/tasks/{task_id}/…`: renewals and reports of a node.
 
-use super::{leases, output};
+use super::{
+    crashes::{self, Task},
+    leases, output,
+};
 use crate::{
     app::App,
     auth::NodeCaller,
@@ -54,8 +57,14 @@ pub async fn complete(
     Path(task_id): Path<i64>,
     Json(asked): Json<Complete>,
 ) -> Result<StatusCode, Problem> {
-    match leases::service(&app).hold(&leases::worker(&caller.node), task_id, asked.lease_token).await? {
-        Hold::Held(lease) => output::check(&app, &lease, &asked.output).await?,
+    match leases::service(&app).take_up(&leases::worker(&caller.node), task_id, asked.lease_token).await? {
+        Hold::Held(lease) => {
+            output::check(&app, &lease, &asked.output).await?;
+            if let Some(failure) = crashes::in_warnings(&asked.output) {
+                let task = Task { id: task_id, token: asked.lease_token, lease: &lease };
+                crashes::note(&app, &caller, task, &failure).await?;
+            }
+        }
         // The engine tells whether the same was reported before.
         Hold::Ended => {}
     }
@@ -82,7 +91,12 @@ pub async fn fail(
     Path(task_id): Path<i64>,
     Json(asked): Json<Fail>,
 ) -> Result<StatusCode, Problem> {
-    leases::service(&app).fail(&leases::worker(&caller.node), task_id, asked).await?;
+    let (service, worker) = (leases::service(&app), leases::worker(&caller.node));
+    if let Hold::Held(lease) = service.hold(&worker, task_id, asked.lease_token).await? {
+        let task = Task { id: task_id, token: asked.lease_token, lease: &lease };
+        crashes::note(&app, &caller, task, &asked.failure).await?;
+    }
+    service.fail(&worker, task_id, asked).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -207,6 +207,10 @@ codes! {
     EnrolTokenInvalid = "node.token_invalid", UNAUTHORIZED, "The enrolment token is not valid";
     /// The task is not leased to this node under this token. Nothing was changed; stop the attempt.
     LeaseLost = "lease.lost", CONFLICT, "The lease is lost";
+    /// The node is in quarantine and gets work once it has proven itself: render the probe and report it to `/v1/nodes/probe`.
+    NodeProbeWanted = "node.probe_wanted", CONFLICT, "The node is to prove itself";
+    /// The node is in quarantine. It may prove itself in `Retry-After` seconds.
+    NodeQuarantined = "node.quarantined", CONFLICT, "The node is in quarantine";
     /// The reported output is not what the task asked for. Nothing was recorded.
     NodeBadOutput = "node.bad_output", UNPROCESSABLE_ENTITY, "The output does not fit the task";
     /// The content is not named by the task's input.
@@ -288,6 +292,7 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("factor.label", "A label has 1 to 100 characters."),
     ("node.name", "A node's name is 1 to 64 of `A-Z a-z 0-9 . _ -`."),
     ("node.capabilities", "The capabilities are larger than 64 KiB or have a NUL character."),
+    ("node.report", "The report is larger than 32 KiB or has a NUL character."),
     ("node.labels", "There are too many labels, or one is too long."),
 ];
 

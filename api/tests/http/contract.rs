@@ -16,7 +16,7 @@ async fn bare(world: &World, path: &str) -> crate::world::Answer {
     world.send(Request::builder().uri(path).body(Body::empty()).unwrap()).await
 }
 
-const OPERATIONS: [&str; 96] = [
+const OPERATIONS: [&str; 97] = [
     "DELETE /v1/api-keys/{id}",
     "DELETE /v1/domains/{id}",
     "DELETE /v1/identity-providers/{id}",
@@ -97,6 +97,7 @@ const OPERATIONS: [&str; 96] = [
     "POST /v1/members",
     "POST /v1/nodes/claims",
     "POST /v1/nodes/enrol",
+    "POST /v1/nodes/probe",
     "POST /v1/nodes/tasks/{task_id}/complete",
     "POST /v1/nodes/tasks/{task_id}/fail",
     "POST /v1/nodes/tasks/{task_id}/release",

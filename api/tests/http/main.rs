@@ -7,6 +7,7 @@ mod auth;
 mod authenticator;
 mod branding;
 mod contract;
+mod crashes;
 mod domains;
 mod events;
 mod exports;

@@ -43,7 +43,7 @@ enum To {
     Node,
 }
 
-const ROWS: [(&str, To); 96] = [
+const ROWS: [(&str, To); 97] = [
     ("DELETE /v1/api-keys/{id}", To::Manage),
     ("DELETE /v1/domains/{id}", To::Manage),
     ("DELETE /v1/identity-providers/{id}", To::Manage),
@@ -124,6 +124,7 @@ const ROWS: [(&str, To); 96] = [
     ("POST /v1/members", To::Manage),
     ("POST /v1/nodes/claims", To::Node),
     ("POST /v1/nodes/enrol", To::All),
+    ("POST /v1/nodes/probe", To::Node),
     ("POST /v1/nodes/tasks/{task_id}/complete", To::Node),
     ("POST /v1/nodes/tasks/{task_id}/fail", To::Node),
     ("POST /v1/nodes/tasks/{task_id}/release", To::Node),

@@ -15,6 +15,7 @@
 //! | | status and code |
 //! |---|---|
 //! | the newest token of the task, shown by the worker it was given to | 200 or 204, also past its end while nobody else has the task |
+//! | that, after the lease was taken for lost, and the task was given to nobody since | as above, for renewals and results: once |
 //! | the same report again, because its answer was lost | as the first time; nothing is changed |
 //! | a token whose attempt is over in another way | 409 `lease.lost` |
 //! | a token that this worker was never given for this task: another's, another task's, an invented one | 403 `lease.foreign` |

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! POST /v1/nodes/enrol                      one-time token → node and credential
-//! POST /v1/nodes/claims                     long poll → 200 a task, 204 none
+//! POST /v1/nodes/claims                     long poll → 200 a task, 204 none, 409 `node.probe_wanted` or `node.quarantined`
+//! POST /v1/nodes/probe                      what a probe found
 //! POST /v1/nodes/tasks/{task_id}/renew      progress → what became of the lease
 //! POST /v1/nodes/tasks/{task_id}/complete   output
 //! POST /v1/nodes/tasks/{task_id}/fail       failure
@@ -62,4 +63,37 @@ pub struct Enrolled {
     pub node_id: Uuid,
     /// Bearer token for every further call.
     pub credential: String,
+}
+
+/// The server wants the node to prove itself before it gives it work: code of the answer to a claim.
+pub const PROBE_WANTED: &str = "node.probe_wanted";
+/// The node is in quarantine, and not to be probed yet; the header `retry-after` says when: code of the answer to a claim.
+pub const QUARANTINED: &str = "node.quarantined";
+
+/// What a probe found: a small film of known colours, rendered by the node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProbeReport {
+    /// Each thing that was looked at.
+    pub checks: Vec<Check>,
+}
+
+impl ProbeReport {
+    /// Whether something was looked at and all of it is well.
+    pub fn passed(&self) -> bool {
+        !self.checks.is_empty() && self.checks.iter().all(|check| check.ok)
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Short and stable, such as `disk` or `probe:lottie`.
+    pub name: String,
+    /// Whether it is well.
+    pub ok: bool,
+    /// What was found, in words.
+    pub found: String,
+    /// What to do about it, in words; none when it is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
 }

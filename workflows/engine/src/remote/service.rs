@@ -200,13 +200,31 @@ impl Service {
         if ended { Ok(Hold::Ended) } else { Err(Refused::Foreign) }
     }
 
-    /// Renews a lease, keeps the progress, and tells whether to go on.
+    /// As [`Service::hold`]. A lease that was taken for lost is held again if the task was given to nobody since: a worker that was
+    /// cut off brings what it has done meanwhile, once, and only where nobody else has begun.
+    ///
+    /// # Errors
+    /// [`Refused::Foreign`].
+    pub async fn take_up(&self, worker: &RemoteWorker, task_id: i64, token: Uuid) -> Result<Hold, Refused> {
+        let hold = self.hold(worker, task_id, token).await?;
+        if hold == Hold::Ended && store::tasks::adopt(self.client.pool(), &worker.name, task_id, token).await? {
+            tracing::info!(task_id, worker = worker.name, "a worker that was taken for lost is back with its task");
+            return self.hold(worker, task_id, token).await;
+        }
+        Ok(hold)
+    }
+
+    /// Renews a lease, keeps the progress, and tells whether to go on. A lease that was taken for lost: see [`Service::take_up`].
     ///
     /// # Errors
     /// [`Refused::LeaseLost`], [`Refused::Foreign`].
     pub async fn renew(&self, worker: &RemoteWorker, task_id: i64, asked: Renew) -> Result<Renewed, Refused> {
-        let Hold::Held(lease) = self.standing(worker, task_id, asked.lease_token).await? else {
-            return Err(Refused::LeaseLost);
+        let lease = match self.standing(worker, task_id, asked.lease_token).await? {
+            Hold::Held(lease) => lease,
+            Hold::Ended => match self.take_up(worker, task_id, asked.lease_token).await? {
+                Hold::Held(lease) => lease,
+                Hold::Ended => return Err(Refused::LeaseLost),
+            },
         };
         let progress = asked.progress.map(bounded_progress);
         match self.client.renew(task_id, asked.lease_token, progress.as_ref()).await? {
@@ -220,7 +238,7 @@ impl Service {
     /// # Errors
     /// [`Refused::LeaseLost`], [`Refused::Foreign`], [`Refused::Invalid`].
     pub async fn complete(&self, worker: &RemoteWorker, task_id: i64, asked: Complete) -> Result<(), Refused> {
-        self.standing(worker, task_id, asked.lease_token).await?;
+        self.take_up(worker, task_id, asked.lease_token).await?;
         Ok(self.client.complete(task_id, asked.lease_token, &asked.output).await?)
     }
 

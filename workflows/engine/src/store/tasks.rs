@@ -254,6 +254,29 @@ pub(crate) async fn had_lease(db: impl PgExecutor<'_>, name: &str, task_id: i64,
     .await
 }
 
+/// Gives a lease that was taken for lost back to the remote worker `name` that held it, as a new attempt under the old token: if
+/// the task was given to nobody since, and is still wanted. What was not lost after all does not count as a loss.
+pub(crate) async fn adopt(db: impl PgExecutor<'_>, name: &str, task_id: i64, token: Uuid) -> Result<bool> {
+    let adopted: Option<i64> = sqlx::query_scalar(
+        "update workflow.tasks t
+         set state = 'leased', attempt_no = t.attempt_no + 1, lease_token = a.lease_token, leased_by = a.worker,
+             leased_at = a.started_at, lease_expires_at = workflow.now() + make_interval(secs => t.lease_seconds),
+             losses = greatest(t.losses - 1, 0), lined = false
+         from workflow.attempts a
+         where t.id = $1 and t.kind = 'activity' and t.state in ('ready', 'waiting') and not t.cancel_requested
+           and a.run_id = t.run_id and a.task_id = t.id and a.attempt_no = t.attempt_no
+           and a.lease_token = $2 and a.outcome = 'lost' and left(a.worker, -$4) = $3
+         returning t.id",
+    )
+    .bind(task_id)
+    .bind(token)
+    .bind(name)
+    .bind(INCARNATION)
+    .fetch_optional(db)
+    .await?;
+    Ok(adopted.is_some())
+}
+
 pub(crate) async fn input(db: impl PgExecutor<'_>, task_id: i64, token: Uuid) -> Result<Option<(Uuid, Value)>> {
     sqlx::query_as(
         "select tenant_id, input from workflow.tasks where id = $1 and lease_token = $2 and kind = 'activity'",
@@ -270,7 +293,10 @@ pub(crate) async fn tenant_of(db: impl PgExecutor<'_>, task_id: i64) -> Result<O
 
 /// How an ended attempt ended; `None` when no attempt with this token has ended.
 pub(crate) async fn ended_as(db: impl PgExecutor<'_>, task_id: i64, token: Uuid) -> Result<Option<String>> {
-    sqlx::query_scalar("select outcome from workflow.attempts where task_id = $1 and lease_token = $2")
+    // A lease that was given back to its holder has more than one.
+    sqlx::query_scalar(
+        "select outcome from workflow.attempts where task_id = $1 and lease_token = $2 order by attempt_no desc limit 1",
+    )
         .bind(task_id)
         .bind(token)
         .fetch_optional(db)

@@ -1,12 +1,14 @@
 //! Render nodes: enrolment by one-time token, credentials, when they were last seen.
 
+pub mod crash;
+pub mod policy;
 pub mod sleep;
 mod standing;
 
 pub use standing::{Standing, standing};
 
 use crate::{
-    contracts::node::Capabilities,
+    contracts::node::{Capabilities, ProbeReport},
     models::{Db, Secret},
 };
 use sqlx::types::Json;
@@ -114,5 +116,78 @@ pub async fn seen(db: Db<'_>, id: Uuid, incarnation: Uuid) -> sqlx::Result<()> {
     )
     .execute(db)
     .await?;
+    Ok(())
+}
+
+/// Takes a node out of work until it passes a probe or an operator lets it back.
+pub async fn quarantine(db: Db<'_>, id: Uuid, reason: &str) -> sqlx::Result<bool> {
+    let reason: String = reason.chars().take(1000).collect();
+    let done = sqlx::query!(
+        r#"update render.nodes set status = 'quarantined', quarantine_reason = $2, quarantine_until = workflow.now(),
+                  updated_at = workflow.now()
+           where id = $1 and status <> 'retired'"#,
+        id,
+        reason,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// How a node that asks for work is to be told that it gets none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quarantine {
+    /// It is not in quarantine.
+    None,
+    /// It is to be probed now.
+    Probe,
+    /// It may be probed in so many seconds.
+    Wait(u32),
+}
+
+/// Whether a node is in quarantine, and when it may prove itself.
+pub async fn quarantine_of(db: Db<'_>, id: Uuid) -> sqlx::Result<Quarantine> {
+    let wait = sqlx::query_scalar!(
+        r#"select greatest(0, ceil(extract(epoch from quarantine_until - workflow.now())))::int as "wait!"
+           from render.nodes where id = $1 and status = 'quarantined'"#,
+        id,
+    );
+    Ok(match wait.fetch_optional(db).await? {
+        None => Quarantine::None,
+        Some(0) => Quarantine::Probe,
+        Some(seconds) => Quarantine::Wait(seconds.unsigned_abs()),
+    })
+}
+
+/// Keeps what a probe found. A node in quarantine that has passed is out of it, and what it failed at before is forgiven; one that
+/// has not is probed again after a pause. True when it is out.
+pub async fn probed(db: Db<'_>, id: Uuid, report: &ProbeReport) -> sqlx::Result<bool> {
+    let passed = report.passed();
+    let was = sqlx::query_scalar!("select status from render.nodes where id = $1 for no key update", id);
+    let quarantined = was.fetch_optional(&mut *db).await?.is_some_and(|status| status == "quarantined");
+    sqlx::query!(
+        r#"update render.nodes set probed_at = workflow.now(), probe = $2, updated_at = workflow.now(),
+                  forgiven_at = case when $3 then workflow.now() else forgiven_at end,
+                  status = case when $3 and status = 'quarantined' then 'online' else status end,
+                  quarantine_reason = case when $3 then null else quarantine_reason end,
+                  quarantine_until = case when $3 then null
+                      when status = 'quarantined' then workflow.now() + make_interval(secs => $4) end
+           where id = $1"#,
+        id,
+        Json(report) as _,
+        passed,
+        policy::PROBE_AGAIN_AFTER.as_secs_f64(),
+    )
+    .execute(&mut *db)
+    .await?;
+    if passed {
+        forgive(db, id).await?;
+    }
+    Ok(passed && quarantined)
+}
+
+/// Lifts the blocks of a node.
+async fn forgive(db: Db<'_>, id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!("delete from render.node_blocks where node_id = $1", id).execute(db).await?;
     Ok(())
 }

@@ -1,0 +1,84 @@
+//! The probe: what a node in quarantine has to show before it gets work again.
+
+use crate::{
+    agent::Scene,
+    picture,
+    world::{SIZE, limits, project, stand_in, until, zip},
+};
+use flatrender_activities::agent::{
+    AgentConfig,
+    probe::{self, SHEET, Sheet},
+};
+use flatrender_workflows::contracts::{node::Check, render::RenderData};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// A probe for the stand-in, whose colours are off by `off`, in which `scenario` goes wrong.
+fn package(folder: &tempfile::TempDir, scenario: &Value, off: u8) -> PathBuf {
+    let data = serde_json::to_vec(&RenderData { version: 1, ..RenderData::default() }).unwrap();
+    let color = |frame| {
+        let [r, g, b, _] = picture::pixels("main", frame, &data, SIZE).get_pixel(SIZE[0] / 2, SIZE[1] / 2).0;
+        [r.wrapping_add(off), g, b]
+    };
+    let sheet = Sheet { composition: "main".into(), size: SIZE, fps: 30, colors: (0..8).map(color).collect() };
+    let files = [
+        ("project.json", project().to_string()),
+        ("scenario.json", scenario.to_string()),
+        (SHEET, serde_json::to_string(&sheet).unwrap()),
+    ];
+    let path = folder.path().join("probe.zip");
+    std::fs::write(&path, zip(&files.each_ref().map(|(name, text)| (*name, text.as_bytes())))).unwrap();
+    path
+}
+
+async fn probed(scenario: Value, off: u8) -> Check {
+    let folder = tempfile::tempdir().unwrap();
+    let probe = Some(package(&folder, &scenario, off));
+    let config = AgentConfig { probe, limits: limits(), ..AgentConfig::new("http://localhost", folder.path()) };
+    probe::run(&config, &BTreeMap::from([("lottie", stand_in())])).await.pop().unwrap()
+}
+
+#[tokio::test]
+async fn a_sound_renderer_passes() {
+    let check = probed(json!({}), 0).await;
+    assert!(check.ok && check.found.starts_with("4 frames"), "{check:?}");
+}
+
+#[tokio::test]
+async fn wrong_colours_numbers_and_endings_are_each_found_with_what_to_do() {
+    let cases = [
+        (json!({}), 40, "the colour"),
+        (json!({ "writes": "renumbered" }), 0, "render.wrong_numbers"),
+        (json!({ "crash_at": 4 }), 0, "render.crashed"),
+    ];
+    for (scenario, off, found) in cases {
+        let check = probed(scenario, off).await;
+        assert!(!check.ok && check.fix.is_some() && check.found.contains(found), "{check:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_in_quarantine_gets_work_once_it_has_passed_its_probe() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut scene = Scene::new(json!({}), 15.0).await;
+    scene.books.open().quarantined = true;
+    scene.config.probe = Some(package(&folder, &json!({}), 0));
+    scene.play().await;
+    let ledger = scene.books.open();
+    assert_eq!((ledger.probes.len(), ledger.claims), (1, 1));
+}
+
+#[tokio::test]
+async fn a_node_that_fails_its_probe_gets_none_and_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut scene = Scene::new(json!({}), 15.0).await;
+    scene.books.open().quarantined = true;
+    scene.config.probe = Some(package(&folder, &json!({}), 99));
+    let (node, shutdown) = scene.start();
+    until("it was probed twice", || scene.books.open().probes.len() == 2).await;
+    shutdown.cancel();
+    node.await.unwrap().unwrap();
+    let ledger = scene.books.open();
+    assert_eq!(ledger.claims, 0);
+    assert!(ledger.probes[0].checks[0].found.contains("the colour"));
+}

@@ -1,0 +1,277 @@
+//! Crashes of renderers on nodes: written down once an attempt, and what follows for the node.
+//!
+//! ```text
+//! failure ─▶ node_crashes ─┬─ 2 on this template in 6 h ──────────────▶ node_blocks, for 6 h
+//!                          └─ 3 on 2 templates or more in 30 min ─────▶ quarantined, until a probe or an operator
+//! ```
+//! What was before the node's last passed probe is forgiven.
+
+use super::policy::{self, Weight};
+use crate::{contracts::storage::BlobHash, models::Db};
+use chrono::{DateTime, Utc};
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+/// Longest tail of a log that is kept, in bytes.
+const TAIL_BYTES: usize = 16 * 1024;
+
+/// A crash, as an attempt's report tells it.
+#[derive(Debug, Clone)]
+pub struct NewCrash<'a> {
+    /// The node.
+    pub node_id: Uuid,
+    /// The enrolment that the report came under.
+    pub epoch: i64,
+    /// Whose render it was.
+    pub tenant_id: Uuid,
+    /// The task.
+    pub task_no: i64,
+    /// The attempt; it has one crash.
+    pub lease_token: Uuid,
+    /// The failure's code; nothing is written down for what [`policy::weigh`] does not know.
+    pub code: &'a str,
+    /// The render.
+    pub render_job_id: Option<Uuid>,
+    /// The template's package.
+    pub package: Option<&'a BlobHash>,
+    /// The first frame that is missing.
+    pub frame: Option<u32>,
+    /// How the renderer ended.
+    pub exit_code: Option<i32>,
+    /// What it said last.
+    pub log: &'a str,
+    /// Whether the task is tried again.
+    pub goes_on: bool,
+}
+
+/// What a crash led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consequence {
+    /// It is written down, and no more.
+    Noted,
+    /// The node gets no more of this template for a time.
+    Blocked,
+    /// The node gets no work until it has proven itself.
+    Quarantined,
+}
+
+/// Writes a crash down and does what the policy says. None when it is none, or was written down before: repeating is harmless.
+pub async fn record(db: Db<'_>, new: &NewCrash<'_>) -> sqlx::Result<Option<Consequence>> {
+    let Some((kind, weight)) = policy::weigh(new.code) else { return Ok(None) };
+    if weight == Weight::Blocks && !new.goes_on {
+        // No other node can do better: it is the template that lacks something.
+        return Ok(None);
+    }
+    let package = new.package.map(BlobHash::as_str);
+    let counts = weight != Weight::Noted;
+    // The node's row is the lock: two crashes that come together see each other.
+    let locked = sqlx::query_scalar!("select id from render.nodes where id = $1 for no key update", new.node_id);
+    if locked.fetch_optional(&mut *db).await?.is_none() {
+        return Ok(None);
+    }
+    let inserted = sqlx::query!(
+        r#"insert into render.node_crashes
+               (id, node_id, tenant_id, epoch, task_no, lease_token, code, render_job_id, package_sha256, template_version_id,
+                frame, kind, exit_code, counts, signature, log_tail, occurred_at, recovered_at, recovery)
+           select $1, $2, $3, $4, $5, $6, $7, $8, $9, (select project_version_id from render.render_jobs where id = $8),
+                  $10, $11, $12, $13, $14, $15, workflow.now(), workflow.now(), $16
+           on conflict (lease_token) do nothing"#,
+        Uuid::now_v7(),
+        new.node_id,
+        new.tenant_id,
+        new.epoch,
+        new.task_no,
+        new.lease_token,
+        new.code.get(..new.code.floor_char_boundary(128)),
+        new.render_job_id,
+        package,
+        new.frame.map(|f| f as i32),
+        kind,
+        new.exit_code,
+        counts,
+        signature(new.code, new.log),
+        tail(new.log),
+        if new.goes_on { "requeued" } else { "gave_up" },
+    )
+    .execute(&mut *db)
+    .await?;
+    if inserted.rows_affected() == 0 {
+        return Ok(None);
+    }
+    let tally = tally(db, new.node_id, package).await?;
+    let mut consequence = Consequence::Noted;
+    if let Some(package) = package
+        && (weight == Weight::Blocks || counts && tally.on_package >= policy::BLOCK_AFTER)
+    {
+        block(db, new.node_id, package, new.code).await?;
+        consequence = Consequence::Blocked;
+    }
+    let (failures, templates) = policy::QUARANTINE_AFTER;
+    let often = tally.failures >= failures && tally.templates >= templates;
+    if weight == Weight::Quarantines || counts && often {
+        let reason = match weight {
+            Weight::Quarantines => new.code.to_owned(),
+            _ => format!("{} failures on {} templates, the last {}", tally.failures, tally.templates, new.code),
+        };
+        super::quarantine(db, new.node_id, &reason).await?;
+        sqlx::query!("update render.node_crashes set recovery = 'quarantined' where lease_token = $1", new.lease_token)
+            .execute(db)
+            .await?;
+        consequence = Consequence::Quarantined;
+    }
+    Ok(Some(consequence))
+}
+
+/// Whether a failure's code stands for a crash.
+pub fn is_crash(code: &str) -> bool {
+    policy::weigh(code).is_some()
+}
+
+struct Tally {
+    on_package: i64,
+    failures: i64,
+    templates: i64,
+}
+
+async fn tally(db: Db<'_>, node_id: Uuid, package: Option<&str>) -> sqlx::Result<Tally> {
+    sqlx::query_as!(
+        Tally,
+        r#"select count(*) filter (where package_sha256 = $2) as "on_package!",
+                  count(*) filter (where occurred_at > workflow.now() - make_interval(secs => $4)) as "failures!",
+                  count(distinct package_sha256) filter (where occurred_at > workflow.now() - make_interval(secs => $4))
+                      as "templates!"
+           from render.node_crashes c
+           where node_id = $1 and counts and occurred_at > workflow.now() - make_interval(secs => $3)
+             and occurred_at > coalesce((select forgiven_at from render.nodes where id = $1), '-infinity')"#,
+        node_id,
+        package,
+        policy::BLOCKED_FOR.as_secs_f64(),
+        policy::QUARANTINE_WITHIN.as_secs_f64(),
+    )
+    .fetch_one(db)
+    .await
+}
+
+async fn block(db: Db<'_>, node_id: Uuid, package: &str, code: &str) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"insert into render.node_blocks (node_id, package_sha256, code, blocked_at, blocked_until)
+           values ($1, $2, $3, workflow.now(), workflow.now() + make_interval(secs => $4))
+           on conflict (node_id, package_sha256) do update
+           set code = excluded.code, blocked_at = excluded.blocked_at, blocked_until = excluded.blocked_until"#,
+        node_id,
+        package,
+        code,
+        policy::BLOCKED_FOR.as_secs_f64(),
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// A crash that was written down.
+#[derive(Debug, Clone)]
+pub struct Crash {
+    /// Its id, by time.
+    pub id: Uuid,
+    /// Code of the failure.
+    pub code: String,
+    /// What kind of crash it is.
+    pub kind: String,
+    /// Whether it speaks against the node.
+    pub counts: bool,
+    /// Equal for equal crashes.
+    pub signature: String,
+    /// How often this signature was seen on all nodes in the last 30 days.
+    pub seen: i64,
+    /// Whose render it was.
+    pub tenant_id: Option<Uuid>,
+    /// The render.
+    pub render_job_id: Option<Uuid>,
+    /// The template's package.
+    pub package_sha256: Option<String>,
+    /// First frame that was missing.
+    pub frame: Option<i32>,
+    /// How the renderer ended.
+    pub exit_code: Option<i32>,
+    /// What it said last.
+    pub log_tail: String,
+    /// When.
+    pub occurred_at: DateTime<Utc>,
+    /// What was done about it.
+    pub recovery: Option<String>,
+}
+
+/// Crashes of a node, newest first, those before `before`.
+pub async fn list(db: Db<'_>, node_id: Uuid, before: Option<Uuid>, limit: i64) -> sqlx::Result<Vec<Crash>> {
+    sqlx::query_as!(
+        Crash,
+        r#"select id, code, kind, counts, signature, tenant_id, render_job_id, package_sha256, frame, exit_code, log_tail,
+                  occurred_at, recovery,
+                  (select count(*) from render.node_crashes o where o.signature = c.signature
+                   and o.occurred_at > workflow.now() - interval '30 days') as "seen!"
+           from render.node_crashes c
+           where node_id = $1 and ($2::uuid is null or id < $2)
+           order by id desc limit $3"#,
+        node_id,
+        before,
+        limit,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// The end of a log, without what no column takes.
+fn tail(log: &str) -> String {
+    let log = log.replace('\0', "");
+    log[log.ceil_char_boundary(log.len().saturating_sub(TAIL_BYTES))..].to_owned()
+}
+
+/// A hash of what was said, without numbers and paths: what differs from run to run.
+fn signature(code: &str, log: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(code);
+    for line in tail(log).lines() {
+        let words: Vec<String> = line.split_whitespace().map(plain).collect();
+        hash.update(format!("\n{}", words.join(" ")));
+    }
+    hex::encode(hash.finalize())
+}
+
+fn plain(word: &str) -> String {
+    if word.contains(['/', '\\']) {
+        return "<path>".to_owned();
+    }
+    let mut out = String::new();
+    let hex = word.starts_with("0x");
+    for c in word.chars() {
+        let number = c.is_ascii_digit() || hex && c.is_ascii_hexdigit();
+        match (number, out.ends_with('#')) {
+            (true, true) => {}
+            (true, false) => out.push('#'),
+            (false, _) => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_crashes_have_equal_signatures() {
+        let one = "PROGRESS: 0:00:01:02 (31): 1 Seconds\r\naerender ERROR: After Effects crashed at 0x7ffa12 in C:\\jobs\\a\\x.aep";
+        let same = "PROGRESS: 0:00:07:22 (209): 14 Seconds\naerender ERROR: After Effects crashed at 0xbb0012 in C:\\jobs\\b\\y.aep";
+        let other = same.replace("crashed", "hung");
+        assert_eq!(signature("render.crashed", one), signature("render.crashed", same));
+        assert_ne!(signature("render.crashed", same), signature("render.crashed", &other));
+        assert_ne!(signature("render.crashed", same), signature("render.stalled", same));
+    }
+
+    #[test]
+    fn only_the_end_of_a_long_log_is_kept_and_no_nul() {
+        let log = format!("first\0{}", "ش".repeat(20_000));
+        let kept = tail(&log);
+        assert!(kept.len() <= TAIL_BYTES && kept.chars().all(|c| c == 'ش'), "{}", kept.len());
+    }
+}
