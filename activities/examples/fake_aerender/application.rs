@@ -141,7 +141,8 @@ impl Application<'_> {
             scenario: &scenario,
             item,
             output,
-            data: fs::read(project.with_file_name("data.json")).unwrap_or_default(),
+            data: Project::shown(project)
+                .unwrap_or_else(|| fs::read(project.with_file_name("data.json")).unwrap_or_default()),
             film: Vec::new(),
             written: 0,
             leaked: Vec::new(),

@@ -11,6 +11,38 @@ pub fn jpeg(picture: &RgbaImage) -> Vec<u8> {
     bytes.into_inner()
 }
 
+/// A TIFF of a picture: one uncompressed strip of red, green, blue. Source: "TIFF, Revision 6.0", Aldus.
+pub fn tiff(picture: &RgbaImage) -> Vec<u8> {
+    let (width, height) = picture.dimensions();
+    let pixels: Vec<u8> = picture.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]]).collect();
+    let directory = 8 + pixels.len().next_multiple_of(2) as u32;
+    // Behind the directory: its count, 9 entries of 12 bytes, no other directory.
+    let depths = directory + 2 + 9 * 12 + 4;
+    const SHORT: u16 = 3;
+    const LONG: u16 = 4;
+    let entries = [
+        (256, LONG, 1, width),
+        (257, LONG, 1, height),
+        (258, SHORT, 3, depths),
+        (259, SHORT, 1, 1),
+        (262, SHORT, 1, 2),
+        (273, LONG, 1, 8),
+        (277, SHORT, 1, 3),
+        (278, LONG, 1, height),
+        (279, LONG, 1, pixels.len() as u32),
+    ];
+    let mut bytes = [b"II*\0".as_slice(), &directory.to_le_bytes(), &pixels].concat();
+    bytes.resize(directory as usize, 0);
+    bytes.extend((entries.len() as u16).to_le_bytes());
+    for (tag, kind, count, value) in entries {
+        bytes.extend([u16::to_le_bytes(tag), kind.to_le_bytes()].concat());
+        bytes.extend(numbers(&[count, value]));
+    }
+    bytes.extend(numbers(&[0]));
+    bytes.extend([8u16, 8, 8].map(u16::to_le_bytes).concat());
+    bytes
+}
+
 /// An AVI of uncompressed pictures, all of one size. Source: "AVI RIFF File Reference", Microsoft.
 pub fn avi(pictures: &[RgbaImage], fps: u32) -> Vec<u8> {
     let (width, height) = pictures.first().map_or((1, 1), RgbaImage::dimensions);

@@ -39,11 +39,12 @@ impl Frames<'_> {
             return Err(DISK_FULL.into());
         }
         let picture = self.picture(frame);
-        match self.scenario.writes {
+        match self.item.writes.unwrap_or(self.scenario.writes) {
             Writes::Png => self.write(self.path(frame, "png"), frame, &self.spoil(frame, picture::encoded(&picture))),
             Writes::Renumbered => {
                 self.write(self.path(frame - self.item.first, "png"), frame, &picture::encoded(&picture))
             }
+            Writes::Tiff => self.write(self.path(frame, "tif"), frame, &film::tiff(&picture)),
             Writes::Jpeg => self.write(self.path(frame, "jpg"), frame, &film::jpeg(&picture)),
             Writes::Film | Writes::BlankFilm => {
                 self.film.push(picture);

@@ -1,6 +1,8 @@
 //! What there is to render: a small project in JSON.
 
+use super::scenario::Writes;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// Output modules that this user's preferences hold, unless the project says otherwise.
@@ -14,7 +16,7 @@ pub struct Project {
     #[serde(default)]
     pub queue: Vec<QueueItem>,
     /// Names of output modules in this user's preferences.
-    #[serde(default = "templates")]
+    #[serde(default = "templates", deserialize_with = "templates_or_usual")]
     pub templates: Vec<String>,
 }
 
@@ -37,6 +39,9 @@ pub struct QueueItem {
     /// First and last frame.
     pub span: Option<[u32; 2]>,
     pub output: Option<String>,
+    /// Settings of its output module.
+    #[serde(default)]
+    pub module: Value,
 }
 
 /// One thing to render.
@@ -48,9 +53,17 @@ pub struct Item {
     pub output: Option<String>,
     /// It was not in the queue before.
     pub added: bool,
+    /// What its output module writes, in the place of what the scenario says.
+    pub writes: Option<Writes>,
 }
 
 impl Project {
+    /// What the frames of a prepared project show; none of one that no script has touched.
+    pub fn shown(path: &Path) -> Option<Vec<u8>> {
+        let project: Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+        (project["prepared"] == json!(true)).then(|| project["compositions"].to_string().into_bytes())
+    }
+
     pub fn read(path: &Path) -> Result<Self, String> {
         let text = std::fs::read(path).map_err(|e| format!("project could not be opened: {e}"))?;
         serde_json::from_slice(&text).map_err(|e| format!("project could not be opened: {e}"))
@@ -63,7 +76,7 @@ impl Project {
         }
         let composition = self.composition(name)?;
         let (first, last) = whole(&composition);
-        Ok(Item { composition, first, last, output: None, added: true })
+        Ok(Item { composition, first, last, output: None, added: true, writes: None })
     }
 
     /// The queue's item of this number, from 1.
@@ -75,7 +88,13 @@ impl Project {
     pub fn queued(&self, queued: &QueueItem) -> Result<Item, String> {
         let composition = self.composition(&queued.composition)?;
         let (first, last) = queued.span.map_or(whole(&composition), |[first, last]| (first, last));
-        Ok(Item { composition, first, last, output: queued.output.clone(), added: false })
+        let writes = match queued.module["Format"].as_str() {
+            Some("JPEG Sequence") => Some(Writes::Jpeg),
+            Some("TIFF Sequence") => Some(Writes::Tiff),
+            Some(_) if queued.module["Use Comp Frame Number"] != json!("true") => Some(Writes::Renumbered),
+            _ => None,
+        };
+        Ok(Item { composition, first, last, output: queued.output.clone(), added: false, writes })
     }
 
     fn composition(&self, name: &str) -> Result<Composition, String> {
@@ -90,6 +109,10 @@ fn whole(composition: &Composition) -> (u32, u32) {
 
 fn templates() -> Vec<String> {
     TEMPLATES.map(String::from).to_vec()
+}
+
+fn templates_or_usual<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_else(templates))
 }
 
 fn thirty() -> u32 {

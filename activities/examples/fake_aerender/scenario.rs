@@ -1,5 +1,6 @@
 //! What goes wrong: knobs, and names for settings of them.
 
+use super::afterfx::Prepare;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -68,6 +69,9 @@ pub struct Scenario {
     pub lacks_template: bool,
     /// Frames that a stale time span leaves out at the end.
     pub span_cut: u32,
+
+    /// What goes wrong while the project is prepared.
+    pub prepare: Prepare,
 
     /// The launcher's exit code, whatever happened.
     pub exit: Option<u8>,
@@ -165,6 +169,8 @@ pub enum Writes {
     Png,
     /// JPEGs, with the extension that belongs to them.
     Jpeg,
+    /// TIFFs, likewise.
+    Tiff,
     /// One film.
     Film,
     /// One film of 2 KB that shows nothing.

@@ -34,6 +34,8 @@ pub enum Told {
     Files,
     /// What is fetched, unpacked and stored around a run.
     Transfer,
+    /// The script that prepares a project.
+    Script,
     /// Not the driver: why, and who does.
     Elsewhere(&'static str),
 }
@@ -59,7 +61,7 @@ const fn other(code: &'static str, cure: Cure, told: Told, message: &'static str
 }
 
 use Cure::{Accept, Author, Block, NodeOut, Operator, OtherNode, Repair, Retry};
-use Told::{Elsewhere, Files, Process, Timer, Transfer, Words};
+use Told::{Elsewhere, Files, Process, Script, Timer, Transfer, Words};
 
 macro_rules! classes {
     ($($name:ident = $class:expr;)*) => { $(pub(super) const $name: Class = $class;)* };
@@ -135,6 +137,21 @@ classes! {
     OUTPUT_UNWRITABLE = other("render.output_unwritable", OtherNode, Words, "frames cannot be written on the node");
     ENGINE_FAILED = other("render.engine_failed", OtherNode, Words, "the renderer failed inside");
     LAUNCH_FAILED = other("render.launch_failed", OtherNode, Process, "the renderer did not start");
+    NO_RENDERER = other("render.no_renderer", OtherNode, Process, "the node lacks the program that renders the template");
+    PREPARE_STALLED = other("render.prepare_stalled", OtherNode, Timer,
+        "the application stopped answering while it prepared the project");
+    PREPARE_FAILED = other("render.prepare_failed", OtherNode, Process,
+        "the application ended without saying whether it prepared the project");
+    AMBIGUOUS_NAME = other("render.ambiguous_name", Author, Script, "a name that must be the only one is used more than once");
+    UNKNOWN_FIELD = other("render.unknown_field", Author, Script, "the project has no place for a field of the data");
+    UNSUPPORTED = other("render.unsupported", Author, Script, "the project has a field where a script cannot fill it in");
+    EXPRESSION_ERROR = other("render.expression_error", Author, Script, "an expression of the project fails");
+    NO_QUEUE_ITEM = other("render.no_queue_item", Author, Script, "the project's render queue has no item to take settings from");
+    WRONG_RATE = other("render.wrong_rate", Author, Script, "the composition has another frame rate than the template says");
+    TEXT_OVERFLOW = other("render.text_overflow", Accept, Script, "a text does not fit, even at its smallest size");
+    TEXT_ALTERED = other("render.text_altered", Accept, Script, "the renderer took a text otherwise than it was given");
+    EXPRESSION_DISABLED = other("render.expression_disabled", Accept, Script,
+        "an expression on a text gave way to the customer's words");
     TIMED_OUT = other("render.timed_out", Retry, Timer, "the render took longer than it may");
 }
 
@@ -314,7 +331,7 @@ pub const CATALOGUE: [Class; 55] = [
 ];
 
 /// What else ends a run or is noted of it.
-pub const OTHERS: [Class; 8] = [
+pub const OTHERS: [Class; 20] = [
     LOGGED_ERRORS,
     DUPLICATE_FRAMES,
     BAD_ARGUMENTS,
@@ -322,6 +339,18 @@ pub const OTHERS: [Class; 8] = [
     OUTPUT_UNWRITABLE,
     ENGINE_FAILED,
     LAUNCH_FAILED,
+    NO_RENDERER,
+    PREPARE_STALLED,
+    PREPARE_FAILED,
+    AMBIGUOUS_NAME,
+    UNKNOWN_FIELD,
+    UNSUPPORTED,
+    EXPRESSION_ERROR,
+    NO_QUEUE_ITEM,
+    WRONG_RATE,
+    TEXT_OVERFLOW,
+    TEXT_ALTERED,
+    EXPRESSION_DISABLED,
     TIMED_OUT,
 ];
 

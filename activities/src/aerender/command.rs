@@ -19,8 +19,8 @@ pub struct Plan {
     pub engine: Engine,
     /// Folder of the package, data and assets in place.
     pub package: PathBuf,
-    /// Name of the composition.
-    pub composition: String,
+    /// What of the project is rendered.
+    pub source: Source,
     /// The frames of this run.
     pub frames: FrameRange,
     /// Folder that receives the frames.
@@ -29,12 +29,21 @@ pub struct Plan {
     pub temp: PathBuf,
 }
 
+/// What of a project is rendered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The composition of this name, to the pattern and with the template that we name.
+    Composition(String),
+    /// The item of the render queue of this number, from 1, with all settings that the project keeps for it.
+    Queued(u32),
+}
+
 impl Plan {
-    /// The document to open: After Effects gets its project file, our renderer the Lottie document.
+    /// The document to open: After Effects gets the prepared project, our renderer the Lottie document.
     pub fn project(&self) -> PathBuf {
         self.package.join(match self.engine {
             Engine::Lottie => "project.json",
-            Engine::AfterEffects => "project.aep",
+            Engine::AfterEffects => "prepared.aep",
         })
     }
 
@@ -51,27 +60,25 @@ impl Plan {
 
 /// The flags of "Automated rendering and network rendering" (After Effects manual); every value is its own item.
 fn arguments(plan: &Plan) -> Vec<OsString> {
-    let mut args: Vec<OsString> = vec![
-        "-project".into(),
-        plan.project().into(),
-        "-comp".into(),
-        plan.composition.clone().into(),
-        "-s".into(),
-        plan.frames.first.to_string().into(),
-        "-e".into(),
-        plan.frames.last.to_string().into(),
-        "-output".into(),
-        plan.output.join(OUTPUT_PATTERN).into(),
-    ];
-    let fixed =
-        ["-OMtemplate", "PNG Sequence", "-v", "ERRORS_AND_PROGRESS", "-close", "DO_NOT_SAVE_CHANGES", "-sound", "OFF"];
+    let mut args: Vec<OsString> = vec!["-project".into(), plan.project().into()];
+    match &plan.source {
+        Source::Composition(name) => args.extend(["-comp".into(), name.into()]),
+        Source::Queued(item) => args.extend(["-rqindex".into(), item.to_string().into()]),
+    }
+    args.extend(["-s".into(), plan.frames.first.to_string().into(), "-e".into(), plan.frames.last.to_string().into()]);
+    if let Source::Composition(_) = plan.source {
+        args.extend(["-output".into(), plan.output.join(OUTPUT_PATTERN).into()]);
+        args.extend(["-OMtemplate", "PNG Sequence"].map(OsString::from));
+    }
+    let fixed = ["-v", "ERRORS_AND_PROGRESS", "-close", "DO_NOT_SAVE_CHANGES", "-sound", "OFF"];
     args.extend(fixed.map(OsString::from));
     // Two values always; versions before 22 do not know the flag and are not supported.
     args.extend(["-mfr", "ON", "100"].map(OsString::from));
     args
 }
 
-fn environment(temp: &Path) -> Vec<(OsString, OsString)> {
+/// Private folders for temporary files, and what is known to help.
+pub fn environment(temp: &Path) -> Vec<(OsString, OsString)> {
     let mut env: Vec<(OsString, OsString)> =
         ["TMPDIR", "TEMP", "TMP"].into_iter().map(|name| (name.into(), temp.into())).collect();
     // Plug-ins that bring their own OpenMP abort the process otherwise ("OMP: Error #15").
@@ -88,7 +95,7 @@ mod tests {
             program: "/opt/aerender".into(),
             engine,
             package: "/job/package".into(),
-            composition: "scene:title; rm -rf".into(),
+            source: Source::Composition("scene:title; rm -rf".into()),
             frames: FrameRange { first: 30, last: 59 },
             output: "/job/frames".into(),
             temp: "/job/temp".into(),
@@ -115,7 +122,11 @@ mod tests {
     }
 
     #[test]
-    fn after_effects_opens_its_own_project_file() {
-        assert!(plan(Engine::AfterEffects).project().ends_with("project.aep"));
+    fn after_effects_renders_an_item_of_the_prepared_project_with_the_settings_kept_there() {
+        let line = Plan { source: Source::Queued(1), ..plan(Engine::AfterEffects) }.command_line();
+        let args: Vec<_> = line.args.iter().map(|a| a.to_string_lossy().replace('\\', "/")).collect();
+        let expected = ["-project", "/job/package/prepared.aep", "-rqindex", "1", "-s", "30", "-e", "59"];
+        assert_eq!(args[..8], expected);
+        assert!(!args.iter().any(|a| a == "-comp" || a == "-output" || a == "-OMtemplate"), "{args:?}");
     }
 }

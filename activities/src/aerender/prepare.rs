@@ -1,11 +1,26 @@
 //! The working folder of an attempt: the package, the customer's files, the data, room for frames.
 //!
 //! ```text
-//! <attempt>/package/   the template's files, data.json, assets/…
-//!           frames/    what the renderer writes
-//!           temp/      its temporary files
-//!           prepared   there once package/ is whole
+//! <attempt>/package/        the template's files, data.json, assets/…
+//!           frames/         what the renderer writes
+//!           temp/           its temporary files
+//!           prepared        there once package/ is whole
 //! ```
+//! For After Effects a script then makes a second project file ([`script`]); our renderer reads `data.json` itself.
+//! ```text
+//!           prepare.jsx     the script, always the same        prepare.started   it runs
+//!           job.json        what it is to fill in              manifest.json     what it did, once it has ended
+//!           package/prepared.aep                               what is rendered
+//! ```
+
+mod host;
+mod job;
+mod manifest;
+pub mod script;
+
+pub use host::Host;
+pub use job::Job;
+pub use manifest::Manifest;
 
 use super::{InputSource, cache::Cache, verdict};
 use flatrender_engine::Failure;
@@ -16,10 +31,40 @@ use std::{
 };
 
 const PREPARED: &str = "prepared";
+const MANIFEST: &str = "manifest.json";
+const STARTED: &str = "prepare.started";
+const SCRIPT: &str = "prepare.jsx";
+/// The template's own project, below the attempt's folder.
+const PROJECT: &str = "package/project.aep";
+/// The copy that is rendered.
+pub const PREPARED_PROJECT: &str = "package/prepared.aep";
+
+/// The script: one constant, whatever is to be rendered.
+pub const SCRIPT_TEXT: &str = concat!(
+    "(function () {\n",
+    include_str!("prepare/script/1_json.jsx"),
+    include_str!("prepare/script/2_names.jsx"),
+    include_str!("prepare/script/3_fill.jsx"),
+    include_str!("prepare/script/4_time.jsx"),
+    include_str!("prepare/script/5_check.jsx"),
+    include_str!("prepare/script/6_main.jsx"),
+    "}());\n",
+);
+
+/// A project that is ready to be rendered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// The item of its render queue, from 1.
+    pub item: u32,
+    /// What is noted of it.
+    pub warnings: Vec<String>,
+}
 
 /// The folders of an attempt.
 #[derive(Debug, Clone)]
 pub struct Folder {
+    /// All of it.
+    pub attempt: PathBuf,
     /// The package with data and assets in place.
     pub package: PathBuf,
     /// For frames.
@@ -38,8 +83,12 @@ pub async fn prepare(
     inputs: &impl InputSource,
     input: &RenderFrames,
 ) -> Result<Folder, Failure> {
-    let folder =
-        Folder { package: attempt.join("package"), frames: attempt.join("frames"), temp: attempt.join("temp") };
+    let folder = Folder {
+        attempt: attempt.to_owned(),
+        package: attempt.join("package"),
+        frames: attempt.join("frames"),
+        temp: attempt.join("temp"),
+    };
     if attempt.join(PREPARED).is_file() {
         return Ok(folder);
     }
@@ -76,16 +125,17 @@ fn write_data(package: &Path, input: &RenderFrames) -> io::Result<()> {
 
 /// The server makes these paths; whoever made them, they stay below `assets/`.
 fn asset_path(package: &Path, path: &str) -> Result<PathBuf, Failure> {
-    let plain = |part: &str| {
-        let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        !part.is_empty() && part.chars().all(fine) && !part.starts_with('.')
-    };
-    let inside = path.strip_prefix("assets/").is_some_and(|rest| rest.split('/').all(plain));
-    if inside {
+    if path.starts_with("assets/") && is_plain_path(path) {
         Ok(package.join(path))
     } else {
         Err(Failure::permanent("render.unsafe_path", format!("{path:?} is not a path below assets/")))
     }
+}
+
+/// A relative path of parts that every file system keeps as they are.
+fn is_plain_path(path: &str) -> bool {
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    path.split('/').all(|part| !part.is_empty() && part.chars().all(fine) && !part.starts_with('.'))
 }
 
 fn local(error: io::Error) -> Failure {

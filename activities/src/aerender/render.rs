@@ -6,12 +6,13 @@
 use super::{
     FrameSink, InputSource, ProcessId, account,
     cache::Cache,
-    command::Plan,
+    classes::NO_RENDERER,
+    command::{Plan, Source},
     doubt::Doubts,
     driver::{self, End, Observer, progress},
     harvest::Harvest,
     lines,
-    prepare::{self, Folder},
+    prepare::{self, Folder, Host},
     timers::Limits,
     transcript::Transcript,
     verdict::{self, Findings},
@@ -84,6 +85,10 @@ impl Aerender {
             () = job.drain.cancelled() => return Err(interrupted()),
             prepared = prepare::prepare(&self.cache, &job.folder, job.inputs, input) => prepared?,
         };
+        let (source, warnings) = match input.engine {
+            Engine::Lottie => (Source::Composition(input.composition.clone()), Vec::new()),
+            Engine::AfterEffects => self.prepare_project(&job, &folder, input, &program).await?,
+        };
         let prepared = begun.elapsed();
         let mut work = Work {
             harvest: Harvest::new(job.frames.clone(), &folder.frames, input.size, input.frames.iter()),
@@ -93,14 +98,35 @@ impl Aerender {
             job,
             input,
             folder,
+            source,
         };
+        warnings.iter().for_each(|warning| work.transcript.warn(warning));
         let end = work.runs(&program, self.limits.paced(input.pace)).await?;
         work.finish(end, prepared, begun)
     }
 
+    /// Has the application fill in the data. The item to render, and what is noted of it.
+    async fn prepare_project<I: InputSource, S: FrameSink>(
+        &self,
+        job: &Job<'_, I, S>,
+        folder: &Folder,
+        input: &RenderFrames,
+        program: &Path,
+    ) -> Result<(Source, Vec<String>), Failure> {
+        let no_host = || {
+            let message = format!("no After Effects lies beside {}", program.display());
+            Failure::transient(NO_RENDERER.code, message)
+        };
+        let host = Host::beside(program).ok_or_else(no_host)?;
+        let what = prepare::Job::of(job.attempt.lease_token(), input, &folder.package)?;
+        let limits = self.limits.paced(input.pace);
+        let prepared = prepare::script::run(&host, folder, &what, limits, &mut Watch { job }).await?;
+        Ok((Source::Queued(prepared.item), prepared.warnings))
+    }
+
     fn program(&self, engine: Engine) -> Result<PathBuf, Failure> {
         self.renderers.get(engine.label()).cloned().ok_or_else(|| {
-            Failure::transient("render.no_renderer", format!("this node has no renderer for {}", engine.label()))
+            Failure::transient(NO_RENDERER.code, format!("this node has no renderer for {}", engine.label()))
         })
     }
 }
@@ -117,6 +143,7 @@ struct Work<'a, I, S> {
     job: Job<'a, I, S>,
     input: &'a RenderFrames,
     folder: Folder,
+    source: Source,
     harvest: Harvest<S>,
     transcript: Transcript,
     findings: Findings,
@@ -225,7 +252,7 @@ impl<I: InputSource, S: FrameSink> Work<'_, I, S> {
             program,
             engine: self.input.engine,
             package: self.folder.package.clone(),
-            composition: self.input.composition.clone(),
+            source: self.source.clone(),
             frames,
             output: self.folder.frames.clone(),
             temp: self.folder.temp.clone(),

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+#[path = "../../examples/fake_aerender/afterfx.rs"]
+mod afterfx;
 #[path = "../../examples/fake_aerender/picture.rs"]
 mod picture;
 
@@ -12,6 +14,8 @@ mod driver;
 mod endings;
 mod inputs;
 mod ledger;
+mod prepare;
+mod prepare_text;
 mod probe;
 mod restart;
 mod server;

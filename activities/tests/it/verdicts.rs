@@ -1,6 +1,6 @@
 //! The verdict of every scenario of the stand-in, by the real driver: what is delivered, what is kept, what is said.
 
-use crate::world::{SIZE, Stage, blob, drawn, limits, zip};
+use crate::world::{SIZE, Stage, after_effects_project, blob, limits, zip};
 use flatrender_activities::aerender::Limits;
 use flatrender_workflows::contracts::{
     evidence::Evidence,
@@ -38,6 +38,8 @@ use Verdict::{Never, NotNow, Part, Whole};
 struct Case {
     scenario: Value,
     limits: Limits,
+    /// By After Effects' two programs, with a project of theirs.
+    project: Option<Value>,
     arrange: fn(&mut Stage),
     /// The pictures are this customer's; otherwise the scenario draws others.
     true_pictures: bool,
@@ -46,12 +48,25 @@ struct Case {
 
 fn case(name: &str, expected: Verdict) -> Case {
     let scenario = json!({ "name": name, "seed": SEED });
-    Case { scenario, limits: limits(), arrange: |_| {}, true_pictures: true, expected }
+    let project = name.starts_with("prepare_").then(after_effects_project);
+    Case { scenario, limits: limits(), project, arrange: |_| {}, true_pictures: true, expected }
+}
+
+/// A project that is prepared and rendered by After Effects' two programs.
+fn project(expected: Verdict, change: fn(&mut Value)) -> Case {
+    let mut case = case("prepare_ok", expected);
+    case.project.iter_mut().for_each(change);
+    case
 }
 
 impl Case {
     fn with(mut self, knob: &str, value: impl Into<Value>) -> Self {
         self.scenario[knob] = value.into();
+        self
+    }
+
+    fn after_effects(mut self) -> Self {
+        self.project = Some(after_effects_project());
         self
     }
 
@@ -158,6 +173,7 @@ fn what_never_begins() -> Vec<Case> {
     vec![
         case("exit0_no_output", NotNow("render.no_frames")),
         case("forced_extension", NotNow("render.forced_extension")),
+        case("forced_tiff", NotNow("render.forced_extension")),
         case("default_template_changed", NotNow("render.forced_extension")),
         case("blank_2kb_movie", NotNow("render.forced_extension")),
         case("frame_numbers_restart", NotNow("render.wrong_numbers")),
@@ -181,6 +197,75 @@ fn what_never_begins() -> Vec<Case> {
         case("bad_media", Never("render.bad_media")),
         case("script_failed", Never("render.script_failed")),
         case("path_invalid", NotNow("render.output_unwritable")),
+    ]
+}
+
+fn what_is_wrong_before_it() -> Vec<Case> {
+    vec![
+        case("prepare_ok", Whole(&[])),
+        case("prepare_never_quits", Whole(&[])).limits(|l| l.quit = SOON),
+        case("prepare_modal_at_launch", NotNow("render.launch_stalled")).limits(|l| l.launch = SOON),
+        case("prepare_modal_over_project", NotNow("render.prepare_stalled")).limits(|l| l.load = SOON),
+        case("prepare_crash", NotNow("render.prepare_failed")),
+        case("prepare_no_manifest", NotNow("render.prepare_failed")),
+        case("prepare_missing_font", NotNow("render.missing_font")),
+        case("prepare_no_font_check", NotNow("render.missing_font")),
+        case("prepare_bad_media", Never("render.bad_media")),
+        case("prepare_bad_project", Never("render.bad_project")),
+        case("prepare_newer_project", NotNow("render.project_too_new")),
+        case("prepare_expression_error", Never("render.expression_error")),
+        case("prepare_altered_text", Whole(&["render.text_altered"])),
+        case("prepare_script_error", Never("render.script_failed")),
+        case("prepare_no_frame_numbers", NotNow("render.wrong_numbers")),
+        case("prepare_other_format", NotNow("render.forced_extension")),
+        case("prepare_ok", NotNow("render.no_renderer")).arrange(|s| {
+            std::fs::remove_file(s.folder.path().join(format!("install/AfterFX{}", std::env::consts::EXE_SUFFIX)))
+                .unwrap();
+        }),
+    ]
+}
+
+fn what_is_wrong_with_a_project() -> Vec<Case> {
+    fn layers(project: &mut Value) -> &mut Vec<Value> {
+        project["compositions"][0]["layers"].as_array_mut().unwrap()
+    }
+    vec![
+        project(Never("render.missing_footage"), |p| p["footage"][0]["path"] = "images/gone.jpg".into()).arrange(|s| {
+            s.wish.data.images.clear();
+        }),
+        project(Never("render.bad_package"), |p| {
+            p["footage"][0]["path"] = std::env::current_exe().unwrap().to_str().unwrap().into();
+        })
+        .arrange(|s| s.wish.data.images.clear()),
+        project(NotNow("render.missing_effect"), |p| {
+            layers(p)[0]["effects"] = json!([{ "name": "Glow", "match": "SOMEBODY Glow" }]);
+        }),
+        project(Never("render.comp_not_found"), |p| {
+            (p["compositions"][0]["name"], p["queue"][0]["composition"]) = ("other".into(), "other".into());
+        }),
+        project(Never("render.ambiguous_name"), |p| {
+            let twin = layers(p)[0].clone();
+            layers(p).push(twin);
+        }),
+        project(Never("render.unknown_field"), |p| layers(p)[0]["name"] = "txt:titel@accent".into()),
+        project(Never("render.unsupported"), |p| {
+            layers(p)[0]["fills"] = json!([{ "name": "color:accent,accent", "kind": "Fill" }]);
+        }),
+        project(Never("render.no_queue_item"), |p| p["queue"] = json!([])),
+        project(Never("render.wrong_rate"), |p| p["compositions"][0]["fps"] = 25.into()),
+        project(Whole(&["render.text_overflow"]), |p| layers(p)[0]["text"]["box"] = json!([10, 10])),
+        project(Whole(&["render.expression_disabled"]), |p| layers(p)[0]["text"]["expression"] = "time".into()),
+    ]
+}
+
+fn what_also_goes_wrong_after_it() -> Vec<Case> {
+    vec![
+        case("ok", Whole(&[])).after_effects(),
+        case("crash_at_frame", Part(3, "render.crashed")).after_effects(),
+        case("hang_frame", Part(3, "render.stalled")).limits(|l| l.frame_stall = SOON).after_effects(),
+        case("exit1_with_complete_output", Whole(&["render.doubtful_exit"])).after_effects(),
+        case("corrupt_frame_crc", Part(9, "render.corrupt_frames")).after_effects(),
+        case("missing_font_warning", NotNow("render.missing_font")).after_effects(),
     ]
 }
 
@@ -209,7 +294,8 @@ fn what_is_wrong_around_it() -> Vec<Case> {
 
 fn table() -> Vec<Case> {
     let parts = [what_goes_well(), pictures_that_look_wrong(), what_breaks_in_the_middle(), what_never_begins()];
-    parts.into_iter().flatten().chain(what_is_wrong_around_it()).collect()
+    let prepared = [what_is_wrong_before_it(), what_is_wrong_with_a_project(), what_also_goes_wrong_after_it()];
+    parts.into_iter().chain(prepared).flatten().chain(what_is_wrong_around_it()).collect()
 }
 
 /// Codes that a scenario leads to.
@@ -267,6 +353,9 @@ async fn judge_all(cases: Vec<Case>) {
 /// What is wrong about a case, if anything.
 async fn judge(case: Case) -> Option<String> {
     let mut stage = Stage::with(case.scenario.clone(), case.limits);
+    if let Some(project) = &case.project {
+        stage.use_after_effects(project, &case.scenario);
+    }
     (case.arrange)(&mut stage);
     let rendered = stage.render().await;
     let mut wrong = Vec::new();
@@ -306,7 +395,7 @@ fn is_part(rendered: &RenderedFrames, code: &str) -> bool {
 /// Frames that are accepted and not stored as accepted, or not what this customer's data draws.
 fn false_frames(stage: &Stage, rendered: &RenderedFrames, true_pictures: bool) -> Vec<String> {
     let stored = stage.shelf.frames.lock().unwrap();
-    let is_true = |frame: u32| !true_pictures || stored.get(&frame) == Some(&drawn(&stage.wish, frame));
+    let is_true = |frame: u32| !true_pictures || stored.get(&frame) == Some(&stage.drawn(frame));
     let accepted = rendered.frames.iter();
     let bad = accepted.filter(|f| stored.get(&f.frame).map(|b| blob(b)).as_ref() != Some(&f.blob) || !is_true(f.frame));
     bad.map(|f| format!("frame {} of {SIZE:?} is not what it should be", f.frame)).collect()

@@ -9,7 +9,7 @@ use flatrender_activities::aerender::{
 };
 use flatrender_engine::{Attempt, AttemptKeeper, Failure, Labels, LeasedTask, Standing};
 use flatrender_workflows::contracts::{
-    render::{Engine, FrameRange, RenderData, RenderFrames, RenderedFrames},
+    render::{Engine, Fit, FrameRange, ImageBinding, RenderAsset, RenderData, RenderFrames, RenderedFrames},
     storage::{BlobHash, BlobRef},
 };
 use serde_json::{Value, json};
@@ -117,6 +117,32 @@ pub fn task(wish: &RenderFrames) -> LeasedTask {
     }
 }
 
+/// A project of After Effects that takes a title, a colour and a photo.
+pub fn after_effects_project() -> Value {
+    json!({
+        "compositions": [{ "name": "main", "frames": 100, "size": SIZE, "layers": [
+            { "name": "txt:title@accent", "text": { "words": "Title", "box": [600, 80] } },
+            { "name": "img:photo", "footage": "photo.jpg" },
+            { "name": "color:accent", "solid": [0, 0, 1] },
+        ] }],
+        "footage": [{ "name": "photo.jpg", "path": "images/photo.jpg" }],
+        "queue": [{ "composition": "main", "span": [0, 4] }],
+    })
+}
+
+/// The stand-in under the names that After Effects' own programs have.
+fn install(folder: &Path) -> PathBuf {
+    std::fs::create_dir_all(folder).unwrap();
+    for name in ["aerender", "AfterFX"] {
+        let program = folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(stand_in(), program).unwrap();
+        #[cfg(not(unix))]
+        std::fs::copy(stand_in(), program).unwrap();
+    }
+    folder.join(format!("aerender{}", std::env::consts::EXE_SUFFIX))
+}
+
 /// Storage in memory.
 #[derive(Default)]
 pub struct Shelf {
@@ -192,6 +218,42 @@ impl Stage {
             keeper,
             drain: CancellationToken::new(),
             launcher: Mutex::new(None),
+        }
+    }
+
+    /// The same with After Effects' two programs, and data for [`after_effects_project`].
+    pub fn use_after_effects(&mut self, project: &Value, scenario: &Value) {
+        let renderer = install(&self.folder.path().join("install"));
+        self.aerender.renderers.insert("after_effects", renderer);
+        let photo = b"a photo".to_vec();
+        let package = zip(&[
+            ("project.aep", project.to_string().as_bytes()),
+            ("images/photo.jpg", b"the designer's"),
+            ("scenario.json", scenario.to_string().as_bytes()),
+        ]);
+        [&photo, &package].into_iter().for_each(|bytes| self.shelf.add(bytes));
+        self.wish.engine = Engine::AfterEffects;
+        self.wish.package = blob(&package);
+        self.wish.data.colors.insert("accent".into(), "#ff0033".into());
+        let file = "assets/photo.jpg".to_owned();
+        self.wish.data.images.insert("photo".into(), ImageBinding { file: file.clone(), fit: Fit::Cover });
+        self.wish.assets = vec![RenderAsset { path: file, blob: blob(&photo) }];
+    }
+
+    /// The project that the script saved.
+    pub fn prepared(&self) -> Value {
+        let path = self.attempt_folder().join("package/prepared.aep");
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    }
+
+    /// What the stand-in draws for a frame, with what is bound.
+    pub fn drawn(&self, frame: u32) -> Vec<u8> {
+        match self.wish.engine {
+            Engine::Lottie => drawn(&self.wish, frame),
+            Engine::AfterEffects => {
+                let shown = self.prepared()["compositions"].to_string();
+                picture::png(&self.wish.composition, frame, shown.as_bytes(), SIZE)
+            }
         }
     }
 
