@@ -17,6 +17,7 @@
 
 pub mod labels;
 
+use super::storage::BlobHash;
 use flatrender_engine::Labels;
 pub use flatrender_engine::remote::wire::{Claim, Claimed, Complete, Fail, Release, Renew, Renewed};
 pub use labels::{needs, offers};
@@ -96,4 +97,19 @@ pub struct Check {
     /// What to do about it, in words; none when it is well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
+}
+
+/// A package that a node holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CachedPackage {
+    /// Its hash.
+    pub sha256: BlobHash,
+    /// Bytes it takes on the node's disk, unpacked.
+    pub bytes: u64,
+    /// Seconds since it was used last.
+    pub idle_seconds: u64,
+    /// How often it was found there since the agent was started.
+    pub hits: u64,
+    /// Whether an attempt uses it now.
+    pub in_use: bool,
 }
