@@ -102,16 +102,42 @@ create table render.frame_jobs (
     check (last_frame >= first_frame),
     check (frames_ok between 0 and last_frame - first_frame + 1),
     check ((status = 'verified') <= (frames_ok = last_frame - first_frame + 1)),
+    check (accepted_attempt <= attempts and crash_count <= attempts),
     foreign key (tenant_id, render_job_id) references render.render_jobs (tenant_id, id),
-    -- with the job's frame_count: cover without overlap
+    -- with render.refuse_holes: cover without overlap
     constraint no_frame_is_in_two_chunks
         exclude using gist (render_job_id with =, int4range(first_frame, last_frame, '[]') with &&) where (status <> 'superseded')
 );
 create index frame_jobs_node on render.frame_jobs (node_id) where node_id is not null;
-comment on table render.frame_jobs is 'A chunk: the frames one attempt on a node renders.';
+comment on table render.frame_jobs is 'A chunk: the frames that are rendered together. accepted_attempt is the last that gave frames to it; null when all were kept ones.';
+comment on column render.frame_jobs.output_prefix is 'Where the accepted attempt worked: its folder on its node.';
 
 create trigger frame_jobs_ended before update on render.frame_jobs
     for each row when (old.status in ('verified', 'superseded') and new.status <> old.status) execute function platform.refuse_to_go_on();
+
+-- A plan is whole: no two chunks share a frame, so when their lengths sum up to the film and none goes beyond its end, each
+-- frame is in one.
+create function render.refuse_holes() returns trigger language plpgsql as $$
+declare
+    v_plan record;
+begin
+    for v_plan in
+        select j.id, j.frame_count, sum(f.last_frame - f.first_frame + 1) as planned, max(f.last_frame) as last
+        from (select distinct render_job_id from planned) p
+        join render.render_jobs j on j.id = p.render_job_id
+        join render.frame_jobs f on f.render_job_id = j.id and f.status <> 'superseded'
+        group by j.id, j.frame_count
+    loop
+        if v_plan.planned <> v_plan.frame_count or v_plan.last >= v_plan.frame_count then
+            raise exception 'the chunks of render % have % frames up to number %, the film has %',
+                v_plan.id, v_plan.planned, v_plan.last, v_plan.frame_count
+                using errcode = 'check_violation', constraint = 'the_chunks_cover_every_frame', table = 'frame_jobs', schema = 'render';
+        end if;
+    end loop;
+    return null;
+end $$;
+create trigger frame_jobs_cover after insert on render.frame_jobs referencing new table as planned
+    for each statement execute function render.refuse_holes();
 
 create table render.frame_job_attempts (
     id            uuid primary key default gen_random_uuid(),
@@ -123,20 +149,47 @@ create table render.frame_job_attempts (
     lease_token   uuid not null unique,
     output_prefix text not null unique check (char_length(output_prefix) between 1 and 1024),
     outcome       text not null check (outcome in ('ok', 'failed', 'lost', 'fenced', 'cancelled', 'timeout')),
+    error_code    text check (char_length(error_code) <= 128),
+    frames        int check (frames >= 0),
+    render_ms     bigint check (render_ms >= 0),
+    project_version_id uuid not null,
+    size_class    smallint not null check (size_class between 0 and 9),
     started_at    timestamptz not null,
     ended_at      timestamptz not null,
     unique (tenant_id, id),
     unique (frame_job_id, attempt_no),
     foreign key (tenant_id, frame_job_id) references render.frame_jobs (tenant_id, id),
     check (ended_at >= started_at),
+    check ((outcome = 'ok') = (frames is not null) and (frames is null) = (render_ms is null)),
     constraint no_two_attempts_write_to_one_place check (position(lease_token::text in output_prefix) > 0)
 );
 create index frame_job_attempts_node on render.frame_job_attempts (node_id, ended_at desc);
-comment on table render.frame_job_attempts is 'Who tried a chunk, and what became of it.';
+create index frame_job_attempts_pace on render.frame_job_attempts (project_version_id, size_class, ended_at desc) where frames >= 10;
+comment on table render.frame_job_attempts is 'Who tried a chunk, and what became of it: a row for each attempt of the engine at it.';
+comment on column render.frame_job_attempts.project_version_id is 'softref:content.project_versions(id)';
+comment on column render.frame_job_attempts.epoch is 'Of the node, when the attempt was noted.';
+comment on column render.frame_job_attempts.output_prefix is 'Its folder on the node. Frames leave it for the shelf of the render, where they are named by content.';
+comment on column render.frame_job_attempts.frames is 'Frames it gave; null unless it succeeded. With render_ms and size_class: how fast the template renders.';
 create trigger frame_job_attempts_append_only before update or delete on render.frame_job_attempts
     for each row execute function platform.refuse_change();
 create trigger frame_job_attempts_no_truncate before truncate on render.frame_job_attempts
     for each statement execute function platform.refuse_change();
+
+-- Frames that nodes have stored on the shelf of a render under way, proven or not: what is left of an attempt that fails or is
+-- lost is not rendered again. The newest one of a number counts.
+create table render.stored_frames (
+    tenant_id      uuid not null,
+    render_job_id  uuid not null,
+    frame_no       int not null check (frame_no >= 0),
+    sha256         text not null check (sha256 ~ '^[0-9a-f]{64}$'),
+    size_bytes     bigint not null check (size_bytes > 0),
+    lease_token    uuid not null,
+    stored_at      timestamptz not null,
+    primary key (render_job_id, frame_no),
+    foreign key (tenant_id, render_job_id) references render.render_jobs (tenant_id, id)
+);
+create index stored_frames_newest on render.stored_frames (render_job_id, stored_at desc);
+comment on table render.stored_frames is 'Frames on the shelf of a render under way, and by which attempt. Gone when the render has ended.';
 
 create table render.frame_manifests (
     tenant_id      uuid not null,
@@ -147,7 +200,7 @@ create table render.frame_manifests (
     width          int check (width > 0),
     height         int check (height > 0),
     attempt_id     uuid,
-    flags          text[] check (flags <@ array['black', 'duplicate', 'transparent', 'repaired']),
+    flags          text[] check (flags <@ array['black', 'duplicate', 'transparent', 'repaired', 'reused']),
     verified_at    timestamptz not null default now(),
     primary key (render_job_id, frame_no),
     foreign key (tenant_id, render_job_id) references render.render_jobs (tenant_id, id),
@@ -155,6 +208,7 @@ create table render.frame_manifests (
 );
 create index frame_manifests_attempt on render.frame_manifests (attempt_id) where attempt_id is not null;
 comment on table render.frame_manifests is 'Accepted frames: one owner each, by primary key.';
+comment on column render.frame_manifests.flags is 'black, transparent, duplicate: it looks wrong and came out alike on another try. reused: of a scene that was rendered before.';
 create trigger frame_manifests_append_only before update or delete on render.frame_manifests
     for each row execute function platform.refuse_change();
 create trigger frame_manifests_no_truncate before truncate on render.frame_manifests
@@ -164,18 +218,20 @@ create table render.frame_repair_jobs (
     id             uuid primary key default gen_random_uuid(),
     tenant_id      uuid not null,
     render_job_id  uuid not null,
-    round          int not null check (round between 1 and 3),
+    chunk_no       int not null check (chunk_no >= 0),
+    round          int not null check (round between 1 and 1000),
     frames         int4multirange not null check (not isempty(frames) and lower(frames) >= 0 and upper(frames) is not null),
     reason         text not null check (reason in ('missing', 'corrupt', 'black', 'dimension', 'duplicate')),
-    status         text not null default 'queued' check (status in ('queued', 'running', 'done', 'failed')),
+    status         text not null default 'running' check (status in ('queued', 'running', 'done', 'failed')),
     excluded_nodes uuid[] not null default '{}' check (cardinality(excluded_nodes) <= 100),
     created_at     timestamptz not null default now(),
     finished_at    timestamptz,
-    unique (render_job_id, round, reason),
+    unique (render_job_id, chunk_no, round, reason),
     foreign key (tenant_id, render_job_id) references render.render_jobs (tenant_id, id),
     constraint an_ended_repair_says_when check ((status in ('done', 'failed')) = (finished_at is not null))
 );
-comment on table render.frame_repair_jobs is 'Frames rendered again, alone.';
+comment on table render.frame_repair_jobs is 'Frames rendered again, alone: no more than those that are missing or bad.';
+comment on column render.frame_repair_jobs.excluded_nodes is 'Nodes that had them before: others are asked first.';
 create trigger frame_repair_jobs_ended before update on render.frame_repair_jobs
     for each row when (old.finished_at is not null and new.status <> old.status) execute function platform.refuse_to_go_on();
 

@@ -58,6 +58,11 @@ pub trait InputSource: Send + Sync + 'static {
 pub trait FrameSink: Send + Sync + 'static {
     /// Stores a frame. Storing the same frame twice is harmless. Dropping the future stops it.
     fn store(&self, frame: ProvenFrame) -> impl Future<Output = Result<(), TransferError>> + Send;
+
+    /// Frames of the task that earlier attempts have stored: none of them is rendered again, and none reported.
+    fn kept(&self) -> impl Future<Output = Result<Vec<u32>, TransferError>> + Send {
+        async { Ok(Vec::new()) }
+    }
 }
 
 /// Why bytes did not come or go. Passing trouble of the network is not among them: it is the transport's to retry.

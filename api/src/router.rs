@@ -131,6 +131,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(tasks::fail))
         .routes(routes!(tasks::release))
         .routes(routes!(inputs::get))
+        .routes(routes!(frames::kept, frames::note))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(metrics::show))

@@ -52,6 +52,7 @@ pub struct Harvest<S> {
     parallel_checks: usize,
     highest: Option<u32>,
     blank: BTreeSet<u32>,
+    kept: BTreeSet<u32>,
 }
 
 /// Length and time of a file: when both are unchanged a second look would show the same.
@@ -83,7 +84,14 @@ impl<S: FrameSink> Harvest<S> {
             parallel_checks: processors.div_ceil(2).min(4),
             highest: None,
             blank: BTreeSet::new(),
+            kept: BTreeSet::new(),
         }
+    }
+
+    /// Frames that an earlier attempt has stored: they are nobody's business here any more.
+    pub fn leave_out(&mut self, kept: impl IntoIterator<Item = u32>) {
+        self.kept.extend(kept);
+        self.frames.retain(|frame, _| !self.kept.contains(frame));
     }
 
     /// Looks which files are there and checks those that seem finished: a later one exists. With `newest_too`, the
@@ -210,7 +218,7 @@ impl<S: FrameSink> Harvest<S> {
         let Ok(entries) = fs::read_dir(&self.folder) else { return strays };
         for name in entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()) {
             match frame_number(&name) {
-                Some(number) if self.frames.contains_key(&number) => {}
+                Some(number) if self.frames.contains_key(&number) || self.kept.contains(&number) => {}
                 Some(_) => strays.other_numbers += 1,
                 None => strays.other_kinds += 1,
             }

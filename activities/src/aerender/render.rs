@@ -101,6 +101,11 @@ impl Aerender {
             source,
         };
         warnings.iter().for_each(|warning| work.transcript.warn(warning));
+        let kept = tokio::select! {
+            failure = work.job.attempt.ended() => return Err(failure),
+            kept = work.job.frames.kept() => kept.map_err(|e| verdict::of_transfer(&e, "the list of kept frames"))?,
+        };
+        work.harvest.leave_out(kept);
         let end = work.runs(&program, self.limits.paced(input.pace)).await?;
         work.finish(end, prepared, begun)
     }

@@ -79,7 +79,7 @@ async fn render(
     }
     let input: RenderFrames = serde_json::from_value(entry.task.input.clone())
         .map_err(|error| Failure::permanent("node.bad_input", format!("the task cannot be read: {error}")))?;
-    let transfer = Transfer { task: client.clone(), retry: node.config.retry };
+    let transfer = Transfer { task: client.clone(), retry: node.config.retry, untold: Arc::default() };
     let entry = Mutex::new(entry);
     let spawned = |id: &ProcessId| {
         let mut entry = entry.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,7 +4,11 @@
 
 use flatrender_engine::{Attempt, Failure, Progress, TraceContext, trace::TRACEPARENT};
 use flatrender_workflows::contracts::{
-    node::{Claim, Claimed, Complete, Enrol, Enrolled, Fail, LEASE_TOKEN_HEADER, ProbeReport, Release, Renew, Renewed},
+    node::{
+        Claim, Claimed, Complete, Enrol, Enrolled, Fail, KeptFrames, LEASE_TOKEN_HEADER, ProbeReport, Release, Renew,
+        Renewed, StoredFrames,
+    },
+    render::FrameRef,
     storage::BlobHash,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -189,6 +193,18 @@ impl TaskClient {
         let request = self.named(request);
         let limit = SILENCE + Duration::from_secs(png.len() as u64 / SLOWEST_UPLINK);
         send(request.header("content-type", "image/png").timeout(limit).body(png)).await.map(drop)
+    }
+
+    /// Frames of the task that are on the render's shelf already, by whatever attempt.
+    pub async fn kept_frames(&self) -> Result<Vec<u32>, ClientError> {
+        let kept: KeptFrames = read(send(self.request(Method::GET, "frames").timeout(SHORT)).await?).await?;
+        Ok(kept.frames)
+    }
+
+    /// Tells that frames are stored.
+    pub async fn note_frames(&self, frames: &[FrameRef]) -> Result<(), ClientError> {
+        let body = StoredFrames { lease_token: self.lease_token, frames: frames.to_vec() };
+        send(self.request(Method::POST, "frames").timeout(SHORT).json(&body)).await.map(drop)
     }
 
     async fn tell(&self, what: &str, body: &impl Serialize) -> Result<(), ClientError> {

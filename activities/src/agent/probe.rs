@@ -178,6 +178,7 @@ fn wish(engine: Engine, package: &[u8], sheet: &Sheet, frames: FrameRange) -> Re
         fps: sheet.fps,
         pace: None,
         needs: flatrender_engine::Labels::new(),
+        avoid: Vec::new(),
     }
 }
 

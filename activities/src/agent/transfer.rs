@@ -8,8 +8,14 @@ use super::{
     retry::Backoff,
 };
 use crate::aerender::{FrameSink, InputSource, ProvenFrame, TransferError};
-use flatrender_workflows::contracts::storage::BlobRef;
-use std::{error::Error, path::Path, time::Duration};
+use flatrender_workflows::contracts::{render::FrameRef, storage::BlobRef};
+use std::{
+    error::Error,
+    mem,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::{fs, io::AsyncWriteExt};
 
 /// Times that another content than announced is fetched again.
@@ -22,6 +28,15 @@ pub struct Transfer {
     pub task: TaskClient,
     /// First and longest pause between requests.
     pub retry: (Duration, Duration),
+    /// Stored frames that the server has not been told of.
+    pub untold: Arc<Untold>,
+}
+
+/// Frames that wait to be noted: whoever has the turn tells of all of them in one request.
+#[derive(Debug, Default)]
+pub struct Untold {
+    frames: Mutex<Vec<FrameRef>>,
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// Why one request did not do it.
@@ -53,9 +68,22 @@ impl FrameSink for Transfer {
         let mut backoff = Backoff::new(self.retry);
         loop {
             match self.upload(&frame).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => break,
                 Err(Trouble::Final(error)) => return Err(error),
                 Err(Trouble::Passing(error)) => tracing::warn!(frame = frame.frame, %error, "cannot store a frame yet"),
+            }
+            backoff.pause().await;
+        }
+        self.tell(FrameRef { frame: frame.frame, blob: frame.blob }).await
+    }
+
+    async fn kept(&self) -> Result<Vec<u32>, TransferError> {
+        let mut backoff = Backoff::new(self.retry);
+        loop {
+            match self.task.kept_frames().await.map_err(Trouble::from) {
+                Ok(kept) => return Ok(kept),
+                Err(Trouble::Final(error)) => return Err(error),
+                Err(Trouble::Passing(error)) => tracing::warn!(%error, "cannot ask for kept frames yet"),
             }
             backoff.pause().await;
         }
@@ -63,6 +91,23 @@ impl FrameSink for Transfer {
 }
 
 impl Transfer {
+    /// Tells the server that a frame is stored, so that it is not rendered again whatever becomes of us.
+    async fn tell(&self, frame: FrameRef) -> Result<(), TransferError> {
+        self.untold.frames.lock().unwrap_or_else(PoisonError::into_inner).push(frame);
+        let _turn = self.untold.turn.lock().await;
+        let frames = mem::take(&mut *self.untold.frames.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut backoff = Backoff::new(self.retry);
+        while !frames.is_empty() {
+            match self.task.note_frames(&frames).await.map_err(Trouble::from) {
+                Ok(()) => break,
+                Err(Trouble::Final(error)) => return Err(error),
+                Err(Trouble::Passing(error)) => tracing::warn!(%error, "cannot tell of stored frames yet"),
+            }
+            backoff.pause().await;
+        }
+        Ok(())
+    }
+
     async fn download(&self, blob: &BlobRef, path: &Path) -> Result<(), Trouble> {
         let mut response = self.task.input(&blob.sha256).await?;
         let mut file = fs::File::create(path).await?;

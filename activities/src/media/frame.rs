@@ -1,7 +1,7 @@
 //! A rendered frame: a PNG that must be whole. An empty or half-written one is the commonest trace of a crash.
 
 use flatrender_workflows::contracts::render::FaultReason;
-use image::{DynamicImage, ImageDecoder, ImageResult, Limits, codecs::png::PngDecoder};
+use image::{ColorType, DynamicImage, ImageDecoder, ImageResult, Limits, codecs::png::PngDecoder};
 use std::io::Cursor;
 
 /// The longest file that is looked at; the PNG of an 8K frame of pure noise with 16 bits a channel.
@@ -14,11 +14,11 @@ const END: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
 /// Signature, then the first chunk: length, name, width, height.
 pub(super) const HEADER_BYTES: usize = 24;
 
-/// Proves that `png` decodes to its last byte and is `size` wide and high.
+/// Proves that `png` decodes to its last byte and is `size` wide and high. Whether it is blank: black, or clear.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check(png: &[u8], size: [u32; 2]) -> Result<(), FaultReason> {
+pub fn check(png: &[u8], size: [u32; 2]) -> Result<bool, FaultReason> {
     if png.is_empty() {
         return Err(FaultReason::Missing);
     }
@@ -56,7 +56,25 @@ fn decoder(png: &[u8], [width, height]: [u32; 2]) -> ImageResult<PngDecoder<Curs
     PngDecoder::with_limits(Cursor::new(png), limits)
 }
 
-fn read_all(decoder: PngDecoder<Cursor<&[u8]>>) -> ImageResult<()> {
+fn read_all(decoder: PngDecoder<Cursor<&[u8]>>) -> ImageResult<bool> {
+    let color = decoder.color_type();
     let mut pixels = vec![0; usize::try_from(decoder.total_bytes()).unwrap_or(usize::MAX)];
-    decoder.read_image(&mut pixels)
+    decoder.read_image(&mut pixels)?;
+    Ok(is_blank(&pixels, color))
+}
+
+/// Whether every pixel is black, or none can be seen.
+fn is_blank(pixels: &[u8], color: ColorType) -> bool {
+    let pixel_bytes = usize::from(color.bytes_per_pixel());
+    let alpha_bytes = if color.has_alpha() { pixel_bytes / usize::from(color.channel_count()) } else { 0 };
+    let (mut black, mut clear) = (true, alpha_bytes > 0);
+    for pixel in pixels.chunks_exact(pixel_bytes) {
+        let (color, alpha) = pixel.split_at(pixel_bytes - alpha_bytes);
+        black &= color.iter().all(|b| *b == 0);
+        clear &= alpha.iter().all(|b| *b == 0);
+        if !black && !clear {
+            return false;
+        }
+    }
+    true
 }

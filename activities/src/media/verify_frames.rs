@@ -1,6 +1,7 @@
 //! Re-reads stored frames and proves each. A bad frame is a finding, not a failure: the workflow repairs it.
 
 use super::{Media, blocking, frame, render, unless_ended};
+use crate::aerender::doubt::{Doubts, Pictures};
 use flatrender_engine::{Attempt, Failure, Handler, Progress};
 use flatrender_workflows::contracts::{
     media::{VerifiedFrames, VerifyFrames},
@@ -8,6 +9,9 @@ use flatrender_workflows::contracts::{
     storage::{BlobHash, Shelf, StorageError},
 };
 use futures::{StreamExt, stream};
+
+/// Fewest frames that say something of each other.
+const LEAST_DOUBTED: usize = 8;
 
 impl Handler<VerifyFrames> for Media {
     async fn handle(&self, cx: &Attempt, input: VerifyFrames) -> Result<VerifiedFrames, Failure> {
@@ -20,13 +24,17 @@ impl Media {
         let (shelf, total) = (render(cx, input.render_id), input.frames.len() as u32);
         let checks = input.frames.into_iter().map(|frame| self.verify_frame(&shelf, frame, input.size));
         let mut checks = stream::iter(checks).buffered(self.threads.max(1));
-        let (mut done, mut faults) = (0, Vec::new());
-        while let Some(fault) = checks.next().await {
-            faults.extend(fault?);
+        let (mut done, mut faults, mut pictures) = (0, Vec::new(), Pictures::new());
+        while let Some(checked) = checks.next().await {
+            let (frame, checked) = checked?;
+            match checked {
+                Ok(blank) => drop(pictures.insert(frame.frame, (frame.blob.sha256, blank))),
+                Err(reason) => faults.push(FrameFault { frame: frame.frame, reason }),
+            }
             done += 1;
             cx.heartbeat(Progress { done, total, ..Progress::default() })?;
         }
-        Ok(VerifiedFrames { good: total - faults.len() as u32, faults })
+        Ok(VerifiedFrames { good: pictures.len() as u32, faults, doubts: doubts(pictures) })
     }
 
     async fn verify_frame(
@@ -34,23 +42,34 @@ impl Media {
         shelf: &Shelf,
         frame: FrameRef,
         size: [u32; 2],
-    ) -> Result<Option<FrameFault>, Failure> {
-        let number = frame.frame;
-        let fault = |reason| Some(FrameFault { frame: number, reason });
+    ) -> Result<(FrameRef, Result<bool, FaultReason>), Failure> {
         let png = match self.read(shelf, &frame.blob, frame::LIMIT_BYTES).await {
             Ok(png) => png,
-            Err(StorageError::NotFound(_)) => return Ok(fault(FaultReason::Missing)),
-            Err(StorageError::TooLong { .. }) => return Ok(fault(FaultReason::Corrupt)),
+            Err(StorageError::NotFound(_)) => return Ok((frame, Err(FaultReason::Missing))),
+            Err(StorageError::TooLong { .. }) => return Ok((frame, Err(FaultReason::Corrupt))),
             Err(error) => return Err(crate::storage::failure(&error)),
         };
-        let hash = frame.blob.sha256;
-        Ok(blocking(move || check(&png, &hash, size)).await?.err().and_then(fault))
+        let hash = frame.blob.sha256.clone();
+        let checked = blocking(move || check(&png, &hash, size)).await?;
+        Ok((frame, checked))
     }
 }
 
-fn check(png: &[u8], hash: &BlobHash, size: [u32; 2]) -> Result<(), FaultReason> {
+fn check(png: &[u8], hash: &BlobHash, size: [u32; 2]) -> Result<bool, FaultReason> {
     if BlobHash::of(png) != *hash {
         return Err(FaultReason::WrongHash);
     }
     frame::check(png, size)
+}
+
+/// What looks wrong among good frames. Of frames that do not follow each other nothing can be said.
+fn doubts(pictures: Pictures) -> Vec<FrameFault> {
+    let consecutive = pictures.keys().zip(pictures.keys().skip(1)).all(|(a, b)| a + 1 == *b);
+    if !consecutive || pictures.len() < LEAST_DOUBTED {
+        return vec![];
+    }
+    let blank = |frame: &u32| pictures.get(frame).is_some_and(|(_, blank)| *blank);
+    let reason = |frame: &u32| if blank(frame) { FaultReason::Black } else { FaultReason::Duplicate };
+    let doubted = Doubts::of(pictures.clone()).frames();
+    doubted.iter().map(|frame| FrameFault { frame: *frame, reason: reason(frame) }).collect()
 }

@@ -110,6 +110,24 @@ async fn a_task_is_claimed_rendered_stored_and_reported() {
 }
 
 #[tokio::test]
+async fn frames_that_an_earlier_attempt_has_stored_are_neither_rendered_nor_reported() {
+    let scene = Scene::new(json!({}), 15.0).await;
+    scene.books.open().kept = vec![10, 11, 15];
+    scene.play().await;
+    let rendered = scene.books.done();
+    let numbers: Vec<u32> = rendered.frames.iter().map(|f| f.frame).collect();
+    assert_eq!((numbers, rendered.faults), (vec![12, 13, 14, 16, 17, 18, 19], vec![]));
+    assert_eq!(scene.books.open().puts, 7);
+}
+
+#[tokio::test]
+async fn the_server_is_told_of_every_frame_that_is_stored() {
+    let scene = Scene::new(json!({}), 15.0).await;
+    scene.play().await;
+    assert_eq!(scene.books.open().noted, (10..=19).collect());
+}
+
+#[tokio::test]
 async fn a_frame_that_is_there_is_not_sent_again() {
     let scene = Scene::new(json!({}), 15.0).await;
     for frame in 10..=14 {

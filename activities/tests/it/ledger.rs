@@ -8,7 +8,7 @@ use flatrender_workflows::contracts::{
     storage::BlobHash,
 };
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -43,6 +43,10 @@ pub struct Ledger {
     pub frames: HashMap<BlobHash, Vec<u8>>,
     /// Frames that were sent, each time they were.
     pub puts: u32,
+    /// Numbers of frames that earlier attempts have stored.
+    pub kept: Vec<u32>,
+    /// Numbers of frames that the node said it has stored.
+    pub noted: BTreeSet<u32>,
     /// The traces that calls about the task said they belong to.
     pub traces: Vec<TraceContext>,
     /// Answers 503 to everything.
@@ -75,6 +79,8 @@ impl Books {
             inputs: HashMap::from([(BlobHash::of(package), package.to_vec())]),
             frames: HashMap::new(),
             puts: 0,
+            kept: Vec::new(),
+            noted: BTreeSet::new(),
             traces: Vec::new(),
             down: false,
             token: Some(TOKEN.to_owned()),

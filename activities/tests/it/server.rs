@@ -13,8 +13,8 @@ use axum::{
 use flatrender_engine::{Labels, TraceContext, trace::TRACEPARENT};
 use flatrender_workflows::contracts::{
     node::{
-        Claim, Claimed, Complete, Enrol, Enrolled, Fail, LEASE_TOKEN_HEADER, PROBE_WANTED, ProbeReport, Release, Renew,
-        Renewed,
+        Claim, Claimed, Complete, Enrol, Enrolled, Fail, KeptFrames, LEASE_TOKEN_HEADER, PROBE_WANTED, ProbeReport,
+        Release, Renew, Renewed, StoredFrames,
     },
     storage::BlobHash,
 };
@@ -34,6 +34,7 @@ pub async fn start(books: Books) -> String {
         .route("/tasks/{task}/fail", post(fail))
         .route("/tasks/{task}/release", post(release))
         .route("/tasks/{task}/inputs/{sha256}", get(input))
+        .route("/tasks/{task}/frames", get(kept_frames).post(note_frames))
         .route("/tasks/{task}/frames/{sha256}", head(has_frame).put(put_frame))
         .layer(middleware::from_fn(known_nodes_only))
         .layer(middleware::from_fn_with_state(books.clone(), trace));
@@ -166,6 +167,23 @@ async fn has_frame(State(books): State<Books>, Path((_, sha256)): Path<(i64, Str
     }
     let there = ledger.frames.contains_key(&sha256.parse::<BlobHash>().unwrap());
     if there { StatusCode::OK } else { StatusCode::NOT_FOUND }.into_response()
+}
+
+async fn kept_frames(State(books): State<Books>, Path(_): Path<i64>, headers: HeaderMap) -> Response {
+    let mut ledger = books.open();
+    if !ledger.holds_in_time("kept", token(&headers)) {
+        return stale();
+    }
+    Json(KeptFrames { frames: ledger.kept.clone() }).into_response()
+}
+
+async fn note_frames(State(books): State<Books>, Path(_): Path<i64>, Json(body): Json<StoredFrames>) -> Response {
+    let mut ledger = books.open();
+    if !ledger.holds_in_time("note", body.lease_token) {
+        return stale();
+    }
+    ledger.noted.extend(body.frames.iter().map(|f| f.frame));
+    StatusCode::NO_CONTENT.into_response()
 }
 
 async fn put_frame(

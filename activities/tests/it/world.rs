@@ -93,6 +93,7 @@ pub fn wish(package: &[u8], first: u32, last: u32) -> RenderFrames {
         fps: 30,
         pace: None,
         needs: Labels::new(),
+        avoid: vec![],
     }
 }
 

@@ -32,7 +32,7 @@ impl World {
 async fn whole_frames_are_good() {
     let world = World::new();
     let frames = world.frames(0, 30).await;
-    assert_eq!(world.verify(frames).await, VerifiedFrames { good: 30, faults: Vec::new() });
+    assert_eq!(world.verify(frames).await, VerifiedFrames { good: 30, faults: Vec::new(), doubts: Vec::new() });
 }
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn faults_are_told_by_frame_and_do_not_fail_the_activity() {
     let found = world.verify(frames).await;
     let fault = |frame, reason| FrameFault { frame, reason };
     let faults = vec![fault(11, FaultReason::Missing), fault(13, FaultReason::Corrupt)];
-    assert_eq!(found, VerifiedFrames { good: 3, faults });
+    assert_eq!(found, VerifiedFrames { good: 3, faults, doubts: Vec::new() });
 }
 
 #[tokio::test]

@@ -1,10 +1,13 @@
 //! `/v1/nodes/tasks/{task_id}/frames/{sha256}`: rendered frames, to the render's shelf.
 
-use super::leases::{self, LeaseToken};
+use super::{
+    leases::{self, LeaseToken},
+    output,
+};
 use crate::{
     app::App,
     auth::NodeCaller,
-    extract::{Path, idle_limited},
+    extract::{Json, Path, idle_limited},
     problem::{Code, Problem, ProblemBody},
 };
 use axum::{
@@ -13,11 +16,19 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use flatrender_workflows::contracts::storage::{BlobHash, Shelf, StorageError};
-use futures::StreamExt;
+use flatrender_workflows::{
+    contracts::{
+        node::{KeptFrames, StoredFrames},
+        storage::{BlobHash, Shelf, StorageError},
+    },
+    models::{Role, Scope, render::stored_frame},
+};
+use futures::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+/// Blobs that are looked for at a time.
+const LOOKUPS: usize = 16;
 /// Longest frame.
 const LIMIT_BYTES: u64 = 64_000_000;
 
@@ -86,6 +97,67 @@ pub async fn put(
 ) -> Result<StatusCode, Problem> {
     let shelf = shelf(&app, &caller, task_id, token).await?;
     app.storage.put(&shelf, Some(&sha256), idle_limited(body).boxed(), LIMIT_BYTES).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET …/frames`: frames of the task that are stored already, by whatever attempt. They need not be rendered again.
+#[utoipa::path(
+    get, path = "/v1/nodes/tasks/{task_id}/frames", tag = "Nodes", operation_id = "kept_frames", summary = "Ask for kept frames",
+    description = "Frames of the task that earlier attempts have stored: they need be neither rendered nor reported.",
+    security(("node_credential" = [])),
+    params(
+        ("task_id" = i64, Path, description = "The task"), ("lease-token" = uuid::Uuid, Header, description = "The fence")
+    ),
+    responses(
+        (status = 200, description = "Their numbers", body = Object, example = json!({"frames": [0, 1, 2]})),
+        (status = 409, description = "`lease.lost`", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn kept(
+    State(app): State<App>,
+    caller: NodeCaller,
+    Path(task_id): Path<i64>,
+    LeaseToken(token): LeaseToken,
+) -> Result<Json<KeptFrames>, Problem> {
+    let lease = leases::held(&app, &caller, task_id, token).await?;
+    let input = leases::input(&lease)?;
+    let mut tx = app.db.begin(Scope::tenant(Role::Render, lease.tenant_id)).await?;
+    let noted = stored_frame::of_range(&mut tx, input.render_id, input.frames, Some(token)).await?;
+    drop(tx);
+    let shelf = leases::shelf(&lease, &input);
+    let there = futures::stream::iter(noted).map(async |frame| -> Result<Option<u32>, Problem> {
+        let stored = app.storage.stat(&shelf, &frame.blob.sha256).await?;
+        Ok((stored == Some(frame.blob.size_bytes)).then_some(frame.frame))
+    });
+    let there: Vec<Option<u32>> = there.buffered(LOOKUPS).try_collect().await?;
+    Ok(Json(KeptFrames { frames: there.into_iter().flatten().collect() }))
+}
+
+/// `POST …/frames`: notes frames that are stored: whatever becomes of the attempt, they are kept. Repeating is harmless.
+#[utoipa::path(
+    post, path = "/v1/nodes/tasks/{task_id}/frames", tag = "Nodes", operation_id = "note_frames", summary = "Tell of stored frames",
+    description = "Notes which frames of the task were stored, so that they are kept whatever becomes of the attempt. At most 1000.",
+    security(("node_credential" = [])), params(("task_id" = i64, Path, description = "The task")),
+    request_body(content = Object, content_type = "application/json", example = json!({
+        "lease_token": "4f1c1a52-9a53-4a3e-9b70-6a7a9a3f0c11",
+        "frames": [{"frame": 0, "blob": {"sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "size_bytes": 4}}]})),
+    responses(
+        (status = 204, description = "Noted"),
+        (status = 409, description = "`lease.lost`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "`node.bad_output`", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn note(
+    State(app): State<App>,
+    caller: NodeCaller,
+    Path(task_id): Path<i64>,
+    Json(stored): Json<StoredFrames>,
+) -> Result<StatusCode, Problem> {
+    let lease = leases::held(&app, &caller, task_id, stored.lease_token).await?;
+    let input = output::check_stored_frames(&app, &lease, stored.frames.clone()).await?;
+    let mut tx = app.db.begin(Scope::tenant(Role::Render, lease.tenant_id)).await?;
+    stored_frame::note(&mut tx, lease.tenant_id, input.render_id, stored.lease_token, &stored.frames).await?;
+    tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -7,6 +7,7 @@ use crate::{
 };
 use flatrender_engine::remote::Lease;
 use flatrender_workflows::contracts::{
+    node::MOST_STORED,
     render::{FrameRef, RenderFrames, RenderedFrames},
     storage::Shelf,
 };
@@ -32,9 +33,33 @@ pub async fn check(app: &App, lease: &Lease, output: &Value) -> Result<(), Probl
     frames.try_for_each_concurrent(LOOKUPS, |frame| check_stored(app, &shelf, frame)).await
 }
 
+/// Checks frames that an attempt has stored: of the planned range, once each, and each there. Gives the task's input.
+///
+/// # Errors
+/// `node.bad_output`
+pub async fn check_stored_frames(app: &App, lease: &Lease, frames: Vec<FrameRef>) -> Result<RenderFrames, Problem> {
+    let task = leases::input(lease)?;
+    if frames.len() > MOST_STORED {
+        return Err(bad(format!("at most {MOST_STORED} frames at a time")));
+    }
+    check_numbers(&task, frames.iter().map(|f| f.frame))?;
+    let shelf = leases::shelf(lease, &task);
+    let frames = futures::stream::iter(frames.into_iter().map(Ok));
+    frames.try_for_each_concurrent(LOOKUPS, |frame| check_stored(app, &shelf, frame)).await?;
+    Ok(task)
+}
+
 fn check_plan(task: &RenderFrames, output: &RenderedFrames) -> Result<(), Problem> {
+    check_numbers(task, output.frames.iter().map(|f| f.frame).chain(output.faults.iter().map(|f| f.frame)))?;
+    let (most, longest) = WARNINGS;
+    if output.warnings.len() > most || output.warnings.iter().any(|w| w.len() > longest) {
+        return Err(bad(format!("at most {most} warnings of at most {longest} bytes")));
+    }
+    Ok(())
+}
+
+fn check_numbers(task: &RenderFrames, numbers: impl Iterator<Item = u32>) -> Result<(), Problem> {
     let mut seen = BTreeSet::new();
-    let numbers = output.frames.iter().map(|f| f.frame).chain(output.faults.iter().map(|f| f.frame));
     for frame in numbers {
         if !task.frames.contains(frame) {
             return Err(bad(format!("frame {frame} is not of {} to {}", task.frames.first, task.frames.last)));
@@ -42,10 +67,6 @@ fn check_plan(task: &RenderFrames, output: &RenderedFrames) -> Result<(), Proble
         if !seen.insert(frame) {
             return Err(bad(format!("frame {frame} is there twice")));
         }
-    }
-    let (most, longest) = WARNINGS;
-    if output.warnings.len() > most || output.warnings.iter().any(|w| w.len() > longest) {
-        return Err(bad(format!("at most {most} warnings of at most {longest} bytes")));
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ async fn bare(world: &World, path: &str) -> crate::world::Answer {
     world.send(Request::builder().uri(path).body(Body::empty()).unwrap()).await
 }
 
-const OPERATIONS: [&str; 97] = [
+const OPERATIONS: [&str; 99] = [
     "DELETE /v1/api-keys/{id}",
     "DELETE /v1/domains/{id}",
     "DELETE /v1/identity-providers/{id}",
@@ -46,6 +46,7 @@ const OPERATIONS: [&str; 97] = [
     "GET /v1/me/identities",
     "GET /v1/me/sessions",
     "GET /v1/members",
+    "GET /v1/nodes/tasks/{task_id}/frames",
     "GET /v1/nodes/tasks/{task_id}/inputs/{sha256}",
     "GET /v1/platform/tenants",
     "GET /v1/platform/tenants/{id}",
@@ -100,6 +101,7 @@ const OPERATIONS: [&str; 97] = [
     "POST /v1/nodes/probe",
     "POST /v1/nodes/tasks/{task_id}/complete",
     "POST /v1/nodes/tasks/{task_id}/fail",
+    "POST /v1/nodes/tasks/{task_id}/frames",
     "POST /v1/nodes/tasks/{task_id}/release",
     "POST /v1/nodes/tasks/{task_id}/renew",
     "POST /v1/platform/tenants",

@@ -43,7 +43,7 @@ enum To {
     Node,
 }
 
-const ROWS: [(&str, To); 97] = [
+const ROWS: [(&str, To); 99] = [
     ("DELETE /v1/api-keys/{id}", To::Manage),
     ("DELETE /v1/domains/{id}", To::Manage),
     ("DELETE /v1/identity-providers/{id}", To::Manage),
@@ -73,6 +73,7 @@ const ROWS: [(&str, To); 97] = [
     ("GET /v1/me/identities", To::Me),
     ("GET /v1/me/sessions", To::Me),
     ("GET /v1/members", To::Manage),
+    ("GET /v1/nodes/tasks/{task_id}/frames", To::Node),
     ("GET /v1/nodes/tasks/{task_id}/inputs/{sha256}", To::Node),
     ("GET /v1/platform/tenants", To::Operate),
     ("GET /v1/platform/tenants/{id}", To::Operate),
@@ -127,6 +128,7 @@ const ROWS: [(&str, To); 97] = [
     ("POST /v1/nodes/probe", To::Node),
     ("POST /v1/nodes/tasks/{task_id}/complete", To::Node),
     ("POST /v1/nodes/tasks/{task_id}/fail", To::Node),
+    ("POST /v1/nodes/tasks/{task_id}/frames", To::Node),
     ("POST /v1/nodes/tasks/{task_id}/release", To::Node),
     ("POST /v1/nodes/tasks/{task_id}/renew", To::Node),
     ("POST /v1/platform/tenants", To::Administer),

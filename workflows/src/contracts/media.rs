@@ -43,6 +43,9 @@ pub struct VerifiedFrames {
     pub good: u32,
     /// The others.
     pub faults: Vec<FrameFault>,
+    /// Good ones that look wrong among the others: black, or the same as the one before. A template may want them so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<FrameFault>,
 }
 
 impl Activity for VerifyFrames {

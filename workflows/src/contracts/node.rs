@@ -10,6 +10,7 @@
 //! POST /v1/nodes/tasks/{task_id}/release    given back, not counted
 //! GET  /v1/nodes/tasks/{task_id}/inputs/{sha256}    package or asset named by the task
 //! HEAD|PUT /v1/nodes/tasks/{task_id}/frames/{sha256}  a frame, to the render's shelf
+//! GET|POST /v1/nodes/tasks/{task_id}/frames           frames that are there already; frames that were stored
 //! ```
 //! Claims, renewals and reports are those of every remote worker of the engine: [`flatrender_engine::remote`]. What is ours is how a
 //! machine becomes a node, and how bytes come and go. The credential is a bearer token. Every call about a task carries the lease token, in the body or in the header
@@ -17,7 +18,7 @@
 
 pub mod labels;
 
-use super::storage::BlobHash;
+use super::{render::FrameRef, storage::BlobHash};
 use flatrender_engine::Labels;
 pub use flatrender_engine::remote::wire::{Claim, Claimed, Complete, Fail, Release, Renew, Renewed};
 pub use labels::{needs, offers};
@@ -112,4 +113,23 @@ pub struct CachedPackage {
     pub hits: u64,
     /// Whether an attempt uses it now.
     pub in_use: bool,
+}
+
+/// Frames that an attempt has stored on the render's shelf: kept, whatever becomes of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoredFrames {
+    /// The fence.
+    pub lease_token: Uuid,
+    /// At most [`MOST_STORED`].
+    pub frames: Vec<FrameRef>,
+}
+
+/// Most frames of a [`StoredFrames`].
+pub const MOST_STORED: usize = 1000;
+
+/// Frames of a task that earlier attempts have stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KeptFrames {
+    /// Their numbers, ascending.
+    pub frames: Vec<u32>,
 }

@@ -89,6 +89,10 @@ pub struct RenderFrames {
     /// What a node must offer beside the renderer: fonts, plug-ins, a version of After Effects, as labels.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub needs: Labels,
+    /// Names of nodes that had these frames before and did not make them well: others are asked first. One of them
+    /// takes the task when nobody else may.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub avoid: Vec<String>,
 }
 
 /// How long frames of a template have taken, in milliseconds a frame.
@@ -107,7 +111,8 @@ impl Activity for RenderFrames {
 
     fn policy(&self) -> Policy {
         Policy {
-            max_failures: 3,
+            // What failed is looked at by the definition: it asks for less, or for another node.
+            max_failures: 1,
             max_losses: 5,
             backoff_base: Duration::from_secs(1),
             backoff_cap: Duration::from_secs(30),
@@ -234,6 +239,24 @@ pub enum FaultReason {
     WrongSize,
     /// The stored content is not what was reported.
     WrongHash,
+    /// It is whole, but shows nothing, among others that do.
+    Black,
+    /// It is whole, but the same as the one before, among others that move.
+    Duplicate,
+}
+
+/// Whether a failure means that the renderer, or its node, may have died of what it was asked for: a crash, a hang, memory.
+pub fn is_crash(code: &str) -> bool {
+    const CRASHES: [&str; 7] = [
+        "render.crashed",
+        "render.stalled",
+        "render.out_of_memory",
+        "render.engine_failed",
+        "render.timed_out",
+        "workflow.timeout",
+        "workflow.lost_too_often",
+    ];
+    CRASHES.contains(&code)
 }
 
 /// Where an attempt's wall time went, in milliseconds.

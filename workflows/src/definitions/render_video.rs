@@ -1,14 +1,15 @@
 //! A submitted render becomes a finished video.
 //!
 //! ```text
-//! begin ─▶ plan ─┬─▶ chunk 0: render ─▶ verify ─▶ (repair) ─▶ accept ─▶ encode ─┐
-//!                ├─▶ chunk n: …                                                 ├─▶ assemble ─▶ check ─▶ publish ─▶ settle ─▶ tidy
-//!                └─▶ mix audio ─────────────────────────────────────────────────┘
+//! begin ─▶ plan ─┬─▶ chunk 0: render ─▶ verify ─▶ (repair) ─▶ accept ─┬▶ encode its parts ─┐
+//!                ├─▶ chunk n: …                                       ┘                    ├─▶ assemble ─▶ check ─▶ publish ─▶ settle ─▶ tidy
+//!                └─▶ mix audio ────────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! How frames come to be proven, and what happens to those that are lost afterwards, is in `frames`.
 
 mod frames;
+mod hunt;
 
 use crate::{
     contracts::{
@@ -16,14 +17,16 @@ use crate::{
             AssembleVideo, ClearShelf, DrawContactSheet, EncodePart, EncodedPart, MixAudio, MixedAudio, ProbedVideo,
             VerifyVideo,
         },
-        render::{FrameRange, FrameRef},
+        render::{FrameRange, FrameRef, Pace},
         storage::BlobRef,
     },
     models::{
         Db, Role, Scope,
         render::{
             export::{self, NewExport},
-            frame_job,
+            frame_attempt,
+            frame_job::{self, Accepted},
+            plan::{self, Chunk, Plan, Stretch},
             render_job::{self, Begun},
         },
     },
@@ -73,50 +76,87 @@ async fn produce(cx: &Context, id: Uuid) -> Result<Uuid, Failure> {
     let scope = films(cx);
     let begin = async move |db: Db<'_>| scope.within(db, async |db: Db<'_>| render_job::begin(db, id).await).await;
     let job = cx.step("begin", begin).await?;
-    let chunks = job.spec.chunks();
-    let planned = chunks.clone();
-    let tenant = job.tenant_id;
-    cx.step("plan", async move |db: Db<'_>| {
-        scope.within(db, async |db: Db<'_>| Ok(frame_job::plan(db, tenant, id, &planned).await?)).await
-    })
-    .await?;
-    let (chunks, audio) = try_join(render_chunks(cx, id, &job, &chunks), mix_audio(cx, id, &job)).await?;
-    let (frames, parts): (Vec<_>, Vec<_>) = chunks.into_iter().unzip();
+    let plan = plan(cx, id, &job).await?;
+    let (made, audio) = try_join(render(cx, id, &job, &plan), mix_audio(cx, id, &job)).await?;
+    let (frames, parts): (Vec<_>, Vec<_>) = made.into_iter().unzip();
     let (video, sheet) =
-        try_join(assemble(cx, id, &job, parts, audio), draw_sheet(cx, id, &job, frames.concat())).await?;
+        try_join(assemble(cx, id, &job, parts.concat(), audio), draw_sheet(cx, id, &job, frames.concat())).await?;
     publish(cx, id, &job, video, sheet).await
 }
 
-/// Renders every chunk on whichever nodes are free; gives their frames and encoded parts in order.
-async fn render_chunks(
+/// Divides the film by what is known of the template's pace.
+async fn plan(cx: &Context, id: Uuid, job: &Begun) -> Result<Plan, Failure> {
+    let (tenant, version, spec, scope) = (job.tenant_id, job.project_version_id, job.spec.clone(), films(cx));
+    let make = async move |db: Db<'_>| {
+        let make = async |db: Db<'_>| -> Result<Plan, Failure> {
+            // A template may be many tenants'; how fast it is is nobody's secret.
+            Scope::platform(Role::Render).enter(&mut *db).await?;
+            let pace = frame_attempt::pace(&mut *db, version, spec.size).await?;
+            scope.enter(&mut *db).await?;
+            let plan = plan::plan(&spec, pace);
+            frame_job::plan(db, tenant, id, &plan.chunks().copied().collect::<Vec<_>>()).await?;
+            Ok(plan)
+        };
+        scope.within(db, make).await
+    };
+    cx.step("plan", make).await
+}
+
+/// Frames and encoded parts of a stretch, each in order.
+type Made = (Vec<FrameRef>, Vec<EncodedPart>);
+
+/// Makes every stretch of the film on whichever nodes are free.
+async fn render(cx: &Context, id: Uuid, job: &Begun, plan: &Plan) -> Result<Vec<Made>, Failure> {
+    try_join_all(plan.stretches.iter().map(|stretch| make_stretch(cx, id, job, plan.pace, stretch))).await
+}
+
+/// Renders the chunks of a stretch, then encodes its parts.
+async fn make_stretch(
     cx: &Context,
     id: Uuid,
     job: &Begun,
-    chunks: &[FrameRange],
-) -> Result<Vec<(Vec<FrameRef>, EncodedPart)>, Failure> {
-    try_join_all(chunks.iter().enumerate().map(|(no, range)| render_chunk(cx, id, job, no, *range))).await
+    pace: Option<Pace>,
+    stretch: &Stretch,
+) -> Result<Made, Failure> {
+    let chunks = stretch.chunks.iter().map(|chunk| render_chunk(cx, id, job, pace, *chunk));
+    let frames = try_join_all(chunks).await?.concat();
+    let parts = stretch.parts.iter().map(|part| encode_part(cx, id, job, *part, &frames));
+    let parts = try_join_all(parts).await?;
+    Ok((frames, parts))
 }
 
-/// Renders one chunk until each of its frames is proven, accepts them, and encodes them.
+/// Renders one chunk until each of its frames is proven, and accepts them.
 async fn render_chunk(
     cx: &Context,
     id: Uuid,
     job: &Begun,
-    no: usize,
-    range: FrameRange,
-) -> Result<(Vec<FrameRef>, EncodedPart), Failure> {
-    let mut frames = Frames::missing(cx, id, job, &no.to_string(), range);
+    pace: Option<Pace>,
+    chunk: Chunk,
+) -> Result<Vec<FrameRef>, Failure> {
+    let mut frames = Frames::missing(cx, id, job, pace, &chunk.no.to_string(), chunk.frames);
     frames.prove().await?;
-    let (tenant, accepted) = (job.tenant_id, frames.list());
-    let scope = films(cx);
-    cx.step(&format!("accept:{no}"), async move |db: Db<'_>| {
-        scope.within(db, async |db: Db<'_>| frame_job::accept(db, tenant, id, no as i32, &accepted).await).await
-    })
-    .await?;
+    let (tenant_id, size, scope) = (job.tenant_id, job.spec.size, films(cx));
+    let (accepted, flags) = (frames.list(), frames.flags().clone());
+    let accept = async move |db: Db<'_>| {
+        let new = Accepted { tenant_id, render_id: id, chunk_no: chunk.no, frames: &accepted, size, flags: &flags };
+        scope.within(db, async |db: Db<'_>| frame_job::accept(db, &new).await).await
+    };
+    cx.step(&format!("accept:{}", chunk.no), accept).await?;
+    Ok(frames.list())
+}
+
+async fn encode_part(
+    cx: &Context,
+    id: Uuid,
+    job: &Begun,
+    part: FrameRange,
+    of: &[FrameRef],
+) -> Result<EncodedPart, Failure> {
     let spec = &job.spec;
+    let own = of.iter().filter(|f| part.contains(f.frame)).cloned().collect();
     let encode = |frames| EncodePart { render_id: id, frames, size: spec.size, fps: spec.fps, profile: spec.profile };
-    let part = frames.used_by(&format!("encode:{no}"), encode).await?;
-    Ok((frames.list(), part))
+    let key = format!("part{}", part.first);
+    Frames::proven(cx, id, job, &key, own).used_by(&format!("encode:{}", part.first), encode).await
 }
 
 async fn mix_audio(cx: &Context, id: Uuid, job: &Begun) -> Result<MixedAudio, Failure> {

@@ -1,10 +1,13 @@
 //! Renders: what was ordered, what was frozen, what came of it; and the nodes that do it.
 
 pub mod export;
+pub mod frame_attempt;
 pub mod frame_job;
 pub mod freeze;
 pub mod live_task;
 pub mod node;
 pub mod order;
+pub mod plan;
 pub mod render_job;
 pub mod spec;
+pub mod stored_frame;

@@ -7,7 +7,9 @@ use flatrender_workflows::{
             AssembleVideo, ClearShelf, DrawContactSheet, EncodePart, EncodedPart, FRAME_LOST, MixAudio, MixedAudio,
             ProbedVideo, VerifiedFrames, VerifyFrames, VerifyVideo,
         },
-        render::{FaultReason, FrameFault, FrameRef, NODE_QUEUE, RenderFrames, RenderTiming, RenderedFrames},
+        render::{
+            FaultReason, FrameFault, FrameRange, FrameRef, NODE_QUEUE, RenderFrames, RenderTiming, RenderedFrames,
+        },
         storage::{BlobHash, BlobRef},
         template::Manifest,
     },
@@ -21,12 +23,15 @@ use flatrender_workflows::{
 use serde_json::json;
 use sqlx::PgPool;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+/// As which node the world's hands work, when there is a row of it.
+pub const NODE: &str = "node:one";
 
 /// What the world does out of the ordinary.
 #[derive(Debug, Default)]
@@ -39,6 +44,10 @@ pub struct Mischief {
     pub lost_frames: BTreeMap<(&'static str, u32), u32>,
     /// Activities whose handler never ends by itself.
     pub hanging: Option<&'static str>,
+    /// A frame at which the renderer crashes, this many times. It stores nothing that it did not report.
+    pub crashing: Option<(u32, u32)>,
+    /// Frames that look black, however often they are rendered.
+    pub black_frames: BTreeSet<u32>,
 }
 
 /// The world's hands and its notebook.
@@ -84,6 +93,17 @@ impl World {
         Ok(())
     }
 
+    /// Fails as a renderer does that crashes at one of these frames.
+    fn crash(&self, frames: FrameRange) -> Result<(), Failure> {
+        match &mut self.0.lock().unwrap().crashing {
+            Some((frame, times @ 1..)) if frames.contains(*frame) => {
+                *times -= 1;
+                Err(Failure::transient("render.crashed", "the renderer ended with signal 11"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Works until the run has ended; gives it.
     pub async fn finish(&self, db: &PgPool, run_id: Uuid, crash_after_every_event: bool) -> Run {
         let stop = CancellationToken::new();
@@ -97,6 +117,7 @@ impl World {
 
     pub fn worker(&self, db: &PgPool, crash_after_every_event: bool) -> Worker {
         let builder = Worker::builder(db.clone())
+            .name(NODE)
             .workflow::<RenderVideo>()
             .handler::<RenderFrames>(self.clone())
             .handler::<VerifyFrames>(self.clone())
@@ -115,10 +136,13 @@ impl World {
 
 impl Handler<RenderFrames> for World {
     async fn handle(&self, cx: &Attempt, input: RenderFrames) -> Result<RenderedFrames, Failure> {
-        self.act(cx, "RenderFrames", format!("{}-{}", input.frames.first, input.frames.last)).await?;
+        let avoid = if input.avoid.is_empty() { String::new() } else { format!(" not on {}", input.avoid.join(", ")) };
+        self.act(cx, "RenderFrames", format!("{}-{}{avoid}", input.frames.first, input.frames.last)).await?;
+        self.crash(input.frames)?;
         let frames =
             input.frames.iter().map(|frame| FrameRef { frame, blob: blob(&format!("frame {frame}")) }).collect();
-        Ok(RenderedFrames { frames, faults: vec![], cause: None, warnings: vec![], timing: RenderTiming::default() })
+        let timing = RenderTiming { render_ms: 2000, ..RenderTiming::default() };
+        Ok(RenderedFrames { frames, faults: vec![], cause: None, warnings: vec![], timing })
     }
 }
 
@@ -133,7 +157,9 @@ impl Handler<VerifyFrames> for World {
                 faults.push(FrameFault { frame: *frame, reason: FaultReason::Corrupt });
             }
         }
-        Ok(VerifiedFrames { good: (input.frames.len() - faults.len()) as u32, faults })
+        let black = input.frames.iter().filter(|f| mischief.black_frames.contains(&f.frame));
+        let doubts = black.map(|f| FrameFault { frame: f.frame, reason: FaultReason::Black }).collect();
+        Ok(VerifiedFrames { good: (input.frames.len() - faults.len()) as u32, faults, doubts })
     }
 }
 

@@ -1,30 +1,42 @@
 //! Frames of a film on their way to being used: rendered, verified, repaired, and doubted when they are found lost.
 //!
 //! ```text
-//! missing ─render▶ reported ─verify▶ proven ─▶ used
-//!    ▲                │ bad            │ lost from the shelf
-//!    └────────────────┘◀───────────────┘
+//! missing ─render▶ reported or kept ─verify▶ proven ─▶ used
+//!    ▲                   │ bad                │ lost from the shelf
+//!    └──────repair───────┘◀───────────────────┘
 //! ```
+//! Kept frames are those of attempts that failed or were lost: they are verified like any others.
 
+use super::hunt::{Hunt, Poison};
 use crate::{
     contracts::{
         media::{FRAME_LOST, VerifyFrames},
-        render::{FaultReason, FrameFault, FrameRange, FrameRef, RenderFrames},
+        render::{FaultReason, FrameFault, FrameRange, FrameRef, Pace, RenderFrames, RenderedFrames, is_crash},
     },
     models::{
         Db,
-        render::render_job::{self, Begun},
+        render::{
+            frame_attempt::{self, Ended, Noted},
+            frame_job::{self, Repair},
+            render_job::{self, Begun},
+        },
     },
 };
 use flatrender_engine::{Activity, Context, Failure};
 use futures::future::try_join_all;
 use serde_json::json;
-use std::{collections::BTreeMap, mem};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    time::Duration,
+};
 use uuid::Uuid;
 
 /// How often in a row missing frames are rendered again without proving a single one. A node that drains gives its
 /// chunk back with the frames it has: that is progress, not failure.
 const FRUITLESS_ROUNDS: u32 = 3;
+/// Pause after the first round in a row that failed; twice as long after the next.
+const PAUSE: Duration = Duration::from_secs(1);
 /// How often an activity is asked to use frames, when each time some of them turn out to be lost.
 const MOST_USES: u32 = 3;
 
@@ -33,6 +45,7 @@ pub(super) struct Frames<'a> {
     cx: &'a Context,
     render_id: Uuid,
     job: &'a Begun,
+    pace: Option<Pace>,
     /// Tells them apart from the film's other frames in the keys of its history.
     key: String,
     /// In order.
@@ -40,21 +53,57 @@ pub(super) struct Frames<'a> {
     /// Said to be on the shelf, and not verified since.
     reported: BTreeMap<u32, FrameRef>,
     proven: BTreeMap<u32, FrameRef>,
+    /// Looked wrong, and were rendered once more: what they were.
+    doubted: BTreeMap<u32, (FrameRef, FaultReason)>,
+    flags: BTreeMap<u32, BTreeSet<String>>,
+    /// Nodes that did not make them well.
+    avoid: BTreeSet<String>,
+    hunt: Hunt,
+    /// Times that some were rendered.
     round: u32,
+    /// Times that some were verified.
+    looks: u32,
+}
+
+/// What one activity left.
+struct Made {
+    range: FrameRange,
+    frames: Vec<FrameRef>,
+    /// Why some are missing, if that may be other on another try.
+    cause: Option<Failure>,
 }
 
 impl<'a> Frames<'a> {
     /// Frames of which none is rendered.
-    pub(super) fn missing(cx: &'a Context, render_id: Uuid, job: &'a Begun, key: &str, range: FrameRange) -> Self {
-        let (key, wanted) = (key.to_owned(), range.iter().collect());
-        Self { cx, render_id, job, key, wanted, reported: BTreeMap::new(), proven: BTreeMap::new(), round: 0 }
+    pub(super) fn missing(
+        cx: &'a Context,
+        render_id: Uuid,
+        job: &'a Begun,
+        pace: Option<Pace>,
+        key: &str,
+        range: FrameRange,
+    ) -> Self {
+        Self { pace, wanted: range.iter().collect(), ..Self::proven(cx, render_id, job, key, vec![]) }
     }
 
     /// Frames each of which was proven before.
     pub(super) fn proven(cx: &'a Context, render_id: Uuid, job: &'a Begun, key: &str, frames: Vec<FrameRef>) -> Self {
-        let (key, wanted) = (key.to_owned(), frames.iter().map(|f| f.frame).collect());
-        let proven = frames.into_iter().map(|f| (f.frame, f)).collect();
-        Self { cx, render_id, job, key, wanted, reported: BTreeMap::new(), proven, round: 0 }
+        Self {
+            cx,
+            render_id,
+            job,
+            pace: None,
+            key: key.to_owned(),
+            wanted: frames.iter().map(|f| f.frame).collect(),
+            reported: BTreeMap::new(),
+            proven: frames.into_iter().map(|f| (f.frame, f)).collect(),
+            doubted: BTreeMap::new(),
+            flags: BTreeMap::new(),
+            avoid: BTreeSet::new(),
+            hunt: Hunt::default(),
+            round: 0,
+            looks: 0,
+        }
     }
 
     /// Those that are proven, in order.
@@ -62,18 +111,32 @@ impl<'a> Frames<'a> {
         self.proven.values().cloned().collect()
     }
 
-    /// Renders and verifies until each is proven; renders again only what is missing or bad.
+    /// What is to be said of some.
+    pub(super) fn flags(&self) -> &BTreeMap<u32, BTreeSet<String>> {
+        &self.flags
+    }
+
+    /// Renders and verifies until each is proven; renders again only what is missing, bad or looks wrong.
     pub(super) async fn prove(&mut self) -> Result<(), Failure> {
-        let (mut faults, mut fruitless) = (vec![], 0);
+        let (mut faults, mut fruitless, mut last) = (self.verify_reported().await?, 0, None);
         while self.proven.len() < self.wanted.len() {
             if fruitless == FRUITLESS_ROUNDS {
-                return Err(repair_exhausted(&self.unproven(), &faults));
+                if self.settle_for_doubtful().await? {
+                    break;
+                }
+                return Err(last.unwrap_or_else(|| repair_exhausted(&self.unproven(), &faults)));
+            }
+            if fruitless > 0 && last.is_some() {
+                self.cx.sleep(&format!("pause:{}:{}", self.key, self.round), PAUSE * fruitless).await?;
             }
             let before = self.proven.len();
-            self.render_missing().await?;
-            faults = self.verify_reported().await?;
-            fruitless = if self.proven.len() > before { 0 } else { fruitless + 1 };
             self.round += 1;
+            self.repair(&faults).await?;
+            let crashed;
+            (crashed, last) = self.render_missing().await?;
+            faults = self.verify_reported().await?;
+            // A crash is one step of the hunt, which ends.
+            fruitless = if crashed || self.proven.len() > before { 0 } else { fruitless + 1 };
         }
         Ok(())
     }
@@ -97,24 +160,63 @@ impl<'a> Frames<'a> {
         done
     }
 
+    /// Takes frames that only look wrong as they are, when they are all that is left and nobody renders them again.
+    async fn settle_for_doubtful(&mut self) -> Result<bool, Failure> {
+        let left = self.unproven();
+        if !left.iter().all(|f| self.doubted.contains_key(f)) {
+            return Ok(false);
+        }
+        let doubts: Vec<FrameFault> =
+            left.iter().map(|frame| FrameFault { frame: *frame, reason: self.doubted[frame].1 }).collect();
+        self.proven.extend(left.into_iter().map(|f| (f, self.doubted[&f].0.clone())));
+        self.warn_of(&doubts).await?;
+        Ok(true)
+    }
+
     fn unproven(&self) -> Vec<u32> {
         self.wanted.iter().copied().filter(|f| !self.proven.contains_key(f)).collect()
     }
 
-    async fn render_missing(&mut self) -> Result<(), Failure> {
-        let mut missing = self.unproven();
-        missing.retain(|f| !self.reported.contains_key(f));
-        let renders = stretches(&missing).into_iter().map(|stretch| self.render(stretch));
-        let rendered = try_join_all(renders).await?.concat();
-        self.reported.extend(rendered.into_iter().map(|f| (f.frame, f)));
-        Ok(())
+    /// Renders what is missing. Whether a renderer crashed, and why else an activity failed.
+    async fn render_missing(&mut self) -> Result<(bool, Option<Failure>), Failure> {
+        let ranges = self.hunt.next(&self.unproven());
+        let made = try_join_all(ranges.into_iter().map(|range| self.render(range))).await?;
+        let (mut crashed, mut last) = (false, None);
+        for (made, noted) in made {
+            self.reported.extend(made.frames.into_iter().chain(noted.kept).map(|f| (f.frame, f)));
+            let Some(cause) = made.cause else { continue };
+            self.avoid.extend(noted.nodes);
+            if is_crash(&cause.code) {
+                let mut missing = self.unproven();
+                missing.retain(|f| !self.reported.contains_key(f));
+                self.hunt.crashed(made.range, &missing, &cause.code).map_err(|p| poisoned(&p, &cause))?;
+                crashed = true;
+            } else {
+                last = Some(cause);
+            }
+        }
+        Ok((crashed, last))
     }
 
-    /// Renders one stretch; keeps what the renderer warned of.
-    async fn render(&self, frames: FrameRange) -> Result<Vec<FrameRef>, Failure> {
-        let (id, spec) = (self.render_id, &self.job.spec);
-        let work = RenderFrames {
-            render_id: id,
+    /// Renders one range, and notes who tried and what is there now.
+    async fn render(&self, frames: FrameRange) -> Result<(Made, Noted), Failure> {
+        let key = format!("{}:{}:{}", self.key, self.round - 1, frames.first);
+        let activity = format!("render:{key}");
+        let rendered = self.cx.activity(&activity, self.work(frames)).await;
+        let noted = self.note(&key, activity, frames, rendered.clone().ok()).await?;
+        match rendered {
+            Ok(RenderedFrames { frames: made, cause, .. }) => Ok((Made { range: frames, frames: made, cause }, noted)),
+            Err(failure) if failure.retryable || is_crash(&failure.code) => {
+                Ok((Made { range: frames, frames: vec![], cause: Some(failure) }, noted))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn work(&self, frames: FrameRange) -> RenderFrames {
+        let spec = &self.job.spec;
+        RenderFrames {
+            render_id: self.render_id,
             engine: spec.engine,
             package: spec.package.clone(),
             package_owner: spec.package_owner,
@@ -124,43 +226,103 @@ impl<'a> Frames<'a> {
             assets: spec.assets.clone(),
             size: spec.size,
             fps: spec.fps,
-            pace: None,
+            pace: self.pace,
+            avoid: self.avoid.iter().cloned().collect(),
             needs: spec.needs.clone(),
-        };
-        let key = format!("{}:{}:{}", self.key, self.round, frames.first);
-        let rendered = self.cx.activity(&format!("render:{key}"), work).await?;
-        if !rendered.warnings.is_empty() {
-            let warnings = rendered.warnings;
-            let scope = super::films(self.cx);
-            let warn = async move |db: Db<'_>| {
-                scope.within(db, async |db: Db<'_>| Ok(render_job::warn(db, id, &warnings).await?)).await
-            };
-            self.cx.step(&format!("warn:{key}"), warn).await?;
         }
-        Ok(rendered.frames)
+    }
+
+    async fn note(
+        &self,
+        key: &str,
+        activity: String,
+        frames: FrameRange,
+        made: Option<RenderedFrames>,
+    ) -> Result<Noted, Failure> {
+        let (render_id, run_id, tenant_id, size) =
+            (self.render_id, self.cx.run_id(), self.job.tenant_id, self.job.spec.size);
+        let scope = super::films(self.cx);
+        let note = async move |db: Db<'_>| {
+            let ended = Ended { tenant_id, render_id, run_id, key: &activity, frames, size, made: made.as_ref() };
+            scope.within(db, async |db: Db<'_>| Ok(frame_attempt::note(db, &ended).await?)).await
+        };
+        self.cx.step(&format!("note:{key}"), note).await
+    }
+
+    /// Notes what is to be rendered again, when some are bad, or missing among others that are there.
+    async fn repair(&self, bad: &[FrameFault]) -> Result<(), Failure> {
+        let mut faults = bad.to_vec();
+        if !self.proven.is_empty() {
+            let missing = self.unproven().into_iter().filter(|f| bad.iter().all(|b| b.frame != *f));
+            faults.extend(missing.map(|frame| FrameFault { frame, reason: FaultReason::Missing }));
+        }
+        if faults.is_empty() {
+            return Ok(());
+        }
+        let (render_id, tenant_id, round) = (self.render_id, self.job.tenant_id, self.round);
+        let (avoid, scope) = (self.avoid.clone(), super::films(self.cx));
+        let repair = async move |db: Db<'_>| {
+            let new = Repair { tenant_id, render_id, round, faults: &faults, avoid: &avoid };
+            scope.within(db, async |db: Db<'_>| Ok(frame_job::repair(db, &new).await?)).await
+        };
+        self.cx.step(&format!("repair:{}:{round}", self.key), repair).await
     }
 
     /// Moves what is good to the proven; tells what is wrong with the others.
     async fn verify_reported(&mut self) -> Result<Vec<FrameFault>, Failure> {
         let frames: Vec<_> = mem::take(&mut self.reported).into_values().collect();
+        if frames.is_empty() {
+            return Ok(vec![]);
+        }
         let verify = VerifyFrames { render_id: self.render_id, frames: frames.clone(), size: self.job.spec.size };
-        let faults = self.cx.activity(&format!("verify:{}:{}", self.key, self.round), verify).await?.faults;
+        let verified = self.cx.activity(&format!("verify:{}:{}", self.key, self.looks), verify).await?;
+        self.looks += 1;
+        let mut faults = verified.faults;
+        let mut alike = vec![];
+        for doubt in verified.doubts {
+            let Some(frame) = frames.iter().find(|f| f.frame == doubt.frame) else { continue };
+            match self.doubted.insert(doubt.frame, (frame.clone(), doubt.reason)) {
+                None => faults.push(doubt),
+                Some((before, _)) if before == *frame => alike.push(doubt),
+                Some(_) => {}
+            }
+        }
         let good = |frame: &FrameRef| faults.iter().all(|f| f.frame != frame.frame);
         self.proven.extend(frames.into_iter().filter(good).map(|f| (f.frame, f)));
+        for fault in &faults {
+            self.flags.entry(fault.frame).or_default().insert("repaired".into());
+        }
+        self.warn_of(&alike).await?;
         Ok(faults)
+    }
+
+    /// What looks wrong on every try is what the template says: it is kept, and said.
+    async fn warn_of(&mut self, alike: &[FrameFault]) -> Result<(), Failure> {
+        if alike.is_empty() {
+            return Ok(());
+        }
+        let mut warnings = vec![];
+        for FrameFault { frame, reason } in alike {
+            let (flag, words) = match reason {
+                FaultReason::Black => ("black", "black"),
+                _ => ("duplicate", "the same as the one before it"),
+            };
+            self.flags.entry(*frame).or_default().insert(flag.into());
+            warnings.push(format!("frame {frame} is {words}, even when it is rendered again"));
+        }
+        let (id, scope) = (self.render_id, super::films(self.cx));
+        let warn = async move |db: Db<'_>| {
+            scope.within(db, async |db: Db<'_>| Ok(render_job::warn(db, id, &warnings).await?)).await
+        };
+        self.cx.step(&format!("warn:{}:{}", self.key, self.looks), warn).await
     }
 }
 
-/// Consecutive stretches of ascending frame numbers.
-fn stretches(frames: &[u32]) -> Vec<FrameRange> {
-    let mut stretches: Vec<FrameRange> = vec![];
-    for &frame in frames {
-        match stretches.last_mut() {
-            Some(last) if last.last + 1 == frame => last.last = frame,
-            _ => stretches.push(FrameRange { first: frame, last: frame }),
-        }
-    }
-    stretches
+fn poisoned(poison: &Poison, cause: &Failure) -> Failure {
+    let Poison { frame, class } = poison;
+    let message = format!("frame {frame} ends every renderer that tries it: {class}: {}", cause.message);
+    Failure::permanent("render.poison_frame", message)
+        .with_details(json!({ "frame": frame, "class": class, "cause": cause.details }))
 }
 
 fn repair_exhausted(missing: &[u32], faults: &[FrameFault]) -> Failure {
@@ -174,13 +336,6 @@ fn repair_exhausted(missing: &[u32], faults: &[FrameFault]) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_missing_frames_are_rendered_again() {
-        let range = |first, last| FrameRange { first, last };
-        assert_eq!(stretches(&[3, 4, 5, 9, 11, 12]), [range(3, 5), range(9, 9), range(11, 12)]);
-        assert!(stretches(&[]).is_empty());
-    }
 
     #[test]
     fn a_frame_that_cannot_be_rendered_is_named() {

@@ -1,22 +1,33 @@
-//! Chunks of a film and the frames accepted for them.
+//! Chunks of a film, the frames accepted for them, and repairs.
+//!
+//! ```text
+//! queued ─▶ rendered ─▶ verified
+//! ```
 
+use super::{plan::Chunk, stored_frame};
 use crate::{
-    contracts::render::{FrameRange, FrameRef},
-    models::Db,
+    contracts::{
+        render::{FaultReason, FrameFault, FrameRef},
+        storage::BlobRef,
+    },
+    models::{Db, Role, Scope, content::project::blob_ref},
 };
 use flatrender_engine::Failure;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
-/// Plans the chunks of a film and opens its rendering. The table refuses chunks that overlap.
-pub async fn plan(db: Db<'_>, tenant_id: Uuid, render_id: Uuid, chunks: &[FrameRange]) -> sqlx::Result<()> {
-    let first: Vec<i32> = chunks.iter().map(|c| c.first as i32).collect();
-    let last: Vec<i32> = chunks.iter().map(|c| c.last as i32).collect();
+/// Plans the chunks of a film and opens its rendering. The tables refuse chunks that overlap or leave a frame out.
+pub async fn plan(db: Db<'_>, tenant_id: Uuid, render_id: Uuid, chunks: &[Chunk]) -> sqlx::Result<()> {
+    let no: Vec<i32> = chunks.iter().map(|c| c.no as i32).collect();
+    let first: Vec<i32> = chunks.iter().map(|c| c.frames.first as i32).collect();
+    let last: Vec<i32> = chunks.iter().map(|c| c.frames.last as i32).collect();
     sqlx::query!(
-        r#"insert into render.frame_jobs (tenant_id, render_job_id, chunk_no, first_frame, last_frame)
-           select $1, $2, (n - 1)::int, first_frame, last_frame
-           from unnest($3::int[], $4::int[]) with ordinality c(first_frame, last_frame, n)"#,
+        r#"insert into render.frame_jobs (tenant_id, render_job_id, chunk_no, first_frame, last_frame, created_at, updated_at)
+           select $1, $2, no, first_frame, last_frame, workflow.now(), workflow.now()
+           from unnest($3::int[], $4::int[], $5::int[]) c(no, first_frame, last_frame)"#,
         tenant_id,
         render_id,
+        &no,
         &first,
         &last,
     )
@@ -31,58 +42,173 @@ pub async fn plan(db: Db<'_>, tenant_id: Uuid, render_id: Uuid, chunks: &[FrameR
     Ok(())
 }
 
+/// Verified frames of a whole chunk.
+pub struct Accepted<'a> {
+    /// The owner of the film.
+    pub tenant_id: Uuid,
+    /// The film.
+    pub render_id: Uuid,
+    /// The chunk's number.
+    pub chunk_no: u32,
+    /// Its frames.
+    pub frames: &'a [FrameRef],
+    /// Their size in pixels.
+    pub size: [u32; 2],
+    /// What is to be said of some: `black`, `duplicate`, `repaired`.
+    pub flags: &'a BTreeMap<u32, BTreeSet<String>>,
+}
+
 /// Accepts the verified frames of a whole chunk. A frame has one owner: the primary key refuses a second.
 /// The film goes on to encoding with its last chunk.
 ///
 /// # Errors
-/// `render.chunk_incomplete` when `frames` are not exactly those of the chunk.
-pub async fn accept(
-    db: Db<'_>,
-    tenant_id: Uuid,
-    render_id: Uuid,
-    chunk_no: i32,
-    frames: &[FrameRef],
-) -> Result<(), Failure> {
-    let number: Vec<i32> = frames.iter().map(|f| f.frame as i32).collect();
-    let hash: Vec<String> = frames.iter().map(|f| f.blob.sha256.to_string()).collect();
-    let bytes: Vec<i64> = frames.iter().map(|f| f.blob.size_bytes as i64).collect();
-    sqlx::query!(
-        r#"insert into render.frame_manifests (tenant_id, render_job_id, frame_no, sha256, size_bytes, verified_at)
-           select $1, $2, n, h, b, workflow.now() from unnest($3::int[], $4::text[], $5::bigint[]) f(n, h, b)"#,
-        tenant_id,
-        render_id,
-        &number,
-        &hash,
-        &bytes,
-    )
-    .execute(&mut *db)
-    .await?;
+/// `render.chunk_incomplete` when the frames are not exactly those of the chunk.
+pub async fn accept(db: Db<'_>, new: &Accepted<'_>) -> Result<(), Failure> {
+    insert_manifests(&mut *db, new).await?;
     let chunk = sqlx::query!(
         r#"update render.frame_jobs f
-           set status = 'verified', updated_at = workflow.now(), frames_ok =
-               (select count(*)::int from render.frame_manifests m
-                where m.render_job_id = f.render_job_id and m.frame_no between f.first_frame and f.last_frame)
-           where render_job_id = $1 and chunk_no = $2
-             and (select count(*) from render.frame_manifests m where m.render_job_id = f.render_job_id
-                  and m.frame_no between f.first_frame and f.last_frame) = f.last_frame - f.first_frame + 1"#,
-        render_id,
-        chunk_no,
+           set status = 'verified', updated_at = workflow.now(), frames_ok = m.frames,
+               accepted_attempt = a.attempt_no, output_prefix = a.output_prefix, node_id = coalesce(a.node_id, f.node_id)
+           from render.frame_jobs c
+           cross join lateral (select count(*)::int as frames from render.frame_manifests m
+                               where m.render_job_id = c.render_job_id and m.frame_no between c.first_frame and c.last_frame) m
+           left join lateral (select a.attempt_no, a.output_prefix, a.node_id from render.frame_job_attempts a
+                              where a.frame_job_id = c.id and a.outcome = 'ok' order by a.attempt_no desc limit 1) a on true
+           where c.render_job_id = $1 and c.chunk_no = $2 and f.id = c.id and m.frames = c.last_frame - c.first_frame + 1"#,
+        new.render_id,
+        new.chunk_no as i32,
     )
     .execute(&mut *db)
     .await?;
     if chunk.rows_affected() != 1 {
-        let message = format!("chunk {chunk_no} of render {render_id} is not complete");
+        let message = format!("chunk {} of render {} is not complete", new.chunk_no, new.render_id);
         return Err(Failure::permanent("render.chunk_incomplete", message));
     }
+    end_repairs(&mut *db, new.render_id, Some(new.chunk_no), true).await?;
     sqlx::query!(
         r#"update render.render_jobs
            set frames_verified = frames_verified + $2, updated_at = workflow.now(),
-               status = case when frames_verified + $2 = frame_count then 'encoding' else status end
+               status = case when frames_verified + $2 = frame_count then 'encoding' else 'rendering' end
            where id = $1"#,
-        render_id,
-        frames.len() as i32,
+        new.render_id,
+        new.frames.len() as i32,
     )
     .execute(db)
     .await?;
     Ok(())
+}
+
+async fn insert_manifests(db: Db<'_>, new: &Accepted<'_>) -> sqlx::Result<()> {
+    let number: Vec<i32> = new.frames.iter().map(|f| f.frame as i32).collect();
+    let hash: Vec<String> = new.frames.iter().map(|f| f.blob.sha256.to_string()).collect();
+    let bytes: Vec<i64> = new.frames.iter().map(|f| f.blob.size_bytes as i64).collect();
+    let flags = |f: &FrameRef| new.flags.get(&f.frame).map(|s| s.iter().cloned().collect::<Vec<_>>().join(","));
+    let flags: Vec<Option<String>> = new.frames.iter().map(flags).collect();
+    sqlx::query!(
+        r#"insert into render.frame_manifests
+               (tenant_id, render_job_id, frame_no, sha256, size_bytes, width, height, attempt_id, flags, verified_at)
+           select $1, $2, f.n, f.h, f.b, $7, $8, a.id, string_to_array(f.flags, ','), workflow.now()
+           from unnest($3::int[], $4::text[], $5::bigint[], $6::text[]) f(n, h, b, flags)
+           left join render.stored_frames s on s.render_job_id = $2 and s.frame_no = f.n and s.sha256 = f.h
+           left join render.frame_job_attempts a on a.lease_token = s.lease_token"#,
+        new.tenant_id,
+        new.render_id,
+        &number,
+        &hash,
+        &bytes,
+        &flags as &[Option<String>],
+        new.size[0] as i32,
+        new.size[1] as i32,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Frames of a chunk that are to be rendered again.
+pub struct Repair<'a> {
+    /// The owner of the film.
+    pub tenant_id: Uuid,
+    /// The film.
+    pub render_id: Uuid,
+    /// The round of the chunk, from 1.
+    pub round: u32,
+    /// What is wrong with which; all of one chunk.
+    pub faults: &'a [FrameFault],
+    /// Nodes that had them, by name.
+    pub avoid: &'a BTreeSet<String>,
+}
+
+/// Notes that frames are rendered again, and forgets what is stored of them. Begins and ends in the scope of the film's
+/// tenant.
+pub async fn repair(db: Db<'_>, new: &Repair<'_>) -> sqlx::Result<()> {
+    let numbers: Vec<u32> = new.faults.iter().map(|f| f.frame).collect();
+    stored_frame::forget(&mut *db, new.render_id, &numbers).await?;
+    let names: Vec<String> = new.avoid.iter().cloned().collect();
+    // Nodes serve many tenants and are nobody's rows.
+    Scope::platform(Role::Render).enter(&mut *db).await?;
+    let nodes = sqlx::query_scalar!("select id from render.nodes where name = any($1) limit 100", &names);
+    let nodes = nodes.fetch_all(&mut *db).await?;
+    Scope::tenant(Role::Render, new.tenant_id).enter(&mut *db).await?;
+    let reasons: Vec<String> = new.faults.iter().map(|f| reason(f.reason).to_owned()).collect();
+    let frames: Vec<i32> = numbers.iter().map(|f| *f as i32).collect();
+    sqlx::query!(
+        r#"insert into render.frame_repair_jobs
+               (tenant_id, render_job_id, chunk_no, round, frames, reason, status, excluded_nodes, created_at)
+           select $1, $2, c.chunk_no, $3, range_agg(int4range(f.n, f.n, '[]')), f.reason, 'running', $6, workflow.now()
+           from unnest($4::int[], $5::text[]) f(n, reason)
+           join render.frame_jobs c on c.render_job_id = $2 and f.n between c.first_frame and c.last_frame and c.status <> 'superseded'
+           group by c.chunk_no, f.reason
+           on conflict (render_job_id, chunk_no, round, reason) do nothing"#,
+        new.tenant_id,
+        new.render_id,
+        new.round as i32,
+        &frames,
+        &reasons,
+        &nodes,
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query!(
+        r#"update render.render_jobs set status = 'repairing', updated_at = workflow.now()
+           where id = $1 and status in ('rendering', 'verifying')"#,
+        new.render_id,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Ends repairs that are under way: of a chunk, or of a whole film.
+pub async fn end_repairs(db: Db<'_>, render_id: Uuid, chunk_no: Option<u32>, done: bool) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"update render.frame_repair_jobs set status = case when $3 then 'done' else 'failed' end, finished_at = workflow.now()
+           where render_job_id = $1 and ($2::int is null or chunk_no = $2) and finished_at is null"#,
+        render_id,
+        chunk_no.map(|n| n as i32),
+        done,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// As the table of repairs says it.
+fn reason(reason: FaultReason) -> &'static str {
+    match reason {
+        FaultReason::Missing => "missing",
+        FaultReason::Corrupt | FaultReason::WrongHash => "corrupt",
+        FaultReason::WrongSize => "dimension",
+        FaultReason::Black => "black",
+        FaultReason::Duplicate => "duplicate",
+    }
+}
+
+/// Frames from their columns.
+pub(super) fn refs(rows: impl IntoIterator<Item = (i32, String, i64)>) -> sqlx::Result<Vec<FrameRef>> {
+    let frame = |(n, sha256, size): (i32, String, i64)| {
+        let blob: BlobRef = blob_ref(sha256, size)?;
+        Ok(FrameRef { frame: n as u32, blob })
+    };
+    rows.into_iter().map(frame).collect()
 }

@@ -2,7 +2,7 @@
 
 use super::{
     order::{OrderData, OrderMusic, OrderScene, Quality, RenderOrder},
-    spec::RenderSpec,
+    spec::{FilmKind, RenderSpec},
 };
 use crate::{
     contracts::{
@@ -74,6 +74,7 @@ pub fn freeze(
         ducking: order.audio.ducking.unwrap_or(manifest.audio.ducking),
         profile: profile(order.output.quality.unwrap_or(Quality::Final)),
         needs: node::needs(manifest),
+        kind: FilmKind::Final,
     })
 }
 

@@ -1,11 +1,12 @@
 //! A film: its frozen input and what became of it. Committed together with the workflow's own record.
 //!
 //! ```text
-//! queued ─▶ preparing ─▶ rendering ─▶ encoding ─▶ finalizing ─▶ completed
+//!                        ┌▶ repairing ─┐
+//! queued ─▶ preparing ─▶ rendering ─◀──┴▶ encoding ─▶ finalizing ─▶ completed
 //!    └──────────┴────────────┴───────────┴──────────────┴─────▶ failed | cancelled
 //! ```
 
-use super::{order::RenderOrder, spec::RenderSpec};
+use super::{frame_job, order::RenderOrder, spec::RenderSpec, stored_frame};
 use crate::{
     contracts::media::AudioRole,
     models::{Db, Role, Scope, content::project::Template},
@@ -200,6 +201,8 @@ pub async fn load(db: Db<'_>, tenant_id: Uuid) -> sqlx::Result<Load> {
 pub struct Begun {
     /// The owner.
     pub tenant_id: Uuid,
+    /// The version of the template.
+    pub project_version_id: Uuid,
     /// The frozen input.
     pub spec: RenderSpec,
 }
@@ -213,13 +216,14 @@ pub async fn begin(db: Db<'_>, id: Uuid) -> Result<Begun, Failure> {
         r#"update render.render_jobs
            set status = 'preparing', started_at = coalesce(started_at, workflow.now()), updated_at = workflow.now()
            where id = $1 and finished_at is null
-           returning tenant_id, spec as "spec: Json<RenderSpec>""#,
+           returning tenant_id, project_version_id, spec as "spec: Json<RenderSpec>""#,
         id,
     )
     .fetch_optional(db)
     .await?;
     let row = row.ok_or_else(|| Failure::permanent("render.gone", format!("render {id} is not there or has ended")))?;
-    Ok(Begun { tenant_id: row.tenant_id, spec: row.spec.0 })
+    let (tenant_id, project_version_id, spec) = (row.tenant_id, row.project_version_id, row.spec.0);
+    Ok(Begun { tenant_id, project_version_id, spec })
 }
 
 /// Keeps what the renderer warned of.
@@ -247,6 +251,8 @@ pub async fn settle(db: Db<'_>, id: Uuid, outcome: Result<(), &Failure>) -> sqlx
         Err(_) => "failed",
     };
     let failure = outcome.err();
+    frame_job::end_repairs(&mut *db, id, None, outcome.is_ok()).await?;
+    stored_frame::forget_all(&mut *db, id).await?;
     sqlx::query!(
         r#"update render.render_jobs
            set status = $2, error_code = left($3, 128), error_detail = left($4, 4000), finished_at = workflow.now(),

@@ -2,7 +2,7 @@
 
 use crate::contracts::{
     media::{AudioTrack, EncodeProfile},
-    render::{Engine, FrameRange, RenderAsset, RenderData},
+    render::{Engine, RenderAsset, RenderData},
     storage::BlobRef,
 };
 use flatrender_engine::Labels;
@@ -39,31 +39,35 @@ pub struct RenderSpec {
     /// What a node must offer to render it, as labels; see [`needs`](crate::contracts::node::needs).
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub needs: Labels,
+    /// What it is made for.
+    #[serde(default)]
+    pub kind: FilmKind,
 }
 
-/// Fewest frames of a chunk: below, starting the renderer costs more than sharing gains.
-const LEAST_CHUNK_FRAMES: u32 = 30;
-/// Most frames of a chunk: a crash costs no more than these.
-const MOST_CHUNK_FRAMES: u32 = 500;
-/// Chunks aimed at: enough that encoding overlaps rendering and several nodes share a film.
-const CHUNKS: u32 = 4;
+/// What a film is made for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FilmKind {
+    /// To see how it will be.
+    Preview,
+    /// To be delivered.
+    #[default]
+    Final,
+}
 
 impl RenderSpec {
-    /// The chunks of the film: consecutive, without overlap, covering every frame.
-    pub fn chunks(&self) -> Vec<FrameRange> {
-        let frames = self.frames.div_ceil(CHUNKS).clamp(LEAST_CHUNK_FRAMES, MOST_CHUNK_FRAMES);
-        let chunk = |first: u32| FrameRange { first, last: (first + frames - 1).min(self.frames - 1) };
-        (0..self.frames).step_by(frames as usize).map(chunk).collect()
+    /// Whether it is a look ahead, not what is delivered.
+    pub fn is_preview(&self) -> bool {
+        self.kind == FilmKind::Preview
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::contracts::storage::BlobHash;
-    use proptest::prelude::*;
 
-    fn spec(frames: u32) -> RenderSpec {
+    pub(in super::super) fn spec(frames: u32) -> RenderSpec {
         RenderSpec {
             engine: Engine::Lottie,
             package: BlobRef { sha256: BlobHash::of(b""), size_bytes: 1 },
@@ -78,16 +82,7 @@ mod tests {
             ducking: false,
             profile: EncodeProfile::Final,
             needs: Labels::new(),
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn chunks_cover_every_frame_once(frames in 1u32..20_000) {
-            let chunks = spec(frames).chunks();
-            let all: Vec<u32> = chunks.iter().flat_map(|c| c.iter()).collect();
-            prop_assert_eq!(all, (0..frames).collect::<Vec<_>>());
-            prop_assert!(chunks.iter().all(|c| c.count() <= MOST_CHUNK_FRAMES));
+            kind: FilmKind::Final,
         }
     }
 }
