@@ -251,6 +251,7 @@ create table render.snapshots (
                            or public_url ~ '^data:image/png;base64,' and octet_length(public_url) <= 16384),
     size_bytes         bigint not null check (size_bytes > 0),
     sha256             text not null check (sha256 ~ '^[0-9a-f]{64}$'),
+    small_url          text check (small_url ~ '^https?://' and char_length(small_url) <= 2048),
     source             text not null check (source in ('aerender', 'mock')),
     created_at         timestamptz not null default now(),
     last_used_at       timestamptz not null default now(),

@@ -21,6 +21,7 @@ pub mod probe;
 pub mod recover;
 pub mod report;
 pub mod retry;
+pub mod stills;
 pub mod transfer;
 pub mod work;
 

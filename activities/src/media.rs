@@ -12,6 +12,7 @@ mod draw_contact_sheet;
 mod encode_part;
 pub mod ffmpeg;
 pub mod frame;
+mod make_still;
 mod mix_audio;
 mod mp4;
 pub mod probe;

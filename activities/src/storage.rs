@@ -71,7 +71,7 @@ impl ObjectStorage {
 
     fn store(&self, shelf: &Shelf) -> &Arc<dyn ObjectStore> {
         match shelf {
-            Shelf::Files { .. } => &self.files,
+            Shelf::Files { .. } | Shelf::Public => &self.files,
             Shelf::Render { .. } => &self.renders,
         }
     }

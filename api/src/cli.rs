@@ -15,6 +15,7 @@ pub mod progress;
 pub mod render;
 pub mod server;
 pub mod services;
+pub mod snapshots;
 pub mod sse;
 pub mod templates;
 
@@ -40,6 +41,7 @@ enum Command {
     Up(services::UpArgs),
     Render(render::RenderArgs),
     Templates(templates::TemplatesArgs),
+    Snapshots(snapshots::SnapshotsArgs),
     Demo(demo::DemoArgs),
     Doctor(doctor::DoctorArgs),
     Serve(services::ServeArgs),
@@ -73,6 +75,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Up(args) => services::up(args).await,
         Command::Render(args) => render::run(args).await,
         Command::Templates(args) => templates::run(args).await,
+        Command::Snapshots(args) => snapshots::run(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Serve(args) => services::serve(args).await,

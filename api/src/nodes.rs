@@ -8,4 +8,6 @@ pub mod inputs;
 pub mod leases;
 pub mod output;
 pub mod probe;
+pub mod snapshot_jobs;
+pub mod stills;
 pub mod tasks;

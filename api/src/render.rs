@@ -5,6 +5,8 @@ pub mod events;
 pub mod exports;
 pub mod feed;
 pub mod pace;
+pub mod public_still;
 pub mod renders;
+pub mod scene_snapshots;
 pub mod submit;
 pub mod view;

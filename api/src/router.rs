@@ -11,10 +11,10 @@ use crate::{
         request_logs, sessions, sign_in, tenants, usage, webauthn, webhooks,
     },
     limits, metrics,
-    nodes::{claims, enrol, frames, inputs, probe, tasks},
+    nodes::{claims, enrol, frames, inputs, probe, snapshot_jobs, tasks},
     openapi, peer,
     problem::{Code, Problem},
-    render::{events, exports, renders},
+    render::{events, exports, public_still, renders, scene_snapshots},
     request_id, request_log,
 };
 use axum::{
@@ -23,6 +23,7 @@ use axum::{
     http::{HeaderName, HeaderValue, header},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
+    routing::post,
 };
 use std::{any::Any, time::Duration};
 use tower_http::{catch_panic::CatchPanicLayer, sensitive_headers::SetSensitiveRequestHeadersLayer};
@@ -33,12 +34,36 @@ const TIMEOUT: Duration = Duration::from_secs(40);
 /// The same for handlers that read a large body.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// The whole API.
+/// The whole API, for everybody.
 pub fn router(app: App) -> Router {
     let (routes, mut document) = documented().split_for_parts();
     openapi::finish(&mut document);
+    surrounded(routes.merge(docs::routes(&document)), app)
+}
+
+/// What is for machines of ours alone, behind a listener of its own: the public one has nothing at these addresses.
+pub fn internal(app: App) -> Router {
+    let snapshot_jobs = Router::new()
+        .route("/claim", post(snapshot_jobs::claim))
+        .route("/{id}/heartbeat", post(snapshot_jobs::heartbeat))
+        .route("/{id}/result", post(snapshot_jobs::result))
+        .route("/{id}/fail", post(snapshot_jobs::fail));
+    let (node, _) = OpenApiRouter::default()
+        .routes(routes!(inputs::get))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(metrics::show))
+        .split_for_parts();
+    let routes = node
+        .nest("/internal/v1/snapshot-jobs", snapshot_jobs)
+        .route_layer(from_fn(|request, next| within(TIMEOUT, request, next)));
+    let (frames, _) = frame_uploads().split_for_parts();
+    surrounded(routes.merge(frames), app)
+}
+
+/// What every request goes through.
+fn surrounded(routes: Router<App>, app: App) -> Router {
     routes
-        .merge(docs::routes(&document))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(CatchPanicLayer::custom(panicked))
@@ -65,6 +90,8 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(templates::list))
         .routes(routes!(templates::get))
         .routes(routes!(templates::preview))
+        .routes(routes!(scene_snapshots::create, scene_snapshots::list))
+        .routes(routes!(public_still::get))
         .routes(routes!(files::get))
         .routes(routes!(account::register))
         .routes(routes!(account::verify_email))
@@ -137,13 +164,17 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(metrics::show))
         .route_layer(from_fn(|request, next| within(TIMEOUT, request, next)))
         .merge(uploads())
+        .merge(frame_uploads())
 }
 
 fn uploads() -> OpenApiRouter<App> {
-    OpenApiRouter::default()
-        .routes(routes!(files::create))
-        .routes(routes!(frames::head, frames::put))
-        .route_layer(from_fn(|request, next| within(UPLOAD_TIMEOUT, request, next)))
+    let routes = OpenApiRouter::default().routes(routes!(files::create));
+    routes.route_layer(from_fn(|request, next| within(UPLOAD_TIMEOUT, request, next)))
+}
+
+fn frame_uploads() -> OpenApiRouter<App> {
+    let routes = OpenApiRouter::default().routes(routes!(frames::head, frames::put));
+    routes.route_layer(from_fn(|request, next| within(UPLOAD_TIMEOUT, request, next)))
 }
 
 async fn within(limit: Duration, request: Request, next: Next) -> Response {

@@ -9,7 +9,7 @@ use crate::{
     router,
     vault::Vault,
 };
-use axum::serve::ListenerExt as _;
+use axum::{Router, serve::ListenerExt as _};
 use flatrender_activities::egress::{Egress, Reach};
 use flatrender_engine::Client;
 use flatrender_workflows::contracts::storage::BlobStore;
@@ -36,6 +36,8 @@ pub enum Listen {
 pub struct ServeConfig {
     /// Where it listens.
     pub listen: Listen,
+    /// Where it listens for machines of ours, at addresses that the public listener does not have; none for not at all.
+    pub internal: Option<TcpListener>,
     /// Its database, migrated.
     pub pool: PgPool,
     /// Where bytes live.
@@ -94,7 +96,8 @@ pub async fn run(config: ServeConfig, shutdown: CancellationToken) -> Result<(),
     let (log, db) = (app.request_log.clone(), app.db.clone());
     tracing::info!(address = ?listener.local_addr().ok(), "the API is served");
     let served = tokio::select! {
-        served = serve(listener, app, shutdown.clone()) => served,
+        served = serve(listener, router::router(app.clone()), shutdown.clone()) => served,
+        served = serve_internal(config.internal, app, shutdown.clone()) => served,
         () = metrics::keep_up() => Ok(()),
         () = log.keep_writing(&db) => Ok(()),
         () = grace_after(shutdown) => {
@@ -110,13 +113,25 @@ pub async fn run(config: ServeConfig, shutdown: CancellationToken) -> Result<(),
     served
 }
 
-async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken) -> Result<(), ServeError> {
+/// Ends only when it fails: the public listener says when serving is over.
+async fn serve_internal(
+    listener: Option<TcpListener>,
+    app: App,
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
+    if let Some(listener) = listener {
+        serve(listener, router::internal(app), shutdown).await?;
+    }
+    std::future::pending().await
+}
+
+async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) -> Result<(), ServeError> {
     // Answers are small and waited for: none is held back to be joined with the next.
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
     });
     let stop = shutdown.cancelled_owned();
-    let service = router::router(app).into_make_service_with_connect_info::<SocketAddr>();
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, service).with_graceful_shutdown(stop).await.map_err(ServeError::Serve)
 }
 

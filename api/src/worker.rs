@@ -1,8 +1,10 @@
 //! A worker beside the server: it continues renders and does their media work. The one place besides `main.rs` where
 //! workflows meet the tools of `activities`.
 
+mod placeholders;
 mod probe;
 
+pub use placeholders::{BadSetting, Placeholders};
 pub use probe::upload_probe;
 
 use flatrender_activities::{
@@ -18,16 +20,17 @@ use flatrender_workflows::{
             AssembleVideo, ClearShelf, DrawContactSheet, EncodePart, MEDIA_QUEUE, MixAudio, VerifyFrames, VerifyVideo,
         },
         message::{MESSAGE_QUEUE, SendMail},
+        snapshot::MakeStill,
         storage::{BlobStore, Shelf},
     },
     definitions::{
         keep_months::KeepMonths, recheck_domains::RecheckDomains, render_video::RenderVideo,
-        roll_up_usage::RollUpUsage, send_message::SendMessage,
+        roll_up_usage::RollUpUsage, scene_snapshot::SceneSnapshot, send_message::SendMessage,
     },
     models::{
         DEFAULT_TENANT, Role, Scope,
         identity::{auth_challenge, openid_sign_in},
-        render::render_job,
+        render::{render_job, snapshot_job},
     },
 };
 use sqlx::PgPool;
@@ -63,6 +66,8 @@ pub struct WorkerConfig {
     pub mailer: Mailer,
     /// How long what is over is kept in the tables of the engine.
     pub retention: Retention,
+    /// Whether stills are painted instead of rendered: in development only.
+    pub placeholders: Placeholders,
 }
 
 /// Why a worker cannot work.
@@ -76,8 +81,10 @@ pub struct WorkError(#[source] Box<dyn Error + Send + Sync>);
 /// When the runtime underneath ends by itself.
 pub async fn run(config: WorkerConfig, shutdown: CancellationToken) -> Result<(), WorkError> {
     let housekeeping = tokio::spawn(keep_house(config.pool.clone(), config.storage.clone(), config.scratch.clone()));
+    let painting = tokio::spawn(config.placeholders.paint(config.pool.clone(), shutdown.clone()));
     let worked = builder(config).run(shutdown).await;
     housekeeping.abort();
+    painting.abort();
     worked.map_err(|e| WorkError(Box::new(e)))
 }
 
@@ -104,6 +111,9 @@ async fn keep_house(db: PgPool, storage: Arc<dyn BlobStore>, scratch: PathBuf) {
             Ok(0) => {}
             Ok(films) => tracing::warn!(films, "settled films whose run the engine gave up"),
             Err(error) => tracing::warn!(%error, "cannot look for films whose run ended"),
+        }
+        if let Err(error) = tidy_snapshots(&db, storage.as_ref()).await {
+            tracing::warn!(error = error.as_ref() as &dyn Error, "cannot tidy up after stills");
         }
         if let Err(error) = forget_challenges(&db).await {
             tracing::warn!(%error, "cannot forget links and codes that are no longer good");
@@ -138,6 +148,20 @@ async fn tidy_films(db: &PgPool, storage: &dyn BlobStore) -> Result<(), Box<dyn 
     Ok(())
 }
 
+/// Settles stills whose run the engine gave up, and removes the frames of those that have ended: the pictures are made.
+pub async fn tidy_snapshots(db: &PgPool, storage: &dyn BlobStore) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let mut tx = Scope::platform(Role::Render).begin(db).await?;
+    snapshot_job::settle_abandoned(&mut tx).await?;
+    tx.commit().await?;
+    let mut tx = Scope::platform(Role::Render).begin(db).await?;
+    let ended = snapshot_job::untidied(&mut tx, 100).await?;
+    for (tenant_id, render_id) in &ended {
+        storage.clear(&Shelf::Render { tenant_id: *tenant_id, render_id: *render_id }).await?;
+    }
+    snapshot_job::tidied(&mut tx, &ended.into_iter().map(|(_, id)| id).collect::<Vec<_>>()).await?;
+    Ok(tx.commit().await?)
+}
+
 async fn forget_challenges(db: &PgPool) -> sqlx::Result<()> {
     let mut tx = Scope::platform(Role::Identity).begin(db).await?;
     auth_challenge::forget_old(&mut tx).await?;
@@ -167,6 +191,7 @@ fn builder(config: WorkerConfig) -> Builder {
     Worker::builder(config.pool)
         .retention(config.retention)
         .workflow::<RenderVideo>()
+        .workflow::<SceneSnapshot>()
         .workflow::<KeepMonths>()
         .workflow::<RollUpUsage>()
         .workflow::<RecheckDomains>()
@@ -179,6 +204,7 @@ fn builder(config: WorkerConfig) -> Builder {
         .handler::<AssembleVideo>(media.clone())
         .handler::<VerifyVideo>(media.clone())
         .handler::<DrawContactSheet>(media.clone())
+        .handler::<MakeStill>(media.clone())
         .handler::<ClearShelf>(media)
         .queue(MESSAGE_QUEUE, LETTERS)
         .handler::<SendMail>(config.mailer)

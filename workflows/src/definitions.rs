@@ -4,4 +4,5 @@ pub mod keep_months;
 pub mod recheck_domains;
 pub mod render_video;
 pub mod roll_up_usage;
+pub mod scene_snapshot;
 pub mod send_message;

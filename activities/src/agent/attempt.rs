@@ -10,12 +10,13 @@ use super::{
     journal::Entry,
     leases::{self, Held},
     report::{Reported, report},
+    stills::{self, Turns},
     transfer::Transfer,
     work::Node,
 };
 use crate::aerender::{Job, ProcessId};
-use flatrender_engine::{Activity, Attempt, Failure, LeasedTask};
-use flatrender_workflows::contracts::render::{RenderFrames, RenderedFrames};
+use flatrender_engine::{Attempt, Failure, LeasedTask};
+use flatrender_workflows::contracts::render::RenderedFrames;
 use std::{
     fs,
     sync::{Arc, Mutex, PoisonError},
@@ -26,9 +27,9 @@ use uuid::Uuid;
 /// How long a last report may take while the node goes away.
 const LAST_REPORT: Duration = Duration::from_secs(8);
 
-/// Makes an attempt; `fresh` when it was claimed just now, not by an earlier process. Dropping the future kills the
-/// renderer and leaves the journal entry.
-pub async fn make(node: Arc<Node>, entry: Entry, fresh: bool) {
+/// Makes an attempt; `fresh` when it was claimed just now, not by an earlier process. It waits for its turn among those that were
+/// given with it. Dropping the future kills the renderer and leaves the journal entry.
+pub async fn make(node: Arc<Node>, entry: Entry, fresh: bool, turns: Turns) {
     let (attempt, keeper) = Attempt::new(entry.task.clone());
     let client = node.client.task(&attempt);
     let held = Held { seconds: entry.task.lease_seconds, fresh };
@@ -36,20 +37,24 @@ pub async fn make(node: Arc<Node>, entry: Entry, fresh: bool) {
     let work = async {
         tokio::select! {
             never = leases::keep(client.clone(), held, node.config.offline_patience, keeper) => match never {},
-            () = carry_out(&node, &attempt, &client, entry) => {}
+            () = carry_out(&node, &attempt, &client, entry, turns) => {}
         }
     };
     attempt.traced(work).await;
 }
 
-async fn carry_out(node: &Node, attempt: &Attempt, client: &TaskClient, mut entry: Entry) {
+async fn carry_out(node: &Node, attempt: &Attempt, client: &TaskClient, mut entry: Entry, turns: Turns) {
     let task = attempt.task();
     tracing::info!(task.id = task.task_id, run.id = %task.run_id, attempt = task.attempt_no, "attempt begins");
     let outcome = match node.journal.write(&entry) {
-        Ok(()) => within_time(node, attempt, client, &mut entry).await,
+        Ok(()) => match turns.take(attempt, &node.drain).await {
+            Ok(_turn) => within_time(node, attempt, client, &mut entry).await,
+            Err(failure) => Err(failure),
+        },
         Err(error) => Err(Failure::transient("render.disk_full", format!("the node cannot keep its journal: {error}"))),
     };
     log(task, &outcome);
+    let outcome = outcome.and_then(|rendered| stills::output(&task.activity, rendered));
     let patience = if node.drain.is_cancelled() { LAST_REPORT } else { node.config.offline_patience };
     let reported = report(client, attempt, outcome, node.config.retry, patience).await;
     if reported != Reported::Untold {
@@ -74,11 +79,7 @@ async fn render(
     client: &TaskClient,
     entry: &mut Entry,
 ) -> Result<RenderedFrames, Failure> {
-    if entry.task.activity != RenderFrames::NAME {
-        return Err(Failure::permanent("node.unknown_activity", format!("a node cannot do {}", entry.task.activity)));
-    }
-    let input: RenderFrames = serde_json::from_value(entry.task.input.clone())
-        .map_err(|error| Failure::permanent("node.bad_input", format!("the task cannot be read: {error}")))?;
+    let input = stills::input(&entry.task)?;
     let transfer = Transfer { task: client.clone(), retry: node.config.retry, untold: Arc::default() };
     let entry = Mutex::new(entry);
     let spawned = |id: &ProcessId| {

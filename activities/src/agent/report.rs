@@ -6,7 +6,7 @@ use super::{
 };
 use crate::aerender::render::INTERRUPTED;
 use flatrender_engine::{Attempt, Failure};
-use flatrender_workflows::contracts::render::RenderedFrames;
+use serde_json::Value;
 use std::time::Duration;
 
 /// What became of a report.
@@ -24,7 +24,7 @@ pub enum Reported {
 pub async fn report(
     task: &TaskClient,
     attempt: &Attempt,
-    mut outcome: Result<RenderedFrames, Failure>,
+    mut outcome: Result<Value, Failure>,
     retry: (Duration, Duration),
     patience: Duration,
 ) -> Reported {
@@ -54,16 +54,9 @@ pub async fn report(
     tried.await.unwrap_or(Reported::Untold)
 }
 
-async fn tell(task: &TaskClient, outcome: &Result<RenderedFrames, Failure>) -> Result<(), ClientError> {
+async fn tell(task: &TaskClient, outcome: &Result<Value, Failure>) -> Result<(), ClientError> {
     match outcome {
-        Ok(rendered) => {
-            let output = serde_json::to_value(rendered).map_err(|e| ClientError::Rejected {
-                status: 0,
-                code: "output".into(),
-                detail: e.to_string(),
-            })?;
-            task.complete(output).await
-        }
+        Ok(output) => task.complete(output.clone()).await,
         Err(failure) if failure.is_lease_lost() => Err(ClientError::LeaseLost),
         Err(failure) if failure.is_cancelled() || failure.code == INTERRUPTED => task.release().await,
         Err(failure) => task.fail(failure.clone()).await,

@@ -11,15 +11,17 @@ use super::{
     journal::{Entry, Journal},
     probe, recover,
     retry::Backoff,
+    stills::Turns,
 };
 use crate::aerender::Aerender;
 use flatrender_engine::{Activity, Labels, LeasedTask};
 use flatrender_workflows::contracts::{
     node::{Claim, PROBE_WANTED, ProbeReport, QUARANTINED},
     render::RenderFrames,
+    snapshot::RenderStills,
 };
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -99,31 +101,44 @@ async fn slot(
 ) -> Result<(), AgentError> {
     loop {
         let next = recovered.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        let (entry, fresh) = match next {
-            Some(entry) => (entry, false),
+        let (entries, fresh) = match next {
+            Some(entry) => (vec![entry], false),
             None => match claim(&node, &shutdown).await? {
-                Some(task) => (Entry { task, renderer: None }, true),
-                None => return Ok(()),
+                tasks if tasks.is_empty() => return Ok(()),
+                tasks => (tasks.into_iter().map(|task| Entry { task, renderer: None }).collect(), true),
             },
         };
-        // A task of its own: a defect there costs that attempt and nothing else. It ends with the slot.
-        let mut work = JoinSet::new();
+        visit(&node, entries, fresh).await;
+    }
+}
+
+/// Makes attempts that were given at once, each with its own lease and report; their renderers run one after another.
+async fn visit(node: &Arc<Node>, entries: Vec<Entry>, fresh: bool) {
+    // Tasks of their own: a defect in one costs that attempt and nothing else. They end with the slot.
+    let (mut work, mut tokens) = (JoinSet::new(), HashMap::new());
+    let turns = Turns::default();
+    for entry in entries {
         let token = entry.task.lease_token;
-        work.spawn(attempt::make(node.clone(), entry, fresh));
-        if let Some(Err(error)) = work.join_next().await {
+        let started = work.spawn(attempt::make(node.clone(), entry, fresh, turns.clone()));
+        tokens.insert(started.id(), token);
+    }
+    while let Some(ended) = work.join_next().await {
+        if let Err(error) = ended {
             tracing::error!(%error, "an attempt broke");
-            attempt::forget(&node, token);
+            if let Some(token) = tokens.get(&error.id()) {
+                attempt::forget(node, *token);
+            }
         }
     }
 }
 
-/// Waits for a task; none after a shutdown.
-async fn claim(node: &Node, shutdown: &CancellationToken) -> Result<Option<LeasedTask>, AgentError> {
+/// Waits for tasks, more than one only when they are stills; none after a shutdown.
+async fn claim(node: &Node, shutdown: &CancellationToken) -> Result<Vec<LeasedTask>, AgentError> {
     let mut backoff = Backoff::new(node.config.retry);
     let request = Claim {
         incarnation: node.incarnation,
         queues: Vec::new(),
-        activities: vec![RenderFrames::NAME.to_owned()],
+        activities: [RenderFrames::NAME, RenderStills::NAME].map(str::to_owned).to_vec(),
         labels: node.labels.clone(),
         slots: 1,
         wait_seconds: node.config.claim_wait.min(LONGEST_WAIT).as_secs_f64(),
@@ -131,12 +146,12 @@ async fn claim(node: &Node, shutdown: &CancellationToken) -> Result<Option<Lease
     loop {
         let asked = Instant::now();
         let answer = tokio::select! {
-            () = shutdown.cancelled() => return Ok(None),
-            () = node.drain.cancelled() => return Ok(None),
+            () = shutdown.cancelled() => return Ok(Vec::new()),
+            () = node.drain.cancelled() => return Ok(Vec::new()),
             answer = async { room(node).await; node.client.claim(&request).await } => answer,
         };
         match answer {
-            Ok(Some(mut work)) if !work.tasks.is_empty() => return Ok(work.tasks.pop()),
+            Ok(Some(work)) if !work.tasks.is_empty() => return Ok(work.tasks),
             // A server that does not wait is one that is going away: it is not to be asked again and again.
             Ok(_) if asked.elapsed() >= node.config.claim_wait.min(LONGEST_WAIT) / 2 => {
                 backoff.reset();
@@ -153,8 +168,8 @@ async fn claim(node: &Node, shutdown: &CancellationToken) -> Result<Option<Lease
             Err(error) => tracing::warn!(%error, "cannot claim work yet"),
         }
         tokio::select! {
-            () = shutdown.cancelled() => return Ok(None),
-            () = node.drain.cancelled() => return Ok(None),
+            () = shutdown.cancelled() => return Ok(Vec::new()),
+            () = node.drain.cancelled() => return Ok(Vec::new()),
             () = backoff.pause() => {}
         }
     }

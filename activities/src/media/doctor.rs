@@ -7,7 +7,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const ANSWER_BYTES: u64 = 1024 * 1024;
 /// The oldest version, major and minor, with every filter option the recipes use.
 const OLDEST: [u32; 2] = [4, 2];
-const ENCODERS: [&str; 4] = ["libx264", "aac", "pcm_s24le", "pcm_f32le"];
+const ENCODERS: [&str; 5] = ["libx264", "aac", "pcm_s24le", "pcm_f32le", "libwebp"];
 const FILTERS: [&str; 6] = ["premultiply", "sidechaincompress", "alimiter", "amix", "adelay", "afade"];
 
 /// One thing that was looked at.

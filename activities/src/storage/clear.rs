@@ -27,6 +27,9 @@ impl ObjectStorage {
     }
 
     pub(super) async fn clear_shelf(&self, shelf: &Shelf) -> Result<(), StorageError> {
+        if *shelf == Shelf::Public {
+            return Err(errors::from_io(io::Error::other("the public shelf is never emptied")));
+        }
         let prefix = keys::shelf(shelf);
         match &self.root {
             // One pass, and it takes folders and temporaries along, which the store neither lists nor removes.

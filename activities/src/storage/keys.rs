@@ -9,13 +9,14 @@ pub(super) const INCOMING: &str = "incoming";
 /// Small objects that prove the storage works.
 pub(super) const PROBE: &str = "probe";
 
-/// `tenants/<tenant>/files` or `tenants/<tenant>/renders/<render>`.
+/// `tenants/<tenant>/files`, `tenants/<tenant>/renders/<render>` or `public`.
 pub fn shelf(shelf: &Shelf) -> Path {
     match shelf {
         Shelf::Files { tenant_id } => Path::from_iter(["tenants", &tenant_id.to_string(), "files"]),
         Shelf::Render { tenant_id, render_id } => {
             Path::from_iter(["tenants", &tenant_id.to_string(), "renders", &render_id.to_string()])
         }
+        Shelf::Public => Path::from("public"),
     }
 }
 

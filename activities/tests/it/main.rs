@@ -9,7 +9,6 @@ mod picture;
 
 mod agent;
 mod built_in;
-mod cache;
 mod classes;
 mod driver;
 mod endings;

@@ -23,8 +23,7 @@ impl Desk {
     pub fn new(project: &Value) -> Self {
         let kept = tempfile::tempdir().unwrap();
         let at = |name: &str| kept.path().join(name);
-        let folder =
-            Folder { attempt: at(""), package: at("package"), frames: at("frames"), temp: at("temp"), pin: None };
+        let folder = Folder { attempt: at(""), package: at("package"), frames: at("frames"), temp: at("temp") };
         for part in ["package/images", "package/assets", "frames"] {
             fs::create_dir_all(at(part)).unwrap();
         }

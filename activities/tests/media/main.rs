@@ -7,5 +7,6 @@ mod film;
 mod frames;
 mod parts;
 mod sound;
+mod stills;
 mod uploads;
 mod world;

@@ -72,6 +72,46 @@ pub struct RenderError {
     pub message: String,
 }
 
+/// The stills of a template's scenes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Stills {
+    /// In the order of the scenes.
+    pub data: Vec<SceneStill>,
+    /// How they stand.
+    pub counts: StillCounts,
+}
+
+/// How many stills stand how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct StillCounts {
+    /// Not begun, or to be tried again.
+    pub queued: usize,
+    /// Being rendered.
+    pub running: usize,
+    /// Without a picture.
+    pub error: usize,
+}
+
+/// A scene and its newest still.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct SceneStill {
+    /// The scene's id in the template.
+    pub scene_key: String,
+    /// The newest request for a still.
+    pub job: Option<StillJob>,
+}
+
+/// A request for a still.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct StillJob {
+    /// `queued`, `running`, `done` or `error`.
+    pub status: String,
+    /// Where the still is.
+    pub image_url: Option<String>,
+    /// Why there is none.
+    pub error: Option<RenderError>,
+}
+
 /// A finished film.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Export {
@@ -101,6 +141,9 @@ pub struct UploadedFile {
 /// A template.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Template {
+    /// Its id, for whoever manages it.
+    #[serde(default)]
+    pub project_id: String,
     /// Its name in commands.
     pub slug: String,
     /// Its version.

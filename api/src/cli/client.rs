@@ -1,6 +1,6 @@
 //! The public HTTP API, as the command line uses it.
 
-use super::answers::{List, Problem, Render, Template, UploadedFile};
+use super::answers::{List, Problem, Render, Stills, Template, UploadedFile};
 use super::failure::CliError;
 use anyhow::{Context as _, anyhow};
 use reqwest::{Method, RequestBuilder, Response, Url};
@@ -74,6 +74,17 @@ impl Client {
     pub async fn template(&self, slug: &str) -> Result<Answer<Template>, CliError> {
         let path = format!("/v1/templates/{}", path_part(slug));
         self.json(self.call(Method::GET, &path)).await
+    }
+
+    /// Asks for stills of every scene of a template.
+    pub async fn ask_for_stills(&self, project: &str, force: bool) -> Result<Answer<Stills>, CliError> {
+        let call = self.call(Method::POST, &format!("/v1/scene-snapshots/{}", path_part(project)));
+        self.json(call.json(&serde_json::json!({ "force": force }))).await
+    }
+
+    /// Every scene of a template with its newest still.
+    pub async fn stills(&self, project: &str) -> Result<Answer<Stills>, CliError> {
+        self.json(self.call(Method::GET, &format!("/v1/scene-snapshots/{}", path_part(project)))).await
     }
 
     /// Uploads a file.

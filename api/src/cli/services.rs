@@ -37,6 +37,8 @@ pub struct UpArgs {
     mail: MailSettings,
     #[command(flatten)]
     history: HistorySettings,
+    #[command(flatten)]
+    internal: InternalListen,
     /// Stop when standard input ends.
     #[arg(long, hide = true)]
     exit_with_parent: bool,
@@ -64,6 +66,23 @@ struct Storage {
     private: Option<PathBuf>,
 }
 
+/// Where machines of ours are listened to.
+#[derive(Debug, Clone, Args)]
+struct InternalListen {
+    /// Address for machines of ours alone, such as renderers of stills: never to be reached from outside
+    /// [default: 127.0.0.1, with the port after that of --listen].
+    #[arg(long, value_name = "ADDR", env = "FLATRENDER_INTERNAL_LISTEN")]
+    internal_listen: Option<SocketAddr>,
+}
+
+impl InternalListen {
+    /// The address, beside that of everybody. A port that is free on one address may be any on another.
+    fn beside(&self, public: SocketAddr) -> SocketAddr {
+        let port = if public.port() == 0 { 0 } else { public.port().wrapping_add(1) };
+        self.internal_listen.unwrap_or_else(|| (std::net::Ipv4Addr::LOCALHOST, port).into())
+    }
+}
+
 /// Runs the API only: one of as many as wanted.
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
@@ -76,6 +95,8 @@ pub struct ServeArgs {
     /// Address to listen on.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8787", env = "FLATRENDER_LISTEN")]
     listen: SocketAddr,
+    #[command(flatten)]
+    internal: InternalListen,
     /// Do not offer the templates that come with the program.
     #[arg(long)]
     no_samples: bool,
@@ -127,6 +148,7 @@ pub async fn up(args: UpArgs) -> Result<(), CliError> {
     let config = UpConfig {
         data,
         listen: args.listen,
+        internal_listen: args.internal.beside(args.listen),
         database_url,
         templates: args.templates,
         mail: args.mail,
@@ -163,10 +185,12 @@ pub async fn serve(args: ServeArgs) -> Result<(), CliError> {
         import::templates(&parts.db, parts.storage.as_ref(), &packages).await.map_err(anyhow::Error::from)?;
     }
     let listener = listen(args.listen).await?;
-    let address = listener.local_addr().context("cannot tell the address")?;
-    println!("listening on http://{address}");
+    let internal = listen(args.internal.beside(args.listen)).await?;
+    let (address, inside) = (listener.local_addr(), internal.local_addr());
+    println!("listening on http://{}", address.context("cannot tell the address")?);
+    println!("for machines of ours on http://{}", inside.context("cannot tell the address")?);
     tokio::select! {
-        served = parts.clone().serve(listener, stop.gently.clone()) => served.context("the API ended")?,
+        served = parts.clone().serve(listener, internal, stop.gently.clone()) => served.context("the API ended")?,
         () = stop.hurry.cancelled() => {}
     }
     parts.close().await;

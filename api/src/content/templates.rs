@@ -16,12 +16,16 @@ use flatrender_workflows::{
     contracts::template::{Manifest, is_slug},
     models::{
         DEFAULT_TENANT, Role,
-        content::project::{self, Template},
+        content::{
+            project::{self, Template},
+            scene::{self, Scene},
+        },
     },
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 /// The address stays when a new version has another picture.
 const A_MINUTE: &str = "private, max-age=60";
@@ -32,6 +36,8 @@ pub struct TemplateView {
     /// Its name in addresses and orders.
     #[schema(example = "promo")]
     slug: String,
+    /// Its id, for whoever manages it.
+    project_id: Uuid,
     /// Its current version.
     #[schema(example = 1)]
     version: i32,
@@ -67,6 +73,43 @@ pub struct TemplateDetail {
     /// Fields with their limits and labels, scenes, colours, themes, sound.
     #[schema(value_type = Object)]
     manifest: Manifest,
+    /// The scenes, in order.
+    scenes: Vec<SceneView>,
+}
+
+/// A scene of a template.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SceneView {
+    /// Its id.
+    id: Uuid,
+    /// Its id in orders.
+    #[schema(example = "title")]
+    key: String,
+    /// For people, by language.
+    title: BTreeMap<String, String>,
+    /// Its length in frames when nothing is said.
+    frames: i32,
+    /// The frame of it that shows it best.
+    still_frame: i32,
+    /// A picture that its designer gave it.
+    image: Option<String>,
+    /// A still that was rendered of it; to be preferred to `image`.
+    #[schema(example = "https://films.example/snap/e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")]
+    snapshot_url: Option<String>,
+}
+
+impl From<Scene> for SceneView {
+    fn from(scene: Scene) -> Self {
+        Self {
+            id: scene.id,
+            key: scene.key,
+            title: scene.title.0,
+            frames: scene.frames,
+            still_frame: scene.still_frame,
+            image: scene.image,
+            snapshot_url: scene.snapshot_url,
+        }
+    }
 }
 
 /// All templates.
@@ -88,6 +131,7 @@ impl From<&Template> for TemplateView {
         let frames = manifest.film_frames(&lengths);
         Self {
             slug: manifest.slug.clone(),
+            project_id: template.project_id,
             version: template.number,
             title: manifest.title.clone(),
             description: manifest.description.clone(),
@@ -117,7 +161,7 @@ pub async fn list(State(app): State<App>, Viewer(tenant): Viewer) -> Result<Json
 /// `GET /v1/templates/{slug}`: one template with its manifest.
 #[utoipa::path(
     get, path = "/v1/templates/{slug}", tag = "Templates", operation_id = "get_template", summary = "Get a template",
-    description = "With its manifest: fields with limits and labels, scenes, colours, themes, sound.",
+    description = "With its manifest: fields with limits and labels, scenes, colours, themes, sound; and its scenes with their stills.",
     params(("slug" = String, Path, description = "The template", example = "promo")),
     responses((status = 200, description = "The template", body = TemplateDetail))
 )]
@@ -127,7 +171,9 @@ pub async fn get(
     Path(slug): Path<String>,
 ) -> Result<Json<TemplateDetail>, Problem> {
     let template = find(&app, &tenant, &slug).await?;
-    Ok(Json(TemplateDetail { view: TemplateView::from(&template), manifest: template.manifest }))
+    let mut tx = app.begin(&tenant, Role::Content).await?;
+    let scenes = scene::list(&mut tx, template.version_id).await?.into_iter().map(SceneView::from).collect();
+    Ok(Json(TemplateDetail { view: TemplateView::from(&template), manifest: template.manifest, scenes }))
 }
 
 /// `GET /v1/templates/{slug}/preview`: a picture of the template.

@@ -125,6 +125,11 @@ impl Steward {
         Self { tenant_id, user_id, key_id, actor: actor.to_string(), ip }
     }
 
+    /// Who it is, as the audit names them.
+    pub fn name(&self) -> &str {
+        &self.actor
+    }
+
     /// A transaction in which the rows of the tenant are seen.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The lease a node shows with every call about a task.
 
+use super::stills;
 use crate::{
     app::App,
     auth::NodeCaller,
@@ -11,6 +12,7 @@ use flatrender_workflows::{
     contracts::{
         node::LEASE_TOKEN_HEADER,
         render::{NODE_QUEUE, RenderFrames},
+        snapshot::SNAPSHOT_QUEUE,
         storage::Shelf,
     },
     models::render::node::Node,
@@ -40,7 +42,7 @@ pub fn service(app: &App) -> Service {
 /// no new work.
 pub fn worker(node: &Node) -> RemoteWorker {
     let may_work = node.status == "online" && node.tenant_id.is_none();
-    let queues = if may_work { vec![NODE_QUEUE.to_owned()] } else { Vec::new() };
+    let queues = if may_work { [NODE_QUEUE, SNAPSHOT_QUEUE].map(str::to_owned).to_vec() } else { Vec::new() };
     RemoteWorker { name: format!("node:{}", node.name), queues }
 }
 
@@ -55,12 +57,15 @@ pub async fn held(app: &App, caller: &NodeCaller, task_id: i64, token: Uuid) -> 
     }
 }
 
-/// What the leased task asks for. Nodes do nothing else than rendering frames.
+/// What the leased task asks for. Nodes do nothing else than rendering frames, and a still is one of them.
 ///
 /// # Errors
 /// `server.internal` when it is something else.
 pub fn input(lease: &Lease) -> Result<RenderFrames, Problem> {
-    serde_json::from_value(lease.input.clone()).map_err(|e| Problem::internal(&e))
+    match stills::input(lease) {
+        Some(still) => Ok(still.as_frames()),
+        None => serde_json::from_value(lease.input.clone()).map_err(|e| Problem::internal(&e)),
+    }
 }
 
 /// The shelf of the render that the task belongs to.

@@ -1,6 +1,6 @@
 //! What a node reports is checked before it is recorded: a node is trusted with pixels, not with the plan.
 
-use super::leases;
+use super::{leases, stills};
 use crate::{
     app::App,
     problem::{Code, Problem},
@@ -25,6 +25,9 @@ const WARNINGS: (usize, usize) = (100, 500);
 /// # Errors
 /// `node.bad_output`
 pub async fn check(app: &App, lease: &Lease, output: &Value) -> Result<(), Problem> {
+    if let Some(still) = stills::input(lease) {
+        return stills::check(app, lease, &still, output).await;
+    }
     let task = leases::input(lease)?;
     let output: RenderedFrames = serde_json::from_value(output.clone()).map_err(|e| bad(e.to_string()))?;
     check_plan(&task, &output)?;

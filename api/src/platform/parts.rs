@@ -4,7 +4,7 @@
 
 use crate::serve::{self, Listen, ServeConfig, ServeError};
 use crate::vault::Vault;
-use crate::worker::{self, WorkError, WorkerConfig};
+use crate::worker::{self, BadSetting, Placeholders, WorkError, WorkerConfig};
 use flatrender_activities::message::{Mailer, MailerConfig, MailerError};
 use flatrender_activities::storage::ObjectStorage;
 use flatrender_engine::operations::Retention;
@@ -40,6 +40,9 @@ pub enum PartsError {
     /// The key of the installation cannot be read or made.
     #[error("cannot use the key file {0}: {1}")]
     Key(PathBuf, std::io::Error),
+    /// The environment asks for the mock in production, or for something that cannot be understood.
+    #[error(transparent)]
+    Setting(#[from] BadSetting),
     /// Mail cannot be sent like this.
     #[error(transparent)]
     Mail(#[from] MailerError),
@@ -113,6 +116,7 @@ pub struct Parts {
     mailer: Mailer,
     public_url: String,
     retention: Retention,
+    placeholders: Placeholders,
 }
 
 impl Parts {
@@ -128,6 +132,7 @@ impl Parts {
         private: &Path,
         mail: MailSettings,
     ) -> Result<Self, PartsError> {
+        let placeholders = Placeholders::from_env()?;
         let key = private.join("secret.key");
         let vault = Vault::open(&key).map_err(|e| PartsError::Key(key, e))?;
         let public_url = mail.public_url.clone().unwrap_or_default();
@@ -147,6 +152,7 @@ impl Parts {
             mailer,
             public_url,
             retention: Retention::forever(),
+            placeholders,
         })
     }
 
@@ -157,15 +163,20 @@ impl Parts {
         self
     }
 
-    /// Serves the API until `stopping`, then answers what it has begun.
+    /// Serves the API until `stopping`, then answers what it has begun; `internal` is for machines of ours alone.
     ///
     /// # Errors
     /// The listener failed.
-    pub async fn serve(self, listener: TcpListener, stopping: CancellationToken) -> Result<(), ServeError> {
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        internal: TcpListener,
+        stopping: CancellationToken,
+    ) -> Result<(), ServeError> {
         let probe = Arc::new(worker::upload_probe(PROBE.into()));
         let Self { db: pool, storage, vault, public_url, .. } = self;
-        let listen = Listen::Bound(listener);
-        serve::run(ServeConfig { listen, pool, storage, probe, vault, public_url }, stopping).await
+        let (listen, internal) = (Listen::Bound(listener), Some(internal));
+        serve::run(ServeConfig { listen, internal, pool, storage, probe, vault, public_url }, stopping).await
     }
 
     /// Continues workflows and does media work until `stopping`, then gives back what is unfinished.
@@ -173,10 +184,13 @@ impl Parts {
     /// # Errors
     /// The worker cannot go on.
     pub async fn work(self, stopping: CancellationToken) -> Result<(), WorkError> {
-        let Self { db: pool, storage, scratch, mailer, retention, .. } = self;
+        let Self { db: pool, storage, scratch, mailer, retention, placeholders, .. } = self;
         let (ffmpeg, ffprobe) = ("ffmpeg".into(), PROBE.into());
-        worker::run(WorkerConfig { pool, storage, scratch, ffmpeg, ffprobe, slots: None, mailer, retention }, stopping)
-            .await
+        worker::run(
+            WorkerConfig { pool, storage, scratch, ffmpeg, ffprobe, slots: None, mailer, retention, placeholders },
+            stopping,
+        )
+        .await
     }
 
     /// Closes the connections.

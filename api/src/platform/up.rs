@@ -34,6 +34,8 @@ pub struct UpConfig {
     pub data: DataDir,
     /// Where the API listens; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Where machines of ours are listened to.
+    pub internal_listen: SocketAddr,
     /// A database to use instead of a private one.
     pub database_url: Option<String>,
     /// Templates to offer instead of ours: a folder of packages.
@@ -85,7 +87,8 @@ pub async fn run(config: UpConfig, stop: &Stop, ready: impl FnOnce(&str, &HeldDa
     // A wrong template is found before anything is started.
     let packages = samples::packages(config.templates.as_deref())?;
     let held = config.data.hold()?;
-    let listener = TcpListener::bind(config.listen).await.map_err(|e| UpError::Listen(config.listen, e))?;
+    let bind = async |at| TcpListener::bind(at).await.map_err(|e| UpError::Listen(at, e));
+    let listeners = Listeners { public: bind(config.listen).await?, internal: bind(config.internal_listen).await? };
     let postgres = match &config.database_url {
         Some(_) => None,
         None => Some(PrivatePostgres::start(held.path()).await?),
@@ -93,12 +96,17 @@ pub async fn run(config: UpConfig, stop: &Stop, ready: impl FnOnce(&str, &HeldDa
     let database_url = config.database_url.or_else(|| postgres.as_ref().map(PrivatePostgres::database_url));
     let settings =
         Settings { database_url: database_url.unwrap_or_default(), mail: config.mail, history: config.history };
-    let ran = platform(listener, settings, &packages, &held, stop, ready).await;
+    let ran = platform(listeners, settings, &packages, &held, stop, ready).await;
     held.withdraw();
     if let Some(postgres) = postgres {
         postgres.stop().await;
     }
     ran
+}
+
+struct Listeners {
+    public: TcpListener,
+    internal: TcpListener,
 }
 
 struct Settings {
@@ -108,7 +116,7 @@ struct Settings {
 }
 
 async fn platform(
-    listener: TcpListener,
+    listeners: Listeners,
     settings: Settings,
     packages: &[Package],
     held: &HeldDataDir,
@@ -117,13 +125,13 @@ async fn platform(
 ) -> Result<(), UpError> {
     let Settings { database_url, mail, history } = settings;
     migrate::run(&database_url).await?;
-    let listening = listener.local_addr().map_err(|e| UpError::Ended("listener", e.to_string()))?;
+    let listening = listeners.public.local_addr().map_err(|e| UpError::Ended("listener", e.to_string()))?;
     let url = format!("http://{}", reachable(listening));
     let (storage, private) = (held.folder("storage")?, held.folder("private")?);
     let parts = Parts::open(&database_url, &storage, &empty_scratch(held)?, &private, mail.linking_to(&url)).await?;
     ensure_key(held, &parts).await?;
     import::templates(&parts.db, parts.storage.as_ref(), packages).await?;
-    let mut running = Running::start(parts.clone().keeping(history), listener, &url, held)?;
+    let mut running = Running::start(parts.clone().keeping(history), listeners, &url, held)?;
     held.announce(&url)?;
     ready(&url, held);
     let ended = tokio::select! {
@@ -215,15 +223,15 @@ struct Running {
 }
 
 impl Running {
-    fn start(parts: Parts, listener: TcpListener, url: &str, held: &HeldDataDir) -> Result<Self, DataDirError> {
+    fn start(parts: Parts, listeners: Listeners, url: &str, held: &HeldDataDir) -> Result<Self, DataDirError> {
         let (node_draining, hurry) = (CancellationToken::new(), CancellationToken::new());
         let node = NodeProcess { server: url.to_owned(), db: parts.db.clone(), data: held.folder("node")? };
         let (serving, working) = (parts.clone(), parts);
         Ok(Self {
-            api: Part::start(
-                "API",
-                |token| async move { serving.serve(listener, token).await.map_err(|e| e.to_string()) },
-            ),
+            api: Part::start("API", |token| async move {
+                let Listeners { public, internal } = listeners;
+                serving.serve(public, internal, token).await.map_err(|e| e.to_string())
+            }),
             worker: Part::start("worker", |token| async move { working.work(token).await.map_err(|e| e.to_string()) }),
             node: tokio::spawn(node.keep(node_draining.clone(), hurry.clone())),
             node_draining,

@@ -173,6 +173,10 @@ codes! {
     TemplateUnknown = "template.unknown", UNPROCESSABLE_ENTITY, "Unknown template";
     /// There is no such template.
     TemplateNotFound = "template.not_found", NOT_FOUND, "No such template";
+    /// There is no such request for a still.
+    SnapshotJobNotFound = "snapshot_job.not_found", NOT_FOUND, "No such snapshot job";
+    /// The tenant has no template of its own with this id.
+    ProjectNotFound = "project.not_found", NOT_FOUND, "No such template of yours";
     /// The template has no picture.
     PreviewNotFound = "template.no_preview", NOT_FOUND, "The template has no preview";
     /// There is no such render.

@@ -47,6 +47,9 @@ const PLANTED: &[(u8, &str, &[&str])] = &[
          from (values (1, 1, 'ok'), (1, 2, 'lost'), (2, 1, 'ok'), (2, 2, 'ok'), (3, 1, 'lost'), (3, 2, 'ok')) v (t, n, o)",
      &["task 1", "task 2"]),
     (4, film!("queued"), &["render $A is queued, its run not there"]),
+    (4, "insert into render.snapshot_jobs (id, tenant_id, project_id, project_version_id, scene_id, scene_key, workflow_run_id, status)
+         values ('$A', '$D', '$B', '$B', '$B', 'a', '$R', 'running')",
+     &["snapshot job $A is running, its run not there"]),
     (5, "insert into identity.payments (id, tenant_id, user_id, purpose, credits, amount, currency, refunded_amount, state, provider, provider_ref,
              provider_txn, idempotency_key, price_snapshot, expires_at, paid_at, workflow_run_id)
          values ('$R', '$D', '$B', 'credits', 1, 9, 'IRR', 5, 'partially_refunded', 'zarinpal', 'r', 't', 'k', '{}', now(), now(), '$R');

@@ -16,7 +16,7 @@ async fn bare(world: &World, path: &str) -> crate::world::Answer {
     world.send(Request::builder().uri(path).body(Body::empty()).unwrap()).await
 }
 
-const OPERATIONS: [&str; 99] = [
+const OPERATIONS: [&str; 102] = [
     "DELETE /v1/api-keys/{id}",
     "DELETE /v1/domains/{id}",
     "DELETE /v1/identity-providers/{id}",
@@ -28,6 +28,7 @@ const OPERATIONS: [&str; 99] = [
     "GET /healthz",
     "GET /metrics",
     "GET /readyz",
+    "GET /snap/{sha256}",
     "GET /v1/api-keys",
     "GET /v1/audit",
     "GET /v1/auth/openid",
@@ -54,6 +55,7 @@ const OPERATIONS: [&str; 99] = [
     "GET /v1/renders/{id}",
     "GET /v1/renders/{id}/events",
     "GET /v1/request-logs",
+    "GET /v1/scene-snapshots/{project_id}",
     "GET /v1/templates",
     "GET /v1/templates/{slug}",
     "GET /v1/templates/{slug}/preview",
@@ -110,6 +112,7 @@ const OPERATIONS: [&str; 99] = [
     "POST /v1/platform/tenants/{id}/suspend",
     "POST /v1/renders",
     "POST /v1/renders/{id}/cancel",
+    "POST /v1/scene-snapshots/{project_id}",
     "POST /v1/webhooks",
     "POST /v1/webhooks/{id}/rotate-secret",
     "PUT /v1/members/{id}/roles",

@@ -43,7 +43,7 @@ enum To {
     Node,
 }
 
-const ROWS: [(&str, To); 99] = [
+const ROWS: [(&str, To); 102] = [
     ("DELETE /v1/api-keys/{id}", To::Manage),
     ("DELETE /v1/domains/{id}", To::Manage),
     ("DELETE /v1/identity-providers/{id}", To::Manage),
@@ -55,6 +55,7 @@ const ROWS: [(&str, To); 99] = [
     ("GET /healthz", To::All),
     ("GET /metrics", To::All),
     ("GET /readyz", To::All),
+    ("GET /snap/{sha256}", To::All),
     ("GET /v1/api-keys", To::Manage),
     ("GET /v1/audit", To::Manage),
     ("GET /v1/auth/openid", To::All),
@@ -81,6 +82,7 @@ const ROWS: [(&str, To); 99] = [
     ("GET /v1/renders/{id}", To::Read("render")),
     ("GET /v1/renders/{id}/events", To::Read("render")),
     ("GET /v1/request-logs", To::Manage),
+    ("GET /v1/scene-snapshots/{project_id}", To::Manage),
     ("GET /v1/templates", To::Read("templates")),
     ("GET /v1/templates/{slug}", To::Read("templates")),
     ("GET /v1/templates/{slug}/preview", To::Read("templates")),
@@ -137,6 +139,7 @@ const ROWS: [(&str, To); 99] = [
     ("POST /v1/platform/tenants/{id}/suspend", To::Administer),
     ("POST /v1/renders", To::Write("render")),
     ("POST /v1/renders/{id}/cancel", To::Write("render")),
+    ("POST /v1/scene-snapshots/{project_id}", To::Manage),
     ("POST /v1/webhooks", To::Manage),
     ("POST /v1/webhooks/{id}/rotate-secret", To::Manage),
     ("PUT /v1/members/{id}/roles", To::Manage),
@@ -306,7 +309,10 @@ impl<'a> Cast<'a> {
 fn path_of(template: &str) -> String {
     let hash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     let path = template.replace("{id}", &Uuid::now_v7().to_string()).replace("{slug}", "tiny");
-    path.replace("{task_id}", "1").replace("{sha256}", hash).replace("{name}", "requests")
+    path.replace("{task_id}", "1")
+        .replace("{sha256}", hash)
+        .replace("{name}", "requests")
+        .replace("{project_id}", &Uuid::now_v7().to_string())
 }
 
 fn rows() -> impl Iterator<Item = (Method, &'static str, To)> {

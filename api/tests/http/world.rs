@@ -54,6 +54,8 @@ pub struct World {
     pub package: BlobRef,
     pub preview: BlobRef,
     pub stopping: CancellationToken,
+    /// Whether its workers paint stills.
+    pub placeholders: worker::Placeholders,
 }
 
 /// What came back.
@@ -102,6 +104,7 @@ impl World {
         let (client, vault) = (Client::new(db.clone()), Vault::of(&[7; 32]));
         let app = App {
             relying_party: RelyingParty::at(PUBLIC_URL),
+            public_url: PUBLIC_URL.to_owned(),
             ..App::new(db.clone(), client, storage.clone(), probe, vault, stopping.clone())
         };
         metrics::install();
@@ -111,7 +114,8 @@ impl World {
         let (package, preview) = (put(&*storage, b"a package").await, put(&*storage, &png([0, 0, 0])).await);
         project::publish(&mut tx, DEFAULT_TENANT, &manifest(), &package, Some(&preview)).await.unwrap();
         tx.commit().await.unwrap();
-        Self { db, app, router, storage, folder, tenant: DEFAULT_TENANT, key, package, preview, stopping }
+        let placeholders = worker::Placeholders::Off;
+        Self { db, app, router, storage, folder, tenant: DEFAULT_TENANT, key, package, preview, stopping, placeholders }
     }
 
     /// Another tenant.
@@ -198,8 +202,9 @@ impl World {
 
     /// Continues workflows in the background, without the media work.
     pub fn run_workflows(&self) -> Workflows {
-        use flatrender_workflows::definitions::render_video::RenderVideo;
-        let worker = flatrender_engine::Worker::builder(self.db.clone()).workflow::<RenderVideo>();
+        use flatrender_workflows::definitions::{render_video::RenderVideo, scene_snapshot::SceneSnapshot};
+        let worker =
+            flatrender_engine::Worker::builder(self.db.clone()).workflow::<RenderVideo>().workflow::<SceneSnapshot>();
         let stopping = self.stopping.child_token();
         let stopped = stopping.clone();
         Workflows { ended: tokio::spawn(async move { worker.run(stopped).await.unwrap() }), stopping }
@@ -216,6 +221,7 @@ impl World {
             slots: None,
             mailer: self.mailer(),
             retention: flatrender_engine::operations::Retention::forever(),
+            placeholders: self.placeholders,
         };
         let stopping = self.stopping.clone();
         tokio::spawn(async move { worker::run(config, stopping).await.unwrap() });

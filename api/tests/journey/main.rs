@@ -5,5 +5,6 @@
 mod cancel;
 mod kills;
 mod platform;
+mod stills;
 mod storm;
 mod wire;

@@ -233,7 +233,7 @@ fn renderer() -> PathBuf {
 fn serve(database: &str, folder: &Path, listen: &str) -> (Child, String) {
     let mut command = Command::new(PROGRAM);
     command.args(["serve", "--database-url", database, "--listen", listen, "--storage"]).arg(folder.join("storage"));
-    command.arg("--scratch").arg(folder.join("scratch"));
+    command.arg("--scratch").arg(folder.join("scratch")).args(["--internal-listen", "127.0.0.1:0"]);
     let mut child = command.stdout(Stdio::piped()).stderr(log(folder, "serve")).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

@@ -21,7 +21,7 @@ pub mod labels;
 use super::{render::FrameRef, storage::BlobHash};
 use flatrender_engine::Labels;
 pub use flatrender_engine::remote::wire::{Claim, Claimed, Complete, Fail, Release, Renew, Renewed};
-pub use labels::{needs, offers};
+pub use labels::{OLDEST_AFTER_EFFECTS, needs, offers};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

@@ -70,7 +70,7 @@ pub struct BlobRef {
     pub size_bytes: u64,
 }
 
-/// A place that can be emptied as a whole and is never shared between tenants.
+/// A place for blobs. But for the public one it can be emptied as a whole and is never shared between tenants.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Shelf {
@@ -86,6 +86,8 @@ pub enum Shelf {
         /// The render.
         render_id: Uuid,
     },
+    /// What everybody may see, for ever, under an address made of its hash: stills of scenes. Of no tenant, and never emptied.
+    Public,
 }
 
 /// Chunks of a body, in order.

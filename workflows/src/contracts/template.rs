@@ -202,6 +202,13 @@ pub struct Scene {
     pub still_frame: u32,
 }
 
+impl Scene {
+    /// The composition that shows it alone.
+    pub fn composition(&self) -> String {
+        format!("scene:{}", self.id)
+    }
+}
+
 /// The template's own sound.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -276,6 +283,15 @@ impl Manifest {
         self.scenes.iter().find(|s| s.id == id)
     }
 
+    /// The frame of a film in the template's own order at which each scene begins.
+    pub fn scene_starts(&self) -> impl Iterator<Item = (u32, &Scene)> {
+        self.scenes.iter().scan(0, |next, scene| {
+            let first = *next;
+            *next += scene.frames - self.transition_frames;
+            Some((first, scene))
+        })
+    }
+
     /// Frames of a film of scenes with these lengths: consecutive scenes share `transition_frames`.
     pub fn film_frames(&self, lengths: &[u32]) -> u32 {
         let shared = self.transition_frames * (lengths.len() as u32).saturating_sub(1);
@@ -317,6 +333,9 @@ impl Manifest {
 
     fn check_scenes(&self) -> Result<(), ManifestError> {
         for s in &self.scenes {
+            if !s.id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-')) {
+                return Err(ManifestError(format!("scenes.{:?}: only a-z, 0-9, _ and -", s.id)));
+            }
             let ordered = s.min_frames <= s.frames && s.frames <= s.max_frames;
             if !ordered || s.min_frames <= 2 * self.transition_frames || s.still_frame >= s.frames {
                 return Err(ManifestError(format!(
@@ -456,5 +475,6 @@ mod tests {
         assert!(installed("after_effects", ["A\u{7}"].into()).contains("cannot be a name"));
         let many: Vec<String> = (0..40).map(|n| format!("{n:060}")).collect();
         assert!(installed("after_effects", many.into()).contains("longer than"));
+        assert!(refused(|j| j["scenes"][0]["id"] = "A b".into()).contains("scenes.\"A b\""));
     }
 }

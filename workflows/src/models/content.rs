@@ -1,3 +1,4 @@
-//! Templates.
+//! Templates: projects, their versions, and the scenes of these.
 
 pub mod project;
+pub mod scene;

@@ -5,7 +5,7 @@ use crate::{
         storage::{BlobHash, BlobRef},
         template::Manifest,
     },
-    models::{Db, Role, Scope, file_mgr::blob},
+    models::{Db, Role, Scope, content::scene, file_mgr::blob},
 };
 use sqlx::types::Json;
 use uuid::Uuid;
@@ -111,6 +111,26 @@ pub async fn find(
     row.map(Row::into_template).transpose()
 }
 
+/// A tenant's own template in its current version, whatever its state.
+///
+/// # Errors
+/// Those of the database.
+pub async fn own(db: Db<'_>, tenant_id: Uuid, project_id: Uuid) -> sqlx::Result<Option<Template>> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"select p.tenant_id, p.id as project_id, v.id as version_id, v.number,
+                  v.manifest as "manifest: Json<Manifest>", v.package_sha256, v.package_bytes,
+                  v.preview_sha256, v.preview_bytes
+           from content.projects p join content.project_versions v on v.id = p.current_version_id
+           where p.tenant_id = $1 and p.id = $2"#,
+        tenant_id,
+        project_id,
+    )
+    .fetch_optional(db)
+    .await?;
+    row.map(Row::into_template).transpose()
+}
+
 /// Publishes a package that is already stored: a new version, unless its content is a known version, which then
 /// becomes current again. Gives the version's number. Goes on in the scope of the templates.
 pub async fn publish(
@@ -127,6 +147,7 @@ pub async fn publish(
     Scope::tenant(Role::Content, tenant_id).enter(&mut *db).await?;
     let project_id = upsert_project(&mut *db, tenant_id, manifest).await?;
     let version = insert_version(&mut *db, tenant_id, project_id, manifest, package, preview).await?;
+    scene::fill(&mut *db, tenant_id, version.0, manifest).await?;
     sqlx::query!(
         "update content.projects set current_version_id = $2, updated_at = workflow.now() where id = $1",
         project_id,

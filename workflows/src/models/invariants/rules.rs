@@ -27,6 +27,20 @@ pub(super) const INVARIANTS: &[Invariant] = &[
                  or j.finished_at is null and r.finished_at < workflow.now() - interval '5 minutes'",
     },
     Invariant {
+        number: 4,
+        rule: "a still has ended as its run has, and is running while a node has it",
+        sql: "select 'snapshot job ' || j.id || ' is ' || j.status || ', its run ' || coalesce(r.state, 'not there')
+              from render.snapshot_jobs j left join workflow.runs r on r.id = j.workflow_run_id
+              where r.id is null and j.finished_at is null or r.tenant_id <> j.tenant_id
+                 or j.status = 'done' and r.state in ('failed', 'cancelled')
+                 or j.status = 'error' and r.state = 'succeeded'
+                 or j.finished_at is null and r.finished_at < workflow.now() - interval '5 minutes'
+              union all
+              select 'snapshot job ' || j.id || ' is ' || j.status || ', its task ' || t.state
+              from render.snapshot_jobs j join workflow.tasks t on t.run_id = j.workflow_run_id and t.activity = 'RenderStills'
+              where j.finished_at is null and (j.status = 'running') <> (t.state = 'leased')",
+    },
+    Invariant {
         number: 5,
         rule: "money went as the providers say, and back as its refunds say",
         sql: "select 'the ' || provider || ' of ' || day || ' in ' || currency || ' differs by ' || diff_amount

@@ -1,7 +1,33 @@
 //! What renders are doing at this moment. For showing only: nothing is decided by it.
 
 use crate::models::Db;
+use flatrender_engine::Labels;
+use sqlx::types::Json;
 use uuid::Uuid;
+
+/// What the ready tasks of an activity ask of a worker, each set of labels once.
+pub async fn labels_asked(db: Db<'_>, queue: &str, activity: &str) -> sqlx::Result<Vec<Labels>> {
+    let asked = sqlx::query_scalar!(
+        r#"select distinct required_labels as "it!: Json<Labels>" from workflow.tasks
+           where queue = $1 and activity = $2 and state = 'ready' and run_at <= workflow.now() limit 100"#,
+        queue,
+        activity,
+    );
+    Ok(asked.fetch_all(db).await?.into_iter().map(|labels| labels.0).collect())
+}
+
+/// The task of a run that was leased under this token, now or before.
+pub async fn of_lease(db: Db<'_>, run_id: Uuid, lease_token: Uuid) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar!(
+        r#"select id as "id!" from workflow.tasks where run_id = $1 and lease_token = $2
+           union all select task_id from workflow.attempts where run_id = $1 and lease_token = $2
+           limit 1"#,
+        run_id,
+        lease_token,
+    )
+    .fetch_optional(db)
+    .await
+}
 
 /// An activity that a render waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]

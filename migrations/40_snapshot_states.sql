@@ -1,0 +1,28 @@
+-- How a snapshot job stands while its still is rendered: written in the transaction in which the engine changes the task, so that
+-- no crash of ours can make the two differ. Only the words queued and running are written here; how a job ends is the run's to say.
+
+create function render.follow_still() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp set app.platform = 'on' as $$
+declare
+    v_leased boolean := new.state = 'leased';
+begin
+    update render.snapshot_jobs j
+    set status = case when v_leased then 'running' else 'queued' end,
+        attempts = greatest(j.attempts, new.attempt_no),
+        lease_token = case when v_leased then new.lease_token end,
+        -- node:<name>:<incarnation>; the mock is no node.
+        node_id = case when v_leased then (select n.id from render.nodes n where new.leased_by like 'node:%' and n.name = split_part(new.leased_by, ':', 2))
+                       else j.node_id end,
+        started_at = coalesce(j.started_at, case when v_leased then workflow.now() end),
+        updated_at = workflow.now()
+    where j.workflow_run_id = new.run_id and j.status in ('queued', 'running');
+    return null;
+end $$;
+revoke execute on function render.follow_still from public;
+create trigger tasks_of_stills after update of state, lease_token on workflow.tasks
+    for each row when (new.activity = 'RenderStills' and (old.state, old.lease_token) is distinct from (new.state, new.lease_token))
+    execute function render.follow_still();
+-- A frame that was lost is rendered again, by another task.
+create trigger more_tasks_of_stills after insert on workflow.tasks
+    for each row when (new.activity = 'RenderStills' and new.step_key <> 'render:1')
+    execute function render.follow_still();

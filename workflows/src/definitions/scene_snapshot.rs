@@ -1,0 +1,84 @@
+//! A request for a still becomes a picture of its scene.
+//!
+//! ```text
+//! render (a node, one frame) ─▶ make (a media worker, ffmpeg) ─▶ settle: picture kept, job done, scene shows it
+//!    ▲                             │ frame lost                      one commit, with the record of the step
+//!    └─────────────────────────────┘
+//! ```
+
+use crate::{
+    contracts::{
+        media::FRAME_LOST,
+        snapshot::{MadeStill, MakeStill, RenderStills, Still},
+    },
+    models::{
+        Db, Role, Scope,
+        render::{snapshot_job, still_key::StillKey},
+    },
+};
+use flatrender_engine::{Context, Failure, Workflow};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Makes the still of a scene, as it was when it was asked for. The scene shows it unless a newer one is there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SceneSnapshot {
+    /// The job.
+    pub job_id: Uuid,
+    /// What decides how the still looks.
+    pub key: StillKey,
+    /// What a node is asked for.
+    pub work: RenderStills,
+    /// Where the public reaches us: pictures are below `/snap/`. Without a slash at the end.
+    pub base_url: String,
+}
+
+/// How often a frame is rendered that is lost before its pictures are made.
+const MOST_RENDERS: u32 = 3;
+
+/// What there is to show.
+enum Shown {
+    Made(MadeStill),
+    Placeholder(String),
+}
+
+impl Workflow for SceneSnapshot {
+    const NAME: &'static str = "scene_snapshot";
+    type Output = ();
+
+    async fn run(self, cx: &Context) -> Result<(), Failure> {
+        let shown = produce(cx, &self).await;
+        let scope = Scope::tenant(Role::Render, cx.tenant_id());
+        let (this, outcome) = (&self, shown.as_ref());
+        cx.step("settle", async move |db: Db<'_>| {
+            scope.within(db, async |db: Db<'_>| settle(db, this, outcome).await).await
+        })
+        .await?;
+        shown.map(drop)
+    }
+}
+
+/// Ends the job, and shows the picture if there is one.
+async fn settle(db: Db<'_>, this: &SceneSnapshot, outcome: Result<&Shown, &Failure>) -> Result<(), Failure> {
+    match outcome {
+        Ok(Shown::Made(made)) => snapshot_job::publish(db, this.job_id, &this.key, made, &this.base_url).await?,
+        Ok(Shown::Placeholder(url)) => snapshot_job::publish_placeholder(db, this.job_id, &this.key, url).await?,
+        Err(failure) => snapshot_job::fail(db, this.job_id, failure).await?,
+    }
+    Ok(())
+}
+
+async fn produce(cx: &Context, this: &SceneSnapshot) -> Result<Shown, Failure> {
+    let mut round = 1;
+    loop {
+        let rendered = match cx.activity(&format!("render:{round}"), this.work.clone()).await? {
+            Still::Rendered(rendered) => rendered,
+            Still::Placeholder(url) => return Ok(Shown::Placeholder(url)),
+        };
+        let make = MakeStill { job_id: this.job_id, frame: rendered.frame, size: this.work.size };
+        match cx.activity(&format!("make:{round}"), make).await {
+            Err(failure) if failure.code == FRAME_LOST && round < MOST_RENDERS => round += 1,
+            made => return made.map(Shown::Made),
+        }
+    }
+}
