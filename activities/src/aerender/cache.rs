@@ -1,24 +1,34 @@
 //! Packages and assets that were fetched before, by their hash, the least recently used forgotten first.
 //!
 //! ```text
-//! <cache>/<sha256>.file       a blob          made under a temporary name, checked, then renamed:
-//! <cache>/<sha256>.package/   a package, unpacked        what has its name is whole
+//! <cache>/<sha256>.file             a blob                     made under a temporary name, checked, then renamed:
+//! <cache>/<sha256>.package/files/   a package, unpacked        what has its name is whole
+//!                          sums     what each file must be
 //! ```
 //! Attempts get hard links, so forgetting an entry takes nothing away from one that uses it. Cached files are
-//! read-only: nobody writes through a link by mistake.
+//! read-only: nobody writes through a link by mistake. All the same nothing is believed: each use reads every byte and
+//! compares; what has changed is forgotten and fetched anew. What an attempt uses or an operator wants is never forgotten
+//! for room.
+
+mod pins;
+mod sums;
+
+pub use pins::Pin;
 
 use super::{
-    InputSource, TransferError,
+    InputSource,
     unpack::{Bounds, UnpackError, unpack},
     verdict,
 };
 use flatrender_engine::Failure;
-use flatrender_workflows::contracts::storage::{BlobHash, BlobRef};
-use sha2::{Digest, Sha256};
+use flatrender_workflows::contracts::{
+    node::CachedPackage,
+    storage::{BlobHash, BlobRef},
+};
+use pins::Pins;
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs, io,
-    io::Read,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
@@ -33,6 +43,7 @@ pub struct Cache {
     bounds: Bounds,
     /// One fetch at a time for each entry; whoever comes second finds it made.
     entries: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    pins: Arc<Pins>,
 }
 
 impl Cache {
@@ -47,7 +58,58 @@ impl Cache {
                 remove(&entry.path());
             }
         }
-        Ok(Self { folder, limit_bytes, bounds, entries: Mutex::default() })
+        Ok(Self { folder, limit_bytes, bounds, entries: Mutex::default(), pins: Arc::default() })
+    }
+
+    /// Keeps an entry from being forgotten while the pin lives.
+    pub fn pin(&self, hash: &BlobHash) -> Pin {
+        self.pins.pin(hash)
+    }
+
+    /// Entries that stay until this is called again: an operator wants them.
+    pub fn keep(&self, wanted: BTreeSet<BlobHash>) {
+        self.pins.keep(wanted);
+    }
+
+    /// Forgets a package, unless an attempt uses it or is about to. True when it is not there any more.
+    pub fn evict(&self, hash: &BlobHash) -> bool {
+        let name = package_name(hash);
+        let lock = self.entry(&name);
+        let Ok(_held) = lock.try_lock() else { return false };
+        if !self.pins.is_used(hash) {
+            remove(&self.folder.join(&name));
+        }
+        !self.folder.join(&name).exists()
+    }
+
+    /// The packages that are there, the most recently used first.
+    pub fn packages(&self) -> Vec<CachedPackage> {
+        let mut kept = self.contents();
+        kept.sort_by_key(|e| std::cmp::Reverse(e.used));
+        let now = SystemTime::now();
+        kept.into_iter()
+            .filter(|e| e.name.ends_with(PACKAGE))
+            .filter_map(|e| {
+                let sha256 = e.hash()?;
+                Some(CachedPackage {
+                    bytes: e.bytes,
+                    idle_seconds: now.duration_since(e.used).unwrap_or_default().as_secs(),
+                    hits: self.pins.hits(&sha256),
+                    in_use: self.pins.is_used(&sha256),
+                    sha256,
+                })
+            })
+            .collect()
+    }
+
+    /// Bytes of everything that is there.
+    pub fn bytes(&self) -> u64 {
+        self.contents().iter().map(|e| e.bytes).sum()
+    }
+
+    /// Bytes it may have.
+    pub fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
     }
 
     /// Puts the unpacked package into `target`, an existing empty folder.
@@ -55,33 +117,45 @@ impl Cache {
     /// # Errors
     /// As [`prepare`](super::prepare::prepare).
     pub async fn copy_package(&self, inputs: &impl InputSource, blob: &BlobRef, target: &Path) -> Result<(), Failure> {
-        let name = format!("{}.package", blob.sha256);
+        let name = package_name(&blob.sha256);
         let entry = self.entry(&name);
         let _held = entry.lock().await;
+        let _pin = self.pin(&blob.sha256);
         let made = self.folder.join(&name);
-        if !made.is_dir() {
+        if made.is_dir() && !self.is_sound(&made, is_sound_package).await? {
+            remove(&made);
+        }
+        if made.is_dir() {
+            self.pins.hit(&blob.sha256);
+        } else {
             self.make_room(blob.size_bytes);
-            let zip = self.fetch(inputs, blob, "the package").await?;
-            let (unpacked, bounds) = (self.temporary(), self.bounds);
-            let result = {
-                let unpacked = unpacked.clone();
-                blocking(move || {
-                    fs::create_dir_all(&unpacked).map_err(UnpackError::Io)?;
-                    let result = unpack(&zip, &unpacked, bounds);
-                    remove(&zip);
-                    result.and_then(|()| flush(&unpacked).map_err(UnpackError::Io))
-                })
-                .await?
-            };
-            if let Err(error) = result {
-                remove(&unpacked);
-                return Err(bad_package(error));
-            }
-            fs::rename(&unpacked, &made).map_err(local)?;
+            self.unpack(inputs, blob, &made).await?;
         }
         touch(&made);
-        let target = target.to_owned();
-        blocking(move || link_folder(&made, &target)).await?.map_err(local)
+        let (files, target) = (made.join(FILES), target.to_owned());
+        blocking(move || link_folder(&files, &target)).await?.map_err(local)
+    }
+
+    async fn unpack(&self, inputs: &impl InputSource, blob: &BlobRef, made: &Path) -> Result<(), Failure> {
+        let zip = self.fetch(inputs, blob, "the package").await?;
+        let (folder, bounds) = (self.temporary(), self.bounds);
+        let result = {
+            let folder = folder.clone();
+            blocking(move || {
+                let files = folder.join(FILES);
+                fs::create_dir_all(&files).map_err(UnpackError::Io)?;
+                let result = unpack(&zip, &files, bounds);
+                remove(&zip);
+                let summed = || sums::Sums::of(&files)?.write(&folder.join(SUMS)).and_then(|()| flush(&folder));
+                result.and_then(|()| summed().map_err(UnpackError::Io))
+            })
+            .await?
+        };
+        if let Err(error) = result {
+            remove(&folder);
+            return Err(bad_package(error));
+        }
+        fs::rename(&folder, made).map_err(local)
     }
 
     /// Puts the blob at `target`, whose folder is made; a file that is there is replaced.
@@ -92,7 +166,12 @@ impl Cache {
         let name = format!("{}.file", blob.sha256);
         let entry = self.entry(&name);
         let _held = entry.lock().await;
+        let _pin = self.pin(&blob.sha256);
         let made = self.folder.join(&name);
+        let wanted = blob.clone();
+        if made.is_file() && !self.is_sound(&made, move |path| sums::check(path, &wanted).is_ok()).await? {
+            remove(&made);
+        }
         if !made.is_file() {
             self.make_room(blob.size_bytes);
             let fetched = self.fetch(inputs, blob, "an asset").await?;
@@ -104,7 +183,18 @@ impl Cache {
         link_file(&made, target).map_err(local)
     }
 
-    /// Forgets entries until `more` bytes fit below the limit. Entries being made or linked are kept.
+    /// Reads an entry to its last byte before it is used.
+    async fn is_sound(&self, made: &Path, test: impl FnOnce(&Path) -> bool + Send + 'static) -> Result<bool, Failure> {
+        let path = made.to_owned();
+        let sound = blocking(move || test(&path)).await?;
+        if !sound {
+            tracing::warn!(path = %made.display(), "a cached input has changed on the disk: it is fetched anew");
+        }
+        Ok(sound)
+    }
+
+    /// Forgets entries until `more` bytes fit below the limit, the least recently used first. Those that are being made or linked,
+    /// that an attempt uses or an operator wants, are kept.
     pub fn make_room(&self, more: u64) {
         let mut kept = self.contents();
         kept.sort_by_key(|e| e.used);
@@ -112,6 +202,9 @@ impl Cache {
         for entry in kept {
             if total + more <= self.limit_bytes {
                 return;
+            }
+            if entry.hash().is_some_and(|hash| self.pins.must_stay(&hash)) {
+                continue;
             }
             let lock = self.entry(&entry.name);
             if let Ok(_held) = lock.try_lock() {
@@ -140,7 +233,7 @@ impl Cache {
         let fetched = match inputs.fetch(blob, &path).await {
             Ok(()) => {
                 let (path, blob) = (path.clone(), blob.clone());
-                blocking(move || check(&path, &blob)).await?
+                blocking(move || sums::check(&path, &blob)).await?
             }
             Err(error) => Err(error),
         };
@@ -162,6 +255,19 @@ impl Cache {
 }
 
 const TEMPORARY: &str = "new-";
+const PACKAGE: &str = ".package";
+/// Within a package's folder.
+const FILES: &str = "files";
+const SUMS: &str = "sums";
+
+fn package_name(hash: &BlobHash) -> String {
+    format!("{hash}{PACKAGE}")
+}
+
+fn is_sound_package(made: &Path) -> bool {
+    let wanted = sums::Sums::read(&made.join(SUMS)).ok();
+    wanted.is_some() && sums::Sums::of(&made.join(FILES)).ok() == wanted
+}
 
 struct Kept {
     name: String,
@@ -169,22 +275,10 @@ struct Kept {
     bytes: u64,
 }
 
-fn check(path: &Path, blob: &BlobRef) -> Result<(), TransferError> {
-    let mut file = fs::File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 64 * 1024];
-    let mut length = 0;
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            read => {
-                hasher.update(&buffer[..read]);
-                length += read as u64;
-            }
-        }
+impl Kept {
+    fn hash(&self) -> Option<BlobHash> {
+        self.name.split('.').next()?.parse().ok()
     }
-    let same = length == blob.size_bytes && BlobHash::from_digest(hasher.finalize().into()) == blob.sha256;
-    if same { Ok(()) } else { Err(TransferError::Mismatch) }
 }
 
 fn link_folder(from: &Path, to: &Path) -> io::Result<()> {

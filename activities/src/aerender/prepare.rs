@@ -22,12 +22,17 @@ pub use host::Host;
 pub use job::Job;
 pub use manifest::Manifest;
 
-use super::{InputSource, cache::Cache, verdict};
+use super::{
+    InputSource,
+    cache::{Cache, Pin},
+    verdict,
+};
 use flatrender_engine::Failure;
 use flatrender_workflows::contracts::render::RenderFrames;
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 const PREPARED: &str = "prepared";
@@ -71,6 +76,8 @@ pub struct Folder {
     pub frames: PathBuf,
     /// For temporary files.
     pub temp: PathBuf,
+    /// Keeps the package in the cache for as long as the attempt lasts: the next one is likely to want it, too.
+    pub pin: Option<Arc<Pin>>,
 }
 
 /// Makes the folder ready. Repeatable: what an earlier call finished is kept, anything half-made is made anew.
@@ -88,6 +95,7 @@ pub async fn prepare(
         package: attempt.join("package"),
         frames: attempt.join("frames"),
         temp: attempt.join("temp"),
+        pin: Some(Arc::new(cache.pin(&input.package.sha256))),
     };
     if attempt.join(PREPARED).is_file() {
         return Ok(folder);

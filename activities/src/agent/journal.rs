@@ -155,6 +155,25 @@ mod tests {
         assert!(!folder.path().join("x.json").exists());
     }
 
+    #[test]
+    fn a_torn_write_costs_no_entry_wherever_it_tears() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::open(folder.path().to_owned()).unwrap();
+        let (kept, torn) = (entry(1), entry(2));
+        journal.write(&kept).unwrap();
+        let bytes = serde_json::to_vec(&Entry { renderer: None, ..torn.clone() }).unwrap();
+        for length in 0..bytes.len() {
+            // Died while it wrote the new file beside the old, as `write_whole` does; and a disk that kept less than it said.
+            let beside = journal.path(kept.task.lease_token).with_extension("0123.new");
+            fs::write(&beside, &bytes[..length]).unwrap();
+            fs::write(journal.path(torn.task.lease_token), &bytes[..length]).unwrap();
+            assert_eq!(journal.entries(), std::slice::from_ref(&kept), "{length} of {}", bytes.len());
+            assert!(!beside.exists() && !journal.path(torn.task.lease_token).exists());
+        }
+        fs::write(journal.path(torn.task.lease_token), &bytes).unwrap();
+        assert_eq!(journal.entries().len(), 2);
+    }
+
     #[cfg(unix)]
     #[test]
     fn only_the_owner_reads_it() {

@@ -43,7 +43,7 @@ async fn assets_and_data_are_put_into_the_package_and_not_into_the_cache() {
     assert_eq!(fs::read(package.join("assets/logo.png")).unwrap(), b"a picture");
     assert!(fs::read_to_string(package.join("data.json")).unwrap().contains("سلام"));
     let cached = stage.folder.path().join(format!("cache/{}.package", stage.wish.package.sha256));
-    assert!(!cached.join("data.json").exists() && !cached.join("assets").exists());
+    assert!(!cached.join("files/data.json").exists() && !cached.join("files/assets").exists());
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod picture;
 
 mod agent;
 mod built_in;
+mod cache;
 mod classes;
 mod driver;
 mod endings;

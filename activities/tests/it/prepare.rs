@@ -23,7 +23,8 @@ impl Desk {
     pub fn new(project: &Value) -> Self {
         let kept = tempfile::tempdir().unwrap();
         let at = |name: &str| kept.path().join(name);
-        let folder = Folder { attempt: at(""), package: at("package"), frames: at("frames"), temp: at("temp") };
+        let folder =
+            Folder { attempt: at(""), package: at("package"), frames: at("frames"), temp: at("temp"), pin: None };
         for part in ["package/images", "package/assets", "frames"] {
             fs::create_dir_all(at(part)).unwrap();
         }

@@ -1,0 +1,246 @@
+//! The cache of inputs against a model: what is forgotten, in which order, and what never is.
+
+use crate::world::{Shelf, blob, zip};
+use flatrender_activities::aerender::{
+    cache::{Cache, Pin},
+    unpack::Bounds,
+};
+use flatrender_workflows::contracts::storage::{BlobHash, BlobRef};
+use proptest::prelude::*;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Package `n`, of about `n` hundred bytes.
+fn package(n: usize) -> Vec<u8> {
+    let content: Vec<u8> = (0..n * 100).map(|i| (i * 31 + n * 7 + i / 251) as u8).collect();
+    zip(&[("project.json", b"{}"), ("media/film.bin", &content), ("media/empty.bin", b"")])
+}
+
+struct Scene {
+    folder: tempfile::TempDir,
+    shelf: Shelf,
+    cache: Cache,
+    uses: usize,
+}
+
+impl Scene {
+    fn new(limit: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path().join("cache"), limit, Bounds::default()).unwrap();
+        let shelf = Shelf::default();
+        (1..=6).for_each(|n| shelf.add(&package(n)));
+        Self { folder, shelf, cache, uses: 0 }
+    }
+
+    /// Uses a package, and gives its folder.
+    async fn use_it(&mut self, blob: &BlobRef) -> PathBuf {
+        self.uses += 1;
+        let target = self.folder.path().join(format!("use-{}", self.uses));
+        fs::create_dir(&target).unwrap();
+        self.cache.copy_package(&self.shelf, blob, &target).await.unwrap();
+        target
+    }
+
+    fn fetched(&self) -> u32 {
+        *self.shelf.fetched.lock().unwrap()
+    }
+
+    fn entry(&self, blob: &BlobRef) -> PathBuf {
+        self.folder.path().join(format!("cache/{}.package", blob.sha256))
+    }
+}
+
+/// Changes one bit of a file that is read-only.
+fn flip(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn one_flipped_bit_is_found_before_use_and_mended() {
+    let blob = blob(&package(3));
+    for spoiled in ["files/media/film.bin", "files/project.json", "sums"] {
+        let mut scene = Scene::new(1 << 20);
+        scene.use_it(&blob).await;
+        flip(&scene.entry(&blob).join(spoiled));
+        let target = scene.use_it(&blob).await;
+        let sound = scene.use_it(&blob).await;
+        assert_eq!(fs::read(target.join("media/film.bin")).unwrap(), fs::read(sound.join("media/film.bin")).unwrap());
+        assert_eq!((fs::read(target.join("project.json")).unwrap(), scene.fetched()), (b"{}".to_vec(), 2), "{spoiled}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_too_many_or_too_few_is_found_before_use() {
+    let blob = blob(&package(3));
+    for change in [
+        |p: &Path| fs::write(p.join("files/more"), b"").unwrap(),
+        |p: &Path| {
+            fs::remove_file(p.join("files/media/empty.bin")).unwrap();
+        },
+    ] {
+        let mut scene = Scene::new(1 << 20);
+        scene.use_it(&blob).await;
+        change(&scene.entry(&blob));
+        let target = scene.use_it(&blob).await;
+        assert!(target.join("media/empty.bin").exists() && !target.join("more").exists());
+        assert_eq!(scene.fetched(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_an_asset_is_found_before_use() {
+    let scene = Scene::new(1 << 20);
+    scene.shelf.add(b"a picture of a customer");
+    let (blob, target) = (blob(b"a picture of a customer"), scene.folder.path().join("asset"));
+    scene.cache.copy_file(&scene.shelf, &blob, &target).await.unwrap();
+    flip(&scene.folder.path().join(format!("cache/{}.file", blob.sha256)));
+    scene.cache.copy_file(&scene.shelf, &blob, &target).await.unwrap();
+    assert_eq!((fs::read(&target).unwrap(), scene.fetched()), (b"a picture of a customer".to_vec(), 2));
+}
+
+#[tokio::test]
+async fn what_is_used_cannot_be_evicted_and_what_is_not_can() {
+    let blob = blob(&package(2));
+    let mut scene = Scene::new(1 << 20);
+    scene.use_it(&blob).await;
+    let pin = scene.cache.pin(&blob.sha256);
+    assert!(!scene.cache.evict(&blob.sha256));
+    assert!(scene.cache.packages()[0].in_use);
+    drop(pin);
+    assert!(scene.cache.evict(&blob.sha256));
+    assert_eq!(scene.cache.packages(), []);
+}
+
+#[tokio::test]
+async fn finding_a_package_is_a_hit_and_fetching_it_is_none() {
+    let (one, two) = (blob(&package(1)), blob(&package(2)));
+    let mut scene = Scene::new(1 << 20);
+    for blob in [&one, &two, &one, &one] {
+        scene.use_it(blob).await;
+    }
+    let hits: Vec<_> = scene.cache.packages().into_iter().map(|p| (p.sha256, p.hits)).collect();
+    assert_eq!(hits, [(one.sha256, 2), (two.sha256, 0)], "the last used first");
+}
+
+/// What the cache holds, as a list: the least recently used first.
+struct Model {
+    limit: u64,
+    held: Vec<(BlobHash, u64)>,
+    pinned: BTreeMap<BlobHash, u32>,
+    kept: BTreeSet<BlobHash>,
+}
+
+impl Model {
+    fn stays(&self, hash: &BlobHash) -> bool {
+        self.pinned.get(hash).is_some_and(|n| *n > 0) || self.kept.contains(hash)
+    }
+
+    fn use_it(&mut self, blob: &BlobRef, unpacked: u64) {
+        if let Some(at) = self.held.iter().position(|(hash, _)| *hash == blob.sha256) {
+            let entry = self.held.remove(at);
+            return self.held.push(entry);
+        }
+        self.room(blob.size_bytes);
+        self.held.push((blob.sha256.clone(), unpacked));
+    }
+
+    fn room(&mut self, more: u64) {
+        let mut total: u64 = self.held.iter().map(|(_, bytes)| bytes).sum();
+        let oldest_first = self.held.clone();
+        for (hash, bytes) in oldest_first {
+            if total + more <= self.limit {
+                return;
+            }
+            if !self.stays(&hash) {
+                self.held.retain(|(held, _)| *held != hash);
+                total -= bytes;
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Deed {
+    Use(usize),
+    Pin(usize),
+    Unpin(usize),
+    Keep(Vec<usize>),
+    Evict(usize),
+    Room(u64),
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    prop_oneof![
+        4 => (1usize..=6).prop_map(Deed::Use),
+        1 => (1usize..=6).prop_map(Deed::Pin),
+        1 => (1usize..=6).prop_map(Deed::Unpin),
+        1 => prop::collection::vec(1usize..=6, 0..3).prop_map(Deed::Keep),
+        1 => (1usize..=6).prop_map(Deed::Evict),
+        1 => (0u64..2500).prop_map(Deed::Room),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_cache_does_as_its_model(deeds in prop::collection::vec(deed(), 1..40), limit in 1200u64..6000) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let blobs: Vec<BlobRef> = (0..=6).map(|n| blob(&package(n))).collect();
+            // What each takes, unpacked.
+            let mut measure = Scene::new(1 << 20);
+            for blob in &blobs[1..] {
+                measure.use_it(blob).await;
+            }
+            let bytes: BTreeMap<_, _> = measure.cache.packages().into_iter().map(|p| (p.sha256, p.bytes)).collect();
+            let mut scene = Scene::new(limit);
+            let mut model = Model { limit, held: vec![], pinned: BTreeMap::new(), kept: BTreeSet::new() };
+            let mut pins: Vec<(usize, Pin)> = vec![];
+            for deed in deeds {
+                match &deed {
+                    Deed::Use(n) => {
+                        scene.use_it(&blobs[*n]).await;
+                        model.use_it(&blobs[*n], bytes[&blobs[*n].sha256]);
+                    }
+                    Deed::Pin(n) => {
+                        pins.push((*n, scene.cache.pin(&blobs[*n].sha256)));
+                        *model.pinned.entry(blobs[*n].sha256.clone()).or_default() += 1;
+                    }
+                    Deed::Unpin(n) => {
+                        if let Some(at) = pins.iter().position(|(pinned, _)| pinned == n) {
+                            pins.remove(at);
+                            *model.pinned.get_mut(&blobs[*n].sha256).unwrap() -= 1;
+                        }
+                    }
+                    Deed::Keep(list) => {
+                        let wanted: BTreeSet<_> = list.iter().map(|n| blobs[*n].sha256.clone()).collect();
+                        scene.cache.keep(wanted.clone());
+                        model.kept = wanted;
+                    }
+                    Deed::Evict(n) => {
+                        let hash = &blobs[*n].sha256;
+                        scene.cache.evict(hash);
+                        if model.pinned.get(hash).is_none_or(|n| *n == 0) {
+                            model.held.retain(|(held, _)| held != hash);
+                        }
+                    }
+                    Deed::Room(more) => {
+                        scene.cache.make_room(*more);
+                        model.room(*more);
+                    }
+                }
+                let held: Vec<_> = scene.cache.packages().into_iter().rev().map(|p| (p.sha256, p.bytes)).collect();
+                assert_eq!(held, model.held, "after {deed:?}");
+            }
+        });
+    }
+}
