@@ -2,7 +2,7 @@
 # Installs what is missing, and nothing else: a second run only looks.
 #
 #   scripts/setup.sh build    a Rust toolchain, a C++ compiler, libclang, PostgreSQL's server programs, ffmpeg
-#   scripts/setup.sh test     the same, and cargo-nextest
+#   scripts/setup.sh test     the same, cargo-nextest, and what it takes to compile the node for Windows, where that can be had
 #
 # Debian 12 and newer, Ubuntu 22.04 and newer, macOS with Homebrew; as root, or as a user with sudo.
 set -euo pipefail
@@ -166,6 +166,21 @@ setup_test_tools() {
         { say "building cargo-nextest (a few minutes, once)"; cargo install --quiet --locked cargo-nextest; }
 }
 
+# The node runs beside After Effects, on Windows: that it compiles is checked wherever the parts can be had. Never a
+# reason to fail: scripts/test.sh says when it had to leave the check out.
+setup_windows_check() {
+    local target=x86_64-pc-windows-gnu
+    have rustup || return 0
+    if ! rustup target list --installed 2>/dev/null | grep -q "^$target$"; then
+        say "installing Rust's library for $target"
+        rustup target add "$target" >/dev/null 2>&1 || return 0
+    fi
+    # One library of the node is C and assembly.
+    if ! have x86_64-w64-mingw32-gcc && have apt-get; then
+        (apt_install gcc-mingw-w64-x86-64) || return 0
+    fi
+}
+
 have curl || die "curl is needed"
 case "$(uname -s)" in
     Darwin) setup_brew ;;
@@ -180,5 +195,8 @@ case "$(uname -s)" in
 esac
 ffmpeg_good || die "ffmpeg $OLDEST_FFMPEG or newer is needed, and this is $(ffmpeg -version 2>/dev/null | head -n 1 | cut -d' ' -f3): install a newer one ahead of it in PATH"
 setup_rust
-[ "$what" = test ] && setup_test_tools
+if [ "$what" = test ]; then
+    setup_test_tools
+    setup_windows_check
+fi
 exit 0

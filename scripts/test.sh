@@ -37,6 +37,14 @@ if cargo tree --locked --quiet -e normal -p flatrender-activities -i sqlx 2>/dev
     exit 1
 fi
 
+step "the node compiles for Windows"
+windows=x86_64-pc-windows-gnu
+if [ -d "$(rustc --print sysroot)/lib/rustlib/$windows" ] && command -v x86_64-w64-mingw32-gcc >/dev/null; then
+    cargo check --locked --quiet --target "$windows" -p flatrender-activities
+else
+    echo "not checked: it takes 'rustup target add $windows' and a C compiler for it, x86_64-w64-mingw32-gcc"
+fi
+
 step "form"
 cargo fmt --all --check
 cargo clippy --locked --workspace --all-targets --quiet -- -D warnings

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::{fs, path::Path};
 
+const STACK_BYTES: usize = 16 << 20;
 const MODEL: [&str; 4] = [
     include_str!("afterfx/properties.js"),
     include_str!("afterfx/items.js"),
@@ -45,11 +46,20 @@ pub struct Prepare {
 
 /// Runs a script as if it lay at `path`. What it threw, if it did.
 pub fn run(script: &str, path: &Path, prepare: &Prepare) -> Result<(), String> {
+    // The engine recurses; not every system gives a program's first thread enough room for that.
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+        let ran = thread.spawn_scoped(scope, || interpret(script, path, prepare)).map_err(|e| e.to_string())?;
+        ran.join().unwrap_or_else(|_| Err("the engine broke".to_owned()))
+    })
+}
+
+fn interpret(script: &str, path: &Path, prepare: &Prepare) -> Result<(), String> {
     let runtime = Runtime::new().map_err(|e| e.to_string())?;
-    runtime.set_max_stack_size(4 << 20);
+    runtime.set_max_stack_size(STACK_BYTES / 2);
     let context = Context::full(&runtime).map_err(|e| e.to_string())?;
     context.with(|ctx| {
-        furnish(&ctx, path, prepare).map_err(|e| e.to_string())?;
+        furnish(&ctx, path, prepare).catch(&ctx).map_err(|e| e.to_string())?;
         for part in MODEL.into_iter().chain([script]) {
             let mut options = EvalOptions::default();
             options.strict = false;

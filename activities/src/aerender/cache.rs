@@ -322,7 +322,7 @@ fn read_only(_path: &Path) -> io::Result<()> {
 
 /// Marks an entry as used now. Failing that it is forgotten sooner, which is no harm.
 fn touch(path: &Path) {
-    let _ = fs::File::open(path).and_then(|f| f.set_modified(SystemTime::now()));
+    let _ = open_to_change(path).and_then(|f| f.set_modified(SystemTime::now()));
 }
 
 /// Brings a file, or a folder with all that is in it, to the disk: the name under which it is kept says what it is, also
@@ -334,7 +334,21 @@ fn flush(path: &Path) -> std::io::Result<()> {
         }
     }
     // Windows flushes no folders.
-    if cfg!(windows) && path.is_dir() { Ok(()) } else { fs::File::open(path)?.sync_all() }
+    if cfg!(windows) && path.is_dir() { Ok(()) } else { open_to_change(path)?.sync_all() }
+}
+
+/// Elsewhere a file that is only read may be flushed and dated, too.
+#[cfg(not(windows))]
+fn open_to_change(path: &Path) -> io::Result<fs::File> {
+    fs::File::open(path)
+}
+
+/// A folder is opened only with a flag of its own. Source: "CreateFileW" and "FlushFileBuffers", Microsoft Learn.
+#[cfg(windows)]
+fn open_to_change(path: &Path) -> io::Result<fs::File> {
+    use std::os::windows::fs::OpenOptionsExt;
+    use windows_sys::Win32::Storage::FileSystem::FILE_FLAG_BACKUP_SEMANTICS;
+    fs::OpenOptions::new().write(true).custom_flags(FILE_FLAG_BACKUP_SEMANTICS).open(path)
 }
 
 fn size(path: &Path) -> u64 {

@@ -73,7 +73,7 @@ impl Tree {
             }
             command.env(census::MARK_VARIABLE, mark.as_str());
         });
-        own_group(&mut command);
+        census::own_group(&mut command, &mark);
         let mut child = command.spawn()?;
         let pid = child.id().ok_or_else(|| io::Error::other("the process ended while it was started"))?;
         let pipes = child.stdout().take().zip(child.stderr().take());
@@ -155,15 +155,4 @@ pub async fn kill_remains(id: Option<&ProcessId>, attempt: Uuid) -> bool {
         tokio::time::sleep(KILL_POLL).await;
     }
     false
-}
-
-#[cfg(unix)]
-fn own_group(command: &mut CommandWrap) {
-    command.wrap(process_wrap::tokio::ProcessGroup::leader());
-}
-
-#[cfg(windows)]
-fn own_group(command: &mut CommandWrap) {
-    // With this order of meaning the job, and all in it, ends when our handle closes, even by our own death.
-    command.wrap(process_wrap::tokio::KillOnDrop).wrap(process_wrap::tokio::JobObject);
 }

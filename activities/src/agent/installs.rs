@@ -1,17 +1,40 @@
 //! Where After Effects is installed, newest first. Folder names: "Install After Effects", Adobe help; one folder a
 //! version, `Adobe After Effects 2024`, before 2020 `CC 2019`, before 2013 `CS6`, and `(Beta)` beside them.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 const PRODUCT: &str = "Adobe After Effects";
 
-/// The command-line renderer of every After Effects in the usual folders of this system.
+/// The command-line renderer of every After Effects in the usual folders of this system, and of those that its
+/// installer wrote down, on whichever disk they are.
 pub fn renderers() -> Vec<PathBuf> {
     let windows = ["ProgramW6432", "ProgramFiles"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
     let mut found: Vec<PathBuf> = windows.flat_map(|folder| in_folder(&folder.join("Adobe"))).collect();
     found.extend(in_folder(Path::new("/Applications")));
-    found.dedup();
+    found.extend(std::env::home_dir().into_iter().flat_map(|home| in_folder(&home.join("Applications"))));
+    found.extend(registered());
+    let mut seen = BTreeSet::new();
+    found.retain(|program| seen.insert(program.clone()));
     found
+}
+
+/// `HKLM\SOFTWARE\Adobe\After Effects\24.5`, value `InstallPath`: the folder `Support Files` of each version.
+#[cfg(windows)]
+fn registered() -> Vec<PathBuf> {
+    let Ok(versions) = windows_registry::LOCAL_MACHINE.open(r"SOFTWARE\Adobe\After Effects") else { return Vec::new() };
+    let mut names: Vec<String> = versions.keys().into_iter().flatten().collect();
+    let number = |name: &str| -> Vec<u32> { name.split('.').filter_map(|n| n.parse().ok()).collect() };
+    names.sort_by_key(|name| std::cmp::Reverse(number(name)));
+    let folders = names.iter().filter_map(|name| versions.open(name).ok()?.get_string("InstallPath").ok());
+    folders.map(|folder| Path::new(&folder).join("aerender.exe")).filter(|program| program.is_file()).collect()
+}
+
+#[cfg(not(windows))]
+fn registered() -> Vec<PathBuf> {
+    Vec::new()
 }
 
 /// The same for one folder of applications.

@@ -124,7 +124,19 @@ fn version(said: &str) -> Option<(Engine, String)> {
     Some((engine, line.chars().take(200).collect()))
 }
 
+/// As the system tells; 0 where it does not.
+#[cfg(windows)]
+#[expect(unsafe_code, reason = "the system's own interface")]
+fn ram_mb() -> u64 {
+    use windows_sys::Win32::System::SystemInformation::{GlobalMemoryStatusEx, MEMORYSTATUSEX};
+    let mut told = MEMORYSTATUSEX { dwLength: size_of::<MEMORYSTATUSEX>() as u32, ..Default::default() };
+    // SAFETY: the structure has its length set and outlives the call.
+    let asked = unsafe { GlobalMemoryStatusEx(&raw mut told) };
+    if asked == 0 { 0 } else { told.ullTotalPhys >> 20 }
+}
+
 /// From `/proc/meminfo`; 0 where there is none.
+#[cfg(not(windows))]
 fn ram_mb() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));

@@ -9,6 +9,7 @@ mod picture;
 
 mod agent;
 mod built_in;
+mod by_hand;
 mod cache;
 mod classes;
 mod driver;

@@ -102,6 +102,12 @@ pub fn drawn(wish: &RenderFrames, frame: u32) -> Vec<u8> {
     picture::png(&wish.composition, frame, &serde_json::to_vec(&wish.data).unwrap(), SIZE)
 }
 
+/// What the stand-in draws for a frame of a prepared project.
+pub fn drawn_prepared(project: &Path, composition: &str, frame: u32) -> Vec<u8> {
+    let prepared: Value = serde_json::from_slice(&std::fs::read(project).unwrap()).unwrap();
+    picture::png(composition, frame, prepared["compositions"].to_string().as_bytes(), SIZE)
+}
+
 pub fn task(wish: &RenderFrames) -> LeasedTask {
     LeasedTask {
         task_id: 1,
@@ -241,19 +247,13 @@ impl Stage {
         self.wish.assets = vec![RenderAsset { path: file, blob: blob(&photo) }];
     }
 
-    /// The project that the script saved.
-    pub fn prepared(&self) -> Value {
-        let path = self.attempt_folder().join("package/prepared.aep");
-        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-    }
-
     /// What the stand-in draws for a frame, with what is bound.
     pub fn drawn(&self, frame: u32) -> Vec<u8> {
         match self.wish.engine {
             Engine::Lottie => drawn(&self.wish, frame),
             Engine::AfterEffects => {
-                let shown = self.prepared()["compositions"].to_string();
-                picture::png(&self.wish.composition, frame, shown.as_bytes(), SIZE)
+                let prepared = self.attempt_folder().join("package/prepared.aep");
+                drawn_prepared(&prepared, &self.wish.composition, frame)
             }
         }
     }

@@ -114,7 +114,8 @@ function loaded(file, folder) {
     const project = new Project(), comps = {}, footage = {}, found = host.settings;
     project.file = file;
     for (const f of file.footage || []) {
-        const path = f.path.charAt(0) === "/" ? f.path : folder + "/" + f.path;
+        const isAbsolute = f.path.charAt(0) === "/" || f.path.charAt(1) === ":";
+        const path = isAbsolute ? f.path : folder + "/" + f.path;
         footage[f.name] = new FootageItem(project, f.name, f.size || [64, 36], new FileSource(new File(path)));
         footage[f.name].footageMissing = host.hash(path) === null;
     }

@@ -70,11 +70,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let aerender = folder.path().join("aerender");
         assert_eq!(Host::beside(&aerender), None);
-        for name in [
-            "Adobe After Effects 2024.app",
-            "Adobe After Effects Render Engine 2024.app",
-            "Adobe After Effects \"x.app",
-        ] {
+        for name in
+            ["Adobe After Effects 2024.app", "Adobe After Effects Render Engine 2024.app", "Adobe After Effects 'x.app"]
+        {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
         let apple = Host::beside(&aerender).unwrap();

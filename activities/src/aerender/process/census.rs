@@ -1,7 +1,7 @@
 //! Which processes are alive, whose they are and what they have used, as the system tells.
 //!
-//! Linux tells everything (`/proc`). Elsewhere on Unix only the launcher's start is asked for (`ps`), and on
-//! Windows nothing: there the job object ends with us.
+//! Linux tells everything (`/proc`), and so does Windows, where an attempt's processes are in one job object. Elsewhere
+//! on Unix only the launcher's start is asked for (`ps`).
 
 use super::ProcessId;
 use uuid::Uuid;
@@ -25,7 +25,7 @@ impl Mark {
     }
 }
 
-pub use system::{cpu_time, identify, is_alive, kill_if_same, kill_marked};
+pub use system::{cpu_time, identify, is_alive, kill_if_same, kill_marked, own_group};
 
 #[cfg(target_os = "linux")]
 #[path = "linux.rs"]
@@ -35,28 +35,6 @@ mod system;
 #[path = "unix.rs"]
 mod system;
 
-#[cfg(not(unix))]
-mod system {
-    use super::*;
-    use std::time::Duration;
-
-    pub fn identify(pid: u32) -> ProcessId {
-        ProcessId { pid, started: None }
-    }
-
-    pub fn cpu_time(_launcher: &ProcessId, _mark: &Mark) -> Option<Duration> {
-        None
-    }
-
-    pub fn is_alive(_group: Option<u32>, _mark: &Mark) -> Option<bool> {
-        None
-    }
-
-    pub fn kill_if_same(_id: &ProcessId) -> bool {
-        false
-    }
-
-    pub fn kill_marked(_mark: &Mark) -> usize {
-        0
-    }
-}
+#[cfg(windows)]
+#[path = "windows.rs"]
+mod system;

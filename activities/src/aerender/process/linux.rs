@@ -5,6 +5,7 @@ use nix::{
     sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
+use process_wrap::tokio::{CommandWrap, ProcessGroup};
 use std::{fs, time::Duration};
 
 /// `USER_HZ`: the unit of times in `/proc`, 100 on every architecture Linux runs on today.
@@ -19,6 +20,11 @@ struct Stat {
     /// User and system time, of itself and of children it has waited for.
     cpu_ticks: u64,
     start_ticks: u64,
+}
+
+/// Starts a command in a process group of its own.
+pub fn own_group(command: &mut CommandWrap, _mark: &Mark) {
+    command.wrap(ProcessGroup::leader());
 }
 
 /// Names a process by its number, the boot and the tick it started in.

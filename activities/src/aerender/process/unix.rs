@@ -5,7 +5,13 @@ use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
+use process_wrap::tokio::{CommandWrap, ProcessGroup};
 use std::{process::Command, time::Duration};
+
+/// Starts a command in a process group of its own.
+pub fn own_group(command: &mut CommandWrap, _mark: &Mark) {
+    command.wrap(ProcessGroup::leader());
+}
 
 /// Names a process by its number and the time `ps` says it started.
 pub fn identify(pid: u32) -> ProcessId {

@@ -94,7 +94,7 @@ function setImages(comps) {
         wish = job.images[i];
         layer = target(comps, "img", wish.key);
         if (!layer) { continue; }
-        if (!layer.source || !layer.replaceSource) { fail("unknown_field", "img:" + wish.key, "the layer shows no picture"); continue; }
+        if (!layer.source) { fail("unknown_field", "img:" + wish.key, "the layer shows no picture"); continue; }
         picture = imported(wish.file, "img:" + wish.key);
         if (!picture) { continue; }
         slot = app.project.items.addComp("slot:" + wish.key, layer.source.width, layer.source.height, 1,
