@@ -1,8 +1,8 @@
 //! What every handler may use.
 
 use crate::{
-    auth::Tenant, file_mgr::probe::MediaProbe, identity::RelyingParty, peer::Proxies, problem::Problem,
-    render::feed::Feeds, request_log::RequestLog, vault::Vault,
+    auth::Tenant, file_mgr::probe::MediaProbe, identity::RelyingParty, nodes::health::Samples, peer::Proxies,
+    problem::Problem, render::feed::Feeds, request_log::RequestLog, vault::Vault,
 };
 use flatrender_activities::{dns::Resolver, egress::Egress};
 use flatrender_engine::Client;
@@ -30,6 +30,8 @@ pub struct App {
     pub feeds: Arc<Feeds>,
     /// Whose `X-Forwarded-For` is believed.
     pub proxies: Proxies,
+    /// How nodes fare, waiting to be written down.
+    pub samples: Samples,
     /// Requests that wait to be written down.
     pub request_log: RequestLog,
     /// What only servers and workers know.
@@ -63,6 +65,7 @@ impl App {
             probe,
             feeds: Arc::default(),
             proxies: Proxies::default(),
+            samples: Samples::default(),
             request_log: RequestLog::default(),
             vault,
             relying_party: None,

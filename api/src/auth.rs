@@ -62,6 +62,7 @@ impl FromRequestParts<App> for NodeCaller {
         let credential = bearer(&parts.headers)?;
         let mut tx = app.db.begin(Scope::platform(Role::Render)).await?;
         let node = node::authenticate(&mut tx, credential).await?;
+        tx.commit().await?;
         let node =
             node.ok_or_else(|| challenge(Code::AuthInvalid, "this node credential is not valid; enrol again"))?;
         Ok(Self { node })

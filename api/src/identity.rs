@@ -28,5 +28,5 @@ pub mod webauthn;
 pub mod webhooks;
 
 pub use address::address;
-pub use steward::{Registrar, Steward, Trustee};
+pub use steward::{Change, Registrar, Steward, Trustee, made};
 pub use webauthn::RelyingParty;

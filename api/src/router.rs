@@ -11,7 +11,7 @@ use crate::{
         request_logs, sessions, sign_in, tenants, usage, webauthn, webhooks,
     },
     limits, metrics,
-    nodes::{claims, enrol, frames, inputs, probe, snapshot_jobs, tasks},
+    nodes::{claims, enrol, frames, health as node_health, inputs, operate, probe, snapshot_jobs, tasks},
     openapi, peer,
     problem::{Code, Problem},
     render::{events, exports, public_still, renders, scene_snapshots},
@@ -153,6 +153,15 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(enrol::enrol))
         .routes(routes!(claims::claim))
         .routes(routes!(probe::report))
+        .routes(routes!(node_health::hello))
+        .routes(routes!(node_health::health))
+        .routes(routes!(node_health::rotate))
+        .routes(routes!(operate::list))
+        .routes(routes!(operate::create_token))
+        .routes(routes!(operate::get))
+        .routes(routes!(operate::crashes))
+        .routes(routes!(operate::health))
+        .routes(routes!(operate::act))
         .routes(routes!(tasks::renew))
         .routes(routes!(tasks::complete))
         .routes(routes!(tasks::fail))

@@ -93,13 +93,14 @@ pub async fn run(config: ServeConfig, shutdown: CancellationToken) -> Result<(),
         relying_party,
         ..App::new(config.pool, workflows, config.storage, config.probe, config.vault, shutdown.clone())
     };
-    let (log, db) = (app.request_log.clone(), app.db.clone());
+    let (log, samples, db) = (app.request_log.clone(), app.samples.clone(), app.db.clone());
     tracing::info!(address = ?listener.local_addr().ok(), "the API is served");
     let served = tokio::select! {
         served = serve(listener, router::router(app.clone()), shutdown.clone()) => served,
         served = serve_internal(config.internal, app, shutdown.clone()) => served,
         () = metrics::keep_up() => Ok(()),
         () = log.keep_writing(&db) => Ok(()),
+        () = samples.keep_writing(&db) => Ok(()),
         () = grace_after(shutdown) => {
             tracing::warn!("requests were cut off: they went on too long after the stop");
             Ok(())

@@ -211,6 +211,10 @@ codes! {
     EnrolTokenInvalid = "node.token_invalid", UNAUTHORIZED, "The enrolment token is not valid";
     /// The task is not leased to this node under this token. Nothing was changed; stop the attempt.
     LeaseLost = "lease.lost", CONFLICT, "The lease is lost";
+    /// There is no such node.
+    NodeNotFound = "node.not_found", NOT_FOUND, "No such node";
+    /// The node is not in a state in which this can be done, or does not hold the package. Look at it again.
+    NodeState = "node.state", CONFLICT, "Not in the node's state";
     /// The node is in quarantine and gets work once it has proven itself: render the probe and report it to `/v1/nodes/probe`.
     NodeProbeWanted = "node.probe_wanted", CONFLICT, "The node is to prove itself";
     /// The node is in quarantine. It may prove itself in `Retry-After` seconds.
@@ -296,6 +300,9 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("factor.label", "A label has 1 to 100 characters."),
     ("node.name", "A node's name is 1 to 64 of `A-Z a-z 0-9 . _ -`."),
     ("node.capabilities", "The capabilities are larger than 64 KiB or have a NUL character."),
+    ("node.reason", "A reason has 1 to 500 characters, and no control characters."),
+    ("node.sleep", "A schedule of sleep has at least one day."),
+    ("node.token_lifetime", "A token is good for 60 to 604800 seconds."),
     ("node.report", "The report is larger than 32 KiB or has a NUL character."),
     ("node.labels", "There are too many labels, or one is too long."),
 ];

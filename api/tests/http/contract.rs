@@ -16,7 +16,7 @@ async fn bare(world: &World, path: &str) -> crate::world::Answer {
     world.send(Request::builder().uri(path).body(Body::empty()).unwrap()).await
 }
 
-const OPERATIONS: [&str; 102] = [
+const OPERATIONS: [&str; 111] = [
     "DELETE /v1/api-keys/{id}",
     "DELETE /v1/domains/{id}",
     "DELETE /v1/identity-providers/{id}",
@@ -49,6 +49,10 @@ const OPERATIONS: [&str; 102] = [
     "GET /v1/members",
     "GET /v1/nodes/tasks/{task_id}/frames",
     "GET /v1/nodes/tasks/{task_id}/inputs/{sha256}",
+    "GET /v1/platform/nodes",
+    "GET /v1/platform/nodes/{id}",
+    "GET /v1/platform/nodes/{id}/crashes",
+    "GET /v1/platform/nodes/{id}/health",
     "GET /v1/platform/tenants",
     "GET /v1/platform/tenants/{id}",
     "GET /v1/renders",
@@ -99,13 +103,18 @@ const OPERATIONS: [&str; 102] = [
     "POST /v1/me/password",
     "POST /v1/members",
     "POST /v1/nodes/claims",
+    "POST /v1/nodes/credential",
     "POST /v1/nodes/enrol",
+    "POST /v1/nodes/health",
+    "POST /v1/nodes/hello",
     "POST /v1/nodes/probe",
     "POST /v1/nodes/tasks/{task_id}/complete",
     "POST /v1/nodes/tasks/{task_id}/fail",
     "POST /v1/nodes/tasks/{task_id}/frames",
     "POST /v1/nodes/tasks/{task_id}/release",
     "POST /v1/nodes/tasks/{task_id}/renew",
+    "POST /v1/platform/nodes/tokens",
+    "POST /v1/platform/nodes/{id}/actions",
     "POST /v1/platform/tenants",
     "POST /v1/platform/tenants/{id}/close",
     "POST /v1/platform/tenants/{id}/resume",

@@ -24,6 +24,7 @@ mod keys;
 mod matrix;
 mod nodes;
 mod openid;
+mod operate;
 mod orders;
 mod people;
 mod quotas;

@@ -43,7 +43,7 @@ enum To {
     Node,
 }
 
-const ROWS: [(&str, To); 102] = [
+const ROWS: [(&str, To); 111] = [
     ("DELETE /v1/api-keys/{id}", To::Manage),
     ("DELETE /v1/domains/{id}", To::Manage),
     ("DELETE /v1/identity-providers/{id}", To::Manage),
@@ -76,6 +76,10 @@ const ROWS: [(&str, To); 102] = [
     ("GET /v1/members", To::Manage),
     ("GET /v1/nodes/tasks/{task_id}/frames", To::Node),
     ("GET /v1/nodes/tasks/{task_id}/inputs/{sha256}", To::Node),
+    ("GET /v1/platform/nodes", To::Operate),
+    ("GET /v1/platform/nodes/{id}", To::Operate),
+    ("GET /v1/platform/nodes/{id}/crashes", To::Operate),
+    ("GET /v1/platform/nodes/{id}/health", To::Operate),
     ("GET /v1/platform/tenants", To::Operate),
     ("GET /v1/platform/tenants/{id}", To::Operate),
     ("GET /v1/renders", To::Read("render")),
@@ -126,13 +130,18 @@ const ROWS: [(&str, To); 102] = [
     ("POST /v1/me/password", To::Me),
     ("POST /v1/members", To::Manage),
     ("POST /v1/nodes/claims", To::Node),
+    ("POST /v1/nodes/credential", To::Node),
     ("POST /v1/nodes/enrol", To::All),
+    ("POST /v1/nodes/health", To::Node),
+    ("POST /v1/nodes/hello", To::Node),
     ("POST /v1/nodes/probe", To::Node),
     ("POST /v1/nodes/tasks/{task_id}/complete", To::Node),
     ("POST /v1/nodes/tasks/{task_id}/fail", To::Node),
     ("POST /v1/nodes/tasks/{task_id}/frames", To::Node),
     ("POST /v1/nodes/tasks/{task_id}/release", To::Node),
     ("POST /v1/nodes/tasks/{task_id}/renew", To::Node),
+    ("POST /v1/platform/nodes/tokens", To::Administer),
+    ("POST /v1/platform/nodes/{id}/actions", To::Administer),
     ("POST /v1/platform/tenants", To::Administer),
     ("POST /v1/platform/tenants/{id}/close", To::Administer),
     ("POST /v1/platform/tenants/{id}/resume", To::Administer),

@@ -4,6 +4,9 @@
 //! POST /v1/nodes/enrol                      one-time token → node and credential
 //! POST /v1/nodes/claims                     long poll → 200 a task, 204 none, 409 `node.probe_wanted` or `node.quarantined`
 //! POST /v1/nodes/probe                      what a probe found
+//! POST /v1/nodes/hello                      at each start: everything the node has → orders
+//! POST /v1/nodes/health                     every ten seconds: how it fares → orders
+//! POST /v1/nodes/credential                 another credential; the old one is good until the new one is used
 //! POST /v1/nodes/tasks/{task_id}/renew      progress → what became of the lease
 //! POST /v1/nodes/tasks/{task_id}/complete   output
 //! POST /v1/nodes/tasks/{task_id}/fail       failure
@@ -132,4 +135,76 @@ pub const MOST_STORED: usize = 1000;
 pub struct KeptFrames {
     /// Their numbers, ascending.
     pub frames: Vec<u32>,
+}
+
+/// What a node says of itself each time it starts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// This start of the agent.
+    pub incarnation: Uuid,
+    /// As at enrolment, as it is now.
+    pub capabilities: Capabilities,
+    /// What is installed.
+    pub inventory: Inventory,
+    /// What it holds.
+    pub cache: Vec<CachedPackage>,
+    /// Bytes its cache may have.
+    pub cache_limit: u64,
+}
+
+/// What is installed on a node.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Inventory {
+    /// Main number of its newest After Effects, such as 24.
+    pub after_effects: Option<u32>,
+    /// PostScript names of its fonts.
+    pub fonts: Vec<String>,
+    /// Match names of its plug-ins.
+    pub plugins: Vec<String>,
+    /// Name of its graphics processor.
+    pub gpu: Option<String>,
+    /// MiB that are free where it works.
+    pub disk_free_mb: Option<u64>,
+}
+
+/// How a node fares.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    /// This start of the agent.
+    pub incarnation: Uuid,
+    /// Tasks it has now.
+    pub running_tasks: u32,
+    /// Of all its processors together, 0 to 100.
+    pub cpu_percent: Option<f32>,
+    /// MiB in use.
+    pub ram_mb: Option<u64>,
+    /// MiB that are free where it works.
+    pub disk_free_mb: Option<u64>,
+    /// Milliseconds the call before took.
+    pub rtt_ms: Option<u32>,
+    /// What it holds; none: as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Vec<CachedPackage>>,
+}
+
+/// What the server wants of a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Orders {
+    /// Stop what it renders and give it back.
+    pub give_back: bool,
+    /// Packages that stay in its cache.
+    pub keep: Vec<BlobHash>,
+    /// Packages to forget.
+    pub evict: Vec<BlobHash>,
+    /// Ask for another credential.
+    pub rotate: bool,
+}
+
+/// Another credential. The old one is good until this one is used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotated {
+    /// Bearer token for every further call.
+    pub credential: String,
 }

@@ -1,6 +1,10 @@
 //! Render nodes: enrolment by one-time token, credentials, when they were last seen.
 
+pub mod action;
 pub mod crash;
+pub mod health;
+pub mod inventory;
+pub mod overview;
 pub mod policy;
 pub mod sleep;
 mod standing;
@@ -11,6 +15,7 @@ use crate::{
     contracts::node::{Capabilities, ProbeReport},
     models::{Db, Secret},
 };
+use flatrender_engine::Labels;
 use sqlx::types::Json;
 use std::time::Duration;
 use uuid::Uuid;
@@ -35,15 +40,34 @@ pub struct Node {
     pub epoch: i64,
 }
 
+/// What a token makes of the node that uses it.
+#[derive(Debug, Clone, Default)]
+pub struct NewToken<'a> {
+    /// The group of nodes; `default` when absent.
+    pub pool: Option<&'a str>,
+    /// What is said of the node; wins over what it says itself.
+    pub labels: Labels,
+    /// Who makes it.
+    pub created_by: Option<&'a str>,
+}
+
 /// Makes a one-time enrolment token that is good for `lifetime`.
 pub async fn create_token(db: Db<'_>, lifetime: Duration) -> sqlx::Result<Secret> {
+    create_token_for(db, lifetime, &NewToken::default()).await
+}
+
+/// Makes a one-time enrolment token that is good for `lifetime`, for a node of some kind.
+pub async fn create_token_for(db: Db<'_>, lifetime: Duration, new: &NewToken<'_>) -> sqlx::Result<Secret> {
     let secret = Secret::generate(TOKEN_KIND);
     sqlx::query!(
-        r#"insert into render.node_tokens (id, token_hash, expires_at, created_at)
-           values ($1, $2, workflow.now() + make_interval(secs => $3), workflow.now())"#,
+        r#"insert into render.node_tokens (id, token_hash, expires_at, created_at, pool, labels, created_by)
+           values ($1, $2, workflow.now() + make_interval(secs => $3), workflow.now(), $4, $5, left($6, 100))"#,
         Uuid::now_v7(),
         secret.hash(),
         lifetime.as_secs_f64(),
+        new.pool.unwrap_or("default"),
+        Json(&new.labels) as _,
+        new.created_by,
     )
     .execute(db)
     .await?;
@@ -58,20 +82,23 @@ pub async fn enrol(
     name: &str,
     capabilities: &Capabilities,
 ) -> sqlx::Result<Option<(Uuid, Secret)>> {
-    let token_id = sqlx::query_scalar!(
-        r#"select id from render.node_tokens
-           where token_hash = $1 and used_at is null and expires_at > workflow.now() for update"#,
+    let token = sqlx::query!(
+        r#"select id, pool, labels from render.node_tokens
+           where token_hash = $1 and used_at is null and revoked_at is null and expires_at > workflow.now() for update"#,
         Secret::hash_of(token),
     )
     .fetch_optional(&mut *db)
     .await?;
-    let Some(token_id) = token_id else { return Ok(None) };
+    let Some(token) = token else { return Ok(None) };
     let credential = Secret::generate(CREDENTIAL_KIND);
     let node_id = sqlx::query_scalar!(
-        r#"insert into render.nodes as n (id, name, capabilities, offers, credential_hash, last_seen_at)
-           values ($1, $2, $3, $4, $5, workflow.now())
+        r#"insert into render.nodes as n
+               (id, name, capabilities, offers, credential_hash, credential_at, last_seen_at, pool, labels)
+           values ($1, $2, $3, $4, $5, workflow.now(), workflow.now(), $6, $7)
            on conflict (name) do update
            set epoch = n.epoch + 1, capabilities = excluded.capabilities, offers = excluded.offers,
+               pool = excluded.pool, labels = excluded.labels, next_credential_hash = null, rotate_asked_at = null,
+               credential_at = excluded.credential_at,
                -- Whoever is set aside stays so under a new credential.
                status = case when n.status in ('draining', 'quarantined') then n.status else 'online' end,
                credential_hash = excluded.credential_hash, last_seen_at = excluded.last_seen_at,
@@ -82,12 +109,14 @@ pub async fn enrol(
         Json(capabilities) as _,
         Json(&capabilities.labels) as _,
         credential.hash(),
+        token.pool,
+        token.labels,
     )
     .fetch_one(&mut *db)
     .await?;
     sqlx::query!(
         "update render.node_tokens set used_at = workflow.now(), used_by = $2 where id = $1",
-        token_id,
+        token.id,
         node_id
     )
     .execute(db)
@@ -95,15 +124,39 @@ pub async fn enrol(
     Ok(Some((node_id, credential)))
 }
 
-/// The node that a credential belongs to.
+/// The node that a credential belongs to. The first use of a new one ends the old one: then the caller has something to commit.
 pub async fn authenticate(db: Db<'_>, credential: &str) -> sqlx::Result<Option<Node>> {
-    sqlx::query_as!(
-        Node,
-        "select id, name, tenant_id, status, epoch from render.nodes where credential_hash = $1 and status <> 'retired'",
-        Secret::hash_of(credential),
+    let hash = Secret::hash_of(credential);
+    let found = sqlx::query!(
+        r#"select id, name, tenant_id, status, epoch, credential_hash <> $1 as "is_next!" from render.nodes
+           where (credential_hash = $1 or next_credential_hash = $1) and status <> 'retired'"#,
+        hash,
     )
-    .fetch_optional(db)
-    .await
+    .fetch_optional(&mut *db)
+    .await?;
+    let Some(found) = found else { return Ok(None) };
+    if found.is_next {
+        sqlx::query!(
+            r#"update render.nodes set credential_hash = next_credential_hash, next_credential_hash = null,
+                      credential_at = workflow.now(), rotate_asked_at = null
+               where id = $1 and next_credential_hash = $2"#,
+            found.id,
+            hash,
+        )
+        .execute(db)
+        .await?;
+    }
+    let (id, name, tenant_id) = (found.id, found.name, found.tenant_id);
+    Ok(Some(Node { id, name, tenant_id, status: found.status, epoch: found.epoch }))
+}
+
+/// Gives a node another credential. The old one is good until this one is used; an earlier one that never was is worthless.
+pub async fn rotate(db: Db<'_>, id: Uuid) -> sqlx::Result<Secret> {
+    let credential = Secret::generate(CREDENTIAL_KIND);
+    sqlx::query!("update render.nodes set next_credential_hash = $2 where id = $1", id, credential.hash())
+        .execute(db)
+        .await?;
+    Ok(credential)
 }
 
 /// Notes that a node was heard of; at most once every five seconds.
@@ -167,7 +220,6 @@ pub async fn probed(db: Db<'_>, id: Uuid, report: &ProbeReport) -> sqlx::Result<
     let quarantined = was.fetch_optional(&mut *db).await?.is_some_and(|status| status == "quarantined");
     sqlx::query!(
         r#"update render.nodes set probed_at = workflow.now(), probe = $2, updated_at = workflow.now(),
-                  forgiven_at = case when $3 then workflow.now() else forgiven_at end,
                   status = case when $3 and status = 'quarantined' then 'online' else status end,
                   quarantine_reason = case when $3 then null else quarantine_reason end,
                   quarantine_until = case when $3 then null
@@ -186,8 +238,9 @@ pub async fn probed(db: Db<'_>, id: Uuid, report: &ProbeReport) -> sqlx::Result<
     Ok(passed && quarantined)
 }
 
-/// Lifts the blocks of a node.
+/// Lifts the blocks of a node; what it failed at before counts no more.
 async fn forgive(db: Db<'_>, id: Uuid) -> sqlx::Result<()> {
-    sqlx::query!("delete from render.node_blocks where node_id = $1", id).execute(db).await?;
+    sqlx::query!("delete from render.node_blocks where node_id = $1", id).execute(&mut *db).await?;
+    sqlx::query!("update render.nodes set forgiven_at = workflow.now() where id = $1", id).execute(db).await?;
     Ok(())
 }
