@@ -247,7 +247,7 @@ fn a_scene_may_be_left_out_shortened_or_shown_twice() {
 
 #[test]
 fn one_scene_alone_has_the_length_that_is_wanted() {
-    let mut desk = Desk::new(&film()).scenes(&[("two", 45)]);
+    let mut desk = Desk::new(&film()).scenes(&[("one", 30), ("two", 45)]);
     desk.wish.composition = "scene:two".into();
     let prepared = desk.prepared();
     assert_eq!(
@@ -255,6 +255,20 @@ fn one_scene_alone_has_the_length_that_is_wanted() {
         (&json!("scene:two"), &json!([0, 44]))
     );
     assert_eq!(prepared["queue"][0]["settings"]["Quality"], "Best", "the settings are those of main's item");
+}
+
+#[test]
+fn what_only_other_scenes_show_is_no_mistake() {
+    let mut project = film();
+    project["compositions"][1]["layers"] = json!([
+        { "name": "txt:one@a?s", "text": { "words": "x" } }, { "name": "x", "effects": [{ "name": "color:b" }] }]);
+    let mut desk = Desk::new(&project).text("one", "x").color("a", "#000000").color("b", "#000000");
+    desk.wish.data.visibility.insert("s".into(), false);
+    desk.wish.composition = "scene:two".into();
+    desk.prepared();
+    let desk = desk.text("three", "x").color("c", "#000000");
+    let told: Vec<String> = desk.run().failures.into_iter().map(|f| f.object).collect();
+    assert_eq!(told, ["txt:three", "color:c"]);
 }
 
 #[test]

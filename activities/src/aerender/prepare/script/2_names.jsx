@@ -93,6 +93,20 @@ function shownIn(main) {
     return found;
 }
 
+// All compositions of the project, shown or not.
+function everyComp() {
+    var found = [], i;
+    for (i = 1; i <= app.project.numItems; i += 1) { if (isComp(app.project.item(i))) { found.push(app.project.item(i)); } }
+    return found;
+}
+
+// A field that nothing here shows: another scene does, or nobody, and then it is told.
+function unknown(object, isMeant) {
+    var met = false;
+    eachLayer(everyComp(), function (layer, means) { met = met || isMeant(layer, means); });
+    if (!met) { fail("unknown_field", object, "nothing in the project has this name"); }
+}
+
 // Calls `visit(layer, meaning, comp)` for every layer of the film.
 function eachLayer(comps, visit) {
     var i, n, layer;
@@ -113,7 +127,10 @@ function target(comps, role, key) {
         if (means.role === role && means.key === key) { byName.push(layer); }
     });
     if (byId.length === 1) { byName = byId; }
-    if (byName.length === 0) { fail("unknown_field", name, "no layer has this name"); return null; }
+    if (byName.length === 0) {
+        unknown(name, function (layer, means) { return means.role === role && means.key === key; });
+        return null;
+    }
     if (byName.length > 1) { fail("ambiguous_name", name, byName.length + " layers have this name"); return null; }
     manifest.targets.push({ name: name, comp: byName[0].containingComp.id, layer: byName[0].id || 0 });
     return byName[0];

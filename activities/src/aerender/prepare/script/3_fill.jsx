@@ -153,6 +153,21 @@ function setNamedColors(group, met) {
     }
 }
 
+// Whether a token's name stands somewhere in a group of properties.
+function isNamedIn(group, token) {
+    var i, property;
+    for (i = 1; i <= group.numProperties; i += 1) {
+        property = group.property(i);
+        if (property.propertyType === PropertyType.PROPERTY) { continue; }
+        if ((meaning(property.name).token === token) || isNamedIn(property, token)) { return true; }
+    }
+    return false;
+}
+
+function unknownColor(token) {
+    unknown("color:" + token, function (layer, means) { return (means.token === token) || isNamedIn(layer, token); });
+}
+
 function setColors(comps) {
     var met = [], solids = [], i;
     function setSolid(layer, rgb, token) {
@@ -183,25 +198,23 @@ function setColors(comps) {
         }
     });
     for (i = 0; i < job.colors.length; i += 1) {
-        if (!contains(met, job.colors[i].token)) { fail("unknown_field", "color:" + job.colors[i].token, "nothing has this name"); }
+        if (!contains(met, job.colors[i].token)) { unknownColor(job.colors[i].token); }
     }
 }
 
 // ---- what is shown ----
 
 function setVisibility(comps) {
-    var i, met;
-    function hide(layer) {
-        layer.enabled = false;
-        if (layer.hasAudio) { layer.audioEnabled = false; }
-    }
-    for (i = 0; i < job.visibility.length; i += 1) {
-        met = false;
+    function apply(wish) {
+        var met = false;
         eachLayer(comps, function (layer, means) {
-            if (means.shown !== job.visibility[i].key) { return; }
+            if (means.shown !== wish.key) { return; }
             met = true;
-            if (!job.visibility[i].shown) { hide(layer); }
+            if (wish.shown) { return; }
+            layer.enabled = false;
+            if (layer.hasAudio) { layer.audioEnabled = false; }
         });
-        if (!met) { fail("unknown_field", "?" + job.visibility[i].key, "no layer's name ends so"); }
+        if (!met) { unknown("?" + wish.key, function (layer, means) { return means.shown === wish.key; }); }
     }
+    for (var i = 0; i < job.visibility.length; i += 1) { apply(job.visibility[i]); }
 }

@@ -42,8 +42,11 @@ function remap(layer, part, from, to) {
 // Puts the scenes into the customer's order, each with its length; they overlap as the template's own do.
 function setScenes(main) {
     var found = [], ids = [], i, n, layer, overlap, at = 0, from, to, length, used = [];
-    if (job.scenes.length === 1 && main.name === "scene:" + job.scenes[0].id) {
-        main.duration = job.scenes[0].frames / main.frameRate;
+    // A scene alone: the others are of no concern to it.
+    if (startsWith(main.name, "scene:")) {
+        for (i = 0; i < job.scenes.length; i += 1) {
+            if (main.name === "scene:" + job.scenes[i].id) { main.duration = job.scenes[i].frames / main.frameRate; }
+        }
         return;
     }
     for (i = main.numLayers; i >= 1; i -= 1) {
