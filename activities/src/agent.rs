@@ -13,11 +13,14 @@ pub mod client;
 pub mod config;
 pub mod credential;
 pub mod disk;
+pub mod doctor;
+pub mod fonts;
 mod installs;
 pub mod inventory;
 pub mod journal;
 pub mod leases;
 pub mod probe;
+pub mod pulse;
 pub mod recover;
 pub mod report;
 pub mod retry;
@@ -113,6 +116,8 @@ fn node(config: &AgentConfig, inventory: &Inventory, client: Client) -> Result<A
         aerender: Aerender { renderers, cache, limits: config.limits },
         labels: inventory.capabilities.labels.clone(),
         probing: tokio::sync::Mutex::default(),
+        inventory: inventory.clone(),
+        attempts_now: std::sync::Mutex::default(),
         incarnation: Uuid::new_v4(),
         drain: CancellationToken::new(),
     }))

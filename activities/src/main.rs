@@ -3,7 +3,7 @@
 use anyhow::Context;
 use clap::Parser;
 use flatrender_activities::{
-    agent::{self, NodeArgs, client},
+    agent::{self, NodeArgs, client, doctor},
     log,
 };
 use tokio_util::sync::CancellationToken;
@@ -13,8 +13,20 @@ use tracing_subscriber::EnvFilter;
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
     #[command(flatten)]
     node: NodeArgs,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Looks whether this machine can render for the server, and says how to mend what is wrong
+    Doctor {
+        /// Print the findings as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[tokio::main]
@@ -23,6 +35,10 @@ async fn main() -> anyhow::Result<()> {
     log::start(filter, std::io::IsTerminal::is_terminal(&std::io::stderr()));
     let cli = Cli::parse();
     client::install_crypto();
+    if let Some(Command::Doctor { json }) = cli.command {
+        anyhow::ensure!(doctor::run(&cli.node.into(), json).await, "this machine cannot be a node yet");
+        return Ok(());
+    }
     let shutdown = CancellationToken::new();
     tokio::select! {
         ended = agent::run(cli.node.into(), shutdown.clone()) => ended.context("the node stopped"),

@@ -22,6 +22,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// How long a last report may take while the node goes away.
@@ -46,9 +47,10 @@ pub async fn make(node: Arc<Node>, entry: Entry, fresh: bool, turns: Turns) {
 async fn carry_out(node: &Node, attempt: &Attempt, client: &TaskClient, mut entry: Entry, turns: Turns) {
     let task = attempt.task();
     tracing::info!(task.id = task.task_id, run.id = %task.run_id, attempt = task.attempt_no, "attempt begins");
+    let running = node.runs(task.lease_token);
     let outcome = match node.journal.write(&entry) {
-        Ok(()) => match turns.take(attempt, &node.drain).await {
-            Ok(_turn) => within_time(node, attempt, client, &mut entry).await,
+        Ok(()) => match turns.take(attempt, &running.drain).await {
+            Ok(_turn) => within_time(node, attempt, client, &mut entry, &running.drain).await,
             Err(failure) => Err(failure),
         },
         Err(error) => Err(Failure::transient("render.disk_full", format!("the node cannot keep its journal: {error}"))),
@@ -67,10 +69,11 @@ async fn within_time(
     attempt: &Attempt,
     client: &TaskClient,
     entry: &mut Entry,
+    drain: &CancellationToken,
 ) -> Result<RenderedFrames, Failure> {
     let longest = Duration::from_secs_f64(entry.task.start_to_close_seconds.clamp(1.0, 7.0 * 86_400.0));
     let timed_out = |_| Err(Failure::transient("render.timed_out", "the attempt took longer than it may"));
-    tokio::time::timeout(longest, render(node, attempt, client, entry)).await.unwrap_or_else(timed_out)
+    tokio::time::timeout(longest, render(node, attempt, client, entry, drain)).await.unwrap_or_else(timed_out)
 }
 
 async fn render(
@@ -78,6 +81,7 @@ async fn render(
     attempt: &Attempt,
     client: &TaskClient,
     entry: &mut Entry,
+    drain: &CancellationToken,
 ) -> Result<RenderedFrames, Failure> {
     let input = stills::input(&entry.task)?;
     let transfer = Transfer { task: client.clone(), retry: node.config.retry, untold: Arc::default() };
@@ -95,7 +99,7 @@ async fn render(
         folder: node.attempts().join(attempt.lease_token().to_string()),
         inputs: &transfer,
         frames: Arc::new(transfer.clone()),
-        drain: node.drain.clone(),
+        drain: drain.clone(),
         spawned: &spawned,
     };
     node.aerender.render(job, &input).await

@@ -5,15 +5,19 @@
 use flatrender_engine::{Attempt, Failure, Progress, TraceContext, trace::TRACEPARENT};
 use flatrender_workflows::contracts::{
     node::{
-        Claim, Claimed, Complete, Enrol, Enrolled, Fail, KeptFrames, LEASE_TOKEN_HEADER, ProbeReport, Release, Renew,
-        Renewed, StoredFrames,
+        Claim, Claimed, Complete, Enrol, Enrolled, Fail, Health, Hello, KeptFrames, LEASE_TOKEN_HEADER, Orders,
+        ProbeReport, Release, Renew, Renewed, Rotated, StoredFrames,
     },
     render::FrameRef,
     storage::BlobHash,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 use uuid::Uuid;
 
 const CONNECT: Duration = Duration::from_secs(5);
@@ -61,7 +65,8 @@ pub struct Client {
     /// For bodies of ours: how long the server is silent says nothing while we talk.
     uploads: reqwest::Client,
     base: Arc<str>,
-    credential: Option<Arc<str>>,
+    /// Clones share it: it may be replaced while they live.
+    credential: Arc<RwLock<Option<Arc<str>>>>,
 }
 
 /// The part of RFC 9457 that is acted on.
@@ -85,13 +90,18 @@ impl Client {
         };
         let http = builder().read_timeout(SILENCE).build().map_err(unreachable)?;
         let uploads = builder().build().map_err(unreachable)?;
-        Ok(Self { http, uploads, base: server.trim_end_matches('/').into(), credential: None })
+        Ok(Self { http, uploads, base: server.trim_end_matches('/').into(), credential: Arc::default() })
     }
 
     /// The same server, with a credential.
     #[must_use]
     pub fn with_credential(&self, credential: &str) -> Self {
-        Self { credential: Some(credential.into()), ..self.clone() }
+        Self { credential: Arc::new(RwLock::new(Some(credential.into()))), ..self.clone() }
+    }
+
+    /// From now on, also for clones, with another credential.
+    pub fn set_credential(&self, credential: &str) {
+        *self.credential.write().unwrap_or_else(PoisonError::into_inner) = Some(credential.into());
     }
 
     /// Becomes a node.
@@ -114,6 +124,29 @@ impl Client {
         send(self.request(Method::POST, "probe").timeout(SHORT).json(report)).await.map(drop)
     }
 
+    /// Tells at a start what the node has.
+    pub async fn hello(&self, hello: &Hello) -> Result<Orders, ClientError> {
+        self.ask("hello", hello).await
+    }
+
+    /// Tells how the node fares.
+    pub async fn health(&self, health: &Health) -> Result<Orders, ClientError> {
+        self.ask("health", health).await
+    }
+
+    /// Asks for another credential.
+    pub async fn rotate(&self) -> Result<Rotated, ClientError> {
+        self.ask("credential", &serde_json::json!({})).await
+    }
+
+    /// Whether the server is there, and how far its clock is ahead of ours in seconds, if it tells the time.
+    pub async fn clock_offset(&self) -> Result<Option<i64>, ClientError> {
+        let answer = send(self.http.get(format!("{}/healthz", self.base)).timeout(SHORT)).await?;
+        let date = answer.headers().get(reqwest::header::DATE).and_then(|date| date.to_str().ok());
+        let theirs = date.and_then(|date| chrono::DateTime::parse_from_rfc2822(date).ok());
+        Ok(theirs.map(|theirs| (theirs.to_utc() - chrono::Utc::now()).num_seconds()))
+    }
+
     /// The calls about one task, in the trace of its attempt.
     pub fn task(&self, attempt: &Attempt) -> TaskClient {
         let (task, trace) = (attempt.task(), attempt.trace_context());
@@ -130,7 +163,7 @@ impl Client {
 
     fn request_by(&self, http: &reqwest::Client, method: Method, path: &str) -> RequestBuilder {
         let request = http.request(method, format!("{}/v1/nodes/{path}", self.base));
-        match &self.credential {
+        match &*self.credential.read().unwrap_or_else(PoisonError::into_inner) {
             Some(credential) => request.bearer_auth(credential),
             None => request,
         }

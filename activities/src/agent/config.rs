@@ -1,6 +1,7 @@
 //! What a node is told when it is started.
 
 use crate::aerender::Limits;
+use flatrender_engine::Labels;
 use std::{path::PathBuf, time::Duration};
 
 /// Settings of an agent. How long leases and waits are is the server's to say.
@@ -29,6 +30,10 @@ pub struct AgentConfig {
     pub offline_patience: Duration,
     /// No work is claimed with less room than this on the disk.
     pub disk_reserve_bytes: u64,
+    /// What is said of the machine beside what it finds out itself: other labels that tasks may require.
+    pub labels: Labels,
+    /// Pause between reports of how it fares.
+    pub pulse: Duration,
     /// Package of a probe; none: the built-in one, which is for the built-in renderer.
     pub probe: Option<PathBuf>,
     /// Room for packages and assets that were fetched before.
@@ -52,6 +57,8 @@ impl AgentConfig {
             drain_grace: Duration::from_secs(5),
             offline_patience: Duration::from_secs(3600),
             disk_reserve_bytes: 2 << 30,
+            labels: Labels::new(),
+            pulse: Duration::from_secs(10),
             probe: None,
             cache_bytes: 20 << 30,
             retry: (Duration::from_millis(200), Duration::from_secs(10)),
@@ -96,6 +103,9 @@ pub struct NodeArgs {
     /// Seconds that running attempts may go on after a shutdown was asked for
     #[arg(long, env = "FLATRENDER_NODE_DRAIN_SECONDS", default_value_t = 5)]
     pub drain_seconds: u64,
+    /// A label that tasks may require, such as plugin:NAME=1; may be given more than once
+    #[arg(long = "label", env = "FLATRENDER_NODE_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label)]
+    pub labels: Vec<(String, String)>,
     /// Package that shows whether the renderer works; needed for After Effects
     #[arg(long, env = "FLATRENDER_NODE_PROBE", value_name = "ZIP")]
     pub probe: Option<PathBuf>,
@@ -119,8 +129,20 @@ impl From<NodeArgs> for AgentConfig {
             disk_reserve_bytes: args.disk_reserve_gb << 30,
             cache_bytes: args.cache_gb << 30,
             probe: args.probe,
+            labels: args.labels.into_iter().collect(),
             ..usual
         }
+    }
+}
+
+/// `KEY=VALUE`.
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
+    let fits = |part: &str| (1..=120).contains(&part.len()) && !part.contains(char::is_control);
+    if fits(key) && fits(value) {
+        Ok((key.to_owned(), value.to_owned()))
+    } else {
+        Err("key and value have 1 to 120 bytes".to_owned())
     }
 }
 

@@ -72,6 +72,15 @@ pub async fn enrol(
     }
 }
 
+/// Keeps another credential in place of the one that is there.
+///
+/// # Errors
+/// There is none, or the folder cannot be written.
+pub fn replace(config: &AgentConfig, credential: &str) -> Result<(), AgentError> {
+    let kept = Credential::load(config).ok_or(AgentError::NotEnrolled)?;
+    keep(config, &Credential { credential: credential.to_owned(), ..kept })
+}
+
 fn keep(config: &AgentConfig, credential: &Credential) -> Result<(), AgentError> {
     let bytes = serde_json::to_vec(credential).unwrap_or_default();
     write_whole(&path(config), &bytes)

@@ -1,9 +1,12 @@
 //! What this machine can do: processors, memory, and the renderers that answer when they are asked.
 
-use super::{AgentConfig, AgentError, installs};
+use super::{AgentConfig, AgentError, disk, fonts, installs};
 use crate::aerender::process::{CommandLine, Tree};
 use flatrender_engine::Labels;
-use flatrender_workflows::contracts::{node::Capabilities, render::Engine};
+use flatrender_workflows::contracts::{
+    node::{Capabilities, Inventory as Installed, labels::OFFERED},
+    render::Engine,
+};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -25,6 +28,8 @@ const OURS: &str = "flatrender";
 pub struct Inventory {
     /// As the server is told.
     pub capabilities: Capabilities,
+    /// Fonts, plug-ins, disk.
+    pub installed: Installed,
     /// Program by engine label.
     pub programs: BTreeMap<&'static str, PathBuf>,
 }
@@ -60,10 +65,18 @@ impl Inventory {
             cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
             ram_mb: ram_mb(),
             slots: config.slots,
-            labels: labels(&programs),
+            labels: labels(&programs).into_iter().chain(config.labels.clone()).collect(),
             renderers,
         };
-        Ok(Self { capabilities, programs })
+        let newest = capabilities.renderers.get(Engine::AfterEffects.label()).and_then(|line| installs::major(line));
+        let mut fonts = tokio::task::spawn_blocking(fonts::installed).await.unwrap_or_default();
+        if fonts.len() > OFFERED.0 {
+            tracing::warn!(fonts = fonts.len(), most = OFFERED.0, "there are more fonts than can be told");
+            fonts.truncate(OFFERED.0);
+        }
+        let disk_free_mb = disk::free_bytes(&config.data).map(|bytes| bytes >> 20);
+        let installed = Installed { after_effects: newest, fonts, plugins: Vec::new(), gpu: None, disk_free_mb };
+        Ok(Self { capabilities, installed, programs })
     }
 }
 

@@ -8,8 +8,9 @@ use super::{
     AgentConfig, AgentError, attempt,
     client::{Client, ClientError},
     disk,
+    inventory::Inventory,
     journal::{Entry, Journal},
-    probe, recover,
+    probe, pulse, recover,
     retry::Backoff,
     stills::Turns,
 };
@@ -21,7 +22,7 @@ use flatrender_workflows::contracts::{
     snapshot::RenderStills,
 };
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -49,6 +50,10 @@ pub struct Node {
     pub probing: tokio::sync::Mutex<()>,
     /// What tasks may require of us.
     pub labels: Labels,
+    /// What the machine has.
+    pub inventory: Inventory,
+    /// How each running attempt is told to give its task back.
+    pub attempts_now: Mutex<BTreeMap<Uuid, CancellationToken>>,
     /// This start of the agent.
     pub incarnation: Uuid,
     /// Cancelled when running attempts are to be given back.
@@ -59,6 +64,32 @@ impl Node {
     /// The folder of all attempts' folders.
     pub fn attempts(&self) -> PathBuf {
         self.config.data.join("attempts")
+    }
+
+    /// The running attempts by lease token, and how each is told to give its task back.
+    pub fn running(&self) -> BTreeMap<Uuid, CancellationToken> {
+        self.attempts_now.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes that an attempt runs until the answer is dropped.
+    pub fn runs(&self, attempt: Uuid) -> Running<'_> {
+        let drain = self.drain.child_token();
+        self.attempts_now.lock().unwrap_or_else(PoisonError::into_inner).insert(attempt, drain.clone());
+        Running { node: self, attempt, drain }
+    }
+}
+
+/// A running attempt.
+pub struct Running<'a> {
+    node: &'a Node,
+    attempt: Uuid,
+    /// Cancelled when its task is to be given back.
+    pub drain: CancellationToken,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.node.attempts_now.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.attempt);
     }
 }
 
@@ -78,6 +109,7 @@ pub async fn work(node: Arc<Node>, shutdown: CancellationToken) -> Result<(), Ag
         tokio::time::sleep(grace).await;
         drain.cancel();
     });
+    let pulse = tokio::spawn(pulse::keep(node.clone()));
     let mut result = Ok(());
     while let Some(ended) = slots.join_next().await {
         match ended {
@@ -91,6 +123,7 @@ pub async fn work(node: Arc<Node>, shutdown: CancellationToken) -> Result<(), Ag
         }
     }
     timer.abort();
+    pulse.abort();
     result
 }
 

@@ -40,6 +40,7 @@ impl Scene {
             limits: limits(),
             claim_wait: Duration::from_millis(500),
             drain_grace: Duration::ZERO,
+            pulse: Duration::from_millis(50),
             disk_reserve_bytes: 0,
             retry: (Duration::from_millis(20), Duration::from_millis(100)),
             ..AgentConfig::new(server, data.path())

@@ -3,7 +3,7 @@
 use crate::world;
 use flatrender_engine::{Failure, LeasedTask, Progress, TraceContext};
 use flatrender_workflows::contracts::{
-    node::ProbeReport,
+    node::{Health, Hello, Orders, ProbeReport},
     render::{RenderFrames, RenderedFrames},
     storage::BlobHash,
 };
@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 pub const TOKEN: &str = "one-time-token";
 pub const CREDENTIAL: &str = "secret-credential";
+pub const NEXT_CREDENTIAL: &str = "another-credential";
 
 /// What became of a task.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +56,11 @@ pub struct Ledger {
     /// Wants a probe before it gives work.
     pub quarantined: bool,
     pub probes: Vec<ProbeReport>,
+    pub hellos: Vec<Hello>,
+    pub healths: Vec<Health>,
+    /// What is wanted of the node.
+    pub orders: Orders,
+    pub rotations: u32,
 }
 
 /// Shared with the server.
@@ -86,6 +92,10 @@ impl Books {
             token: Some(TOKEN.to_owned()),
             quarantined: false,
             probes: Vec::new(),
+            hellos: Vec::new(),
+            healths: Vec::new(),
+            orders: Orders::default(),
+            rotations: 0,
         })))
     }
 

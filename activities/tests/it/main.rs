@@ -19,6 +19,7 @@ mod ledger;
 mod prepare;
 mod prepare_text;
 mod probe;
+mod pulse;
 mod restart;
 mod server;
 mod stand_in;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// A probe for the stand-in, whose colours are off by `off`, in which `scenario` goes wrong.
-fn package(folder: &tempfile::TempDir, scenario: &Value, off: u8) -> PathBuf {
+pub fn package(folder: &tempfile::TempDir, scenario: &Value, off: u8) -> PathBuf {
     let data = serde_json::to_vec(&RenderData { version: 1, ..RenderData::default() }).unwrap();
     let color = |frame| {
         let [r, g, b, _] = picture::pixels("main", frame, &data, SIZE).get_pixel(SIZE[0] / 2, SIZE[1] / 2).0;

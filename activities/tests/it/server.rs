@@ -1,6 +1,6 @@
 //! A server that speaks `contracts/node.rs` over a real socket, with a ledger for a database.
 
-use crate::ledger::{Books, CREDENTIAL, State as TaskState};
+use crate::ledger::{Books, CREDENTIAL, NEXT_CREDENTIAL, State as TaskState};
 use axum::{
     Json, Router,
     body::Bytes,
@@ -10,11 +10,11 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, head, post},
 };
-use flatrender_engine::{Labels, TraceContext, trace::TRACEPARENT};
+use flatrender_engine::{TraceContext, trace::TRACEPARENT};
 use flatrender_workflows::contracts::{
     node::{
-        Claim, Claimed, Complete, Enrol, Enrolled, Fail, KeptFrames, LEASE_TOKEN_HEADER, PROBE_WANTED, ProbeReport,
-        Release, Renew, Renewed, StoredFrames,
+        Claim, Claimed, Complete, Enrol, Enrolled, Fail, Health, Hello, KeptFrames, LEASE_TOKEN_HEADER, Orders,
+        PROBE_WANTED, ProbeReport, Release, Renew, Renewed, Rotated, StoredFrames,
     },
     storage::BlobHash,
 };
@@ -29,6 +29,9 @@ pub async fn start(books: Books) -> String {
     let tasks = Router::new()
         .route("/claims", post(claim))
         .route("/probe", post(probe))
+        .route("/hello", post(hello))
+        .route("/health", post(health))
+        .route("/credential", post(credential))
         .route("/tasks/{task}/renew", post(renew))
         .route("/tasks/{task}/complete", post(complete))
         .route("/tasks/{task}/fail", post(fail))
@@ -43,7 +46,7 @@ pub async fn start(books: Books) -> String {
         .merge(tasks)
         .layer(middleware::from_fn_with_state(books.clone(), down))
         .with_state(books);
-    let app = Router::new().nest("/v1/nodes", nodes);
+    let app = Router::new().nest("/v1/nodes", nodes).route("/healthz", get(async || StatusCode::OK));
     tokio::spawn(async move { axum::serve(listener, app).await });
     address
 }
@@ -69,7 +72,7 @@ async fn trace(State(books): State<Books>, request: Request, next: Next) -> Resp
 
 async fn known_nodes_only(headers: HeaderMap, request: Request, next: Next) -> Response {
     let given = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
-    if given == Some(&format!("Bearer {CREDENTIAL}")) {
+    if [CREDENTIAL, NEXT_CREDENTIAL].iter().any(|c| given == Some(&format!("Bearer {c}"))) {
         next.run(request).await
     } else {
         problem(StatusCode::UNAUTHORIZED, "auth.unknown_node")
@@ -81,9 +84,28 @@ async fn enrol(State(books): State<Books>, Json(body): Json<Enrol>) -> Response 
     if ledger.token.take_if(|token| *token == body.token).is_none() {
         return problem(StatusCode::UNAUTHORIZED, "node.bad_token");
     }
-    assert_eq!(body.capabilities.labels, Labels::from([("engine".into(), "lottie".into())]));
+    assert_eq!(body.capabilities.labels["engine"], "lottie");
     ledger.enrolments += 1;
     Json(Enrolled { node_id: Uuid::new_v4(), credential: CREDENTIAL.into() }).into_response()
+}
+
+async fn hello(State(books): State<Books>, Json(said): Json<Hello>) -> Json<Orders> {
+    let mut ledger = books.open();
+    ledger.hellos.push(said);
+    Json(ledger.orders.clone())
+}
+
+async fn health(State(books): State<Books>, Json(said): Json<Health>) -> Json<Orders> {
+    let mut ledger = books.open();
+    ledger.healths.push(said);
+    Json(ledger.orders.clone())
+}
+
+async fn credential(State(books): State<Books>) -> Json<Rotated> {
+    let mut ledger = books.open();
+    ledger.orders.rotate = false;
+    ledger.rotations += 1;
+    Json(Rotated { credential: NEXT_CREDENTIAL.into() })
 }
 
 async fn probe(State(books): State<Books>, Json(report): Json<ProbeReport>) -> StatusCode {

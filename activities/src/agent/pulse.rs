@@ -1,0 +1,140 @@
+//! What the node tells the server beside its work: at its start what it has, every ten seconds how it fares. The answer says what
+//! is wanted of it.
+//!
+//! ```text
+//! hello ─▶ orders ─▶ 10 s ─▶ health ─▶ orders ─▶ …      a server that is away is asked again
+//! ```
+
+use super::{client::ClientError, credential, disk, work::Node};
+use flatrender_workflows::contracts::node::{CachedPackage, Health, Hello, Orders};
+use std::{sync::Arc, time::Instant};
+
+/// Speaks for the node until it is dropped.
+pub async fn keep(node: Arc<Node>) {
+    let mut gauge = Gauge::default();
+    let mut known: Option<Vec<CachedPackage>> = None;
+    let mut rtt_ms = None;
+    loop {
+        let asked = Instant::now();
+        let answer = match &known {
+            None => hello(&node).await.map(|(orders, cache)| {
+                known = Some(cache);
+                orders
+            }),
+            Some(before) => {
+                let cache = node.aerender.cache.packages();
+                // Idle times differ always, and are no news.
+                let news = !before.iter().map(told).eq(cache.iter().map(told));
+                let health = Health {
+                    incarnation: node.incarnation,
+                    running_tasks: node.running().len() as u32,
+                    cpu_percent: gauge.cpu_percent(),
+                    ram_mb: ram_in_use_mb(),
+                    disk_free_mb: disk::free_bytes(&node.config.data).map(|bytes| bytes >> 20),
+                    rtt_ms,
+                    cache: news.then(|| cache.clone()),
+                };
+                let answer = node.client.health(&health).await;
+                if answer.is_ok() {
+                    known = Some(cache);
+                }
+                answer
+            }
+        };
+        rtt_ms = Some(asked.elapsed().as_millis() as u32);
+        match answer {
+            Ok(orders) => obey(&node, orders).await,
+            // Whoever claims finds out what that means.
+            Err(ClientError::Unauthorized) => {}
+            Err(error) => tracing::debug!(%error, "cannot tell the server how the node fares"),
+        }
+        tokio::time::sleep(node.config.pulse).await;
+    }
+}
+
+/// What makes a package news: all but how long it is idle.
+fn told(package: &CachedPackage) -> (&str, u64, u64) {
+    (package.sha256.as_str(), package.bytes, package.hits)
+}
+
+async fn hello(node: &Node) -> Result<(Orders, Vec<CachedPackage>), ClientError> {
+    let cache = node.aerender.cache.packages();
+    let hello = Hello {
+        incarnation: node.incarnation,
+        capabilities: node.inventory.capabilities.clone(),
+        inventory: node.inventory.installed.clone(),
+        cache: cache.clone(),
+        cache_limit: node.aerender.cache.limit_bytes(),
+    };
+    Ok((node.client.hello(&hello).await?, cache))
+}
+
+async fn obey(node: &Node, orders: Orders) {
+    node.aerender.cache.keep(orders.keep.into_iter().collect());
+    for package in &orders.evict {
+        if !node.aerender.cache.evict(package) {
+            tracing::info!(%package, "a package that is to be forgotten is in use; later");
+        }
+    }
+    if orders.give_back {
+        let running = node.running();
+        if !running.is_empty() {
+            tracing::warn!(attempts = running.len(), "an operator wants the node's work back at once");
+        }
+        running.values().for_each(tokio_util::sync::CancellationToken::cancel);
+    }
+    if orders.rotate {
+        match node.client.rotate().await {
+            // Kept before it is used: from the first use on the old one is worthless.
+            Ok(rotated) => match credential::replace(&node.config, &rotated.credential) {
+                Ok(()) => node.client.set_credential(&rotated.credential),
+                Err(error) => tracing::warn!(%error, "cannot keep another credential"),
+            },
+            Err(error) => tracing::warn!(%error, "cannot get another credential"),
+        }
+    }
+}
+
+/// Share of the processors that was used since the last look.
+#[derive(Default)]
+struct Gauge {
+    before: Option<(u64, u64)>,
+}
+
+impl Gauge {
+    /// None at the first look, and where the system does not tell.
+    fn cpu_percent(&mut self) -> Option<f32> {
+        let stat = std::fs::read_to_string("/proc/stat").ok()?;
+        let now = processor_times(&stat)?;
+        let (busy, total) =
+            self.before.replace(now).map(|(busy, total)| (now.0 - busy.min(now.0), now.1 - total.min(now.1)))?;
+        (total > 0).then(|| busy as f32 * 100.0 / total as f32)
+    }
+}
+
+/// Busy and all ticks of all processors.
+fn processor_times(stat: &str) -> Option<(u64, u64)> {
+    let times: Vec<u64> = stat.lines().next()?.split_whitespace().skip(1).filter_map(|n| n.parse().ok()).collect();
+    let total = times.iter().take(8).sum::<u64>();
+    // Idle, and waiting for a disk.
+    Some((total - times.get(3)? - times.get(4)?, total))
+}
+
+fn ram_in_use_mb() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let of = |name: &str| -> Option<u64> {
+        text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+    };
+    Some(of("MemTotal:")?.saturating_sub(of("MemAvailable:")?) / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_are_busy_when_they_are_not_idle() {
+        assert_eq!(processor_times("cpu  100 0 50 800 50 0 0 0 0 0\ncpu0 1"), Some((150, 1000)));
+        assert_eq!(processor_times("intr 1"), None);
+    }
+}

@@ -1,0 +1,126 @@
+//! What a node says beside its work, and what it does when it is told to; and what its doctor finds.
+
+use crate::{
+    agent::{Scene, processes_left},
+    ledger::{NEXT_CREDENTIAL, State},
+    probe::package,
+    world::{stand_in, until},
+};
+use flatrender_activities::agent::{
+    AgentConfig,
+    doctor::{self, Places},
+};
+use flatrender_workflows::contracts::node::{Check, Orders};
+use serde_json::json;
+
+#[tokio::test]
+async fn a_node_says_what_it_has_and_then_how_it_fares() {
+    let mut scene = Scene::new(json!({ "hang": { "frame": 15 } }), 15.0).await;
+    scene.config.labels.insert("plugin:tc Particular".into(), "1".into());
+    let (node, shutdown) = scene.start();
+    scene.stored(5).await;
+    until("it tells of its task and its package", || {
+        scene
+            .books
+            .open()
+            .healths
+            .iter()
+            .any(|h| h.running_tasks == 1 && h.cache.as_ref().is_some_and(|c| c.len() == 1))
+    })
+    .await;
+    shutdown.cancel();
+    node.await.unwrap().unwrap();
+    let ledger = scene.books.open();
+    let hello = &ledger.hellos[0];
+    assert_eq!((ledger.hellos.len(), hello.incarnation), (1, ledger.healths[0].incarnation));
+    assert_eq!(hello.capabilities.labels["plugin:tc Particular"], "1");
+    let quiet = ledger.healths.iter().filter(|h| h.cache.is_some()).count();
+    assert!(quiet < ledger.healths.len(), "what is no news is not told");
+}
+
+#[tokio::test]
+async fn work_is_given_back_at_once_when_that_is_wanted() {
+    let scene = Scene::new(json!({ "hang": { "frame": 15 } }), 15.0).await;
+    let (node, shutdown) = scene.start();
+    scene.stored(5).await;
+    let token = scene.token();
+    scene.books.open().orders.give_back = true;
+    until("the task is over", || scene.books.is_over()).await;
+    assert!(!processes_left(token));
+    let State::Done(rendered) = scene.books.state() else { panic!("the frames that are there are kept") };
+    assert_eq!((rendered.frames.len(), rendered.faults.len()), (5, 5));
+    shutdown.cancel();
+    node.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn packages_are_forgotten_by_order_once_nobody_uses_them() {
+    let scene = Scene::new(json!({ "hang": { "frame": 15 } }), 15.0).await;
+    let (node, shutdown) = scene.start();
+    scene.stored(5).await;
+    let package = scene.wish.package.sha256.clone();
+    let there = scene.data.path().join(format!("cache/{package}.package"));
+    scene.books.open().orders = Orders { evict: vec![package], ..Orders::default() };
+    let told = scene.books.open().healths.len();
+    until("it was told twice", || scene.books.open().healths.len() > told + 2).await;
+    assert!(there.exists(), "an attempt uses it");
+    scene.books.open().orders.give_back = true;
+    until("it is forgotten", || !there.exists()).await;
+    shutdown.cancel();
+    node.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn another_credential_is_kept_before_it_is_used() {
+    let scene = Scene::new(json!({}), 15.0).await;
+    scene.books.open().orders.rotate = true;
+    scene.play().await;
+    assert_eq!(scene.books.open().rotations, 1);
+    let kept = std::fs::read_to_string(scene.data.path().join("credential.json")).unwrap();
+    assert!(kept.contains(NEXT_CREDENTIAL), "{kept}");
+}
+
+fn failed(checks: &[Check]) -> Vec<&str> {
+    assert!(checks.iter().all(|c| c.ok != c.fix.is_some()), "what is wrong comes with what to do: {checks:?}");
+    checks.iter().filter(|c| !c.ok).map(|c| c.name.as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_sound_machine_has_nothing_to_mend() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene::new(json!({}), 15.0).await;
+    scene.play().await;
+    let config = AgentConfig { probe: Some(package(&folder, &json!({}), 0)), ..scene.config.clone() };
+    let checks = doctor::look(&config, &Places::default()).await;
+    assert_eq!(failed(&checks), [""; 0]);
+    let names: Vec<&str> = checks.iter().map(|c| c.name.as_str()).collect();
+    assert_eq!(names, ["folder", "disk", "server", "clock", "credential", "renderer", "fonts", "probe:lottie"]);
+}
+
+#[tokio::test]
+async fn each_thing_that_is_wrong_with_a_machine_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = Scene::new(json!({}), 15.0).await;
+    scene.play().await;
+    let well = AgentConfig { probe: Some(package(&folder, &json!({}), 0)), ..scene.config.clone() };
+    let found = async |config: AgentConfig| doctor::look(&config, &Places::default()).await;
+    let full = AgentConfig { disk_reserve_bytes: u64::MAX, ..well.clone() };
+    assert_eq!(failed(&found(full).await), ["disk"]);
+    let colours = AgentConfig { probe: Some(package(&folder, &json!({}), 90)), ..well.clone() };
+    assert_eq!(failed(&found(colours).await), ["probe:lottie"]);
+    let numbers = AgentConfig { probe: Some(package(&folder, &json!({ "writes": "renumbered" }), 0)), ..well.clone() };
+    assert_eq!(failed(&found(numbers).await), ["probe:lottie"]);
+    let none = AgentConfig { renderers: vec!["/nowhere/aerender".into()], ..well.clone() };
+    assert_eq!(failed(&found(none).await), ["renderer"]);
+    let away = AgentConfig { server: "http://127.0.0.1:9".into(), ..well.clone() };
+    assert_eq!(failed(&found(away).await)[0], "server");
+    let file = folder.path().join("a file");
+    std::fs::write(&file, b"").unwrap();
+    let folder = AgentConfig { data: file, token: None, ..well.clone() };
+    let checks = found(folder).await;
+    assert_eq!(failed(&checks)[..2], ["folder", "credential"], "{checks:?}");
+    let path = scene.data.path().join("credential.json");
+    std::fs::write(&path, std::fs::read_to_string(&path).unwrap().replace("secret", "revoked")).unwrap();
+    let probe = AgentConfig { renderers: vec![stand_in()], ..well };
+    assert!(failed(&found(probe).await).contains(&"credential"));
+}
