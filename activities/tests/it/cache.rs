@@ -55,10 +55,12 @@ impl Scene {
 
 /// Changes one bit of a file that is read-only.
 fn flip(path: &Path) {
+    #[cfg(unix)]
     use std::os::unix::fs::PermissionsExt;
     let mut bytes = fs::read(path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
+    #[cfg(unix)]
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(path, bytes).unwrap();
 }

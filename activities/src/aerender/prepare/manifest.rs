@@ -11,6 +11,8 @@ use std::{fs::File, io::Read, path::Path};
 const MOST_BYTES: u64 = 32 << 20;
 /// Things of one class that are named in a message.
 const NAMED: usize = 5;
+/// Things of one class that are told one by one.
+const TOLD: usize = 20;
 /// Longest name or message of a project that is repeated, in characters.
 const SHOWN_CHARS: usize = 200;
 
@@ -91,7 +93,7 @@ impl Manifest {
         // The application's own words may tell more than the script knows.
         let told = Some(&first.message).filter(|_| first.code == "bad_project" || first.code == "script_error");
         let class = told.and_then(|words| classify::by_words(words)).unwrap_or_else(|| class(&first.code));
-        let alike: Vec<&Finding> = self.failures.iter().filter(|f| f.code == first.code).collect();
+        let alike: Vec<&Finding> = self.failures.iter().filter(|f| f.code == first.code).take(TOLD).collect();
         self.of_class(class, &alike)
     }
 
