@@ -58,6 +58,9 @@ pub enum AgentError {
         /// The data folder.
         folder: String,
     },
+    /// Nobody said where the server is.
+    #[error("give the address of the server with --server")]
+    NoServer,
     /// It has no credential, and no token to get one.
     #[error("the node is not enrolled: give it a one-time token")]
     NotEnrolled,
@@ -80,6 +83,9 @@ pub enum AgentError {
 /// # Errors
 /// When the node cannot work at all; a server that is away is waited for.
 pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(), AgentError> {
+    if config.server.is_empty() {
+        return Err(AgentError::NoServer);
+    }
     let _lock = lock(&config)?;
     let inventory = Inventory::take(&config).await?;
     let mut anonymous = Client::new(&config.server).map_err(AgentError::Http)?;

@@ -10,6 +10,7 @@ pub mod download;
 pub mod failure;
 pub mod film;
 pub mod follow;
+pub mod node;
 pub mod order;
 pub mod progress;
 pub mod render;

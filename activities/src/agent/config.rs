@@ -84,7 +84,7 @@ impl std::fmt::Debug for AgentConfig {
 pub struct NodeArgs {
     /// Address of the server
     #[arg(long, env = "FLATRENDER_SERVER", value_name = "URL")]
-    pub server: String,
+    pub server: Option<String>,
     /// One-time token, needed until the node is enrolled
     #[arg(long, env = "FLATRENDER_NODE_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
@@ -119,7 +119,7 @@ pub struct NodeArgs {
 
 impl From<NodeArgs> for AgentConfig {
     fn from(args: NodeArgs) -> Self {
-        let usual = Self::new(args.server, args.data);
+        let usual = Self::new(args.server.unwrap_or_default(), args.data);
         Self {
             token: args.token.filter(|t| !t.is_empty()),
             name: args.name.unwrap_or_else(|| usual.name.clone()),

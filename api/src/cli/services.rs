@@ -1,6 +1,7 @@
 //! The commands that run until they are told to stop: everything at once, or one part of it.
 
 use super::failure::CliError;
+use super::node::NodeDeed;
 use crate::metrics;
 use crate::platform::data_dir::{DataDir, HeldDataDir};
 use crate::platform::parts::{HistorySettings, MailSettings, Parts};
@@ -120,9 +121,12 @@ pub struct WorkerArgs {
 
 /// Runs a render node: it fetches work from a server over HTTP and renders frames.
 ///
-/// It enrols once with a token from `flatrender admin create-node-token`, and has no access to the database.
+/// It enrols once with a token from `flatrender node token`, and has no access to the database. With a command it does something
+/// else: `doctor` looks at this machine, the others are for operators, beside the database.
 #[derive(Debug, Clone, Args)]
 pub struct NodeCommand {
+    #[command(subcommand)]
+    deed: Option<NodeDeed>,
     #[command(flatten)]
     node: NodeArgs,
     /// Stop when standard input ends.
@@ -250,6 +254,14 @@ fn make(folder: &Path) -> Result<(), CliError> {
 /// # Errors
 /// The server does not accept the node, or there is no renderer.
 pub async fn node(args: NodeCommand) -> Result<(), CliError> {
+    match args.deed {
+        Some(NodeDeed::Doctor { json }) => {
+            let ill = || CliError::Unhealthy("this machine cannot be a node yet".to_owned());
+            return agent::doctor::run(&args.node.into(), json).await.then_some(()).ok_or_else(ill);
+        }
+        Some(deed) => return super::node::run(deed).await,
+        None => {}
+    }
     let stop = Stop::on_signals(args.exit_with_parent).context("cannot watch for signals")?;
     tokio::select! {
         ended = agent::run(args.node.into(), stop.gently.clone()) => ended.context("the node stopped")?,

@@ -6,6 +6,7 @@ mod catalogue;
 mod check;
 mod files;
 mod months;
+mod nodes;
 mod roles;
 mod tenants;
 
