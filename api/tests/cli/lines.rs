@@ -131,3 +131,24 @@ async fn ctrl_c_cancels_on_the_server_and_waits_for_it() {
     assert!(fake.saw("cancel"));
     assert_eq!(ending(&out), (130, "error: cancelled".into()));
 }
+
+#[tokio::test]
+async fn s088_nothing_starts_with_the_mock_in_production() {
+    let dir = folder();
+    let start = async |command: &str, mock: &str, place: &str| {
+        let args = [command, "--database-url", "postgres://127.0.0.1:1/none", "--storage", "storage"];
+        let mut program = program(dir.path(), &args);
+        program.env("RENDER_DEV_SNAPSHOTS", mock).env("FLATRENDER_ENV", place);
+        ending(&program.output().await.unwrap())
+    };
+    for command in ["worker", "serve"] {
+        let (code, line) = start(command, "1", "production").await;
+        assert!(code == 1 && line.contains("RENDER_DEV_SNAPSHOTS is for development"), "{command}: {line}");
+        let (code, line) = start(command, "perhaps", "").await;
+        assert!(code == 1 && line.contains("RENDER_DEV_SNAPSHOTS is \"perhaps\""), "{command}: {line}");
+        for (mock, place) in [("0", "production"), ("false", "production"), ("", "production"), ("1", "development")] {
+            let (_, line) = start(command, mock, place).await;
+            assert!(line.contains("cannot connect to the database"), "{command} {mock:?} {place:?}: {line}");
+        }
+    }
+}

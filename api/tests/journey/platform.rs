@@ -66,11 +66,16 @@ impl Platform {
 
     /// Starts node `n`; one that was killed comes back under its name and with its folder.
     pub fn start_node(&mut self, n: usize) {
+        self.start_node_with(n, &renderer());
+    }
+
+    /// The same with another renderer.
+    pub fn start_node_with(&mut self, n: usize, renderer: &Path) {
         let data = self.folder.path().join(format!("node{n}"));
         let mut command = Command::new(PROGRAM);
         let server = self.routes[n].as_ref().unwrap_or(&self.url);
         command.args(["node", "--server", server, "--name", &format!("node{n}"), "--data"]).arg(&data);
-        command.arg("--renderer").arg(renderer());
+        command.arg("--renderer").arg(renderer);
         if !data.join("credential.json").exists() && self.nodes[n].is_none() {
             command.args(["--token", &admin(&self.database(), "create-node-token")]);
         }

@@ -1,13 +1,24 @@
 //! Stills of scenes: asked for a hundred times, rendered once.
 
 use crate::platform::Platform;
-use flatrender_workflows::models::{
-    DEFAULT_TENANT,
-    identity::tenant_api_key::{self, Mode, NewKey},
+use flatrender_activities::storage::ObjectStorage;
+use flatrender_workflows::{
+    contracts::{
+        storage::{BlobStore, Shelf},
+        template::Manifest,
+    },
+    models::{
+        DEFAULT_TENANT,
+        content::project,
+        identity::tenant_api_key::{self, Mode, NewKey},
+    },
 };
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -90,5 +101,65 @@ async fn a_still_that_a_hundred_ask_for_is_rendered_once() {
         pictures.insert(picture);
     }
     assert_eq!(pictures.len(), scenes.len(), "each scene looks different");
+    platform.stop().await;
+}
+
+/// The stand-in for After Effects' command line, behind a script that writes down how it is called.
+fn stand_in(folder: &Path) -> (PathBuf, PathBuf) {
+    let program = Path::new(env!("CARGO_BIN_EXE_flatrender")).with_file_name("examples/fake_aerender");
+    assert!(program.exists(), "build it first: cargo build -p flatrender-activities --example fake_aerender");
+    let (script, calls) = (folder.join("aerender"), folder.join("calls"));
+    let text = format!("#!/bin/sh\necho \"$@\" >> {}\nexec {} \"$@\"\n", calls.display(), program.display());
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    (script, calls)
+}
+
+/// A template of the stand-in with these scenes, each with a still frame of its own.
+async fn publish(platform: &Platform, scenes: &[(&str, u32)]) {
+    let label = json!({"en": "x"});
+    let described = scenes.iter().map(|(id, still)| json!({"id": id, "label": label, "frames": 40, "min_frames": 40, "max_frames": 40, "required": true, "still_frame": still}));
+    let manifest = json!({
+        "format": 1, "slug": "stand-in", "version": 1, "kind": "lottie", "title": label, "description": label, "composition": "main",
+        "width": 640, "height": 360, "fps": 30, "transition_frames": 0, "fonts": [], "scenes": described.collect::<Vec<_>>()
+    });
+    let compositions =
+        scenes.iter().map(|(id, _)| json!({"name": format!("scene:{id}"), "frames": 40, "size": [640, 360]}));
+    let document = json!({"compositions": compositions.collect::<Vec<_>>()}).to_string();
+    let path = platform.folder().join("package.zip");
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
+    zip.start_file("project.json", zip::write::SimpleFileOptions::default()).unwrap();
+    zip.write_all(document.as_bytes()).unwrap();
+    zip.finish().unwrap();
+    let storage = ObjectStorage::local(&platform.folder().join("storage")).unwrap();
+    let package = storage.put_file(&Shelf::Files { tenant_id: DEFAULT_TENANT }, &path).await.unwrap();
+    let manifest = Manifest::parse(manifest.to_string().as_bytes()).unwrap();
+    let mut tx = platform.db.begin().await.unwrap();
+    project::publish(&mut tx, DEFAULT_TENANT, &manifest, &package, None).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s090_each_still_is_one_frame_of_aerender() {
+    let mut platform = Platform::start(1).await;
+    platform.kill_node(0);
+    let (program, calls) = stand_in(platform.folder());
+    platform.start_node_with(0, &program);
+    publish(&platform, &[("intro", 7), ("middle", 0), ("outro", 39)]).await;
+    let key = key(&platform).await;
+    let template = format!("{}/v1/templates/stand-in", platform.url);
+    let template = json_of(platform.http.get(&template).bearer_auth(&key), 200).await;
+    let url = format!("{}/v1/scene-snapshots/{}", platform.url, template["project_id"].as_str().unwrap());
+    json_of(platform.http.post(&url).bearer_auth(&key).json(&json!({})), 202).await;
+    let list = settled(&platform, &key, &url).await;
+    assert_eq!(list["counts"]["done"], 3, "{list:#}");
+    let text = std::fs::read_to_string(calls).unwrap();
+    let mut told: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.split_once(" -comp ")?.1.split_once(" -output "))
+        .map(|(told, _)| told.to_owned())
+        .collect();
+    told.sort();
+    assert_eq!(told, ["scene:intro -s 7 -e 7", "scene:middle -s 0 -e 0", "scene:outro -s 39 -e 39"]);
     platform.stop().await;
 }

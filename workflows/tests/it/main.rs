@@ -5,4 +5,5 @@
 mod corpus;
 mod keep_months;
 mod render_video;
+mod scene_snapshot;
 mod world;

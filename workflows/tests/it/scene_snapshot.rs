@@ -1,0 +1,189 @@
+//! A still, through its ordeals: it is made; it survives a crash after every event; it settles when either activity fails; a frame
+//! that is lost is rendered again; older pictures do not replace newer ones.
+
+use flatrender_engine::{Attempt, Client, Failure, Handler, Labels, Worker, client::RunState};
+use flatrender_workflows::{
+    contracts::{
+        media::FRAME_LOST,
+        render::{Engine, RenderData, RenderTiming},
+        snapshot::{MadeStill, MakeStill, Picture, RenderStills, RenderedStill, SNAPSHOT_QUEUE, Still},
+        storage::{BlobHash, BlobRef},
+        template::Manifest,
+    },
+    definitions::scene_snapshot::SceneSnapshot,
+    models::{
+        DEFAULT_TENANT, Role, Scope,
+        content::{project, scene},
+        render::{
+            snapshot_job::{self, Request, SnapshotJob, Wanted},
+            still_key::{StillKey, defaults},
+        },
+    },
+};
+use serde_json::json;
+use sqlx::PgPool;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+const BASE: &str = "https://films.example";
+
+fn blob(name: &str) -> BlobRef {
+    BlobRef { sha256: BlobHash::of(name.as_bytes()), size_bytes: name.len() as u64 }
+}
+
+/// Hands that do what a test tells them, and note what they were asked.
+#[derive(Clone, Default)]
+struct Hands {
+    /// The activity that fails for good.
+    failing: Option<&'static str>,
+    /// How often the frame is lost before its pictures are made.
+    lost: Arc<Mutex<u32>>,
+    asked: Arc<Mutex<Vec<&'static str>>>,
+}
+
+impl Hands {
+    fn act(&self, name: &'static str) -> Result<(), Failure> {
+        self.asked.lock().unwrap().push(name);
+        if self.failing == Some(name) { Err(Failure::permanent("test.refused", "as told")) } else { Ok(()) }
+    }
+
+    fn asked(&self) -> Vec<&'static str> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+impl Handler<RenderStills> for Hands {
+    async fn handle(&self, _: &Attempt, input: RenderStills) -> Result<Still, Failure> {
+        self.act("RenderStills")?;
+        let frame = blob(&format!("frame {} of {}", input.frame, input.composition));
+        Ok(Still::Rendered(RenderedStill { frame, warnings: vec![], timing: RenderTiming::default() }))
+    }
+}
+
+impl Handler<MakeStill> for Hands {
+    async fn handle(&self, _: &Attempt, _: MakeStill) -> Result<MadeStill, Failure> {
+        self.act("MakeStill")?;
+        let mut lost = self.lost.lock().unwrap();
+        if *lost > 0 {
+            *lost -= 1;
+            return Err(Failure::permanent(FRAME_LOST, "it is not there"));
+        }
+        let picture = |name: &str, size| Picture { blob: blob(name), size };
+        Ok(MadeStill { large: picture("large", [1280, 720]), small: picture("small", [480, 270]) })
+    }
+}
+
+fn manifest() -> Manifest {
+    let label = json!({"en": "x"});
+    let json = json!({
+        "format": 1, "slug": "tiny", "version": 1, "kind": "lottie", "title": label, "description": label, "composition": "main",
+        "width": 64, "height": 36, "fps": 10, "transition_frames": 2, "fonts": [],
+        "scenes": [{"id": "a", "label": label, "frames": 20, "min_frames": 10, "max_frames": 40, "required": true, "still_frame": 5}]
+    });
+    Manifest::parse(json.to_string().as_bytes()).unwrap()
+}
+
+/// A job and the run that sees to it.
+async fn asked_for(db: &PgPool) -> (Uuid, Uuid) {
+    let mut tx = db.begin().await.unwrap();
+    project::publish(&mut tx, DEFAULT_TENANT, &manifest(), &blob("package"), None).await.unwrap();
+    let template = project::find(&mut tx, DEFAULT_TENANT, DEFAULT_TENANT, "tiny", None).await.unwrap().unwrap();
+    let scene = scene::list(&mut tx, template.version_id).await.unwrap().remove(0);
+    let key = StillKey::of(&template.manifest, &template.package, &scene, &defaults(&template.manifest, "a"));
+    Scope::tenant(Role::Render, DEFAULT_TENANT).enter(&mut tx).await.unwrap();
+    let (tenant_id, project_id, version_id) = (DEFAULT_TENANT, template.project_id, template.version_id);
+    let of = Request { tenant_id, project_id, version_id, requested_by: "test" };
+    let made = snapshot_job::enqueue(&mut tx, &of, &[Wanted { scene: &scene, key: &key }]).await.unwrap();
+    let job_id = made[&scene.id];
+    let work = RenderStills {
+        job_id,
+        engine: Engine::Lottie,
+        package: template.package,
+        package_owner: DEFAULT_TENANT,
+        scene: "a".into(),
+        composition: "scene:a".into(),
+        frame: 5,
+        data: RenderData::default(),
+        size: [64, 36],
+        fps: 10,
+        needs: Labels::new(),
+    };
+    Scope::tenant(Role::Workflow, DEFAULT_TENANT).enter(&mut tx).await.unwrap();
+    let workflow = SceneSnapshot { job_id, key, work, base_url: BASE.into() };
+    let run = Client::new(db.clone()).start(&mut tx, DEFAULT_TENANT, None, workflow).await.unwrap().run_id;
+    Scope::tenant(Role::Render, DEFAULT_TENANT).enter(&mut tx).await.unwrap();
+    snapshot_job::started(&mut tx, &[job_id], &[run]).await.unwrap();
+    tx.commit().await.unwrap();
+    (job_id, run)
+}
+
+/// Works until the run has ended; gives its state and the job.
+async fn ended(db: &PgPool, hands: &Hands, crash_after_every_event: bool) -> (RunState, SnapshotJob) {
+    let (job_id, run) = asked_for(db).await;
+    let builder = Worker::builder(db.clone())
+        .workflow::<SceneSnapshot>()
+        .handler::<RenderStills>(hands.clone())
+        .handler::<MakeStill>(hands.clone())
+        .labels([("engine".to_owned(), "lottie".to_owned())].into())
+        .queue(SNAPSHOT_QUEUE, 1)
+        .grace(Duration::from_millis(200));
+    let worker = if crash_after_every_event { builder.crash_after_every_event().build() } else { builder.build() };
+    let stop = CancellationToken::new();
+    let working = tokio::spawn(worker.run(stop.clone()));
+    let run = Client::new(db.clone()).finished(run, Duration::from_secs(60)).await.unwrap().expect("the run ends");
+    stop.cancel();
+    working.await.unwrap().unwrap();
+    let mut tx = db.begin().await.unwrap();
+    Scope::tenant(Role::Render, DEFAULT_TENANT).enter(&mut tx).await.unwrap();
+    (run.state, snapshot_job::list(&mut tx, DEFAULT_TENANT, &[job_id]).await.unwrap().remove(0))
+}
+
+async fn shown(db: &PgPool) -> Option<String> {
+    sqlx::query_scalar("select snapshot_url from content.scenes").fetch_one(db).await.unwrap()
+}
+
+async fn a_still_is_made(db: PgPool, crash_after_every_event: bool) {
+    let hands = Hands::default();
+    let (state, job) = ended(&db, &hands, crash_after_every_event).await;
+    assert_eq!((state, job.status.as_str()), (RunState::Succeeded, "done"));
+    let url = format!("{BASE}/snap/{}", blob("large").sha256);
+    assert_eq!((job.image_url.as_ref(), shown(&db).await.as_ref()), (Some(&url), Some(&url)));
+    assert_eq!(job.small_url, Some(format!("{BASE}/snap/{}", blob("small").sha256)));
+    let kept: i64 = sqlx::query_scalar("select count(*) from render.snapshots").fetch_one(&db).await.unwrap();
+    assert_eq!(kept, 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_still_completes(db: PgPool) {
+    a_still_is_made(db, false).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_still_survives_a_crash_after_every_event(db: PgPool) {
+    a_still_is_made(db, true).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_still_settles_when_either_activity_fails(db: PgPool) {
+    for activity in ["RenderStills", "MakeStill"] {
+        let (state, job) = ended(&db, &Hands { failing: Some(activity), ..Hands::default() }, false).await;
+        assert_eq!((state, job.status.as_str(), shown(&db).await), (RunState::Failed, "error", None), "{activity}");
+        assert_eq!(job.error_code.as_deref(), Some("test.refused"), "{activity}");
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_lost_frame_is_rendered_again_but_not_for_ever(db: PgPool) {
+    let hands = Hands { lost: Arc::new(Mutex::new(2)), ..Hands::default() };
+    let (state, job) = ended(&db, &hands, false).await;
+    assert_eq!((state, job.status.as_str()), (RunState::Succeeded, "done"));
+    assert_eq!(hands.asked(), ["RenderStills", "MakeStill"].repeat(3));
+    let hands = Hands { lost: Arc::new(Mutex::new(99)), ..Hands::default() };
+    let (state, job) = ended(&db, &hands, false).await;
+    assert_eq!((state, job.error_code.as_deref()), (RunState::Failed, Some(FRAME_LOST)));
+    assert_eq!(hands.asked(), ["RenderStills", "MakeStill"].repeat(3));
+}
