@@ -155,6 +155,34 @@ begin
     end loop;
 end $$;
 
+-- Leases those of `p_ids` that are still ready to a remote worker, whoever has chosen them and why. What somebody else has by now is
+-- passed over, as is what stands in no queue of `p_queues`, is not among `p_names` (null: any), asks for a label that is missing, or
+-- stands in a queue that is paused or has terms: where there are turns and caps, workflow.claim alone keeps them.
+create function workflow.claim_these(p_ids bigint[], p_queues text[], p_names text[], p_labels jsonb, p_worker text)
+returns setof workflow.news language plpgsql
+set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := workflow.now();
+    v_open text[] := array (
+        select q from unnest(p_queues) q
+        where not exists (select from workflow.queue_controls c where c.queue = q)
+          and not exists (select from workflow.queue_terms t where t.queue = q and not t.ended));
+begin
+    return query
+    update workflow.tasks t
+    set state = 'leased', attempt_no = t.attempt_no + 1, lease_token = gen_random_uuid(), leased_by = p_worker,
+        leased_at = v_now, lease_expires_at = v_now + make_interval(secs => t.lease_seconds)
+    where t.id = any (array (
+        select r.id from workflow.tasks r
+        where r.id = any (p_ids) and r.kind = 'activity' and r.state = 'ready' and not r.lined and r.queue = any (v_open)
+          and r.required_labels <@ p_labels and (p_names is null or r.activity = any (p_names))
+        order by r.id for update skip locked))
+    returning t.kind::text, t.queue::text, t.id, t.run_id, t.tenant_id, t.step_key::text, t.activity::text, t.input::jsonb,
+        t.attempt_no, t.lease_token, t.lease_seconds::float8, t.start_to_close_seconds::float8, t.wake_seq, t.run_at,
+        t.worker_id, t.traceparent::text;
+end $$;
+
 -- Starts runs that a client of a worker's own process asks for: an array of {id, tenant_id, kind, version, input, priority,
 -- traceparent}.
 -- The first `p_lease` are the worker's at once, without a claim; their input is not sent back. A run that is there already is

@@ -3,10 +3,12 @@
 mod jobs;
 mod launch;
 mod remote;
+mod renewals;
 mod views;
 
 pub use jobs::{Debounce, Enqueued, Excess, JobOptions, Scope, Throttle, Unique, Until};
 pub use launch::Launched;
+pub(crate) use remote::RemoteNote;
 pub use remote::WorkWatch;
 pub use views::{Event, Run, RunProgress, RunState, Task};
 pub(crate) use views::{EventRow, RunRow, TaskRow};
@@ -27,9 +29,9 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use uuid::Uuid;
 
@@ -42,7 +44,8 @@ pub struct Client {
     pool: PgPool,
     wakeup: Arc<Wakeup>,
     unannounced: Arc<Mutex<HashSet<Ring>>>,
-    remotes: Arc<Mutex<HashMap<String, Instant>>>,
+    remotes: Arc<Mutex<remote::Remotes>>,
+    renewals: Arc<renewals::Renewals>,
     /// The worker of this process that the client belongs to.
     local: Option<Local>,
     pub(crate) payloads: Payloads,
@@ -94,7 +97,15 @@ impl Client {
 
     pub(crate) fn with_wakeup(pool: PgPool, wakeup: Arc<Wakeup>) -> Self {
         let payloads = Payloads::inline();
-        Self { pool, wakeup, unannounced: Arc::default(), remotes: Arc::default(), local: None, payloads }
+        Self {
+            pool,
+            wakeup,
+            unannounced: Arc::default(),
+            remotes: Arc::default(),
+            renewals: Arc::default(),
+            local: None,
+            payloads,
+        }
     }
 
     pub(crate) fn with_local(self, local: Local) -> Self {

@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
@@ -25,8 +25,9 @@ use uuid::Uuid;
 
 /// Longest list of tasks one claim may ask for.
 const CLAIM_LIMIT: u32 = 500;
-/// A remote worker is noted this often.
+/// A remote worker is noted this often, and those that are due in so short a time with it.
 const REMOTE_NOTE: Duration = Duration::from_secs(30);
+const NOTED_TOGETHER: Duration = Duration::from_secs(15);
 
 impl Client {
     /// Leases up to `limit` ready tasks of `queues` to a remote `worker` that has `labels`. Never waits.
@@ -69,8 +70,8 @@ impl Client {
         limit: u32,
     ) -> Result<Vec<LeasedTask>, Error> {
         let who = Claimant { worker_id: None, name: worker.to_owned(), labels: labels.clone() };
-        if queues.iter().any(|queue| *queue != RUN_QUEUE) && self.note_remote(worker) {
-            store::operations::seen_remotely(&self.pool, worker, queues, labels).await?;
+        if queues.iter().any(|queue| *queue != RUN_QUEUE) {
+            self.note_worker(worker, queues, labels).await?;
         }
         let mut leased = Vec::new();
         for queue in queues.iter().filter(|queue| **queue != RUN_QUEUE) {
@@ -81,11 +82,37 @@ impl Client {
             let holds = (!holds.is_empty()).then_some(holds);
             let claim = json!({ "queue": queue, "want": want, "names": names, "holds": holds });
             let news = store::tasks::pump(&self.pool, &who, Trip { claims: &[claim], ..Trip::default() }).await?;
-            leased.extend(news.into_iter().filter_map(|n| match n {
-                News::Claimed(claimed) => Some(claimed.task),
-                _ => None,
-            }));
+            leased.extend(claimed(news));
         }
+        self.readable(leased).await
+    }
+
+    /// Leases to a remote `worker` those of `task_ids` that are still ready: for an application that chooses itself who does what. Who
+    /// comes second gets fewer, or none. Queues with terms are closed to it.
+    pub(crate) async fn claim_these(
+        &self,
+        queues: &[&str],
+        names: Option<&[String]>,
+        labels: &Labels,
+        worker: &str,
+        task_ids: &[i64],
+    ) -> Result<Vec<LeasedTask>, Error> {
+        let who = Claimant { worker_id: None, name: worker.to_owned(), labels: labels.clone() };
+        if task_ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let news = store::tasks::claim_these(&self.pool, &who, queues, names, task_ids).await?;
+        self.readable(claimed(news).collect()).await
+    }
+
+    /// Notes that a remote worker lives and what it can do, for whoever asks why a task waits. Those of one time are written together.
+    pub(crate) async fn note_worker(&self, worker: &str, queues: &[&str], labels: &Labels) -> Result<(), Error> {
+        let due = self.remotes.lock().unwrap_or_else(PoisonError::into_inner).note(worker, queues, labels);
+        Ok(store::operations::seen_remotely(&self.pool, &due).await?)
+    }
+
+    /// The tasks with their inputs; one whose input cannot be read fails, and does not keep the others.
+    async fn readable(&self, leased: Vec<LeasedTask>) -> Result<Vec<LeasedTask>, Error> {
         let mut readable = Vec::with_capacity(leased.len());
         for mut task in leased {
             match self.opened(task.tenant_id, task.input.take()).await {
@@ -98,30 +125,22 @@ impl Client {
         Ok(readable)
     }
 
-    /// Whether it is time to note that this remote worker lives.
-    fn note_remote(&self, worker: &str) -> bool {
-        let mut noted = self.remotes.lock().unwrap_or_else(PoisonError::into_inner);
-        if noted.get(worker).is_some_and(|at| at.elapsed() < REMOTE_NOTE) {
-            return false;
-        }
-        noted.retain(|_, at| at.elapsed() < REMOTE_NOTE);
-        noted.insert(worker.to_owned(), Instant::now());
-        true
-    }
-
-    /// Renews a lease, stores progress, and says whether to go on.
+    /// Renews a lease, stores progress, and says whether to go on. Renewals of one time are written together.
     ///
     /// # Errors
     /// [`Error::Unrecordable`] when the progress cannot be stored; [`Error::Database`].
     pub async fn renew(&self, task_id: i64, token: Uuid, progress: Option<&Progress>) -> Result<Standing, Error> {
         let progress = progress.map(|p| to_payload(p).map_err(Error::Unrecordable)).transpose()?;
-        let mut answer = store::tasks::renew(&self.pool, &[task_id], &[token], &[progress]).await?;
-        if answer.is_empty() {
-            answer = store::tasks::standing(&self.pool, &[task_id], &[token]).await?;
+        let mut cancelled = match self.renewals.renew(&self.pool, task_id, token, progress.clone()).await {
+            Some(answer) => answer,
+            None => only(store::tasks::renew(&self.pool, &[task_id], &[token], &[progress]).await?),
+        };
+        if cancelled.is_none() {
+            cancelled = only(store::tasks::standing(&self.pool, &[task_id], &[token]).await?);
         }
-        Ok(match answer.first() {
-            Some((_, false)) => Standing::Held,
-            Some((_, true)) => Standing::Cancelled,
+        Ok(match cancelled {
+            Some(false) => Standing::Held,
+            Some(true) => Standing::Cancelled,
             None => Standing::Lost,
         })
     }
@@ -204,6 +223,59 @@ impl Client {
     /// Waits until there may be work on one of `queues`, at most `timeout`; see [`Client::watch`].
     pub async fn wait_for_work(&self, queues: &[&str], timeout: Duration) -> bool {
         self.watch(queues).wait(timeout).await
+    }
+}
+
+fn only(answer: Vec<(i64, bool)>) -> Option<bool> {
+    answer.first().map(|(_, cancelled)| *cancelled)
+}
+
+fn claimed(news: Vec<News>) -> impl Iterator<Item = LeasedTask> {
+    news.into_iter().filter_map(|n| match n {
+        News::Claimed(claimed) => Some(claimed.task),
+        _ => None,
+    })
+}
+
+/// A remote worker, as it is noted: its name, its queues, its labels.
+pub(crate) type RemoteNote = (String, Vec<String>, Labels);
+
+/// Remote workers that have been heard of in this process, and when each was noted.
+#[derive(Debug, Default)]
+pub(crate) struct Remotes {
+    heard: HashMap<String, (Instant, RemoteNote)>,
+    again: HashSet<String>,
+}
+
+impl Remotes {
+    /// It was heard of; answers what is to be written now: nothing, it alone when it is new, or all that are due.
+    fn note(&mut self, worker: &str, queues: &[&str], labels: &Labels) -> Vec<RemoteNote> {
+        let note = (worker.to_owned(), queues.iter().map(|&queue| queue.to_owned()).collect(), labels.clone());
+        let Some((at, before)) =
+            self.heard.get_mut(worker).filter(|(at, before)| at.elapsed() < 4 * REMOTE_NOTE && *before == note)
+        else {
+            self.heard.insert(worker.to_owned(), (Instant::now(), note.clone()));
+            return vec![note];
+        };
+        *before = note;
+        self.again.insert(worker.to_owned());
+        if at.elapsed() < REMOTE_NOTE {
+            return Vec::new();
+        }
+        let due: Vec<String> = self.again.iter().cloned().collect();
+        let heard = &mut self.heard;
+        let due = due.into_iter().filter_map(|worker| {
+            let (at, note) = heard.get_mut(&worker)?;
+            (at.elapsed() >= NOTED_TOGETHER).then(|| {
+                *at = Instant::now();
+                self.again.remove(&worker);
+                note.clone()
+            })
+        });
+        let due = due.collect();
+        self.heard.retain(|_, (at, _)| at.elapsed() < 4 * REMOTE_NOTE);
+        self.again.retain(|worker| self.heard.contains_key(worker));
+        due
     }
 }
 

@@ -157,8 +157,7 @@ impl Service {
     /// [`Refused::Queue`], [`Refused::Invalid`].
     pub async fn claim(&self, worker: &RemoteWorker, asked: &Claim) -> Result<Vec<LeasedTask>, Refused> {
         check(worker, asked)?;
-        let queues: Vec<&str> =
-            if asked.queues.is_empty() { &worker.queues } else { &asked.queues }.iter().map(String::as_str).collect();
+        let queues = queues(worker, asked);
         let names = (!asked.activities.is_empty()).then_some(asked.activities.as_slice());
         let holder = worker.holder(asked.incarnation);
         let until = Instant::now() + wait(asked.wait_seconds);
@@ -176,6 +175,31 @@ impl Service {
             }
         }
         Ok(Vec::new())
+    }
+
+    /// Leases to the worker those of `task_ids` that are still ready, fewer or none when others were faster: for an application that
+    /// chooses itself who does what. Nothing out of a queue that is paused, or has terms: there [`Service::claim`] is the only way.
+    /// Notes that the worker lives, also when there is nothing to lease.
+    ///
+    /// # Errors
+    /// [`Refused::Queue`], [`Refused::Invalid`].
+    pub async fn claim_these(
+        &self,
+        worker: &RemoteWorker,
+        asked: &Claim,
+        task_ids: &[i64],
+    ) -> Result<Vec<LeasedTask>, Refused> {
+        check(worker, asked)?;
+        let queues = queues(worker, asked);
+        self.client.note_worker(&worker.holder(asked.incarnation), &queues, &asked.labels).await?;
+        let names = (!asked.activities.is_empty()).then_some(asked.activities.as_slice());
+        let holder = worker.holder(asked.incarnation);
+        Ok(self.client.claim_these(&queues, names, &asked.labels, &holder, task_ids).await?)
+    }
+
+    /// How long a claim waits.
+    pub fn wait(asked: &Claim) -> Duration {
+        wait(asked.wait_seconds)
     }
 
     /// What `token` is worth in the hands of `worker`.
@@ -264,6 +288,12 @@ impl Service {
         self.standing(worker, task_id, asked.lease_token).await?;
         Ok(self.client.release(task_id, asked.lease_token).await?)
     }
+}
+
+/// Where to look for work.
+fn queues<'a>(worker: &'a RemoteWorker, asked: &'a Claim) -> Vec<&'a str> {
+    let named = if asked.queues.is_empty() { &worker.queues } else { &asked.queues };
+    named.iter().map(String::as_str).collect()
 }
 
 fn check(worker: &RemoteWorker, asked: &Claim) -> Result<(), Refused> {

@@ -6,7 +6,7 @@ use crate::operations::{
     AttemptRow, AuditRow, By, Facts, Filter, Line, Lineage, MarkRow, Offer, PausedQueue, QueueDepth, Total,
 };
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::{FromRow, PgConnection, PgExecutor, Postgres, QueryBuilder, Result};
 use uuid::Uuid;
 
@@ -432,21 +432,21 @@ pub(crate) struct NewOffer {
 }
 
 /// Notes who claims over HTTP, unless that was done of late.
-pub(crate) async fn seen_remotely(
-    db: impl PgExecutor<'_>,
-    name: &str,
-    queues: &[&str],
-    labels: &crate::activity::Labels,
-) -> Result<()> {
+pub(crate) async fn seen_remotely(db: impl PgExecutor<'_>, seen: &[crate::client::RemoteNote]) -> Result<()> {
+    if seen.is_empty() {
+        return Ok(());
+    }
+    let notes: Vec<_> = seen.iter().map(|(name, queues, labels)| json!([name, queues, labels])).collect();
     sqlx::query(
-        "insert into workflow.remote_workers as r (name, queues, labels, seen_at) values ($1, $2, $3, workflow.now())
+        "insert into workflow.remote_workers as r (name, queues, labels, seen_at)
+         select n ->> 0, array (select jsonb_array_elements_text(n -> 1)), n -> 2, workflow.now()
+         from jsonb_array_elements($1) n order by n ->> 0
          on conflict (name) do update set queues = excluded.queues, labels = excluded.labels, seen_at = excluded.seen_at
-         where r.seen_at < excluded.seen_at - interval '20 s' or r.labels <> excluded.labels or r.queues <> excluded.queues",
+         where r.seen_at < excluded.seen_at - interval '10 s' or r.labels <> excluded.labels or r.queues <> excluded.queues",
     )
-    .bind(name)
-    .bind(queues)
-    .bind(sqlx::types::Json(labels))
-    .execute(db).at(Point::RemoteSeen)
+    .bind(sqlx::types::Json(notes))
+    .execute(db)
+    .at(Point::RemoteSeen)
     .await
     .map(|_| ())
 }

@@ -117,6 +117,26 @@ pub(crate) async fn pump(
         .map(read_news)
 }
 
+/// Leases tasks that somebody has chosen. See `workflow.claim_these`.
+pub(crate) async fn claim_these(
+    db: impl PgExecutor<'_>,
+    who: &Claimant,
+    queues: &[&str],
+    names: Option<&[String]>,
+    ids: &[i64],
+) -> Result<Vec<News>> {
+    sqlx::query_as::<_, NewsRow>("select * from workflow.claim_these($1, $2, $3, $4, $5)")
+        .bind(ids)
+        .bind(queues)
+        .bind(names)
+        .bind(Json(&who.labels))
+        .bind(&who.name)
+        .fetch_all(db)
+        .at(Point::TaskPump)
+        .await
+        .map(read_news)
+}
+
 /// Starts a run that may have been started before; somebody is to claim it.
 pub(crate) async fn start(db: impl PgExecutor<'_>, run: &NewRun) -> Result<()> {
     sqlx::query("select from workflow.start_here($1, $2, $3, 0, null, null)")

@@ -6,6 +6,7 @@ mod bulk;
 mod cancel;
 mod chains;
 mod children;
+mod chosen;
 mod corpus;
 mod explain;
 mod faults;

@@ -321,7 +321,7 @@ async fn callers_and_queues_are_what_the_application_says(db: PgPool) {
         asked[field] = value;
         asked
     };
-    let many: std::collections::BTreeMap<String, String> = (0..65).map(|n| (n.to_string(), String::new())).collect();
+    let many: std::collections::BTreeMap<String, String> = (0..8193).map(|n| (n.to_string(), String::new())).collect();
     for (name, body, status, code) in [
         ("stranger", claim.clone(), 401, "worker.unknown"),
         ("node", with("queues", json!(["workflows"])), 403, "queue.forbidden"),
