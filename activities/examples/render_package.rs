@@ -13,7 +13,7 @@ use flatrender_activities::aerender::{
 };
 use flatrender_engine::{Attempt, LeasedTask};
 use flatrender_workflows::contracts::{
-    render::{Engine, FrameRange, RenderAsset, RenderData, RenderFrames, frame_file_name},
+    render::{Engine, FrameClass, FrameRange, RenderAsset, RenderData, RenderFrames, frame_file_name},
     storage::{BlobHash, BlobRef},
 };
 use serde::Deserialize;
@@ -120,6 +120,7 @@ fn input(package: &Path, order: &Path) -> Result<(RenderFrames, Files), Box<dyn 
         pace: None,
         needs: flatrender_engine::Labels::new(),
         avoid: Vec::new(),
+        class: FrameClass::Final,
     };
     Ok((input, files))
 }

@@ -1,8 +1,15 @@
 //! What every handler may use.
 
 use crate::{
-    auth::Tenant, file_mgr::probe::MediaProbe, identity::RelyingParty, nodes::health::Samples, peer::Proxies,
-    problem::Problem, render::feed::Feeds, request_log::RequestLog, vault::Vault,
+    auth::Tenant,
+    file_mgr::probe::MediaProbe,
+    identity::RelyingParty,
+    nodes::{health::Samples, placement::Placement},
+    peer::Proxies,
+    problem::Problem,
+    render::feed::Feeds,
+    request_log::RequestLog,
+    vault::Vault,
 };
 use flatrender_activities::{dns::Resolver, egress::Egress};
 use flatrender_engine::Client;
@@ -28,6 +35,8 @@ pub struct App {
     pub probe: Arc<dyn MediaProbe>,
     /// Live renders that somebody watches.
     pub feeds: Arc<Feeds>,
+    /// Which node gets which task.
+    pub placement: Arc<Placement>,
     /// Whose `X-Forwarded-For` is believed.
     pub proxies: Proxies,
     /// How nodes fare, waiting to be written down.
@@ -64,6 +73,7 @@ impl App {
             storage,
             probe,
             feeds: Arc::default(),
+            placement: Arc::default(),
             proxies: Proxies::default(),
             samples: Samples::default(),
             request_log: RequestLog::default(),

@@ -16,6 +16,7 @@ pub mod progress;
 pub mod render;
 pub mod server;
 pub mod services;
+pub mod simulate;
 pub mod snapshots;
 pub mod sse;
 pub mod templates;
@@ -51,6 +52,7 @@ enum Command {
     Migrate(services::MigrateArgs),
     Admin(admin::AdminArgs),
     Check(check::CheckArgs),
+    Simulate(simulate::SimulateArgs),
 }
 
 /// Reads the command line, runs the command, and says in one line why it failed if it did.
@@ -85,6 +87,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Migrate(args) => services::migrate(args).await,
         Command::Admin(args) => admin::run(args).await,
         Command::Check(args) => check::run(args).await,
+        Command::Simulate(args) => simulate::run(args).await,
     }
 }
 

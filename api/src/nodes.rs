@@ -9,6 +9,7 @@ pub mod inputs;
 pub mod leases;
 pub mod operate;
 pub mod output;
+pub mod placement;
 pub mod probe;
 pub mod snapshot_jobs;
 pub mod stills;

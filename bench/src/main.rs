@@ -2,6 +2,7 @@
 //!
 //! The database is `DATABASE_URL`. A verb ends with one JSON object on its last line; clocks are Unix time in microseconds.
 
+mod farm;
 mod gate;
 mod hand;
 mod queue;
@@ -70,6 +71,13 @@ enum Verb {
         #[arg(long)]
         speed: bool,
     },
+    /// Times scheduling decisions of the render farm; needs no database.
+    Farm {
+        #[arg(default_value_t = 10_000)]
+        queued: usize,
+        #[arg(default_value_t = 200)]
+        nodes: usize,
+    },
     /// The yardstick for `drain`: a hand-written batch loop on a table of its own.
     HandDrain { n: u64 },
     /// The yardstick for `wf`: the writes of a workflow of three steps, issued in batches.
@@ -90,6 +98,10 @@ async fn main() -> Result<()> {
         );
         return Ok(());
     }
+    if let Verb::Farm { queued, nodes } = verb {
+        println!("{}", farm::decide(queued, nodes));
+        return Ok(());
+    }
     let url = std::env::var("DATABASE_URL").context("set DATABASE_URL")?;
     if let Verb::Gate { speed } = verb {
         println!("{}", gate::run(&url, speed).await?);
@@ -97,7 +109,7 @@ async fn main() -> Result<()> {
     }
     let db = PgPoolOptions::new().max_connections(16).connect(&url).await.context("cannot reach the database")?;
     let last = match verb {
-        Verb::Info | Verb::Gate { .. } => return Ok(()),
+        Verb::Info | Verb::Gate { .. } | Verb::Farm { .. } => return Ok(()),
         Verb::Setup => {
             flatrender_engine::schema::install(&db).await?;
             json!({ "ok": true })

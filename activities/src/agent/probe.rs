@@ -11,7 +11,7 @@ use crate::aerender::{
 use flatrender_engine::{Attempt, Failure, LeasedTask};
 use flatrender_workflows::contracts::{
     node::Check,
-    render::{Engine, FrameRange, RenderData, RenderFrames},
+    render::{Engine, FrameClass, FrameRange, RenderData, RenderFrames},
     storage::{BlobHash, BlobRef},
 };
 use serde::{Deserialize, Serialize};
@@ -179,6 +179,7 @@ fn wish(engine: Engine, package: &[u8], sheet: &Sheet, frames: FrameRange) -> Re
         pace: None,
         needs: flatrender_engine::Labels::new(),
         avoid: Vec::new(),
+        class: FrameClass::Final,
     }
 }
 

@@ -9,7 +9,9 @@ use flatrender_activities::aerender::{
 };
 use flatrender_engine::{Attempt, AttemptKeeper, Failure, Labels, LeasedTask, Standing};
 use flatrender_workflows::contracts::{
-    render::{Engine, Fit, FrameRange, ImageBinding, RenderAsset, RenderData, RenderFrames, RenderedFrames},
+    render::{
+        Engine, Fit, FrameClass, FrameRange, ImageBinding, RenderAsset, RenderData, RenderFrames, RenderedFrames,
+    },
     storage::{BlobHash, BlobRef},
 };
 use serde_json::{Value, json};
@@ -94,6 +96,7 @@ pub fn wish(package: &[u8], first: u32, last: u32) -> RenderFrames {
         pace: None,
         needs: Labels::new(),
         avoid: vec![],
+        class: FrameClass::Final,
     }
 }
 

@@ -1,17 +1,28 @@
 //! `POST /v1/nodes/claims`: work for a node, by long poll.
 
-use super::{leases, probe};
+use super::{leases, placement::queues, probe};
 use crate::{app::App, auth::NodeCaller, extract::Json, problem::Problem};
 use axum::{
     extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use flatrender_engine::remote::Refused;
+use flatrender_engine::{
+    LeasedTask,
+    remote::{Refused, Service},
+};
 use flatrender_workflows::{
     contracts::node::{Claim, Claimed},
-    models::{Role, Scope, render::node},
+    models::{
+        Role, Scope,
+        render::node::{self, Known, Node},
+    },
 };
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// A node that waits looks again this often even when nothing is announced: a notice can be lost.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// `POST /v1/nodes/claims`: waits for work and leases it to the node.
 #[utoipa::path(
@@ -27,17 +38,78 @@ use flatrender_workflows::{
     )
 )]
 pub async fn claim(State(app): State<App>, caller: NodeCaller, Json(asked): Json<Claim>) -> Result<Response, Problem> {
-    note(&app, &caller, &asked).await?;
+    app.placement.note(&app, caller.node.id, asked.incarnation).await?;
     probe::admit(&app, &caller).await?;
-    let tasks = match leases::service(&app).claim(&leases::worker(&caller.node), &asked).await {
+    let tasks = match work_for(&app, &caller.node, &asked, usize::MAX).await? {
         Err(Refused::Invalid(why)) => return Err(Problem::fault("/labels", "node.labels", why)),
         claimed => claimed?,
     };
     Ok(if tasks.is_empty() { StatusCode::NO_CONTENT.into_response() } else { Json(Claimed { tasks }).into_response() })
 }
 
-async fn note(app: &App, caller: &NodeCaller, asked: &Claim) -> Result<(), Problem> {
+/// Waits until the farm has something for the node, and leases it: at most so many tasks.
+pub(super) async fn work_for(
+    app: &App,
+    node: &Node,
+    asked: &Claim,
+    most: usize,
+) -> Result<Result<Vec<LeasedTask>, Refused>, Problem> {
+    let (service, placement) = (leases::service(app), &app.placement);
+    let known = known(app, node.id).await?;
+    let worker = leases::worker_that(node, known.as_ref().is_some_and(|known| known.standing.may_work));
+    // What cannot be taken is refused at once, not when there is work.
+    if let Err(refused) = service.claim_these(&worker, asked, &[]).await {
+        return Ok(Err(refused));
+    }
+    let until = Instant::now() + Service::wait(asked);
+    let names = queues();
+    let news = app.workflows.watch(&names.each_ref().map(String::as_str));
+    let mut asked = asked.clone();
+    if let Some(known) = &known {
+        // What an operator says of the node counts as what it says itself.
+        asked.labels = known.standing.labels.clone().into_iter().chain(asked.labels).collect();
+    }
+    placement.read(app, Instant::now()).await?;
+    while !app.stopping.is_cancelled() {
+        if placement.has_terms() && node.tenant_id.is_none() {
+            return Ok(service.claim(&worker, &asked).await);
+        }
+        if let Some(known) = &known {
+            placement.greet(known, &asked);
+        }
+        let mut place = placement.wait(node.id, asked.slots);
+        placement.assign();
+        let chosen = loop {
+            let left = until.saturating_duration_since(Instant::now());
+            tokio::select! {
+                biased;
+                chosen = place.chosen() => break chosen,
+                () = app.stopping.cancelled() => return Ok(Ok(Vec::new())),
+                heard = news.wait(left.min(LOOK_AGAIN)) => {
+                    if left.is_zero() {
+                        return Ok(Ok(Vec::new()));
+                    }
+                    if heard { placement.read(app, Instant::now()).await? } else { placement.refresh(app).await? }
+                    placement.assign();
+                }
+            }
+        };
+        let tasks = service.claim_these(&worker, &asked, &chosen[..chosen.len().min(most)]).await;
+        let leased: Vec<i64> = tasks.iter().flatten().map(|task| task.task_id).collect();
+        placement.settle(&chosen, &leased);
+        if !leased.is_empty() || tasks.is_err() {
+            return Ok(tasks);
+        }
+        // Somebody was faster, unless they can still be had: then it is not for us to ask on and on.
+        placement.read(app, Instant::now()).await?;
+        if placement.one_waits(&chosen) {
+            news.wait(LOOK_AGAIN).await;
+        }
+    }
+    Ok(Ok(Vec::new()))
+}
+
+async fn known(app: &App, node_id: Uuid) -> Result<Option<Known>, Problem> {
     let mut tx = app.db.begin(Scope::platform(Role::Render)).await?;
-    node::seen(&mut tx, caller.node.id, asked.incarnation).await?;
-    Ok(tx.commit().await?)
+    Ok(node::standings(&mut tx, Some(node_id)).await?.pop())
 }

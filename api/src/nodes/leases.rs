@@ -1,6 +1,6 @@
 //! The lease a node shows with every call about a task.
 
-use super::stills;
+use super::{placement, stills};
 use crate::{
     app::App,
     auth::NodeCaller,
@@ -9,12 +9,7 @@ use crate::{
 use axum::{extract::FromRequestParts, http::request::Parts};
 use flatrender_engine::remote::{Hold, Lease, RemoteWorker, Service};
 use flatrender_workflows::{
-    contracts::{
-        node::LEASE_TOKEN_HEADER,
-        render::{NODE_QUEUE, RenderFrames},
-        snapshot::SNAPSHOT_QUEUE,
-        storage::Shelf,
-    },
+    contracts::{node::LEASE_TOKEN_HEADER, render::RenderFrames, storage::Shelf},
     models::render::node::Node,
 };
 use uuid::Uuid;
@@ -38,11 +33,14 @@ pub fn service(app: &App) -> Service {
     Service::new(app.workflows.clone()).closing(app.stopping.clone())
 }
 
-/// A node as the engine knows it. One that is set aside, or serves a single tenant (the queue cannot tell tenants apart yet), gets
-/// no new work.
+/// A node as the engine knows it, when it reports.
 pub fn worker(node: &Node) -> RemoteWorker {
-    let may_work = node.status == "online" && node.tenant_id.is_none();
-    let queues = if may_work { [NODE_QUEUE, SNAPSHOT_QUEUE].map(str::to_owned).to_vec() } else { Vec::new() };
+    worker_that(node, false)
+}
+
+/// A node as the engine knows it. One that may not work gets nothing new.
+pub fn worker_that(node: &Node, may_work: bool) -> RemoteWorker {
+    let queues = if may_work { placement::queues().to_vec() } else { Vec::new() };
     RemoteWorker { name: format!("node:{}", node.name), queues }
 }
 

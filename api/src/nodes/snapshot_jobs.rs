@@ -3,7 +3,7 @@
 //! The same tasks, leases and checks as `/v1/nodes`, told by job. Inputs and frames of a claimed task are at
 //! `/v1/nodes/tasks/{task_id}/…`.
 
-use super::{leases, probe, stills};
+use super::{claims, leases, probe, stills};
 use crate::{
     app::App,
     auth::NodeCaller,
@@ -18,19 +18,19 @@ use axum::{
 use flatrender_engine::{
     Activity as _, Failure, Labels, LeasedTask, Progress,
     remote::{
-        Hold, RemoteWorker,
+        Hold,
         wire::{Claim, Fail, Renew, Renewed},
     },
 };
 use flatrender_workflows::{
     contracts::{
         render::RenderTiming,
-        snapshot::{RenderStills, RenderedStill, SNAPSHOT_QUEUE, STILLS_A_VISIT, Still},
+        snapshot::{RenderStills, RenderedStill, STILLS_A_VISIT, Still},
         storage::BlobRef,
     },
     models::{
         Role, Scope,
-        render::{live_task, node::Node, snapshot_job},
+        render::{live_task, snapshot_job},
     },
 };
 use serde::{Deserialize, Serialize};
@@ -80,10 +80,11 @@ pub async fn claim(
         queues: Vec::new(),
         activities: vec![RenderStills::NAME.to_owned()],
         labels: asked.labels,
-        slots: asked.limit.unwrap_or(1).clamp(1, STILLS_A_VISIT),
+        slots: 1,
         wait_seconds: asked.wait_seconds,
     };
-    let tasks = leases::service(&app).claim(&worker(&caller.node), &claim).await?;
+    let most = asked.limit.unwrap_or(1).clamp(1, STILLS_A_VISIT) as usize;
+    let tasks = claims::work_for(&app, &caller.node, &claim, most).await??;
     let jobs = tasks.into_iter().map(|task| {
         let input: RenderStills = serde_json::from_value(task.input.clone()).map_err(|e| Problem::internal(&e))?;
         Ok(ClaimedJob { id: input.job_id, task })
@@ -114,7 +115,7 @@ pub async fn heartbeat(
 ) -> Result<Json<Renewed>, Problem> {
     let task_id = task_of(&app, id, asked.lease_token).await?;
     let renew = Renew { lease_token: asked.lease_token, progress: asked.progress };
-    Ok(Json(leases::service(&app).renew(&worker(&caller.node), task_id, renew).await?))
+    Ok(Json(leases::service(&app).renew(&leases::worker(&caller.node), task_id, renew).await?))
 }
 
 /// Reports a frame: what is stored, never where it could be found.
@@ -140,7 +141,9 @@ pub async fn result(
     let task_id = task_of(&app, id, asked.lease_token).await?;
     let still = RenderedStill { frame: asked.frame, warnings: asked.warnings, timing: asked.timing };
     let output = serde_json::to_value(Still::Rendered(still)).map_err(|e| Problem::internal(&e))?;
-    if let Hold::Held(lease) = leases::service(&app).hold(&worker(&caller.node), task_id, asked.lease_token).await? {
+    if let Hold::Held(lease) =
+        leases::service(&app).hold(&leases::worker(&caller.node), task_id, asked.lease_token).await?
+    {
         let task = stills::input(&lease).ok_or_else(Problem::lease_lost)?;
         stills::check(&app, &lease, &task, &output).await?;
     }
@@ -166,15 +169,8 @@ pub async fn fail(
 ) -> Result<StatusCode, Problem> {
     let task_id = task_of(&app, id, asked.lease_token).await?;
     let fail = Fail { lease_token: asked.lease_token, failure: asked.failure };
-    leases::service(&app).fail(&worker(&caller.node), task_id, fail).await?;
+    leases::service(&app).fail(&leases::worker(&caller.node), task_id, fail).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// A node, as one that does stills and nothing else.
-fn worker(node: &Node) -> RemoteWorker {
-    let RemoteWorker { name, mut queues } = leases::worker(node);
-    queues.retain(|queue| queue == SNAPSHOT_QUEUE);
-    RemoteWorker { name, queues }
 }
 
 /// The task of a job that was leased under this token.

@@ -150,7 +150,16 @@ pub async fn get(
     Viewer(tenant): Viewer,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Render>, Problem> {
-    Ok(Json(find(&app, &tenant, id).await?))
+    let mut tx = app.begin(&tenant, Role::Render).await?;
+    let job = render_job::find(&mut tx, tenant.id, id).await?;
+    let job = job.ok_or_else(|| Problem::not_found(Code::RenderNotFound, "render"))?;
+    let (run_id, is_live) = (job.workflow_run_id, !job.has_ended());
+    let mut render = view::of_job(&mut tx, tenant.id, job).await?;
+    drop(tx);
+    if is_live {
+        render.waiting_because = app.placement.why_waiting(&app, tenant.id, run_id).await?;
+    }
+    Ok(Json(render))
 }
 
 /// A render of the tenant.

@@ -35,6 +35,10 @@ pub struct Render {
     /// What is being done right now, in a few words.
     #[schema(example = "rendering frames")]
     pub step: String,
+    /// Why no render node works on it, where it waits for one; only when one render is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "no node has font.vazirmatn=yes")]
+    pub waiting_because: Option<String>,
     /// 0 to 1.
     #[schema(example = 0.42, minimum = 0, maximum = 1)]
     pub progress: f64,
@@ -151,6 +155,7 @@ impl Render {
             template_version: job.template_version,
             status: job.status,
             step: step.to_owned(),
+            waiting_because: None,
             progress,
             eta_seconds,
             frames: RenderFrames { total: job.frame_count, rendered },

@@ -27,6 +27,7 @@ mod openid;
 mod operate;
 mod orders;
 mod people;
+mod placement;
 mod quotas;
 mod renders;
 mod request_logs;

@@ -2,7 +2,7 @@
 
 use crate::{
     policy::{Order, Policy},
-    tier::{Kind, Needs, Place, Seconds, Tenant, Tier},
+    tier::{Fits, Kind, Needs, Place, Seconds, Tenant, Tier},
     work::{Class, Item, Node},
 };
 use std::{
@@ -15,6 +15,9 @@ use uuid::Uuid;
 const CLEARLY_BETTER: f64 = 1.0;
 /// The least that anything is charged with, in slot-seconds: nobody is served without end for nothing.
 const LEAST_CHARGE: f64 = 0.5;
+
+/// So many lines are compared for what is at hand, and those of the tenant at which that number is reached.
+const LOOKED_AT: usize = 256;
 
 /// Work for a node: one item, or several stills of one package for one visit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,9 +57,9 @@ pub(crate) type Pool = (Option<String>, Option<Uuid>);
 pub(crate) struct Usage {
     /// Slots of the nodes that may work.
     pub slots: u32,
-    /// Slots that films have.
-    pub bulk: usize,
-    bulk_since: f64,
+    /// Items of each tier that are worked on, and when that last changed.
+    running: [usize; 3],
+    changed: [f64; 3],
     interactive_at: Option<f64>,
 }
 
@@ -69,8 +72,8 @@ pub struct Farm {
     pub(crate) waiting: HashMap<i64, Waiting>,
     running: HashMap<i64, Running>,
     visits: HashMap<Visit, (usize, f64)>,
-    /// Interactive work, films.
-    pub(crate) tiers: [Tier; 2],
+    /// Snapshots, previews, films.
+    pub(crate) tiers: [Tier; 3],
     needs: Needs,
     weights: HashMap<Uuid, f64>,
 }
@@ -200,11 +203,9 @@ impl Farm {
         visit.0 += 1;
         let weight = self.weight(item.tenant);
         self.tiers[tier_of(item.class)].begin(item.tenant, charged, weight);
-        if !item.class.is_interactive() {
-            let usage = self.usage_of(node);
-            usage.bulk += 1;
-            usage.bulk_since = since;
-        }
+        let usage = self.usage_of(node);
+        usage.running[tier_of(item.class)] += 1;
+        usage.changed[tier_of(item.class)] = since;
         self.running.insert(id, Running { item, node, since, charged });
     }
 
@@ -224,11 +225,10 @@ impl Farm {
         let tier = &mut self.tiers[tier_of(run.item.class)];
         tier.charge(run.item.tenant, took.max(LEAST_CHARGE) - run.charged);
         tier.end(run.item.tenant);
-        if !run.item.class.is_interactive() {
-            let usage = self.usage_of(run.node);
-            usage.bulk = usage.bulk.saturating_sub(1);
-            usage.bulk_since = now;
-        }
+        let of = tier_of(run.item.class);
+        let usage = self.usage_of(run.node);
+        usage.running[of] = usage.running[of].saturating_sub(1);
+        usage.changed[of] = now;
         Some(run.item)
     }
 
@@ -283,15 +283,15 @@ impl Farm {
         }
         let fits = self.needs.of(node);
         if self.policy.order != Order::Fair {
-            let heads = self.tiers.iter().enumerate().filter(|(tier, _)| *tier == 0 || self.bulk_may(now, node));
+            let heads = self.tiers.iter().enumerate().filter(|(tier, _)| *tier == 0 || self.long_work_may(now, node));
             let heads = heads.flat_map(|(_, tier)| tier.tenants.iter().map(move |(id, t)| (*id, t)));
             let first = heads.flat_map(|(id, t)| self.heads(node, &fits, id, t)).min_by_key(|c| (c.place, c.id))?;
             return Some(self.visit(node, &first, rivals));
         }
-        self.order(now, node).into_iter().flatten().find_map(|tier| self.choose_fairly(node, &fits, tier, rivals))
+        self.order(now, node).into_iter().find_map(|tier| self.choose_fairly(node, &fits, tier, rivals))
     }
 
-    fn choose_fairly(&self, node: &Node, fits: &[bool], tier: usize, rivals: &[&Node]) -> Option<Vec<i64>> {
+    fn choose_fairly(&self, node: &Node, fits: &Fits<'_>, tier: usize, rivals: &[&Node]) -> Option<Vec<i64>> {
         let tier = &self.tiers[tier];
         let mut candidates = Vec::new();
         let mut latest = None;
@@ -304,7 +304,7 @@ impl Farm {
             let window = if self.policy.affinity { self.policy.warm_window } else { 0.0 };
             let youngest = (first.0, Seconds(first.1.0 + window));
             candidates.extend(heads.into_iter().filter(|head| head.place <= youngest));
-            if !self.policy.affinity {
+            if !self.policy.affinity || candidates.len() >= LOOKED_AT {
                 break;
             }
             latest = latest.or(Some(Seconds(turn.0 + self.policy.slack)));
@@ -325,6 +325,11 @@ impl Farm {
         sooner + CLEARLY_BETTER < candidate.setup && self.may_do(rival, &self.waiting[&candidate.id].item)
     }
 
+    /// Whether there is a node that may do an item, however busy it is.
+    pub fn somebody_may_do(&self, item: &Item) -> bool {
+        self.nodes.values().any(|node| self.may_do(node, item))
+    }
+
     /// Whether a node may do an item at all.
     pub(crate) fn may_do(&self, node: &Node, item: &Item) -> bool {
         node.may_work
@@ -338,7 +343,7 @@ impl Farm {
     fn heads<'a>(
         &'a self,
         node: &'a Node,
-        fits: &'a [bool],
+        fits: &'a Fits<'a>,
         id: Uuid,
         tenant: &'a Tenant,
     ) -> impl Iterator<Item = Candidate<'a>> {
@@ -346,7 +351,7 @@ impl Farm {
         let turn = Seconds(tenant.virtual_time);
         tenant.lines.iter().filter(move |_| open).filter_map(move |(kind, line)| {
             let blocked = kind.package.as_ref().is_some_and(|package| node.blocked.contains(package));
-            if blocked || !fits[kind.needs] {
+            if blocked || !fits.has(kind.needs) {
                 return None;
             }
             let &(place, id) = line.items.iter().find(|(_, id)| !self.waiting[id].item.avoid.contains(&node.id))?;
@@ -370,24 +375,28 @@ impl Farm {
         std::iter::once(chosen.id).chain(alike.filter(|id| *id != chosen.id)).take(most).collect()
     }
 
-    /// The tiers that a node may work for now, the more urgent first.
-    fn order(&self, now: f64, node: &Node) -> [Option<usize>; 2] {
-        let bulk = self.bulk_may(now, node).then_some(1);
-        let starved = self.pools.get(&pool_of(&self.policy, node)).is_some_and(|usage| {
-            let floor = (f64::from(usage.slots) * self.policy.bulk_floor) as usize;
-            let long_ago = now - usage.bulk_since > self.policy.bulk_patience;
-            usage.bulk < floor || usage.bulk == 0 && long_ago
-        });
-        if starved && bulk.is_some() { [bulk, Some(0)] } else { [Some(0), bulk] }
+    /// The tiers that a node may work for now: those that have less than their floor first, then the more urgent.
+    fn order(&self, now: f64, node: &Node) -> Vec<usize> {
+        let mut order: Vec<usize> = if self.long_work_may(now, node) { vec![0, 1, 2] } else { vec![0] };
+        let Some(usage) = self.pools.get(&pool_of(&self.policy, node)) else { return order };
+        let starved = |tier: usize| {
+            let floor = (f64::from(usage.slots) * self.policy.floors[tier]) as usize;
+            let long_ago = now - usage.changed[tier].max(self.tiers[tier].waits_since) > self.policy.floor_patience;
+            self.policy.floors[tier] > 0.0 && (usage.running[tier] < floor || usage.running[tier] == 0 && long_ago)
+        };
+        order.sort_by_key(|tier| (!starved(*tier), *tier));
+        order
     }
 
-    /// Whether films may have another slot of the pool: the others are kept for interactive work.
-    pub(crate) fn bulk_may(&self, now: f64, node: &Node) -> bool {
+    /// Whether previews and films may have another slot of the pool: the others are kept for snapshots.
+    pub(crate) fn long_work_may(&self, now: f64, node: &Node) -> bool {
         let Some(usage) = self.pools.get(&pool_of(&self.policy, node)) else { return true };
-        usage.bulk < (usage.slots as usize).saturating_sub(self.reserved(now, node)).max(1)
+        let (long, reserved) = (usage.running[1] + usage.running[2], self.reserved(now, node));
+        // Whoever asks has a free slot, whatever else is held under its name.
+        reserved == 0 || long < (usage.slots as usize).saturating_sub(reserved).max(1)
     }
 
-    /// Slots of the node's pool that are kept for interactive work now.
+    /// Slots of the node's pool that are kept for snapshots now.
     pub(crate) fn reserved(&self, now: f64, node: &Node) -> usize {
         let (value, kept_for) = pool_of(&self.policy, node);
         let asked =
@@ -436,5 +445,9 @@ pub(crate) fn pool_of(policy: &Policy, node: &Node) -> Pool {
 }
 
 pub(crate) fn tier_of(class: Class) -> usize {
-    usize::from(!class.is_interactive())
+    match class {
+        Class::Snapshot => 0,
+        Class::Preview => 1,
+        Class::Repair | Class::Final => 2,
+    }
 }

@@ -12,12 +12,13 @@
 //!
 //! What the decision keeps to, whatever the [`Policy`]:
 //! - An item never goes to a node that lacks one of its labels, that it is to avoid, or that may not work.
-//! - No idle node is left without work that it may do, but for the slots that are kept for interactive work.
+//! - No idle node is left without work that it may do, but for the slots that are kept for snapshots.
 //!
 //! With [`Policy::production`], too:
-//! - **Interactive work first.** Snapshots and previews come before films, and some slots of each pool are kept for them. Films in
-//!   turn have a share of the slots that interactive work cannot take while films wait ([`Policy::bulk_floor`]), and where that
-//!   share is no whole slot, one after [`Policy::bulk_patience`] seconds without any: neither starves the other.
+//! - **Snapshots before previews before films**, and some slots of each pool are kept for snapshots alone. Previews and films in turn
+//!   each have a share of the slots before what is more urgent ([`Policy::floors`]), and where that share is no whole slot, one item
+//!   after [`Policy::floor_patience`] seconds without any: none starves another. Work is never taken away from a node: what bounds
+//!   the wait of a snapshot is that chunks are short.
 //! - **Tenants take turns** by what they have had, in slot-seconds over weight. Who was away has saved nothing up. A tenant can be
 //!   passed over for one whose package a node holds by at most [`Policy::slack`] slot-seconds.
 //! - **Within a tenant** the oldest goes first; a step of priority counts as [`Policy::priority_step`] seconds of waiting. So
@@ -26,6 +27,7 @@
 
 mod farm;
 mod policy;
+pub mod simulate;
 mod tier;
 mod why;
 mod work;

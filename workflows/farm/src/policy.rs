@@ -7,7 +7,7 @@ pub enum Order {
     Fifo,
     /// The most urgent class, then priority, then whoever came first.
     Priority,
-    /// Interactive work first, within it and within the rest the tenant that has had the least.
+    /// Snapshots, then previews, then films; among each the tenant that has had the least.
     Fair,
 }
 
@@ -18,14 +18,14 @@ pub struct Policy {
     pub order: Order,
     /// Whether it counts what a node would have to fetch and to start.
     pub affinity: bool,
-    /// Share of the slots of a pool that films do not get while interactive work has come of late; to the nearest whole slot.
+    /// Share of the slots of a pool that only snapshots get while interactive work has come of late; to the nearest whole slot.
     pub reserve: f64,
     /// The reserve is lent out when no interactive work has come for so long.
     pub reserve_for: f64,
-    /// Share of the slots of a pool that interactive work does not get while films wait.
-    pub bulk_floor: f64,
-    /// A pool whose floor is less than a slot does one item of a film after so long without any.
-    pub bulk_patience: f64,
+    /// Shares of the slots of a pool that snapshots, previews and films have before what is more urgent; whole slots only.
+    pub floors: [f64; 3],
+    /// Where a floor is less than a slot, one item of its kind goes first after so long without any.
+    pub floor_patience: f64,
     /// Slot-seconds by which a tenant may be passed over for one whose package is at hand.
     pub slack: f64,
     /// How much younger an item may be that goes before another of its tenant, because its package is at hand.
@@ -75,8 +75,8 @@ impl Policy {
             affinity: true,
             reserve: 0.125,
             reserve_for: 600.0,
-            bulk_floor: 0.25,
-            bulk_patience: 120.0,
+            floors: [0.0, 0.125, 0.125],
+            floor_patience: 120.0,
             slack: 60.0,
             warm_window: 60.0,
             priority_step: 60.0,

@@ -1,7 +1,8 @@
-//! What waits, by tenant; and what each tenant has had. One tier is for interactive work, one for films.
+//! What waits, by tenant; and what each tenant has had. There is a tier for snapshots, one for previews, one for films.
 
 use crate::work::{Item, Package};
 use std::{
+    cell::RefCell,
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet, HashMap},
 };
@@ -63,7 +64,9 @@ pub(crate) struct Tier {
     active: BTreeSet<(Seconds, Uuid)>,
     /// Virtual time of the last that was served.
     clock: f64,
-    pub waiting: usize,
+    waiting: usize,
+    /// Since when something has waited without a break.
+    pub waits_since: f64,
 }
 
 impl Tier {
@@ -75,6 +78,9 @@ impl Tier {
             line.package_bytes = item.package_bytes;
             line.items.insert((at, item.id));
         });
+        if self.waiting == 0 {
+            self.waits_since = item.ready_at;
+        }
         self.waiting += 1;
     }
 
@@ -192,8 +198,28 @@ impl Needs {
         }
     }
 
-    /// Which of them a node has.
-    pub fn of(&self, node: &crate::Node) -> Vec<bool> {
-        self.sets.iter().map(|(labels, held)| *held > 0 && node.has(labels)).collect()
+    /// The labels of a set.
+    pub fn labels(&self, number: usize) -> &crate::Labels {
+        &self.sets[number].0
+    }
+
+    /// Which of them a node has, looked up as it is asked.
+    pub fn of<'a>(&'a self, node: &'a crate::Node) -> Fits<'a> {
+        Fits { needs: self, node, known: RefCell::new(vec![None; self.sets.len()]) }
+    }
+}
+
+/// Which sets of labels a node has.
+#[derive(Debug)]
+pub(crate) struct Fits<'a> {
+    needs: &'a Needs,
+    node: &'a crate::Node,
+    known: RefCell<Vec<Option<bool>>>,
+}
+
+impl Fits<'_> {
+    /// Whether it has this one.
+    pub fn has(&self, number: usize) -> bool {
+        *self.known.borrow_mut()[number].get_or_insert_with(|| self.node.has(self.needs.labels(number)))
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     farm::{Farm, tier_of},
     tier::Seconds,
-    work::{Labels, Node},
+    work::{Class, Labels, Node},
 };
 use std::fmt;
 
@@ -20,7 +20,7 @@ pub enum Why {
     Avoided(usize),
     /// The nodes that could do it are set aside, drained or asleep.
     Away(usize),
-    /// Everything that is free is kept for snapshots and previews.
+    /// Everything that is free is kept for snapshots.
     Reserved(usize),
     /// It is the turn of tenants who have had less.
     OthersTurn(usize),
@@ -42,7 +42,7 @@ impl fmt::Display for Why {
             Self::OtherTenants(nodes) => write!(f, "the {nodes} nodes that could do it serve other tenants only"),
             Self::Avoided(nodes) => write!(f, "it has failed on the {nodes} nodes that could do it"),
             Self::Away(nodes) => write!(f, "the {nodes} nodes that could do it are set aside, drained or asleep"),
-            Self::Reserved(slots) => write!(f, "the last {slots} slots are kept for snapshots and previews"),
+            Self::Reserved(slots) => write!(f, "the last {slots} slots are kept for snapshots"),
             Self::OthersTurn(tenants) => write!(f, "it is the turn of {tenants} others, who have had less"),
             Self::Busy { nodes, ahead } => write!(f, "{nodes} nodes can do it and are busy; {ahead} come before it"),
         }
@@ -82,7 +82,7 @@ impl Farm {
             return vec![Why::Away(trusted.len())];
         }
         let mut reasons = Vec::new();
-        if !item.class.is_interactive() && present.iter().all(|node| !self.bulk_may(now, node)) {
+        if item.class != Class::Snapshot && present.iter().all(|node| !self.long_work_may(now, node)) {
             reasons.push(Why::Reserved(present.iter().map(|node| self.reserved(now, node)).max().unwrap_or(0)));
         }
         let tier = &self.tiers[tier_of(item.class)];

@@ -34,13 +34,9 @@ impl Class {
         matches!(self, Self::Snapshot | Self::Preview)
     }
 
-    /// Seconds of waiting that it is taken to have behind it already, against the other class of its tier.
+    /// Seconds of waiting that it is taken to have behind it already, against others of its tier.
     pub(crate) fn head_start(self) -> f64 {
-        match self {
-            Self::Snapshot => 30.0,
-            Self::Repair => 300.0,
-            Self::Preview | Self::Final => 0.0,
-        }
+        if self == Self::Repair { 300.0 } else { 0.0 }
     }
 
     /// As it is written.

@@ -93,6 +93,28 @@ pub struct RenderFrames {
     /// takes the task when nobody else may.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub avoid: Vec<String>,
+    /// How urgent it is.
+    #[serde(default, skip_serializing_if = "FrameClass::is_final")]
+    pub class: FrameClass,
+}
+
+/// What frames are rendered for: whoever places tasks goes by it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FrameClass {
+    /// A film that is to be delivered.
+    #[default]
+    Final,
+    /// A small film to look at: somebody waits for it.
+    Preview,
+    /// What is missing of a film that is nearly done.
+    Repair,
+}
+
+impl FrameClass {
+    fn is_final(&self) -> bool {
+        *self == Self::Final
+    }
 }
 
 /// How long frames of a template have taken, in milliseconds a frame.

@@ -7,7 +7,7 @@
 
 use super::{
     media::MEDIA_QUEUE,
-    render::{Engine, FrameRange, RenderData, RenderFrames, RenderTiming},
+    render::{Engine, FrameClass, FrameRange, RenderData, RenderFrames, RenderTiming},
     storage::BlobRef,
 };
 use flatrender_engine::{Activity, Labels, Policy};
@@ -96,6 +96,7 @@ impl RenderStills {
             pace: None,
             needs: self.needs.clone(),
             avoid: Vec::new(),
+            class: FrameClass::Final,
         }
     }
 }

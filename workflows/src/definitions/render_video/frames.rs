@@ -11,7 +11,9 @@ use super::hunt::{Hunt, Poison};
 use crate::{
     contracts::{
         media::{FRAME_LOST, VerifyFrames},
-        render::{FaultReason, FrameFault, FrameRange, FrameRef, Pace, RenderFrames, RenderedFrames, is_crash},
+        render::{
+            FaultReason, FrameClass, FrameFault, FrameRange, FrameRef, Pace, RenderFrames, RenderedFrames, is_crash,
+        },
     },
     models::{
         Db,
@@ -229,6 +231,11 @@ impl<'a> Frames<'a> {
             pace: self.pace,
             avoid: self.avoid.iter().cloned().collect(),
             needs: spec.needs.clone(),
+            class: match self.round {
+                _ if spec.is_preview() => FrameClass::Preview,
+                0 | 1 => FrameClass::Final,
+                _ => FrameClass::Repair,
+            },
         }
     }
 

@@ -9,7 +9,7 @@ pub mod policy;
 pub mod sleep;
 mod standing;
 
-pub use standing::{Standing, standing};
+pub use standing::{Known, Standing, standing, standings};
 
 use crate::{
     contracts::node::{Capabilities, ProbeReport},
@@ -159,13 +159,18 @@ pub async fn rotate(db: Db<'_>, id: Uuid) -> sqlx::Result<Secret> {
     Ok(credential)
 }
 
-/// Notes that a node was heard of; at most once every five seconds.
-pub async fn seen(db: Db<'_>, id: Uuid, incarnation: Uuid) -> sqlx::Result<()> {
+/// Notes that nodes were heard of, each with its incarnation; a node at most once every five seconds. One that somebody else notes at
+/// this moment is left to them.
+pub async fn seen(db: Db<'_>, nodes: &[(Uuid, Uuid)]) -> sqlx::Result<()> {
+    let (ids, incarnations): (Vec<Uuid>, Vec<Uuid>) = nodes.iter().copied().unzip();
     sqlx::query!(
-        r#"update render.nodes set last_seen_at = workflow.now(), incarnation = $2
-           where id = $1 and (last_seen_at < workflow.now() - interval '5 seconds' or incarnation is distinct from $2)"#,
-        id,
-        incarnation,
+        r#"update render.nodes n set last_seen_at = workflow.now(), incarnation = s.incarnation
+           from unnest($1::uuid[], $2::uuid[]) s (id, incarnation)
+           where n.id = s.id
+             and n.id = any (array (select l.id from render.nodes l where l.id = any ($1) order by l.id for update skip locked))
+             and (n.last_seen_at < workflow.now() - interval '5 seconds' or n.incarnation is distinct from s.incarnation)"#,
+        &ids,
+        &incarnations,
     )
     .execute(db)
     .await?;

@@ -31,9 +31,29 @@ pub struct Standing {
 
 /// What is said of a node. None when there is no such node.
 pub async fn standing(db: Db<'_>, node_id: Uuid) -> sqlx::Result<Option<Standing>> {
-    let row = sqlx::query_as!(
+    Ok(standings(db, Some(node_id)).await?.pop().map(|known| known.standing))
+}
+
+/// A node that was heard of within the last day, as [`standings`] tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Tasks it does at a time.
+    pub slots: u32,
+    /// What it may be given.
+    pub standing: Standing,
+}
+
+/// What is said of every node that was heard of within the last day and is not retired, or of the one that is named.
+pub async fn standings(db: Db<'_>, node_id: Option<Uuid>) -> sqlx::Result<Vec<Known>> {
+    let rows = sqlx::query_as!(
         Row,
-        r#"select status, tenant_id, pool, quarantine_reason, sleep as "sleep: Json<Sleep>",
+        r#"select id, name, greatest(slots, case when jsonb_typeof(capabilities -> 'slots') = 'number'
+                                                then least((capabilities ->> 'slots')::numeric, 256)::int end) as "slots!",
+                  status, tenant_id, pool, quarantine_reason, sleep as "sleep: Json<Sleep>",
                   (offers || labels) as "labels!: Json<Labels>", workflow.now() as "now!",
                   array (select package_sha256 from render.node_blocks b
                          where b.node_id = n.id and blocked_until > workflow.now()) as "blocked!",
@@ -43,15 +63,20 @@ pub async fn standing(db: Db<'_>, node_id: Uuid) -> sqlx::Result<Option<Standing
                          where c.node_id = n.id and state = 'ready' order by last_used_at desc) as "bytes!",
                   (select max(last_used_at) from render.node_template_cache c
                    where c.node_id = n.id and state = 'ready') as used_at
-           from render.nodes n where id = $1"#,
+           from render.nodes n
+           where id = $1
+              or $1::uuid is null and status <> 'retired' and last_seen_at > workflow.now() - interval '1 day'"#,
         node_id,
     )
-    .fetch_optional(db)
+    .fetch_all(db)
     .await?;
-    Ok(row.map(Row::judged))
+    Ok(rows.into_iter().map(Row::known).collect())
 }
 
 struct Row {
+    id: Uuid,
+    name: String,
+    slots: i32,
     status: String,
     tenant_id: Option<Uuid>,
     pool: String,
@@ -66,6 +91,11 @@ struct Row {
 }
 
 impl Row {
+    fn known(self) -> Known {
+        let (id, name, slots) = (self.id, self.name.clone(), self.slots.unsigned_abs());
+        Known { id, name, slots, standing: self.judged() }
+    }
+
     fn judged(self) -> Standing {
         let why_not = self.why_not();
         // The table takes nothing else than hashes.

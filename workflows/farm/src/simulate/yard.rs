@@ -1,0 +1,378 @@
+//! The simulated farm: events in order of time, nodes with caches, and the production decision in the middle.
+//!
+//! ```text
+//!   arrives ─▶ waits ─▶ assign ─▶ visit: fetch, start, open, item, item … ─▶ done
+//!                ▲                   │ fails, crashes          │ node lost
+//!                └──── a second ─────┴───── the lease ends ────┘
+//! ```
+
+use super::{
+    Variant,
+    chance::Chance,
+    measures::{Outcome, Watch},
+    workload::{Job, Parameters},
+};
+use crate::{Farm, Item, Labels, Node, Package};
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::{BinaryHeap, HashMap, HashSet},
+};
+use uuid::Uuid;
+
+/// A task that failed is ready again after so long.
+const PAUSE: f64 = 1.0;
+
+#[derive(Debug, Clone, PartialEq)]
+enum Event {
+    Arrives(usize),
+    /// An item of a visit is done, or has failed.
+    Ends {
+        node: usize,
+        epoch: u32,
+        id: i64,
+        well: bool,
+    },
+    /// A slot is free again.
+    Free {
+        node: usize,
+        epoch: u32,
+    },
+    /// Items wait again.
+    Back(Vec<i64>),
+    Lost(usize),
+    Returns(usize),
+    Window,
+}
+
+#[derive(Debug)]
+struct At(f64, u64, Event);
+
+impl PartialEq for At {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+impl Eq for At {}
+impl PartialOrd for At {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for At {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.total_cmp(&other.0).then(self.1.cmp(&other.1))
+    }
+}
+
+/// A machine.
+struct Machine {
+    id: Uuid,
+    up: bool,
+    epoch: u32,
+    free: u32,
+    /// Packages it holds, the one used last at the end.
+    held: Vec<(Package, u64)>,
+    warm: Option<Package>,
+    running: HashSet<i64>,
+}
+
+/// A task of a job.
+pub(super) struct Task {
+    pub job: usize,
+    pub frames: u32,
+    pub seconds: f64,
+    pub ready_at: f64,
+    pub begun_at: Option<f64>,
+    pub done: bool,
+    attempts: u64,
+}
+
+/// The whole of it.
+pub(super) struct Yard<'a> {
+    p: &'a Parameters,
+    jobs: &'a [Job],
+    seed: u64,
+    chunk_seconds: f64,
+    now: f64,
+    events: BinaryHeap<Reverse<At>>,
+    sequence: u64,
+    farm: Farm,
+    machines: Vec<Machine>,
+    by_id: HashMap<Uuid, usize>,
+    tasks: Vec<Task>,
+    /// Tasks of a job that are not done.
+    left: Vec<usize>,
+    packages: HashMap<usize, Package>,
+    watch: Watch,
+    open: usize,
+}
+
+/// Who a tenant is.
+pub(super) fn tenant(n: usize) -> Uuid {
+    Uuid::from_u128(n as u128 + 1)
+}
+
+/// Runs a workload under a policy until everything is done.
+pub fn run(p: &Parameters, jobs: &[Job], variant: &Variant, seed: u64) -> Outcome {
+    let mut yard = Yard::new(p, jobs, variant, seed);
+    yard.go();
+    let Yard { watch, tasks, jobs, now, .. } = yard;
+    watch.outcome(p, jobs, &tasks, now)
+}
+
+impl<'a> Yard<'a> {
+    fn new(p: &'a Parameters, jobs: &'a [Job], variant: &Variant, seed: u64) -> Self {
+        let policy =
+            crate::Policy { start_seconds: p.start_seconds.0, open_seconds: p.open_seconds, ..variant.policy.clone() };
+        let machine = |n: u32| Machine {
+            id: Uuid::from_u128(1_000_000 + u128::from(n)),
+            up: true,
+            epoch: 0,
+            free: p.slots,
+            held: Vec::new(),
+            warm: None,
+            running: HashSet::new(),
+        };
+        let machines: Vec<Machine> = (0..p.nodes).map(machine).collect();
+        let by_id = machines.iter().enumerate().map(|(n, machine)| (machine.id, n)).collect();
+        let mut yard = Self {
+            p,
+            jobs,
+            seed,
+            chunk_seconds: variant.chunk_seconds,
+            now: 0.0,
+            events: BinaryHeap::new(),
+            sequence: 0,
+            farm: Farm::new(policy),
+            machines,
+            by_id,
+            tasks: Vec::new(),
+            left: vec![0; jobs.len()],
+            packages: HashMap::new(),
+            watch: Watch::default(),
+            open: jobs.len(),
+        };
+        (0..yard.machines.len()).for_each(|n| yard.tell(n));
+        for (n, job) in jobs.iter().enumerate() {
+            yard.at(job.at, Event::Arrives(n));
+        }
+        for node in 0..p.nodes as usize {
+            yard.fate(node);
+        }
+        yard.at(super::measures::WINDOW, Event::Window);
+        yard
+    }
+
+    fn at(&mut self, time: f64, event: Event) {
+        self.sequence += 1;
+        self.events.push(Reverse(At(time, self.sequence, event)));
+    }
+
+    fn go(&mut self) {
+        while self.open > 0 {
+            let Some(Reverse(At(time, _, event))) = self.events.pop() else { return };
+            self.now = time;
+            self.happen(event);
+            let more = self.events.peek().is_some_and(|Reverse(next)| next.0 <= time);
+            if !more {
+                self.give_out();
+            }
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Arrives(job) => self.arrive(job),
+            Event::Ends { node, epoch, id, well } if self.machines[node].epoch == epoch => self.end(node, id, well),
+            Event::Free { node, epoch } if self.machines[node].epoch == epoch => self.machines[node].free += 1,
+            Event::Ends { .. } | Event::Free { .. } => {}
+            Event::Back(ids) => ids.into_iter().for_each(|id| self.again(id)),
+            Event::Lost(node) => self.lose(node),
+            Event::Returns(node) => {
+                let machine = &mut self.machines[node];
+                (machine.up, machine.free, machine.warm) = (true, self.p.slots, None);
+                self.tell(node);
+                self.fate(node);
+            }
+            Event::Window => {
+                if self.now <= self.p.hours * 3600.0 {
+                    self.watch.window(self.now);
+                    self.at(self.now + super::measures::WINDOW, Event::Window);
+                }
+            }
+        }
+    }
+
+    /// When a node is lost next.
+    fn fate(&mut self, node: usize) {
+        if self.p.node_mtbf > 0.0 {
+            let mut chance = Chance::of(&[self.seed, 4, node as u64, u64::from(self.machines[node].epoch)]);
+            let time = self.now + chance.exponential(self.p.node_mtbf);
+            self.at(time, Event::Lost(node));
+        }
+    }
+
+    fn arrive(&mut self, job: usize) {
+        let asked = &self.jobs[job];
+        let chunks = asked.chunks(self.chunk_seconds);
+        self.left[job] = chunks.len();
+        for frames in chunks {
+            let seconds = f64::from(frames) * asked.frame_seconds;
+            let task = Task { job, frames, seconds, ready_at: self.now, begun_at: None, done: false, attempts: 0 };
+            self.tasks.push(task);
+            let item = self.item(self.tasks.len() as i64 - 1);
+            self.watch.waits(&item, self.now);
+            self.farm.add(item);
+        }
+    }
+
+    fn item(&mut self, id: i64) -> Item {
+        let task = &self.tasks[id as usize];
+        let job = &self.jobs[task.job];
+        let package = self.packages.entry(job.template).or_insert_with(|| job.template.to_string().into());
+        Item {
+            id,
+            class: job.class,
+            tenant: tenant(job.tenant),
+            package: Some(package.clone()),
+            package_bytes: job.package_bytes,
+            seconds: f64::from(task.frames) * job.expected_frame_seconds,
+            needs: Labels::new(),
+            avoid: Vec::new(),
+            ready_at: task.ready_at,
+            priority: 0,
+        }
+    }
+
+    fn give_out(&mut self) {
+        let idle: Vec<Uuid> = self
+            .machines
+            .iter()
+            .filter(|machine| machine.up)
+            .flat_map(|machine| std::iter::repeat_n(machine.id, machine.free as usize))
+            .collect();
+        if idle.is_empty() || self.farm.waiting().len() == 0 {
+            return;
+        }
+        let given = self.farm.assign(self.now, &idle);
+        let busy = given.len();
+        for visit in given {
+            self.visit(self.by_id[&visit.node], visit.items);
+        }
+        if busy < idle.len() && self.farm.policy().reserve == 0.0 && self.farm.waiting().len() > 0 {
+            self.watch.idle_with_work += 1;
+        }
+    }
+
+    /// A node does some items, one after the other.
+    fn visit(&mut self, node: usize, ids: Vec<i64>) {
+        let first = self.item(ids[0]);
+        let mut time = self.now + self.prepare(node, &first);
+        let machine = &mut self.machines[node];
+        machine.free -= 1;
+        let epoch = machine.epoch;
+        let mut left = ids.into_iter();
+        for id in left.by_ref() {
+            let task = &mut self.tasks[id as usize];
+            task.attempts += 1;
+            task.begun_at.get_or_insert(self.now);
+            let item = self.farm.worked_on(id).map(|run| run.item.clone());
+            item.iter().for_each(|item| self.watch.begins(item, self.now));
+            self.machines[node].running.insert(id);
+            let mut chance = Chance::of(&[self.seed, 3, id as u64, self.tasks[id as usize].attempts]);
+            let crashes = chance.happens(self.p.crash);
+            let fails = crashes || chance.happens(self.p.task_failure);
+            let seconds = self.tasks[id as usize].seconds;
+            time += if fails { seconds * chance.even() } else { seconds };
+            self.at(time, Event::Ends { node, epoch, id, well: !fails });
+            if crashes {
+                break;
+            }
+        }
+        // What the renderer took with it when it crashed.
+        let rest: Vec<i64> = left.collect();
+        for id in &rest {
+            let item = self.farm.worked_on(*id).map(|run| run.item.clone());
+            item.iter().for_each(|item| self.watch.begins(item, self.now));
+            self.at(time, Event::Ends { node, epoch, id: *id, well: false });
+        }
+        self.machines[node].running.extend(rest);
+        self.at(time, Event::Free { node, epoch });
+    }
+
+    /// Fetches a package if it must, starts the renderer and opens it; how long that takes.
+    fn prepare(&mut self, node: usize, first: &Item) -> f64 {
+        let Some(package) = first.package.clone() else { return 0.0 };
+        let attempts = self.tasks[first.id as usize].attempts;
+        let mut chance = Chance::of(&[self.seed, 2, first.id as u64, attempts]);
+        let start = chance.lognormal(self.p.start_seconds.0, self.p.start_seconds.1);
+        let machine = &mut self.machines[node];
+        let held = machine.held.iter().position(|(one, _)| *one == package);
+        let warm = self.p.keep_warm && machine.warm.as_ref() == Some(&package);
+        self.watch.visit(held.is_some(), !warm);
+        let missing = if held.is_some() { 0 } else { first.package_bytes };
+        let entry = held.map_or((package.clone(), first.package_bytes), |at| machine.held.remove(at));
+        machine.held.push(entry);
+        while machine.held.len() > 1
+            && machine.held.iter().map(|(_, bytes)| *bytes as f64).sum::<f64>() > self.p.cache_bytes
+        {
+            machine.held.remove(0);
+        }
+        machine.warm = Some(package).filter(|_| self.p.keep_warm);
+        self.tell(node);
+        let opened = if warm { 0.0 } else { start + self.p.open_seconds };
+        missing as f64 / self.p.bytes_per_second + opened
+    }
+
+    /// Tells the farm how a node is.
+    fn tell(&mut self, node: usize) {
+        let machine = &self.machines[node];
+        self.farm.set_node(Node {
+            may_work: machine.up,
+            held: machine.held.iter().map(|(package, _)| package.clone()).collect(),
+            warm: machine.warm.clone(),
+            bytes_per_second: self.p.bytes_per_second,
+            ..Node::new(machine.id, Labels::new(), self.p.slots)
+        });
+    }
+
+    fn end(&mut self, node: usize, id: i64, well: bool) {
+        self.machines[node].running.remove(&id);
+        let Some(run) = self.farm.worked_on(id).cloned() else { return };
+        self.farm.finish(id, self.now);
+        self.watch.ends(&run, self.now, well);
+        let task = &mut self.tasks[id as usize];
+        if !well {
+            self.at(self.now + PAUSE, Event::Back(vec![id]));
+            return;
+        }
+        self.watch.frames += u64::from(task.frames);
+        self.watch.twice += u64::from(std::mem::replace(&mut task.done, true));
+        let job = task.job;
+        self.left[job] -= 1;
+        if self.left[job] == 0 {
+            self.open -= 1;
+            self.watch.done.push((job, self.now));
+        }
+    }
+
+    fn again(&mut self, id: i64) {
+        if let Some(run) = self.farm.worked_on(id).cloned() {
+            self.farm.finish(id, self.now);
+            self.watch.ends(&run, self.now, false);
+        }
+        let item = Item { ready_at: self.now, ..self.item(id) };
+        self.watch.waits(&item, self.now);
+        self.farm.add(item);
+    }
+
+    fn lose(&mut self, node: usize) {
+        let machine = &mut self.machines[node];
+        machine.up = false;
+        machine.epoch += 1;
+        let lost: Vec<i64> = machine.running.drain().collect();
+        self.tell(node);
+        self.at(self.now + self.p.lease_seconds, Event::Back(lost));
+        self.at(self.now + self.p.node_away, Event::Returns(node));
+    }
+}
