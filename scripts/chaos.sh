@@ -3,6 +3,7 @@
 # farm of four nodes. Meant to take less than half an hour on two cores; ends with a table, and not with 0 if anything is violated.
 #
 #   scripts/chaos.sh [filter]       only the faults whose tests contain the filter, such as f03, or f_500 for the farm
+#   scripts/chaos.sh fleet          two hundred nodes and two hundred renders, and what they cost the database
 #   FLATRENDER_CHAOS=soak           the longest form: F6 and F8 for ten minutes, F35 with a million jobs and then for hours
 #   FLATRENDER_SOAK_JOBS=50000      how many F35 burns down in that form, and FLATRENDER_SOAK_SECONDS=600 how long it bears them
 #   FLATRENDER_CHAOS_SEED=123       repeats what was random
@@ -20,10 +21,17 @@ export TMPDIR FLATRENDER_CHAOS="${FLATRENDER_CHAOS:-long}" FLATRENDER_CHAOS_REPO
 : >"$FLATRENDER_CHAOS_REPORT"
 
 began=$SECONDS code=0
+# Alone on its server: it counts what the whole of it writes.
+fleet() {
+    cargo nextest run --locked -p flatrender-api --test http --run-ignored only --retries 0 --no-capture -E 'test(/^fleet::/)'
+}
+if [ "${1:-}" = fleet ]; then fleet; exit; fi
 cargo build --locked --quiet -p flatrender-renderer
 cargo nextest run --locked --profile "$([ "$FLATRENDER_CHAOS" = soak ] && echo soak || echo chaos)" -p flatrender-engine -p flatrender-api \
     --test chaos --test journey --run-ignored all --no-fail-fast \
     -E "(binary(chaos) and not test(=program::program) or test(/^storm::f_/)) and test(/${1:-f}/)" || code=$?
+
+[ $# -gt 0 ] || fleet || code=$?
 
 printf '\n%-11s %8s  %-7s %7s %7s  %s\n' fault injected result seed seconds checked
 sort -t"$(printf '\t')" -k1.2n "$FLATRENDER_CHAOS_REPORT" |

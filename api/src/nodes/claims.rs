@@ -66,8 +66,8 @@ pub(super) async fn work_for(
     let news = app.workflows.watch(&names.each_ref().map(String::as_str));
     let mut asked = asked.clone();
     if let Some(known) = &known {
-        // What an operator says of the node counts as what it says itself.
-        asked.labels = known.standing.labels.clone().into_iter().chain(asked.labels).collect();
+        // What is known of the node, and what an operator says of it, wins over what it says now.
+        asked.labels.extend(known.standing.labels.clone());
     }
     placement.read(app, Instant::now()).await?;
     while !app.stopping.is_cancelled() {

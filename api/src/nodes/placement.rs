@@ -132,7 +132,9 @@ impl Placement {
     /// A node says what it is and does, as it asks for work.
     pub fn greet(&self, known: &Known, asked: &Claim) {
         let mut node = as_node(known);
-        node.labels.extend(asked.labels.clone());
+        for (label, value) in &asked.labels {
+            node.labels.entry(label.clone()).or_insert_with(|| value.clone());
+        }
         for (name, queue) in [(RenderFrames::NAME, NODE_QUEUE), (RenderStills::NAME, SNAPSHOT_QUEUE)] {
             let does = |named: &[String], one: &str| named.is_empty() || named.iter().any(|each| each == one);
             if !does(&asked.activities, name) || !does(&asked.queues, queue) {

@@ -14,6 +14,7 @@ mod exports;
 mod factors;
 mod files;
 mod film;
+mod fleet;
 mod guesses;
 mod idempotency;
 mod identity_providers;

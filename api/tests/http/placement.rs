@@ -102,7 +102,7 @@ async fn a_node_that_is_drained_gets_nothing(db: PgPool) {
         .unwrap();
     assert_eq!(ask(&world.router, &node.credential, lottie(), 1, 0.0).await.0, StatusCode::NO_CONTENT);
     let why = world.get(&format!("/v1/renders/{id}")).await.json()["waiting_because"].clone();
-    assert_eq!(why, "the 1 nodes that could do it are set aside, drained or asleep");
+    assert_eq!(why, "nodes that could do it are set aside, drained or asleep: 1");
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -39,12 +39,12 @@ impl fmt::Display for Why {
         match self {
             Self::NoNodeHas(labels) => write!(f, "no node has {}", listed(labels)),
             Self::NoNodeHasAll(labels) => write!(f, "no node has all of {}", listed(labels)),
-            Self::OtherTenants(nodes) => write!(f, "the {nodes} nodes that could do it serve other tenants only"),
-            Self::Avoided(nodes) => write!(f, "it has failed on the {nodes} nodes that could do it"),
-            Self::Away(nodes) => write!(f, "the {nodes} nodes that could do it are set aside, drained or asleep"),
-            Self::Reserved(slots) => write!(f, "the last {slots} slots are kept for snapshots"),
-            Self::OthersTurn(tenants) => write!(f, "it is the turn of {tenants} others, who have had less"),
-            Self::Busy { nodes, ahead } => write!(f, "{nodes} nodes can do it and are busy; {ahead} come before it"),
+            Self::OtherTenants(nodes) => write!(f, "nodes that could do it serve other tenants only: {nodes}"),
+            Self::Avoided(nodes) => write!(f, "nodes that could do it have failed at it: {nodes}"),
+            Self::Away(nodes) => write!(f, "nodes that could do it are set aside, drained or asleep: {nodes}"),
+            Self::Reserved(slots) => write!(f, "the last slots are kept for snapshots: {slots}"),
+            Self::OthersTurn(tenants) => write!(f, "it is the turn of others, who have had less: {tenants}"),
+            Self::Busy { nodes, ahead } => write!(f, "nodes that can do it are busy: {nodes}; before it come {ahead}"),
         }
     }
 }
