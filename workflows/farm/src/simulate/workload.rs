@@ -170,12 +170,11 @@ pub fn invent(p: &Parameters, seed: u64) -> Vec<Job> {
     });
     let templates = templates.collect();
     let (seconds, mut bursts, mut at) = (p.hours * 3600.0, Vec::new(), 0.0);
-    while p.bursts.0 > 0.0 {
-        at += chance.exponential(3600.0 / p.bursts.0);
-        if at > seconds {
-            break;
-        }
+    let mut pause = || if p.bursts.0 > 0.0 { chance.exponential(3600.0 / p.bursts.0) } else { f64::INFINITY };
+    at += pause();
+    while at <= seconds {
         bursts.push(at);
+        at += pause();
     }
     let (tenants, popularity) = (Zipf::new(p.tenants, p.tenant_skew), Zipf::new(p.templates, p.template_skew));
     let mut inventor = Inventor { p, chance, tenants, popularity, templates, bursts, jobs: Vec::new(), work: 0.0 };
