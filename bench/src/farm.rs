@@ -64,7 +64,8 @@ fn farm(queued: usize, nodes: usize, make: &impl Fn(usize) -> Item) -> Farm {
 fn node(n: usize) -> Node {
     let engine = ("engine".to_owned(), "after_effects".to_owned());
     // Everybody has most fonts.
-    let fonts = (0..300).filter(|font| (font + n) % 29 != 0).map(|font| (format!("font.{font}"), "yes".to_owned()));
+    let fonts =
+        (0..300).filter(|font| !(font + n).is_multiple_of(29)).map(|font| (format!("font.{font}"), "yes".to_owned()));
     let labels: Labels = fonts.chain([engine]).collect();
     let held = (0..20).map(|package| format!("package-{}", (n + 3 * package) % 60).into()).collect();
     Node { held, ..Node::new(Uuid::from_u128(1_000_000 + n as u128), labels, 1) }

@@ -137,7 +137,7 @@ fn quantile(values: &mut [f64], share: f64) -> f64 {
 #[ignore = "takes two minutes and counts the writes of a whole server: scripts/chaos.sh fleet runs it alone"]
 async fn two_hundred_nodes_render_nothing_twice_and_cost_next_to_nothing(db: PgPool) {
     let world = World::new(db).await;
-    sqlx::query("delete from identity.quotas").execute(&world.db).await.unwrap();
+    sqlx::query("delete from identity.tenant_limits").execute(&world.db).await.unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let routes = world.router.clone();
