@@ -101,6 +101,23 @@ async fn a_lease_belongs_to_its_node(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_lease_opens_its_own_attempt_and_no_other(db: PgPool) {
+    let world = World::new(db).await;
+    world.run_workflows();
+    world.order().await;
+    let (one, two) = (world.node("n1").await, world.node("n2").await);
+    let (mine, theirs) = (one.claim().await, two.claim().await);
+    assert_ne!(mine.id, theirs.id);
+    let before = state(&world).await;
+    let my_token = Claimed { token: mine.token.clone(), ..theirs.clone() };
+    let their_token = Claimed { token: theirs.token.clone(), ..mine.clone() };
+    for borrowed in [&my_token, &their_token, &theirs] {
+        all_lost(&every_call(&one, borrowed).await);
+    }
+    assert_eq!(state(&world).await, before);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn an_invented_lease_opens_nothing(db: PgPool) {
     let world = World::new(db).await;
     world.run_workflows();
