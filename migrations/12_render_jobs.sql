@@ -52,6 +52,7 @@ create table render.render_jobs (
 );
 create index render_jobs_voices on render.render_jobs (tenant_id, created_at) where has_voiceover;
 create index render_jobs_of on render.render_jobs (tenant_id, created_at);
+create index render_jobs_previews on render.render_jobs (tenant_id, spec_sha256, created_at) where kind = 'preview';
 create index render_jobs_under_way on render.render_jobs (tenant_id) where finished_at is null;
 create index render_jobs_live on render.render_jobs (status) where finished_at is null;
 create index render_jobs_untidied on render.render_jobs (finished_at) where tidied_at is null and finished_at is not null;
@@ -265,6 +266,29 @@ comment on column render.snapshots.project_version_id is 'softref:content.projec
 comment on column render.snapshots.scene_id is 'softref:content.scenes(id)';
 comment on column render.snapshots.file_id is 'softref:file_mgr.files(id)';
 
+create table render.kept_scenes (
+    tenant_id      uuid not null,
+    key            text not null check (key ~ '^[0-9a-f]{64}$'),
+    sha256         text not null check (sha256 ~ '^[0-9a-f]{64}$'),
+    size_bytes     bigint not null check (size_bytes > 0),
+    frame_sha256   text[] not null check (cardinality(frame_sha256) between 1 and 500 and array_position(frame_sha256, null) is null),
+    frame_bytes    bigint[] not null check (cardinality(frame_bytes) = cardinality(frame_sha256)),
+    render_job_id  uuid not null,
+    created_at     timestamptz not null default now(),
+    last_used_at   timestamptz not null default now(),
+    evicted_at     timestamptz,
+    primary key (tenant_id, key),
+    foreign key (tenant_id, render_job_id) references render.render_jobs (tenant_id, id)
+);
+create index kept_scenes_used on render.kept_scenes (last_used_at) where evicted_at is null;
+create index kept_scenes_evicted on render.kept_scenes (evicted_at) where evicted_at is not null;
+create index kept_scenes_job on render.kept_scenes (render_job_id);
+comment on table render.kept_scenes is 'Encoded stretches of scenes, by the hash of all that decides how they look: what a tenant had rendered once is not rendered again.';
+comment on column render.kept_scenes.sha256 is 'The encoded part, on a shelf of its own.';
+comment on column render.kept_scenes.frame_sha256 is 'The frames it was made from, in order.';
+comment on column render.kept_scenes.render_job_id is 'The film it was made for first.';
+comment on column render.kept_scenes.evicted_at is 'When it was let go: its content is about to be removed.';
+
 create table render.exports (
     id             uuid primary key default gen_random_uuid(),
     tenant_id      uuid not null,
@@ -287,6 +311,7 @@ create table render.exports (
     unique (render_job_id, profile),
     foreign key (tenant_id, render_job_id) references render.render_jobs (tenant_id, id)
 );
+create index exports_expiring on render.exports (expires_at) where state = 'ready' and expires_at is not null;
 comment on table render.exports is 'A finished, verified, stored film.';
 comment on column render.exports.file_id is 'softref:file_mgr.files(id)';
 comment on column render.exports.sheet_file_id is 'softref:file_mgr.files(id)';
@@ -294,5 +319,29 @@ create trigger exports_ended before update on render.exports for each row when (
     old.state = 'deleted' and new.state <> old.state or old.state = 'expired' and new.state not in ('expired', 'deleted')
     or (old.sha256, old.size_bytes, old.frame_count) is distinct from (new.sha256, new.size_bytes, new.frame_count))
     execute function platform.refuse_to_go_on();
+
+create table render.derivatives (
+    id          uuid primary key default gen_random_uuid(),
+    tenant_id   uuid not null,
+    export_id   uuid not null,
+    kind        text not null check (kind in ('poster', 'gif', 'small', 'prores', 'webm')),
+    state       text not null default 'queued' check (state in ('queued', 'ready', 'failed')),
+    tries       int not null default 1 check (tries > 0),
+    file_id     uuid,
+    sha256      text check (sha256 ~ '^[0-9a-f]{64}$'),
+    size_bytes  bigint check (size_bytes > 0),
+    error_code  text check (char_length(error_code) <= 128),
+    created_at  timestamptz not null default now(),
+    updated_at  timestamptz not null default now(),
+    unique (tenant_id, id),
+    unique (export_id, kind),
+    foreign key (tenant_id, export_id) references render.exports (tenant_id, id),
+    constraint a_derivative_that_is_ready_is_there check ((state = 'ready') = (file_id is not null) and (file_id is null) = (sha256 is null)
+        and (file_id is null) = (size_bytes is null)),
+    constraint a_failed_derivative_says_why check ((state = 'failed') = (error_code is not null))
+);
+comment on table render.derivatives is 'What else was made of a finished film, each by itself: one that fails spoils nothing, and can be asked for again.';
+comment on column render.derivatives.file_id is 'softref:file_mgr.files(id)';
+comment on column render.derivatives.tries is 'How often it was asked for.';
 
 call platform.keep_tenants_apart('render');

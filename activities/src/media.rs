@@ -7,6 +7,7 @@
 
 mod assemble_video;
 mod clear_shelf;
+mod derive_file;
 mod doctor;
 mod draw_contact_sheet;
 mod encode_part;
@@ -17,6 +18,7 @@ mod mix_audio;
 mod mp4;
 pub mod probe;
 mod process;
+mod scenes;
 pub mod scratch;
 pub mod sniff;
 pub mod upload;

@@ -73,6 +73,7 @@ impl ObjectStorage {
         match shelf {
             Shelf::Files { .. } | Shelf::Public => &self.files,
             Shelf::Render { .. } => &self.renders,
+            Shelf::Scene { .. } => &self.files,
         }
     }
 }

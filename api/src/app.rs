@@ -7,7 +7,7 @@ use crate::{
     nodes::{health::Samples, placement::Placement},
     peer::Proxies,
     problem::Problem,
-    render::feed::Feeds,
+    render::{feed::Feeds, last_frame::LastFrames},
     request_log::RequestLog,
     vault::Vault,
 };
@@ -37,6 +37,8 @@ pub struct App {
     pub feeds: Arc<Feeds>,
     /// Which node gets which task.
     pub placement: Arc<Placement>,
+    /// Pictures of renders under way.
+    pub last_frames: Arc<LastFrames>,
     /// Whose `X-Forwarded-For` is believed.
     pub proxies: Proxies,
     /// How nodes fare, waiting to be written down.
@@ -74,6 +76,7 @@ impl App {
             probe,
             feeds: Arc::default(),
             placement: Arc::default(),
+            last_frames: Arc::default(),
             proxies: Proxies::default(),
             samples: Samples::default(),
             request_log: RequestLog::default(),

@@ -4,6 +4,7 @@ pub mod download;
 pub mod events;
 pub mod exports;
 pub mod feed;
+pub mod last_frame;
 pub mod pace;
 pub mod public_still;
 pub mod renders;

@@ -14,7 +14,7 @@ use crate::{
     nodes::{claims, enrol, frames, health as node_health, inputs, operate, probe, snapshot_jobs, tasks},
     openapi, peer,
     problem::{Code, Problem},
-    render::{events, exports, public_still, renders, scene_snapshots},
+    render::{events, exports, last_frame, public_still, renders, scene_snapshots},
     request_id, request_log,
 };
 use axum::{
@@ -83,10 +83,13 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(renders::create, renders::list))
         .routes(routes!(renders::get))
         .routes(routes!(renders::cancel))
+        .routes(routes!(last_frame::get))
         .routes(routes!(events::watch))
         .routes(routes!(exports::get))
         .routes(routes!(exports::download))
         .routes(routes!(exports::contact_sheet))
+        .routes(routes!(exports::derivative))
+        .routes(routes!(exports::derive))
         .routes(routes!(templates::list))
         .routes(routes!(templates::get))
         .routes(routes!(templates::preview))

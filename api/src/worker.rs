@@ -17,20 +17,21 @@ use flatrender_workflows::{
     contracts::{
         dns::{DNS_QUEUE, LookUpTexts},
         media::{
-            AssembleVideo, ClearShelf, DrawContactSheet, EncodePart, MEDIA_QUEUE, MixAudio, VerifyFrames, VerifyVideo,
+            AssembleVideo, ClearShelf, DeriveFile, DrawContactSheet, EncodePart, KeepScene, MEDIA_QUEUE, MixAudio,
+            TakeScenes, VerifyFrames, VerifyVideo,
         },
         message::{MESSAGE_QUEUE, SendMail},
         snapshot::MakeStill,
         storage::{BlobStore, Shelf},
     },
     definitions::{
-        keep_months::KeepMonths, recheck_domains::RecheckDomains, render_video::RenderVideo,
+        derive_film::DeriveFilm, keep_months::KeepMonths, recheck_domains::RecheckDomains, render_video::RenderVideo,
         roll_up_usage::RollUpUsage, scene_snapshot::SceneSnapshot, send_message::SendMessage,
     },
     models::{
         DEFAULT_TENANT, Role, Scope,
         identity::{auth_challenge, openid_sign_in},
-        render::{render_job, snapshot_job},
+        render::{export, render_job, scene_cache, snapshot_job},
     },
 };
 use sqlx::PgPool;
@@ -118,6 +119,14 @@ async fn keep_house(db: PgPool, storage: Arc<dyn BlobStore>, scratch: PathBuf) {
         if let Err(error) = forget_challenges(&db).await {
             tracing::warn!(%error, "cannot forget links and codes that are no longer good");
         }
+        match expire_films(&db).await {
+            Ok(0) => {}
+            Ok(films) => tracing::info!(films, "let go of films whose time is over"),
+            Err(error) => tracing::warn!(%error, "cannot let go of films whose time is over"),
+        }
+        if let Err(error) = forget_scenes(&db, storage.as_ref()).await {
+            tracing::warn!(error = error.as_ref() as &dyn Error, "cannot remove scenes that nobody uses any more");
+        }
         if let Err(error) = tidy_films(&db, storage.as_ref()).await {
             tracing::warn!(error = error.as_ref() as &dyn Error, "cannot tidy up after films");
         }
@@ -162,6 +171,27 @@ pub async fn tidy_snapshots(db: &PgPool, storage: &dyn BlobStore) -> Result<(), 
     Ok(tx.commit().await?)
 }
 
+async fn expire_films(db: &PgPool) -> sqlx::Result<usize> {
+    let mut tx = Scope::platform(Role::Render).begin(db).await?;
+    let expired = export::expire(&mut tx, 100).await?;
+    tx.commit().await?;
+    Ok(expired)
+}
+
+/// Removes scenes that nobody uses any more: their content, then what is known of it.
+async fn forget_scenes(db: &PgPool, storage: &dyn BlobStore) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let mut tx = Scope::platform(Role::Render).begin(db).await?;
+    let scenes = scene_cache::expired(&mut tx, 100).await?;
+    tx.commit().await?;
+    for (tenant_id, key) in scenes {
+        storage.clear(&Shelf::Scene { tenant_id, key: key.clone() }).await?;
+        let mut tx = Scope::tenant(Role::Render, tenant_id).begin(db).await?;
+        scene_cache::forget(&mut tx, tenant_id, &key).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
 async fn forget_challenges(db: &PgPool) -> sqlx::Result<()> {
     let mut tx = Scope::platform(Role::Identity).begin(db).await?;
     auth_challenge::forget_old(&mut tx).await?;
@@ -192,6 +222,7 @@ fn builder(config: WorkerConfig) -> Builder {
         .retention(config.retention)
         .workflow::<RenderVideo>()
         .workflow::<SceneSnapshot>()
+        .workflow::<DeriveFilm>()
         .workflow::<KeepMonths>()
         .workflow::<RollUpUsage>()
         .workflow::<RecheckDomains>()
@@ -205,6 +236,9 @@ fn builder(config: WorkerConfig) -> Builder {
         .handler::<VerifyVideo>(media.clone())
         .handler::<DrawContactSheet>(media.clone())
         .handler::<MakeStill>(media.clone())
+        .handler::<DeriveFile>(media.clone())
+        .handler::<TakeScenes>(media.clone())
+        .handler::<KeepScene>(media.clone())
         .handler::<ClearShelf>(media)
         .queue(MESSAGE_QUEUE, LETTERS)
         .handler::<SendMail>(config.mailer)

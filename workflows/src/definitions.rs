@@ -1,5 +1,6 @@
 //! What happens, in which order: a file per workflow. A definition awaits nothing but its context.
 
+pub mod derive_film;
 pub mod keep_months;
 pub mod recheck_domains;
 pub mod render_video;

@@ -1,16 +1,18 @@
 //! Draws frames of a film as one picture for people to look at.
 
-use super::{Media, blocking, disk_failure, files, frame, frame_failure, invalid, render, unless_ended};
-use flatrender_engine::{Attempt, Failure, Handler, Progress};
-use flatrender_workflows::contracts::{
-    media::{DrawContactSheet, FRAME_LOST},
-    render::FrameRef,
-    storage::BlobRef,
+use super::{
+    Media, blocking, disk_failure,
+    ffmpeg::{Args, Length},
+    files, frame, invalid, unless_ended,
 };
-use futures::{StreamExt, TryStreamExt, stream};
+use flatrender_engine::{Attempt, Failure, Handler};
+use flatrender_workflows::contracts::{media::DrawContactSheet, storage::BlobRef};
 use image::{DynamicImage, ImageFormat, Rgba, RgbaImage, imageops};
 use std::path::Path;
 
+/// What fails for good here.
+const CODE: &str = "media.sheet_failed";
+const FILM: &str = "film.mp4";
 /// Between tiles and around them, in pixels.
 const GAP: u32 = 8;
 const BACKGROUND: Rgba<u8> = Rgba([24, 24, 27, 255]);
@@ -22,44 +24,44 @@ const SHEET: &str = "sheet.png";
 impl Handler<DrawContactSheet> for Media {
     async fn handle(&self, cx: &Attempt, input: DrawContactSheet) -> Result<BlobRef, Failure> {
         check(&input)?;
-        unless_ended(cx, self.draw(cx, input)).await
+        let scratch = self.scratch(cx)?;
+        let folder = scratch.path();
+        unless_ended(cx, self.fetch(&files(cx), &input.video, &folder.join(FILM))).await?;
+        let last = input.frames.last().map_or(0, |f| f + 1);
+        let shown = self.run(cx, folder, arguments(&input.frames), Length { frames: last, fps: 1 }).await;
+        shown.map_err(|e| e.failure(CODE, "frames of the film cannot be read"))?;
+        let path = folder.join(SHEET);
+        let (target, from, width, columns) = (path.clone(), folder.to_owned(), input.tile_width, input.columns);
+        let count = input.frames.len();
+        let draw = blocking(move || save(&lay_out(&tiles(&from, count, width)?, columns), &target));
+        unless_ended(cx, async { draw.await? }).await?;
+        unless_ended(cx, self.store(&files(cx), &path)).await
     }
 }
 
-impl Media {
-    async fn draw(&self, cx: &Attempt, input: DrawContactSheet) -> Result<BlobRef, Failure> {
-        let scratch = self.scratch(cx)?;
-        let tiles = self.tiles(cx, &input).await?;
-        let path = scratch.path().join(SHEET);
-        let target = path.clone();
-        blocking(move || save(&lay_out(&tiles, input.columns), &target)).await??;
-        self.store(&files(cx), &path).await
-    }
+/// Writes the frames as tile001.png, tile002.png …
+fn arguments(frames: &[u32]) -> Args {
+    let wanted: Vec<String> = frames.iter().map(|n| format!("eq(n\\,{n})")).collect();
+    Args::ffmpeg()
+        .with(["-protocol_whitelist", "file", "-f", "mov", "-i", FILM, "-map", "0:v:0", "-an"])
+        .with(["-vf", &format!("select={}", wanted.join("+")), "-fps_mode", "passthrough"])
+        .with(["-frames:v", &frames.len().to_string(), "-f", "image2", "tile%03d.png"])
+}
 
-    async fn tiles(&self, cx: &Attempt, input: &DrawContactSheet) -> Result<Vec<RgbaImage>, Failure> {
-        let total = input.frames.len() as u32;
-        let tiles = input.frames.clone().into_iter().map(|frame| self.tile(cx, input, frame));
-        let mut tiles = stream::iter(tiles).buffered(self.threads.max(1));
-        let mut drawn = Vec::new();
-        while let Some(tile) = tiles.try_next().await? {
-            drawn.push(tile);
-            cx.heartbeat(Progress { done: drawn.len() as u32, total, ..Progress::default() })?;
-        }
-        Ok(drawn)
-    }
-
-    async fn tile(&self, cx: &Attempt, input: &DrawContactSheet, frame: FrameRef) -> Result<RgbaImage, Failure> {
-        let shelf = render(cx, input.render_id);
-        let png = self.read(&shelf, &frame.blob, frame::LIMIT_BYTES).await.map_err(|e| frame_failure(&frame, &e))?;
-        let width = input.tile_width;
-        let tile = blocking(move || frame::decode(&png).map(|picture| shrink(&picture, width))).await?;
-        tile.ok_or_else(|| Failure::permanent(FRAME_LOST, format!("frame {} does not decode", frame.frame)))
-    }
+fn tiles(folder: &Path, count: usize, width: u32) -> Result<Vec<RgbaImage>, Failure> {
+    let tile = |n: usize| {
+        let png = std::fs::read(folder.join(format!("tile{n:03}.png"))).ok();
+        let picture = png.as_deref().and_then(frame::decode);
+        let missing = || Failure::permanent(CODE, format!("the film does not show picture {n} of {count}"));
+        picture.map(|picture| shrink(&picture, width)).ok_or_else(missing)
+    };
+    (1..=count).map(tile).collect()
 }
 
 fn check(input: &DrawContactSheet) -> Result<(), Failure> {
     match () {
         () if !(1..=MOST_FRAMES).contains(&input.frames.len()) => Err(invalid("a sheet shows 1 to 24 frames")),
+        () if !input.frames.is_sorted_by(|a, b| a < b) => Err(invalid("the frames of a sheet are in order")),
         () if !(1..=MOST_FRAMES as u32).contains(&input.columns) => Err(invalid("a sheet has 1 to 24 columns")),
         () if !(16..=1024).contains(&input.tile_width) => Err(invalid("a tile is 16 to 1024 pixels wide")),
         () => Ok(()),

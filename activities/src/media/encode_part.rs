@@ -22,6 +22,10 @@ const ENCODER_THREADS: &str = "4";
 const GOP_SECONDS: u32 = 2;
 const PATTERN: &str = "%06d.png";
 const PART: &str = "part.mp4";
+/// What a watermark is written with, and what it says: files, since no word of a customer's is an argument.
+const FONT: &str = "mark.ttf";
+const WORDS: &str = "mark.txt";
+const FONT_BYTES: &[u8] = include_bytes!("../../../templates/promo/fonts/Vazirmatn-Bold.ttf");
 /// Transparent pixels on black, then from full-range RGB to BT.709 in video range: tags only label, this converts.
 /// Old versions of ffmpeg would take the RGB to be in video range, were they not told.
 /// The flags choose the arithmetic that gives the same on every processor.
@@ -35,6 +39,10 @@ impl Handler<EncodePart> for Media {
         let (shelf, total) = (render(cx, input.render_id), input.frames.len() as u32);
         let (scratch, length) = (self.scratch(cx)?, Length { frames: total, fps: input.fps });
         unless_ended(cx, self.lay_out(cx, &shelf, &input, scratch.path())).await?;
+        if let Some(words) = &input.watermark {
+            std::fs::write(scratch.path().join(FONT), FONT_BYTES).map_err(disk_failure)?;
+            std::fs::write(scratch.path().join(WORDS), words).map_err(disk_failure)?;
+        }
         let encoded = self.run(cx, scratch.path(), arguments(&input, self.threads), length).await;
         encoded.map_err(|e| e.failure(CODE, "the frames do not encode"))?;
         let finish = async {
@@ -106,7 +114,18 @@ fn check(input: &EncodePart) -> Result<(), Failure> {
     }
 }
 
+/// Words across the middle of a picture, as large as they fit, light with a dark rim: seen on any ground.
+fn mark(words: &str, [width, height]: [u32; 2]) -> String {
+    let chars = words.chars().count().max(1) as u32;
+    let size = (height / 7).min(width * 3 / 2 / chars).max(8);
+    format!(
+        ",drawtext=fontfile={FONT}:textfile={WORDS}:expansion=none:fontsize={size}:fontcolor=white@0.5:borderw=1:\
+         bordercolor=black@0.4:x=(w-text_w)/2:y=(h-text_h)/2"
+    )
+}
+
 fn arguments(input: &EncodePart, threads: usize) -> Args {
+    let mark = input.watermark.as_deref().map(|words| mark(words, input.size)).unwrap_or_default();
     let (preset, crf) = match input.profile {
         EncodeProfile::Preview => ("veryfast", "21"),
         EncodeProfile::Final => ("veryfast", "18"),
@@ -122,7 +141,7 @@ fn arguments(input: &EncodePart, threads: usize) -> Args {
         .with(["-xerror", "-err_detect", "crccheck+explode", "-protocol_whitelist", "file"])
         .with(["-f", "image2", "-pattern_type", "sequence", "-start_number", "0", "-c:v", "png"])
         .with(["-threads", &threads.max(1).to_string(), "-framerate", &fps, "-i", PATTERN])
-        .with(["-frames:v", &count, "-an", "-map_metadata", "-1", "-vf", FILTERS])
+        .with(["-frames:v", &count, "-an", "-map_metadata", "-1", "-vf", &format!("{FILTERS}{mark}")])
         .with(["-c:v", "libx264", "-preset", preset, "-crf", crf, "-threads", ENCODER_THREADS, "-x264-params", &x264])
         .with(["-color_primaries", "bt709", "-color_trc", "bt709", "-colorspace", "bt709", "-color_range", "tv"])
         .with(["-fflags", "+bitexact", "-flags:v", "+bitexact"])

@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod derivatives;
 mod ending;
 mod film;
 mod frames;
 mod parts;
+mod scenes;
 mod sound;
 mod stills;
 mod uploads;

@@ -2,7 +2,7 @@
 
 use crate::world::{FPS, SIZE, World, picture, png};
 use flatrender_workflows::contracts::{
-    media::{EncodeProfile, EncodedPart},
+    media::{EncodePart, EncodeProfile, EncodedPart},
     render::FrameRef,
     storage::{BlobRef, Shelf},
 };
@@ -118,4 +118,29 @@ async fn a_part_with_a_gap_is_refused() {
     frames.remove(1);
     assert_eq!(world.run(world.part(frames)).await.unwrap_err().code, "media.invalid_input");
     assert_eq!(world.run(world.part(Vec::new())).await.unwrap_err().code, "media.invalid_input");
+}
+
+/// How light the lightest point of the picture's middle is.
+fn light(world: &World, name: &str) -> u8 {
+    let raw =
+        world.ask("ffmpeg", &["-v", "error", "-i", name, "-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "gray", "-"]);
+    let row = |y: u32| &raw[(y * SIZE[0]) as usize..((y + 1) * SIZE[0]) as usize];
+    (SIZE[1] / 4..SIZE[1] * 3 / 4).flat_map(row).copied().max().unwrap()
+}
+
+#[tokio::test]
+async fn a_watermark_is_written_across_every_frame_and_says_whose_it_is() {
+    let world = World::new();
+    let black = png(&image::RgbImage::new(SIZE[0], SIZE[1]));
+    let frames = vec![world.frame(0, &black).await, world.frame(1, &black).await];
+    let mut parts = vec![];
+    // Words are words: nothing in them is a filter's.
+    for words in [None, Some("Acme"), Some("%{pts}:'\\,[0:v]")] {
+        let part = EncodePart { watermark: words.map(str::to_owned), ..world.part(frames.clone()) };
+        let blob = world.run(part).await.unwrap().blob;
+        world.fetched(&world.render_shelf(), &blob, "part.mp4").await;
+        parts.push((blob.sha256, light(&world, "part.mp4") > 60));
+    }
+    assert_eq!(parts.iter().map(|(_, marked)| *marked).collect::<Vec<_>>(), [false, true, true]);
+    assert_ne!(parts[1].0, parts[2].0);
 }

@@ -90,7 +90,14 @@ impl World {
     }
 
     pub fn part(&self, frames: Vec<FrameRef>) -> EncodePart {
-        EncodePart { render_id: self.render_id, frames, size: SIZE, fps: FPS, profile: EncodeProfile::Final }
+        EncodePart {
+            render_id: self.render_id,
+            frames,
+            size: SIZE,
+            fps: FPS,
+            profile: EncodeProfile::Final,
+            watermark: None,
+        }
     }
 
     /// Parts of the given lengths, one behind the other.

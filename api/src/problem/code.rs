@@ -185,6 +185,8 @@ codes! {
     RenderFinished = "render.finished", CONFLICT, "The render has ended";
     /// The film is being published and can no longer be cancelled.
     RenderTooLate = "render.too_late", CONFLICT, "Too late to cancel";
+    /// Nothing of the render can be seen yet, or it has ended.
+    RenderNoFrame = "render.no_frame", NOT_FOUND, "No frame yet";
     /// More event streams are open than one tenant may have. Close some, or poll the render.
     TooManyStreams = "events.too_many_streams", TOO_MANY_REQUESTS, "Too many event streams";
     /// There is no such export.

@@ -3,18 +3,25 @@
 use super::{download::Download, view::ExportView};
 use crate::{
     app::{self, App},
-    auth::{Tenant, Viewer},
+    auth::{Editor, Tenant, Viewer},
     extract::{Json, Path},
     problem::{Code, Problem},
 };
 use axum::{
     extract::State,
-    http::{HeaderMap, Method},
+    http::{HeaderMap, Method, StatusCode},
     response::Response,
 };
-use flatrender_workflows::models::{
-    Role,
-    render::export::{self, Export},
+use flatrender_workflows::{
+    contracts::media::DerivativeKind,
+    definitions::derive_film::DeriveFilm,
+    models::{
+        Role, Scope,
+        render::{
+            derivative,
+            export::{self, Export},
+        },
+    },
 };
 use uuid::Uuid;
 
@@ -92,6 +99,59 @@ pub async fn contact_sheet(
         cache: PRIVATE,
     };
     sheet.answer(&app, &method, &headers).await
+}
+
+/// `GET /v1/exports/{id}/derivatives/{kind}`: what else was made of a film.
+#[utoipa::path(
+    get, path = "/v1/exports/{id}/derivatives/{kind}", tag = "Exports", operation_id = "download_derivative",
+    summary = "Download what else was made of a film", description = "A poster, GIF, small film or one for editing, once it is ready.",
+    params(("id" = Uuid, Path, description = "The export"), ("kind" = DerivativeKind, Path, description = "What")),
+    responses(
+        (status = 200, description = "It", body = crate::openapi::Binary, content_type = "application/octet-stream"),
+        (status = 404, description = "`export.not_found`; also when it is not ready", body = crate::problem::ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn derivative(
+    State(app): State<App>,
+    Viewer(tenant): Viewer,
+    Path((id, kind)): Path<(Uuid, DerivativeKind)>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let export = find(&app, &tenant, id).await?;
+    let mut tx = app.begin(&tenant, Role::Render).await?;
+    let blob = derivative::find(&mut tx, tenant.id, id, kind).await?;
+    drop(tx);
+    let blob = blob.ok_or_else(|| Problem::not_found(Code::ExportNotFound, "derivative that is ready"))?;
+    let (content_type, _, ending) = kind.file();
+    let name = format!("{}.{ending}", export.name.trim_end_matches(".mp4"));
+    let shelf = app::files(tenant.id);
+    let content = Download { shelf, blob: &blob, content_type, save_as: Some(&name), cache: PRIVATE };
+    content.answer(&app, &method, &headers).await
+}
+
+/// `POST /v1/exports/{id}/derivatives/{kind}`: has something else made of a finished film, or made again when it failed.
+#[utoipa::path(
+    post, path = "/v1/exports/{id}/derivatives/{kind}", tag = "Exports", operation_id = "make_derivative",
+    summary = "Make something else of a film", description = "Needs no renderer. Asking for one that is ready or queued changes nothing.",
+    params(("id" = Uuid, Path, description = "The export"), ("kind" = DerivativeKind, Path, description = "What")),
+    responses((status = 202, description = "The export, with the derivative among its own", body = ExportView))
+)]
+pub async fn derive(
+    State(app): State<App>,
+    Editor(tenant): Editor,
+    Path((id, kind)): Path<(Uuid, DerivativeKind)>,
+) -> Result<(StatusCode, Json<ExportView>), Problem> {
+    find(&app, &tenant, id).await?;
+    let mut tx = app.begin(&tenant, Role::Render).await?;
+    if let Some(tries) = derivative::ask(&mut tx, tenant.id, id, kind).await? {
+        let film = DeriveFilm { export_id: id, kind };
+        Scope::tenant(Role::Workflow, tenant.id).enter(&mut tx).await?;
+        app.workflows.start(&mut tx, tenant.id, Some(&film.business_key(tries)), film).await?;
+    }
+    tx.commit().await?;
+    app.workflows.announce();
+    Ok((StatusCode::ACCEPTED, Json(find(&app, &tenant, id).await?.into())))
 }
 
 async fn find(app: &App, tenant: &Tenant, id: Uuid) -> Result<Export, Problem> {

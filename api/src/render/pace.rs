@@ -136,6 +136,7 @@ mod tests {
             id: Uuid::nil(),
             template: "promo".into(),
             template_version: 1,
+            kind: "final".into(),
             status: status.into(),
             width: 64,
             height: 36,

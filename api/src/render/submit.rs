@@ -15,6 +15,7 @@ use flatrender_workflows::{
         DEFAULT_TENANT, Db, Role, Scope,
         content::project::{self, Template},
         file_mgr::file::{self, File},
+        identity::tenant_branding,
         render::{
             freeze::{self, Fault},
             order::RenderOrder,
@@ -37,7 +38,7 @@ const METADATA_BYTES: usize = 16 * 1024;
 pub enum Submitted {
     /// A new render.
     New(view::Render),
-    /// The render that an earlier request with this key made.
+    /// The render that an earlier request with this key made, or the preview that is the same.
     Replayed(view::Render),
 }
 
@@ -51,7 +52,7 @@ pub async fn submit(app: &App, tenant: &Tenant, key: Option<&str>, order: &Rende
         return Ok(Submitted::Replayed(known));
     }
     match accept(app, tenant, key, order, &request_sha256).await? {
-        Some(new) => Ok(Submitted::New(new)),
+        Some(submitted) => Ok(submitted),
         // Another request with this key has committed in between.
         None => replay(app, tenant, key, &request_sha256).await?.map(Submitted::Replayed).ok_or_else(gone),
     }
@@ -103,16 +104,24 @@ async fn accept(
     key: Option<&str>,
     order: &RenderOrder,
     request_sha256: &str,
-) -> Result<Option<view::Render>, Problem> {
+) -> Result<Option<Submitted>, Problem> {
     check_metadata(order)?;
     let mut tx = app.begin(tenant, Role::Content).await?;
     let template = template(&mut tx, tenant, order).await?;
     let files = files(&mut tx, tenant, order).await?;
-    let spec =
+    let mut spec =
         freeze::freeze(tenant.id, &template, order, &files).map_err(|f| Problem::faulty(Code::RequestInvalid, f))?;
+    if spec.is_preview() {
+        Scope::tenant(Role::Identity, tenant.id).enter(&mut tx).await?;
+        spec.watermark = tenant_branding::find(&mut tx, tenant.id).await?.map(|b| b.look.product_name);
+        Scope::tenant(Role::Render, tenant.id).enter(&mut tx).await?;
+        if let Some(same) = render_job::find_preview(&mut tx, tenant.id, &spec).await? {
+            return Ok(Some(Submitted::Replayed(view::of_job(&mut tx, tenant.id, same).await?)));
+        }
+    }
     quotas::check_order(&mut tx, tenant.id).await?;
     let id = Uuid::now_v7();
-    let workflow = RenderVideo { render_id: id };
+    let workflow = RenderVideo { render_id: id, kind: spec.kind };
     Scope::tenant(Role::Workflow, tenant.id).enter(&mut tx).await?;
     let run = app.workflows.start(&mut tx, tenant.id, Some(&id.to_string()), workflow).await?;
     let new = NewRenderJob {
@@ -133,7 +142,7 @@ async fn accept(
     let accepted = view::of_job(&mut tx, tenant.id, job).await?;
     tx.commit().await?;
     app.workflows.announce();
-    Ok(Some(accepted))
+    Ok(Some(Submitted::New(accepted)))
 }
 
 async fn template(db: Db<'_>, tenant: &Tenant, order: &RenderOrder) -> Result<Template, Problem> {

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use flatrender_workflows::models::{
     Db, Role, Scope,
     render::{
+        derivative::Derivative,
         export::{self, Export},
         live_task::{self, LiveTask},
         render_job::RenderJob,
@@ -29,7 +30,10 @@ pub struct Render {
     /// The version it pins.
     #[schema(example = 1)]
     pub template_version: i32,
-    /// `queued`, `preparing`, `rendering`, `encoding`, `finalizing`, `completed`, `failed` or `cancelled`.
+    /// `preview` or `final`.
+    #[schema(example = "final")]
+    pub kind: String,
+    /// `queued`, `preparing`, `rendering`, `repairing`, `encoding`, `finalizing`, `completed`, `failed` or `cancelled`.
     #[schema(example = "rendering")]
     pub status: String,
     /// What is being done right now, in a few words.
@@ -47,6 +51,8 @@ pub struct Render {
     pub eta_seconds: Option<f64>,
     /// Its frames.
     pub frames: RenderFrames,
+    /// Where a small picture of the frame that was rendered last is, while the render is under way; null before the first.
+    pub last_frame_url: Option<String>,
     /// Pixels.
     #[schema(example = 1280)]
     pub width: i32,
@@ -121,13 +127,33 @@ pub struct ExportView {
     pub duration_ms: i64,
     /// A picture of evenly spaced frames, PNG.
     pub contact_sheet_url: String,
+    /// What else was ordered of it, and where each is once it is ready.
+    pub derivatives: Vec<DerivativeView>,
     /// When it was published.
     pub created_at: DateTime<Utc>,
+}
+
+/// What else is made of a film.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DerivativeView {
+    /// `poster`, `gif`, `small`, `prores` or `webm`.
+    #[schema(example = "poster")]
+    pub kind: String,
+    /// `queued`, `ready` or `failed`.
+    #[schema(example = "ready")]
+    pub state: String,
+    /// Where to download it; null until it is ready.
+    pub url: Option<String>,
 }
 
 impl From<Export> for ExportView {
     fn from(export: Export) -> Self {
         let at = format!("/v1/exports/{}", export.id);
+        let derivative = |d: Derivative| {
+            let url = (d.state == "ready").then(|| format!("{at}/derivatives/{}", d.kind));
+            DerivativeView { kind: d.kind, state: d.state, url }
+        };
+        let derivatives = export.derivatives.into_iter().map(derivative).collect();
         Self {
             id: export.id,
             object: "export".into(),
@@ -138,6 +164,7 @@ impl From<Export> for ExportView {
             frames: export.frames,
             duration_ms: export.duration_ms,
             contact_sheet_url: format!("{at}/contact-sheet"),
+            derivatives,
             created_at: export.created_at,
         }
     }
@@ -147,18 +174,21 @@ impl Render {
     /// A render from its row, its live tasks and its export.
     pub fn new(job: RenderJob, live: &[LiveTask], export: Option<Export>, now: DateTime<Utc>) -> Self {
         let Pace { step, progress, rendered, eta_seconds } = pace::measure(&job, live, now);
+        let seen = rendered > 0 && !job.has_ended();
         let error = job.error_code.map(|code| RenderError { code, message: job.error_detail.unwrap_or_default() });
         Self {
             id: job.id,
             object: "render".into(),
             template: job.template,
             template_version: job.template_version,
+            kind: job.kind,
             status: job.status,
             step: step.to_owned(),
             waiting_because: None,
             progress,
             eta_seconds,
             frames: RenderFrames { total: job.frame_count, rendered },
+            last_frame_url: seen.then(|| format!("/v1/renders/{}/last-frame", job.id)),
             width: job.width,
             height: job.height,
             fps: job.fps,

@@ -16,7 +16,7 @@ async fn bare(world: &World, path: &str) -> crate::world::Answer {
     world.send(Request::builder().uri(path).body(Body::empty()).unwrap()).await
 }
 
-const OPERATIONS: [&str; 111] = [
+const OPERATIONS: [&str; 114] = [
     "DELETE /v1/api-keys/{id}",
     "DELETE /v1/domains/{id}",
     "DELETE /v1/identity-providers/{id}",
@@ -38,6 +38,7 @@ const OPERATIONS: [&str; 111] = [
     "GET /v1/domains",
     "GET /v1/exports/{id}",
     "GET /v1/exports/{id}/contact-sheet",
+    "GET /v1/exports/{id}/derivatives/{kind}",
     "GET /v1/exports/{id}/download",
     "GET /v1/files/{id}",
     "GET /v1/identity-providers",
@@ -58,6 +59,7 @@ const OPERATIONS: [&str; 111] = [
     "GET /v1/renders",
     "GET /v1/renders/{id}",
     "GET /v1/renders/{id}/events",
+    "GET /v1/renders/{id}/last-frame",
     "GET /v1/request-logs",
     "GET /v1/scene-snapshots/{project_id}",
     "GET /v1/templates",
@@ -91,6 +93,7 @@ const OPERATIONS: [&str; 111] = [
     "POST /v1/auth/verify-email",
     "POST /v1/domains",
     "POST /v1/domains/{id}/verify",
+    "POST /v1/exports/{id}/derivatives/{kind}",
     "POST /v1/files",
     "POST /v1/identity-providers",
     "POST /v1/me/email",

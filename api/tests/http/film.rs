@@ -22,7 +22,7 @@ async fn get(world: &World, key: &str, path: &str) -> Answer {
 }
 
 /// The render as its tenant sees it once it has ended; the node does what there is to do.
-async fn finished(world: &World, node: &Node<'_>, key: &str, id: &str) -> Value {
+pub async fn finished(world: &World, node: &Node<'_>, key: &str, id: &str) -> Value {
     let (path, started) = (format!("/v1/renders/{id}"), Instant::now());
     loop {
         let work = node.ask(0.5).await;

@@ -43,7 +43,7 @@ enum To {
     Node,
 }
 
-const ROWS: [(&str, To); 111] = [
+const ROWS: [(&str, To); 114] = [
     ("DELETE /v1/api-keys/{id}", To::Manage),
     ("DELETE /v1/domains/{id}", To::Manage),
     ("DELETE /v1/identity-providers/{id}", To::Manage),
@@ -65,6 +65,7 @@ const ROWS: [(&str, To); 111] = [
     ("GET /v1/domains", To::Manage),
     ("GET /v1/exports/{id}", To::Read("render")),
     ("GET /v1/exports/{id}/contact-sheet", To::Read("render")),
+    ("GET /v1/exports/{id}/derivatives/{kind}", To::Read("render")),
     ("GET /v1/exports/{id}/download", To::Read("render")),
     ("GET /v1/files/{id}", To::Read("files")),
     ("GET /v1/identity-providers", To::Manage),
@@ -85,6 +86,7 @@ const ROWS: [(&str, To); 111] = [
     ("GET /v1/renders", To::Read("render")),
     ("GET /v1/renders/{id}", To::Read("render")),
     ("GET /v1/renders/{id}/events", To::Read("render")),
+    ("GET /v1/renders/{id}/last-frame", To::Read("render")),
     ("GET /v1/request-logs", To::Manage),
     ("GET /v1/scene-snapshots/{project_id}", To::Manage),
     ("GET /v1/templates", To::Read("templates")),
@@ -118,6 +120,7 @@ const ROWS: [(&str, To); 111] = [
     ("POST /v1/auth/verify-email", To::All),
     ("POST /v1/domains", To::Manage),
     ("POST /v1/domains/{id}/verify", To::Manage),
+    ("POST /v1/exports/{id}/derivatives/{kind}", To::Write("render")),
     ("POST /v1/files", To::Write("files")),
     ("POST /v1/identity-providers", To::Manage),
     ("POST /v1/me/email", To::Me),
@@ -322,6 +325,7 @@ fn path_of(template: &str) -> String {
         .replace("{sha256}", hash)
         .replace("{name}", "requests")
         .replace("{project_id}", &Uuid::now_v7().to_string())
+        .replace("{kind}", "poster")
 }
 
 fn rows() -> impl Iterator<Item = (Method, &'static str, To)> {

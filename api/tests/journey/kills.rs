@@ -19,10 +19,10 @@ const RENDERING_NODES: &str = "select count(distinct worker) from workflow.attem
 const ATTEMPTS_LOST: &str = "select count(*) from workflow.attempts a
     join render.render_jobs j on j.workflow_run_id = a.run_id where j.id = $1 and a.outcome <> 'ok'";
 const EXPORTS: &str = "select count(*) from render.exports where render_job_id = $1";
-/// Without those that keep a warning: a renderer that was killed leaves one.
+/// Without those that note what became of renders: one that was killed is noted, and what is missing is rendered again.
 const STEPS: &str = "select count(*) from workflow.steps s
     join render.render_jobs j on j.workflow_run_id = s.run_id
-    where j.id = $1 and s.kind = 'step' and s.key not like 'warn:%'";
+    where j.id = $1 and s.kind = 'step' and s.key !~ '^(warn|note|repair|accept):'";
 
 /// One kill every so often, a victim after the other, until the render has ended.
 async fn disturb(platform: &mut Platform, id: &str) -> u32 {

@@ -155,11 +155,17 @@ impl Platform {
                 "kicker": "Spring", "title": title, "subtitle": "and none of them knew",
                 "photos_title": "Photos", "features_title": "Features", "tagline": "Still the same film"
             }},
-            "output": {"height": height, "quality": "preview"}
+            // Each is to be rendered, whatever was rendered before.
+            "output": {"height": height, "quality": "preview", "reuse": false}
         });
+        self.order_of(&body).await
+    }
+
+    /// Orders a film and gives its id; tries until the server answers.
+    async fn order_of(&self, body: &Value) -> String {
         let (key, began) = (uuid::Uuid::new_v4().to_string(), Instant::now());
         loop {
-            let asked = self.http.post(format!("{}/v1/renders", self.url)).bearer_auth(&self.key).json(&body);
+            let asked = self.http.post(format!("{}/v1/renders", self.url)).bearer_auth(&self.key).json(body);
             let asked = asked.header("idempotency-key", &key).timeout(Duration::from_secs(10));
             match asked.send().await {
                 Ok(answer) if !answer.status().is_server_error() => {

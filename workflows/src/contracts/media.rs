@@ -1,7 +1,7 @@
 //! Work with ffmpeg and pictures, done by workers beside the server.
 
 use super::render::{FrameFault, FrameRef};
-use super::storage::BlobRef;
+use super::storage::{BlobHash, BlobRef};
 use flatrender_engine::{Activity, Policy};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -71,6 +71,9 @@ pub struct EncodePart {
     pub fps: u32,
     /// Speed and quality.
     pub profile: EncodeProfile,
+    /// Written across every frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<String>,
 }
 
 /// Speed and quality of the H.264 encoder.
@@ -98,6 +101,58 @@ impl Activity for EncodePart {
     const NAME: &'static str = "EncodePart";
     const QUEUE: &'static str = MEDIA_QUEUE;
     type Output = EncodedPart;
+    fn policy(&self) -> Policy {
+        media_policy()
+    }
+}
+
+/// A scene that the tenant keeps, encoded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptScene {
+    /// Of all that decides how it looks.
+    pub key: BlobHash,
+    /// It, encoded.
+    pub part: EncodedPart,
+}
+
+/// Copies kept scenes to a render's shelf. What is not there any more is no failure: it is rendered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TakeScenes {
+    /// The render.
+    pub render_id: Uuid,
+    /// The scenes.
+    pub scenes: Vec<KeptScene>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TakenScenes {
+    /// Scenes that are on the render's shelf now, as they were recorded.
+    pub taken: Vec<KeptScene>,
+}
+
+impl Activity for TakeScenes {
+    const NAME: &'static str = "TakeScenes";
+    const QUEUE: &'static str = MEDIA_QUEUE;
+    type Output = TakenScenes;
+    fn policy(&self) -> Policy {
+        media_policy()
+    }
+}
+
+/// Copies an encoded scene from a render's shelf to one of its own, to be taken by other films of the tenant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KeepScene {
+    /// The render.
+    pub render_id: Uuid,
+    /// The scene.
+    pub scene: KeptScene,
+}
+
+impl Activity for KeepScene {
+    const NAME: &'static str = "KeepScene";
+    const QUEUE: &'static str = MEDIA_QUEUE;
+    type Output = ();
     fn policy(&self) -> Policy {
         media_policy()
     }
@@ -239,13 +294,12 @@ impl Activity for VerifyVideo {
 }
 
 /// Draws evenly spaced frames of a film as one PNG for people to look at, stored among the tenant's files.
-/// Fails for good with [`FRAME_LOST`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DrawContactSheet {
-    /// The render whose frames are shown.
-    pub render_id: Uuid,
-    /// The frames to show, at most 24, in order.
-    pub frames: Vec<FrameRef>,
+    /// The film, on the tenant's shelf of files.
+    pub video: BlobRef,
+    /// Numbers of the frames to show, at most 24, ascending.
+    pub frames: Vec<u32>,
     /// Tiles in a row.
     pub columns: u32,
     /// Width of a tile in pixels.
@@ -254,6 +308,70 @@ pub struct DrawContactSheet {
 
 impl Activity for DrawContactSheet {
     const NAME: &'static str = "DrawContactSheet";
+    const QUEUE: &'static str = MEDIA_QUEUE;
+    type Output = BlobRef;
+    fn policy(&self) -> Policy {
+        media_policy()
+    }
+}
+
+/// What else is made of a finished film.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "store", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum DerivativeKind {
+    /// A JPEG of its middle.
+    Poster,
+    /// A silent GIF, 480 pixels wide, 12 pictures a second.
+    Gif,
+    /// An MP4, 360 pixels high.
+    Small,
+    /// ProRes 422 HQ and PCM in a MOV, for editing.
+    Prores,
+    /// VP9 and Opus in a WebM.
+    Webm,
+}
+
+impl DerivativeKind {
+    /// As addresses and tables say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Poster => "poster",
+            Self::Gif => "gif",
+            Self::Small => "small",
+            Self::Prores => "prores",
+            Self::Webm => "webm",
+        }
+    }
+
+    /// The media type, the kind of file, and the ending of its name.
+    pub fn file(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Poster => ("image/jpeg", "image", "jpg"),
+            Self::Gif => ("image/gif", "image", "gif"),
+            Self::Small => ("video/mp4", "video", "small.mp4"),
+            Self::Prores => ("video/quicktime", "video", "mov"),
+            Self::Webm => ("video/webm", "video", "webm"),
+        }
+    }
+}
+
+/// Makes something else of a finished film, and stores it among the tenant's files. Needs no renderer.
+/// Repeatable: stored by content. Fails for good with `media.derivative_failed`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeriveFile {
+    /// The film, on the tenant's shelf of files.
+    pub video: BlobRef,
+    /// What to make.
+    pub kind: DerivativeKind,
+    /// Frames of the film.
+    pub frames: u32,
+    /// Frames a second.
+    pub fps: u32,
+}
+
+impl Activity for DeriveFile {
+    const NAME: &'static str = "DeriveFile";
     const QUEUE: &'static str = MEDIA_QUEUE;
     type Output = BlobRef;
     fn policy(&self) -> Policy {

@@ -86,6 +86,13 @@ pub enum Shelf {
         /// The render.
         render_id: Uuid,
     },
+    /// One scene that a tenant has had rendered, encoded.
+    Scene {
+        /// The owner.
+        tenant_id: Uuid,
+        /// Of all that decides how it looks.
+        key: BlobHash,
+    },
     /// What everybody may see, for ever, under an address made of its hash: stills of scenes. Of no tenant, and never emptied.
     Public,
 }

@@ -1,9 +1,10 @@
 //! A submitted render becomes a finished video.
 //!
 //! ```text
-//! begin ─▶ plan ─┬─▶ chunk 0: render ─▶ verify ─▶ (repair) ─▶ accept ─┬▶ encode its parts ─┐
-//!                ├─▶ chunk n: …                                       ┘                    ├─▶ assemble ─▶ check ─▶ publish ─▶ settle ─▶ tidy
-//!                └─▶ mix audio ────────────────────────────────────────────────────────────┘
+//! begin ─▶ plan ─┬─▶ take kept scenes ──────────────────────────────────────────────────────────┐
+//!                ├─▶ chunk 0: render ─▶ verify ─▶ (repair) ─▶ accept ─┬▶ encode parts ─▶ (keep) ─┤
+//!                ├─▶ chunk n: …                                       ┘                          ├─▶ assemble ─▶ check ─▶ publish ─▶ settle ─▶ tidy
+//!                └─▶ mix audio ──────────────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! How frames come to be proven, and what happens to those that are lost afterwards, is in `frames`.
@@ -11,11 +12,12 @@
 mod frames;
 mod hunt;
 
+use super::derive_film::DeriveFilm;
 use crate::{
     contracts::{
         media::{
-            AssembleVideo, ClearShelf, DrawContactSheet, EncodePart, EncodedPart, MixAudio, MixedAudio, ProbedVideo,
-            VerifyVideo,
+            AssembleVideo, ClearShelf, DerivativeKind, DrawContactSheet, EncodePart, EncodedPart, KeepScene, KeptScene,
+            MixAudio, MixedAudio, ProbedVideo, TakeScenes, VerifyVideo,
         },
         render::{FrameRange, FrameRef, Pace},
         storage::BlobRef,
@@ -23,11 +25,14 @@ use crate::{
     models::{
         Db, Role, Scope,
         render::{
+            derivative,
             export::{self, NewExport},
             frame_attempt,
             frame_job::{self, Accepted},
             plan::{self, Chunk, Plan, Stretch},
             render_job::{self, Begun},
+            scene_cache::{self, NewScene, Reused},
+            spec::FilmKind,
         },
     },
 };
@@ -42,6 +47,9 @@ use uuid::Uuid;
 pub struct RenderVideo {
     /// The render.
     pub render_id: Uuid,
+    /// What it is made for: its work is done in that order.
+    #[serde(default)]
+    pub kind: FilmKind,
 }
 
 /// Frames shown on the contact sheet.
@@ -50,6 +58,10 @@ const SHEET_FRAMES: u32 = 12;
 impl Workflow for RenderVideo {
     const NAME: &'static str = "render_video";
     type Output = Uuid;
+
+    fn priority(&self) -> i16 {
+        self.kind.priority()
+    }
 
     async fn run(self, cx: &Context) -> Result<Uuid, Failure> {
         let id = self.render_id;
@@ -60,10 +72,36 @@ impl Workflow for RenderVideo {
             scope.within(db, async |db: Db<'_>| Ok(render_job::settle(db, id, outcome.as_ref().copied()).await?)).await
         })
         .await?;
+        if let Ok(export_id) = &film {
+            // The film is finished, whether or not more is made of it.
+            let _ = derive(cx, id, *export_id).await;
+        }
         // Whatever is left on the render's shelf costs only space; the film stands as it was settled.
         let _ = cx.activity("tidy", ClearShelf { render_id: id }).await;
         film
     }
+}
+
+/// Has made of the film what was ordered. Each is a run of its own: none of them keeps the film from being finished.
+async fn derive(cx: &Context, id: Uuid, export_id: Uuid) -> Result<(), Failure> {
+    let (tenant_id, scope) = (cx.tenant_id(), films(cx));
+    let ask = async move |db: Db<'_>| {
+        let ask = async |db: Db<'_>| -> Result<Vec<(DerivativeKind, i32)>, Failure> {
+            let mut asked = vec![];
+            for kind in render_job::derivatives(&mut *db, id).await? {
+                let tries = derivative::ask(&mut *db, tenant_id, export_id, kind).await?;
+                asked.extend(tries.map(|tries| (kind, tries)));
+            }
+            Ok(asked)
+        };
+        scope.within(db, ask).await
+    };
+    for (kind, tries) in cx.step("derive", ask).await? {
+        let film = DeriveFilm { export_id, kind };
+        let key = film.business_key(tries);
+        cx.start_detached(&format!("derive:{}", kind.name()), Some(&key), film).await?;
+    }
+    Ok(())
 }
 
 /// The rows that a film's steps work on.
@@ -77,14 +115,13 @@ async fn produce(cx: &Context, id: Uuid) -> Result<Uuid, Failure> {
     let begin = async move |db: Db<'_>| scope.within(db, async |db: Db<'_>| render_job::begin(db, id).await).await;
     let job = cx.step("begin", begin).await?;
     let plan = plan(cx, id, &job).await?;
-    let (made, audio) = try_join(render(cx, id, &job, &plan), mix_audio(cx, id, &job)).await?;
-    let (frames, parts): (Vec<_>, Vec<_>) = made.into_iter().unzip();
-    let (video, sheet) =
-        try_join(assemble(cx, id, &job, parts.concat(), audio), draw_sheet(cx, id, &job, frames.concat())).await?;
-    publish(cx, id, &job, video, sheet).await
+    let (parts, audio) = try_join(render(cx, id, &job, &plan), mix_audio(cx, id, &job)).await?;
+    let video = assemble(cx, id, &job, parts, audio).await?;
+    let (probed, sheet) = try_join(verify(cx, &job, &video), draw_sheet(cx, &job, &video)).await?;
+    publish(cx, id, &job, (video, probed), sheet).await
 }
 
-/// Divides the film by what is known of the template's pace.
+/// Divides the film by what is known of the template's pace, and along its scenes when those may be kept.
 async fn plan(cx: &Context, id: Uuid, job: &Begun) -> Result<Plan, Failure> {
     let (tenant, version, spec, scope) = (job.tenant_id, job.project_version_id, job.spec.clone(), films(cx));
     let make = async move |db: Db<'_>| {
@@ -92,8 +129,16 @@ async fn plan(cx: &Context, id: Uuid, job: &Begun) -> Result<Plan, Failure> {
             // A template may be many tenants'; how fast it is is nobody's secret.
             Scope::platform(Role::Render).enter(&mut *db).await?;
             let pace = frame_attempt::pace(&mut *db, version, spec.size).await?;
+            let renderer = if spec.keeps_scenes() { scene_cache::renderer(&mut *db, spec.engine).await? } else { None };
             scope.enter(&mut *db).await?;
-            let plan = plan::plan(&spec, pace);
+            let plan = match renderer {
+                Some(renderer) => {
+                    let keys: Vec<_> = spec.segments.iter().map(|s| s.key(&renderer)).collect();
+                    let kept = scene_cache::find(&mut *db, tenant, &keys).await?;
+                    plan::plan_scenes(&spec, pace, &renderer, &kept)
+                }
+                None => plan::plan(&spec, pace),
+            };
             frame_job::plan(db, tenant, id, &plan.chunks().copied().collect::<Vec<_>>()).await?;
             Ok(plan)
         };
@@ -102,12 +147,40 @@ async fn plan(cx: &Context, id: Uuid, job: &Begun) -> Result<Plan, Failure> {
     cx.step("plan", make).await
 }
 
-/// Frames and encoded parts of a stretch, each in order.
-type Made = (Vec<FrameRef>, Vec<EncodedPart>);
+/// Takes what is kept, and makes every other stretch of the film on whichever nodes are free; gives its parts in order.
+async fn render(cx: &Context, id: Uuid, job: &Begun, plan: &Plan) -> Result<Vec<EncodedPart>, Failure> {
+    let taken = take(cx, id, job, plan).await?;
+    let make = async |stretch: &Stretch| match &stretch.kept {
+        Some(kept) if taken.contains(kept) => Ok(vec![kept.part.clone()]),
+        _ => make_stretch(cx, id, job, plan, stretch).await,
+    };
+    Ok(try_join_all(plan.stretches.iter().map(make)).await?.concat())
+}
 
-/// Makes every stretch of the film on whichever nodes are free.
-async fn render(cx: &Context, id: Uuid, job: &Begun, plan: &Plan) -> Result<Vec<Made>, Failure> {
-    try_join_all(plan.stretches.iter().map(|stretch| make_stretch(cx, id, job, plan.pace, stretch))).await
+/// Takes kept scenes and accepts their frames. What is not there any more is rendered like the rest.
+async fn take(cx: &Context, id: Uuid, job: &Begun, plan: &Plan) -> Result<Vec<KeptScene>, Failure> {
+    let kept: Vec<(u32, KeptScene)> =
+        plan.stretches.iter().filter_map(|s| Some((s.chunks.first()?.no, s.kept.clone()?))).collect();
+    if kept.is_empty() {
+        return Ok(vec![]);
+    }
+    let scenes = kept.iter().map(|(_, scene)| scene.clone()).collect();
+    let taken = cx.activity("take_scenes", TakeScenes { render_id: id, scenes }).await?.taken;
+    let (tenant_id, size, scope) = (job.tenant_id, job.spec.size, films(cx));
+    let reuse = async move |db: Db<'_>| {
+        let reuse = async |db: Db<'_>| -> Result<Vec<KeptScene>, Failure> {
+            let mut accepted = vec![];
+            for (chunk_no, scene) in kept.iter().filter(|(_, scene)| taken.contains(scene)) {
+                let reused = Reused { tenant_id, render_id: id, chunk_no: *chunk_no, scene, size };
+                if scene_cache::accept(&mut *db, &reused).await? {
+                    accepted.push(scene.clone());
+                }
+            }
+            Ok(accepted)
+        };
+        scope.within(db, reuse).await
+    };
+    cx.step("reuse", reuse).await
 }
 
 /// Renders the chunks of a stretch, then encodes its parts.
@@ -115,14 +188,40 @@ async fn make_stretch(
     cx: &Context,
     id: Uuid,
     job: &Begun,
-    pace: Option<Pace>,
+    plan: &Plan,
     stretch: &Stretch,
-) -> Result<Made, Failure> {
-    let chunks = stretch.chunks.iter().map(|chunk| render_chunk(cx, id, job, pace, *chunk));
+) -> Result<Vec<EncodedPart>, Failure> {
+    let chunks = stretch.chunks.iter().map(|chunk| render_chunk(cx, id, job, plan.pace, *chunk));
     let frames = try_join_all(chunks).await?.concat();
     let parts = stretch.parts.iter().map(|part| encode_part(cx, id, job, *part, &frames));
     let parts = try_join_all(parts).await?;
-    Ok((frames, parts))
+    if let (Some(renderer), Some(key), [frames], [part]) =
+        (&plan.renderer, &stretch.key, &stretch.parts[..], &parts[..])
+    {
+        // Whether it is kept costs only time, another day.
+        let _ = keep(cx, id, job, renderer, KeptScene { key: key.clone(), part: part.clone() }, *frames).await;
+    }
+    Ok(parts)
+}
+
+/// Keeps an encoded scene for other films of the tenant.
+async fn keep(
+    cx: &Context,
+    id: Uuid,
+    job: &Begun,
+    renderer: &str,
+    scene: KeptScene,
+    frames: FrameRange,
+) -> Result<(), Failure> {
+    cx.activity(&format!("keep:{}", frames.first), KeepScene { render_id: id, scene: scene.clone() }).await?;
+    let (tenant_id, spec, renderer) = (job.tenant_id, job.spec.clone(), renderer.to_owned());
+    // Nodes serve many tenants and are nobody's rows.
+    let scope = Scope::platform(Role::Render);
+    let keep = async move |db: Db<'_>| {
+        let new = NewScene { tenant_id, render_id: id, frames, scene: &scene, renderer: &renderer, spec: &spec };
+        scope.within(db, async |db: Db<'_>| Ok(scene_cache::keep(db, &new).await?)).await
+    };
+    cx.step(&format!("kept:{}", frames.first), keep).await
 }
 
 /// Renders one chunk until each of its frames is proven, and accepts them.
@@ -154,7 +253,14 @@ async fn encode_part(
 ) -> Result<EncodedPart, Failure> {
     let spec = &job.spec;
     let own = of.iter().filter(|f| part.contains(f.frame)).cloned().collect();
-    let encode = |frames| EncodePart { render_id: id, frames, size: spec.size, fps: spec.fps, profile: spec.profile };
+    let encode = |frames| EncodePart {
+        render_id: id,
+        frames,
+        size: spec.size,
+        fps: spec.fps,
+        profile: spec.profile,
+        watermark: spec.watermark.clone(),
+    };
     let key = format!("part{}", part.first);
     Frames::proven(cx, id, job, &key, own).used_by(&format!("encode:{}", part.first), encode).await
 }
@@ -171,31 +277,34 @@ async fn mix_audio(cx: &Context, id: Uuid, job: &Begun) -> Result<MixedAudio, Fa
     cx.activity("mix_audio", mix).await
 }
 
-/// Joins parts and sound, and has the stored film proven by ffprobe.
+/// Joins parts and sound.
 async fn assemble(
     cx: &Context,
     id: Uuid,
     job: &Begun,
     parts: Vec<EncodedPart>,
     audio: MixedAudio,
-) -> Result<(BlobRef, ProbedVideo), Failure> {
+) -> Result<BlobRef, Failure> {
     let spec = &job.spec;
     let assemble = AssembleVideo { render_id: id, parts, audio, frames: spec.frames, fps: spec.fps };
-    let video = cx.activity("assemble", assemble).await?;
-    let verify = VerifyVideo { video: video.clone(), frames: spec.frames, fps: spec.fps, size: spec.size };
-    let probed = cx.activity("verify_video", verify).await?;
-    Ok((video, probed))
+    cx.activity("assemble", assemble).await
 }
 
-async fn draw_sheet(cx: &Context, id: Uuid, job: &Begun, frames: Vec<FrameRef>) -> Result<BlobRef, Failure> {
-    let count = SHEET_FRAMES.min(frames.len() as u32);
+/// Has the stored film proven by ffprobe.
+async fn verify(cx: &Context, job: &Begun, video: &BlobRef) -> Result<ProbedVideo, Failure> {
+    let spec = &job.spec;
+    let verify = VerifyVideo { video: video.clone(), frames: spec.frames, fps: spec.fps, size: spec.size };
+    cx.activity("verify_video", verify).await
+}
+
+async fn draw_sheet(cx: &Context, job: &Begun, video: &BlobRef) -> Result<BlobRef, Failure> {
+    let count = SHEET_FRAMES.min(job.spec.frames);
     // The middle of each of `count` equal stretches: the first and last frames are often empty.
-    let middle = |n: u32| frames[((2 * n + 1) as usize * frames.len()) / (2 * count as usize)].clone();
-    let shown = (0..count).map(middle).collect();
+    let middle = |n: u32| (2 * n + 1) * job.spec.frames / (2 * count);
+    let frames = (0..count).map(middle).collect();
     let upright = job.spec.size[1] > job.spec.size[0];
     let (columns, tile_width) = if upright { (6, 270) } else { (4, 480) };
-    let draw = |frames| DrawContactSheet { render_id: id, frames, columns, tile_width };
-    Frames::proven(cx, id, job, "sheet", shown).used_by("contact_sheet", draw).await
+    cx.activity("contact_sheet", DrawContactSheet { video: video.clone(), frames, columns, tile_width }).await
 }
 
 /// From here on the film can no longer be cancelled.

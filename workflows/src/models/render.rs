@@ -1,6 +1,7 @@
 //! Renders: what was ordered, what was frozen, what came of it; and the nodes that do it.
 
 pub mod backlog;
+pub mod derivative;
 pub mod export;
 pub mod frame_attempt;
 pub mod frame_job;
@@ -10,6 +11,8 @@ pub mod node;
 pub mod order;
 pub mod plan;
 pub mod render_job;
+pub mod scene_cache;
+pub mod segment;
 pub mod snapshot;
 pub mod snapshot_job;
 pub mod snapshot_request;

@@ -1,13 +1,13 @@
 //! A render, through its ordeals: it completes; it survives a crash after every event; it settles when any one
 //! activity fails; it stops when it is cancelled.
 
-use crate::world::{Mischief, World, order};
+use crate::world::{Mischief, World, blob, order, order_of, store};
 use flatrender_engine::{Client, client::RunState};
 use flatrender_workflows::{
     contracts::render::FrameRef,
     models::{
-        DEFAULT_TENANT, Role, Scope,
-        render::{export, render_job, render_job::RenderJob, stored_frame},
+        DEFAULT_TENANT,
+        render::{export, render_job, render_job::RenderJob},
     },
 };
 use sqlx::PgPool;
@@ -118,6 +118,54 @@ async fn planned(db: &PgPool, id: Uuid, chunks: &[(i32, i32)]) -> Result<(), Str
     planned.map(drop).map_err(|e| e.as_database_error().unwrap().constraint().unwrap_or_default().to_owned())
 }
 
+/// The world's hands become those of a node whose renderer has a version.
+async fn enrol_renderer(db: &PgPool, version: &str) {
+    let node = "insert into render.nodes (name, capabilities, credential_hash, last_seen_at)
+                values ('one', jsonb_build_object('renderers', jsonb_build_object('lottie', $1::text)), sha256('one'), workflow.now())
+                on conflict (name) do update set capabilities = excluded.capabilities";
+    sqlx::query(node).bind(version).execute(db).await.unwrap();
+}
+
+/// How many frames were rendered for a film with these words.
+async fn frames_rendered(db: &PgPool, world: &World, texts: &[(&str, &str)]) -> (Uuid, u32) {
+    let before = world.asked().len();
+    let (id, run) = order_of(db, texts).await;
+    let run = world.finish(db, run, false).await;
+    assert_eq!(run.state, RunState::Succeeded, "{:?}", run.error);
+    assert_eq!((accepted_frames(db, id).await, exports(db, id).await), (165, 1));
+    let asked = world.asked();
+    let ranges = asked[before..].iter().filter_map(|a| a.strip_prefix("RenderFrames ")?.split_once('-'));
+    let number = |n: &str| n.parse::<u32>().unwrap();
+    (id, ranges.map(|(first, last)| number(last) - number(first) + 1).sum())
+}
+
+const REUSED: &str = "select count(*) from render.frame_manifests where render_job_id = $1 and flags = '{reused}'";
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_scene_that_was_rendered_before_is_not_rendered_again(db: PgPool) {
+    enrol_renderer(&db, "lottie 1").await;
+    let world = World::default();
+    world.store_for(&db);
+    assert_eq!(frames_rendered(&db, &world, &[]).await.1, 165);
+    let (again, rendered) = frames_rendered(&db, &world, &[]).await;
+    assert_eq!((count(&db, REUSED, again).await, rendered), (165, 0));
+    let (changed, rendered) = frames_rendered(&db, &world, &[("one", "new")]).await;
+    assert_eq!((count(&db, REUSED, changed).await, rendered), (75, 90), "scene b alone is as it was");
+    enrol_renderer(&db, "lottie 2").await;
+    assert_eq!(frames_rendered(&db, &world, &[]).await.1, 165, "another renderer draws other frames");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_kept_scene_that_is_gone_is_rendered(db: PgPool) {
+    enrol_renderer(&db, "lottie 1").await;
+    let world = World::with(Mischief { scenes_are_gone: true, ..Mischief::default() });
+    world.store_for(&db);
+    assert_eq!(frames_rendered(&db, &world, &[]).await.1, 165);
+    let (again, rendered) = frames_rendered(&db, &world, &[]).await;
+    assert_eq!((count(&db, REUSED, again).await, rendered), (0, 165));
+    assert!(world.asked().contains(&"TakeScenes 3".to_owned()));
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn a_plan_with_a_hole_or_an_overlap_is_refused_by_the_database(db: PgPool) {
     let (id, _) = order(&db).await;
@@ -191,21 +239,13 @@ async fn a_frame_that_looks_wrong_twice_is_kept_and_said(db: PgPool) {
     assert_eq!(count(&db, flagged, id).await, 1);
 }
 
-/// Stores frames as a node does, in the name of nobody's lease.
-async fn store(db: &PgPool, id: Uuid, frames: std::ops::Range<u32>) {
-    let frames: Vec<FrameRef> =
-        frames.map(|frame| FrameRef { frame, blob: crate::world::blob(&format!("frame {frame}")) }).collect();
-    let mut tx = db.begin().await.unwrap();
-    Scope::tenant(Role::Render, DEFAULT_TENANT).enter(&mut tx).await.unwrap();
-    stored_frame::note(&mut tx, DEFAULT_TENANT, id, Uuid::new_v4(), &frames).await.unwrap();
-    tx.commit().await.unwrap();
-}
-
 #[sqlx::test(migrations = "../migrations")]
 async fn frames_of_an_attempt_that_failed_are_kept(db: PgPool) {
     let world = World::with(Mischief { crashing: Some((41, 1)), ..Mischief::default() });
     let (id, run) = order(&db).await;
-    store(&db, id, 0..30).await;
+    let frames: Vec<FrameRef> =
+        (0..30).map(|frame| FrameRef { frame, blob: blob(&format!("frame {frame}")) }).collect();
+    store(&db, id, Uuid::new_v4(), &frames).await;
     let run = world.finish(&db, run, false).await;
     assert_eq!(run.state, RunState::Succeeded, "{:?}", run.error);
     let asked: Vec<String> = world.asked().into_iter().filter(|a| a.starts_with("RenderFrames 0-41")).collect();
@@ -220,7 +260,7 @@ async fn frames_of_an_attempt_that_failed_are_kept(db: PgPool) {
 }
 
 async fn lost_frames_are_rendered_again(db: PgPool, crash_after_every_event: bool) {
-    let lost_frames = BTreeMap::from([(("EncodePart", 50), 2), (("DrawContactSheet", 6), 1)]);
+    let lost_frames = BTreeMap::from([(("EncodePart", 50), 2), (("EncodePart", 6), 1)]);
     let world = World::with(Mischief { lost_frames, ..Mischief::default() });
     let (id, run) = order(&db).await;
     let run = world.finish(&db, run, crash_after_every_event).await;

@@ -4,8 +4,8 @@ use flatrender_engine::{Attempt, Client, Failure, Handler, Worker, client::Run};
 use flatrender_workflows::{
     contracts::{
         media::{
-            AssembleVideo, ClearShelf, DrawContactSheet, EncodePart, EncodedPart, FRAME_LOST, MixAudio, MixedAudio,
-            ProbedVideo, VerifiedFrames, VerifyFrames, VerifyVideo,
+            AssembleVideo, ClearShelf, DrawContactSheet, EncodePart, EncodedPart, FRAME_LOST, KeepScene, MixAudio,
+            MixedAudio, ProbedVideo, TakeScenes, TakenScenes, VerifiedFrames, VerifyFrames, VerifyVideo,
         },
         render::{
             FaultReason, FrameFault, FrameRange, FrameRef, NODE_QUEUE, RenderFrames, RenderTiming, RenderedFrames,
@@ -17,7 +17,7 @@ use flatrender_workflows::{
     models::{
         DEFAULT_TENANT, Role, Scope,
         content::project,
-        render::{freeze, order::RenderOrder, render_job},
+        render::{freeze, order::RenderOrder, render_job, spec::FilmKind, stored_frame},
     },
 };
 use serde_json::json;
@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// As which node the world's hands work, when there is a row of it.
-pub const NODE: &str = "node:one";
+pub const NODE: &str = "node:one:00000000-0000-0000-0000-000000000000";
 
 /// What the world does out of the ordinary.
 #[derive(Debug, Default)]
@@ -46,13 +46,15 @@ pub struct Mischief {
     pub hanging: Option<&'static str>,
     /// A frame at which the renderer crashes, this many times. It stores nothing that it did not report.
     pub crashing: Option<(u32, u32)>,
+    /// Kept scenes are known, but not there.
+    pub scenes_are_gone: bool,
     /// Frames that look black, however often they are rendered.
     pub black_frames: BTreeSet<u32>,
 }
 
 /// The world's hands and its notebook.
 #[derive(Clone, Default)]
-pub struct World(Arc<Mutex<Mischief>>, Arc<Mutex<Vec<String>>>);
+pub struct World(Arc<Mutex<Mischief>>, Arc<Mutex<Vec<String>>>, Arc<Mutex<Option<PgPool>>>);
 
 pub fn blob(name: &str) -> BlobRef {
     BlobRef { sha256: BlobHash::of(name.as_bytes()), size_bytes: name.len() as u64 }
@@ -60,7 +62,12 @@ pub fn blob(name: &str) -> BlobRef {
 
 impl World {
     pub fn with(mischief: Mischief) -> Self {
-        Self(Arc::new(Mutex::new(mischief)), Arc::default())
+        Self(Arc::new(Mutex::new(mischief)), Arc::default(), Arc::default())
+    }
+
+    /// From here on frames are noted as a node's are when it has stored them.
+    pub fn store_for(&self, db: &PgPool) {
+        *self.2.lock().unwrap() = Some(db.clone());
     }
 
     /// What was asked of the world, in order.
@@ -127,6 +134,8 @@ impl World {
             .handler::<VerifyVideo>(self.clone())
             .handler::<DrawContactSheet>(self.clone())
             .handler::<ClearShelf>(self.clone())
+            .handler::<TakeScenes>(self.clone())
+            .handler::<KeepScene>(self.clone())
             .labels([("engine".to_owned(), "lottie".to_owned())].into())
             .queue(NODE_QUEUE, 4)
             .grace(Duration::from_millis(200));
@@ -139,8 +148,12 @@ impl Handler<RenderFrames> for World {
         let avoid = if input.avoid.is_empty() { String::new() } else { format!(" not on {}", input.avoid.join(", ")) };
         self.act(cx, "RenderFrames", format!("{}-{}{avoid}", input.frames.first, input.frames.last)).await?;
         self.crash(input.frames)?;
-        let frames =
+        let frames: Vec<FrameRef> =
             input.frames.iter().map(|frame| FrameRef { frame, blob: blob(&format!("frame {frame}")) }).collect();
+        let db = self.2.lock().unwrap().clone();
+        if let Some(db) = db {
+            store(&db, input.render_id, cx.lease_token(), &frames).await;
+        }
         let timing = RenderTiming { render_ms: 2000, ..RenderTiming::default() };
         Ok(RenderedFrames { frames, faults: vec![], cause: None, warnings: vec![], timing })
     }
@@ -198,8 +211,21 @@ impl Handler<VerifyVideo> for World {
 impl Handler<DrawContactSheet> for World {
     async fn handle(&self, cx: &Attempt, input: DrawContactSheet) -> Result<BlobRef, Failure> {
         self.act(cx, "DrawContactSheet", input.frames.len().to_string()).await?;
-        self.use_frames("DrawContactSheet", &input.frames)?;
         Ok(blob("sheet"))
+    }
+}
+
+impl Handler<TakeScenes> for World {
+    async fn handle(&self, cx: &Attempt, input: TakeScenes) -> Result<TakenScenes, Failure> {
+        self.act(cx, "TakeScenes", input.scenes.len().to_string()).await?;
+        let there = !self.0.lock().unwrap().scenes_are_gone;
+        Ok(TakenScenes { taken: if there { input.scenes } else { vec![] } })
+    }
+}
+
+impl Handler<KeepScene> for World {
+    async fn handle(&self, cx: &Attempt, input: KeepScene) -> Result<(), Failure> {
+        self.act(cx, "KeepScene", input.scene.part.frames.to_string()).await
     }
 }
 
@@ -209,17 +235,31 @@ impl Handler<ClearShelf> for World {
     }
 }
 
+/// Notes frames as a node's that it has stored.
+pub async fn store(db: &PgPool, render_id: Uuid, lease_token: Uuid, frames: &[FrameRef]) {
+    let mut tx = db.begin().await.unwrap();
+    Scope::tenant(Role::Render, DEFAULT_TENANT).enter(&mut tx).await.unwrap();
+    stored_frame::note(&mut tx, DEFAULT_TENANT, render_id, lease_token, frames).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
 /// Publishes a template, places an order for it and starts its run, as the API does.
 pub async fn order(db: &PgPool) -> (Uuid, Uuid) {
+    order_of(db, &[]).await
+}
+
+/// The same with some words in it, by field.
+pub async fn order_of(db: &PgPool, texts: &[(&str, &str)]) -> (Uuid, Uuid) {
     let manifest = manifest();
     let mut tx = db.begin().await.unwrap();
     project::publish(&mut tx, DEFAULT_TENANT, &manifest, &blob("package"), None).await.unwrap();
     let template = project::find(&mut tx, DEFAULT_TENANT, DEFAULT_TENANT, "promo", None).await.unwrap().unwrap();
-    let order = RenderOrder { template: "promo".into(), ..RenderOrder::default() };
+    let mut order = RenderOrder { template: "promo".into(), ..RenderOrder::default() };
+    order.data.texts = texts.iter().map(|(key, text)| (key.to_string(), text.to_string())).collect();
     let spec = freeze::freeze(DEFAULT_TENANT, &template, &order, &[]).unwrap();
     let id = Uuid::now_v7();
     let client = Client::new(db.clone());
-    let workflow = RenderVideo { render_id: id };
+    let workflow = RenderVideo { render_id: id, kind: FilmKind::Final };
     Scope::tenant(Role::Workflow, DEFAULT_TENANT).enter(&mut tx).await.unwrap();
     let run = client.start(&mut tx, DEFAULT_TENANT, Some(&id.to_string()), workflow).await.unwrap();
     let request = blob("order");
@@ -243,10 +283,11 @@ pub async fn order(db: &PgPool) -> (Uuid, Uuid) {
 fn manifest() -> Manifest {
     let label = json!({"en": "x"});
     let scene = |id: &str| json!({"id": id, "label": label, "frames": 90, "min_frames": 60, "max_frames": 180, "required": true, "still_frame": 40});
+    let text = |key: &str, scene: &str| json!({"key": key, "scene": scene, "label": label, "required": false, "max_chars": 9, "max_lines": 1, "default": "d"});
     let manifest = json!({
         "format": 1, "slug": "promo", "version": 1, "kind": "lottie", "title": label, "description": label,
         "composition": "main", "width": 1920, "height": 1080, "fps": 30, "transition_frames": 15, "fonts": [],
-        "scenes": [scene("a"), scene("b")]
+        "texts": [text("one", "a"), text("two", "b")], "scenes": [scene("a"), scene("b")]
     });
     Manifest::parse(manifest.to_string().as_bytes()).unwrap()
 }

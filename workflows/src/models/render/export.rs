@@ -1,5 +1,6 @@
 //! Finished films.
 
+use super::derivative::Derivative;
 use crate::{
     contracts::{
         media::{EncodeProfile, ProbedVideo},
@@ -13,6 +14,7 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use flatrender_engine::Failure;
+use sqlx::types::Json;
 use uuid::Uuid;
 
 /// A finished film.
@@ -34,6 +36,8 @@ pub struct Export {
     pub frames: i32,
     /// When it was published.
     pub created_at: DateTime<Utc>,
+    /// What else was made of it.
+    pub derivatives: Vec<Derivative>,
 }
 
 /// A verified film to publish.
@@ -99,10 +103,12 @@ async fn insert(db: Db<'_>, new: &NewExport<'_>) -> sqlx::Result<Uuid> {
     let sheet_file_id = file::insert(&mut *db, new.tenant_id, &sheet).await?;
     Scope::tenant(Role::Render, new.tenant_id).enter(&mut *db).await?;
     let id = Uuid::now_v7();
+    // A preview is there for an hour.
     sqlx::query!(
         r#"insert into render.exports (id, tenant_id, render_job_id, profile, file_id, sheet_file_id, sha256, size_bytes,
-                                       duration_ms, frame_count, sheet_sha256, sheet_bytes)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"#,
+                                       duration_ms, frame_count, sheet_sha256, sheet_bytes, expires_at)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
+                   (select workflow.now() + interval '1 hour' from render.render_jobs where id = $3 and kind = 'preview'))"#,
         id,
         new.tenant_id,
         new.render_id,
@@ -119,6 +125,26 @@ async fn insert(db: Db<'_>, new: &NewExport<'_>) -> sqlx::Result<Uuid> {
     .execute(db)
     .await?;
     Ok(id)
+}
+
+/// Lets go of films whose time is over, with their files. Gives how many.
+pub async fn expire(db: Db<'_>, limit: i64) -> sqlx::Result<usize> {
+    Scope::platform(Role::Render).enter(&mut *db).await?;
+    let expired = sqlx::query!(
+        r#"update render.exports set state = 'expired'
+           where id in (select id from render.exports where state = 'ready' and expires_at <= workflow.now()
+                        order by expires_at limit $1 for update skip locked)
+           returning file_id, sheet_file_id"#,
+        limit,
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    let files: Vec<Uuid> = expired.iter().flat_map(|e| [e.file_id, e.sheet_file_id]).collect();
+    Scope::platform(Role::File).enter(&mut *db).await?;
+    sqlx::query!("update file_mgr.files set state = 'purged', updated_at = workflow.now() where id = any($1)", &files)
+        .execute(db)
+        .await?;
+    Ok(expired.len())
 }
 
 fn profile_name(profile: EncodeProfile) -> &'static str {
@@ -142,10 +168,12 @@ pub async fn of_renders(db: Db<'_>, tenant_id: Uuid, render_ids: &[Uuid]) -> sql
 async fn select(db: Db<'_>, tenant_id: Uuid, id: Option<Uuid>, renders: &[Uuid]) -> sqlx::Result<Vec<Export>> {
     let rows = sqlx::query!(
         r#"select e.id, e.render_job_id, j.template, e.sha256, e.size_bytes, e.duration_ms, e.frame_count, e.created_at,
-                  e.sheet_sha256, e.sheet_bytes
+                  e.sheet_sha256, e.sheet_bytes,
+                  (select coalesce(jsonb_agg(jsonb_build_object('kind', d.kind, 'state', d.state) order by d.kind), '[]')
+                   from render.derivatives d where d.export_id = e.id) as "derivatives!: Json<Vec<Derivative>>"
            from render.exports e
            join render.render_jobs j on j.id = e.render_job_id
-           where e.tenant_id = $1 and e.state = 'ready' and (e.id = $2 or ($2 is null and e.render_job_id = any($3)))"#,
+           where e.tenant_id = $1 and e.state = 'ready' and (e.expires_at is null or e.expires_at > workflow.now()) and (e.id = $2 or ($2 is null and e.render_job_id = any($3)))"#,
         tenant_id,
         id,
         renders,
@@ -163,6 +191,7 @@ async fn select(db: Db<'_>, tenant_id: Uuid, id: Option<Uuid>, renders: &[Uuid])
                 duration_ms: r.duration_ms,
                 frames: r.frame_count,
                 created_at: r.created_at,
+                derivatives: r.derivatives.0,
             })
         })
         .collect()

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
-/// Every node's name stands behind this in the engine's attempts.
+/// A node in the engine's attempts: `node:<name>:<incarnation>`.
 const NODE: &str = "node:";
 /// Attempts that a pace is told from.
 const REMEMBERED: i64 = 64;
@@ -79,7 +79,7 @@ async fn attempts(db: Db<'_>, ended: &Ended<'_>) -> sqlx::Result<Vec<Tried>> {
     .await?;
     let tried = rows.into_iter().map(|r| Tried {
         lease_token: r.lease_token,
-        node: r.worker.strip_prefix(NODE).unwrap_or(&r.worker).to_owned(),
+        node: node_name(&r.worker).to_owned(),
         outcome: match r.outcome.as_str() {
             "ok" => "ok",
             "lost" => "lost",
@@ -92,6 +92,12 @@ async fn attempts(db: Db<'_>, ended: &Ended<'_>) -> sqlx::Result<Vec<Tried>> {
         ended_at: r.ended_at,
     });
     Ok(tried.collect())
+}
+
+/// The name of a node, which has no colon; of a worker that is no node whatever it is called.
+fn node_name(worker: &str) -> &str {
+    let named = worker.strip_prefix(NODE).unwrap_or(worker);
+    named.split_once(':').map_or(named, |(name, _)| name)
 }
 
 /// Id and epoch of each node that tried, by name. A worker that is no node has none: its attempts stay the engine's alone.

@@ -2,6 +2,7 @@
 
 use super::{
     order::{OrderData, OrderMusic, OrderScene, Quality, RenderOrder},
+    segment,
     spec::{FilmKind, RenderSpec},
 };
 use crate::{
@@ -45,6 +46,8 @@ pub fn freeze(
     let mut check = Check { tenant_id, manifest, files, faults: vec![] };
     let scenes = check.scenes(order.data.scenes.as_deref());
     let size = check.size(order.output.height);
+    let preview = order.kind == FilmKind::Preview;
+    let size = if preview { size.map(|n| (n / 2).next_multiple_of(2)) } else { size };
     let (images, assets) = check.images(&order.data, &scenes);
     let data = RenderData {
         version: 1,
@@ -60,7 +63,7 @@ pub fn freeze(
         return Err(check.faults);
     }
     let lengths: Vec<u32> = scenes.iter().map(|s| s.frames).collect();
-    Ok(RenderSpec {
+    let mut spec = RenderSpec {
         engine: manifest.kind,
         package: template.package.clone(),
         package_owner: template.tenant_id,
@@ -72,10 +75,18 @@ pub fn freeze(
         frames: manifest.film_frames(&lengths),
         tracks,
         ducking: order.audio.ducking.unwrap_or(manifest.audio.ducking),
-        profile: profile(order.output.quality.unwrap_or(Quality::Final)),
+        profile: if preview { EncodeProfile::Preview } else { profile(order.output.quality.unwrap_or(Quality::Final)) },
         needs: node::needs(manifest),
-        kind: FilmKind::Final,
-    })
+        kind: order.kind,
+        segments: vec![],
+        reuse: order.output.reuse.unwrap_or(true),
+        watermark: None,
+        derivatives: order.output.derivatives.clone(),
+    };
+    if !preview {
+        spec.segments = segment::segments(manifest, &spec);
+    }
+    Ok(spec)
 }
 
 /// Every file an order names.
@@ -513,6 +524,14 @@ mod tests {
         template.manifest.installed.fonts = vec!["Futura-Bold".into()];
         let spec = freeze(Uuid::from_u128(7), &template, &order(json!({})), &[]).unwrap();
         assert!(spec.needs.contains_key("font:Futura-Bold"));
+    }
+
+    #[test]
+    fn a_preview_is_half_as_wide_and_high_and_made_at_once() {
+        let spec = frozen(json!({"kind": "preview", "output": {"quality": "master"}}));
+        assert_eq!((spec.size, spec.profile, spec.segments.len()), ([960, 540], EncodeProfile::Preview, 0));
+        assert_eq!(frozen(json!({"kind": "preview", "output": {"height": 150}})).size, [134, 76]);
+        assert_ne!(spec.sha256(), frozen(json!({"kind": "final"})).sha256());
     }
 
     #[test]

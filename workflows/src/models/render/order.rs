@@ -1,8 +1,10 @@
 //! What a customer asks for: the body of `POST /v1/renders`.
 
+use super::spec::FilmKind;
+use crate::contracts::media::DerivativeKind;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -16,6 +18,9 @@ pub struct RenderOrder {
     /// Version of the template; the current one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<i32>,
+    /// What it is made for; `final` when absent.
+    #[serde(default)]
+    pub kind: FilmKind,
     /// What to show.
     #[serde(default)]
     pub data: OrderData,
@@ -130,6 +135,13 @@ pub struct OrderOutput {
     /// Speed against quality of the encoder; `final` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quality: Option<Quality>,
+    /// Whether scenes that were rendered before may be taken as they are, and those of this film kept; yes when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reuse: Option<bool>,
+    /// What else to make of the finished film. One that cannot be made leaves a warning and the film as it is.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schema(value_type = Vec<DerivativeKind>)]
+    pub derivatives: BTreeSet<DerivativeKind>,
 }
 
 /// Speed against quality of the encoder.

@@ -8,7 +8,11 @@
 //! ```
 
 use super::spec::RenderSpec;
-use crate::contracts::render::{Engine, FrameRange, Pace};
+use crate::contracts::{
+    media::KeptScene,
+    render::{Engine, FrameRange, Pace},
+    storage::BlobHash,
+};
 use serde::{Deserialize, Serialize};
 
 /// Fewest and most frames of a chunk: below, nothing is gained; above, a crash costs too many.
@@ -26,6 +30,9 @@ const PREVIEW_CHUNKS: u32 = 2;
 pub struct Plan {
     /// How fast frames of the template are; none when it is the first time.
     pub pace: Option<Pace>,
+    /// The renderer that it is made with, when all nodes have the same and scenes may be kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renderer: Option<String>,
     /// What is made by itself, in order.
     pub stretches: Vec<Stretch>,
 }
@@ -37,6 +44,12 @@ pub struct Stretch {
     pub chunks: Vec<Chunk>,
     /// In order.
     pub parts: Vec<FrameRange>,
+    /// Under which name its only part is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<BlobHash>,
+    /// Its only part, made for another film.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<KeptScene>,
 }
 
 /// Frames that are rendered together.
@@ -46,6 +59,24 @@ pub struct Chunk {
     pub no: u32,
     /// Its frames.
     pub frames: FrameRange,
+}
+
+/// Plans a film along its scenes: those that are kept are one chunk each, and no other chunk is of two.
+pub fn plan_scenes(spec: &RenderSpec, pace: Option<Pace>, renderer: &str, kept: &[KeptScene]) -> Plan {
+    let length = chunk_frames(spec, pace);
+    let mut no = 0;
+    let mut stretch = |segment: &super::segment::Segment| {
+        let key = segment.key(renderer);
+        let kept = kept.iter().find(|k| k.key == key && k.part.frames == segment.frames.count()).cloned();
+        let chunks = if kept.is_some() { vec![segment.frames] } else { pieces(segment.frames, length) };
+        let mut numbered = |frames| {
+            no += 1;
+            Chunk { no: no - 1, frames }
+        };
+        let chunks = chunks.into_iter().map(&mut numbered).collect();
+        Stretch { chunks, parts: vec![segment.frames], key: Some(key), kept }
+    };
+    Plan { pace, renderer: Some(renderer.to_owned()), stretches: spec.segments.iter().map(&mut stretch).collect() }
 }
 
 /// Plans a film from what is known of the template's pace.
@@ -63,9 +94,10 @@ pub fn plan(spec: &RenderSpec, pace: Option<Pace>) -> Plan {
             no += 1;
             Chunk { no: no - 1, frames }
         };
-        Stretch { chunks: chunks.into_iter().map(&mut numbered).collect(), parts: parts.to_vec() }
+        let chunks = chunks.into_iter().map(&mut numbered).collect();
+        Stretch { chunks, parts: parts.to_vec(), key: None, kept: None }
     };
-    Plan { pace, stretches: parts.chunks(together).map(&mut stretch).collect() }
+    Plan { pace, renderer: None, stretches: parts.chunks(together).map(&mut stretch).collect() }
 }
 
 impl Plan {
@@ -101,7 +133,7 @@ pub fn size_class([width, height]: [u32; 2]) -> i16 {
 }
 
 /// Stretches of `length`, the last one shorter.
-fn cut(frames: FrameRange, length: u32) -> Vec<FrameRange> {
+pub(super) fn cut(frames: FrameRange, length: u32) -> Vec<FrameRange> {
     let stretch = |first: u32| FrameRange { first, last: (first + length - 1).min(frames.last) };
     (frames.first..=frames.last).step_by(length as usize).map(stretch).collect()
 }

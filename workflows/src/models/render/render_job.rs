@@ -8,7 +8,7 @@
 
 use super::{frame_job, order::RenderOrder, spec::RenderSpec, stored_frame};
 use crate::{
-    contracts::media::AudioRole,
+    contracts::media::{AudioRole, DerivativeKind},
     models::{Db, Role, Scope, content::project::Template},
 };
 use chrono::{DateTime, Utc};
@@ -16,6 +16,7 @@ use flatrender_engine::Failure;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::types::Json;
+use std::collections::BTreeSet;
 use uuid::Uuid;
 
 /// A film as its row holds it.
@@ -27,6 +28,8 @@ pub struct RenderJob {
     pub template: String,
     /// Version of the template.
     pub template_version: i32,
+    /// `preview` or `final`.
+    pub kind: String,
     /// Where it stands.
     pub status: String,
     /// Width in pixels.
@@ -91,12 +94,13 @@ pub struct NewRenderJob<'a> {
 /// Inserts a film. False when the idempotency key is taken: then nothing was inserted.
 pub async fn insert(db: Db<'_>, new: &NewRenderJob<'_>) -> sqlx::Result<bool> {
     let has = |role: AudioRole| new.spec.tracks.iter().any(|t| t.role == role);
+    let spec_sha256 = new.spec.sha256();
     let done = sqlx::query!(
         r#"insert into render.render_jobs
                (id, tenant_id, project_id, project_version_id, spec, request_sha256, idempotency_key,
                 width, height, fps, frame_count, has_music, has_voiceover, has_sfx, metadata, workflow_run_id,
-                template, template_version, created_at, updated_at)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                template, template_version, kind, priority, spec_sha256, created_at, updated_at)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
                    workflow.now(), workflow.now())
            on conflict (tenant_id, idempotency_key) do nothing"#,
         new.id,
@@ -117,6 +121,9 @@ pub async fn insert(db: Db<'_>, new: &NewRenderJob<'_>) -> sqlx::Result<bool> {
         new.workflow_run_id,
         new.template.manifest.slug,
         new.template.number,
+        new.spec.kind.name(),
+        new.spec.kind.priority(),
+        spec_sha256.as_str(),
     )
     .execute(db)
     .await?;
@@ -131,6 +138,33 @@ pub async fn find(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<
 /// The film that was made with an idempotency key.
 pub async fn find_by_key(db: Db<'_>, tenant_id: Uuid, key: &str) -> sqlx::Result<Option<RenderJob>> {
     Ok(select(db, tenant_id, None, Some(key), None, 1).await?.pop())
+}
+
+/// The tenant's preview of this spec that was ordered within the last ten minutes and has not failed, if there is one.
+/// Whoever asks for the same at the same time waits until this transaction ends.
+pub async fn find_preview(db: Db<'_>, tenant_id: Uuid, spec: &RenderSpec) -> sqlx::Result<Option<RenderJob>> {
+    let sha256 = spec.sha256();
+    sqlx::query!(
+        r#"select pg_advisory_xact_lock(hashtextextended('preview ' || $1::uuid || $2::text, 0)) as "locked!: ()""#,
+        tenant_id,
+        sha256.as_str()
+    )
+    .fetch_one(&mut *db)
+    .await?;
+    let id = sqlx::query_scalar!(
+        r#"select id from render.render_jobs
+           where tenant_id = $1 and spec_sha256 = $2 and kind = 'preview' and status not in ('failed', 'cancelled')
+             and cancel_requested_at is null and created_at > workflow.now() - interval '10 minutes'
+           order by created_at desc limit 1"#,
+        tenant_id,
+        sha256.as_str(),
+    )
+    .fetch_optional(&mut *db)
+    .await?;
+    match id {
+        Some(id) => find(db, tenant_id, id).await,
+        None => Ok(None),
+    }
 }
 
 /// Films of the tenant, newest first, older than `before`.
@@ -148,7 +182,7 @@ async fn select(
 ) -> sqlx::Result<Vec<RenderJob>> {
     sqlx::query_as!(
         RenderJob,
-        r#"select j.id, j.template, j.template_version, j.status, j.width, j.height, j.fps,
+        r#"select j.id, j.template, j.template_version, j.kind, j.status, j.width, j.height, j.fps,
                   j.frame_count, j.frames_verified, j.metadata, j.warnings as "warnings: Json<Vec<String>>",
                   j.workflow_run_id, j.request_sha256, j.error_code, j.error_detail, j.cancel_requested_at,
                   j.created_at, j.started_at, j.finished_at
@@ -224,6 +258,13 @@ pub async fn begin(db: Db<'_>, id: Uuid) -> Result<Begun, Failure> {
     let row = row.ok_or_else(|| Failure::permanent("render.gone", format!("render {id} is not there or has ended")))?;
     let (tenant_id, project_version_id, spec) = (row.tenant_id, row.project_version_id, row.spec.0);
     Ok(Begun { tenant_id, project_version_id, spec })
+}
+
+/// What else is to be made of a finished film.
+pub async fn derivatives(db: Db<'_>, id: Uuid) -> sqlx::Result<BTreeSet<DerivativeKind>> {
+    let spec =
+        sqlx::query_scalar!(r#"select spec as "it: Json<RenderSpec>" from render.render_jobs where id = $1"#, id);
+    Ok(spec.fetch_one(db).await?.0.derivatives)
 }
 
 /// Keeps what the renderer warned of.

@@ -1,12 +1,15 @@
 //! A render's input, frozen by value when it is accepted: nothing that changes later can change the film.
 
+use super::segment::Segment;
 use crate::contracts::{
-    media::{AudioTrack, EncodeProfile},
+    media::{AudioTrack, DerivativeKind, EncodeProfile},
     render::{Engine, RenderAsset, RenderData},
-    storage::BlobRef,
+    storage::{BlobHash, BlobRef},
 };
 use flatrender_engine::Labels;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// Everything that decides how a film looks and sounds.
@@ -42,20 +45,60 @@ pub struct RenderSpec {
     /// What it is made for.
     #[serde(default)]
     pub kind: FilmKind,
+    /// Its stretches along the scenes, each of which may be taken from another film; none when it is rendered as a whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<Segment>,
+    /// Whether stretches may be taken from other films of the tenant and kept for others.
+    #[serde(default)]
+    pub reuse: bool,
+    /// What is written across every frame; a preview alone has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<String>,
+    /// What else is made of the finished film, each once.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub derivatives: BTreeSet<DerivativeKind>,
 }
 
 /// What a film is made for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FilmKind {
-    /// To see how it will be.
+    /// To see how it will be: half as wide and high, marked, before other films, and there for an hour.
     Preview,
     /// To be delivered.
     #[default]
     Final,
 }
 
+impl FilmKind {
+    /// As the table of films says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Preview => "preview",
+            Self::Final => "final",
+        }
+    }
+
+    /// Somebody waits for a preview: its work goes before that of other films.
+    pub fn priority(self) -> i16 {
+        match self {
+            Self::Preview => 100,
+            Self::Final => 0,
+        }
+    }
+}
+
 impl RenderSpec {
+    /// SHA-256 of all that decides about the film: two orders with the same give the same film.
+    pub fn sha256(&self) -> BlobHash {
+        BlobHash::of(serde_json::to_string(self).unwrap_or_default().as_bytes())
+    }
+
+    /// Whether its scenes may be taken from other films and kept for others. A preview is made at once.
+    pub fn keeps_scenes(&self) -> bool {
+        self.reuse && !self.segments.is_empty() && !self.is_preview()
+    }
+
     /// Whether it is a look ahead, not what is delivered.
     pub fn is_preview(&self) -> bool {
         self.kind == FilmKind::Preview
@@ -65,7 +108,6 @@ impl RenderSpec {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::contracts::storage::BlobHash;
 
     pub(in super::super) fn spec(frames: u32) -> RenderSpec {
         RenderSpec {
@@ -83,6 +125,10 @@ pub(super) mod tests {
             profile: EncodeProfile::Final,
             needs: Labels::new(),
             kind: FilmKind::Final,
+            segments: vec![],
+            reuse: false,
+            watermark: None,
+            derivatives: BTreeSet::new(),
         }
     }
 }

@@ -1,0 +1,60 @@
+//! What else is made of a finished film.
+
+use crate::world::{World, order};
+use axum::http::{StatusCode, header};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use std::time::{Duration, Instant};
+
+/// The export once what else is made of it is as it stays.
+async fn settled(world: &World, path: &str) -> Value {
+    let began = Instant::now();
+    loop {
+        let export = world.get(path).await.json();
+        let derivatives = export["derivatives"].as_array().unwrap();
+        if !derivatives.is_empty() && derivatives.iter().all(|d| d["state"] != "queued") {
+            return export;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{export}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_else_was_ordered_is_made_of_the_film_and_one_that_fails_spoils_nothing(db: PgPool) {
+    let world = World::new(db).await;
+    world.work();
+    let mut wanted = order();
+    wanted["output"] = json!({"derivatives": ["poster", "small"]});
+    let ordered = world.post("/v1/renders", wanted).await;
+    assert_eq!(ordered.status, StatusCode::ACCEPTED, "{:?}", ordered.body);
+    let node = world.node("n1").await;
+    let render = crate::film::finished(&world, &node, &world.key, ordered.json()["id"].as_str().unwrap()).await;
+    assert_eq!(render["status"], "completed", "{render}");
+    let path = format!("/v1/exports/{}", render["export"]["id"].as_str().unwrap());
+    let export = settled(&world, &path).await;
+    let poster = format!("{path}/derivatives/poster");
+    assert_eq!(export["derivatives"][0], json!({"kind": "poster", "state": "ready", "url": poster}));
+    let poster = world.get(&poster).await;
+    assert_eq!(poster.header(header::CONTENT_TYPE), "image/jpeg");
+    assert_eq!(image::load_from_memory(&poster.body).unwrap().width(), 256);
+
+    // The film is lost from the disk: nothing can be made of it, and the render stays as it is.
+    let film = world.file_named(export["sha256"].as_str().unwrap());
+    let content = std::fs::read(&film).unwrap();
+    std::fs::write(&film, b"no film").unwrap();
+    let gif = format!("{path}/derivatives/gif");
+    assert_eq!(world.post(&gif, json!({})).await.status, StatusCode::ACCEPTED);
+    let failed = settled(&world, &path).await;
+    assert_eq!(failed["derivatives"][0], json!({"kind": "gif", "state": "failed", "url": null}));
+    assert_eq!(world.get(&gif).await.problem(), "export.not_found");
+    let render = world.get(&format!("/v1/renders/{}", render["id"].as_str().unwrap())).await.json();
+    assert_eq!(render["status"], "completed");
+    assert!(render["warnings"][0].as_str().unwrap().starts_with("gif could not be made of the film"), "{render}");
+
+    // Asked for again it needs no renderer.
+    std::fs::write(&film, content).unwrap();
+    assert_eq!(world.post(&gif, json!({})).await.status, StatusCode::ACCEPTED);
+    assert_eq!(settled(&world, &path).await["derivatives"][0]["state"], "ready");
+    assert!(world.get(&gif).await.body.starts_with(b"GIF89a"));
+}

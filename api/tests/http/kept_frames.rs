@@ -1,0 +1,120 @@
+//! What a node has stored is kept, whatever becomes of the node; and it can be seen.
+
+use crate::world::{Claimed, Node, World, png};
+use axum::http::{Method, StatusCode, header};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+/// Stores frames, each in a colour of its own, and tells of them.
+async fn store(node: &Node<'_>, task: &Claimed, frames: std::ops::Range<u64>) -> Vec<Value> {
+    let mut stored = vec![];
+    for frame in frames {
+        let blob = node.put_frame(task, &png([200, frame as u8 * 5, 30])).await;
+        stored.push(json!({"frame": frame, "blob": blob}));
+    }
+    let answer = node.call(&told(task), json!({"lease_token": task.token, "frames": stored})).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT, "{:?}", answer.body);
+    stored
+}
+
+fn told(task: &Claimed) -> String {
+    format!("/v1/nodes/tasks/{}/frames", task.id)
+}
+
+/// Numbers of the frames that a node is told are there.
+async fn kept(node: &Node<'_>, task: &Claimed) -> Vec<u64> {
+    let answer = node.with_lease(Method::GET, task, "frames", "").await;
+    assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
+    answer.json()["frames"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect()
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn frames_of_a_node_that_dies_are_kept_and_the_next_renders_the_others(db: PgPool) {
+    let world = World::new(db).await;
+    world.work();
+    let id = world.order().await;
+    let (first, second) = (world.node("n1").await, world.node("n2").await);
+    let task = first.claim().await;
+    let (from, to) = (task.input["frames"]["first"].as_u64().unwrap(), task.input["frames"]["last"].as_u64().unwrap());
+    store(&first, &task, from..from + 5).await;
+    assert_eq!(kept(&first, &task).await, [0; 0], "its own are not news to it");
+    let expire = "update workflow.tasks set lease_expires_at = workflow.now() where lease_token = $1::uuid";
+    sqlx::query(expire).bind(&task.token).execute(&world.db).await.unwrap();
+    let mut rest = vec![];
+    loop {
+        let claimed = second.claim().await;
+        if claimed.id == task.id {
+            assert_eq!(kept(&second, &claimed).await, (from..from + 5).collect::<Vec<_>>());
+            rest.extend(store(&second, &claimed, from + 5..to + 1).await);
+            let done = second.complete(&claimed, crate::world::output(&rest)).await;
+            assert_eq!(done.status, StatusCode::NO_CONTENT);
+            break;
+        }
+        let output = second.render(&claimed).await;
+        assert_eq!(second.complete(&claimed, output).await.status, StatusCode::NO_CONTENT);
+    }
+    let render = crate::film::finished(&world, &second, &world.key, &id.to_string()).await;
+    assert_eq!(render["status"], "completed", "{render}");
+    let owners: Vec<(String, String, i64)> = sqlx::query_as(
+        "select n.name, a.outcome, count(*) from render.frame_manifests m join render.frame_job_attempts a on a.id = m.attempt_id
+         join render.nodes n on n.id = a.node_id where m.render_job_id = $1 and m.frame_no between $2 and $3 group by 1, 2 order by 1",
+    )
+    .bind(id)
+    .bind(from as i32)
+    .bind(to as i32)
+    .fetch_all(&world.db)
+    .await
+    .unwrap();
+    let rest = (to - from - 4) as i64;
+    assert_eq!(owners, [("n1".into(), "lost".into(), 5), ("n2".into(), "ok".into(), rest)]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn only_frames_of_the_task_that_are_stored_are_noted(db: PgPool) {
+    let world = World::new(db).await;
+    world.run_workflows();
+    world.order().await;
+    let node = world.node("n1").await;
+    let task = node.claim().await;
+    let blob = node.put_frame(&task, &png([1, 2, 3])).await;
+    let frame = |n: u64, blob: &Value| json!({"lease_token": task.token, "frames": [{"frame": n, "blob": blob}]});
+    let there = json!(blob);
+    let gone = json!({"sha256": crate::world::blob(b"never").sha256, "size_bytes": 5});
+    let first = task.input["frames"]["first"].as_u64().unwrap();
+    assert_eq!(node.call(&told(&task), frame(9999, &there)).await.problem(), "node.bad_output");
+    assert_eq!(node.call(&told(&task), frame(first, &gone)).await.problem(), "node.bad_output");
+    let stale = json!({"lease_token": Uuid::new_v4(), "frames": []});
+    assert_eq!(node.call(&told(&task), stale).await.problem(), "lease.lost");
+    assert_eq!(world.count("render.stored_frames").await, 0);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn the_last_rendered_frame_can_be_seen_while_the_film_is_made(db: PgPool) {
+    let world = World::new(db).await;
+    world.work();
+    let id = world.order().await;
+    let path = format!("/v1/renders/{id}/last-frame");
+    assert_eq!(world.get(&path).await.problem(), "render.no_frame");
+    let node = world.node("n1").await;
+    let task = node.claim().await;
+    store(&node, &task, 0..3).await;
+    let seen = world.get(&path).await;
+    assert_eq!((seen.status, seen.header(header::CONTENT_TYPE)), (StatusCode::OK, "image/jpeg"), "{:?}", seen.body);
+    let picture = image::load_from_memory(&seen.body).unwrap().into_rgb8();
+    let [red, green, blue] = picture.get_pixel(100, 70).0;
+    assert!(red > 180 && green < 30 && blue < 50, "{red} {green} {blue}: the third frame");
+    let etag = seen.header(header::ETAG).to_owned();
+    let again = world.request(Method::GET, &path).header(header::IF_NONE_MATCH, &etag);
+    assert_eq!(world.send(again.body(axum::body::Body::empty()).unwrap()).await.status, StatusCode::NOT_MODIFIED);
+    store(&node, &task, 3..4).await;
+    assert_ne!(world.get(&path).await.header(header::ETAG), etag, "a newer one is there");
+    let stranger = world.stranger().await;
+    let theirs = crate::world::request(Method::GET, &path, &stranger).body(axum::body::Body::empty()).unwrap();
+    assert_eq!(world.send(theirs).await.problem(), "render.not_found");
+    let output = node.render(&task).await;
+    assert_eq!(node.complete(&task, output).await.status, StatusCode::NO_CONTENT);
+    let render = crate::film::finished(&world, &node, &world.key, &id.to_string()).await;
+    assert_eq!((&render["status"], &render["last_frame_url"]), (&json!("completed"), &Value::Null));
+    assert_eq!(world.get(&path).await.problem(), "render.no_frame");
+}

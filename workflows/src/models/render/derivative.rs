@@ -1,0 +1,132 @@
+//! What else is made of finished films.
+//!
+//! ```text
+//! queued ─▶ ready
+//!    ▲└───▶ failed ─┐ asked for again
+//!    └──────────────┘
+//! ```
+
+use super::render_job;
+use crate::{
+    contracts::{
+        media::{DerivativeKind, DeriveFile},
+        storage::BlobRef,
+    },
+    models::{
+        Db, Role, Scope,
+        content::project::blob_ref,
+        file_mgr::file::{self, NewFile},
+    },
+};
+use flatrender_engine::Failure;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Derivative {
+    /// What it is: `poster` and so on.
+    pub kind: String,
+    /// `queued`, `ready` or `failed`.
+    pub state: String,
+}
+
+/// Asks for one of an export; asking again for one that is ready or queued changes nothing. Gives which try it is, when
+/// there is something to do; none when there is not, or no such film.
+pub async fn ask(db: Db<'_>, tenant_id: Uuid, export_id: Uuid, kind: DerivativeKind) -> sqlx::Result<Option<i32>> {
+    sqlx::query_scalar!(
+        r#"insert into render.derivatives as d (tenant_id, export_id, kind, created_at, updated_at)
+           select tenant_id, id, $3, workflow.now(), workflow.now() from render.exports
+           where tenant_id = $1 and id = $2 and state = 'ready' and (expires_at is null or expires_at > workflow.now())
+           on conflict (export_id, kind) do update
+           set state = 'queued', tries = d.tries + 1, error_code = null, updated_at = workflow.now() where d.state = 'failed'
+           returning tries"#,
+        tenant_id,
+        export_id,
+        kind.name(),
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// What an activity needs to make one.
+///
+/// # Errors
+/// `export.gone` when the film is not there any more.
+pub async fn work(db: Db<'_>, export_id: Uuid, kind: DerivativeKind) -> Result<DeriveFile, Failure> {
+    let row = sqlx::query!(
+        r#"select e.sha256, e.size_bytes, e.frame_count, j.fps from render.exports e join render.render_jobs j on j.id = e.render_job_id
+           where e.id = $1 and e.state = 'ready'"#,
+        export_id,
+    )
+    .fetch_optional(db)
+    .await?;
+    let gone = || Failure::permanent("export.gone", format!("export {export_id} is not there any more"));
+    let row = row.ok_or_else(gone)?;
+    let video = blob_ref(row.sha256, row.size_bytes)?;
+    Ok(DeriveFile { video, kind, frames: row.frame_count as u32, fps: row.fps as u32 })
+}
+
+/// Notes what came of one; a failure is a warning with its film. Ends in the scope of the renders, where it begins.
+pub async fn settle(
+    db: Db<'_>,
+    tenant_id: Uuid,
+    export_id: Uuid,
+    kind: DerivativeKind,
+    made: Result<&BlobRef, &Failure>,
+) -> sqlx::Result<()> {
+    let file_id = match made {
+        Ok(blob) => Some(keep(&mut *db, tenant_id, export_id, kind, blob).await?),
+        Err(_) => None,
+    };
+    let render_id = sqlx::query_scalar!(
+        r#"update render.derivatives d
+           set state = case when $3::uuid is null then 'failed' else 'ready' end, file_id = $3, sha256 = $4, size_bytes = $5,
+               error_code = left($6, 128), updated_at = workflow.now()
+           from render.exports e where d.export_id = $1 and d.kind = $2 and e.id = d.export_id and d.state = 'queued'
+           returning e.render_job_id"#,
+        export_id,
+        kind.name(),
+        file_id,
+        made.ok().map(|b| b.sha256.as_str()),
+        made.ok().map(|b| b.size_bytes as i64),
+        made.err().map(|f| f.code.as_str()),
+    )
+    .fetch_optional(&mut *db)
+    .await?;
+    if let (Some(id), Err(failure)) = (render_id, made) {
+        render_job::warn(db, id, &[format!("{} could not be made of the film: {}", kind.name(), failure.code)]).await?;
+    }
+    Ok(())
+}
+
+async fn keep(
+    db: Db<'_>,
+    tenant_id: Uuid,
+    export_id: Uuid,
+    kind: DerivativeKind,
+    blob: &BlobRef,
+) -> sqlx::Result<Uuid> {
+    let (mime, class, ending) = kind.file();
+    let (width, height, duration_ms) = (None, None, None);
+    let name = format!("{export_id}.{ending}");
+    let new = NewFile { name: &name, purpose: "export", kind: class, mime, blob, width, height, duration_ms };
+    Scope::tenant(Role::File, tenant_id).enter(&mut *db).await?;
+    let id = file::insert(&mut *db, tenant_id, &new).await?;
+    Scope::tenant(Role::Render, tenant_id).enter(&mut *db).await?;
+    Ok(id)
+}
+
+/// The content of one that is ready.
+pub async fn find(db: Db<'_>, tenant_id: Uuid, export_id: Uuid, kind: DerivativeKind) -> sqlx::Result<Option<BlobRef>> {
+    let row = sqlx::query!(
+        r#"select sha256 as "sha256!", size_bytes as "size_bytes!" from render.derivatives
+           where tenant_id = $1 and export_id = $2 and kind = $3 and state = 'ready'"#,
+        tenant_id,
+        export_id,
+        kind.name(),
+    )
+    .fetch_optional(db)
+    .await?;
+    row.map(|r| blob_ref(r.sha256, r.size_bytes)).transpose()
+}
