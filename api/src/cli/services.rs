@@ -192,7 +192,8 @@ pub async fn serve(args: ServeArgs) -> Result<(), CliError> {
     let internal = listen(args.internal.beside(args.listen)).await?;
     let (address, inside) = (listener.local_addr(), internal.local_addr());
     println!("listening on http://{}", address.context("cannot tell the address")?);
-    println!("for machines of ours on http://{}", inside.context("cannot tell the address")?);
+    // The first line is the only one: whoever started this may have stopped reading.
+    tracing::info!(address = ?inside.ok(), "machines of ours are listened to");
     tokio::select! {
         served = parts.clone().serve(listener, internal, stop.gently.clone()) => served.context("the API ended")?,
         () = stop.hurry.cancelled() => {}

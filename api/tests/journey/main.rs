@@ -5,6 +5,5 @@
 mod cancel;
 mod kills;
 mod platform;
-mod stills;
 mod storm;
 mod wire;
