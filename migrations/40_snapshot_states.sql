@@ -2,10 +2,13 @@
 -- no crash of ours can make the two differ. Only the words queued and running are written here; how a job ends is the run's to say.
 
 create function render.follow_still() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp set app.platform = 'on' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_leased boolean := new.state = 'leased';
+    v_scope text := coalesce(current_setting('app.platform', true), '');
 begin
+    -- The engine says of no tenant that it works for it. Not in the function's own settings: only a superuser may put one there.
+    perform set_config('app.platform', 'on', true);
     update render.snapshot_jobs j
     set status = case when v_leased then 'running' else 'queued' end,
         attempts = greatest(j.attempts, new.attempt_no),
@@ -16,6 +19,7 @@ begin
         started_at = coalesce(j.started_at, case when v_leased then workflow.now() end),
         updated_at = workflow.now()
     where j.workflow_run_id = new.run_id and j.status in ('queued', 'running');
+    perform set_config('app.platform', v_scope, true);
     return null;
 end $$;
 revoke execute on function render.follow_still from public;
