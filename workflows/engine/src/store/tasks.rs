@@ -293,6 +293,7 @@ pub(crate) async fn adopt(db: impl PgExecutor<'_>, name: &str, task_id: i64, tok
     .bind(name)
     .bind(INCARNATION)
     .fetch_optional(db)
+    .at(Point::TaskRenew)
     .await?;
     Ok(adopted.is_some())
 }

@@ -22,6 +22,8 @@ const RECORDS: &[(&str, usize)] = &[("record", 1)];
 /// Rows that nobody has leased.
 const FREE_ROWS: &[(&str, usize)] = &[
     ("claim", 1),
+    ("claim_these", 1),
+    ("tasks.rs adopt", 1), // Back to its last holder, while it is nobody's.
     ("wake_due", 1),
     ("receive", 2),
     ("lease_warm", 2),
