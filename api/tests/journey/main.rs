@@ -5,5 +5,7 @@
 mod cancel;
 mod kills;
 mod platform;
+mod scenes;
+mod stills;
 mod storm;
 mod wire;

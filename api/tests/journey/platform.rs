@@ -1,5 +1,6 @@
 //! A platform of its own for a test: PostgreSQL, API, worker and nodes, each a process that can be killed.
 
+use flatrender_activities::storage::ObjectStorage;
 use flatrender_api::platform::{migrate, postgres::PrivatePostgres};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -58,6 +59,11 @@ impl Platform {
     /// Where everything of this platform is.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// What servers and workers keep bytes in.
+    pub fn storage(&self) -> ObjectStorage {
+        ObjectStorage::local(&self.folder.path().join("storage")).unwrap()
     }
 
     fn database(&self) -> String {
@@ -162,7 +168,7 @@ impl Platform {
     }
 
     /// Orders a film and gives its id; tries until the server answers.
-    async fn order_of(&self, body: &Value) -> String {
+    pub async fn order_of(&self, body: &Value) -> String {
         let (key, began) = (uuid::Uuid::new_v4().to_string(), Instant::now());
         loop {
             let asked = self.http.post(format!("{}/v1/renders", self.url)).bearer_auth(&self.key).json(body);
