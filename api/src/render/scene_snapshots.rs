@@ -223,7 +223,8 @@ pub async fn list(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let tenant_id = steward.tenant_id;
-    let mut tx = app.db.begin(Scope::tenant(Role::Content, tenant_id)).await?;
+    // A scene and its job never say two things of one still.
+    let mut tx = app.db.look(Scope::tenant(Role::Content, tenant_id)).await?;
     let template = project::own(&mut tx, tenant_id, project_id).await?.ok_or_else(no_project)?;
     let scenes = scene::list(&mut tx, template.version_id).await?;
     Scope::tenant(Role::Render, tenant_id).enter(&mut tx).await?;

@@ -527,6 +527,12 @@ async fn a_real_still_replaces_a_painted_one_and_never_the_reverse(db: PgPool) {
     let painted = world.stills().await.settled().await["data"][0].clone();
     assert_eq!(painted["job"]["source"], "mock");
     world.stopping.cancel();
+    // What paints is gone before the next still is asked for.
+    let begun = Instant::now();
+    while world.count("workflow.workers where ended_at is null").await > 0 {
+        assert!(begun.elapsed() < PATIENCE, "the worker ends");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     world.stopping = tokio_util::sync::CancellationToken::new();
     world.placeholders = Placeholders::Off;
     world.app.stopping = world.stopping.clone();

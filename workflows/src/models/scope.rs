@@ -204,6 +204,16 @@ impl Database {
         scope.begin(&self.0).await
     }
 
+    /// Begins a transaction that only reads, and sees all of it as it was at one moment.
+    ///
+    /// # Errors
+    /// See [`Scope::begin`].
+    pub async fn look(&self, scope: Scope) -> sqlx::Result<Scoped> {
+        let mut tx = scope.begin(&self.0).await?;
+        sqlx::query("set transaction isolation level repeatable read, read only").execute(&mut *tx).await?;
+        Ok(tx)
+    }
+
     /// Whether the tables are there; asked before there need be any role.
     ///
     /// # Errors
