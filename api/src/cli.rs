@@ -125,4 +125,11 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_key_is_made_for_scopes_there_are() {
+        let read = |scope: &str| Cli::try_parse_from(["flatrender", "admin", "create-key", "--scope", scope]);
+        assert!(read("admin").is_ok());
+        assert!(read("everything").unwrap_err().to_string().contains("render, files, templates"));
+    }
 }

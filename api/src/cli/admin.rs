@@ -7,8 +7,9 @@ use crate::platform::{
     owner::{self, NewOwner, OwnerError},
 };
 use anyhow::Context as _;
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
-use flatrender_workflows::models::DEFAULT_TENANT;
+use flatrender_workflows::models::{DEFAULT_TENANT, identity::tenant_api_key::SCOPES};
 use sqlx::PgPool;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -40,6 +41,9 @@ enum AdminCommand {
         /// The tenant it speaks for [default: the first one].
         #[arg(long, value_name = "UUID")]
         tenant: Option<Uuid>,
+        /// What it may do; may be given more than once [default: render, files, templates].
+        #[arg(long = "scope", value_name = "SCOPE", value_parser = PossibleValuesParser::new(SCOPES))]
+        scopes: Vec<String>,
     },
     /// Makes a one-time token for a render node and prints it: good for one hour and one node.
     CreateNodeToken,
@@ -69,9 +73,14 @@ pub async fn run(args: AdminArgs) -> Result<(), CliError> {
         .await
         .context("cannot connect to the database")?;
     let (what, secret) = match args.command {
-        AdminCommand::CreateKey { name, tenant } => {
+        AdminCommand::CreateKey { name, tenant, scopes } if scopes.is_empty() => {
             let key = import::create_key(&db, tenant.unwrap_or(DEFAULT_TENANT), &name).await;
             ("api_key", key.context("cannot make a key")?)
+        }
+        AdminCommand::CreateKey { name, tenant, scopes } => {
+            let key = import::create_key_for(&db, tenant.unwrap_or(DEFAULT_TENANT), &name, &scopes).await;
+            let many = || CliError::Usage("the tenant has as many keys as it may; revoke one first".into());
+            ("api_key", key.context("cannot make a key")?.ok_or_else(many)?)
         }
         AdminCommand::CreateNodeToken => {
             ("node_token", import::create_node_token(&db).await.context("cannot make a token")?)

@@ -3,6 +3,7 @@
 use super::samples::{Package, PackageError};
 use bytes::Bytes;
 use flatrender_workflows::contracts::storage::{BlobRef, BlobStore, Shelf, StorageError};
+use flatrender_workflows::models::identity::tenant_api_key::{Mode, NewKey};
 use flatrender_workflows::models::{DEFAULT_TENANT, Role, Scope, Secret, content, identity, render};
 use futures::StreamExt as _;
 use sqlx::PgPool;
@@ -26,7 +27,7 @@ pub enum ImportError {
     Package(#[from] PackageError),
 }
 
-/// Makes a key for `tenant`. Its text cannot be had again.
+/// Makes a key for `tenant` that may do what keys usually may. Its text cannot be had again.
 ///
 /// # Errors
 /// The database refused, for instance because there is no such tenant.
@@ -35,6 +36,18 @@ pub async fn create_key(db: &PgPool, tenant: Uuid, name: &str) -> sqlx::Result<S
     let key = identity::tenant_api_key::create(&mut tx, tenant, name).await?;
     tx.commit().await?;
     Ok(key)
+}
+
+/// As [`create_key`], with other scopes. None when the tenant has as many keys as it may.
+///
+/// # Errors
+/// As there.
+pub async fn create_key_for(db: &PgPool, tenant: Uuid, name: &str, scopes: &[String]) -> sqlx::Result<Option<Secret>> {
+    let new = NewKey { name, mode: Mode::Live, scopes, allowed_cidrs: None, created_by: None, expires_at: None };
+    let mut tx = Scope::tenant(Role::Identity, tenant).begin(db).await?;
+    let key = identity::tenant_api_key::create_as(&mut tx, tenant, &new).await?;
+    tx.commit().await?;
+    Ok(key.map(|(_, secret)| secret))
 }
 
 /// Whether `key` opens this database for the default tenant.
