@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Renews the table of workflows/farm/README.md: policies side by side, as `flatrender simulate` finds them. Takes seconds.
+# Renews the table of workflows/dispatch/README.md: policies side by side, as `flatrender simulate` finds them. Takes seconds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SQLX_OFFLINE=true PATH="$HOME/.cargo/bin:$PATH"
@@ -9,5 +9,5 @@ cargo run --locked --quiet -p flatrender-api --bin flatrender -- simulate --mark
 awk -v table="$table" '
     /<!-- simulate -->/ { print; print ""; while ((getline line < table) > 0) print line; print ""; skip = 1; next }
     /<!-- end -->/ { skip = 0 }
-    !skip' workflows/farm/README.md >"$table.new"
-mv "$table.new" workflows/farm/README.md
+    !skip' workflows/dispatch/README.md >"$table.new"
+mv "$table.new" workflows/dispatch/README.md

@@ -1,7 +1,7 @@
 //! What a scheduling decision costs: the production code alone, without a database.
 
 use crate::spread;
-use flatrender_farm::{Class, Farm, Item, Labels, Node, Policy};
+use flatrender_dispatch::{Class, Farm, Item, Labels, Node, Policy};
 use serde_json::{Value, json};
 use std::time::Instant;
 use uuid::Uuid;

@@ -6,7 +6,7 @@ mod table;
 use super::failure::CliError;
 use clap::Args;
 use flags::WorkloadArgs;
-use flatrender_farm::simulate::{self, COLUMNS, Job, Outcome, Parameters, Variant};
+use flatrender_dispatch::simulate::{self, COLUMNS, Job, Outcome, Parameters, Variant};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     io::IsTerminal as _,

@@ -1,4 +1,4 @@
-//! Which node gets which task: the farm of [`flatrender_farm`], kept from the database.
+//! Which node gets which task: the farm of [`flatrender_dispatch`], kept from the database.
 //!
 //! ```text
 //!   claim ──▶ polls that wait ─┐
@@ -10,9 +10,9 @@
 //! second while nodes wait.
 
 use crate::{app::App, problem::Problem};
+use flatrender_dispatch::{Class, Farm, Item, Node, Policy, Why};
 use flatrender_engine::Activity as _;
 use flatrender_engine::remote::wire::Claim;
-use flatrender_farm::{Class, Farm, Item, Node, Policy, Why};
 use flatrender_workflows::{
     contracts::{
         render::{NODE_QUEUE, RenderFrames},

@@ -1,7 +1,7 @@
 //! Every parameter of the simulated farm and its workload as a flag.
 
 use clap::Args;
-use flatrender_farm::simulate::Parameters;
+use flatrender_dispatch::simulate::Parameters;
 use std::{fmt, str::FromStr};
 
 /// Numbers with commas between them.

@@ -1,6 +1,6 @@
 //! The answer of `flatrender simulate`: a row for each thing that is measured, a column for each policy.
 
-use flatrender_farm::simulate::{Estimate, Metric, Outcome, Parameters, Variant};
+use flatrender_dispatch::simulate::{Estimate, Metric, Outcome, Parameters, Variant};
 use serde_json::{Value, json};
 
 /// Estimates by policy.
@@ -110,7 +110,7 @@ fn cell(Estimate { mean, within }: Estimate) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flatrender_farm::simulate;
+    use flatrender_dispatch::simulate;
 
     #[test]
     fn the_table_says_how_policies_compare() {

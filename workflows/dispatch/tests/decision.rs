@@ -1,6 +1,6 @@
 //! What holds for every decision, whatever there is to decide.
 
-use flatrender_farm::{Class, Farm, Item, Labels, Node, Package, Policy, Why};
+use flatrender_dispatch::{Class, Farm, Item, Labels, Node, Package, Policy, Why};
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
