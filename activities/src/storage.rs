@@ -1,38 +1,44 @@
-//! Bytes at rest: the contract of `contracts::storage` over any object store.
+//! Bytes at rest: the contract of `contracts::storage` over a folder or an S3-compatible bucket.
 //!
 //! Which keys mean what is here and in [`keys`]; who may read what never is.
 //!
 //! ```text
-//! body ──▶ intake (hash, count, limit) ──▶ small: one put under the final key
-//!                                    └──▶ large: parts under incoming/ ──▶ rename to the final key
+//! body ──▶ intake (hash, count, limit) ─┬▶ small, or its hash is known: straight under the final key
+//!                                       └▶ else: parts under incoming/ ──▶ rename to the final key
 //! ```
 //!
 //! A blob becomes visible only under its final key, by one rename or one finished upload, after all of it was
-//! hashed. A crash leaves at most a temporary, which no read can see and [`ObjectStorage::remove_stale`] removes.
+//! hashed. A crash leaves at most a temporary, which no read can see and [`ObjectStorage::remove_stale`] removes, and in a
+//! bucket an unfinished upload, which no program sees: let the bucket expire those, and what is below `incoming/`.
 
 mod clear;
+mod direct;
 mod errors;
 mod intake;
 pub mod keys;
 mod put;
 mod read;
+mod s3;
+mod settings;
 
 pub use errors::failure;
+pub use settings::{BadStorage, Credentials, S3Settings, StorageSettings};
 
 use flatrender_workflows::contracts::storage::{
-    BlobBody, BlobHash, BlobRef, BlobStore, ByteStream, Shelf, StorageError,
+    BlobBody, BlobHash, BlobRef, BlobStore, BlobStream, ByteStream, DirectUploads, Shelf, SignedGet, StorageError,
 };
 use futures::future::BoxFuture;
 use object_store::{ObjectStore, local::LocalFileSystem};
+use s3::Bucket;
 use std::{
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-/// Blobs in an object store.
+/// Blobs in a folder or a bucket.
 ///
-/// Memory stays flat: a body is held in parts of 8 MiB, whatever its length.
+/// Memory stays flat: a body is held in parts of 8 MiB, whatever its length. In a bucket it has at most 10,000 of them.
 #[derive(Debug, Clone)]
 pub struct ObjectStorage {
     /// For what tenants keep.
@@ -41,15 +47,21 @@ pub struct ObjectStorage {
     renders: Arc<dyn ObjectStore>,
     /// The folder, when both are folders of this machine.
     root: Option<PathBuf>,
+    /// The bucket, when both are that.
+    bucket: Option<Arc<Bucket>>,
 }
 
 impl ObjectStorage {
-    /// Storage in `store`, which must publish whole objects only, as S3 and the local file system do.
-    ///
-    /// An upload longer than 8 MiB whose hash is not known beforehand is written below `incoming/` and then
-    /// renamed; S3 does that by copying, at most 5 GB. Let the bucket expire `incoming/` and unfinished uploads.
+    /// Storage in `store`, which must publish whole objects only, as the local file system does, and rename them whatever
+    /// their length.
     pub fn new(store: Arc<dyn ObjectStore>) -> Self {
-        Self { files: store.clone(), renders: store, root: None }
+        Self { files: store.clone(), renders: store, root: None, bucket: None }
+    }
+
+    fn bucket(bucket: Bucket) -> Self {
+        let bucket = Arc::new(bucket);
+        let store: Arc<dyn ObjectStore> = Arc::new(bucket.store.clone());
+        Self { bucket: Some(bucket), ..Self::new(store) }
     }
 
     /// Storage in the folder `root` of this machine, which is created if need be.
@@ -66,14 +78,14 @@ impl ObjectStorage {
             files: Arc::new(open()?.with_fsync(true)),
             renders: Arc::new(open()?),
             root: Some(root.canonicalize().map_err(errors::from_io)?),
+            bucket: None,
         })
     }
 
     fn store(&self, shelf: &Shelf) -> &Arc<dyn ObjectStore> {
         match shelf {
-            Shelf::Files { .. } | Shelf::Public => &self.files,
+            Shelf::Files { .. } | Shelf::Scene { .. } | Shelf::Public => &self.files,
             Shelf::Render { .. } => &self.renders,
-            Shelf::Scene { .. } => &self.files,
         }
     }
 }
@@ -86,11 +98,12 @@ impl BlobStore for ObjectStorage {
         body: ByteStream,
         limit_bytes: u64,
     ) -> BoxFuture<'a, Result<BlobRef, StorageError>> {
-        Box::pin(put::put(self.store(shelf).as_ref(), shelf, expected, body, limit_bytes))
+        let (store, bucket) = (self.store(shelf).as_ref(), self.bucket.as_deref());
+        Box::pin(put::put(store, bucket, shelf, expected, body, limit_bytes))
     }
 
     fn put_file<'a>(&'a self, shelf: &'a Shelf, path: &'a Path) -> BoxFuture<'a, Result<BlobRef, StorageError>> {
-        Box::pin(put::put_file(self.files.as_ref(), shelf, path))
+        Box::pin(put::put_file(self.files.as_ref(), self.bucket.as_deref(), shelf, path))
     }
 
     fn stat<'a>(&'a self, shelf: &'a Shelf, hash: &'a BlobHash) -> BoxFuture<'a, Result<Option<u64>, StorageError>> {
@@ -115,8 +128,34 @@ impl BlobStore for ObjectStorage {
         Box::pin(read::fetch(self.store(shelf).as_ref(), shelf, hash, path))
     }
 
+    fn remove<'a>(&'a self, shelf: &'a Shelf, hash: &'a BlobHash) -> BoxFuture<'a, Result<(), StorageError>> {
+        Box::pin(self.remove_blob(shelf, hash))
+    }
+
     fn clear<'a>(&'a self, shelf: &'a Shelf) -> BoxFuture<'a, Result<(), StorageError>> {
         Box::pin(self.clear_shelf(shelf))
+    }
+
+    fn list(&self, shelf: &Shelf) -> BlobStream {
+        self.list_shelf(shelf)
+    }
+
+    fn sign_get<'a>(
+        &'a self,
+        shelf: &'a Shelf,
+        hash: &'a BlobHash,
+        says: SignedGet<'a>,
+    ) -> BoxFuture<'a, Result<Option<String>, StorageError>> {
+        Box::pin(async move {
+            match &self.bucket {
+                Some(bucket) => bucket.sign_get(shelf, hash, says).await.map(Some),
+                None => Ok(None),
+            }
+        })
+    }
+
+    fn direct(&self) -> Option<&dyn DirectUploads> {
+        self.bucket.as_deref().map(|bucket| bucket as &dyn DirectUploads)
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<(), StorageError>> {

@@ -190,7 +190,9 @@ impl From<Refused> for Problem {
 impl From<StorageError> for Problem {
     fn from(error: StorageError) -> Self {
         match &error {
-            StorageError::NotFound(_) => Self::new(Code::BlobNotFound, "this content is not there"),
+            StorageError::NotFound(_) | StorageError::NotUploaded(_) => {
+                Self::new(Code::BlobNotFound, "this content is not there")
+            }
             StorageError::Mismatch { .. } => Self::new(Code::BlobMismatch, error.to_string()),
             StorageError::TooLong { .. } => Self::new(Code::BodyTooLarge, error.to_string()),
             StorageError::BadRange { .. } => Self::new(Code::RangeNotSatisfiable, error.to_string()),

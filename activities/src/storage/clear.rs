@@ -1,9 +1,9 @@
-//! Removing: whole shelves, stale temporaries, and the proof that writing works at all.
+//! Listing and removing: blobs, whole shelves, stale temporaries, and the proof that writing works at all.
 
 use super::{ObjectStorage, errors, keys};
-use flatrender_workflows::contracts::storage::{Shelf, StorageError};
+use flatrender_workflows::contracts::storage::{BlobHash, BlobRef, BlobStream, Shelf, StorageError, StoredBlob};
 use futures::{StreamExt, TryStreamExt};
-use object_store::{ObjectStore, ObjectStoreExt, path::Path as Key};
+use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, path::Path as Key};
 use std::{
     io,
     path::{Path, PathBuf},
@@ -24,6 +24,18 @@ impl ObjectStorage {
             }
             None => remove_stale_objects(self.renders.as_ref(), age).await,
         }
+    }
+
+    pub(super) async fn remove_blob(&self, shelf: &Shelf, hash: &BlobHash) -> Result<(), StorageError> {
+        match self.store(shelf).delete(&keys::blob(shelf, hash)).await {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(errors::from_store(error)),
+        }
+    }
+
+    pub(super) fn list_shelf(&self, shelf: &Shelf) -> BlobStream {
+        let found = self.store(shelf).list(Some(&keys::shelf(shelf)));
+        found.map_err(errors::from_store).try_filter_map(async |object| Ok(stored(&object))).boxed()
     }
 
     pub(super) async fn clear_shelf(&self, shelf: &Shelf) -> Result<(), StorageError> {
@@ -47,6 +59,12 @@ impl ObjectStorage {
         };
         probe.await.map_err(errors::from_store)
     }
+}
+
+/// Nothing lies on a shelf but blobs; what somebody else put there is not ours to name.
+fn stored(object: &ObjectMeta) -> Option<StoredBlob> {
+    let sha256 = object.location.filename()?.parse().ok()?;
+    Some(StoredBlob { blob: BlobRef { sha256, size_bytes: object.size }, modified_at: object.last_modified })
 }
 
 async fn remove_folder(folder: PathBuf) -> Result<(), StorageError> {

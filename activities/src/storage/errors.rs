@@ -10,6 +10,7 @@ pub fn failure(error: &StorageError) -> Failure {
     let message = error.to_string();
     match error {
         StorageError::NotFound(_) => Failure::permanent("storage.not_found", message),
+        StorageError::NotUploaded(_) => Failure::permanent("storage.not_uploaded", message),
         StorageError::Mismatch { .. } => Failure::permanent("storage.mismatch", message),
         StorageError::TooLong { .. } => Failure::permanent("storage.too_long", message),
         StorageError::BadRange { .. } => Failure::permanent("storage.bad_range", message),

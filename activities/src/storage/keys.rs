@@ -29,6 +29,11 @@ pub fn blob(on: &Shelf, hash: &BlobHash) -> Path {
     shelf(on).join(&digits[..2]).join(digits)
 }
 
+/// An upload that clients send straight to the store.
+pub(super) fn upload(id: Uuid) -> Path {
+    Path::from_iter([INCOMING, &id.to_string()])
+}
+
 /// A new temporary below `folder`.
 pub(super) fn temporary(folder: &str) -> Path {
     Path::from_iter([folder, &Uuid::now_v7().to_string()])

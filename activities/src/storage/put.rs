@@ -1,6 +1,6 @@
 //! Writing a blob: complete or absent.
 
-use super::{errors, intake, intake::Intake, keys, read};
+use super::{errors, intake, intake::Intake, keys, read, s3, s3::Bucket};
 use flatrender_workflows::contracts::storage::{BlobHash, BlobRef, ByteStream, Shelf, StorageError};
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, path::Path as Key};
 use std::path::Path;
@@ -8,11 +8,14 @@ use std::path::Path;
 /// Stores `body` under its hash. See the contract.
 pub(super) async fn put(
     store: &dyn ObjectStore,
+    bucket: Option<&Bucket>,
     shelf: &Shelf,
     expected: Option<&BlobHash>,
     body: ByteStream,
     limit_bytes: u64,
 ) -> Result<BlobRef, StorageError> {
+    let most = bucket.map_or(u64::MAX, |_| s3::PARTS * intake::PART_BYTES as u64);
+    let limit_bytes = limit_bytes.min(most);
     let mut intake = Intake::new(body, limit_bytes);
     let first = intake.part().await?;
     if intake.ended() {
@@ -27,11 +30,16 @@ pub(super) async fn put(
         intake::check(expected, &blob.sha256)?;
         return Ok(blob);
     }
-    put_large(store, shelf, expected, first, intake).await
+    put_large(store, bucket, shelf, expected, first, intake).await
 }
 
 /// Stores a file. It is read twice, so that one that is already there is not written.
-pub(super) async fn put_file(store: &dyn ObjectStore, shelf: &Shelf, path: &Path) -> Result<BlobRef, StorageError> {
+pub(super) async fn put_file(
+    store: &dyn ObjectStore,
+    bucket: Option<&Bucket>,
+    shelf: &Shelf,
+    path: &Path,
+) -> Result<BlobRef, StorageError> {
     let file = path.to_owned();
     let blob = tokio::task::spawn_blocking(move || read::hash_file(std::fs::File::open(file)?))
         .await
@@ -41,7 +49,7 @@ pub(super) async fn put_file(store: &dyn ObjectStore, shelf: &Shelf, path: &Path
         return Ok(blob);
     }
     let (body, _) = intake::file_body(path).await?;
-    put(store, shelf, Some(&blob.sha256), body, blob.size_bytes).await
+    put(store, bucket, shelf, Some(&blob.sha256), body, blob.size_bytes).await
 }
 
 async fn put_small(
@@ -61,6 +69,7 @@ async fn put_small(
 /// Uploads part by part; nothing can be seen before all of it was hashed.
 async fn put_large(
     store: &dyn ObjectStore,
+    bucket: Option<&Bucket>,
     shelf: &Shelf,
     expected: Option<&BlobHash>,
     first: PutPayload,
@@ -71,14 +80,19 @@ async fn put_large(
         None => keys::temporary(keys::INCOMING),
     };
     let mut upload = store.put_multipart(&target).await.map_err(errors::from_store)?;
-    match upload_parts(upload.as_mut(), expected, first, intake).await {
-        Ok(blob) => publish(store, shelf, upload, &target, blob).await,
+    let blob = match upload_parts(upload.as_mut(), expected, first, intake).await {
+        Ok(blob) => blob,
         Err(error) => {
             // The refusal is what the caller must hear; what is left behind is removed as stale.
             let _ = upload.abort().await;
-            Err(error)
+            return Err(error);
         }
+    };
+    upload.complete().await.map_err(errors::from_store)?;
+    if expected.is_none() {
+        place(store, bucket, shelf, &target, &blob).await?;
     }
+    Ok(blob)
 }
 
 async fn upload_parts(
@@ -97,21 +111,20 @@ async fn upload_parts(
     Ok(blob)
 }
 
-async fn publish(
+/// Moves a whole object that was hashed to the key of its content, or removes it when that is there already.
+async fn place(
     store: &dyn ObjectStore,
+    bucket: Option<&Bucket>,
     shelf: &Shelf,
-    mut upload: Box<dyn MultipartUpload>,
-    target: &Key,
-    blob: BlobRef,
-) -> Result<BlobRef, StorageError> {
+    from: &Key,
+    blob: &BlobRef,
+) -> Result<(), StorageError> {
     let key = keys::blob(shelf, &blob.sha256);
-    if *target != key && read::is_intact(store, shelf, &blob.sha256, Some(blob.size_bytes)).await? {
-        upload.abort().await.map_err(errors::from_store)?;
-        return Ok(blob);
+    let known = read::is_intact(store, shelf, &blob.sha256, Some(blob.size_bytes)).await?;
+    match bucket {
+        None if !known => return store.rename(from, &key).await.map_err(errors::from_store),
+        Some(bucket) if !known => bucket.copy(from, &key, blob.size_bytes).await?,
+        _ => {}
     }
-    upload.complete().await.map_err(errors::from_store)?;
-    if *target != key {
-        store.rename(target, &key).await.map_err(errors::from_store)?;
-    }
-    Ok(blob)
+    store.delete(from).await.map_err(errors::from_store)
 }

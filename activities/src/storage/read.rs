@@ -79,7 +79,8 @@ pub(super) async fn is_intact(
     hash: &BlobHash,
     size_bytes: Option<u64>,
 ) -> Result<bool, StorageError> {
-    let found = match store.get(&keys::blob(shelf, hash)).await {
+    let head = GetOptions { head: true, ..GetOptions::default() };
+    let found = match store.get_opts(&keys::blob(shelf, hash), head).await {
         Ok(found) => found,
         Err(Error::NotFound { .. }) => return Ok(false),
         Err(error) => return Err(errors::from_store(error)),

@@ -11,6 +11,7 @@ use crate::platform::{import, migrate as migrations, samples};
 use anyhow::Context as _;
 use clap::Args;
 use flatrender_activities::agent::{self, NodeArgs};
+use flatrender_activities::storage::{BadStorage, StorageSettings};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tokio::net::TcpListener;
@@ -31,6 +32,9 @@ pub struct UpArgs {
     /// Use this PostgreSQL database, and start none.
     #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
+    /// Keep bytes in this folder or bucket (s3://bucket/prefix?region=…&endpoint=…) instead of the data folder.
+    #[arg(long, value_name = "DIR|s3://…", env = "FLATRENDER_STORAGE")]
+    storage: Option<String>,
     /// Offer the templates in this folder instead of the ones that come with the program.
     #[arg(long, value_name = "DIR")]
     templates: Option<PathBuf>,
@@ -56,10 +60,13 @@ struct Database {
 /// Where a service keeps bytes.
 #[derive(Debug, Clone, Args)]
 struct Storage {
-    /// Folder of the stored files; every API and worker needs the same one.
-    #[arg(long, value_name = "DIR", env = "FLATRENDER_STORAGE")]
-    storage: PathBuf,
-    /// Folder for work in progress [default: scratch in the storage folder].
+    /// Folder of the stored files, or s3://bucket/prefix?region=…&endpoint=…; every API and worker needs the same one.
+    ///
+    /// The keys of a bucket are in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in the file AWS_SHARED_CREDENTIALS_FILE. Other
+    /// settings are public_endpoint=…, where clients reach it, and path_style=false, when the bucket is in the host's name.
+    #[arg(long, value_name = "DIR|s3://…", env = "FLATRENDER_STORAGE")]
+    storage: String,
+    /// Folder for work in progress [default: scratch in the storage folder, or flatrender in the temporary folder].
     #[arg(long, value_name = "DIR", env = "FLATRENDER_SCRATCH")]
     scratch: Option<PathBuf>,
     /// Folder of the installation's key, the same for every API and worker [default: private in the storage folder].
@@ -149,8 +156,10 @@ pub async fn up(args: UpArgs) -> Result<(), CliError> {
     let stop = Stop::on_signals(args.exit_with_parent).context("cannot watch for signals")?;
     let data = DataDir::choose(args.data.as_deref()).map_err(|e| CliError::Usage(e.to_string()))?;
     let database_url = args.database_url.filter(|url| !url.is_empty());
+    let storage = args.storage.filter(|text| !text.is_empty()).as_deref().map(storage_of).transpose()?;
     let config = UpConfig {
         data,
+        storage,
         listen: args.listen,
         internal_listen: args.internal.beside(args.listen),
         database_url,
@@ -237,12 +246,20 @@ async fn count(listener: Option<TcpListener>, stop: &Stop) -> std::io::Result<()
 }
 
 async fn open(database: &Database, storage: &Storage, mail: MailSettings) -> Result<Parts, CliError> {
-    let scratch = storage.scratch.clone().unwrap_or_else(|| storage.storage.join("scratch"));
+    let settings = storage_of(&storage.storage)?;
+    let beside = |name: &str| settings.folder().map(|folder| folder.join(name));
+    let scratch = storage.scratch.clone().or_else(|| beside("scratch"));
+    let scratch = scratch.unwrap_or_else(|| std::env::temp_dir().join("flatrender"));
     make(&scratch)?;
-    let private = storage.private.clone().unwrap_or_else(|| storage.storage.join("private"));
+    let homeless = || CliError::Usage("with a bucket, name the folder of the installation's key with --private".into());
+    let private = storage.private.clone().or_else(|| beside("private")).ok_or_else(homeless)?;
     let mail = mail.linking_to("http://127.0.0.1:8787");
-    let parts = Parts::open(&database.database_url, &storage.storage, &scratch, &private, mail).await;
+    let parts = Parts::open(&database.database_url, &settings, &scratch, &private, mail).await;
     parts.map_err(|e| CliError::Here(e.into()))
+}
+
+fn storage_of(text: &str) -> Result<StorageSettings, CliError> {
+    text.parse().map_err(|error: BadStorage| CliError::Usage(error.to_string()))
 }
 
 fn make(folder: &Path) -> Result<(), CliError> {

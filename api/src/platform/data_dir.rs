@@ -5,7 +5,7 @@
 //! DIR/server.json   where the running server is
 //! DIR/api-key       a key of the default tenant, 0600
 //! DIR/postgres/     the private PostgreSQL (see `postgres::place`)
-//! DIR/storage/      files of the customers and the finished films
+//! DIR/storage/      files of the customers and the finished films, unless a bucket or another folder keeps them
 //! DIR/private/      the key of the installation, and letters that no mail server takes
 //! DIR/node/         what the platform's own render node keeps
 //! ```

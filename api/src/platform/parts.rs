@@ -6,7 +6,7 @@ use crate::serve::{self, Listen, ServeConfig, ServeError};
 use crate::vault::Vault;
 use crate::worker::{self, BadSetting, Placeholders, WorkError, WorkerConfig};
 use flatrender_activities::message::{Mailer, MailerConfig, MailerError};
-use flatrender_activities::storage::ObjectStorage;
+use flatrender_activities::storage::StorageSettings;
 use flatrender_engine::operations::Retention;
 use flatrender_workflows::contracts::storage::{BlobStore, StorageError};
 use sqlx::postgres::PgPoolOptions;
@@ -34,7 +34,7 @@ pub enum PartsError {
     /// The database cannot be reached.
     #[error("cannot connect to the database: {0}")]
     Database(#[from] sqlx::Error),
-    /// The folder of the storage cannot be used.
+    /// The storage cannot be opened.
     #[error("cannot use the storage: {0}")]
     Storage(#[from] StorageError),
     /// The key of the installation cannot be read or made.
@@ -120,14 +120,14 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Connects to the database and opens the storage in the folder `storage`. Work happens in `scratch`; the key of the
+    /// Connects to the database and opens the storage. Work happens in `scratch`; the key of the
     /// installation, and letters that no server takes, are in `private`.
     ///
     /// # Errors
     /// [`PartsError`].
     pub async fn open(
         database_url: &str,
-        storage: &Path,
+        storage: &StorageSettings,
         scratch: &Path,
         private: &Path,
         mail: MailSettings,
@@ -143,7 +143,7 @@ impl Parts {
             .after_connect(|db, _| Box::pin(async move { db.execute(LIMITS).await.map(drop) }))
             .connect(database_url)
             .await?;
-        let storage: Arc<dyn BlobStore> = Arc::new(ObjectStorage::local(storage)?);
+        let storage: Arc<dyn BlobStore> = Arc::new(storage.open()?);
         Ok(Self {
             db,
             storage,

@@ -15,6 +15,7 @@ use super::postgres::{PostgresError, PrivatePostgres};
 use super::process;
 use super::samples::{self, Package, PackageError};
 use super::stop::Stop;
+use flatrender_activities::storage::StorageSettings;
 use flatrender_workflows::models::DEFAULT_TENANT;
 use std::io;
 use std::net::SocketAddr;
@@ -38,6 +39,8 @@ pub struct UpConfig {
     pub internal_listen: SocketAddr,
     /// A database to use instead of a private one.
     pub database_url: Option<String>,
+    /// Where bytes are kept, when not in the data folder.
+    pub storage: Option<StorageSettings>,
     /// Templates to offer instead of ours: a folder of packages.
     pub templates: Option<PathBuf>,
     /// How letters are sent.
@@ -94,8 +97,12 @@ pub async fn run(config: UpConfig, stop: &Stop, ready: impl FnOnce(&str, &HeldDa
         None => Some(PrivatePostgres::start(held.path()).await?),
     };
     let database_url = config.database_url.or_else(|| postgres.as_ref().map(PrivatePostgres::database_url));
-    let settings =
-        Settings { database_url: database_url.unwrap_or_default(), mail: config.mail, history: config.history };
+    let settings = Settings {
+        database_url: database_url.unwrap_or_default(),
+        storage: config.storage,
+        mail: config.mail,
+        history: config.history,
+    };
     let ran = platform(listeners, settings, &packages, &held, stop, ready).await;
     held.withdraw();
     if let Some(postgres) = postgres {
@@ -111,6 +118,7 @@ struct Listeners {
 
 struct Settings {
     database_url: String,
+    storage: Option<StorageSettings>,
     mail: MailSettings,
     history: HistorySettings,
 }
@@ -123,11 +131,15 @@ async fn platform(
     stop: &Stop,
     ready: impl FnOnce(&str, &HeldDataDir),
 ) -> Result<(), UpError> {
-    let Settings { database_url, mail, history } = settings;
+    let Settings { database_url, storage, mail, history } = settings;
     migrate::run(&database_url).await?;
     let listening = listeners.public.local_addr().map_err(|e| UpError::Ended("listener", e.to_string()))?;
     let url = format!("http://{}", reachable(listening));
-    let (storage, private) = (held.folder("storage")?, held.folder("private")?);
+    let private = held.folder("private")?;
+    let storage = match storage {
+        Some(storage) => storage,
+        None => StorageSettings::Folder(held.folder("storage")?),
+    };
     let parts = Parts::open(&database_url, &storage, &empty_scratch(held)?, &private, mail.linking_to(&url)).await?;
     ensure_key(held, &parts).await?;
     import::templates(&parts.db, parts.storage.as_ref(), packages).await?;

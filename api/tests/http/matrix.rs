@@ -43,7 +43,7 @@ enum To {
     Node,
 }
 
-const ROWS: [(&str, To); 114] = [
+const ROWS: &[(&str, To)] = &[
     ("DELETE /v1/api-keys/{id}", To::Manage),
     ("DELETE /v1/domains/{id}", To::Manage),
     ("DELETE /v1/identity-providers/{id}", To::Manage),

@@ -1,9 +1,10 @@
 //! Where bytes live: blobs named by their content, on shelves that keep tenants and renders apart.
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::{future::BoxFuture, stream::BoxStream};
 use serde::{Deserialize, Serialize};
-use std::{fmt, ops::Range, path::Path, str::FromStr};
+use std::{fmt, ops::Range, path::Path, str::FromStr, time::Duration};
 use uuid::Uuid;
 
 /// SHA-256 of some content, 64 lowercase hexadecimal digits.
@@ -108,6 +109,29 @@ pub struct BlobBody {
     pub stream: ByteStream,
 }
 
+/// A blob that lies on a shelf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredBlob {
+    /// What it is.
+    pub blob: BlobRef,
+    /// When it was written, by the clock of the store.
+    pub modified_at: DateTime<Utc>,
+}
+
+/// Blobs of a shelf, in no order.
+pub type BlobStream = BoxStream<'static, Result<StoredBlob, StorageError>>;
+
+/// What an address that is given away says of the content behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignedGet<'a> {
+    /// How long it works; at most seven days.
+    pub valid_for: Duration,
+    /// `Content-Type` of the answer.
+    pub content_type: &'a str,
+    /// `Content-Disposition` of the answer.
+    pub disposition: &'a str,
+}
+
 /// Storage by content. Putting the same content twice is harmless; a blob is complete or absent, never half.
 pub trait BlobStore: Send + Sync + 'static {
     /// Stores `body`, at most `limit_bytes` long, and tells what it was. With `expected`, other content is refused.
@@ -141,11 +165,77 @@ pub trait BlobStore: Send + Sync + 'static {
         path: &'a Path,
     ) -> BoxFuture<'a, Result<(), StorageError>>;
 
+    /// Removes a blob. Removing one that is not there is no error.
+    fn remove<'a>(&'a self, shelf: &'a Shelf, hash: &'a BlobHash) -> BoxFuture<'a, Result<(), StorageError>>;
+
     /// Removes everything on a shelf. Removing an empty shelf is no error.
     fn clear<'a>(&'a self, shelf: &'a Shelf) -> BoxFuture<'a, Result<(), StorageError>>;
 
+    /// What lies on a shelf. Blobs that come or go meanwhile may or may not be among them.
+    fn list(&self, shelf: &Shelf) -> BlobStream;
+
+    /// An address of the store's own at which whoever has it reads the blob for a while, whether or not it is there; none
+    /// where the store has no addresses.
+    fn sign_get<'a>(
+        &'a self,
+        shelf: &'a Shelf,
+        hash: &'a BlobHash,
+        says: SignedGet<'a>,
+    ) -> BoxFuture<'a, Result<Option<String>, StorageError>>;
+
+    /// Uploads that clients send straight to the store; none where every byte comes through us.
+    fn direct(&self) -> Option<&dyn DirectUploads>;
+
     /// Whether a small object can be written, read and removed now.
     fn probe(&self) -> BoxFuture<'_, Result<(), StorageError>>;
+}
+
+/// Uploads that clients send straight to the store, part by part, to addresses that we sign.
+///
+/// An upload lies apart, under an id of ours, until all of it was hashed. Every part but the last has at least 5 MiB, none
+/// more than 5 GiB; there are at most 10,000.
+pub trait DirectUploads: Send + Sync {
+    /// Begins an upload and gives the store's own name for it. Each call begins another.
+    fn begin(&self, upload: Uuid) -> BoxFuture<'_, Result<String, StorageError>>;
+
+    /// An address that takes one part by PUT; its answer's `ETag` is what [`DirectUploads::complete`] wants.
+    fn sign_part<'a>(&'a self, part: &'a DirectPart<'a>) -> BoxFuture<'a, Result<String, StorageError>>;
+
+    /// Puts the parts with these tags together, in their order. Doing so again is harmless.
+    fn complete<'a>(
+        &'a self,
+        upload: Uuid,
+        name: &'a str,
+        etags: &'a [String],
+    ) -> BoxFuture<'a, Result<(), StorageError>>;
+
+    /// Hashes a completed upload and makes a blob of it; the upload stays, so that a repeat is harmless. With `expected`,
+    /// other content is refused; so is more than `limit_bytes`.
+    fn shelve<'a>(
+        &'a self,
+        upload: Uuid,
+        shelf: &'a Shelf,
+        expected: Option<&'a BlobHash>,
+        limit_bytes: u64,
+    ) -> BoxFuture<'a, Result<BlobRef, StorageError>>;
+
+    /// Removes what has come of an upload, completed or not; no blob. One that is not there is no error.
+    fn discard<'a>(&'a self, upload: Uuid, name: &'a str) -> BoxFuture<'a, Result<(), StorageError>>;
+}
+
+/// One part that a client may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DirectPart<'a> {
+    /// The upload, by our id.
+    pub upload: Uuid,
+    /// The store's name for it.
+    pub name: &'a str,
+    /// From 1 to 10,000.
+    pub number: u32,
+    /// Base64 of the part's MD5, which the client must then send as `Content-MD5`; the store refuses other bytes.
+    pub md5: Option<&'a str>,
+    /// How long the address works; at most seven days.
+    pub valid_for: Duration,
 }
 
 /// Why storage did not do it.
@@ -154,6 +244,9 @@ pub enum StorageError {
     /// Nothing with this hash is on the shelf.
     #[error("blob {0} is not there")]
     NotFound(BlobHash),
+    /// No completed upload has this id.
+    #[error("upload {0} is not there")]
+    NotUploaded(Uuid),
     /// What came is not what was announced, or what was kept is not what it was.
     #[error("blob {expected} has other content: {found}")]
     Mismatch {

@@ -6,7 +6,8 @@ use crate::platform::account::{Account, is_root};
 use crate::platform::postgres::programs::{Programs, install_command};
 use crate::platform::samples;
 use flatrender_activities::media::Media;
-use flatrender_activities::storage::ObjectStorage;
+use flatrender_activities::storage::{ObjectStorage, StorageSettings};
+use flatrender_workflows::contracts::storage::BlobStore as _;
 use sqlx::{Connection as _, PgConnection};
 use std::path::Path;
 use std::sync::Arc;
@@ -105,6 +106,28 @@ pub fn disk(server: &ServerArgs) -> Finding {
         0..NO_ROOM => Finding::bad("disk", Verdict::Fail, detail, mend),
         NO_ROOM..LITTLE_ROOM => Finding::bad("disk", Verdict::Warn, detail, mend),
         _ => Finding::ok("disk", detail),
+    }
+}
+
+/// Whether a small object can be written, read and removed where FLATRENDER_STORAGE says, or in the data folder.
+pub async fn storage(server: &ServerArgs) -> Finding {
+    let mend = "check FLATRENDER_STORAGE and the AWS_ variables, or unset it";
+    let bad = |detail: String| Finding::bad("storage", Verdict::Fail, detail, mend);
+    let settings = match std::env::var("FLATRENDER_STORAGE").ok().filter(|text| !text.is_empty()) {
+        Some(text) => match text.parse::<StorageSettings>() {
+            Ok(settings) => settings,
+            Err(error) => return bad(error.to_string()),
+        },
+        None => match server.data_dir().map(|dir| dir.path().join("storage")) {
+            Ok(folder) if folder.exists() => StorageSettings::Folder(folder),
+            _ => return Finding::ok("storage", "a folder, made when the platform starts"),
+        },
+    };
+    let tried = async { settings.open()?.probe().await };
+    match tokio::time::timeout(Duration::from_secs(10), tried).await {
+        Ok(Ok(())) => Finding::ok("storage", format!("{settings} can be written, read and removed")),
+        Ok(Err(error)) => bad(format!("{settings}: {:#}", anyhow::Error::from(error))),
+        Err(_) => bad(format!("{settings}: no answer in 10 s")),
     }
 }
 
