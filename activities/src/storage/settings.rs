@@ -35,7 +35,7 @@ pub enum StorageSettings {
     /// A folder of this machine, or one that all machines mount.
     Folder(PathBuf),
     /// A bucket of an S3-compatible store.
-    S3(S3Settings),
+    S3(Box<S3Settings>),
 }
 
 /// A bucket, and how it is reached.
@@ -110,7 +110,7 @@ impl FromStr for StorageSettings {
         for (name, value) in url.query_pairs() {
             bucket.set(&name, &value)?;
         }
-        Ok(Self::S3(bucket))
+        Ok(Self::S3(Box::new(bucket)))
     }
 }
 
@@ -118,9 +118,9 @@ impl fmt::Display for StorageSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Folder(folder) => write!(f, "{}", folder.display()),
-            Self::S3(S3Settings { bucket, prefix, endpoint, .. }) => {
-                write!(f, "s3://{bucket}/{prefix}")?;
-                endpoint.as_ref().map_or(Ok(()), |endpoint| write!(f, " at {endpoint}"))
+            Self::S3(bucket) => {
+                write!(f, "s3://{}/{}", bucket.bucket, bucket.prefix)?;
+                bucket.endpoint.as_ref().map_or(Ok(()), |endpoint| write!(f, " at {endpoint}"))
             }
         }
     }
@@ -266,7 +266,7 @@ mod tests {
 
     fn s3(text: &str) -> S3Settings {
         match text.parse() {
-            Ok(StorageSettings::S3(bucket)) => bucket,
+            Ok(StorageSettings::S3(bucket)) => *bucket,
             other => panic!("{other:?}"),
         }
     }
@@ -278,7 +278,7 @@ mod tests {
         let bucket = s3("s3://films/eu/one?region=eu-west-1&endpoint=http://127.0.0.1:9000");
         assert_eq!((bucket.bucket.as_str(), bucket.prefix.as_str()), ("films", "eu/one"));
         assert_eq!(bucket.region.as_deref(), Some("eu-west-1"));
-        assert_eq!(StorageSettings::S3(bucket).to_string(), "s3://films/eu/one at http://127.0.0.1:9000/");
+        assert_eq!(StorageSettings::S3(Box::new(bucket)).to_string(), "s3://films/eu/one at http://127.0.0.1:9000/");
     }
 
     #[test]
