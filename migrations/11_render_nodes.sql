@@ -142,6 +142,7 @@ create table render.node_crashes (
     occurred_at        timestamptz not null,
     recovered_at       timestamptz,
     recovery           text check (recovery in ('requeued', 'chunk_split', 'quarantined', 'gave_up')),
+    overcome_at        timestamptz,
     constraint a_recovery_says_how check ((recovered_at is null) = (recovery is null))
 );
 create index node_crashes_signature on render.node_crashes (signature, occurred_at desc);
@@ -150,6 +151,7 @@ comment on table render.node_crashes is 'Crashes of renderers. The signature is 
 comment on column render.node_crashes.template_version_id is 'softref:content.project_versions(id)';
 comment on column render.node_crashes.lease_token is 'One crash an attempt: a report that is repeated adds nothing.';
 comment on column render.node_crashes.counts is 'Whether it speaks against the node; disk, licences in use and the like do not.';
+comment on column render.node_crashes.overcome_at is 'When the node next did well with the package: the crash keeps it from no more of it.';
 create index node_crashes_counted on render.node_crashes (node_id, package_sha256, occurred_at desc) where counts;
 
 create table render.node_blocks (
@@ -162,4 +164,4 @@ create table render.node_blocks (
     check (blocked_until > blocked_at)
 );
 create index node_blocks_end on render.node_blocks (blocked_until);
-comment on table render.node_blocks is 'Templates that a node gets no work of for a time, after they failed on it. A package is a version of a template.';
+comment on table render.node_blocks is 'Templates that a node gets no work of for a time, or until it succeeds with them, after they failed on it. A package is a version of a template.';

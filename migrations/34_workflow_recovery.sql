@@ -81,13 +81,11 @@ declare
     v_parked boolean := false;
 begin
     select * into v_run from workflow.tasks where id = p_task;
-    if p_young and v_run.losses + 1 >= v_run.max_losses then
-        -- Ending it ends its activities: if one of them is locked, another time.
-        if (select count(*) from workflow.tasks where run_id = v_run.run_id and kind = 'activity') >
-           (select count(*) from (select 1 from workflow.tasks where run_id = v_run.run_id and kind = 'activity'
-                                  for update skip locked) free) then
-            return null;
-        end if;
+    -- A run that others work for most likely waited for them when its worker was lost. Whether it kills its workers is seen
+    -- when they are done: what they bring is progress, and the count begins anew.
+    if p_young and v_run.losses + 1 >= v_run.max_losses
+       and not exists (select from workflow.tasks where run_id = v_run.run_id and kind = 'activity')
+       and not exists (select from workflow.tasks where parent_run_id = v_run.run_id) then
         v_failure := jsonb_build_object(
             'code', 'workflow.lost_too_often', 'retryable', false,
             'message', format('given up after %s workers in a row were lost while continuing the run', v_run.losses + 1));
@@ -108,7 +106,7 @@ begin
     update workflow.tasks
     set state = case when v_pause > 0 then 'waiting' else 'ready' end,
         run_at = case when v_parked then 'infinity' else v_now + make_interval(secs => v_pause) end,
-        losses = losses + p_young::int,
+        losses = least(losses + p_young::int, max_losses),
         parked_reason = case when v_parked then 'lost_too_often' end, parked_failure = case when v_parked then v_failure end,
         lease_token = null, leased_by = null, worker_id = null, leased_at = null, lease_expires_at = null
     where id = p_task;

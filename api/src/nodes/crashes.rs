@@ -22,7 +22,7 @@ use uuid::Uuid;
 pub async fn note(app: &App, caller: &NodeCaller, task: Task<'_>, failure: &Failure) -> Result<(), Problem> {
     let log = words(&failure.details["renderer"]);
     let input = &task.lease.input;
-    let package: Option<BlobHash> = input["package"]["sha256"].as_str().and_then(|hash| hash.parse().ok());
+    let package = package_of(task.lease);
     let new = NewCrash {
         node_id: caller.node.id,
         epoch: caller.node.epoch,
@@ -54,6 +54,22 @@ pub async fn note(app: &App, caller: &NodeCaller, task: Task<'_>, failure: &Fail
         Some(Consequence::Noted) | None => {}
     }
     Ok(())
+}
+
+/// A node has done a task without a crash: what its package did there before is overcome.
+///
+/// # Errors
+/// Those of the database.
+pub async fn overcome(app: &App, caller: &NodeCaller, lease: &Lease) -> Result<(), Problem> {
+    let Some(package) = package_of(lease) else { return Ok(()) };
+    let mut tx = app.db.begin(Scope::platform(Role::Render)).await?;
+    crash::overcome(&mut tx, caller.node.id, &package).await?;
+    Ok(tx.commit().await?)
+}
+
+/// The template's package that a task works on.
+fn package_of(lease: &Lease) -> Option<BlobHash> {
+    lease.input["package"]["sha256"].as_str()?.parse().ok()
 }
 
 /// An attempt that is being reported.

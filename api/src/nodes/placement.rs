@@ -131,7 +131,7 @@ impl Placement {
 
     /// A node says what it is and does, as it asks for work.
     pub fn greet(&self, known: &Known, asked: &Claim) {
-        let mut node = as_node(known);
+        let mut node = Node { present: true, ..as_node(known) };
         for (label, value) in &asked.labels {
             node.labels.entry(label.clone()).or_insert_with(|| value.clone());
         }
@@ -403,6 +403,7 @@ fn as_node(known: &Known) -> Node {
     labels.extend([RenderFrames::NAME, RenderStills::NAME].map(|name| (format!("{DOES}{name}"), String::new())));
     Node {
         may_work: standing.may_work,
+        present: known.present,
         tenant: standing.tenant_id,
         held: standing.held_packages.keys().map(package).collect(),
         warm: None, // Renderers are started for each visit.

@@ -3,7 +3,7 @@
 //! The same tasks, leases and checks as `/v1/nodes`, told by job. Inputs and frames of a claimed task are at
 //! `/v1/nodes/tasks/{task_id}/…`.
 
-use super::{claims, leases, probe, stills};
+use super::{claims, crashes, leases, probe, stills};
 use crate::{
     app::App,
     auth::NodeCaller,
@@ -146,6 +146,7 @@ pub async fn result(
     {
         let task = stills::input(&lease).ok_or_else(Problem::lease_lost)?;
         stills::check(&app, &lease, &task, &output).await?;
+        crashes::overcome(&app, &caller, &lease).await?;
     }
     // The engine tells whether the same was reported before.
     app.workflows.complete(task_id, asked.lease_token, &output).await?;

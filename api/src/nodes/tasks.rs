@@ -60,9 +60,12 @@ pub async fn complete(
     match leases::service(&app).take_up(&leases::worker(&caller.node), task_id, asked.lease_token).await? {
         Hold::Held(lease) => {
             output::check(&app, &lease, &asked.output).await?;
-            if let Some(failure) = crashes::in_warnings(&asked.output) {
-                let task = Task { id: task_id, token: asked.lease_token, lease: &lease };
-                crashes::note(&app, &caller, task, &failure).await?;
+            match crashes::in_warnings(&asked.output) {
+                Some(failure) => {
+                    let task = Task { id: task_id, token: asked.lease_token, lease: &lease };
+                    crashes::note(&app, &caller, task, &failure).await?;
+                }
+                None => crashes::overcome(&app, &caller, &lease).await?,
             }
         }
         // The engine tells whether the same was reported before.

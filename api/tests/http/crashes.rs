@@ -46,7 +46,10 @@ async fn fail(node: &Node<'_>, task: &Claimed, code: &str, retryable: bool) -> S
 
 /// A crash on a package that no task of the world has.
 async fn crash_on(world: &World, name: &str, code: &str, package: &str) -> Option<Consequence> {
-    let package = BlobHash::of(package.as_bytes());
+    crash_with(world, name, code, &BlobHash::of(package.as_bytes())).await
+}
+
+async fn crash_with(world: &World, name: &str, code: &str, package: &BlobHash) -> Option<Consequence> {
     let new = NewCrash {
         node_id: id_of(world, name).await,
         epoch: 1,
@@ -55,7 +58,7 @@ async fn crash_on(world: &World, name: &str, code: &str, package: &str) -> Optio
         lease_token: Uuid::new_v4(),
         code,
         render_job_id: None,
-        package: Some(&package),
+        package: Some(package),
         frame: None,
         exit_code: None,
         log: "x",
@@ -134,6 +137,23 @@ async fn a_node_gets_no_more_of_a_template_it_failed_twice_for_six_hours(db: PgP
         Some(Consequence::Noted),
         "what is old is forgiven"
     );
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_node_that_succeeds_with_a_template_has_overcome_its_crashes_there(db: PgPool) {
+    let world = World::new(db).await;
+    world.run_workflows();
+    world.order().await;
+    let node = world.node("n1").await;
+    let package = world.package.sha256.clone();
+    let crash = async || crash_with(&world, "n1", "render.crashed", &package).await;
+    assert_eq!((crash().await, crash().await), (Some(Consequence::Noted), Some(Consequence::Blocked)));
+    assert_eq!(standing(&world, "n1").await.blocked_packages.len(), 1);
+    let task = node.claim().await;
+    let output = node.render(&task).await;
+    assert_eq!(node.complete(&task, output).await.status, StatusCode::NO_CONTENT);
+    assert!(standing(&world, "n1").await.blocked_packages.is_empty(), "there was no other node, and it went well");
+    assert_eq!((crash().await, crash().await), (Some(Consequence::Noted), Some(Consequence::Blocked)), "in a row");
 }
 
 #[sqlx::test(migrations = "../migrations")]

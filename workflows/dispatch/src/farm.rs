@@ -327,16 +327,22 @@ impl Farm {
 
     /// Whether there is a node that may do an item, however busy it is.
     pub fn somebody_may_do(&self, item: &Item) -> bool {
-        self.nodes.values().any(|node| self.may_do(node, item))
+        self.nodes.values().any(|node| node.present && self.may_do(node, item))
     }
 
-    /// Whether a node may do an item at all.
-    pub(crate) fn may_do(&self, node: &Node, item: &Item) -> bool {
+    /// Whether a node may do an item, and its package has not failed there.
+    fn may_do(&self, node: &Node, item: &Item) -> bool {
         node.may_work
             && node.tenant.is_none_or(|only| only == item.tenant)
-            && item.package.as_ref().is_none_or(|package| !node.blocked.contains(package))
+            && !has_failed_at(node, item.package.as_ref())
             && !item.avoid.contains(&node.id)
             && node.has(&item.needs)
+    }
+
+    /// Whether an item is kept from a node because its package failed there and another node may do it. What fails everywhere
+    /// is tried everywhere, until its attempts are used up: otherwise nobody would ever be told.
+    pub(crate) fn is_kept_from(&self, node: &Node, item: &Item) -> bool {
+        has_failed_at(node, item.package.as_ref()) && self.somebody_may_do(item)
     }
 
     /// The first of each line of a tenant that a node may do.
@@ -350,11 +356,13 @@ impl Farm {
         let open = node.tenant.is_none_or(|only| only == id);
         let turn = Seconds(tenant.virtual_time);
         tenant.lines.iter().filter(move |_| open).filter_map(move |(kind, line)| {
-            let blocked = kind.package.as_ref().is_some_and(|package| node.blocked.contains(package));
-            if blocked || !fits.has(kind.needs) {
+            if !fits.has(kind.needs) {
                 return None;
             }
             let &(place, id) = line.items.iter().find(|(_, id)| !self.waiting[id].item.avoid.contains(&node.id))?;
+            if self.is_kept_from(node, &self.waiting[&id].item) {
+                return None;
+            }
             let bytes = line.package_bytes;
             let setup = setup(&self.policy, node, kind.package.as_ref(), bytes);
             Some(Candidate { setup, turn, place, id, tenant: self.waiting[&id].item.tenant, kind, bytes })
@@ -428,6 +436,10 @@ impl Farm {
     pub fn wanted_packages(&self) -> HashSet<crate::Package> {
         self.waiting.values().filter_map(|waiting| waiting.item.package.clone()).collect()
     }
+}
+
+fn has_failed_at(node: &Node, package: Option<&crate::Package>) -> bool {
+    package.is_some_and(|package| node.blocked.contains(package))
 }
 
 /// Seconds until a node can begin with what is in a package, made longer for one that does badly.

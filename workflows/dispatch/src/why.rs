@@ -71,9 +71,8 @@ impl Farm {
         if serving.is_empty() {
             return vec![Why::OtherTenants(able.len())];
         }
-        let blocked = |node: &Node| item.package.as_ref().is_some_and(|package| node.blocked.contains(package));
-        let trusted: Vec<&Node> =
-            serving.iter().copied().filter(|node| !item.avoid.contains(&node.id) && !blocked(node)).collect();
+        let trusted = |node: &&Node| !item.avoid.contains(&node.id) && !self.is_kept_from(node, item);
+        let trusted: Vec<&Node> = serving.iter().copied().filter(trusted).collect();
         if trusted.is_empty() {
             return vec![Why::Avoided(serving.len())];
         }

@@ -86,13 +86,15 @@ pub struct Node {
     pub slots: u32,
     /// Whether it may have new work: neither set aside, nor drained, nor asleep.
     pub may_work: bool,
+    /// Whether it was heard of lately.
+    pub present: bool,
     /// Only this tenant's work, if any is named.
     pub tenant: Option<Uuid>,
     /// Packages on its disk.
     pub held: HashSet<Package>,
     /// The package that its renderer has open.
     pub warm: Option<Package>,
-    /// Packages that fail on it.
+    /// Packages that failed on it: it gets them only while no other node may have them.
     pub blocked: HashSet<Package>,
     /// How fast it fetches packages.
     pub bytes_per_second: f64,
@@ -108,6 +110,7 @@ impl Node {
             labels,
             slots,
             may_work: true,
+            present: true,
             tenant: None,
             held: HashSet::new(),
             warm: None,

@@ -132,12 +132,29 @@ fn a_wait_says_that_those_who_could_are_away_or_have_failed() {
     let mut farm = farm(Policy::production(), vec![Node { may_work: false, ..node(0) }]);
     farm.add(item(1, Class::Final, 1));
     assert_eq!(farm.why_waiting(1, 0.0), [Why::Away(1)]);
-    farm.set_node(Node { blocked: HashSet::from([package(1)]), ..node(0) });
+    farm.add(Item { avoid: vec![id(1000)], ..item(1, Class::Final, 1) });
+    farm.set_node(node(0));
     assert_eq!(farm.why_waiting(1, 0.0), [Why::Avoided(1)]);
+    farm.add(item(1, Class::Final, 1));
     farm.set_node(Node { tenant: Some(id(7)), ..node(0) });
     assert_eq!(farm.why_waiting(1, 0.0), [Why::OtherTenants(1)]);
     farm.set_node(node(0));
     assert_eq!(farm.why_waiting(1, 0.0), [Why::Busy { nodes: 1, ahead: 0 }]);
+}
+
+#[test]
+fn a_package_goes_to_a_node_it_failed_on_only_while_no_other_may_have_it() {
+    let blocked = |n| Node { blocked: HashSet::from([package(1)]), ..node(n) };
+    let mut farm = farm(Policy::production(), vec![blocked(0), node(1)]);
+    farm.add(item(1, Class::Final, 1));
+    assert_eq!(farm.assign(0.0, &[id(1000)]), [], "the other one may have it, though it is busy");
+    farm.set_node(Node { present: false, ..node(1) });
+    assert_eq!(farm.assign(0.0, &[id(1000)]).len(), 1, "the other one is not there");
+    let back = farm.finish(1, 1.0).unwrap();
+    farm.add(back);
+    farm.set_node(blocked(1));
+    assert_eq!(farm.why_waiting(1, 1.0), [Why::Busy { nodes: 2, ahead: 0 }]);
+    assert_eq!(farm.assign(1.0, &[id(1000)]).len(), 1, "it failed on every node");
 }
 
 #[test]
@@ -206,13 +223,14 @@ fn any_node() -> impl Strategy<Value = Node> {
     (
         any_labels(),
         1..3_u32,
-        any::<bool>(),
+        (any::<bool>(), any::<bool>()),
         prop::option::of(0..3_usize),
         prop::collection::vec(0..4_usize, 0..3),
         0..5_usize,
     )
-        .prop_map(|(labels, slots, may_work, tenant, held, blocked)| Node {
+        .prop_map(|(labels, slots, (may_work, present), tenant, held, blocked)| Node {
             may_work,
+            present,
             tenant: tenant.filter(|t| *t == 0).map(id),
             held: held.iter().map(|n| package(*n)).collect(),
             warm: held.first().map(|n| package(*n)),
@@ -245,12 +263,15 @@ fn any_world() -> impl Strategy<Value = World> {
     )
 }
 
-/// As [`Farm::may_do`] should be, written the long way.
-fn may(node: &Node, item: &Item) -> bool {
-    let has_all = item.needs.iter().all(|(k, v)| node.labels.get(k).is_some_and(|has| has == v));
-    let failed = item.avoid.contains(&node.id) || item.package.as_ref().is_some_and(|p| node.blocked.contains(p));
-    let serves = node.tenant.is_none() || node.tenant == Some(item.tenant);
-    node.may_work && has_all && !failed && serves
+/// Who may do an item, written the long way: one of those it did not fail on, and if there is none, one of the others.
+fn may(nodes: &[Node], node: &Node, item: &Item) -> bool {
+    let able = |node: &Node| {
+        let has_all = item.needs.iter().all(|(k, v)| node.labels.get(k).is_some_and(|has| has == v));
+        let serves = node.tenant.is_none() || node.tenant == Some(item.tenant);
+        node.may_work && has_all && !item.avoid.contains(&node.id) && serves
+    };
+    let failed = |node: &Node| item.package.as_ref().is_some_and(|p| node.blocked.contains(p));
+    able(node) && (!failed(node) || !nodes.iter().any(|other| other.present && able(other) && !failed(other)))
 }
 
 proptest! {
@@ -268,7 +289,7 @@ proptest! {
             let node = world.nodes.iter().find(|n| n.id == given.node).unwrap();
             prop_assert!(given.items.len() <= policy.batch.max(1));
             for taken in given.items {
-                prop_assert!(may(node, &items[&taken]), "{node:?} {:?}", items[&taken]);
+                prop_assert!(may(&world.nodes, node, &items[&taken]), "{node:?} {:?}", items[&taken]);
                 prop_assert!(seen.insert(taken));
                 prop_assert_eq!(farm.worked_on(taken).unwrap().node, node.id);
             }
@@ -288,7 +309,7 @@ proptest! {
             idle.remove(at);
         }
         for node in world.nodes.iter().filter(|n| idle.contains(&n.id)) {
-            for left in farm.waiting().filter(|item| may(node, item)) {
+            for left in farm.waiting().filter(|item| may(&world.nodes, node, item)) {
                 prop_assert!(kept && left.class != Class::Snapshot, "{left:?} waits for {node:?}");
             }
         }

@@ -136,6 +136,32 @@ async fn a_run_that_kills_its_workers_is_given_up(db: PgPool) {
 }
 
 #[sqlx::test(migrations = false)]
+async fn a_run_that_waits_for_work_in_other_hands_is_not_given_up_with_its_workers(db: PgPool) {
+    let mut world = World::new(db).await;
+    world.worker(|w| w.workflow::<OneWork>());
+    let run_id = world.start(OneWork(Work::new(1))).await;
+    world.activity(run_id, "work").await;
+    world.stop().await;
+    sqlx::raw_sql(
+        "update workflow.tasks set losses = max_losses, state = 'leased', lease_token = gen_random_uuid(), leased_by = 'doomed',
+         attempt_no = 10, leased_at = workflow.now(), lease_expires_at = workflow.now(), run_at = workflow.now() where kind = 'run'",
+    )
+    .execute(&world.db)
+    .await
+    .unwrap();
+    world.worker(|w| w.workflow::<OneWork>());
+    world
+        .until(
+            1,
+            "select count(*) from workflow.tasks where kind = 'run' and state = 'waiting' and lease_token is null",
+        )
+        .await;
+    let leased = claim(&world, "node").await;
+    world.client.complete(leased.task_id, leased.lease_token, &leased.input["n"]).await.unwrap();
+    assert!(world.end(run_id).await.output_as::<u32>().is_some(), "what came was progress: it goes on at once");
+}
+
+#[sqlx::test(migrations = false)]
 async fn a_held_lease_cannot_be_taken_while_the_caller_writes(db: PgPool) {
     let mut world = World::new(db).await;
     let (_, first, second) = overtaken(&mut world).await;

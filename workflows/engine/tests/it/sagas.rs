@@ -192,7 +192,8 @@ async fn a_run_with_something_to_take_back_is_parked_instead_of_given_up(db: PgP
     world.stop().await;
     sqlx::raw_sql(
         "update workflow.tasks set losses = 9, state = 'leased', lease_token = gen_random_uuid(), leased_by = 'doomed',
-         attempt_no = 10, leased_at = workflow.now(), lease_expires_at = workflow.now() where kind = 'run'",
+         attempt_no = 10, leased_at = workflow.now(), lease_expires_at = workflow.now() where kind = 'run';
+         delete from workflow.tasks where kind = 'activity'",
     )
     .execute(&world.db)
     .await

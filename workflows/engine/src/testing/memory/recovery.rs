@@ -54,7 +54,9 @@ impl Memory {
 
     fn recover_run(&mut self, task_id: i64, young: bool) {
         let Some(mut run) = self.tasks.get(&task_id).cloned() else { return };
-        let given_up = young && run.losses + 1 >= run.max_losses;
+        let served = self.tasks.values().any(|t| !t.is_run() && t.run_id == run.run_id)
+            || self.live_children(run.run_id).next().is_some();
+        let given_up = young && run.losses + 1 >= run.max_losses && !served;
         let compensates = self.steps.get(&run.run_id).is_some_and(|s| s.iter().any(|s| s.kind == Kind::Compensation));
         if given_up && !compensates {
             let error = json!({ "code": "workflow.lost_too_often", "retryable": false, "message": "given up" });
@@ -71,7 +73,7 @@ impl Memory {
         } else {
             self.rest_for(&mut run, (longest / 2.0, longest));
         }
-        run.losses += i32::from(young);
+        run.losses = (run.losses + i32::from(young)).min(run.max_losses);
         self.tasks.insert(task_id, run);
     }
 }

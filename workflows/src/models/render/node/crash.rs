@@ -1,10 +1,11 @@
 //! Crashes of renderers on nodes: written down once an attempt, and what follows for the node.
 //!
 //! ```text
-//! failure ─▶ node_crashes ─┬─ 2 on this template in 6 h ──────────────▶ node_blocks, for 6 h
+//! failure ─▶ node_crashes ─┬─ 2 in a row on this template in 6 h ─────▶ node_blocks, for 6 h or until it succeeds there
 //!                          └─ 3 on 2 templates or more in 30 min ─────▶ quarantined, until a probe or an operator
 //! ```
-//! What was before the node's last passed probe is forgiven.
+//! What was before the node's last passed probe is forgiven. A block sends work elsewhere, it does not stop it: a node gets what
+//! failed on it while no other node may have it (`flatrender_dispatch`).
 
 use super::policy::{self, Weight};
 use crate::{contracts::storage::BlobHash, models::Db};
@@ -122,6 +123,20 @@ pub async fn record(db: Db<'_>, new: &NewCrash<'_>) -> sqlx::Result<Option<Conse
     Ok(Some(consequence))
 }
 
+/// A node has done all that was asked of it with a package: its crashes there are overcome, and it is blocked no more.
+pub async fn overcome(db: Db<'_>, node_id: Uuid, package: &BlobHash) -> sqlx::Result<()> {
+    sqlx::query!(
+        "with lifted as (delete from render.node_blocks where node_id = $1 and package_sha256 = $2)
+         update render.node_crashes set overcome_at = workflow.now()
+         where node_id = $1 and package_sha256 = $2 and counts and overcome_at is null",
+        node_id,
+        package.as_str(),
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// Whether a failure's code stands for a crash.
 pub fn is_crash(code: &str) -> bool {
     policy::weigh(code).is_some()
@@ -136,7 +151,7 @@ struct Tally {
 async fn tally(db: Db<'_>, node_id: Uuid, package: Option<&str>) -> sqlx::Result<Tally> {
     sqlx::query_as!(
         Tally,
-        r#"select count(*) filter (where package_sha256 = $2) as "on_package!",
+        r#"select count(*) filter (where package_sha256 = $2 and overcome_at is null) as "on_package!",
                   count(*) filter (where occurred_at > workflow.now() - make_interval(secs => $4)) as "failures!",
                   count(distinct package_sha256) filter (where occurred_at > workflow.now() - make_interval(secs => $4))
                       as "templates!"

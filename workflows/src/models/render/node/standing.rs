@@ -21,7 +21,7 @@ pub struct Standing {
     pub pool: String,
     /// Every label it offers: renderer, versions, fonts, plug-ins, and what its token says of it.
     pub labels: Labels,
-    /// Packages whose tasks it must not get: they failed on it. A package is a version of a template.
+    /// Packages whose tasks had better go elsewhere: they failed on it. A package is a version of a template.
     pub blocked_packages: BTreeSet<BlobHash>,
     /// Packages it holds, with their bytes.
     pub held_packages: BTreeMap<BlobHash, u64>,
@@ -43,6 +43,8 @@ pub struct Known {
     pub name: String,
     /// Tasks it does at a time.
     pub slots: u32,
+    /// Whether it was heard of within the last minute.
+    pub present: bool,
     /// What it may be given.
     pub standing: Standing,
 }
@@ -55,6 +57,7 @@ pub async fn standings(db: Db<'_>, node_id: Option<Uuid>) -> sqlx::Result<Vec<Kn
                                                 then least((capabilities ->> 'slots')::numeric, 256)::int end) as "slots!",
                   status, tenant_id, pool, quarantine_reason, sleep as "sleep: Json<Sleep>",
                   (offers || labels) as "labels!: Json<Labels>", workflow.now() as "now!",
+                  last_seen_at > workflow.now() - interval '1 minute' as "present!",
                   array (select package_sha256 from render.node_blocks b
                          where b.node_id = n.id and blocked_until > workflow.now()) as "blocked!",
                   array (select package_sha256 from render.node_template_cache c
@@ -84,6 +87,7 @@ struct Row {
     sleep: Option<Json<Sleep>>,
     labels: Json<Labels>,
     now: DateTime<Utc>,
+    present: bool,
     blocked: Vec<String>,
     held: Vec<String>,
     bytes: Vec<i64>,
@@ -92,8 +96,8 @@ struct Row {
 
 impl Row {
     fn known(self) -> Known {
-        let (id, name, slots) = (self.id, self.name.clone(), self.slots.unsigned_abs());
-        Known { id, name, slots, standing: self.judged() }
+        let (id, name, slots, present) = (self.id, self.name.clone(), self.slots.unsigned_abs(), self.present);
+        Known { id, name, slots, present, standing: self.judged() }
     }
 
     fn judged(self) -> Standing {
