@@ -294,7 +294,7 @@ create trigger tenant_api_request_logs_append_only before update or delete on id
 
 create table identity.tenant_limits (
     tenant_id      uuid not null references identity.tenants (id),
-    name           text not null check (name ~ '^[a-z_.]{1,64}$'),
+    name           text not null check (name ~ '^[a-z_.]{1,64}$' and name <> 'storage_bytes'),
     soft           bigint check (soft >= 0),
     hard           bigint not null check (hard >= 0),
     window_seconds int check (window_seconds > 0),
@@ -302,7 +302,7 @@ create table identity.tenant_limits (
     primary key (tenant_id, name),
     constraint the_soft_limit_comes_first check (soft <= hard)
 );
-comment on table identity.tenant_limits is 'What a tenant may use: rates, concurrency, storage, spending.';
+comment on table identity.tenant_limits is 'What a tenant may use: rates, concurrency, seats. What it may keep is agreed on with its files: file_mgr.quotas.';
 
 create unlogged table identity.rate_buckets (
     tenant_id  uuid not null references identity.tenants (id),

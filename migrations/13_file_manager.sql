@@ -72,89 +72,206 @@ create trigger files_ended before update on file_mgr.files
     for each row when (old.state = 'purged' and new.state <> old.state or old.state = 'rejected' and new.state not in ('rejected', 'purged'))
     execute function platform.refuse_to_go_on();
 
--- A purged file uses nothing any more.
-create function file_mgr.count_use() returns trigger language plpgsql as $$
-begin
-    if tg_op <> 'INSERT' and old.state <> 'purged' then
-        update file_mgr.blobs set refcount = refcount - 1 where id = old.blob_id;
-    end if;
-    if tg_op <> 'DELETE' and new.state <> 'purged' then
-        update file_mgr.blobs set refcount = refcount + 1 where id = new.blob_id;
-    end if;
-    return null;
-end $$;
-create trigger files_count_use after insert or delete on file_mgr.files
-    for each row execute function file_mgr.count_use();
-create trigger files_count_use_again after update of blob_id, state on file_mgr.files
-    for each row when (old.blob_id <> new.blob_id or (old.state = 'purged') <> (new.state = 'purged')) execute function file_mgr.count_use();
-
 create table file_mgr.quotas (
     id             uuid primary key default gen_random_uuid(),
     tenant_id      uuid not null,
     owner_id       uuid,
-    limit_bytes    bigint not null check (limit_bytes >= 0),
+    soft_bytes     bigint check (soft_bytes >= 0),
+    limit_bytes    bigint check (limit_bytes >= 0),
     used_bytes     bigint not null default 0 check (used_bytes >= 0),
     reserved_bytes bigint not null default 0 check (reserved_bytes >= 0),
-    limit_files    bigint not null check (limit_files >= 0),
+    excess_bytes   bigint not null default 0 check (excess_bytes >= 0),
+    limit_files    bigint check (limit_files >= 0),
     used_files     bigint not null default 0 check (used_files >= 0),
+    excess_files   bigint not null default 0 check (excess_files >= 0),
     updated_at     timestamptz not null default now(),
     unique (tenant_id, id),
     constraint one_quota_an_owner unique nulls not distinct (tenant_id, owner_id),
-    constraint no_more_bytes_than_allowed check (used_bytes + reserved_bytes <= limit_bytes),
-    constraint no_more_files_than_allowed check (used_files <= limit_files)
+    constraint the_soft_limit_comes_first check (soft_bytes <= limit_bytes),
+    constraint no_more_bytes_than_allowed check (used_bytes + reserved_bytes <= limit_bytes + excess_bytes),
+    constraint no_more_files_than_allowed check (used_files <= limit_files + excess_files)
 );
-comment on table file_mgr.quotas is 'What may be kept, by a tenant (owner_id null) or a user; a single update reserves, or is refused.';
+comment on table file_mgr.quotas is 'What may be kept and is, of a tenant (owner_id null; content counts once) and of each person in it (each file counts); no limit where none was agreed.';
 comment on column file_mgr.quotas.owner_id is 'softref:identity.users(id)';
+comment on column file_mgr.quotas.excess_bytes is 'What is there above the limit because the limit came later, or because it was made and not uploaded: films are refused when they are ordered.';
+
+-- What is above the limit only ever becomes less, unless the limit is changed or the change says that it may be more.
+create function file_mgr.trim_excess() returns trigger language plpgsql as $$
+begin
+    if new.limit_bytes is distinct from old.limit_bytes then
+        new.excess_bytes := new.used_bytes + new.reserved_bytes;
+    end if;
+    if new.limit_files is distinct from old.limit_files then
+        new.excess_files := new.used_files;
+    end if;
+    -- Without a limit nothing is above it.
+    new.excess_bytes := greatest(0, least(new.excess_bytes, coalesce(new.used_bytes + new.reserved_bytes - new.limit_bytes, 0)));
+    new.excess_files := greatest(0, least(new.excess_files, coalesce(new.used_files - new.limit_files, 0)));
+    return new;
+end $$;
+create trigger quotas_excess before update on file_mgr.quotas for each row execute function file_mgr.trim_excess();
 
 create table file_mgr.quota_reservations (
     id           uuid primary key default gen_random_uuid(),
     tenant_id    uuid not null,
-    quota_id     uuid not null,
+    owner_id     uuid,
     amount_bytes bigint not null check (amount_bytes > 0),
     purpose      text not null check (char_length(purpose) between 1 and 200),
     state        text not null default 'held' check (state in ('held', 'used', 'released')),
     expires_at   timestamptz not null,
     created_at   timestamptz not null default now(),
     unique (tenant_id, id),
-    unique (tenant_id, purpose),
-    foreign key (tenant_id, quota_id) references file_mgr.quotas (tenant_id, id)
+    unique (tenant_id, purpose)
 );
 create index quota_reservations_open on file_mgr.quota_reservations (expires_at) where state = 'held';
-create index quota_reservations_quota on file_mgr.quota_reservations (quota_id);
-comment on table file_mgr.quota_reservations is 'Room set aside; purpose, such as upload:<id>, reserves once.';
+comment on table file_mgr.quota_reservations is 'Room set aside of a tenant''s quota and of its owner''s; purpose, such as upload:<id>, reserves once.';
+comment on column file_mgr.quota_reservations.owner_id is 'softref:identity.users(id)';
 comment on column file_mgr.quota_reservations.amount_bytes is 'Bytes, not money.';
 create trigger quota_reservations_ended before update on file_mgr.quota_reservations
     for each row when (old.state <> 'held' and new.state <> old.state) execute function platform.refuse_to_go_on();
+
+-- Whoever changes what a tenant keeps takes turns: its quota is locked before anything else that others share, so that nobody
+-- waits for somebody who waits for them. Makes the quotas that are not there yet.
+create function file_mgr.take_turn(p_tenant uuid, p_owner uuid) returns void language plpgsql as $$
+begin
+    perform from file_mgr.quotas where tenant_id = p_tenant and owner_id is null for no key update;
+    if not found then
+        insert into file_mgr.quotas (tenant_id) values (p_tenant) on conflict do nothing;
+        perform from file_mgr.quotas where tenant_id = p_tenant and owner_id is null for no key update;
+    end if;
+    if p_owner is not null and not exists (select from file_mgr.quotas where tenant_id = p_tenant and owner_id = p_owner) then
+        insert into file_mgr.quotas (tenant_id, owner_id) values (p_tenant, p_owner) on conflict do nothing;
+    end if;
+end $$;
+
+-- Whether so many bytes more fit into both quotas as this statement sees them.
+create function file_mgr.has_room(p_tenant uuid, p_owner uuid, p_bytes bigint) returns boolean language sql stable
+    return not exists (select from file_mgr.quotas where tenant_id = p_tenant and (owner_id is null or owner_id = p_owner)
+                       and (used_bytes + reserved_bytes + p_bytes > limit_bytes or used_files >= limit_files));
+
+-- Sets room aside in both quotas, or in none and gives null. For the same purpose again it gives what was set aside.
+create function file_mgr.reserve(p_tenant uuid, p_owner uuid, p_bytes bigint, p_purpose text, p_until timestamptz) returns uuid
+language plpgsql as $$
+declare
+    v_id uuid;
+begin
+    -- Who finds no room need not wait for those who have some.
+    if not file_mgr.has_room(p_tenant, p_owner, p_bytes) then
+        return null;
+    end if;
+    perform file_mgr.take_turn(p_tenant, p_owner);
+    insert into file_mgr.quota_reservations (tenant_id, owner_id, amount_bytes, purpose, expires_at)
+    select p_tenant, p_owner, p_bytes, p_purpose, p_until where file_mgr.has_room(p_tenant, p_owner, p_bytes)
+    returning id into v_id;
+    return v_id;
+end $$;
+
+-- The room of a reservation is taken while it is held.
+create function file_mgr.count_reservation() returns trigger language plpgsql as $$
+declare
+    v_by bigint := 0;
+begin
+    if tg_op <> 'INSERT' and old.state = 'held' then
+        v_by := v_by - old.amount_bytes;
+    end if;
+    if tg_op <> 'DELETE' and new.state = 'held' then
+        v_by := v_by + new.amount_bytes;
+    end if;
+    if v_by <> 0 then
+        perform file_mgr.take_turn(coalesce(new.tenant_id, old.tenant_id), coalesce(new.owner_id, old.owner_id));
+        update file_mgr.quotas set reserved_bytes = reserved_bytes + v_by, updated_at = now()
+        where tenant_id = coalesce(new.tenant_id, old.tenant_id) and (owner_id is null or owner_id = coalesce(new.owner_id, old.owner_id));
+    end if;
+    return null;
+end $$;
+create trigger quota_reservations_count after insert or delete or update of state on file_mgr.quota_reservations
+    for each row execute function file_mgr.count_reservation();
+
+-- Counts a file in or out, with its content. What was uploaded is refused beyond the limit; what was made is not.
+create function file_mgr.count_file(p_file file_mgr.files, p_by int) returns void language plpgsql as $$
+declare
+    v_bytes bigint;
+    v_uses int;
+    v_made boolean := p_file.purpose in ('export', 'contact_sheet', 'snapshot', 'invoice', 'preview');
+begin
+    update file_mgr.blobs set refcount = refcount + p_by where id = p_file.blob_id returning size_bytes, refcount into v_bytes, v_uses;
+    -- The first use of content takes its room from the tenant, and the last gives it back.
+    update file_mgr.quotas q
+    set used_bytes = used_bytes + c.bytes, used_files = used_files + p_by, updated_at = now(),
+        excess_bytes = excess_bytes + case when v_made then greatest(0, c.bytes) else 0 end,
+        excess_files = excess_files + case when v_made then greatest(0, p_by) else 0 end
+    from (values (true, case when v_uses = greatest(0, p_by) then p_by * v_bytes else 0 end), (false, p_by * v_bytes)) c (whole, bytes)
+    where q.tenant_id = p_file.tenant_id and c.whole = (q.owner_id is null) and (q.owner_id is null or q.owner_id = p_file.owner_id);
+end $$;
+
+-- A purged file uses nothing any more.
+create function file_mgr.count_use() returns trigger language plpgsql as $$
+begin
+    perform file_mgr.take_turn(coalesce(new.tenant_id, old.tenant_id), coalesce(new.owner_id, old.owner_id));
+    if tg_op <> 'INSERT' and old.state <> 'purged' then
+        perform file_mgr.count_file(old, -1);
+    end if;
+    if tg_op <> 'DELETE' and new.state <> 'purged' then
+        perform file_mgr.count_file(new, 1);
+    end if;
+    return null;
+end $$;
+create trigger files_count_use after insert or delete on file_mgr.files
+    for each row execute function file_mgr.count_use();
+create trigger files_count_use_again after update of blob_id, owner_id, state on file_mgr.files
+    for each row when (old.blob_id <> new.blob_id or old.owner_id is distinct from new.owner_id or (old.state = 'purged') <> (new.state = 'purged'))
+    execute function file_mgr.count_use();
+
+-- Content is recorded before the file that uses it.
+create function file_mgr.take_turn_for_blob() returns trigger language plpgsql as $$
+begin
+    perform file_mgr.take_turn(new.tenant_id, null);
+    return new;
+end $$;
+create trigger blobs_turn before insert on file_mgr.blobs for each row execute function file_mgr.take_turn_for_blob();
 
 create table file_mgr.upload_sessions (
     id              uuid primary key default gen_random_uuid(),
     tenant_id       uuid not null,
     owner_id        uuid,
+    folder_id       uuid,
     file_id         uuid,
-    reservation_id  uuid,
+    protocol        text not null check (protocol in ('tus', 'multipart')),
     name            text not null check (char_length(name) between 1 and 255 and name !~ '[/\x01-\x1f]'),
+    purpose         text not null default 'asset' check (purpose in ('asset', 'voiceover', 'music', 'package', 'avatar', 'font')),
     total_bytes     bigint not null check (total_bytes > 0),
-    part_bytes      bigint not null check (part_bytes between 5242880 and 5368709120),
-    part_count      int not null check (part_count between 1 and 10000),
+    offset_bytes    bigint not null default 0,
+    part_bytes      bigint check (part_bytes between 5242880 and 5368709120),
+    part_count      int check (part_count between 1 and 10000),
     storage_upload  text check (char_length(storage_upload) between 1 and 1024),
     sha256_expected text check (sha256_expected ~ '^[0-9a-f]{64}$'),
-    state           text not null default 'open' check (state in ('open', 'completing', 'completed', 'aborted', 'expired')),
+    state           text not null default 'open' check (state in ('open', 'completing', 'completed', 'refused', 'aborted', 'expired')),
+    refusal_code    text check (char_length(refusal_code) <= 128),
+    refusal         text check (char_length(refusal) <= 1000),
     expires_at      timestamptz not null,
+    cleared_at      timestamptz,
     created_at      timestamptz not null default now(),
     updated_at      timestamptz not null default now(),
     unique (tenant_id, id),
+    foreign key (tenant_id, folder_id) references file_mgr.folders (tenant_id, id),
     foreign key (tenant_id, file_id) references file_mgr.files (tenant_id, id),
-    foreign key (tenant_id, reservation_id) references file_mgr.quota_reservations (tenant_id, id),
+    constraint no_more_than_announced check (offset_bytes between 0 and total_bytes),
     constraint the_parts_make_the_whole check (part_count = (total_bytes + part_bytes - 1) / part_bytes),
-    constraint a_completed_upload_is_a_file check ((state = 'completed') = (file_id is not null))
+    constraint parts_of_others_are_announced check ((protocol = 'multipart') = (part_bytes is not null and part_count is not null)),
+    constraint a_completed_upload_is_a_file check ((state = 'completed') = (file_id is not null)),
+    constraint a_refused_upload_says_why check ((state = 'refused') = (refusal_code is not null))
 );
 create index upload_sessions_due on file_mgr.upload_sessions (expires_at) where state in ('open', 'completing');
+create index upload_sessions_open on file_mgr.upload_sessions (tenant_id) where state in ('open', 'completing');
+create index upload_sessions_to_clear on file_mgr.upload_sessions (updated_at) where cleared_at is null and state not in ('open', 'completing');
 create index upload_sessions_file on file_mgr.upload_sessions (file_id) where file_id is not null;
-create index upload_sessions_reservation on file_mgr.upload_sessions (reservation_id) where reservation_id is not null;
-comment on table file_mgr.upload_sessions is 'Uploads in parts.';
+create index upload_sessions_folder on file_mgr.upload_sessions (folder_id) where folder_id is not null;
+comment on table file_mgr.upload_sessions is 'Uploads that come in pieces: by tus, or as parts that go to the storage itself. Their room is the reservation upload:<id>.';
 comment on column file_mgr.upload_sessions.owner_id is 'softref:identity.users(id)';
+comment on column file_mgr.upload_sessions.offset_bytes is 'Bytes that are kept, from the beginning on.';
+comment on column file_mgr.upload_sessions.cleared_at is 'When its pieces were removed, after its end.';
 create trigger upload_sessions_ended before update on file_mgr.upload_sessions
-    for each row when (old.state in ('completed', 'aborted', 'expired') and new.state <> old.state) execute function platform.refuse_to_go_on();
+    for each row when (old.state in ('completed', 'refused', 'aborted', 'expired') and new.state <> old.state) execute function platform.refuse_to_go_on();
 
 create table file_mgr.upload_parts (
     tenant_id   uuid not null,
@@ -162,12 +279,11 @@ create table file_mgr.upload_parts (
     part_no     int not null check (part_no between 1 and 10000),
     size_bytes  bigint not null check (size_bytes > 0),
     sha256      text not null check (sha256 ~ '^[0-9a-f]{64}$'),
-    etag        text check (char_length(etag) <= 255),
     uploaded_at timestamptz not null default now(),
     primary key (session_id, part_no),
     foreign key (tenant_id, session_id) references file_mgr.upload_sessions (tenant_id, id) on delete cascade
 );
-comment on table file_mgr.upload_parts is 'Parts that have arrived.';
+comment on table file_mgr.upload_parts is 'Pieces of uploads by tus that have arrived, in order; all but the last are of the same length.';
 
 create table file_mgr.cleanup_schedules (
     id                 uuid primary key default gen_random_uuid(),

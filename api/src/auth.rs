@@ -39,6 +39,16 @@ pub enum Actor {
     Key(Uuid),
 }
 
+impl Actor {
+    /// The person, when it is one: whose the things are that are made. Those of keys are the tenant's.
+    pub fn user_id(self) -> Option<Uuid> {
+        match self {
+            Self::User(id) => Some(id),
+            Self::Key(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

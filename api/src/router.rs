@@ -137,6 +137,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(identity_providers::get, identity_providers::update, identity_providers::remove))
         .routes(routes!(members::list, members::invite))
         .routes(routes!(members::set_roles))
+        .routes(routes!(quotas::get_storage, quotas::set_storage))
         .routes(routes!(members::remove))
         .routes(routes!(tenants::create, tenants::list))
         .routes(routes!(tenants::get))

@@ -11,3 +11,4 @@ pub mod render;
 pub mod snapshot;
 pub mod storage;
 pub mod template;
+pub mod upload;

@@ -1,6 +1,8 @@
 //! What happens, in which order: a file per workflow. A definition awaits nothing but its context.
 
 pub mod derive_film;
+pub mod expire_uploads;
+pub mod finish_upload;
 pub mod keep_months;
 pub mod recheck_domains;
 pub mod render_video;

@@ -110,7 +110,7 @@ pub async fn create(
     let name = upload::checked_name(query.name)?;
     let taken = upload::take(&app, &tenant, &headers, body).await?;
     let mut tx = app.begin(&tenant, Role::Identity).await?;
-    let row = taken.row(&name);
+    let row = taken.row(&tenant, &name);
     let id = quotas::within_room(&mut tx, tenant.id, async |db| file::insert(db, tenant.id, &row).await).await?;
     tx.commit().await?;
     let view = find(&app, &tenant, id).await?;

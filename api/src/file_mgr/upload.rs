@@ -32,9 +32,10 @@ pub struct Taken {
 
 impl Taken {
     /// The row of the file under `name`.
-    pub fn row<'a>(&'a self, name: &'a str) -> NewFile<'a> {
+    pub fn row<'a>(&'a self, tenant: &Tenant, name: &'a str) -> NewFile<'a> {
         let pixels = |i: usize| self.probed.size.map(|size| size[i] as i32);
         NewFile {
+            owner_id: tenant.actor.user_id(),
             name,
             purpose: "asset",
             kind: self.probed.kind,

@@ -227,7 +227,7 @@ async fn take_invitation(app: &App, steward: &Steward, notes: &Notes) -> Result<
 }
 
 /// A person whom this steward may change: nobody changes those above them.
-async fn changeable(db: Db<'_>, steward: &Steward, id: Uuid) -> Result<Member, Problem> {
+pub(super) async fn changeable(db: Db<'_>, steward: &Steward, id: Uuid) -> Result<Member, Problem> {
     let member = role_binding::member_to_change(&mut *db, steward.tenant_id, id).await?.ok_or_else(missing)?;
     if member.rank > rank(db, steward).await? {
         return Err(outranked());
@@ -269,7 +269,7 @@ async fn apply(db: Db<'_>, steward: &Steward, before: &Member, roles: &[String])
     found(db, steward.tenant_id, before.id).await
 }
 
-async fn found(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> Result<Member, Problem> {
+pub(super) async fn found(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> Result<Member, Problem> {
     role_binding::member(db, tenant_id, id).await?.ok_or_else(missing)
 }
 
@@ -281,6 +281,6 @@ fn missing() -> Problem {
     Problem::not_found(Code::MemberNotFound, "person in the tenant")
 }
 
-fn object(id: Uuid) -> String {
+pub(super) fn object(id: Uuid) -> String {
     format!("user:{id}")
 }

@@ -1,22 +1,23 @@
-//! `/v1/tenant/quotas`, and the refusals of what goes beyond them.
+//! `/v1/tenant/quotas` and `/v1/members/{id}/storage`, and the refusals of what goes beyond them.
 
+use super::{Steward, members, steward::Change};
 use crate::{
     app::App,
     auth::Viewer,
-    extract::Json,
-    problem::{Code, Problem},
+    extract::{Json, Path},
+    problem::{Code, Problem, ProblemBody},
 };
 use axum::{extract::State, http::header};
 use flatrender_workflows::models::{
     Db, Role, Scope,
-    file_mgr::blob,
+    file_mgr::quota as storage,
     identity::{
         quota::{self, CONCURRENT_RENDERS, QUOTAS, RENDERS_PER_DAY, SEATS, STORAGE_BYTES},
         role_binding,
     },
     render::render_job::{self, Load},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -47,10 +48,54 @@ pub struct QuotaView {
     limit: Option<i64>,
 }
 
+/// What a person may keep, and keeps.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct StorageView {
+    /// Always `storage_quota`.
+    #[schema(example = "storage_quota")]
+    object: &'static str,
+    /// The most bytes; null when nothing was agreed.
+    #[schema(example = 5_000_000_000_i64)]
+    limit_bytes: Option<i64>,
+    /// Bytes of their files, each file counted.
+    used_bytes: i64,
+    /// Bytes that are set aside for uploads under way.
+    reserved_bytes: i64,
+    /// The most files; null when nothing was agreed.
+    limit_files: Option<i64>,
+    /// Their files.
+    used_files: i64,
+}
+
+impl From<storage::Quota> for StorageView {
+    fn from(q: storage::Quota) -> Self {
+        Self {
+            object: "storage_quota",
+            limit_bytes: q.limit_bytes,
+            used_bytes: q.used_bytes,
+            reserved_bytes: q.reserved_bytes,
+            limit_files: q.limit_files,
+            used_files: q.used_files,
+        }
+    }
+}
+
+/// What a person may keep. What is absent is not limited, but by what the tenant may keep.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetStorage {
+    /// The most bytes.
+    #[schema(example = 5_000_000_000_i64)]
+    limit_bytes: Option<i64>,
+    /// The most files.
+    limit_files: Option<i64>,
+}
+
 /// `GET /v1/tenant/quotas`
 #[utoipa::path(
     get, path = "/v1/tenant/quotas", tag = "Tenant", operation_id = "get_quotas", summary = "See what may be used",
-    description = "What was agreed, and what is used of it right now. What goes beyond is refused with `quota.…`.",
+    description = "What was agreed, and what is used of it right now. What goes beyond is refused with `quota.…`. Of storage, what is \
+                   set aside for uploads under way is used, too.",
     responses((status = 200, description = "Every quota", body = QuotaList))
 )]
 pub async fn get(State(app): State<App>, Viewer(caller): Viewer) -> Result<Json<QuotaList>, Problem> {
@@ -58,12 +103,72 @@ pub async fn get(State(app): State<App>, Viewer(caller): Viewer) -> Result<Json<
     let agreed = quota::agreed(&mut tx, caller.id, &QUOTAS).await?;
     let seats = role_binding::seats(&mut tx, caller.id).await?;
     Scope::tenant(Role::File, caller.id).enter(&mut tx).await?;
-    let bytes = blob::kept_bytes(&mut tx, caller.id).await?;
+    let kept = storage::find(&mut tx, caller.id, None).await?;
     Scope::tenant(Role::Render, caller.id).enter(&mut tx).await?;
     let load = render_job::load(&mut tx, caller.id).await?;
-    let used = [load.today, load.under_way, bytes, seats];
-    let data = QUOTAS.into_iter().zip(used).map(|(name, used)| QuotaView { name, used, limit: agreed.of(name) });
+    let used = [load.today, load.under_way, kept.used_bytes + kept.reserved_bytes, seats];
+    let limit = |name| if name == STORAGE_BYTES { kept.limit_bytes } else { agreed.of(name) };
+    let data = QUOTAS.into_iter().zip(used).map(|(name, used)| QuotaView { name, used, limit: limit(name) });
     Ok(Json(QuotaList { object: "list", data: data.collect() }))
+}
+
+/// `GET /v1/members/{id}/storage`
+#[utoipa::path(
+    get, path = "/v1/members/{id}/storage", tag = "Tenant", operation_id = "get_member_storage", summary = "See what somebody may keep",
+    description = "What was agreed for this person, and what their files use of it.",
+    params(("id" = Uuid, Path, description = "The person")),
+    responses(
+        (status = 200, description = "Their quota", body = StorageView),
+        (status = 404, description = "`member.not_found`", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn get_storage(
+    State(app): State<App>,
+    steward: Steward,
+    Path(id): Path<Uuid>,
+) -> Result<Json<StorageView>, Problem> {
+    let mut tx = steward.begin(&app).await?;
+    members::found(&mut tx, steward.tenant_id, id).await?;
+    Scope::tenant(Role::File, steward.tenant_id).enter(&mut tx).await?;
+    Ok(Json(storage::find(&mut tx, steward.tenant_id, Some(id)).await?.into()))
+}
+
+/// `PUT /v1/members/{id}/storage`: counts from their next upload on; what is there stays.
+#[utoipa::path(
+    put, path = "/v1/members/{id}/storage", tag = "Tenant", operation_id = "set_member_storage", summary = "Say what somebody may keep",
+    description = "Counts from their next upload on; what is there stays. An upload has to fit into this and into what the tenant may keep.",
+    params(("id" = Uuid, Path, description = "The person")), request_body = SetStorage,
+    responses(
+        (status = 200, description = "Their quota, afterwards", body = StorageView),
+        (status = 403, description = "`member.outranked`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "`member.not_found`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn set_storage(
+    State(app): State<App>,
+    steward: Steward,
+    Path(id): Path<Uuid>,
+    Json(body): Json<SetStorage>,
+) -> Result<Json<StorageView>, Problem> {
+    for (pointer, limit) in [("/limit_bytes", body.limit_bytes), ("/limit_files", body.limit_files)] {
+        if limit.is_some_and(|limit| limit < 0) {
+            return Err(Problem::fault(pointer, "limit.value", "a limit is not negative"));
+        }
+    }
+    let tenant_id = steward.tenant_id;
+    let mut tx = steward.begin(&app).await?;
+    members::changeable(&mut tx, &steward, id).await?;
+    let limits = storage::Limits { soft_bytes: None, bytes: body.limit_bytes, files: body.limit_files };
+    Scope::tenant(Role::File, tenant_id).enter(&mut tx).await?;
+    let before = storage::find(&mut tx, tenant_id, Some(id)).await?;
+    storage::agree(&mut tx, tenant_id, Some(id), limits).await?;
+    let after = storage::find(&mut tx, tenant_id, Some(id)).await?;
+    Scope::tenant(Role::Identity, tenant_id).enter(&mut tx).await?;
+    let change = Change { before: Some(before), after: Some(after) };
+    steward.record(&mut tx, "member.set_storage", &members::object(id), change).await?;
+    tx.commit().await?;
+    Ok(Json(after.into()))
 }
 
 /// Whether the tenant may order one more film. Orders of a tenant that has agreed on a quota take turns from here to the end of the
@@ -72,16 +177,15 @@ pub async fn get(State(app): State<App>, Viewer(caller): Viewer) -> Result<Json<
 /// # Errors
 /// `quota.renders_per_day`, `quota.concurrent_renders`, `quota.storage`
 pub async fn check_order(db: Db<'_>, tenant_id: Uuid) -> Result<(), Problem> {
+    Scope::tenant(Role::File, tenant_id).enter(&mut *db).await?;
+    let kept = storage::find(&mut *db, tenant_id, None).await?;
+    if kept.room().is_some_and(|room| room == 0) {
+        return Err(no_room());
+    }
     Scope::tenant(Role::Identity, tenant_id).enter(&mut *db).await?;
-    let agreed = quota::hold(&mut *db, tenant_id, &[RENDERS_PER_DAY, CONCURRENT_RENDERS, STORAGE_BYTES]).await?;
+    let agreed = quota::hold(&mut *db, tenant_id, &[RENDERS_PER_DAY, CONCURRENT_RENDERS]).await?;
     if agreed.is_nothing() {
         return Ok(());
-    }
-    if let Some(most) = agreed.of(STORAGE_BYTES) {
-        Scope::tenant(Role::File, tenant_id).enter(&mut *db).await?;
-        if blob::kept_bytes(&mut *db, tenant_id).await? >= most {
-            return Err(no_room(most));
-        }
     }
     Scope::tenant(Role::Render, tenant_id).enter(&mut *db).await?;
     let Load { today, under_way, day_ends_in_seconds } = render_job::load(db, tenant_id).await?;
@@ -103,20 +207,16 @@ pub async fn check_order(db: Db<'_>, tenant_id: Uuid) -> Result<(), Problem> {
 /// # Errors
 /// `quota.storage`
 pub async fn check_room(app: &App, tenant_id: Uuid, adding: u64) -> Result<(), Problem> {
-    let mut tx = app.db.begin(Scope::tenant(Role::Identity, tenant_id)).await?;
-    let Some(most) = quota::agreed(&mut tx, tenant_id, &[STORAGE_BYTES]).await?.of(STORAGE_BYTES) else {
-        return Ok(());
-    };
-    Scope::tenant(Role::File, tenant_id).enter(&mut tx).await?;
-    let kept = blob::kept_bytes(&mut tx, tenant_id).await?;
-    match u64::try_from(most - kept).is_ok_and(|left| adding <= left) {
+    let mut tx = app.db.begin(Scope::tenant(Role::File, tenant_id)).await?;
+    let room = storage::find(&mut tx, tenant_id, None).await?.room();
+    match room.is_none_or(|room| u64::try_from(room).is_ok_and(|room| adding <= room)) {
         true => Ok(()),
-        false => Err(no_room(most)),
+        false => Err(no_room()),
     }
 }
 
-/// Whether all fits that `add` adds. Uploads of a tenant that has agreed on its storage take turns from here to the end of the
-/// transaction, which goes on as of its files.
+/// Whether all fits that `add` adds: the quotas of the tenant and of the owner refuse it by themselves. The transaction goes on as
+/// of the tenant's files.
 ///
 /// # Errors
 /// `quota.storage`; then the transaction is to be given up.
@@ -125,14 +225,8 @@ pub async fn within_room<T>(
     tenant_id: Uuid,
     add: impl AsyncFnOnce(Db<'_>) -> sqlx::Result<T>,
 ) -> Result<T, Problem> {
-    Scope::tenant(Role::Identity, tenant_id).enter(&mut *db).await?;
-    let agreed = quota::hold(&mut *db, tenant_id, &[STORAGE_BYTES]).await?;
     Scope::tenant(Role::File, tenant_id).enter(&mut *db).await?;
-    let added = add(&mut *db).await?;
-    match agreed.of(STORAGE_BYTES) {
-        Some(most) if blob::kept_bytes(db, tenant_id).await? > most => Err(no_room(most)),
-        _ => Ok(added),
-    }
+    add(db).await.map_err(|error| if storage::has_refused(&error) { no_room() } else { error.into() })
 }
 
 /// Whether everybody has a seat who has a role by now.
@@ -149,6 +243,7 @@ pub async fn check_seats(db: Db<'_>, tenant_id: Uuid) -> Result<(), Problem> {
     }
 }
 
-fn no_room(most: i64) -> Problem {
-    Problem::new(Code::QuotaStorage, format!("{most} bytes of storage are agreed, and there is no room for this"))
+/// There is no room for an upload.
+pub fn no_room() -> Problem {
+    Problem::new(Code::QuotaStorage, "there is no room for this in what may be kept; remove something, or ask for more")
 }

@@ -17,8 +17,9 @@ use axum::{extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
 use flatrender_workflows::models::{
     DEFAULT_TENANT, Db, Role, Scope,
+    file_mgr::quota,
     identity::{
-        quota::QUOTAS,
+        quota::{QUOTAS, STORAGE_BYTES},
         tenant::{self, Limit, Tenant},
     },
 };
@@ -383,8 +384,11 @@ pub async fn set_limit(
     let steward = registrar.of(id);
     let mut tx = steward.begin(&app).await?;
     found(&mut tx, id).await?;
-    let before = tenant::limits(&mut tx, id).await?.into_iter().find(|l| l.name == limit.name);
-    tenant::set_limit(&mut tx, id, &limit).await?;
+    let before = limits(&mut tx, id).await?.into_iter().find(|l| l.name == limit.name);
+    match limit.name.as_str() {
+        STORAGE_BYTES => agree_on_storage(&mut tx, id, &limit).await?,
+        _ => tenant::set_limit(&mut tx, id, &limit).await?,
+    }
     let change = Change { before, after: Some(&limit) };
     steward.record(&mut tx, "tenant.set_limit", &object(id), change).await?;
     let tenant = detail(&mut tx, id).await?;
@@ -426,9 +430,29 @@ async fn found(db: Db<'_>, id: Uuid) -> Result<Tenant, Problem> {
 
 async fn detail(db: Db<'_>, id: Uuid) -> Result<TenantDetail, Problem> {
     let tenant = found(&mut *db, id).await?.into();
-    let limits = tenant::limits(db, id).await?;
+    let limits = limits(db, id).await?;
     let view = |l: Limit| LimitView { name: l.name, soft: l.soft, hard: l.hard, window_seconds: l.window_seconds };
     Ok(TenantDetail { tenant, limits: limits.into_iter().map(view).collect() })
+}
+
+/// Every limit of a tenant: what it may keep stands with its files.
+async fn limits(db: Db<'_>, id: Uuid) -> Result<Vec<Limit>, Problem> {
+    let mut limits = tenant::limits(&mut *db, id).await?;
+    Scope::tenant(Role::File, id).enter(&mut *db).await?;
+    let kept = quota::find(&mut *db, id, None).await?;
+    Scope::tenant(Role::Identity, id).enter(db).await?;
+    let limit = |hard| Limit { name: STORAGE_BYTES.to_owned(), soft: kept.soft_bytes, hard, window_seconds: None };
+    limits.extend(kept.limit_bytes.map(limit));
+    limits.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(limits)
+}
+
+async fn agree_on_storage(db: Db<'_>, id: Uuid, limit: &Limit) -> Result<(), Problem> {
+    Scope::tenant(Role::File, id).enter(&mut *db).await?;
+    let files = quota::find(&mut *db, id, None).await?.limit_files;
+    let limits = quota::Limits { soft_bytes: limit.soft, bytes: Some(limit.hard), files };
+    quota::agree(&mut *db, id, None, limits).await?;
+    Ok(Scope::tenant(Role::Identity, id).enter(db).await?)
 }
 
 fn check_slug(slug: &str) -> Result<(), Problem> {

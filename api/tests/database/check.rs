@@ -73,8 +73,18 @@ const PLANTED: &[(u8, &str, &[&str])] = &[
     (9, "insert into identity.coupons (id, tenant_id, code, kind, value, max_redemptions, redeemed, valid_from, valid_to)
          values ('$R', '$D', 'abc', 'percent', 5, 2, 1, '2026-01-01Z', '2027-01-01Z')",
      &["coupon $R"]),
-    (10, "insert into file_mgr.quotas (id, tenant_id, limit_bytes, used_bytes, limit_files) values ('$R', '$D', 9, 5, 1)",
-     &["quota $R: 5 B in 0, by its rows 0 B in 0"]),
+    (10, "insert into file_mgr.quotas (id, tenant_id, limit_bytes, used_bytes) values ('$R', '$D', 9, 5)",
+     &["quota $R: 5 B in 0 and 0 B, by its rows 0 B in 0 and 0 B"]),
+    (10, "insert into file_mgr.quotas (id, tenant_id) values ('$A', '$D');
+          insert into identity.users (id, tenant_id, email) values ('$B', '$D', 'b@b.b');
+          insert into file_mgr.quotas (id, tenant_id, owner_id, reserved_bytes) values ('$R', '$D', '$B', 7);
+          insert into file_mgr.quota_reservations (tenant_id, amount_bytes, purpose, expires_at) values ('$D', 3, 'x', now())",
+     &["quota $A: 0 B in 0 and 0 B, by its rows 0 B in 0 and 3 B", "quota $R: 0 B in 0 and 7 B, by its rows 0 B in 0 and 0 B"]),
+    (10, "insert into file_mgr.upload_sessions (id, tenant_id, protocol, name, total_bytes, offset_bytes, state, expires_at)
+          values ('$A', '$D', 'tus', 'x', 9, 3, 'aborted', now()), ('$B', '$D', 'tus', 'x', 9, 0, 'open', now()), ('$R', '$D', 'tus', 'x', 9, 0, 'aborted', now());
+          insert into file_mgr.quotas (tenant_id, reserved_bytes) values ('$D', 9);
+          insert into file_mgr.quota_reservations (tenant_id, amount_bytes, purpose, expires_at) values ('$D', 9, 'upload:$R', now())",
+     &["upload $A has 3 B, its pieces 0", "upload $B is open, its room not there", "upload $R is aborted, its room held"]),
     (11, concat!(film!("completed"), run!("succeeded")), &["render $A: 3 frames, 0 verified, 0 in chunks"]),
     (12, "insert into file_mgr.blobs (id, tenant_id, sha256, size_bytes, refcount) values ('$R', '$D', repeat('a', 64), 1, 1)",
      &["blob $R: 1, by its files 0"]),

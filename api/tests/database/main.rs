@@ -8,6 +8,7 @@ mod files;
 mod months;
 mod nodes;
 mod roles;
+mod storage;
 mod tenants;
 
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};

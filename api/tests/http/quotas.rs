@@ -11,7 +11,7 @@ use axum::{
 };
 use flatrender_api::{app::App, router};
 use flatrender_engine::Client;
-use flatrender_workflows::models::{DEFAULT_TENANT, identity::tenant_api_key::SCOPES, render::render_job};
+use flatrender_workflows::models::{DEFAULT_TENANT, identity::tenant_api_key::SCOPES, invariants, render::render_job};
 use futures::future::join_all;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -138,6 +138,34 @@ async fn no_more_is_kept_than_agreed_and_the_same_content_counts_once(db: PgPool
     let (with_one, _) = quota(&world, "storage_bytes").await;
     assert_eq!(upload(2, [77, 0, 0]).await.status, StatusCode::CREATED);
     assert_eq!((with_one > used, quota(&world, "storage_bytes").await.0), (true, with_one), "the same content again");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_upload_has_to_fit_into_what_the_person_may_keep_too(db: PgPool) {
+    let world = World::new(db).await;
+    let owner = world.person(DEFAULT_TENANT, "owner@example.com", &["owner"]).await;
+    let jane = world.person(DEFAULT_TENANT, "jane@example.com", &["editor"]).await;
+    let (manage, access) = (world.session(DEFAULT_TENANT, owner).await, world.session(DEFAULT_TENANT, jane).await);
+    let size = png([1, 0, 0]).len() as i64;
+    let path = format!("/v1/members/{jane}/storage");
+    let set = json!({ "limit_bytes": size + size / 2, "limit_files": 5 });
+    let set = world.send(with_json(request(Method::PUT, &path, &manage), &set)).await;
+    assert_eq!((set.status, set.json()["used_bytes"].as_i64()), (StatusCode::OK, Some(0)), "{:?}", set.body);
+    let upload = |by: &str, n: u8| {
+        let request = request(Method::POST, "/v1/files?name=a.png", by);
+        world.send(request.body(Body::from(png([n, 0, 0]))).unwrap())
+    };
+    assert_eq!(upload(&access, 1).await.status, StatusCode::CREATED);
+    assert_eq!(upload(&access, 2).await.problem(), "quota.storage");
+    assert_eq!(upload(&manage, 2).await.status, StatusCode::CREATED, "what one may keep is not another's");
+    let seen = world.send(request(Method::GET, &path, &manage).body(Body::empty()).unwrap()).await.json();
+    let part = |name: &str| seen[name].as_i64().unwrap();
+    assert!(part("used_bytes") > 0 && part("used_files") == 1 && part("limit_bytes") == size + size / 2, "{seen}");
+    let negative = json!({ "limit_bytes": -1 });
+    let negative = world.send(with_json(request(Method::PUT, &path, &manage), &negative)).await;
+    assert_eq!(negative.faults(), ["/limit_bytes limit.value"]);
+    assert_eq!(world.count("identity.audit_log where action = 'member.set_storage'").await, 1);
+    assert_eq!(invariants::check(&world.db, true).await.unwrap(), []);
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -2,3 +2,5 @@
 
 pub mod blob;
 pub mod file;
+pub mod quota;
+pub mod upload;

@@ -3,19 +3,6 @@
 use crate::{contracts::storage::BlobRef, models::Db};
 use uuid::Uuid;
 
-/// Bytes that a tenant keeps: content that a file uses, however many do.
-///
-/// # Errors
-/// Those of the database.
-pub async fn kept_bytes(db: Db<'_>, tenant_id: Uuid) -> sqlx::Result<i64> {
-    sqlx::query_scalar!(
-        r#"select coalesce(sum(size_bytes), 0)::bigint as "it!" from file_mgr.blobs where tenant_id = $1 and refcount > 0"#,
-        tenant_id
-    )
-    .fetch_one(db)
-    .await
-}
-
 /// Records stored content once a tenant and gives its id; a known content keeps its id.
 pub async fn record(db: Db<'_>, tenant_id: Uuid, blob: &BlobRef) -> sqlx::Result<Uuid> {
     sqlx::query_scalar!(

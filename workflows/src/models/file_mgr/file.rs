@@ -34,6 +34,8 @@ pub struct File {
 /// A file to add; its content is already stored.
 #[derive(Debug, Clone)]
 pub struct NewFile<'a> {
+    /// Whose it is; none for what is the tenant's.
+    pub owner_id: Option<Uuid>,
     /// 1 to 255 characters, no slash, no control characters.
     pub name: &'a str,
     /// `asset`, `export` or `contact_sheet`.
@@ -58,8 +60,8 @@ pub async fn insert(db: Db<'_>, tenant_id: Uuid, file: &NewFile<'_>) -> sqlx::Re
     let id = Uuid::now_v7();
     sqlx::query!(
         r#"insert into file_mgr.files
-               (id, tenant_id, blob_id, name, purpose, kind, mime_detected, width, height, duration_ms)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"#,
+               (id, tenant_id, blob_id, name, purpose, kind, mime_detected, width, height, duration_ms, owner_id)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"#,
         id,
         tenant_id,
         blob_id,
@@ -70,6 +72,7 @@ pub async fn insert(db: Db<'_>, tenant_id: Uuid, file: &NewFile<'_>) -> sqlx::Re
         file.width,
         file.height,
         file.duration_ms,
+        file.owner_id,
     )
     .execute(db)
     .await?;

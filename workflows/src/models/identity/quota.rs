@@ -7,7 +7,7 @@ use uuid::Uuid;
 pub const RENDERS_PER_DAY: &str = "renders_per_day";
 /// Films under way.
 pub const CONCURRENT_RENDERS: &str = "concurrent_renders";
-/// Bytes kept: uploads and films.
+/// Bytes kept: uploads and films. What was agreed of them stands with the files, see [`crate::models::file_mgr::quota`].
 pub const STORAGE_BYTES: &str = "storage_bytes";
 /// People with a role.
 pub const SEATS: &str = "seats";

@@ -85,15 +85,35 @@ pub(super) const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         number: 10,
-        rule: "a quota counts the files that are there and the room that is reserved",
-        sql: "select 'quota ' || q.id || ': ' || q.used_bytes || ' B in ' || q.used_files || ', by its rows ' || f.bytes || ' B in ' || f.files
+        rule: "a quota counts what is kept and the room that is reserved",
+        sql: "select 'quota ' || q.id || ': ' || q.used_bytes || ' B in ' || q.used_files || ' and ' || q.reserved_bytes || ' B, by its rows '
+                     || k.bytes || ' B in ' || f.files || ' and ' || r.bytes || ' B'
               from file_mgr.quotas q
               cross join lateral (select coalesce(sum(b.size_bytes), 0) as bytes, count(*) as files
                   from file_mgr.files f join file_mgr.blobs b on b.id = f.blob_id
-                  where f.tenant_id = q.tenant_id and (q.owner_id is null or f.owner_id = q.owner_id) and f.state not in ('purged', 'rejected')) f
-              cross join lateral (select coalesce(sum(amount_bytes), 0) as bytes from file_mgr.quota_reservations
-                  where quota_id = q.id and state = 'held') r
-              where q.used_bytes <> f.bytes or q.used_files <> f.files or q.reserved_bytes <> r.bytes",
+                  where f.tenant_id = q.tenant_id and (q.owner_id is null or f.owner_id = q.owner_id) and f.state <> 'purged') f
+              cross join lateral (select case when q.owner_id is not null then f.bytes else coalesce(sum(b.size_bytes), 0) end as bytes
+                  from file_mgr.blobs b where b.tenant_id = q.tenant_id and b.refcount > 0) k
+              cross join lateral (select coalesce(sum(amount_bytes), 0) as bytes from file_mgr.quota_reservations r
+                  where r.tenant_id = q.tenant_id and (q.owner_id is null or r.owner_id = q.owner_id) and r.state = 'held') r
+              where q.used_bytes <> k.bytes or q.used_files <> f.files or q.reserved_bytes <> r.bytes
+              union all
+              select 'no quota counts the files of ' || f.tenant_id from file_mgr.files f where f.state <> 'purged'
+                and not exists (select from file_mgr.quotas q where q.tenant_id = f.tenant_id and q.owner_id is null)
+              group by f.tenant_id",
+    },
+    Invariant {
+        number: 10,
+        rule: "an upload has its room until it ends, and knows how far it has come",
+        sql: "select 'upload ' || s.id || ' is ' || s.state || ', its room ' || coalesce(r.state, 'not there')
+              from file_mgr.upload_sessions s
+              left join file_mgr.quota_reservations r on r.tenant_id = s.tenant_id and r.purpose = 'upload:' || s.id
+              where (s.state in ('open', 'completing')) <> (r.state is not distinct from 'held')
+              union all
+              select 'upload ' || s.id || ' has ' || s.offset_bytes || ' B, its pieces ' || p.bytes
+              from file_mgr.upload_sessions s
+              cross join lateral (select coalesce(sum(size_bytes), 0) as bytes from file_mgr.upload_parts where session_id = s.id) p
+              where s.protocol = 'tus' and s.offset_bytes <> p.bytes",
     },
     Invariant {
         number: 11,

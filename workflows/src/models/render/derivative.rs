@@ -110,7 +110,8 @@ async fn keep(
     let (mime, class, ending) = kind.file();
     let (width, height, duration_ms) = (None, None, None);
     let name = format!("{export_id}.{ending}");
-    let new = NewFile { name: &name, purpose: "export", kind: class, mime, blob, width, height, duration_ms };
+    let purpose = "export";
+    let new = NewFile { owner_id: None, name: &name, purpose, kind: class, mime, blob, width, height, duration_ms };
     Scope::tenant(Role::File, tenant_id).enter(&mut *db).await?;
     let id = file::insert(&mut *db, tenant_id, &new).await?;
     Scope::tenant(Role::Render, tenant_id).enter(&mut *db).await?;

@@ -79,6 +79,7 @@ async fn insert(db: Db<'_>, new: &NewExport<'_>) -> sqlx::Result<Uuid> {
     let [width, height] = new.probed.size.map(|n| Some(n as i32));
     let duration_ms = new.probed.duration_ms as i64;
     let film = NewFile {
+        owner_id: None,
         name: &format!("{}.mp4", new.render_id),
         purpose: "export",
         kind: "video",
@@ -89,6 +90,7 @@ async fn insert(db: Db<'_>, new: &NewExport<'_>) -> sqlx::Result<Uuid> {
         duration_ms: Some(duration_ms),
     };
     let sheet = NewFile {
+        owner_id: None,
         name: &format!("{}.png", new.render_id),
         purpose: "contact_sheet",
         kind: "image",

@@ -1,0 +1,102 @@
+//! What is done with an upload once all of it is there, and once it has ended.
+
+use super::{media::MEDIA_QUEUE, storage::BlobRef};
+use flatrender_engine::{Activity, Policy};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Puts an upload together, looks at what it is, and stores it among the tenant's files. Repeatable: the content is stored by its hash,
+/// the pieces stay.
+///
+/// Fails for good with `file.*` when it is not taken in, with `storage.mismatch` when it is not what was announced, and with
+/// `storage.not_found` or `storage.too_long` when its pieces do not make it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakeUpload {
+    /// The upload.
+    pub upload_id: Uuid,
+    /// What has come.
+    pub from: Pieces,
+    /// Its whole length.
+    pub total_bytes: u64,
+    /// SHA-256 of the whole, when it was announced.
+    pub sha256: Option<super::storage::BlobHash>,
+}
+
+/// Where the bytes of an upload lie.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pieces {
+    /// On the upload's shelf, in this order.
+    Shelf(Vec<BlobRef>),
+    /// In the storage's own upload, put together.
+    Direct,
+}
+
+/// An upload that was taken in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenUpload {
+    /// What the tenant keeps.
+    pub blob: BlobRef,
+    /// `image`, `audio` or `video`.
+    pub kind: String,
+    /// Media type, found in the content.
+    pub mime: String,
+    /// Pixels.
+    pub width: Option<i32>,
+    /// Pixels.
+    pub height: Option<i32>,
+    /// Milliseconds.
+    pub duration_ms: Option<i64>,
+}
+
+impl Activity for TakeUpload {
+    const NAME: &'static str = "TakeUpload";
+    const QUEUE: &'static str = MEDIA_QUEUE;
+    type Output = TakenUpload;
+
+    fn policy(&self) -> Policy {
+        Policy {
+            max_failures: 10,
+            backoff_base: Duration::from_secs(1),
+            lease: Duration::from_secs(15),
+            start_to_close: Duration::from_secs(3600),
+            ..Policy::default()
+        }
+    }
+}
+
+/// An upload that has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedUpload {
+    /// Whose it was.
+    pub tenant_id: Uuid,
+    /// It.
+    pub upload_id: Uuid,
+    /// The storage's own name for it, when parts went there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_upload: Option<String>,
+}
+
+/// Removes the pieces of uploads that have ended. Repeatable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClearUploads {
+    /// Which ones.
+    pub uploads: Vec<EndedUpload>,
+}
+
+impl Activity for ClearUploads {
+    const NAME: &'static str = "ClearUploads";
+    const QUEUE: &'static str = MEDIA_QUEUE;
+    type Output = ();
+
+    fn policy(&self) -> Policy {
+        Policy {
+            max_failures: 3,
+            backoff_base: Duration::from_secs(1),
+            lease: Duration::from_secs(15),
+            start_to_close: Duration::from_secs(600),
+            ..Policy::default()
+        }
+    }
+}

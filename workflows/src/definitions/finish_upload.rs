@@ -1,0 +1,69 @@
+//! An upload of which everything is there becomes a file, or is refused.
+//!
+//! ```text
+//! work ─▶ take (put together, looked at, stored) ─▶ keep: file, quota, upload in one commit ─▶ clear the pieces
+//!                                   └── not taken in ─▶ refuse: room given back
+//! ```
+
+use crate::{
+    contracts::upload::{ClearUploads, EndedUpload},
+    models::{Db, Role, Scope, file_mgr::upload},
+};
+use flatrender_engine::{Context, Failure, Workflow};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Finishes an upload. Started in the transaction that has seen the last byte of it kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FinishUpload {
+    /// The upload.
+    pub upload_id: Uuid,
+    /// The storage's own name for it, when parts went there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_upload: Option<String>,
+}
+
+impl FinishUpload {
+    /// One run an upload.
+    pub fn business_key(&self) -> String {
+        format!("upload:{}", self.upload_id)
+    }
+}
+
+impl Workflow for FinishUpload {
+    const NAME: &'static str = "finish_upload";
+    /// The file.
+    type Output = Uuid;
+
+    async fn run(self, cx: &Context) -> Result<Uuid, Failure> {
+        let Self { upload_id, storage_upload } = self;
+        let tenant_id = cx.tenant_id();
+        let kept = keep(cx, upload_id).await;
+        if let Err(why) = &kept {
+            let scope = Scope::tenant(Role::File, tenant_id);
+            cx.step("refuse", async move |db: Db<'_>| {
+                let refuse = async |db: Db<'_>| Ok::<_, Failure>(upload::refuse(db, tenant_id, upload_id, why).await?);
+                scope.within(db, refuse).await
+            })
+            .await?;
+        }
+        let ended = EndedUpload { tenant_id, upload_id, storage_upload };
+        // What is left behind is looked for again later.
+        let _ = cx.activity("clear", ClearUploads { uploads: vec![ended] }).await;
+        kept
+    }
+}
+
+async fn keep(cx: &Context, upload_id: Uuid) -> Result<Uuid, Failure> {
+    let (tenant_id, scope) = (cx.tenant_id(), Scope::tenant(Role::File, cx.tenant_id()));
+    let work = cx
+        .step("work", async move |db: Db<'_>| {
+            scope.within(db, async |db: Db<'_>| upload::work(db, tenant_id, upload_id).await).await
+        })
+        .await?;
+    let taken = &cx.activity("take", work).await?;
+    cx.step("keep", async move |db: Db<'_>| {
+        scope.within(db, async |db: Db<'_>| upload::become_file(db, tenant_id, upload_id, taken).await).await
+    })
+    .await
+}
