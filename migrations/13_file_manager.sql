@@ -1,25 +1,79 @@
 -- Files and the content behind them; folders, quotas, uploads, and what is removed when.
 
+-- Whether a file or folder may be called so, anywhere: as `FileName` of the program says it, but for the names of devices.
+create function file_mgr.is_fine_name(p_name text) returns boolean language sql immutable parallel safe
+    return octet_length(p_name) between 1 and 255 and p_name is nfc normalized and p_name = btrim(p_name) and right(p_name, 1) <> '.'
+       and p_name !~ '[/\\:*?"<>|\x01-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]';
+
+-- A name as names are compared: neither case nor what cannot be seen makes two. ICU, because `lower` of some locales knows ASCII only.
+create function file_mgr.name_key(p_name text) returns text language sql immutable parallel safe
+    return lower(upper(translate(p_name, U&'\200c\200d\fe0e\fe0f', '') collate "und-x-icu") collate "und-x-icu") collate "default";
+
 create table file_mgr.folders (
-    id         uuid primary key default gen_random_uuid(),
-    tenant_id  uuid not null,
-    owner_id   uuid,
-    parent_id  uuid,
-    name       text not null check (char_length(name) between 1 and 255 and name !~ '[/\\\x01-\x1f]' and name not in ('.', '..')
-                   and name is nfc normalized and name = btrim(name)),
-    created_at timestamptz not null default now(),
-    updated_at timestamptz not null default now(),
-    trashed_at timestamptz,
-    rev        int not null default 0,
+    id           uuid primary key default gen_random_uuid(),
+    tenant_id    uuid not null,
+    owner_id     uuid,
+    parent_id    uuid,
+    name         text not null check (file_mgr.is_fine_name(name)),
+    name_key     text not null generated always as (file_mgr.name_key(name)) stored,
+    created_at   timestamptz not null default now(),
+    updated_at   timestamptz not null default now(),
+    trashed_at   timestamptz,
+    trashed_with uuid,
+    purge_after  timestamptz,
+    rev          int not null default 0,
     unique (tenant_id, id),
-    foreign key (tenant_id, parent_id) references file_mgr.folders (tenant_id, id)
+    foreign key (tenant_id, parent_id) references file_mgr.folders (tenant_id, id),
+    constraint a_folder_in_the_trash_says_with_what check ((trashed_with is null) = (trashed_at is null))
 );
-create unique index folders_name on file_mgr.folders (tenant_id, owner_id, parent_id, lower(name)) nulls not distinct where trashed_at is null;
+create unique index folders_name on file_mgr.folders (tenant_id, owner_id, parent_id, name_key) nulls not distinct where trashed_at is null;
 create index folders_parent on file_mgr.folders (parent_id) where parent_id is not null;
+create index folders_trash on file_mgr.folders (tenant_id, trashed_with) where trashed_at is not null;
 comment on table file_mgr.folders is 'A tree for people; owner_id null: of the whole tenant.';
 comment on column file_mgr.folders.owner_id is 'softref:identity.users(id)';
-create trigger folders_tree before insert or update of parent_id on file_mgr.folders
-    for each row when (new.parent_id is not null) execute function platform.refuse_cycle();
+comment on column file_mgr.folders.trashed_with is 'What was put into the trash, and this with it: itself or a folder above it.';
+
+-- One change of a tenant's tree at a time, until the end of the transaction: two that each look well could make a loop together.
+create function file_mgr.hold_tree(p_tenant uuid) returns void language sql volatile as $$
+    select pg_advisory_xact_lock(hashtextextended('folders of ' || p_tenant, 0))
+$$;
+
+-- Keeps a tree of folders: none is within itself or deeper than 20 levels, none that is there hangs below one in the trash, and
+-- none is called as a file beside it.
+create function file_mgr.keep_tree() returns trigger language plpgsql as $$
+declare
+    v_above uuid := new.parent_id;
+    v_depth int := 1;
+    v_height int := 0;
+begin
+    perform file_mgr.hold_tree(new.tenant_id);
+    while v_above is not null and v_depth <= 20 loop
+        if v_above = new.id then
+            raise exception 'folder %: within itself', new.id using errcode = 'check_violation', constraint = 'no_folder_is_within_itself';
+        end if;
+        v_depth := v_depth + 1;
+        select parent_id into v_above from file_mgr.folders where id = v_above;
+    end loop;
+    with recursive below (id, height) as (
+        select id, 1 from file_mgr.folders where parent_id = new.id
+        union all select f.id, b.height + 1 from file_mgr.folders f join below b on f.parent_id = b.id where b.height < 20
+    ) select coalesce(max(height), 0) into v_height from below;
+    if v_depth + v_height > 20 then
+        raise exception 'folder %: more than 20 levels', new.id using errcode = 'check_violation', constraint = 'folders_have_20_levels';
+    end if;
+    if new.trashed_at is null and new.parent_id is not null then
+        if exists (select from file_mgr.folders where id = new.parent_id and trashed_at is not null) then
+            raise exception 'folder %: below one in the trash', new.id using errcode = 'check_violation', constraint = 'what_is_there_is_in_no_trash';
+        end if;
+        if exists (select from file_mgr.files where folder_id = new.parent_id and name_key = file_mgr.name_key(new.name)
+                   and state not in ('trashed', 'purged', 'rejected')) then
+            raise exception 'folder %: called as a file', new.id using errcode = 'unique_violation', constraint = 'folders_name';
+        end if;
+    end if;
+    return new;
+end $$;
+create trigger folders_tree before insert or update of parent_id, name on file_mgr.folders
+    for each row execute function file_mgr.keep_tree();
 
 create table file_mgr.blobs (
     id          uuid primary key default gen_random_uuid(),
@@ -42,7 +96,8 @@ create table file_mgr.files (
     owner_id      uuid,
     folder_id     uuid,
     blob_id       uuid not null,
-    name          text not null check (char_length(name) between 1 and 255 and name !~ '[/\x01-\x1f]'),
+    name          text not null check (file_mgr.is_fine_name(name)),
+    name_key      text not null generated always as (file_mgr.name_key(name)) stored,
     purpose       text not null check (purpose in ('asset', 'export', 'contact_sheet', 'voiceover', 'music', 'package', 'snapshot', 'avatar', 'invoice', 'archive', 'font', 'preview')),
     kind          text not null check (kind in ('image', 'audio', 'video', 'document', 'archive', 'font', 'data')),
     mime_declared text check (char_length(mime_declared) <= 127),
@@ -54,6 +109,7 @@ create table file_mgr.files (
     visibility    text not null default 'private' check (visibility in ('private', 'public')),
     retention     text not null default 'keep' check (retention in ('keep', 'plan', 'preview', 'temp')),
     trashed_at    timestamptz,
+    trashed_with  uuid,
     purge_after   timestamptz,
     created_at    timestamptz not null default now(),
     updated_at    timestamptz not null default now(),
@@ -65,9 +121,31 @@ create table file_mgr.files (
 );
 create index files_blob on file_mgr.files (blob_id);
 create index files_folder on file_mgr.files (folder_id) where folder_id is not null;
+create unique index files_name on file_mgr.files (folder_id, name_key)
+    where folder_id is not null and state not in ('trashed', 'purged', 'rejected');
+create index files_list on file_mgr.files (tenant_id, id) where state <> 'purged';
+create index files_trash on file_mgr.files (tenant_id, trashed_with) where state = 'trashed';
 create index files_to_purge on file_mgr.files (purge_after) where purge_after is not null and state <> 'purged';
 comment on table file_mgr.files is 'A named use of a blob.';
 comment on column file_mgr.files.owner_id is 'softref:identity.users(id)';
+comment on column file_mgr.files.folder_id is 'Null: in no folder. There names may repeat: uploads and films land there.';
+comment on column file_mgr.files.trashed_with is 'What was put into the trash, and this with it: itself or a folder above it; null: itself.';
+
+-- A file that is there lies in a folder that is there, and is called otherwise than the folders beside it.
+create function file_mgr.keep_in_folder() returns trigger language plpgsql as $$
+begin
+    perform file_mgr.hold_tree(new.tenant_id);
+    if exists (select from file_mgr.folders where id = new.folder_id and trashed_at is not null) then
+        raise exception 'file %: in a folder in the trash', new.id using errcode = 'check_violation', constraint = 'what_is_there_is_in_no_trash';
+    end if;
+    if exists (select from file_mgr.folders where parent_id = new.folder_id and name_key = file_mgr.name_key(new.name) and trashed_at is null) then
+        raise exception 'file %: called as a folder', new.id using errcode = 'unique_violation', constraint = 'files_name';
+    end if;
+    return new;
+end $$;
+create trigger files_in_folder before insert or update of folder_id, name, state on file_mgr.files
+    for each row when (new.folder_id is not null and new.state not in ('trashed', 'purged', 'rejected'))
+    execute function file_mgr.keep_in_folder();
 create trigger files_ended before update on file_mgr.files
     for each row when (old.state = 'purged' and new.state <> old.state or old.state = 'rejected' and new.state not in ('rejected', 'purged'))
     execute function platform.refuse_to_go_on();
@@ -358,7 +436,7 @@ create table file_mgr.share_links (
     foreign key (tenant_id, file_id) references file_mgr.files (tenant_id, id) on delete cascade,
     constraint no_more_downloads_than_allowed check (used >= 0 and used <= coalesce(max_downloads, used))
 );
-create index share_links_file on file_mgr.share_links (file_id);
+create index share_links_file on file_mgr.share_links (file_id, id);
 comment on table file_mgr.share_links is 'Links to a file for somebody without an account.';
 comment on column file_mgr.share_links.token_hash is 'secret:sha256';
 

@@ -21,10 +21,12 @@ use flatrender_workflows::models::{
 };
 
 /// What a key needs at which addresses; elsewhere, `admin`.
-const SCOPES: [(&str, &str); 5] = [
+const SCOPES: [(&str, &str); 7] = [
     ("/v1/renders", "render"),
     ("/v1/exports", "render"),
     ("/v1/files", "files"),
+    ("/v1/folders", "files"),
+    ("/v1/trash", "files"),
     ("/v1/templates", "templates"),
     ("/v1/webhooks", "webhooks"),
 ];

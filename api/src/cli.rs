@@ -8,6 +8,7 @@ pub mod demo;
 pub mod doctor;
 pub mod download;
 pub mod failure;
+pub mod files;
 pub mod film;
 pub mod follow;
 pub mod node;
@@ -44,6 +45,7 @@ enum Command {
     Render(render::RenderArgs),
     Templates(templates::TemplatesArgs),
     Snapshots(snapshots::SnapshotsArgs),
+    Files(files::FilesArgs),
     Demo(demo::DemoArgs),
     Doctor(doctor::DoctorArgs),
     Serve(services::ServeArgs),
@@ -79,6 +81,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Render(args) => render::run(args).await,
         Command::Templates(args) => templates::run(args).await,
         Command::Snapshots(args) => snapshots::run(args).await,
+        Command::Files(args) => files::run(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Serve(args) => services::serve(args).await,

@@ -1,5 +1,11 @@
-//! Uploaded files.
+//! Uploaded files, folders and what leads to them.
 
 pub mod files;
+pub mod folders;
 pub mod probe;
+mod revision;
+pub mod share;
+pub mod share_links;
+pub mod trash;
+mod tree;
 pub mod upload;

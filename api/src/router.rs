@@ -4,7 +4,7 @@ use crate::{
     app::App,
     content::templates,
     docs,
-    file_mgr::files,
+    file_mgr::{files, folders, share, share_links, trash},
     health,
     identity::{
         account, api_keys, audit, branding, domains, factors, identities, identity_providers, members, openid, quotas,
@@ -95,7 +95,18 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(templates::preview))
         .routes(routes!(scene_snapshots::create, scene_snapshots::list))
         .routes(routes!(public_still::get))
-        .routes(routes!(files::get))
+        .routes(routes!(files::list))
+        .routes(routes!(files::get, files::update))
+        .routes(routes!(files::trash))
+        .routes(routes!(files::restore))
+        .routes(routes!(share_links::create, share_links::list))
+        .routes(routes!(share_links::revoke))
+        .routes(routes!(share::get))
+        .routes(routes!(folders::create, folders::list))
+        .routes(routes!(folders::get, folders::update))
+        .routes(routes!(folders::trash))
+        .routes(routes!(folders::restore))
+        .routes(routes!(trash::empty))
         .routes(routes!(account::register))
         .routes(routes!(account::verify_email))
         .routes(routes!(account::forgot_password))

@@ -4,6 +4,7 @@
 
 pub mod dns;
 pub mod evidence;
+pub mod file_name;
 pub mod media;
 pub mod message;
 pub mod node;

@@ -138,6 +138,22 @@ pub struct UploadedFile {
     pub kind: String,
 }
 
+/// A file or folder.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Entry {
+    /// Its id.
+    pub id: uuid::Uuid,
+    /// `file` or `folder`.
+    pub object: String,
+    /// Its name.
+    pub name: String,
+    /// Its length, of files.
+    #[serde(default)]
+    pub size_bytes: Option<u64>,
+    /// Counts its changes.
+    pub rev: i32,
+}
+
 /// A template.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Template {

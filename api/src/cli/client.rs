@@ -134,11 +134,11 @@ impl Client {
         format!("{}{path}", self.url())
     }
 
-    fn call(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(super) fn call(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, self.at(path)).bearer_auth(&self.key)
     }
 
-    async fn json<T: DeserializeOwned>(&self, call: RequestBuilder) -> Result<Answer<T>, CliError> {
+    pub(super) async fn json<T: DeserializeOwned>(&self, call: RequestBuilder) -> Result<Answer<T>, CliError> {
         let body = self.send(call).await?.bytes().await.map_err(|e| self.lost(&e))?;
         let odd = |e| anyhow!("{} answers, but not as a FlatRender server: {e}", self.url());
         let json: Value = serde_json::from_slice(&body).map_err(odd)?;
@@ -166,7 +166,7 @@ impl Client {
 }
 
 /// `text` as one part of a path.
-fn path_part(text: &str) -> String {
+pub(super) fn path_part(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }

@@ -1,12 +1,19 @@
 //! `/v1/files`
 
-use super::upload;
+use super::{
+    revision::{IfMatch, Revised},
+    tree::{Thing, given, name},
+    upload,
+};
 use crate::{
     app::App,
     auth::{Editor, Tenant, Viewer},
-    extract::{Json, Path, Query},
+    extract::{
+        Json, Path, Query,
+        page::{self, Page},
+    },
     identity::quotas,
-    problem::{Code, Problem, ProblemBody},
+    problem::{Problem, ProblemBody},
 };
 use axum::{
     body::Body,
@@ -17,13 +24,17 @@ use axum::{
 use chrono::{DateTime, Utc};
 use flatrender_workflows::models::{
     Role,
-    file_mgr::file::{self, File},
+    file_mgr::{
+        file::{self, Entry, Filter},
+        trash,
+        tree::Change,
+    },
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-/// An uploaded file.
+/// A file: uploaded, or made by the platform.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct FileView {
     /// What orders name it by.
@@ -31,19 +42,27 @@ pub struct FileView {
     /// Always `file`.
     #[schema(example = "file")]
     object: &'static str,
-    /// `image`, `audio` or `video`, found in its content.
+    /// The folder it lies in; null: in no folder, where names may repeat.
+    folder_id: Option<Uuid>,
+    /// `image`, `audio`, `video` or `archive`, found in its content.
     #[schema(example = "image")]
     kind: String,
+    /// `asset` for what was uploaded; `export`, `contact_sheet` … for what the platform made.
+    #[schema(example = "asset")]
+    purpose: String,
+    /// `ready` or `trashed`.
+    #[schema(example = "ready")]
+    state: String,
     /// As given.
     #[schema(example = "logo.png")]
     name: String,
-    /// Found in its content.
+    /// Of its content, as it is kept.
     #[schema(example = "image/png")]
     content_type: String,
     /// Length.
     #[schema(example = 48_213)]
     size_bytes: u64,
-    /// SHA-256 of the content, hexadecimal.
+    /// SHA-256 of the content as it is kept, hexadecimal. Pictures are kept in an encoding of our own.
     sha256: String,
     /// Pixels, of pictures.
     #[schema(example = 512)]
@@ -55,14 +74,27 @@ pub struct FileView {
     duration_ms: Option<i64>,
     /// When it was uploaded.
     created_at: DateTime<Utc>,
+    /// When it was changed.
+    updated_at: DateTime<Utc>,
+    /// When it was put into the trash, by itself or with a folder above it.
+    trashed_at: Option<DateTime<Utc>>,
+    /// When it goes for good.
+    purge_after: Option<DateTime<Utc>>,
+    /// Counts its changes, as `ETag` does.
+    #[schema(example = 0)]
+    rev: i32,
 }
 
-impl From<File> for FileView {
-    fn from(file: File) -> Self {
+impl From<Entry> for FileView {
+    fn from(entry: Entry) -> Self {
+        let file = entry.file;
         Self {
             id: file.id,
             object: "file",
+            folder_id: entry.folder_id,
             kind: file.kind,
+            purpose: entry.purpose,
+            state: entry.state,
             name: file.name,
             content_type: file.mime,
             size_bytes: file.blob.size_bytes,
@@ -71,8 +103,16 @@ impl From<File> for FileView {
             height: file.height,
             duration_ms: file.duration_ms,
             created_at: file.created_at,
+            updated_at: entry.updated_at,
+            trashed_at: entry.trashed_at,
+            purge_after: entry.purge_after,
+            rev: entry.rev,
         }
     }
+}
+
+fn revised(entry: Entry) -> Revised<FileView> {
+    Revised::ok(entry.rev, entry.into())
 }
 
 /// How an upload is called.
@@ -80,16 +120,17 @@ impl From<File> for FileView {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct UploadQuery {
-    /// 1 to 255 characters, no slash, no control characters.
+    /// 1 to 255 bytes; none of `/ \ : * ? " < > |`, no control and no invisible characters.
     #[param(example = "logo.png")]
     name: Option<String>,
 }
 
-/// `POST /v1/files`: takes in a picture or sound. Answers 201 with the file.
+/// `POST /v1/files`: takes in a file. Answers 201 with it.
 #[utoipa::path(
-    post, path = "/v1/files", tag = "Files", operation_id = "upload_file", summary = "Upload a picture or sound",
+    post, path = "/v1/files", tag = "Files", operation_id = "upload_file", summary = "Upload a file",
     description = "The body is the file itself, at most 200 MB. What it is, is found in its content: PNG, JPEG, WebP, WAV, \
-                   MP3, M4A, AAC, Ogg or FLAC. Its name and announced type are not believed.",
+                   MP3, M4A, AAC, Ogg, FLAC, MP4, MOV, WebM or zip. Its name and announced type are not believed. Of a picture the \
+                   pixels are kept and nothing else, as it was held and in sRGB; a zip is refused that is no plain one.",
     params(UploadQuery),
     request_body(content = crate::openapi::Binary, content_type = "application/octet-stream", description = "The file"),
     responses(
@@ -113,27 +154,180 @@ pub async fn create(
     let row = taken.row(&tenant, &name);
     let id = quotas::within_room(&mut tx, tenant.id, async |db| file::insert(db, tenant.id, &row).await).await?;
     tx.commit().await?;
-    let view = find(&app, &tenant, id).await?;
-    Ok((StatusCode::CREATED, [(header::LOCATION, format!("/v1/files/{id}"))], Json(view)))
+    let entry = find(&app, &tenant, id).await?;
+    let location = [(header::LOCATION, format!("/v1/files/{id}"))];
+    Ok((location, Revised { status: StatusCode::CREATED, ..revised(entry) }))
+}
+
+/// What to change of a file; what is absent stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateFile {
+    /// Its name, as that of a folder.
+    #[schema(example = "logo-2026.png", min_length = 1, max_length = 255)]
+    name: Option<String>,
+    /// The folder it lies in; null: in none.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Uuid>)]
+    folder_id: Option<Option<Uuid>>,
+}
+
+/// Which files to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListFiles {
+    /// Those in this folder; wherever they are when absent.
+    folder_id: Option<Uuid>,
+    /// True: those in no folder.
+    top: Option<bool>,
+    /// `image`, `audio`, `video`, `archive` …
+    #[param(max_length = 20)]
+    kind: Option<String>,
+    /// `ready`, when absent, or `trashed`: those that somebody put into the trash, without those in folders there.
+    #[param(inline)]
+    state: Option<FileState>,
+    /// Those whose names begin so, whatever the case.
+    #[param(max_length = 255)]
+    name_prefix: Option<String>,
+    /// How many at most, 1 to 100; 20 when absent.
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<u32>,
+    /// Those older than this one: `next_cursor` of the page before.
+    starting_after: Option<Uuid>,
+}
+
+/// How a file stands.
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FileState {
+    /// It can be used.
+    #[default]
+    Ready,
+    /// It is in the trash.
+    Trashed,
+}
+
+/// `GET /v1/files`
+#[utoipa::path(
+    get, path = "/v1/files", tag = "Files", operation_id = "list_files", summary = "List files",
+    description = "Newest first, a page at a time.", params(ListFiles),
+    responses((status = 200, description = "A page", body = Page<FileView>))
+)]
+pub async fn list(
+    State(app): State<App>,
+    Viewer(tenant): Viewer,
+    Query(query): Query<ListFiles>,
+) -> Result<Json<Page<FileView>>, Problem> {
+    let size = page::size(query.limit)?;
+    let filter = Filter {
+        folder_id: query.folder_id,
+        top: query.top.unwrap_or_default(),
+        kind: query.kind.as_deref(),
+        state: match query.state.unwrap_or_default() {
+            FileState::Ready => "ready",
+            FileState::Trashed => "trashed",
+        },
+        prefix: query.name_prefix.as_deref().unwrap_or_default(),
+        after: query.starting_after,
+        limit: size + 1,
+    };
+    let mut tx = app.begin(&tenant, Role::File).await?;
+    let files = file::list(&mut tx, tenant.id, &filter).await?;
+    Ok(Json(Page::of(files, size, |entry| entry.file.id.to_string())))
 }
 
 /// `GET /v1/files/{id}`: what is known of a file.
 #[utoipa::path(
     get, path = "/v1/files/{id}", tag = "Files", operation_id = "get_file", summary = "Get a file",
-    description = "What is known of it, not its content.",
+    description = "What is known of it, not its content; also of one that is in the trash.",
     params(("id" = Uuid, Path, description = "The file")),
-    responses((status = 200, description = "The file", body = FileView))
+    responses((status = 200, description = "The file", body = FileView, headers(("ETag" = String, description = "Its revision"))))
 )]
 pub async fn get(
     State(app): State<App>,
     Viewer(tenant): Viewer,
     Path(id): Path<Uuid>,
-) -> Result<Json<FileView>, Problem> {
-    Ok(Json(find(&app, &tenant, id).await?))
+) -> Result<Revised<FileView>, Problem> {
+    Ok(revised(find(&app, &tenant, id).await?))
 }
 
-async fn find(app: &App, tenant: &Tenant, id: Uuid) -> Result<FileView, Problem> {
+/// `PATCH /v1/files/{id}`: renames it, moves it, or both.
+#[utoipa::path(
+    patch, path = "/v1/files/{id}", tag = "Files", operation_id = "update_file", summary = "Rename or move a file",
+    description = "Of names in a folder neither case nor what cannot be seen makes two.",
+    params(("id" = Uuid, Path, description = "The file"), ("If-Match" = Option<String>, Header, description = "`ETag` of the file as you know it")),
+    request_body = UpdateFile,
+    responses(
+        (status = 200, description = "The file, afterwards", body = FileView, headers(("ETag" = String, description = "Its revision"))),
+        (status = 404, description = "`file.not_found`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "`file.name_taken`, `file.in_trash`, `folder.in_trash`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 412, description = "`revision.stale`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn update(
+    State(app): State<App>,
+    Editor(tenant): Editor,
+    Path(id): Path<Uuid>,
+    IfMatch(rev): IfMatch,
+    Json(body): Json<UpdateFile>,
+) -> Result<Revised<FileView>, Problem> {
+    let change = Change { name: body.name.as_deref().map(name).transpose()?, folder: body.folder_id };
+    let mut tx = app.begin(&tenant, Role::File).await?;
+    let entry = file::change(&mut tx, tenant.id, id, rev, &change).await.map_err(|e| Thing::File.refusal(e))?;
+    tx.commit().await?;
+    Ok(revised(entry))
+}
+
+/// `POST /v1/files/{id}/trash`
+#[utoipa::path(
+    post, path = "/v1/files/{id}/trash", tag = "Files", operation_id = "trash_file", summary = "Put a file into the trash",
+    description = "For 30 days; new orders cannot use it. What is in the trash already stays as it is.",
+    params(("id" = Uuid, Path, description = "The file"), ("If-Match" = Option<String>, Header, description = "`ETag` of the file as you know it")),
+    responses(
+        (status = 200, description = "The file, afterwards", body = FileView, headers(("ETag" = String, description = "Its revision"))),
+        (status = 404, description = "`file.not_found`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 412, description = "`revision.stale`", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn trash(
+    State(app): State<App>,
+    Editor(tenant): Editor,
+    Path(id): Path<Uuid>,
+    IfMatch(rev): IfMatch,
+) -> Result<Revised<FileView>, Problem> {
+    let mut tx = app.begin(&tenant, Role::File).await?;
+    let entry = trash::trash_file(&mut tx, tenant.id, id, rev).await.map_err(|e| Thing::File.refusal(e))?;
+    tx.commit().await?;
+    Ok(revised(entry))
+}
+
+/// `POST /v1/files/{id}/restore`
+#[utoipa::path(
+    post, path = "/v1/files/{id}/restore", tag = "Files", operation_id = "restore_file", summary = "Take a file out of the trash",
+    description = "One that went there with a folder comes back with it. What is not in the trash stays as it is.",
+    params(("id" = Uuid, Path, description = "The file"), ("If-Match" = Option<String>, Header, description = "`ETag` of the file as you know it")),
+    responses(
+        (status = 200, description = "The file, afterwards", body = FileView, headers(("ETag" = String, description = "Its revision"))),
+        (status = 404, description = "`file.not_found`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "`file.name_taken`, `folder.in_trash`, `trash.with_folder`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 412, description = "`revision.stale`", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn restore(
+    State(app): State<App>,
+    Editor(tenant): Editor,
+    Path(id): Path<Uuid>,
+    IfMatch(rev): IfMatch,
+) -> Result<Revised<FileView>, Problem> {
+    let mut tx = app.begin(&tenant, Role::File).await?;
+    let entry = trash::restore_file(&mut tx, tenant.id, id, rev).await.map_err(|e| Thing::File.refusal(e))?;
+    tx.commit().await?;
+    Ok(revised(entry))
+}
+
+async fn find(app: &App, tenant: &Tenant, id: Uuid) -> Result<Entry, Problem> {
     let mut tx = app.begin(tenant, Role::File).await?;
-    let file = file::find(&mut tx, tenant.id, &[id]).await?.pop();
-    file.map(Into::into).ok_or_else(|| Problem::not_found(Code::FileNotFound, "file"))
+    file::get(&mut tx, tenant.id, id).await?.ok_or_else(|| Thing::File.missing())
 }

@@ -9,7 +9,10 @@ use crate::{
     problem::{Code, Problem},
 };
 use axum::{body::Body, http::HeaderMap, http::header};
-use flatrender_workflows::{contracts::storage::BlobRef, models::file_mgr::file::NewFile};
+use flatrender_workflows::{
+    contracts::{file_name::FileName, storage::BlobRef},
+    models::file_mgr::file::NewFile,
+};
 use futures::StreamExt;
 use std::path::Path;
 use tempfile::TempPath;
@@ -17,8 +20,6 @@ use tokio::io::AsyncWriteExt;
 
 /// Longest upload.
 pub const LIMIT_BYTES: u64 = 200_000_000;
-/// Longest name.
-const NAME_CHARS: usize = 255;
 /// Name of a file that came without one.
 const NAMELESS: &str = "upload";
 
@@ -54,14 +55,8 @@ impl Taken {
 /// `file.name_invalid`
 pub fn checked_name(name: Option<String>) -> Result<String, Problem> {
     let name = name.unwrap_or_else(|| NAMELESS.to_owned());
-    let length = name.chars().count();
-    if length == 0 || length > NAME_CHARS || name.chars().any(|c| c == '/' || c.is_control()) {
-        return Err(Problem::new(
-            Code::FileNameInvalid,
-            "a name is 1 to 255 characters without / and control characters",
-        ));
-    }
-    Ok(name)
+    let name = FileName::parse(&name).map_err(|why| Problem::new(Code::FileNameInvalid, why.to_string()))?;
+    Ok(name.to_string())
 }
 
 /// Takes in the body of an upload.

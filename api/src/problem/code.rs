@@ -197,14 +197,38 @@ codes! {
     FileNotFound = "file.not_found", NOT_FOUND, "No such file";
     /// The file has no bytes.
     FileEmpty = "file.empty", UNPROCESSABLE_ENTITY, "The file is empty";
-    /// The content is none of the kinds that are taken in, whatever its name says: PNG, JPEG, WebP, WAV, MP3, M4A, AAC, Ogg, FLAC.
+    /// The content is none of the kinds that are taken in, whatever its name says: PNG, JPEG, WebP, WAV, MP3, M4A, AAC, Ogg,
+    /// FLAC, MP4, MOV, WebM, zip.
     FileUnsupportedType = "file.unsupported_type", UNSUPPORTED_MEDIA_TYPE, "The file is of no kind that is taken in";
-    /// The content begins like a picture or sound and does not decode.
+    /// The content does not go on as it begins, or is an archive of which not every program would make the same.
     FileCorrupt = "file.corrupt", UNPROCESSABLE_ENTITY, "The file is damaged";
-    /// The file is longer than 200 MB, has too many pixels or plays too long.
+    /// The file is longer than 200 MB, has too many pixels, plays too long or holds too much.
     FileTooLarge = "file.too_large", PAYLOAD_TOO_LARGE, "The file is too large";
-    /// The name is empty, longer than 255 characters, or has a slash or control character.
+    /// The name is empty or longer than 255 bytes, has one of `/ \ : * ? " < > |`, a control or an invisible character, a space at an
+    /// end or a dot at its end, or is that of a device of Windows.
     FileNameInvalid = "file.name_invalid", UNPROCESSABLE_ENTITY, "The file name does not fit";
+    /// A folder or file in the same folder is called so; neither case nor what cannot be seen makes two names.
+    FileNameTaken = "file.name_taken", CONFLICT, "The name is taken";
+    /// The file is in the trash. Restore it first.
+    FileInTrash = "file.in_trash", CONFLICT, "The file is in the trash";
+    /// There is no such folder.
+    FolderNotFound = "folder.not_found", NOT_FOUND, "No such folder";
+    /// A folder or file in the same folder is called so; neither case nor what cannot be seen makes two names.
+    FolderNameTaken = "folder.name_taken", CONFLICT, "The name is taken";
+    /// The folder, or the one that it would be in, is in the trash. Restore that first, or choose another.
+    FolderInTrash = "folder.in_trash", CONFLICT, "The folder is in the trash";
+    /// The folder would come to lie within itself.
+    FolderWithinItself = "folder.within_itself", CONFLICT, "A folder cannot lie within itself";
+    /// The folder, or one below it, would be deeper than 20 levels.
+    FolderTooDeep = "folder.too_deep", CONFLICT, "Too many levels of folders";
+    /// It went into the trash with a folder above it, and comes back with that; the detail names it.
+    TrashWithFolder = "trash.with_folder", CONFLICT, "It comes back with its folder";
+    /// There is no such link to a file, or it has expired, was used up or revoked.
+    ShareLinkNotFound = "share_link.not_found", NOT_FOUND, "No such link";
+    /// As many links of the file work as may. Revoke one, or wait until one has expired.
+    ShareLinksFull = "share_link.too_many", CONFLICT, "Too many links";
+    /// It has changed since it was looked at with the `ETag` that `If-Match` names. Look again, then repeat.
+    RevisionStale = "revision.stale", PRECONDITION_FAILED, "It has changed meanwhile";
     /// The content is not there.
     BlobNotFound = "blob.not_found", NOT_FOUND, "No such content";
     /// What came is not what its hash announced.
@@ -250,6 +274,12 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("scene.duration", "A scene is shorter or longer than allowed."),
     ("output.height", "The height is odd, too small or larger than the template's."),
     ("file.not_found", "There is no such file of yours."),
+    (
+        "file.name",
+        "A name is 1 to 255 bytes, without `/ \\ : * ? \" < > |`, control and invisible characters, spaces at its ends and a dot at its end, and not that of a device of Windows.",
+    ),
+    ("folder.not_found", "There is no such folder of yours."),
+    ("share_link.downloads", "A link works 1 to 1000000 times, or as often as somebody likes."),
     ("file.wrong_kind", "The file is of another kind than its place needs."),
     ("audio.volume", "A volume is 0 to 2."),
     ("audio.seconds", "A time is 0 to 3600 seconds."),

@@ -88,6 +88,15 @@ const PLANTED: &[(u8, &str, &[&str])] = &[
     (11, concat!(film!("completed"), run!("succeeded")), &["render $A: 3 frames, 0 verified, 0 in chunks"]),
     (12, "insert into file_mgr.blobs (id, tenant_id, sha256, size_bytes, refcount) values ('$R', '$D', repeat('a', 64), 1, 1)",
      &["blob $R: 1, by its files 0"]),
+    (12, "insert into file_mgr.folders (id, tenant_id, parent_id, name, trashed_at, trashed_with)
+         values ('$A', '$D', null, 'a', now(), '$A'), ('$B', '$D', '$A', 'b', null, null), ('$R', '$D', '$R', 'r', null, null);
+         insert into file_mgr.blobs (id, tenant_id, sha256, size_bytes, refcount) values ('$R', '$D', repeat('a', 64), 1, 3);
+         insert into file_mgr.files (id, tenant_id, folder_id, blob_id, name, purpose, kind, mime_detected, state, trashed_at, trashed_with)
+         values ('$A', '$D', '$A', '$R', 'a', 'asset', 'image', 'image/png', 'ready', null, null),
+                ('$B', '$D', '$A', '$R', 'b', 'asset', 'image', 'image/png', 'trashed', now(), '$R'),
+                ('$R', '$D', '$A', '$R', 'B', 'asset', 'image', 'image/png', 'ready', null, null)",
+     &["folder $R is reached from nowhere", "folder $B lies in the trash", "file $A lies in the trash", "file $R lies in the trash",
+       "file $B goes with no folder above it", "file $R is called as folder $B"]),
     (13, "insert into content.scenes (id, tenant_id, project_version_id, scene_key, position, title, comp_name, start_frame, frame_count, still_frame, snapshot_url,
               snapshot_source_hash, snapshot_at)
           values ('$R', '$D', '$B', 'intro', 0, '{}', 'c', 0, 10, 5, 'https://a.b/old', repeat('b', 64), now());

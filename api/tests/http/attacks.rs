@@ -103,11 +103,17 @@ async fn upload(world: &World, key: &str, name: &str, content: Vec<u8>) -> Uuid 
     answer.json()["id"].as_str().unwrap().parse().unwrap()
 }
 
+async fn folder(world: &World, key: &str, name: &str) -> Uuid {
+    let answer = world.send(with_json(request(Method::POST, "/v1/folders", key), &json!({ "name": name }))).await;
+    answer.json()["id"].as_str().unwrap().parse().unwrap()
+}
+
 /// Puts an id where a place of an order or a brand is.
 fn body_with(place: &str, id: Uuid) -> Value {
     let mut film = order();
     match place {
         "logo_file_id" | "favicon_file_id" => return json!({ "product_name": "Acme", place: id }),
+        "folder_id" | "parent_id" => return json!({ "name": "New", place: id }),
         "data.images.*" => film["data"]["images"] = json!({ "logo": id }),
         "audio.music.file" => film["audio"] = json!({ "music": { "file": id } }),
         "audio.voice_over.file" => film["audio"] = json!({ "voice_over": { "file": id } }),
@@ -136,6 +142,8 @@ async fn m2_an_id_in_a_body_reaches_nothing_of_another_tenant(db: PgPool) {
     let theirs =
         (upload(&world, &world.key, "a.png", png([1, 2, 3])).await, upload(&world, &world.key, "a", wav()).await);
     let mine = (upload(&world, &me, "b.png", png([3, 2, 1])).await, upload(&world, &me, "b", wav()).await);
+    let folders = (folder(&world, &world.key, "Mine").await, folder(&world, &me, "Mine").await);
+    let moved = folder(&world, &me, "Moved").await;
     let mut tried = vec![];
     for (method, path, operation) in operations(&document) {
         let mut places = BTreeSet::new();
@@ -148,18 +156,27 @@ async fn m2_an_id_in_a_body_reaches_nothing_of_another_tenant(db: PgPool) {
                 tried.push(name);
                 continue;
             }
-            let of = |(picture, sound): (Uuid, Uuid)| if place.starts_with("audio") { sound } else { picture };
-            let ask = async |id: Uuid| {
-                world.send(with_json(request(method.clone(), &path, &me), &body_with(&place, id))).await
+            let of = |(picture, sound): (Uuid, Uuid), folder: Uuid| match place.as_str() {
+                "folder_id" | "parent_id" => folder,
+                place => {
+                    if place.starts_with("audio") {
+                        sound
+                    } else {
+                        picture
+                    }
+                }
             };
+            let at = path.replace("{id}", &if path.starts_with("/v1/folders") { moved } else { mine.0 }.to_string());
+            let ask =
+                async |id: Uuid| world.send(with_json(request(method.clone(), &at, &me), &body_with(&place, id))).await;
             let before = everything(&world).await;
             let nothing = Uuid::now_v7();
-            let (real, none) = (ask(of(theirs)).await, ask(nothing).await);
+            let (real, none) = (ask(of(theirs, folders.0)).await, ask(nothing).await);
             assert_eq!(real.status, StatusCode::UNPROCESSABLE_ENTITY, "{method} {path} {place}: {:?}", real.body);
             let as_text = |answer: &Answer, id: Uuid| format!("{:?}", plain(answer)).replace(&id.to_string(), "it");
-            assert_eq!(as_text(&real, of(theirs)), as_text(&none, nothing), "{method} {path} {place}");
+            assert_eq!(as_text(&real, of(theirs, folders.0)), as_text(&none, nothing), "{method} {path} {place}");
             assert_eq!(everything(&world).await, before, "{method} {path} {place}");
-            let own = ask(of(mine)).await;
+            let own = ask(of(mine, folders.1)).await;
             assert!(own.status.is_success(), "{method} {path} {place}: it was the id alone: {:?}", own.body);
             tried.push(name);
         }
@@ -168,8 +185,11 @@ async fn m2_an_id_in_a_body_reaches_nothing_of_another_tenant(db: PgPool) {
     assert_eq!(
         tried,
         [
+            "PATCH /v1/files/{id} folder_id",
+            "PATCH /v1/folders/{id} parent_id",
             "PATCH /v1/identity-providers/{id} client_id",
             "POST /v1/auth/openid/start provider",
+            "POST /v1/folders parent_id",
             "POST /v1/identity-providers client_id",
             "POST /v1/me/identities/start provider",
             "POST /v1/renders audio.music.file",
@@ -191,6 +211,14 @@ async fn m2_an_id_in_a_query_reaches_nothing_of_another_tenant(db: PgPool) {
     let me = world.key_for(stranger, &SCOPES).await.1;
     let (key_id, _) = world.key_for(DEFAULT_TENANT, &["render"]).await;
     let render = world.order().await;
+    let folder = folder(&world, &world.key, "Mine").await;
+    let file = upload(&world, &world.key, "a.png", png([1, 2, 3])).await;
+    let link = world.post(&format!("/v1/files/{file}/share-links"), json!({})).await.json()["id"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let mine = upload(&world, &me, "b.png", png([3, 2, 1])).await.to_string();
     let member = world.person(DEFAULT_TENANT, "jane@example.com", &["viewer"]).await;
     world.person(stranger, "joe@example.com", &["viewer"]).await;
     world.send(with_json(request(Method::POST, "/v1/renders", &me), &order())).await;
@@ -206,12 +234,15 @@ async fn m2_an_id_in_a_query_reaches_nothing_of_another_tenant(db: PgPool) {
             }
             let id = match path.as_str() {
                 "/v1/api-keys" | "/v1/request-logs" => key_id,
+                "/v1/files" if name == "starting_after" => file,
+                "/v1/files/{id}/share-links" => link,
+                "/v1/files" | "/v1/folders" => folder,
                 "/v1/members" => member,
                 "/v1/renders" => render,
                 _ => panic!("nobody says which id to try at {path} {name}"),
             };
             let ask = async |id: Uuid| {
-                let path = format!("{path}?{name}={id}");
+                let path = format!("{}?{name}={id}", path.replace("{id}", &mine));
                 world.send(request(method.clone(), &path, &me).body(Body::empty()).unwrap()).await
             };
             let before = everything(&world).await;
@@ -227,6 +258,11 @@ async fn m2_an_id_in_a_query_reaches_nothing_of_another_tenant(db: PgPool) {
         tried,
         [
             "GET /v1/api-keys starting_after",
+            "GET /v1/files folder_id",
+            "GET /v1/files starting_after",
+            "GET /v1/files/{id}/share-links starting_after",
+            "GET /v1/folders parent_id",
+            "GET /v1/folders starting_after",
             "GET /v1/members starting_after",
             "GET /v1/renders starting_after",
             "GET /v1/request-logs api_key_id"
@@ -341,6 +377,9 @@ async fn m4_an_answer_holds_what_its_schema_names_and_nothing_else(db: PgPool) {
     let render = world.order().await;
     let export = crate::exports::publish(&world, render, b"a film").await.to_string();
     let file = upload(&world, &world.key, "a.png", png([1, 2, 3])).await.to_string();
+    let kept_in = folder(&world, &world.key, "Mine").await.to_string();
+    let link = jane.post(&format!("/v1/files/{file}/share-links"), json!({})).await.json();
+    let token = link["url"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
     let hook = id_of(jane.post("/v1/webhooks", json!({ "url": "https://example.com/" })).await);
     jane.post("/v1/domains", json!({ "hostname": "films.acme.example" })).await;
     jane.post("/v1/api-keys", json!({ "name": "Shop" })).await;
@@ -363,6 +402,7 @@ async fn m4_an_answer_holds_what_its_schema_names_and_nothing_else(db: PgPool) {
             "renders" => render.to_string(),
             "exports" => export.clone(),
             "files" => file.clone(),
+            "folders" => kept_in.clone(),
             "webhooks" => hook.clone(),
             "platform" if path.contains("/nodes/") => node.to_string(),
             _ => DEFAULT_TENANT.to_string(),
@@ -375,7 +415,7 @@ async fn m4_an_answer_holds_what_its_schema_names_and_nothing_else(db: PgPool) {
         fits(&document, schema, &answer.json(), "", &mut wrong);
         assert!(wrong.is_empty(), "{path}: {wrong:?}");
         let text = String::from_utf8_lossy(&answer.body).to_lowercase();
-        for secret in kept.split(' ').chain([PASSWORD, "argon2", &jane.access, &jane.refresh, &world.key]) {
+        for secret in kept.split(' ').chain([PASSWORD, "argon2", &jane.access, &jane.refresh, &world.key, &token]) {
             assert!(!text.contains(&secret.to_lowercase()), "{path} tells {secret}");
         }
         looked.push(path);

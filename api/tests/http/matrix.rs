@@ -46,6 +46,7 @@ enum To {
 const ROWS: &[(&str, To)] = &[
     ("DELETE /v1/api-keys/{id}", To::Manage),
     ("DELETE /v1/domains/{id}", To::Manage),
+    ("DELETE /v1/files/{id}/share-links/{link_id}", To::Write("files")),
     ("DELETE /v1/identity-providers/{id}", To::Manage),
     ("DELETE /v1/me/factors/{id}", To::Me),
     ("DELETE /v1/me/identities/{id}", To::Me),
@@ -55,6 +56,7 @@ const ROWS: &[(&str, To)] = &[
     ("GET /healthz", To::All),
     ("GET /metrics", To::All),
     ("GET /readyz", To::All),
+    ("GET /share/{token}", To::All),
     ("GET /snap/{sha256}", To::All),
     ("GET /v1/api-keys", To::Manage),
     ("GET /v1/audit", To::Manage),
@@ -67,7 +69,11 @@ const ROWS: &[(&str, To)] = &[
     ("GET /v1/exports/{id}/contact-sheet", To::Read("render")),
     ("GET /v1/exports/{id}/derivatives/{kind}", To::Read("render")),
     ("GET /v1/exports/{id}/download", To::Read("render")),
+    ("GET /v1/files", To::Read("files")),
     ("GET /v1/files/{id}", To::Read("files")),
+    ("GET /v1/files/{id}/share-links", To::Read("files")),
+    ("GET /v1/folders", To::Read("files")),
+    ("GET /v1/folders/{id}", To::Read("files")),
     ("GET /v1/identity-providers", To::Manage),
     ("GET /v1/identity-providers/{id}", To::Manage),
     ("GET /v1/me", To::Me),
@@ -100,6 +106,8 @@ const ROWS: &[(&str, To)] = &[
     ("GET /v1/webhooks", To::Manage),
     ("GET /v1/webhooks/{id}", To::Manage),
     ("HEAD /v1/nodes/tasks/{task_id}/frames/{sha256}", To::Node),
+    ("PATCH /v1/files/{id}", To::Write("files")),
+    ("PATCH /v1/folders/{id}", To::Write("files")),
     ("PATCH /v1/identity-providers/{id}", To::Manage),
     ("PATCH /v1/me", To::Me),
     ("PATCH /v1/me/factors/{id}", To::Me),
@@ -123,6 +131,12 @@ const ROWS: &[(&str, To)] = &[
     ("POST /v1/domains/{id}/verify", To::Manage),
     ("POST /v1/exports/{id}/derivatives/{kind}", To::Write("render")),
     ("POST /v1/files", To::Write("files")),
+    ("POST /v1/files/{id}/restore", To::Write("files")),
+    ("POST /v1/files/{id}/share-links", To::Write("files")),
+    ("POST /v1/files/{id}/trash", To::Write("files")),
+    ("POST /v1/folders", To::Write("files")),
+    ("POST /v1/folders/{id}/restore", To::Write("files")),
+    ("POST /v1/folders/{id}/trash", To::Write("files")),
     ("POST /v1/identity-providers", To::Manage),
     ("POST /v1/me/email", To::Me),
     ("POST /v1/me/factors/totp", To::Me),
@@ -153,6 +167,7 @@ const ROWS: &[(&str, To)] = &[
     ("POST /v1/renders", To::Write("render")),
     ("POST /v1/renders/{id}/cancel", To::Write("render")),
     ("POST /v1/scene-snapshots/{project_id}", To::Manage),
+    ("POST /v1/trash/empty", To::Write("files")),
     ("POST /v1/webhooks", To::Manage),
     ("POST /v1/webhooks/{id}/rotate-secret", To::Manage),
     ("PUT /v1/members/{id}/roles", To::Manage),
@@ -328,6 +343,8 @@ fn path_of(template: &str) -> String {
         .replace("{name}", "requests")
         .replace("{project_id}", &Uuid::now_v7().to_string())
         .replace("{kind}", "poster")
+        .replace("{link_id}", &Uuid::now_v7().to_string())
+        .replace("{token}", "fr_share_of_nobody")
 }
 
 fn rows() -> impl Iterator<Item = (Method, &'static str, To)> {
@@ -387,6 +404,8 @@ async fn what_belongs_to_another_cannot_be_told_from_what_is_not_there(db: PgPoo
     let cast = Cast::new(&world).await;
     let render = world.order().await.to_string();
     let file = world.upload("logo.png", png([1, 2, 3])).await.json()["id"].as_str().unwrap().to_owned();
+    let folder =
+        world.post("/v1/folders", serde_json::json!({"name": "Films"})).await.json()["id"].as_str().unwrap().to_owned();
     let export = publish(&world, render.parse().unwrap(), b"a film").await.to_string();
     let (key_id, _) = world.key_for(DEFAULT_TENANT, &["render"]).await;
     let hook = serde_json::json!({"url": "https://example.com/"}).to_string();
@@ -407,6 +426,7 @@ async fn what_belongs_to_another_cannot_be_told_from_what_is_not_there(db: PgPoo
         Some(match path.split('/').nth(2)? {
             "renders" => render.clone(),
             "files" => file.clone(),
+            "folders" => folder.clone(),
             "exports" => export.clone(),
             "api-keys" => key_id.clone(),
             "members" => member.clone(),
@@ -422,7 +442,7 @@ async fn what_belongs_to_another_cannot_be_told_from_what_is_not_there(db: PgPoo
     for (method, path, _) in rows().filter(|(_, path, _)| path.contains("{id}")) {
         let Some(id) = theirs(path) else { continue };
         let body = if path.ends_with("/roles") { r#"{"roles": []}"# } else { "{}" };
-        let path = &path.replace("{kind}", "poster");
+        let path = &path.replace("{kind}", "poster").replace("{link_id}", &Uuid::now_v7().to_string());
         for by in [By::StrangersOwner, By::StrangersKey] {
             if by == By::StrangersKey && path.contains("/me/") {
                 continue;

@@ -2,5 +2,9 @@
 
 pub mod blob;
 pub mod file;
+pub mod folder;
 pub mod quota;
+pub mod share_link;
+pub mod trash;
+pub mod tree;
 pub mod upload;

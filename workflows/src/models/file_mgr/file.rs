@@ -1,8 +1,11 @@
 //! Named uses of content: uploads, films, contact sheets.
 
-use super::blob;
+use super::{
+    blob,
+    tree::{Change, Standing, TreeError, hold},
+};
 use crate::{
-    contracts::storage::BlobRef,
+    contracts::{file_name::FileName, storage::BlobRef},
     models::{Db, content::project::blob_ref},
 };
 use chrono::{DateTime, Utc};
@@ -31,12 +34,52 @@ pub struct File {
     pub created_at: DateTime<Utc>,
 }
 
+/// A file and where it is.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// What it is.
+    pub file: File,
+    /// The folder it lies in; none: in no folder.
+    pub folder_id: Option<Uuid>,
+    /// What it is for: `asset`, `export` …
+    pub purpose: String,
+    /// `ready` or `trashed`; or what an upload is on its way there.
+    pub state: String,
+    /// When it was changed.
+    pub updated_at: DateTime<Utc>,
+    /// When it was put into the trash.
+    pub trashed_at: Option<DateTime<Utc>>,
+    /// When it goes for good.
+    pub purge_after: Option<DateTime<Utc>>,
+    /// Counts its changes.
+    pub rev: i32,
+}
+
+/// Which files to list, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct Filter<'a> {
+    /// Those in this folder; none: wherever they are.
+    pub folder_id: Option<Uuid>,
+    /// Those in no folder.
+    pub top: bool,
+    /// Of this kind.
+    pub kind: Option<&'a str>,
+    /// In this state. Those in the trash are those that were put there, without what went with a folder.
+    pub state: &'a str,
+    /// Those whose names begin so, whatever the case.
+    pub prefix: &'a str,
+    /// Those older than this one.
+    pub after: Option<Uuid>,
+    /// How many at most.
+    pub limit: i64,
+}
+
 /// A file to add; its content is already stored.
 #[derive(Debug, Clone)]
 pub struct NewFile<'a> {
     /// Whose it is; none for what is the tenant's.
     pub owner_id: Option<Uuid>,
-    /// 1 to 255 characters, no slash, no control characters.
+    /// As [`FileName`] has it.
     pub name: &'a str,
     /// `asset`, `export` or `contact_sheet`.
     pub purpose: &'a str,
@@ -79,13 +122,13 @@ pub async fn insert(db: Db<'_>, tenant_id: Uuid, file: &NewFile<'_>) -> sqlx::Re
     Ok(id)
 }
 
-/// Those of `ids` that are files of the tenant, in no order.
+/// Those of `ids` that are files of the tenant and not in the trash, in no order.
 pub async fn find(db: Db<'_>, tenant_id: Uuid, ids: &[Uuid]) -> sqlx::Result<Vec<File>> {
     let rows = sqlx::query!(
         r#"select f.id, f.name, f.kind, f.mime_detected, f.width, f.height, f.duration_ms, f.created_at,
                   b.sha256, b.size_bytes
            from file_mgr.files f join file_mgr.blobs b on b.id = f.blob_id
-           where f.tenant_id = $1 and f.id = any($2)"#,
+           where f.tenant_id = $1 and f.id = any($2) and f.state = 'ready'"#,
         tenant_id,
         ids,
     )
@@ -106,4 +149,127 @@ pub async fn find(db: Db<'_>, tenant_id: Uuid, ids: &[Uuid]) -> sqlx::Result<Vec
             })
         })
         .collect()
+}
+
+/// A file, in the trash or not; none once it is gone for good.
+pub async fn get(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<Entry>> {
+    let row = sqlx::query_as!(
+        Row,
+        "select f.id, f.name, f.kind, f.mime_detected, f.width, f.height, f.duration_ms, f.created_at, b.sha256, b.size_bytes,
+                f.folder_id, f.purpose, f.state, f.updated_at, f.trashed_at, f.purge_after, f.rev
+         from file_mgr.files f join file_mgr.blobs b on b.id = f.blob_id
+         where f.tenant_id = $1 and f.id = $2 and f.state <> 'purged'",
+        tenant_id,
+        id,
+    );
+    row.fetch_optional(db).await?.map(Row::entry).transpose()
+}
+
+/// The files that fit `filter`.
+pub async fn list(db: Db<'_>, tenant_id: Uuid, filter: &Filter<'_>) -> sqlx::Result<Vec<Entry>> {
+    let rows = sqlx::query_as!(
+        Row,
+        "select f.id, f.name, f.kind, f.mime_detected, f.width, f.height, f.duration_ms, f.created_at, b.sha256, b.size_bytes,
+                f.folder_id, f.purpose, f.state, f.updated_at, f.trashed_at, f.purge_after, f.rev
+         from file_mgr.files f join file_mgr.blobs b on b.id = f.blob_id
+         where f.tenant_id = $1 and f.state <> 'purged' and f.state = $5 and ($2::uuid is null or f.folder_id = $2)
+           and (not $3 or f.folder_id is null) and ($4::text is null or f.kind = $4)
+           and (f.state <> 'trashed' or coalesce(f.trashed_with, f.id) = f.id)
+           and starts_with(f.name_key, file_mgr.name_key($6)) and ($7::uuid is null or f.id < $7)
+         order by f.id desc limit $8",
+        tenant_id,
+        filter.folder_id,
+        filter.top,
+        filter.kind,
+        filter.state,
+        filter.prefix,
+        filter.after,
+        filter.limit,
+    );
+    rows.fetch_all(db).await?.into_iter().map(Row::entry).collect()
+}
+
+/// Renames a file or moves it to another folder, if it is at `rev` or nobody says at which.
+///
+/// # Errors
+/// [`TreeError::Missing`], [`TreeError::InTrash`], [`TreeError::Changed`], [`TreeError::FolderMissing`],
+/// [`TreeError::FolderInTrash`], [`TreeError::NameTaken`]
+pub async fn change(
+    db: Db<'_>,
+    tenant_id: Uuid,
+    id: Uuid,
+    rev: Option<i32>,
+    change: &Change,
+) -> Result<Entry, TreeError> {
+    hold(&mut *db, tenant_id).await?;
+    standing(&mut *db, tenant_id, id).await?.check_live(rev)?;
+    sqlx::query!(
+        "update file_mgr.files
+         set name = coalesce($3, name), folder_id = case when $4 then $5 else folder_id end, updated_at = workflow.now(), rev = rev + 1
+         where tenant_id = $1 and id = $2",
+        tenant_id,
+        id,
+        change.name.as_ref().map(FileName::as_str),
+        change.folder.is_some(),
+        change.folder.flatten(),
+    )
+    .execute(&mut *db)
+    .await?;
+    get(db, tenant_id, id).await?.ok_or(TreeError::Missing)
+}
+
+pub(super) async fn standing(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> Result<Standing, TreeError> {
+    let found = sqlx::query_as!(
+        Standing,
+        r#"select rev, state = 'trashed' as "is_trashed!", trashed_with from file_mgr.files
+           where tenant_id = $1 and id = $2 and state in ('ready', 'trashed') for no key update"#,
+        tenant_id,
+        id,
+    );
+    found.fetch_optional(db).await?.ok_or(TreeError::Missing)
+}
+
+struct Row {
+    id: Uuid,
+    name: String,
+    kind: String,
+    mime_detected: String,
+    width: Option<i32>,
+    height: Option<i32>,
+    duration_ms: Option<i64>,
+    created_at: DateTime<Utc>,
+    sha256: String,
+    size_bytes: i64,
+    folder_id: Option<Uuid>,
+    purpose: String,
+    state: String,
+    updated_at: DateTime<Utc>,
+    trashed_at: Option<DateTime<Utc>>,
+    purge_after: Option<DateTime<Utc>>,
+    rev: i32,
+}
+
+impl Row {
+    fn entry(self) -> sqlx::Result<Entry> {
+        Ok(Entry {
+            file: File {
+                id: self.id,
+                name: self.name,
+                kind: self.kind,
+                mime: self.mime_detected,
+                blob: blob_ref(self.sha256, self.size_bytes)?,
+                width: self.width,
+                height: self.height,
+                duration_ms: self.duration_ms,
+                created_at: self.created_at,
+            },
+            folder_id: self.folder_id,
+            purpose: self.purpose,
+            state: self.state,
+            updated_at: self.updated_at,
+            trashed_at: self.trashed_at,
+            purge_after: self.purge_after,
+            rev: self.rev,
+        })
+    }
 }

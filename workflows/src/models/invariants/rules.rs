@@ -136,6 +136,35 @@ pub(super) const INVARIANTS: &[Invariant] = &[
               where b.refcount <> f.uses",
     },
     Invariant {
+        number: 12,
+        rule: "what is there lies in a folder that is there, at most 20 levels deep, and what goes with a folder lies in it",
+        sql: "with recursive tree (id, trashed_at, path) as (
+                  select id, trashed_at, array[id] from file_mgr.folders where parent_id is null
+                  union all select f.id, f.trashed_at, t.path || f.id from file_mgr.folders f join tree t on f.parent_id = t.id
+                  where not f.id = any (t.path) and cardinality(t.path) < 21)
+              select 'folder ' || f.id || ' is ' || case when t.id is null then 'reached from nowhere' else 'too deep' end
+              from file_mgr.folders f left join tree t on t.id = f.id where t.id is null or cardinality(t.path) > 20
+              union all
+              select 'folder ' || f.id || ' lies in the trash' from file_mgr.folders f join file_mgr.folders p on p.id = f.parent_id
+              where f.trashed_at is null and p.trashed_at is not null
+              union all
+              select 'file ' || f.id || ' lies in the trash' from file_mgr.files f join file_mgr.folders p on p.id = f.folder_id
+              where f.state not in ('trashed', 'purged', 'rejected') and p.trashed_at is not null
+              union all
+              select 'file ' || f.id || ' goes with no folder above it' from file_mgr.files f left join tree t on t.id = f.folder_id
+              where f.state = 'trashed' and f.trashed_with <> f.id and (t.id is null or not f.trashed_with = any (t.path))
+              union all
+              select 'folder ' || f.id || ' goes with no folder above it' from file_mgr.folders f join tree t on t.id = f.id
+              where f.trashed_with is not null and not f.trashed_with = any (t.path)",
+    },
+    Invariant {
+        number: 12,
+        rule: "of a folder and a file in the same folder each has a name of its own",
+        sql: "select 'file ' || f.id || ' is called as folder ' || d.id from file_mgr.files f
+              join file_mgr.folders d on d.parent_id = f.folder_id and d.name_key = f.name_key and d.tenant_id = f.tenant_id
+              where f.state not in ('trashed', 'purged', 'rejected') and d.trashed_at is null",
+    },
+    Invariant {
         number: 13,
         rule: "a scene shows the picture of its newest finished job",
         sql: "select 'scene ' || s.id from content.scenes s
