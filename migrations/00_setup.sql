@@ -149,15 +149,21 @@ end $$;
 
 create table if not exists platform.time_series (
     name        text primary key check (name ~ '^[a-z_]+\.[a-z_]+$'),
-    keep_months int not null check (keep_months > 0)
+    keep_months int not null check (keep_months > 0),
+    archive     boolean not null default false
 );
-comment on table platform.time_series is 'Tables partitioned by month, and for how many months each keeps its rows.';
+comment on table platform.time_series is 'Tables partitioned by month, for how many months each keeps its rows, and whether a month is stored as a file before it goes.';
 
 create table if not exists platform.retired_months (
     name        text primary key check (char_length(name) <= 130),
-    detached_at timestamptz not null
+    series      text not null references platform.time_series (name),
+    detached_at timestamptz not null,
+    archived_at timestamptz,
+    rows        bigint check (rows >= 0),
+    sha256      text check (sha256 ~ '^[0-9a-f]{64}$'),
+    constraint an_archive_says_what_it_holds check ((archived_at is null) = (rows is null) and (archived_at is null) = (sha256 is null))
 );
-comment on table platform.retired_months is 'Months that are detached and wait to be dropped.';
+comment on table platform.retired_months is 'Months that are detached and wait to be dropped; archived: how many rows the file has, and its hash.';
 
 -- The month of a time series: `identity.tenant_api_request_logs` and 2026-01 give `…_2026_01`.
 create or replace function platform.month_table(p_series text, p_month date) returns text language sql immutable
@@ -208,16 +214,24 @@ begin
     return v_made;
 end $$;
 
--- Detaches the months that every series has kept long enough, and drops those that were detached a week ago.
--- A series that somebody is using for longer than two seconds is left for the next time.
+-- Detaches the months that every series has kept long enough, and drops those that were detached a week ago and, where the series
+-- wants that, are archived. What somebody is using for longer than two seconds is left for the next time.
 create or replace function platform.retire_months(p_at timestamptz default now()) returns table (what text, month text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' set lock_timeout = '2s' as $$
 declare
     v_month record;
 begin
-    for v_month in delete from platform.retired_months where detached_at < p_at - interval '7 days' returning name loop
-        execute format('drop table if exists %s', v_month.name);
-        return query select 'dropped', v_month.name;
+    for v_month in
+        select r.name from platform.retired_months r join platform.time_series s on s.name = r.series
+        where r.detached_at < p_at - interval '7 days' and (r.archived_at is not null or not s.archive) order by r.name
+    loop
+        begin
+            execute format('drop table if exists %s', v_month.name);
+            delete from platform.retired_months r where r.name = v_month.name;
+            return query select 'dropped', v_month.name;
+        exception when lock_not_available then
+            return query select 'busy', v_month.name;
+        end;
     end loop;
     for v_month in
         select s.name as series, n.nspname || '.' || c.relname as name
@@ -230,7 +244,9 @@ begin
     loop
         begin
             execute format('alter table %s detach partition %s', v_month.series, v_month.name);
-            insert into platform.retired_months values (v_month.name, p_at);
+            -- Whoever owns it reads it, to archive it; nobody else has a right to it.
+            execute format('alter table %s no force row level security', v_month.name);
+            insert into platform.retired_months (name, series, detached_at) values (v_month.name, v_month.series, p_at);
             return query select 'detached', v_month.name;
         exception when lock_not_available then
             return query select 'busy', v_month.name;
@@ -238,5 +254,40 @@ begin
     end loop;
 end $$;
 
-revoke execute on function platform.ensure_month, platform.ensure_months, platform.retire_months from public;
+-- Notes that a detached month is stored as a file; false when it is not there to be archived.
+create or replace function platform.note_archive(p_name text, p_rows bigint, p_sha256 text, p_at timestamptz) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    update platform.retired_months set archived_at = p_at, rows = p_rows, sha256 = p_sha256 where name = p_name and archived_at is null;
+    return found;
+end $$;
+
+-- What is wrong with the months around `p_at`: missing ones, and those without the indexes or the row-level security of their series.
+create or replace function platform.faults_of_months(p_at timestamptz default now()) returns table (fault text)
+language sql stable security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
+    select s.name || ' has no month of ' || to_char(m.first, 'YYYY-MM')
+    from platform.time_series s
+    cross join generate_series(date_trunc('month', p_at), date_trunc('month', p_at) + interval '3 months', '1 month') as m (first)
+    where not exists (select from pg_inherits i where i.inhparent = s.name::regclass
+        and i.inhrelid = to_regclass(platform.month_table(s.name, m.first::date))
+        and pg_get_expr((select relpartbound from pg_class where oid = i.inhrelid), i.inhrelid)
+            like '%(''' || to_char(m.first, 'YYYY-MM-DD') || ' 00:00:00+00'')%')
+    union all
+    select c.oid::regclass || ' has ' || own.n || ' indexes, ' || s.name || ' has ' || whole.n
+    from platform.time_series s
+    join pg_inherits i on i.inhparent = s.name::regclass
+    join pg_class c on c.oid = i.inhrelid
+    cross join lateral (select count(*) as n from pg_index x where x.indrelid = c.oid and x.indisvalid) own
+    cross join lateral (select count(*) as n from pg_index x where x.indrelid = s.name::regclass) whole
+    where own.n < whole.n
+    union all
+    select c.oid::regclass || ' shows its rows to everybody'
+    from platform.time_series s
+    join pg_inherits i on i.inhparent = s.name::regclass
+    join pg_class c on c.oid = i.inhrelid
+    where not (c.relrowsecurity and c.relforcerowsecurity)
+$$;
+
+revoke execute on function platform.ensure_month, platform.ensure_months, platform.retire_months, platform.note_archive,
+    platform.faults_of_months from public;
 revoke execute on procedure platform.keep_tenants_apart from public;

@@ -264,6 +264,32 @@ end $$;
 create trigger tenant_usage_daily_final before update or delete on identity.tenant_usage_daily
     for each row when (old.final) execute function identity.refuse_final_usage();
 
+create table identity.tenant_usage_corrections (
+    id         uuid primary key default gen_random_uuid(),
+    tenant_id  uuid not null,
+    day        date not null,
+    metric     text not null check (char_length(metric) <= 64),
+    delta      bigint not null check (delta <> 0),
+    reason     text not null check (char_length(reason) between 1 and 500),
+    made_by    text not null check (char_length(made_by) between 1 and 100),
+    created_at timestamptz not null default now(),
+    foreign key (tenant_id, day, metric) references identity.tenant_usage_daily (tenant_id, day, metric)
+);
+create index tenant_usage_corrections_of on identity.tenant_usage_corrections (tenant_id, metric, day);
+comment on table identity.tenant_usage_corrections is 'What was found out about a day after it was final: rows that only grow; what a tenant used is the day and its corrections.';
+create trigger tenant_usage_corrections_append_only before update or delete on identity.tenant_usage_corrections
+    for each row execute function platform.refuse_change();
+create trigger tenant_usage_corrections_no_truncate before truncate on identity.tenant_usage_corrections
+    for each statement execute function platform.refuse_change();
+
+create table identity.storage_samples (
+    tenant_id uuid not null references identity.tenants (id),
+    hour      timestamptz not null check (hour = date_trunc('hour', hour, 'UTC')),
+    bytes     bigint not null check (bytes >= 0),
+    primary key (tenant_id, hour)
+);
+comment on table identity.storage_samples is 'What a tenant kept at the begin of an hour. An hour that nobody took a sample of is like the one before it.';
+
 create table identity.tenant_api_request_logs (
     at                   timestamptz not null,
     id                   uuid not null default gen_random_uuid(),

@@ -312,6 +312,8 @@ create table render.exports (
     foreign key (tenant_id, render_job_id) references render.render_jobs (tenant_id, id)
 );
 create index exports_expiring on render.exports (expires_at) where state = 'ready' and expires_at is not null;
+create index exports_file on render.exports (file_id);
+create index exports_sheet on render.exports (sheet_file_id);
 comment on table render.exports is 'A finished, verified, stored film.';
 comment on column render.exports.file_id is 'softref:file_mgr.files(id)';
 comment on column render.exports.sheet_file_id is 'softref:file_mgr.files(id)';
@@ -340,6 +342,7 @@ create table render.derivatives (
         and (file_id is null) = (size_bytes is null)),
     constraint a_failed_derivative_says_why check ((state = 'failed') = (error_code is not null))
 );
+create index derivatives_file on render.derivatives (file_id) where file_id is not null;
 comment on table render.derivatives is 'What else was made of a finished film, each by itself: one that fails spoils nothing, and can be asked for again.';
 comment on column render.derivatives.file_id is 'softref:file_mgr.files(id)';
 comment on column render.derivatives.tries is 'How often it was asked for.';

@@ -82,13 +82,18 @@ create table file_mgr.blobs (
     size_bytes  bigint not null check (size_bytes > 0),
     refcount    int not null default 0 check (refcount >= 0),
     encrypted_with text check (char_length(encrypted_with) between 1 and 100),
+    doomed_at   timestamptz,
+    removed_at  timestamptz,
     created_at  timestamptz not null default now(),
     unique (tenant_id, id),
-    unique (tenant_id, sha256)
+    unique (tenant_id, sha256),
+    constraint what_is_used_is_there check (refcount = 0 or doomed_at is null and removed_at is null)
 );
 create index blobs_unused on file_mgr.blobs (created_at) where refcount = 0;
 comment on table file_mgr.blobs is 'Content, once a tenant; stored under its SHA-256, never under a name that somebody chose.';
 comment on column file_mgr.blobs.refcount is 'How many files use it; kept by a trigger of files.';
+comment on column file_mgr.blobs.doomed_at is 'Since when its object is being removed: until that is done nobody may use it, and whoever wants to tries again.';
+comment on column file_mgr.blobs.removed_at is 'Since when its object is gone; null again once the same content is stored again.';
 
 create table file_mgr.files (
     id            uuid primary key default gen_random_uuid(),
@@ -363,11 +368,34 @@ create table file_mgr.upload_parts (
 );
 comment on table file_mgr.upload_parts is 'Pieces of uploads by tus that have arrived, in order; all but the last are of the same length.';
 
+-- What nobody may remove, whatever its retention says: everything of a tenant, what one of its people owns, or a file.
+create table file_mgr.holds (
+    id          uuid primary key default gen_random_uuid(),
+    tenant_id   uuid not null,
+    owner_id    uuid,
+    file_id     uuid,
+    reason      text not null check (char_length(reason) between 1 and 1000),
+    placed_by   text not null check (char_length(placed_by) between 1 and 100),
+    created_at  timestamptz not null default now(),
+    released_by text check (char_length(released_by) between 1 and 100),
+    released_at timestamptz,
+    unique (tenant_id, id),
+    foreign key (tenant_id, file_id) references file_mgr.files (tenant_id, id),
+    constraint a_hold_is_of_one_thing check (owner_id is null or file_id is null),
+    constraint a_released_hold_says_by_whom check ((released_at is null) = (released_by is null))
+);
+create index holds_live on file_mgr.holds (tenant_id) where released_at is null;
+create index holds_file on file_mgr.holds (file_id) where file_id is not null;
+comment on table file_mgr.holds is 'Legal holds: while one is not released, what it covers is not removed. Neither owner nor file: all of the tenant.';
+comment on column file_mgr.holds.owner_id is 'softref:identity.users(id)';
+create trigger holds_ended before update on file_mgr.holds
+    for each row when (old.released_at is not null and new.released_at is distinct from old.released_at) execute function platform.refuse_to_go_on();
+
 create table file_mgr.cleanup_schedules (
     id                 uuid primary key default gen_random_uuid(),
     tenant_id          uuid not null,
     name               text not null check (char_length(name) between 1 and 100),
-    target             text not null check (target in ('trash', 'exports', 'previews', 'uploads', 'temp', 'orphans', 'logs')),
+    target             text not null check (target in ('trash', 'exports', 'previews', 'uploads', 'temp')),
     older_than         interval not null check (older_than >= interval '1 hour'),
     filter             jsonb not null default '{}' check (jsonb_typeof(filter) = 'object' and octet_length(filter::text) <= 8192),
     cron               text not null check (char_length(cron) between 9 and 100),
@@ -375,6 +403,8 @@ create table file_mgr.cleanup_schedules (
     enabled            boolean not null default true,
     dry_run            boolean not null default true,
     max_delete_per_run int not null default 10000 check (max_delete_per_run between 1 and 1000000),
+    changed_by         text not null check (char_length(changed_by) between 1 and 100),
+    workflow_schedule_id uuid not null unique,
     last_run_id        uuid,
     created_at         timestamptz not null default now(),
     updated_at         timestamptz not null default now(),
@@ -382,26 +412,40 @@ create table file_mgr.cleanup_schedules (
     unique (tenant_id, id),
     unique (tenant_id, name)
 );
-comment on table file_mgr.cleanup_schedules is 'What a tenant wants removed, and when.';
+comment on table file_mgr.cleanup_schedules is 'What a tenant wants removed, and when: a schedule of the engine fires it. Objects without rows and old logs are looked after for all tenants alike.';
+comment on column file_mgr.cleanup_schedules.changed_by is 'Who said so last: somebody else approves what is beyond the guard.';
+comment on column file_mgr.cleanup_schedules.workflow_schedule_id is 'opaque: the schedule of the engine that fires it';
 
 create table file_mgr.cleanup_runs (
     id              uuid primary key default gen_random_uuid(),
     tenant_id       uuid not null,
     schedule_id     uuid not null,
     fire_time       timestamptz not null,
+    cutoff          timestamptz not null,
+    dry_run         boolean not null,
+    started_by      text check (char_length(started_by) between 1 and 100),
     state           text not null default 'running' check (state in ('running', 'awaiting_approval', 'done', 'cancelled', 'failed')),
+    guard           text check (char_length(guard) between 1 and 500),
+    decided_by      text check (char_length(decided_by) between 1 and 100),
     planned_count   bigint not null default 0 check (planned_count >= 0),
+    planned_bytes   bigint not null default 0 check (planned_bytes >= 0),
     deleted_count   bigint not null default 0 check (deleted_count >= 0),
     deleted_bytes   bigint not null default 0 check (deleted_bytes >= 0),
+    skipped_count   bigint not null default 0 check (skipped_count >= 0),
     workflow_run_id uuid unique,
     created_at      timestamptz not null default now(),
     finished_at     timestamptz,
     unique (tenant_id, id),
     unique (schedule_id, fire_time),
     foreign key (tenant_id, schedule_id) references file_mgr.cleanup_schedules (tenant_id, id) on delete cascade,
-    constraint an_ended_run_says_when check ((state in ('done', 'cancelled', 'failed')) = (finished_at is not null))
+    constraint an_ended_run_says_when check ((state in ('done', 'cancelled', 'failed')) = (finished_at is not null)),
+    constraint what_waits_says_why check (state <> 'awaiting_approval' or guard is not null),
+    constraint no_more_than_planned check (deleted_count + skipped_count <= planned_count)
 );
-comment on table file_mgr.cleanup_runs is 'What was removed: one run a schedule and nominal time.';
+comment on table file_mgr.cleanup_runs is 'What was removed: one run a schedule and time.';
+comment on column file_mgr.cleanup_runs.started_by is 'Who asked for it; null: the clock did.';
+comment on column file_mgr.cleanup_runs.guard is 'Why somebody else has to approve it first; null: nobody has to.';
+comment on column file_mgr.cleanup_runs.decided_by is 'Who approved or rejected it.';
 comment on column file_mgr.cleanup_runs.workflow_run_id is 'opaque: a run of the engine, which may be purged after its end';
 create trigger cleanup_runs_ended before update on file_mgr.cleanup_runs
     for each row when (old.finished_at is not null and new.state <> old.state) execute function platform.refuse_to_go_on();
@@ -409,19 +453,60 @@ alter table file_mgr.cleanup_schedules add constraint cleanup_schedules_last_run
     foreign key (tenant_id, last_run_id) references file_mgr.cleanup_runs (tenant_id, id) on delete set null (last_run_id);
 create index cleanup_schedules_run on file_mgr.cleanup_schedules (last_run_id) where last_run_id is not null;
 
+create table file_mgr.cleanup_items (
+    tenant_id  uuid not null,
+    run_id     uuid not null,
+    seq        int not null check (seq > 0),
+    file_id    uuid not null,
+    size_bytes bigint not null check (size_bytes >= 0),
+    state      text not null default 'planned' check (state in ('planned', 'deleted', 'skipped')),
+    why        text check (char_length(why) <= 200),
+    primary key (run_id, seq),
+    unique (run_id, file_id),
+    foreign key (tenant_id, run_id) references file_mgr.cleanup_runs (tenant_id, id) on delete cascade,
+    foreign key (tenant_id, file_id) references file_mgr.files (tenant_id, id),
+    constraint what_is_skipped_says_why check ((state = 'skipped') = (why is not null))
+);
+create index cleanup_items_open on file_mgr.cleanup_items (run_id, seq) where state = 'planned';
+create index cleanup_items_file on file_mgr.cleanup_items (file_id);
+comment on table file_mgr.cleanup_items is 'What a run was planned to remove, frozen, and what became of each.';
+
 create table file_mgr.deletion_queue (
     id          uuid primary key default gen_random_uuid(),
     tenant_id   uuid not null,
-    storage_key text not null check (char_length(storage_key) between 1 and 1024),
+    sha256      text not null check (sha256 ~ '^[0-9a-f]{64}$'),
     not_before  timestamptz not null,
     attempts    int not null default 0 check (attempts >= 0),
     last_error  text check (char_length(last_error) <= 1000),
     created_at  timestamptz not null default now(),
     done_at     timestamptz
 );
-create unique index deletion_queue_open on file_mgr.deletion_queue (tenant_id, storage_key) where done_at is null;
+create unique index deletion_queue_open on file_mgr.deletion_queue (tenant_id, sha256) where done_at is null;
 create index deletion_queue_due on file_mgr.deletion_queue (not_before) where done_at is null;
-comment on table file_mgr.deletion_queue is 'Objects to delete, once the row that named them is gone and committed.';
+create index deletion_queue_done on file_mgr.deletion_queue (done_at) where done_at is not null;
+comment on table file_mgr.deletion_queue is 'Objects to delete, once the last file that used them is gone and committed.';
+
+-- Content that no file uses any more is queued, in the transaction of the last file; content that is used again leaves the queue.
+create function file_mgr.queue_unused() returns trigger language plpgsql as $$
+begin
+    if new.refcount = 0 then
+        insert into file_mgr.deletion_queue (tenant_id, sha256, not_before)
+        values (new.tenant_id, new.sha256, workflow.now() + interval '1 hour') on conflict do nothing;
+    else
+        delete from file_mgr.deletion_queue where tenant_id = new.tenant_id and sha256 = new.sha256 and done_at is null;
+    end if;
+    return null;
+end $$;
+create trigger blobs_queue_unused after update of refcount on file_mgr.blobs
+    for each row when ((old.refcount = 0) <> (new.refcount = 0)) execute function file_mgr.queue_unused();
+
+-- 40001: the caller may try again, and finds the content gone or free.
+create function file_mgr.refuse_doomed() returns trigger language plpgsql as $$
+begin
+    raise exception 'content % is being removed', old.sha256 using errcode = 'serialization_failure';
+end $$;
+create trigger blobs_doomed before update of refcount on file_mgr.blobs
+    for each row when (old.doomed_at is not null and new.refcount > 0) execute function file_mgr.refuse_doomed();
 
 create table file_mgr.share_links (
     id            uuid primary key default gen_random_uuid(),

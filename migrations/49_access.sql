@@ -33,13 +33,15 @@ alter default privileges in schema workflow grant select, insert, update, delete
 alter default privileges in schema workflow grant usage on sequences to workflow_svc, admin_api;
 
 grant execute on function platform.ensure_month to identity_svc, render_svc, notification_svc, admin_api;
-grant execute on function platform.ensure_months, platform.retire_months to admin_api;
+grant execute on function platform.ensure_months, platform.retire_months, platform.note_archive, platform.faults_of_months to admin_api;
+grant execute on function file_mgr.in_use to file_svc, admin_api;
+grant execute on function file_mgr.content_of_films_under_way, file_mgr.cleanup_candidates, file_mgr.is_of_film, identity.usage_of to admin_api;
 grant execute on function content.set_scene_snapshot to render_svc;
 grant execute on function workflow.purge_run to admin_api;
 
 -- What only grows is not changed by any service; the rows of reference tables and the tenants themselves are not theirs.
 revoke update, delete on identity.tenant_webhook_events, identity.tenant_api_request_logs, identity.audit_log, identity.consents,
-    identity.credit_ledger, identity.points_ledger, render.node_health_logs, render.frame_job_attempts, render.frame_manifests,
+    identity.credit_ledger, identity.points_ledger, identity.tenant_usage_corrections, render.node_health_logs, render.frame_job_attempts, render.frame_manifests,
     workflow.steps, workflow.attempts
     from identity_svc, render_svc, workflow_svc, admin_api;
 revoke update on studio.saved_project_revisions from studio_svc, admin_api;

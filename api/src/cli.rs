@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod answers;
 pub mod check;
+pub mod cleanup;
 pub mod client;
 pub mod demo;
 pub mod doctor;
@@ -11,10 +12,12 @@ pub mod failure;
 pub mod files;
 pub mod film;
 pub mod follow;
+mod here;
 pub mod node;
 pub mod order;
 pub mod progress;
 pub mod render;
+pub mod schedule;
 pub mod server;
 pub mod services;
 pub mod simulate;
@@ -54,6 +57,8 @@ enum Command {
     Migrate(services::MigrateArgs),
     Admin(admin::AdminArgs),
     Check(check::CheckArgs),
+    Schedule(schedule::ScheduleArgs),
+    Cleanup(cleanup::CleanupArgs),
     Simulate(simulate::SimulateArgs),
 }
 
@@ -90,6 +95,8 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Migrate(args) => services::migrate(args).await,
         Command::Admin(args) => admin::run(args).await,
         Command::Check(args) => check::run(args).await,
+        Command::Schedule(args) => schedule::run(args).await,
+        Command::Cleanup(args) => cleanup::run(args).await,
         Command::Simulate(args) => simulate::run(args).await,
     }
 }

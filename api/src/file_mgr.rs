@@ -1,5 +1,6 @@
 //! Uploaded files, folders and what leads to them.
 
+pub mod cleanup;
 pub mod files;
 pub mod folders;
 pub mod probe;

@@ -21,6 +21,7 @@ pub mod render;
 pub mod request_id;
 pub mod request_log;
 pub mod router;
+pub mod schedules;
 pub mod serve;
 pub mod vault;
 pub mod worker;

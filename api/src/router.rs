@@ -4,7 +4,10 @@ use crate::{
     app::App,
     content::templates,
     docs,
-    file_mgr::{files, folders, share, share_links, trash},
+    file_mgr::{
+        cleanup::{holds, rules, runs},
+        files, folders, share, share_links, trash,
+    },
     health,
     identity::{
         account, api_keys, audit, branding, domains, factors, identities, identity_providers, members, openid, quotas,
@@ -15,7 +18,7 @@ use crate::{
     openapi, peer,
     problem::{Code, Problem},
     render::{events, exports, last_frame, public_still, renders, scene_snapshots},
-    request_id, request_log,
+    request_id, request_log, schedules,
 };
 use axum::{
     Router,
@@ -165,6 +168,18 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(audit::list))
         .routes(routes!(request_logs::list))
         .routes(routes!(usage::get))
+        .routes(routes!(rules::list, rules::create))
+        .routes(routes!(rules::get, rules::update, rules::remove))
+        .routes(routes!(runs::list, runs::start))
+        .routes(routes!(runs::get))
+        .routes(routes!(runs::files))
+        .routes(routes!(runs::act))
+        .routes(routes!(holds::list))
+        .routes(routes!(holds::place))
+        .routes(routes!(holds::release))
+        .routes(routes!(schedules::operate::list))
+        .routes(routes!(schedules::operate::get))
+        .routes(routes!(schedules::operate::act))
         .routes(routes!(enrol::enrol))
         .routes(routes!(claims::claim))
         .routes(routes!(probe::report))

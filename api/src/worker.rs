@@ -3,9 +3,11 @@
 
 mod placeholders;
 mod probe;
+mod upkeep;
 
 pub use placeholders::{BadSetting, Placeholders};
 pub use probe::upload_probe;
+pub use upkeep::Upkeep;
 
 use flatrender_activities::{
     dns::Resolver,
@@ -23,15 +25,19 @@ use flatrender_workflows::{
         message::{MESSAGE_QUEUE, SendMail},
         snapshot::MakeStill,
         storage::{BlobStore, Shelf},
+        upkeep::{ArchiveMonth, CompareShelf, RemoveObjects, UPKEEP_QUEUE},
     },
     definitions::{
-        derive_film::DeriveFilm, keep_months::KeepMonths, recheck_domains::RecheckDomains, render_video::RenderVideo,
-        roll_up_usage::RollUpUsage, scene_snapshot::SceneSnapshot, send_message::SendMessage,
+        check_invariants::CheckInvariants, clean_up::CleanUp, derive_film::DeriveFilm, drain_deletions::DrainDeletions,
+        expire_exports::ExpireExports, forget_old::ForgetOld, keep_months::KeepMonths, purge_files::PurgeFiles,
+        recheck_domains::RecheckDomains, render_video::RenderVideo, retire_months::RetireMonths,
+        roll_up_usage::RollUpUsage, scan_orphans::ScanOrphans, scene_snapshot::SceneSnapshot, schedules,
+        send_message::SendMessage,
     },
     models::{
         DEFAULT_TENANT, Role, Scope,
-        identity::{auth_challenge, openid_sign_in},
-        render::{export, render_job, scene_cache, snapshot_job},
+        render::{render_job, scene_cache, snapshot_job},
+        time_series,
     },
 };
 use sqlx::PgPool;
@@ -46,6 +52,8 @@ const STALE: Duration = Duration::from_secs(6 * 3600);
 
 /// Letters at a time.
 const LETTERS: usize = 4;
+/// Shelves that are looked at, or emptied of some objects, at a time.
+const UPKEEP: usize = 2;
 /// Names looked up at a time.
 const LOOK_UPS: usize = 4;
 
@@ -81,7 +89,8 @@ pub struct WorkError(#[source] Box<dyn Error + Send + Sync>);
 /// # Errors
 /// When the runtime underneath ends by itself.
 pub async fn run(config: WorkerConfig, shutdown: CancellationToken) -> Result<(), WorkError> {
-    let housekeeping = tokio::spawn(keep_house(config.pool.clone(), config.storage.clone(), config.scratch.clone()));
+    let (storage, scratch) = (config.storage.clone(), config.scratch.clone());
+    let housekeeping = tokio::spawn(keep_house(config.pool.clone(), storage, scratch, placeholders::in_production()));
     let painting = tokio::spawn(config.placeholders.paint(config.pool.clone(), shutdown.clone()));
     let worked = builder(config).run(shutdown).await;
     housekeeping.abort();
@@ -90,14 +99,14 @@ pub async fn run(config: WorkerConfig, shutdown: CancellationToken) -> Result<()
 }
 
 /// Removes what killed attempts and ended films left behind, and settles films whose run the engine gave up.
-async fn keep_house(db: PgPool, storage: Arc<dyn BlobStore>, scratch: PathBuf) {
+async fn keep_house(db: PgPool, storage: Arc<dyn BlobStore>, scratch: PathBuf, production: bool) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut scheduled = false;
     loop {
         ticks.tick().await;
         if !scheduled {
-            match schedule(&db).await {
+            match schedule(&db, production).await {
                 Ok(()) => scheduled = true,
                 Err(error) => {
                     tracing::warn!(error = error.as_ref() as &dyn Error, "cannot make the schedules of the platform")
@@ -116,14 +125,6 @@ async fn keep_house(db: PgPool, storage: Arc<dyn BlobStore>, scratch: PathBuf) {
         if let Err(error) = tidy_snapshots(&db, storage.as_ref()).await {
             tracing::warn!(error = error.as_ref() as &dyn Error, "cannot tidy up after stills");
         }
-        if let Err(error) = forget_challenges(&db).await {
-            tracing::warn!(%error, "cannot forget links and codes that are no longer good");
-        }
-        match expire_films(&db).await {
-            Ok(0) => {}
-            Ok(films) => tracing::info!(films, "let go of films whose time is over"),
-            Err(error) => tracing::warn!(%error, "cannot let go of films whose time is over"),
-        }
         if let Err(error) = forget_scenes(&db, storage.as_ref()).await {
             tracing::warn!(error = error.as_ref() as &dyn Error, "cannot remove scenes that nobody uses any more");
         }
@@ -133,13 +134,18 @@ async fn keep_house(db: PgPool, storage: Arc<dyn BlobStore>, scratch: PathBuf) {
     }
 }
 
-/// Makes the platform's own schedules where they are not there yet.
-async fn schedule(db: &PgPool) -> Result<(), Box<dyn Error + Send + Sync>> {
+/// Makes the platform's own schedules where they are not there yet, and the months that are missing: whoever was away for long does not
+/// wait for the night.
+async fn schedule(db: &PgPool, production: bool) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut tx = db.begin().await?;
     let schedules = Schedules::new(Client::new(db.clone()));
-    schedules.ensure(&mut tx, DEFAULT_TENANT, &KeepMonths::nightly()?).await?;
-    schedules.ensure(&mut tx, DEFAULT_TENANT, &RollUpUsage::hourly()?).await?;
-    schedules.ensure(&mut tx, DEFAULT_TENANT, &RecheckDomains::hourly()?).await?;
+    for terms in schedules::all(production)? {
+        schedules.ensure(&mut tx, DEFAULT_TENANT, &terms).await?;
+    }
+    tx.commit().await?;
+    let mut tx = Scope::platform(Role::Admin).begin(db).await?;
+    let now = time_series::moment(&mut tx).await?;
+    time_series::ensure_months(&mut tx, now).await?;
     Ok(tx.commit().await?)
 }
 
@@ -171,13 +177,6 @@ pub async fn tidy_snapshots(db: &PgPool, storage: &dyn BlobStore) -> Result<(), 
     Ok(tx.commit().await?)
 }
 
-async fn expire_films(db: &PgPool) -> sqlx::Result<usize> {
-    let mut tx = Scope::platform(Role::Render).begin(db).await?;
-    let expired = export::expire(&mut tx, 100).await?;
-    tx.commit().await?;
-    Ok(expired)
-}
-
 /// Removes scenes that nobody uses any more: their content, then what is known of it.
 async fn forget_scenes(db: &PgPool, storage: &dyn BlobStore) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut tx = Scope::platform(Role::Render).begin(db).await?;
@@ -192,13 +191,6 @@ async fn forget_scenes(db: &PgPool, storage: &dyn BlobStore) -> Result<(), Box<d
     Ok(())
 }
 
-async fn forget_challenges(db: &PgPool) -> sqlx::Result<()> {
-    let mut tx = Scope::platform(Role::Identity).begin(db).await?;
-    auth_challenge::forget_old(&mut tx).await?;
-    openid_sign_in::forget_old(&mut tx).await?;
-    tx.commit().await
-}
-
 async fn settle_abandoned(db: &PgPool) -> sqlx::Result<u64> {
     let mut tx = Scope::platform(Role::Render).begin(db).await?;
     let settled = render_job::settle_abandoned(&mut tx).await?;
@@ -210,6 +202,7 @@ async fn settle_abandoned(db: &PgPool) -> sqlx::Result<u64> {
 fn builder(config: WorkerConfig) -> Builder {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let slots = config.slots.unwrap_or(cores).max(1);
+    let upkeep = Upkeep { storage: config.storage.clone(), db: config.pool.clone() };
     let media = Media {
         storage: config.storage,
         scratch: config.scratch,
@@ -223,10 +216,18 @@ fn builder(config: WorkerConfig) -> Builder {
         .workflow::<RenderVideo>()
         .workflow::<SceneSnapshot>()
         .workflow::<DeriveFilm>()
+        .workflow::<SendMessage>()
+        .workflow::<CleanUp>()
+        .workflow::<DrainDeletions>()
+        .workflow::<ScanOrphans>()
+        .workflow::<ExpireExports>()
+        .workflow::<PurgeFiles>()
+        .workflow::<ForgetOld>()
         .workflow::<KeepMonths>()
+        .workflow::<RetireMonths>()
         .workflow::<RollUpUsage>()
         .workflow::<RecheckDomains>()
-        .workflow::<SendMessage>()
+        .workflow::<CheckInvariants>()
         .schedules()
         .queue(MEDIA_QUEUE, slots)
         .handler::<VerifyFrames>(media.clone())
@@ -240,6 +241,10 @@ fn builder(config: WorkerConfig) -> Builder {
         .handler::<TakeScenes>(media.clone())
         .handler::<KeepScene>(media.clone())
         .handler::<ClearShelf>(media)
+        .queue(UPKEEP_QUEUE, UPKEEP)
+        .handler::<RemoveObjects>(upkeep.clone())
+        .handler::<CompareShelf>(upkeep.clone())
+        .handler::<ArchiveMonth>(upkeep)
         .queue(MESSAGE_QUEUE, LETTERS)
         .handler::<SendMail>(config.mailer)
         .queue(DNS_QUEUE, LOOK_UPS)

@@ -13,3 +13,4 @@ pub mod snapshot;
 pub mod storage;
 pub mod template;
 pub mod upload;
+pub mod upkeep;

@@ -1,11 +1,20 @@
 //! What happens, in which order: a file per workflow. A definition awaits nothing but its context.
 
+pub mod check_invariants;
+pub mod clean_up;
 pub mod derive_film;
 pub mod expire_uploads;
 pub mod finish_upload;
+pub mod drain_deletions;
+pub mod expire_exports;
+pub mod forget_old;
 pub mod keep_months;
+pub mod purge_files;
 pub mod recheck_domains;
 pub mod render_video;
+pub mod retire_months;
 pub mod roll_up_usage;
+pub mod scan_orphans;
 pub mod scene_snapshot;
+pub mod schedules;
 pub mod send_message;

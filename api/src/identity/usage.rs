@@ -10,9 +10,10 @@ use axum::extract::State;
 use chrono::{Days, NaiveDate, Utc};
 use flatrender_workflows::models::{
     Role,
-    identity::usage::{self, Usage},
+    identity::usage::{self, METRICS, Usage},
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use utoipa::{IntoParams, ToSchema};
 
 /// Days when nobody says from when on.
@@ -30,6 +31,9 @@ pub struct UsageView {
     from: NaiveDate,
     /// The last day.
     to: NaiveDate,
+    /// By metric, over all these days.
+    #[schema(example = json!({"frames": 945}))]
+    totals: BTreeMap<String, i64>,
     /// By day and metric. What is not there was not used.
     data: Vec<UsageFigure>,
 }
@@ -39,10 +43,11 @@ pub struct UsageView {
 pub struct UsageFigure {
     /// The day, by UTC.
     day: NaiveDate,
-    /// `api_calls`, `egress_bytes` (of answers of the API), `exports` or `frames` (of exported films).
+    /// `api_calls`, `egress_bytes` (of answers of the API), `exports`, `frames` (of exported films), `render_seconds` (of nodes),
+    /// `snapshots`, `storage_byte_hours`, or `notifications_` and a channel.
     #[schema(example = "frames")]
     metric: String,
-    /// How much.
+    /// How much, with what was corrected afterwards.
     #[schema(example = 315)]
     quantity: i64,
     /// Whether it stays as it is: after three days.
@@ -67,12 +72,15 @@ pub struct UsageQuery {
     /// The last day; today when absent. At most 366 days at once.
     #[param(example = "2026-11-30")]
     to: Option<NaiveDate>,
+    /// Only this metric.
+    #[param(example = "frames")]
+    metric: Option<String>,
 }
 
 /// `GET /v1/usage`: what the tenant used, day by day.
 #[utoipa::path(
     get, path = "/v1/usage", tag = "Tenant", operation_id = "get_usage", summary = "See what was used",
-    description = "By day, in UTC. Counted every hour, and again for three days; then a day is final.", params(UsageQuery),
+    description = "By day, in UTC. Counted every hour, and again for three days; then a day is final; what is found out later is a correction, which counts.", params(UsageQuery),
     responses(
         (status = 200, description = "What was used", body = UsageView),
         (status = 400, description = "`query.invalid`", body = ProblemBody, content_type = "application/problem+json")
@@ -85,12 +93,20 @@ pub async fn get(
 ) -> Result<Json<UsageView>, Problem> {
     let (from, to) = query.days()?;
     let mut tx = app.begin(&caller, Role::Identity).await?;
-    let data = usage::list(&mut tx, caller.id, from, to).await?.into_iter().map(Into::into).collect();
-    Ok(Json(UsageView { object: "usage", from, to, data }))
+    let figures = usage::list(&mut tx, caller.id, from, to, query.metric.as_deref()).await?;
+    let mut totals = BTreeMap::new();
+    for figure in &figures {
+        *totals.entry(figure.metric.clone()).or_default() += figure.quantity;
+    }
+    let data = figures.into_iter().map(Into::into).collect();
+    Ok(Json(UsageView { object: "usage", from, to, totals, data }))
 }
 
 impl UsageQuery {
     fn days(&self) -> Result<(NaiveDate, NaiveDate), Problem> {
+        if self.metric.as_ref().is_some_and(|metric| !METRICS.contains(&metric.as_str())) {
+            return Err(Problem::new(Code::QueryInvalid, format!("a metric is one of {}", METRICS.join(", "))));
+        }
         let to = self.to.unwrap_or_else(|| Utc::now().date_naive());
         let from = self.from.or_else(|| to.checked_sub_days(Days::new(USUAL_DAYS))).unwrap_or(to);
         let years = [from, to].iter().all(|day| (1970..=9999).contains(&chrono::Datelike::year(day)));

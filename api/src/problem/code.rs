@@ -237,6 +237,18 @@ codes! {
     EnrolTokenInvalid = "node.token_invalid", UNAUTHORIZED, "The enrolment token is not valid";
     /// The task is not leased to this node under this token. Nothing was changed; stop the attempt.
     LeaseLost = "lease.lost", CONFLICT, "The lease is lost";
+    /// There is no such schedule.
+    ScheduleNotFound = "schedule.not_found", NOT_FOUND, "No such schedule";
+    /// There is no such rule or run of a clean-up.
+    CleanupNotFound = "cleanup.not_found", NOT_FOUND, "No such clean-up";
+    /// The tenant has a rule of this name, or as many as it may. Choose another name, or remove one.
+    CleanupExists = "cleanup.exists", CONFLICT, "The rule is there";
+    /// Somebody else has to approve it: a person who neither changed the rule last nor started the run.
+    CleanupSecondPerson = "cleanup.second_person", FORBIDDEN, "Another person has to approve it";
+    /// The run has ended, or does not wait for this. Look at it again.
+    CleanupState = "cleanup.state", CONFLICT, "Not in the run's state";
+    /// There is no such hold, or it is released.
+    HoldNotFound = "hold.not_found", NOT_FOUND, "No such hold";
     /// There is no such node.
     NodeNotFound = "node.not_found", NOT_FOUND, "No such node";
     /// The node is not in a state in which this can be done, or does not hold the package. Look at it again.
@@ -330,6 +342,14 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("limit.name", "There is no such limit; the detail names those there are."),
     ("limit.value", "A limit is not negative, its soft value not above the hard one, its window 1 to 86400 seconds."),
     ("factor.label", "A label has 1 to 100 characters."),
+    ("schedule.cron", "A cron expression has five fields that come true some day, at most every five minutes."),
+    ("cleanup.name", "A rule's name has 1 to 100 characters, and no control characters."),
+    ("cleanup.target", "There is no such target; the detail names those there are."),
+    ("cleanup.age", "An age is 3600 to 315360000 seconds."),
+    ("cleanup.most", "The most files of a run are 1 to 1000000."),
+    ("cleanup.filter", "There is no such kind of file, or a number of bytes is negative."),
+    ("hold.reason", "A reason has 1 to 1000 characters, and no control characters."),
+    ("hold.of_one_thing", "A hold is of everything, of a person's files, or of one file."),
     ("node.name", "A node's name is 1 to 64 of `A-Z a-z 0-9 . _ -`."),
     ("node.capabilities", "The capabilities are larger than 64 KiB or have a NUL character."),
     ("node.reason", "A reason has 1 to 500 characters, and no control characters."),

@@ -47,6 +47,11 @@ pub enum BadSetting {
     Unclear(String),
 }
 
+/// Whether the environment says that this is production.
+pub fn in_production() -> bool {
+    env::var_os(PLACE).is_some_and(|place| place == "production")
+}
+
 impl Placeholders {
     /// As the environment says.
     ///

@@ -97,6 +97,19 @@ const PLANTED: &[(u8, &str, &[&str])] = &[
                 ('$R', '$D', '$A', '$R', 'B', 'asset', 'image', 'image/png', 'ready', null, null)",
      &["folder $R is reached from nowhere", "folder $B lies in the trash", "file $A lies in the trash", "file $R lies in the trash",
        "file $B goes with no folder above it", "file $R is called as folder $B"]),
+    (12, "insert into file_mgr.blobs (id, tenant_id, sha256, size_bytes, created_at)
+          values ('$R', '$D', repeat('a', 64), 1, now() - interval '10 days'), ('$A', '$D', repeat('b', 64), 1, now()),
+                 ('$B', '$D', repeat('c', 64), 1, now() - interval '10 days');
+          insert into file_mgr.deletion_queue (tenant_id, sha256, not_before) values ('$D', repeat('c', 64), now())",
+     &["blob $R"]),
+    (4, "insert into file_mgr.cleanup_schedules (id, tenant_id, name, target, older_than, cron, changed_by, workflow_schedule_id)
+         values ('$A', '$D', 'a', 'trash', '1 day', '0 3 * * *', 'x', '$B');
+         insert into file_mgr.cleanup_runs (id, tenant_id, schedule_id, fire_time, cutoff, dry_run, planned_count, deleted_count)
+         values ('$R', '$D', '$A', now(), now(), false, 5, 5)",
+     &["clean-up $R: 5 gone and 0 not, by its files 0 and 0"]),
+    (25, "insert into identity.tenant_usage_daily (tenant_id, day, metric, quantity, final) values
+              ('$D', (now() at time zone 'UTC')::date - 5, 'frames', 7, true), ('$D', (now() at time zone 'UTC')::date, 'frames', 7, false)",
+     &["frames of $D on $Y: 7, by its sources 0"]),
     (13, "insert into content.scenes (id, tenant_id, project_version_id, scene_key, position, title, comp_name, start_frame, frame_count, still_frame, snapshot_url,
               snapshot_source_hash, snapshot_at)
           values ('$R', '$D', '$B', 'intro', 0, '{}', 'c', 0, 10, 5, 'https://a.b/old', repeat('b', 64), now());
@@ -173,15 +186,17 @@ async fn a_sound_database_is_sound(db: PgPool) {
 async fn s026_every_planted_fault_is_named(db: PgPool) {
     let month = "select to_char(now() at time zone 'UTC' + interval '2 months', 'YYYY-MM')";
     let month = rows(&db, month).await.remove(0);
+    let day = rows(&db, "select ((now() at time zone 'UTC')::date - 5)::text").await.remove(0);
     let filled = |text: &str| {
         let ids = [("$D", 1), ("$A", 0xa), ("$B", 0xb), ("$R", 0xc)];
-        ids.iter()
-            .fold(text.replace("$M", &month), |text, (name, n)| text.replace(name, &Uuid::from_u128(*n).to_string()))
+        ids.iter().fold(text.replace("$M", &month).replace("$Y", &day), |text, (name, n)| {
+            text.replace(name, &Uuid::from_u128(*n).to_string())
+        })
     };
     let numbers: BTreeSet<u8> = PLANTED.iter().map(|(number, ..)| *number).collect();
     assert_eq!(
         numbers,
-        (1..=24).filter(|n| ![21, 22].contains(n)).collect(),
+        (1..=25).filter(|n| ![21, 22].contains(n)).collect(),
         "each rule that a database can break has its fault"
     );
     for (invariant, fault, rows) in PLANTED {

@@ -65,8 +65,11 @@ async fn s033_one_function_writes_across_schemas(db: PgPool) {
     let sql = format!("select replace(x, 'timestamp with time zone', 'timestamptz') from ({sql}) f (x) order by 1");
     let allowed = [
         "content.set_scene_snapshot(uuid,uuid,text,text,timestamptz) render_svc",
+        "file_mgr.in_use(uuid[]) admin_api file_svc",
         "platform.ensure_month(text,timestamptz) admin_api identity_svc notification_svc render_svc",
         "platform.ensure_months(timestamptz,timestamptz) admin_api",
+        "platform.faults_of_months(timestamptz) admin_api",
+        "platform.note_archive(text,bigint,text,timestamptz) admin_api",
         "platform.retire_months(timestamptz) admin_api",
         "workflow.purge_run(uuid) admin_api",
     ];

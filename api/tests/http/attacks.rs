@@ -124,13 +124,21 @@ fn body_with(place: &str, id: Uuid) -> Value {
 
 /// Places whose ids are no tenant's: what another server calls us, and the provider that somebody who is nobody yet goes to, which
 /// says itself whose people it knows. Or only those of the project in the path, which `snapshots` tries.
-const OF_NO_TENANT: [&str; 5] = [
+const OF_NO_TENANT: [&str; 11] = [
     "POST /v1/scene-snapshots/{project_id} scenes.*",
     "POST /v1/identity-providers client_id",
     "PATCH /v1/identity-providers/{id} client_id",
     "POST /v1/auth/openid/start provider",
     // For people only, and the server of the provider has to be there: `openid` tries it by itself.
     "POST /v1/me/identities/start provider",
+    // Among the tenant's own files: those of nobody else are looked at, so nothing has to be there.
+    "POST /v1/cleanup-schedules filter.folder_id",
+    "POST /v1/cleanup-schedules filter.owner_id",
+    "PUT /v1/cleanup-schedules/{id} filter.folder_id",
+    "PUT /v1/cleanup-schedules/{id} filter.owner_id",
+    // By whoever runs the platform.
+    "POST /v1/platform/tenants/{id}/holds file_id",
+    "POST /v1/platform/tenants/{id}/holds owner_id",
 ];
 
 /// Every place of every body where an id may stand is tried with an id of another tenant's: it is as if there were no such thing.
@@ -189,13 +197,19 @@ async fn m2_an_id_in_a_body_reaches_nothing_of_another_tenant(db: PgPool) {
             "PATCH /v1/folders/{id} parent_id",
             "PATCH /v1/identity-providers/{id} client_id",
             "POST /v1/auth/openid/start provider",
+            "POST /v1/cleanup-schedules filter.folder_id",
+            "POST /v1/cleanup-schedules filter.owner_id",
             "POST /v1/folders parent_id",
             "POST /v1/identity-providers client_id",
             "POST /v1/me/identities/start provider",
+            "POST /v1/platform/tenants/{id}/holds file_id",
+            "POST /v1/platform/tenants/{id}/holds owner_id",
             "POST /v1/renders audio.music.file",
             "POST /v1/renders audio.voice_over.file",
             "POST /v1/renders data.images.*",
             "POST /v1/scene-snapshots/{project_id} scenes.*",
+            "PUT /v1/cleanup-schedules/{id} filter.folder_id",
+            "PUT /v1/cleanup-schedules/{id} filter.owner_id",
             "PUT /v1/tenant/branding favicon_file_id",
             "PUT /v1/tenant/branding logo_file_id"
         ]
@@ -219,6 +233,7 @@ async fn m2_an_id_in_a_query_reaches_nothing_of_another_tenant(db: PgPool) {
         .parse()
         .unwrap();
     let mine = upload(&world, &me, "b.png", png([3, 2, 1])).await.to_string();
+    let rule = crate::cleanup::rule(&world, DEFAULT_TENANT, "trash", false).await;
     let member = world.person(DEFAULT_TENANT, "jane@example.com", &["viewer"]).await;
     world.person(stranger, "joe@example.com", &["viewer"]).await;
     world.send(with_json(request(Method::POST, "/v1/renders", &me), &order())).await;
@@ -239,6 +254,7 @@ async fn m2_an_id_in_a_query_reaches_nothing_of_another_tenant(db: PgPool) {
                 "/v1/files" | "/v1/folders" => folder,
                 "/v1/members" => member,
                 "/v1/renders" => render,
+                "/v1/cleanup-schedules" | "/v1/cleanup-schedules/{id}/runs" => rule,
                 _ => panic!("nobody says which id to try at {path} {name}"),
             };
             let ask = async |id: Uuid| {
@@ -258,6 +274,8 @@ async fn m2_an_id_in_a_query_reaches_nothing_of_another_tenant(db: PgPool) {
         tried,
         [
             "GET /v1/api-keys starting_after",
+            "GET /v1/cleanup-schedules starting_after",
+            "GET /v1/cleanup-schedules/{id}/runs starting_after",
             "GET /v1/files folder_id",
             "GET /v1/files starting_after",
             "GET /v1/files/{id}/share-links starting_after",

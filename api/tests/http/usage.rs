@@ -130,3 +130,103 @@ async fn a_worker_has_usage_counted_every_hour(db: PgPool) {
     };
     tokio::time::timeout(Duration::from_secs(20), scheduled).await.expect("the schedule is made");
 }
+
+/// Hours pass with what is kept at their begin; an hour that nobody saw is like the one before it.
+#[sqlx::test(migrations = "../migrations")]
+async fn what_is_kept_counts_by_the_hour(db: PgPool) {
+    let world = World::new(db).await;
+    let day = Utc::now().date_naive() - Days::new(1);
+    let sql = "insert into identity.storage_samples (tenant_id, hour, bytes) values
+        ('00000000-0000-0000-0000-000000000001', $1::date::timestamp at time zone 'UTC' - interval '5 hours', 10),
+        ('00000000-0000-0000-0000-000000000001', $1::date::timestamp at time zone 'UTC' + interval '20 hours', 100)";
+    sqlx::query(sql).bind(day).execute(&world.db).await.unwrap();
+    assert_eq!(count(&world, day).await, 1);
+    let figures = figures(&world, &format!("?from={day}&to={day}&metric=storage_byte_hours")).await;
+    assert_eq!(figures, ["storage_byte_hours 600 false"], "20 hours of 10 bytes, 4 of 100");
+    world.upload("logo.png", crate::world::png([1, 2, 3])).await;
+    let mut tx = Scope::platform(Role::Admin).begin(&world.db).await.unwrap();
+    assert_eq!(usage::sample(&mut tx).await.unwrap(), 1);
+    assert_eq!(usage::sample(&mut tx).await.unwrap(), 0, "once an hour");
+    tx.commit().await.unwrap();
+}
+
+/// Nobody was there for ten days: all of them are counted before they are closed. What is found out later is a row of its own.
+#[sqlx::test(migrations = "../migrations")]
+async fn days_that_were_missed_are_counted_before_they_are_final_and_corrected_afterwards(db: PgPool) {
+    let world = World::new(db).await;
+    let today = Utc::now().date_naive();
+    let render = world.order().await;
+    publish(&world, render, b"a film").await;
+    let sql = "update render.exports set created_at = created_at - interval '8 days'";
+    sqlx::query(sql).execute(&world.db).await.unwrap();
+    let sql = "insert into identity.tenant_usage_daily (tenant_id, day, metric, quantity, final)
+               values ('00000000-0000-0000-0000-000000000001', $1, 'api_calls', 1, true)";
+    sqlx::query(sql).bind(today - Days::new(10)).execute(&world.db).await.unwrap();
+    let stage = flatrender_engine::testing::Stage::new(world.db.clone(), |worker| worker.workflow::<RollUpUsage>());
+    let run = stage.survives_a_crash_after_every_event(RollUpUsage { at: None }).await.unwrap();
+    assert_eq!(run.output_as::<u64>(), Some(2), "film and frames of a day that is long over");
+    let day = today - Days::new(8);
+    let seen = async || figures(&world, &format!("?from={day}&to={day}")).await;
+    assert_eq!(seen().await, ["exports 1 true", "frames 38 true"]);
+    let correct = async |metric, delta| {
+        let reason = "frames that were black";
+        let correction = usage::Correction { tenant_id: DEFAULT_TENANT, day, metric, delta, reason, made_by: "cli" };
+        let mut tx = Scope::platform(Role::Admin).begin(&world.db).await.unwrap();
+        let corrected = usage::correct(&mut tx, &correction).await.unwrap();
+        tx.commit().await.unwrap();
+        corrected
+    };
+    assert!(correct("frames", -8).await);
+    assert!(!correct("frames", -31).await, "nobody used less than nothing");
+    assert!(!correct("snapshots", 1).await, "there is nothing to correct");
+    assert_eq!(seen().await, ["exports 1 true", "frames 30 true"]);
+    let changed =
+        sqlx::query("update identity.tenant_usage_daily set quantity = 1 where final").execute(&world.db).await;
+    assert!(changed.unwrap_err().to_string().contains("is final"));
+    let told = flatrender_workflows::models::invariants::check(&world.db, false).await.unwrap();
+    let told: Vec<String> = told.into_iter().map(|breach| breach.row).collect();
+    assert_eq!(
+        told,
+        [
+            format!("api_calls of {DEFAULT_TENANT} on {}: 1, by its sources 0", today - Days::new(10)),
+            format!("frames of {DEFAULT_TENANT} on {day}: 30, by its sources 38")
+        ]
+    );
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_uses_most_of_a_quota_is_told_once_a_period(db: PgPool) {
+    let world = World::new(db).await;
+    let jane = world.person(DEFAULT_TENANT, "jane@example.com", &["owner"]).await;
+    world.person(DEFAULT_TENANT, "joe@example.com", &["editor"]).await;
+    world.upload("logo.png", crate::world::png([1, 2, 3])).await;
+    let limit = async |percent: i64| {
+        let sql = "insert into identity.tenant_limits (tenant_id, name, hard)
+            select tenant_id, 'storage_bytes', sum(size_bytes) * 100 / $1 from file_mgr.blobs where refcount > 0 group by tenant_id
+            on conflict (tenant_id, name) do update set hard = excluded.hard";
+        sqlx::query(sql).bind(percent).execute(&world.db).await.unwrap();
+    };
+    let warn = async || {
+        let mut tx = Scope::platform(Role::Admin).begin(&world.db).await.unwrap();
+        let told = usage::warn(&mut tx).await.unwrap();
+        tx.commit().await.unwrap();
+        told
+    };
+    assert_eq!(warn().await, 0, "nothing was agreed");
+    limit(50).await;
+    assert_eq!(warn().await, 0);
+    limit(90).await;
+    assert_eq!((warn().await, warn().await), (1, 0), "80 %, once");
+    limit(100).await;
+    assert_eq!((warn().await, warn().await), (1, 0), "all of it, once");
+    let told: Vec<(Uuid, String, String)> = sqlx::query_as(
+        "select user_id, severity, title from notification.notifications order by created_at, severity desc",
+    )
+    .fetch_all(&world.db)
+    .await
+    .unwrap();
+    let line = |severity: &str, percent| (jane, severity.to_owned(), format!("{percent} % of storage bytes is used"));
+    assert_eq!(told, [line("warning", 80), line("critical", 100)]);
+    crate::crashes::later(&world, Duration::from_secs(32 * 86_400)).await;
+    assert_eq!(warn().await, 2, "another month");
+}

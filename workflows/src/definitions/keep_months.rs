@@ -1,14 +1,12 @@
-//! The months of all time series: those ahead are made, those that were kept long enough go.
+//! The months of all time series: those ahead are made.
 
 use crate::models::{Db, Role, Scope, time_series};
 use chrono::{DateTime, Utc};
-use flatrender_engine::{
-    Context, Failure, Workflow,
-    schedules::{ScheduleError, Terms},
-};
+use flatrender_engine::{Context, Failure, Workflow};
 use serde::{Deserialize, Serialize};
 
-/// Makes months and retires months. Repeating it is harmless.
+/// Makes the months from the one before to three ahead, and looks whether each is as it should be. Repeating it is harmless.
+/// A month that is not ends the run with `months.faulty`: writers that need it make it themselves, and somebody has to look.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KeepMonths {
     /// Instead of now, by which the months are counted.
@@ -16,31 +14,27 @@ pub struct KeepMonths {
     pub at: Option<DateTime<Utc>>,
 }
 
-impl KeepMonths {
-    /// Every night, a quarter past three UTC; a night that was missed is made up for.
-    ///
-    /// # Errors
-    /// Never for these terms.
-    pub fn nightly() -> Result<Terms, ScheduleError> {
-        Terms::of("keep_months", "15 3 * * *", &Self { at: None })
-    }
-}
-
 impl Workflow for KeepMonths {
     const NAME: &'static str = "keep_months";
-    /// What was done, a line each.
-    type Output = Vec<String>;
+    /// How many months were missing.
+    type Output = i32;
 
-    async fn run(self, cx: &Context) -> Result<Vec<String>, Failure> {
+    async fn run(self, cx: &Context) -> Result<i32, Failure> {
         let at = self.at.unwrap_or_else(|| cx.now());
         let scope = Scope::platform(Role::Admin);
-        cx.step("make", async move |db: Db<'_>| {
-            scope.within(db, async |db: Db<'_>| Ok::<_, Failure>(time_series::ensure_months(db, at).await?)).await
-        })
-        .await?;
-        cx.step("retire", async move |db: Db<'_>| {
-            scope.within(db, async |db: Db<'_>| Ok::<_, Failure>(time_series::retire_months(db, at).await?)).await
-        })
-        .await
+        let made = cx
+            .step("make", async move |db: Db<'_>| {
+                scope.within(db, async |db: Db<'_>| Ok::<_, Failure>(time_series::ensure_months(db, at).await?)).await
+            })
+            .await?;
+        let faults: Vec<String> = cx
+            .step("look", async move |db: Db<'_>| {
+                scope.within(db, async |db: Db<'_>| Ok::<_, Failure>(time_series::faults(db, at).await?)).await
+            })
+            .await?;
+        if faults.is_empty() {
+            return Ok(made);
+        }
+        Err(Failure::permanent("months.faulty", faults.join("; ")))
     }
 }

@@ -10,10 +10,7 @@ use crate::{
         },
     },
 };
-use flatrender_engine::{
-    Context, Failure, Workflow,
-    schedules::{ScheduleError, Terms},
-};
+use flatrender_engine::{Context, Failure, Workflow};
 use serde::{Deserialize, Serialize};
 
 /// Names a run.
@@ -24,16 +21,6 @@ const MOST: i64 = 200;
 /// Repeating it is harmless.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RecheckDomains {}
-
-impl RecheckDomains {
-    /// Forty minutes past every hour.
-    ///
-    /// # Errors
-    /// Never for these terms.
-    pub fn hourly() -> Result<Terms, ScheduleError> {
-        Terms::of("recheck_domains", "40 * * * *", &Self {})
-    }
-}
 
 impl Workflow for RecheckDomains {
     const NAME: &'static str = "recheck_domains";

@@ -1,6 +1,9 @@
 //! Files and the content behind them.
 
 pub mod blob;
+pub mod cleanup_run;
+pub mod cleanup_schedule;
+pub mod deletion;
 pub mod file;
 pub mod folder;
 pub mod quota;
@@ -8,3 +11,5 @@ pub mod share_link;
 pub mod trash;
 pub mod tree;
 pub mod upload;
+pub mod hold;
+pub mod purge;

@@ -12,7 +12,7 @@ mod rules;
 use super::{Db, Role, Scope};
 use flatrender_engine::automaton;
 use rules::{INVARIANTS, NO_MOCKS};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, PgPool};
 
 /// Rows shown of one broken rule.
@@ -28,7 +28,7 @@ struct Invariant {
 }
 
 /// A row that breaks a rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Breach {
     /// Number of the invariant.
     pub invariant: u8,

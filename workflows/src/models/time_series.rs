@@ -1,8 +1,11 @@
 //! Tables that are partitioned by month: a row that comes before its month was made has it made.
 
 use super::Db;
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use sqlx::Acquire as _;
+use flatrender_engine::Failure;
+use futures::TryStreamExt as _;
+use sqlx::{Acquire as _, AssertSqlSafe};
 
 /// A table with months.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,9 +91,79 @@ pub async fn ensure_months(db: Db<'_>, at: DateTime<Utc>) -> sqlx::Result<i32> {
     sqlx::query_scalar!(r#"select platform.ensure_months($1) as "made!""#, at).fetch_one(db).await
 }
 
-/// Detaches the months that were kept long enough and drops those that were detached a week before `at`; says which.
+/// Detaches the months that were kept long enough and drops those that were detached a week before `at` and are archived, where that
+/// is wanted; says which, and which somebody was using for too long (`busy …`).
 pub async fn retire_months(db: Db<'_>, at: DateTime<Utc>) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(r#"select what || ' ' || month as "done!" from platform.retire_months($1)"#, at)
         .fetch_all(db)
         .await
+}
+
+/// What is wrong with the months around `at`: missing ones, and those without the indexes or the row-level security of their series.
+pub async fn faults(db: Db<'_>, at: DateTime<Utc>) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!(r#"select fault as "fault!" from platform.faults_of_months($1)"#, at).fetch_all(db).await
+}
+
+/// Detached months whose series wants them archived and that are not yet.
+pub async fn unarchived(db: Db<'_>) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!(
+        "select r.name from platform.retired_months r join platform.time_series s on s.name = r.series
+         where s.archive and r.archived_at is null order by r.name"
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Notes that a detached month is stored as a file with so many rows; from here on it may be dropped. False when it is noted already.
+pub async fn note_archive(db: Db<'_>, month: &str, rows: u64, sha256: &str, at: DateTime<Utc>) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select platform.note_archive($1, $2, $3, $4) as "noted!""#,
+        month,
+        i64::try_from(rows).unwrap_or(i64::MAX),
+        sha256,
+        at
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// What time it is, by the clock of the database.
+pub async fn moment(db: Db<'_>) -> sqlx::Result<DateTime<Utc>> {
+    sqlx::query_scalar!(r#"select workflow.now() as "now!""#).fetch_one(db).await
+}
+
+/// Writes the rows of a detached month as CSV with a header, piece by piece, to `take`; gives how many rows there are. The month is nobody's
+/// to write any more. As the owner of the tables: months have no other readers.
+///
+/// # Errors
+/// `month.gone` for good when there is no such month; those of `take` and of the database.
+pub async fn write_out(
+    db: Db<'_>,
+    month: &str,
+    take: impl AsyncFn(Bytes) -> Result<(), Failure>,
+) -> Result<u64, Failure> {
+    let table = sqlx::query_scalar!(
+        r#"select to_regclass(r.name)::text as "table" from platform.retired_months r where r.name = $1"#,
+        month
+    )
+    .fetch_optional(&mut *db)
+    .await?
+    .flatten()
+    .ok_or_else(|| Failure::permanent("month.gone", format!("there is no month {month}")))?;
+    // The name comes back from the catalogue, quoted where it has to be.
+    let rows: i64 =
+        sqlx::query_scalar(AssertSqlSafe(format!("select count(*) from {table}"))).fetch_one(&mut *db).await?;
+    let columns = "select string_agg(quote_ident(attname), ', ' order by attnum) from pg_attribute
+                   where attrelid = to_regclass($1) and attnum > 0 and not attisdropped";
+    let key: Option<String> = sqlx::query_scalar(columns).bind(&table).fetch_one(&mut *db).await?;
+    // In the order of all columns: the same month gives the same file on every attempt.
+    let sql = format!(
+        "copy (select * from {table} order by {}) to stdout with (format csv, header)",
+        key.unwrap_or_default()
+    );
+    let mut out = db.copy_out_raw(&sql).await?;
+    while let Some(piece) = out.try_next().await? {
+        take(piece).await?;
+    }
+    Ok(rows.unsigned_abs())
 }

@@ -13,7 +13,8 @@ use flatrender_engine::{
 use flatrender_workflows::{
     contracts::message::{Brand, Letter, SendMail},
     definitions::{
-        keep_months::KeepMonths, render_video::RenderVideo, roll_up_usage::RollUpUsage, send_message::SendMessage,
+        keep_months::KeepMonths, render_video::RenderVideo, retire_months::RetireMonths, roll_up_usage::RollUpUsage,
+        send_message::SendMessage,
     },
     models::DEFAULT_TENANT,
 };
@@ -34,6 +35,7 @@ fn today(history: &History) -> Result<(), Mismatch> {
     match (history.kind.as_str(), history.version) {
         ("keep_months", 1) => replay::<KeepMonths>(history),
         ("render_video", 1) => replay::<RenderVideo>(history),
+        ("retire_months", 1) => replay::<RetireMonths>(history),
         ("roll_up_usage", 1) => replay::<RollUpUsage>(history),
         ("send_message", 1) => replay::<SendMessage>(history),
         other => panic!("nobody can continue runs of {other:?}"),
@@ -47,7 +49,10 @@ fn every_stored_history_fits_the_definitions_of_today() {
         today(history).unwrap_or_else(|why| panic!("{name}: {why}"));
     }
     let kinds: BTreeSet<&str> = all.iter().map(|(_, history)| history.kind.as_str()).collect();
-    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["keep_months", "render_video", "roll_up_usage", "send_message"]);
+    assert_eq!(
+        kinds.into_iter().collect::<Vec<_>>(),
+        ["keep_months", "render_video", "retire_months", "roll_up_usage", "send_message"]
+    );
 }
 
 #[test]
@@ -89,6 +94,7 @@ async fn play<W: Workflow>(db: &PgPool, workflow: W, what: &str, missing: &mut V
     let stop = CancellationToken::new();
     let worker = Worker::builder(db.clone())
         .workflow::<KeepMonths>()
+        .workflow::<RetireMonths>()
         .workflow::<RollUpUsage>()
         .workflow::<SendMessage>()
         .handler::<SendMail>(Post);
@@ -133,6 +139,7 @@ async fn keeping_histories_of_each_ending(db: PgPool) {
 
     let at = Some("2029-06-15T03:15:00Z".parse().unwrap());
     play(&db, KeepMonths { at }, "years_ahead", &mut missing).await;
+    play(&db, RetireMonths { at }, "years_ahead", &mut missing).await;
     play(&db, RollUpUsage { at: None }, "today", &mut missing).await;
     let (id, to, product) = (Uuid::from_u128(1), "ada@example.org".to_owned(), "FlatRender".to_owned());
     let mail =

@@ -1,18 +1,73 @@
 //! Content that a tenant keeps.
 
-use crate::{contracts::storage::BlobRef, models::Db};
+use crate::{
+    contracts::storage::{BlobHash, BlobRef},
+    models::Db,
+};
 use uuid::Uuid;
 
-/// Records stored content once a tenant and gives its id; a known content keeps its id.
+/// Records stored content once a tenant and gives its id; a known content keeps its id. The row is locked until the transaction
+/// ends: nobody begins to remove the content meanwhile.
+///
+/// # Errors
+/// Those of the database; 40001 for content that is being removed at this moment: store it once more and try again.
 pub async fn record(db: Db<'_>, tenant_id: Uuid, blob: &BlobRef) -> sqlx::Result<Uuid> {
     sqlx::query_scalar!(
         r#"insert into file_mgr.blobs (id, tenant_id, sha256, size_bytes) values ($1, $2, $3, $4)
-           on conflict (tenant_id, sha256) do update set size_bytes = excluded.size_bytes
+           on conflict (tenant_id, sha256) do update set size_bytes = excluded.size_bytes, removed_at = null
            returning id"#,
         Uuid::now_v7(),
         tenant_id,
         blob.sha256.as_str(),
         blob.size_bytes as i64,
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// Which of these objects of a tenant nothing accounts for: no content is known by this hash, no template is made of it and no film
+/// under way. As an administrator: it looks into several services.
+///
+/// # Errors
+/// Those of the database.
+pub async fn unaccounted(db: Db<'_>, tenant_id: Uuid, hashes: &[String]) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!(
+        r#"select h as "h!" from unnest($2::text[]) h
+           where not exists (select from file_mgr.blobs b where b.tenant_id = $1 and b.sha256 = h and b.removed_at is null)
+             and not exists (select from content.project_versions v where h in (v.package_sha256, v.preview_sha256))
+             and h not in (select file_mgr.content_of_films_under_way())"#,
+        tenant_id,
+        hashes,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Content of a tenant that files use, by hash, after `after`: what storage has to have.
+///
+/// # Errors
+/// Those of the database.
+pub async fn used(db: Db<'_>, tenant_id: Uuid, after: Option<&BlobHash>, limit: i64) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!(
+        "select sha256 from file_mgr.blobs
+         where tenant_id = $1 and refcount > 0 and sha256 > coalesce($2, '') order by sha256 limit $3",
+        tenant_id,
+        after.map(BlobHash::as_str),
+        limit,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Whether a file of a tenant uses this content now.
+///
+/// # Errors
+/// Those of the database.
+pub async fn is_used(db: Db<'_>, tenant_id: Uuid, hash: &BlobHash) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from file_mgr.blobs where tenant_id = $1 and sha256 = $2 and refcount > 0) as "it!""#,
+        tenant_id,
+        hash.as_str(),
     )
     .fetch_one(db)
     .await

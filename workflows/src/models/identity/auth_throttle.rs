@@ -98,3 +98,19 @@ pub async fn forget(db: Db<'_>, tenant_id: Uuid, gates: &[Gate]) -> sqlx::Result
         .await
         .map(drop)
 }
+
+/// Forgets up to `limit` gates where nobody has failed within two days; gives how many.
+///
+/// # Errors
+/// Those of the database.
+pub async fn forget_old(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
+    let gone = sqlx::query!(
+        "delete from identity.auth_throttle t using (
+             select tenant_id, key from identity.auth_throttle
+             where window_start < workflow.now() - interval '2 days' and (locked_until is null or locked_until < workflow.now())
+             limit $1 for update skip locked) old
+         where t.tenant_id = old.tenant_id and t.key = old.key",
+        limit
+    );
+    Ok(gone.execute(db).await?.rows_affected())
+}

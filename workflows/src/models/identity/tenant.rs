@@ -130,6 +130,14 @@ pub async fn find(db: Db<'_>, id: Uuid) -> sqlx::Result<Option<Tenant>> {
     .await
 }
 
+/// The ids of all tenants, the oldest first.
+///
+/// # Errors
+/// Those of the database.
+pub async fn ids(db: Db<'_>) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar!("select id from identity.tenants order by id").fetch_all(db).await
+}
+
 /// Up to `limit` tenants, newest first: those before `before`.
 ///
 /// # Errors

@@ -7,42 +7,86 @@ use uuid::Uuid;
 /// Days after which a day is final: nothing of it comes later any more.
 pub const DAYS_OPEN: u64 = 3;
 
+/// What can be used.
+pub const METRICS: [&str; 12] = [
+    "api_calls",
+    "egress_bytes",
+    "exports",
+    "frames",
+    "notifications_email",
+    "notifications_inapp",
+    "notifications_push",
+    "notifications_sms",
+    "notifications_telegram",
+    "render_seconds",
+    "snapshots",
+    "storage_byte_hours",
+];
+
 /// What a tenant used of something on a day.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Usage {
     /// The day, by UTC.
     pub day: NaiveDate,
-    /// Of what, such as `api_calls`.
+    /// Of what, one of [`METRICS`].
     pub metric: String,
-    /// How much.
+    /// How much, with what was corrected afterwards.
     pub quantity: i64,
     /// Whether it is counted for the last time.
     pub is_final: bool,
 }
 
-/// Counts what every tenant used on a day; gives how many figures changed. A figure is replaced, not added to, so that
-/// counting again is harmless; a final one stays. With the rights of an administrator: it reads several schemas.
+/// What was found out about a day after it was final.
+#[derive(Debug, Clone)]
+pub struct Correction<'a> {
+    /// Whose day.
+    pub tenant_id: Uuid,
+    /// Which day.
+    pub day: NaiveDate,
+    /// Of what.
+    pub metric: &'a str,
+    /// How much more, or less.
+    pub delta: i64,
+    /// Why, 1 to 500 characters.
+    pub reason: &'a str,
+    /// Who says so.
+    pub made_by: &'a str,
+}
+
+/// Notes what every tenant keeps at the begin of this hour; the first note of an hour counts. As an administrator; so with all that
+/// follow but [`list`].
 ///
 /// # Errors
-/// Those of the database.
+/// Those of the database; so with every call below.
+pub async fn sample(db: Db<'_>) -> sqlx::Result<u64> {
+    let sampled = sqlx::query!(
+        "insert into identity.storage_samples (tenant_id, hour, bytes)
+         select t.id, date_trunc('hour', workflow.now(), 'UTC'), b.bytes
+         from identity.tenants t
+         cross join lateral (select coalesce(sum(size_bytes), 0)::bigint as bytes from file_mgr.blobs where tenant_id = t.id and refcount > 0) b
+         on conflict do nothing"
+    );
+    Ok(sampled.execute(db).await?.rows_affected())
+}
+
+/// The first day that may still be counted on `today`: three days back, or as far as days were missed before.
+pub async fn first_open(db: Db<'_>, today: NaiveDate) -> sqlx::Result<NaiveDate> {
+    sqlx::query_scalar!(
+        r#"select greatest(least($1::date - $2::int, coalesce((select max(day) + 1 from identity.tenant_usage_daily where final), $1::date - $2::int)),
+                           $1::date - 60) as "day!""#,
+        today,
+        DAYS_OPEN as i32,
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// Counts what every tenant used on a day; gives how many figures changed. A figure is replaced, not added to, so that
+/// counting again is harmless; a final one stays.
 pub async fn count(db: Db<'_>, day: NaiveDate) -> sqlx::Result<u64> {
     let counted = sqlx::query!(
-        "with bounds as (
-             select $1::date::timestamp at time zone 'UTC' as first, ($1::date + 1)::timestamp at time zone 'UTC' as next
-         ), requests as (
-             select tenant_id, count(*) as calls, sum(bytes_out) as bytes from identity.tenant_api_request_logs, bounds
-             where at >= first and at < next group by tenant_id
-         ), films as (
-             select tenant_id, count(*) as films, sum(frame_count) as frames from render.exports, bounds
-             where created_at >= first and created_at < next group by tenant_id
-         ), figures as (
-             select tenant_id, 'api_calls' as metric, calls as quantity from requests
-             union all select tenant_id, 'egress_bytes', bytes from requests
-             union all select tenant_id, 'exports', films from films
-             union all select tenant_id, 'frames', frames from films
-         )
-         insert into identity.tenant_usage_daily as u (tenant_id, day, metric, quantity, source_watermark, computed_at)
-         select tenant_id, $1, metric, quantity, workflow.now(), workflow.now() from figures
+        "insert into identity.tenant_usage_daily as u (tenant_id, day, metric, quantity, source_watermark, computed_at)
+         select tenant_id, $1, metric, quantity, workflow.now(), workflow.now() from identity.usage_of($1)
          on conflict (tenant_id, day, metric) do update
              set quantity = excluded.quantity, source_watermark = excluded.source_watermark, computed_at = excluded.computed_at
              where not u.final and u.quantity <> excluded.quantity",
@@ -52,26 +96,75 @@ pub async fn count(db: Db<'_>, day: NaiveDate) -> sqlx::Result<u64> {
 }
 
 /// Makes all days before `day` final; gives how many figures that were.
-///
-/// # Errors
-/// Those of the database.
 pub async fn close(db: Db<'_>, day: NaiveDate) -> sqlx::Result<u64> {
     let closed = sqlx::query!("update identity.tenant_usage_daily set final = true where day < $1 and not final", day);
     Ok(closed.execute(db).await?.rows_affected())
 }
 
-/// What a tenant used from the day `from` to the day `to`, both included, in their order.
-///
-/// # Errors
-/// Those of the database.
-pub async fn list(db: Db<'_>, tenant_id: Uuid, from: NaiveDate, to: NaiveDate) -> sqlx::Result<Vec<Usage>> {
+/// Corrects a day that is final: the day stays, the correction is a row of its own. False when it is not final, or would be less than
+/// nothing.
+pub async fn correct(db: Db<'_>, correction: &Correction<'_>) -> sqlx::Result<bool> {
+    let corrected = sqlx::query!(
+        "insert into identity.tenant_usage_corrections (tenant_id, day, metric, delta, reason, made_by, created_at)
+         select tenant_id, day, metric, $4, $5, $6, workflow.now() from identity.tenant_usage_daily u
+         where tenant_id = $1 and day = $2 and metric = $3 and final
+           and quantity + $4 + (select coalesce(sum(delta), 0) from identity.tenant_usage_corrections c
+                                where c.tenant_id = u.tenant_id and c.day = u.day and c.metric = u.metric) >= 0",
+        correction.tenant_id,
+        correction.day,
+        correction.metric,
+        correction.delta,
+        correction.reason,
+        correction.made_by,
+    );
+    Ok(corrected.execute(db).await?.rows_affected() == 1)
+}
+
+/// Tells owners and administrators of tenants that use 80 % or all of what was agreed, once a period each: of storage a month, of films
+/// a day. What is told waits in the table of notifications. Gives how many were told.
+pub async fn warn(db: Db<'_>) -> sqlx::Result<u64> {
+    let told = sqlx::query!(
+        r#"with used as (
+               select l.tenant_id, l.name, l.hard, to_char(workflow.now() at time zone 'UTC', 'YYYY-MM') as period,
+                      (select coalesce(sum(size_bytes), 0) from file_mgr.blobs b where b.tenant_id = l.tenant_id and refcount > 0) as used
+               from identity.tenant_limits l where l.name = 'storage_bytes' and l.hard > 0
+               union all
+               select l.tenant_id, l.name, l.hard, to_char(workflow.now() at time zone 'UTC', 'YYYY-MM-DD'),
+                      (select count(*) from render.render_jobs j where j.tenant_id = l.tenant_id and j.created_at >= date_trunc('day', workflow.now(), 'UTC'))
+               from identity.tenant_limits l where l.name = 'renders_per_day' and l.hard > 0
+           )
+           insert into notification.notifications (id, tenant_id, user_id, category, template_code, title, data, severity, dedupe_key, created_at)
+           select distinct on (u.tenant_id, b.user_id, u.name, t.percent)
+                  gen_random_uuid(), u.tenant_id, b.user_id, 'usage', 'usage.threshold',
+                  format('%s %% of %s is used', t.percent, replace(u.name, '_', ' ')),
+                  jsonb_build_object('quota', u.name, 'percent', t.percent, 'used', u.used, 'limit', u.hard, 'period', u.period),
+                  t.severity, format('usage.%s.%s.%s', u.name, t.percent, u.period), workflow.now()
+           from used u
+           join (values (80, 'warning'), (100, 'critical')) t (percent, severity) on u.used * 100 >= u.hard::numeric * t.percent
+           join identity.role_bindings b on b.tenant_id = u.tenant_id and b.role in ('owner', 'admin')
+           on conflict (tenant_id, user_id, dedupe_key) do nothing"#
+    );
+    Ok(told.execute(db).await?.rows_affected())
+}
+
+/// What a tenant used from the day `from` to the day `to`, both included, in their order; of one metric, or of all.
+pub async fn list(
+    db: Db<'_>,
+    tenant_id: Uuid,
+    from: NaiveDate,
+    to: NaiveDate,
+    metric: Option<&str>,
+) -> sqlx::Result<Vec<Usage>> {
     sqlx::query_as!(
         Usage,
-        "select day, metric, quantity, final as is_final from identity.tenant_usage_daily
-         where tenant_id = $1 and day between $2 and $3 order by day, metric",
+        r#"select day, metric, quantity + (select coalesce(sum(delta), 0)::bigint from identity.tenant_usage_corrections c
+                      where c.tenant_id = u.tenant_id and c.day = u.day and c.metric = u.metric) as "quantity!", final as is_final
+           from identity.tenant_usage_daily u
+           where tenant_id = $1 and day between $2 and $3 and ($4::text is null or metric = $4) order by day, metric"#,
         tenant_id,
         from,
-        to
+        to,
+        metric
     )
     .fetch_all(db)
     .await

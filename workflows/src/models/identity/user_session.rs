@@ -324,3 +324,18 @@ pub async fn note_proof(db: Db<'_>, session_id: Uuid, second_factor: bool) -> sq
     .await
     .map(drop)
 }
+
+/// Drops up to `limit` sessions that could not go on a month ago, with their tokens; gives how many.
+///
+/// # Errors
+/// Those of the database.
+pub async fn forget_old(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
+    let gone = sqlx::query!(
+        "delete from identity.user_sessions where id in (
+             select id from identity.user_sessions
+             where least(absolute_expires_at, coalesce(revoked_at, absolute_expires_at)) < workflow.now() - interval '30 days'
+             limit $1 for update skip locked)",
+        limit
+    );
+    Ok(gone.execute(db).await?.rows_affected())
+}

@@ -165,6 +165,30 @@ pub(super) const INVARIANTS: &[Invariant] = &[
               where f.state not in ('trashed', 'purged', 'rejected') and d.trashed_at is null",
     },
     Invariant {
+        number: 12,
+        rule: "content that no file uses is queued for removal, being removed or gone",
+        sql: "select 'blob ' || b.id from file_mgr.blobs b
+              -- What was recorded within a week may still get its first file; a template is made of what no file names.
+              where b.refcount = 0 and b.removed_at is null and b.created_at < workflow.now() - interval '9 days'
+                and not exists (select from file_mgr.deletion_queue q where q.tenant_id = b.tenant_id and q.sha256 = b.sha256 and q.done_at is null)
+                and not exists (select from content.project_versions v where b.sha256 in (v.package_sha256, v.preview_sha256))",
+    },
+    Invariant {
+        number: 4,
+        rule: "a clean-up counts what it removed, and has ended as its run has",
+        sql: "select 'clean-up ' || c.id || ': ' || c.deleted_count || ' gone and ' || c.skipped_count || ' not, by its files ' || i.gone || ' and ' || i.stayed
+              from file_mgr.cleanup_runs c
+              cross join lateral (select count(*) filter (where state = 'deleted') as gone, count(*) filter (where state = 'skipped') as stayed,
+                                         count(*) filter (where state = 'planned') as open
+                                  from file_mgr.cleanup_items where run_id = c.id) i
+              where c.deleted_count <> i.gone or c.skipped_count <> i.stayed
+                 or c.state = 'done' and not c.dry_run and i.open > 0
+              union all
+              select 'clean-up ' || c.id || ' is ' || c.state || ', its run ' || r.state
+              from file_mgr.cleanup_runs c join workflow.runs r on r.id = c.workflow_run_id
+              where c.finished_at is null and r.finished_at < workflow.now() - interval '5 minutes'",
+    },
+    Invariant {
         number: 13,
         rule: "a scene shows the picture of its newest finished job",
         sql: "select 'scene ' || s.id from content.scenes s
@@ -276,6 +300,22 @@ pub(super) const INVARIANTS: &[Invariant] = &[
                   and i.inhrelid = to_regclass(platform.month_table(s.name, m::date))
                   and pg_get_expr((select relpartbound from pg_class where oid = i.inhrelid), i.inhrelid)
                       like '%(''' || to_char(m, 'YYYY-MM-DD') || ' 00:00:00+00'')%')",
+    },
+    Invariant {
+        number: 25,
+        rule: "what was used on a day that is final is what its sources say, with its corrections",
+        sql: "select b.metric || ' of ' || b.tenant_id || ' on ' || d.day || ': ' || b.told || ', by its sources ' || b.found
+              -- Two months: as far back as every source is kept for certain.
+              from (select distinct day from identity.tenant_usage_daily
+                    where final and day >= (workflow.now() at time zone 'UTC')::date - 60) d
+              cross join lateral (
+                  select coalesce(u.tenant_id, s.tenant_id) as tenant_id, coalesce(u.metric, s.metric) as metric,
+                         coalesce(u.quantity, 0) as told, coalesce(s.quantity, 0) as found
+                  from (select t.tenant_id, t.metric, t.quantity + (select coalesce(sum(delta), 0) from identity.tenant_usage_corrections c
+                            where (c.tenant_id, c.day, c.metric) = (t.tenant_id, t.day, t.metric)) as quantity
+                        from identity.tenant_usage_daily t where t.day = d.day) u
+                  full join identity.usage_of(d.day) s on s.tenant_id = u.tenant_id and s.metric = u.metric) b
+              where b.told <> b.found",
     },
 ];
 

@@ -129,24 +129,33 @@ async fn insert(db: Db<'_>, new: &NewExport<'_>) -> sqlx::Result<Uuid> {
     Ok(id)
 }
 
-/// Lets go of films whose time is over, with their files. Gives how many.
-pub async fn expire(db: Db<'_>, limit: i64) -> sqlx::Result<usize> {
-    Scope::platform(Role::Render).enter(&mut *db).await?;
-    let expired = sqlx::query!(
+/// Lets go of up to `limit` films whose time is over and that nobody holds, with all files that were made of them; gives how many films.
+/// As an administrator: the files are another service's.
+pub async fn expire(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
+    let expired = sqlx::query_scalar!(
         r#"update render.exports set state = 'expired'
-           where id in (select id from render.exports where state = 'ready' and expires_at <= workflow.now()
-                        order by expires_at limit $1 for update skip locked)
-           returning file_id, sheet_file_id"#,
+           where id in (select e.id from render.exports e join file_mgr.files f on f.id = e.file_id
+                        where e.state = 'ready' and e.expires_at <= workflow.now()
+                          and not exists (select from file_mgr.holds h where h.tenant_id = e.tenant_id and h.released_at is null
+                              and (h.file_id in (e.file_id, e.sheet_file_id)
+                                   or h.file_id is null and (h.owner_id is null or h.owner_id = f.owner_id)))
+                        order by e.expires_at limit $1 for update of e skip locked)
+           returning id"#,
         limit,
     )
     .fetch_all(&mut *db)
     .await?;
-    let files: Vec<Uuid> = expired.iter().flat_map(|e| [e.file_id, e.sheet_file_id]).collect();
-    Scope::platform(Role::File).enter(&mut *db).await?;
+    let files = sqlx::query_scalar!(
+        r#"select f as "f!" from render.exports e cross join lateral unnest(array[e.file_id, e.sheet_file_id]) f where e.id = any ($1)
+           union all select file_id from render.derivatives where export_id = any ($1) and file_id is not null"#,
+        &expired,
+    )
+    .fetch_all(&mut *db)
+    .await?;
     sqlx::query!("update file_mgr.files set state = 'purged', updated_at = workflow.now() where id = any($1)", &files)
         .execute(db)
         .await?;
-    Ok(expired.len())
+    Ok(expired.len() as u64)
 }
 
 fn profile_name(profile: EncodeProfile) -> &'static str {

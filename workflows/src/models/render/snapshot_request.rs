@@ -52,3 +52,15 @@ pub async fn find(db: Db<'_>, tenant_id: Uuid, key: &str) -> sqlx::Result<Option
     .fetch_optional(db)
     .await
 }
+
+/// Forgets up to `limit` keys that were used a week ago or earlier; gives how many.
+pub async fn forget_old(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
+    let gone = sqlx::query!(
+        "delete from render.snapshot_requests r using (
+             select tenant_id, idempotency_key from render.snapshot_requests
+             where created_at < workflow.now() - interval '7 days' limit $1 for update skip locked) old
+         where r.tenant_id = old.tenant_id and r.idempotency_key = old.idempotency_key",
+        limit
+    );
+    Ok(gone.execute(db).await?.rows_affected())
+}

@@ -1,0 +1,165 @@
+//! Storage and rows, held against each other by night: what nobody uses goes, what nothing accounts for is found, months become files.
+
+use crate::world::{World, png, put};
+use axum::http::StatusCode;
+use flatrender_api::worker::Upkeep;
+use flatrender_engine::{testing::Stage, worker::Builder};
+use flatrender_workflows::{
+    contracts::{
+        storage::{BlobHash, Shelf},
+        upkeep::{ArchiveMonth, CompareShelf, RemoveObjects, UPKEEP_QUEUE},
+    },
+    definitions::{
+        drain_deletions::{DrainDeletions, Drained},
+        retire_months::RetireMonths,
+        scan_orphans::{Difference, ScanOrphans},
+    },
+    models::{DEFAULT_TENANT, Role, Scope, file_mgr::purge, invariants},
+};
+use sha2::Digest as _;
+use sqlx::PgPool;
+use std::time::Duration;
+use uuid::Uuid;
+
+fn tools(world: &World) -> Upkeep {
+    Upkeep { storage: world.storage.clone(), db: world.db.clone() }
+}
+
+fn stage(world: &World) -> Stage {
+    let tools = tools(world);
+    Stage::new(world.db.clone(), move |worker: Builder| {
+        worker
+            .workflow::<DrainDeletions>()
+            .workflow::<ScanOrphans>()
+            .workflow::<RetireMonths>()
+            .queue(UPKEEP_QUEUE, 2)
+            .handler::<RemoveObjects>(tools.clone())
+            .handler::<CompareShelf>(tools.clone())
+            .handler::<ArchiveMonth>(tools.clone())
+    })
+}
+
+async fn purged(world: &World, colour: u8) -> BlobHash {
+    let uploaded = world.upload("a.png", png([colour, 2, 3])).await;
+    assert_eq!(uploaded.status, StatusCode::CREATED);
+    let id: Uuid = uploaded.json()["id"].as_str().unwrap().parse().unwrap();
+    let mut tx = Scope::platform(Role::Admin).begin(&world.db).await.unwrap();
+    purge::purge(&mut tx, &[id]).await.unwrap();
+    tx.commit().await.unwrap();
+    let sql = "select b.sha256 from file_mgr.files f join file_mgr.blobs b on b.id = f.blob_id where f.id = $1";
+    let hash: String = sqlx::query_scalar(sql).bind(id).fetch_one(&world.db).await.unwrap();
+    hash.parse().unwrap()
+}
+
+fn shelf() -> Shelf {
+    Shelf::Files { tenant_id: DEFAULT_TENANT }
+}
+
+async fn is_stored(world: &World, hash: &BlobHash) -> bool {
+    world.storage.stat(&shelf(), hash).await.unwrap().is_some()
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn objects_go_after_the_commit_that_said_so_whatever_crashes(db: PgPool) {
+    let world = World::new(db).await;
+    let gone = [purged(&world, 1).await, purged(&world, 2).await];
+    let kept = world.upload("kept.png", png([9, 9, 9])).await;
+    let stored = world.stored_files();
+    crate::crashes::later(&world, Duration::from_secs(3601)).await;
+    let run = stage(&world).survives_a_crash_after_every_event(DrainDeletions {}).await.unwrap();
+    assert_eq!(run.output_as(), Some(Drained { gone: 2, left: 0 }));
+    assert_eq!(world.stored_files(), stored - 2);
+    assert!(!is_stored(&world, &gone[0]).await && !is_stored(&world, &gone[1]).await);
+    assert_eq!(world.count("file_mgr.deletion_queue where done_at is null").await, 0);
+    let path = format!("/v1/files/{}", kept.json()["id"].as_str().unwrap());
+    assert_eq!(world.get(&path).await.status, StatusCode::OK);
+    let run = stage(&world).finish(DrainDeletions {}).await.unwrap();
+    assert_eq!(run.output_as(), Some(Drained::default()), "again there is nothing to do");
+    assert_eq!(invariants::check(&world.db, false).await.unwrap(), []);
+}
+
+/// A store that is away loses nothing and keeps nothing from being used: it is tried later, later each time.
+#[sqlx::test(migrations = "../migrations")]
+async fn what_cannot_be_removed_is_tried_later_and_may_be_used_meanwhile(db: PgPool) {
+    let world = World::new(db).await;
+    purged(&world, 1).await;
+    crate::crashes::later(&world, Duration::from_secs(3601)).await;
+    let storage = world.folder.path().join("storage");
+    std::fs::rename(&storage, world.folder.path().join("away")).unwrap();
+    std::fs::write(&storage, "in the way").unwrap();
+    let run = stage(&world).finish(DrainDeletions {}).await.unwrap();
+    assert_eq!(run.output_as(), Some(Drained { gone: 0, left: 1 }));
+    std::fs::remove_file(&storage).unwrap();
+    std::fs::rename(world.folder.path().join("away"), &storage).unwrap();
+    let waiting =
+        "file_mgr.deletion_queue where attempts = 1 and last_error is not null and not_before > workflow.now()";
+    assert_eq!(world.count(waiting).await, 1);
+    assert_eq!(world.upload("b.png", png([1, 2, 3])).await.status, StatusCode::CREATED);
+    assert_eq!(world.count("file_mgr.deletion_queue").await, 0);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn the_scan_finds_what_nothing_accounts_for_and_what_is_missing(db: PgPool) {
+    let world = World::new(db).await;
+    let stranded = put(&*world.storage, b"nobody knows of it").await;
+    let lost = world.upload("lost.png", png([5, 5, 5])).await;
+    let run = stage(&world).finish(ScanOrphans {}).await.unwrap();
+    assert_eq!(
+        run.output_as::<Vec<Difference>>(),
+        Some(vec![]),
+        "what is young may still be told of; templates are no orphans"
+    );
+    // A week passes: by the clock of the database, not of the files.
+    crate::crashes::later(&world, Duration::from_secs(8 * 86_400)).await;
+    let sql =
+        "select b.sha256 from file_mgr.files f join file_mgr.blobs b on b.id = f.blob_id where f.name = 'lost.png'";
+    let hash: String = sqlx::query_scalar(sql).fetch_one(&world.db).await.unwrap();
+    assert_eq!(lost.status, StatusCode::CREATED);
+    world.storage.remove(&shelf(), &hash.parse().unwrap()).await.unwrap();
+    let run = stage(&world).survives_a_crash_after_every_event(ScanOrphans {}).await.unwrap();
+    let found: Vec<Difference> = run.output_as().expect("it succeeds");
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].tenant_id, found[0].queued), (DEFAULT_TENANT, 1));
+    assert_eq!(found[0].report.orphans, std::slice::from_ref(&stranded.sha256));
+    assert_eq!(found[0].report.missing, [hash.parse::<BlobHash>().unwrap()]);
+    stage(&world).finish(DrainDeletions {}).await.unwrap();
+    assert!(!is_stored(&world, &stranded.sha256).await);
+    assert!(is_stored(&world, &world.package.sha256).await, "a template stays");
+}
+
+/// A month becomes a file before it goes: as many rows, the same hash on every attempt.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_month_is_archived_before_it_is_dropped(db: PgPool) {
+    let world = World::new(db).await;
+    let rows = "update platform.time_series set archive = true where name = 'render.node_health_logs';
+        insert into render.node_health_logs (recorded_at, node_id, epoch)
+        select '2026-01-10Z'::timestamptz + n * interval '1 minute', gen_random_uuid(), 1 from generate_series(1, 500) n";
+    sqlx::raw_sql(rows).execute(&world.db).await.unwrap();
+    let at = "2026-06-15T02:10:00Z".parse::<chrono::DateTime<chrono::Utc>>().unwrap();
+    let run = stage(&world).survives_a_crash_after_every_event(RetireMonths { at: Some(at) }).await.unwrap();
+    let done: Vec<String> = run.output_as().expect("it succeeds");
+    let line = done.iter().find(|line| line.starts_with("archived render.node_health_logs_2026_01: 500 rows"));
+    let hash = line.expect("it is archived").rsplit(' ').next().unwrap().to_owned();
+    let noted: (i64, String) = sqlx::query_as(
+        "select rows, sha256 from platform.retired_months where name = 'render.node_health_logs_2026_01'",
+    )
+    .fetch_one(&world.db)
+    .await
+    .unwrap();
+    assert_eq!(noted, (500, hash.clone()));
+    let file: String = sqlx::query_scalar("select b.sha256 from file_mgr.files f join file_mgr.blobs b on b.id = f.blob_id where f.name = 'render.node_health_logs_2026_01.csv'")
+        .fetch_one(&world.db)
+        .await
+        .unwrap();
+    assert_eq!(file, hash);
+    let csv = std::fs::read(world.file_named(&hash)).unwrap();
+    assert_eq!(hex::encode(sha2::Sha256::digest(&csv)), hash);
+    assert_eq!(csv.iter().filter(|b| **b == b'\n').count(), 501, "a header and a line each");
+    // Not before its grace is over.
+    let there = "pg_class where relname = 'node_health_logs_2026_01'";
+    assert_eq!(world.count(there).await, 1);
+    let run = stage(&world).finish(RetireMonths { at: Some(at + chrono::Days::new(8)) }).await.unwrap();
+    let done: Vec<String> = run.output_as().expect("it succeeds");
+    assert!(done.contains(&"dropped render.node_health_logs_2026_01".to_owned()), "{done:?}");
+    assert_eq!(world.count(there).await, 0);
+}

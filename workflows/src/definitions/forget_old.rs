@@ -1,0 +1,66 @@
+//! What was kept for a while only: links and codes, logins under way, sessions that have ended, keys of requests.
+
+use crate::models::{
+    Db, Role, Scope,
+    file_mgr::deletion,
+    identity::{auth_challenge, auth_throttle, openid_sign_in, user_session},
+    render::snapshot_request,
+};
+use flatrender_engine::{Context, Failure, Workflow};
+use serde::{Deserialize, Serialize};
+
+/// Rows a step, of each kind.
+const BATCH: i64 = 10_000;
+/// Rounds of a run; the next run goes on.
+const ROUNDS: usize = 50;
+
+/// What to forget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Old {
+    /// Links, codes, logins under way, sessions, failures to sign in.
+    Auth,
+    /// Keys of requests that were answered, and removals that were done.
+    Requests,
+}
+
+/// Drops what is past its time. Repeating it is harmless.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ForgetOld {
+    /// Of which kind.
+    pub what: Old,
+}
+
+impl Workflow for ForgetOld {
+    const NAME: &'static str = "forget_old";
+    /// How many rows.
+    type Output = u64;
+
+    async fn run(self, cx: &Context) -> Result<u64, Failure> {
+        let (what, mut rows) = (self.what, 0);
+        for round in 1..=ROUNDS {
+            let gone = cx
+                .step(&format!("round {round}"), async move |db: Db<'_>| {
+                    Scope::platform(Role::Admin).within(db, async |db: Db<'_>| forget(what, db).await).await
+                })
+                .await?;
+            rows += gone;
+            if gone == 0 {
+                break;
+            }
+        }
+        Ok(rows)
+    }
+}
+
+async fn forget(what: Old, db: Db<'_>) -> Result<u64, Failure> {
+    Ok(match what {
+        Old::Auth => {
+            auth_challenge::forget_old(&mut *db).await?
+                + openid_sign_in::forget_old(&mut *db).await?
+                + auth_throttle::forget_old(&mut *db, BATCH).await?
+                + user_session::forget_old(db, BATCH).await?
+        }
+        Old::Requests => snapshot_request::forget_old(&mut *db, BATCH).await? + deletion::forget_old(db, BATCH).await?,
+    })
+}

@@ -1,0 +1,107 @@
+//! The months of all time series: those that were kept long enough go.
+//!
+//! ```text
+//!   kept ──▶ detached ──archived, where the series wants that──▶ a week ──▶ dropped
+//! ```
+
+use crate::{
+    contracts::upkeep::{ArchiveMonth, ArchivedMonth},
+    models::{
+        DEFAULT_TENANT, Db, Role, Scope,
+        file_mgr::file::{self, NewFile},
+        time_series,
+    },
+};
+use chrono::{DateTime, Utc};
+use flatrender_engine::{Context, Failure, Workflow};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// How often a month that somebody is using is tried.
+const ROUNDS: usize = 6;
+/// How long to wait for whoever is using one.
+const PAUSE: Duration = Duration::from_secs(300);
+
+/// Detaches months, archives those that are to be, and drops those whose grace is over. Repeating it is harmless.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RetireMonths {
+    /// Instead of now, by which the months are counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<DateTime<Utc>>,
+}
+
+impl Workflow for RetireMonths {
+    const NAME: &'static str = "retire_months";
+    /// What was done, a line each.
+    type Output = Vec<String>;
+
+    async fn run(self, cx: &Context) -> Result<Vec<String>, Failure> {
+        let at = self.at.unwrap_or_else(|| cx.now());
+        let mut done = vec![];
+        for round in 1..=ROUNDS {
+            let retired = retire(cx, at, round).await?;
+            let (busy, settled): (Vec<_>, Vec<_>) = retired.into_iter().partition(|line| line.starts_with("busy "));
+            done.extend(settled);
+            if busy.is_empty() {
+                break;
+            }
+            if round == ROUNDS {
+                done.extend(busy);
+                break;
+            }
+            cx.sleep(&format!("wait {round}"), PAUSE).await?;
+        }
+        for month in unarchived(cx).await? {
+            done.push(archive(cx, at, month).await?);
+        }
+        Ok(done)
+    }
+}
+
+async fn retire(cx: &Context, at: DateTime<Utc>, round: usize) -> Result<Vec<String>, Failure> {
+    cx.step(&format!("retire {round}"), async move |db: Db<'_>| {
+        let retire = async |db: Db<'_>| Ok::<_, Failure>(time_series::retire_months(db, at).await?);
+        Scope::platform(Role::Admin).within(db, retire).await
+    })
+    .await
+}
+
+async fn unarchived(cx: &Context) -> Result<Vec<String>, Failure> {
+    cx.step("unarchived", async |db: Db<'_>| {
+        let look = async |db: Db<'_>| Ok::<_, Failure>(time_series::unarchived(db).await?);
+        Scope::platform(Role::Admin).within(db, look).await
+    })
+    .await
+}
+
+/// Stores a month as a file of the platform's own tenant, and notes that it may go. One that cannot be stored stays until it can.
+async fn archive(cx: &Context, at: DateTime<Utc>, month: String) -> Result<String, Failure> {
+    let ArchivedMonth { rows, file } = match cx.activity(&month, ArchiveMonth { month: month.clone() }).await {
+        Ok(archived) => archived,
+        Err(failure) if failure.is_cancelled() => return Err(failure),
+        Err(failure) => return Ok(format!("not archived {month}: {failure}")),
+    };
+    let line = format!("archived {month}: {rows} rows, {}", file.sha256);
+    cx.step(&format!("note {month}"), async move |db: Db<'_>| {
+        Scope::platform(Role::Admin)
+            .within(db, async |db: Db<'_>| {
+                if time_series::note_archive(&mut *db, &month, rows, file.sha256.as_str(), at).await? {
+                    let new = NewFile {
+                        name: &format!("{month}.csv"),
+                        purpose: "archive",
+                        kind: "data",
+                        mime: "text/csv",
+                        blob: &file,
+                        width: None,
+                        height: None,
+                        duration_ms: None,
+                    };
+                    file::insert(db, DEFAULT_TENANT, &new).await?;
+                }
+                Ok::<_, Failure>(())
+            })
+            .await
+    })
+    .await?;
+    Ok(line)
+}

@@ -1,0 +1,76 @@
+//! Files that go for good: which may, and that they are gone. Their rows stay and say so; what they used is given back by triggers,
+//! in the same transaction.
+
+use crate::models::Db;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Which of these files somebody needs, and one reason for each: they may not be purged.
+///
+/// # Errors
+/// Those of the database; so with every call below.
+pub async fn in_use(db: Db<'_>, files: &[Uuid]) -> sqlx::Result<Vec<(Uuid, String)>> {
+    let rows = sqlx::query!(
+        r#"select distinct on (file_id) file_id as "file_id!", why as "why!" from file_mgr.in_use($1) order by file_id, why"#,
+        files
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|r| (r.file_id, r.why)).collect())
+}
+
+/// Purges files that nobody needs, as the caller has made sure of in this transaction; gives how many bytes they had. A film that loses
+/// its file is no longer offered. As an administrator.
+pub async fn purge(db: Db<'_>, files: &[Uuid]) -> sqlx::Result<i64> {
+    let bytes = sqlx::query_scalar!(
+        r#"with purged as (
+               update file_mgr.files set state = 'purged', updated_at = workflow.now()
+               where id = any ($1) and state <> 'purged' returning blob_id)
+           select coalesce(sum(b.size_bytes), 0)::bigint as "bytes!" from purged join file_mgr.blobs b on b.id = purged.blob_id"#,
+        files
+    )
+    .fetch_one(&mut *db)
+    .await?;
+    sqlx::query!(
+        "update render.exports set state = 'deleted' where state <> 'deleted' and (file_id = any ($1) or sheet_file_id = any ($1))",
+        files
+    )
+    .execute(db)
+    .await?;
+    Ok(bytes)
+}
+
+/// Up to where files were looked at, and what became of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Looked {
+    /// The last one: look on after it; none when there are no more.
+    pub last: Option<(DateTime<Utc>, Uuid)>,
+    /// Files that are gone.
+    pub purged: u64,
+    /// Files whose time is over and that somebody needs.
+    pub needed: u64,
+}
+
+/// Purges files of all tenants whose time is over (`purge_after`) and that nobody needs: looks at up to `limit` of them, after the one
+/// `after`. As an administrator.
+pub async fn overdue(db: Db<'_>, after: Option<(DateTime<Utc>, Uuid)>, limit: i64) -> sqlx::Result<Looked> {
+    let (after_at, after_id) = after.unzip();
+    let due = sqlx::query!(
+        r#"select id, purge_after as "at!" from file_mgr.files
+           where purge_after <= workflow.now() and state in ('ready', 'rejected', 'trashed')
+             and ($1::timestamptz is null or (purge_after, id) > ($1, $2::uuid))
+           order by purge_after, id limit $3 for update skip locked"#,
+        after_at,
+        after_id,
+        limit
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    let last = due.last().map(|r| (r.at, r.id)).filter(|_| due.len() as i64 == limit);
+    let due: Vec<Uuid> = due.into_iter().map(|r| r.id).collect();
+    let needed: Vec<Uuid> = in_use(&mut *db, &due).await?.into_iter().map(|(id, _)| id).collect();
+    let free: Vec<Uuid> = due.iter().copied().filter(|id| !needed.contains(id)).collect();
+    purge(db, &free).await?;
+    Ok(Looked { last, purged: free.len() as u64, needed: needed.len() as u64 })
+}
