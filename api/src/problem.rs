@@ -158,9 +158,9 @@ impl From<sqlx::Error> for Problem {
     }
 }
 
-/// Whether PostgreSQL says that it is starting, stopping or full (classes 57P and 53).
+/// Whether PostgreSQL says that it is starting, stopping or full (classes 57P and 53), or that somebody else was in the way (class 40).
 fn is_restarting(sqlstate: Option<&str>) -> bool {
-    sqlstate.is_some_and(|code| code.starts_with("57P") || code.starts_with("53"))
+    sqlstate.is_some_and(|code| code.starts_with("57P") || code.starts_with("53") || code.starts_with("40"))
 }
 
 impl From<flatrender_engine::client::Error> for Problem {

@@ -2,19 +2,18 @@
 
 use bytes::Bytes;
 use flatrender_activities::storage;
-use flatrender_engine::{Attempt, Failure, Handler, Progress};
+use flatrender_engine::{Attempt, Failure, Handler};
 use flatrender_workflows::{
     contracts::{
-        storage::{BlobHash, BlobStore, Shelf},
+        storage::{BlobHash, BlobRef, BlobStore, Shelf},
         upkeep::{ArchiveMonth, ArchivedMonth, CompareShelf, MOST_NAMED, RemoveObjects, RemovedObjects, ShelfReport},
     },
     models::{DEFAULT_TENANT, Role, Scope, file_mgr::blob, time_series},
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sqlx::PgPool;
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 /// Objects removed at a time.
 const HANDS: usize = 16;
@@ -132,7 +131,7 @@ impl Upkeep {
     async fn account(
         &self,
         input: &CompareShelf,
-        page: &mut Vec<flatrender_workflows::contracts::storage::BlobRef>,
+        page: &mut Vec<BlobRef>,
         report: &mut ShelfReport,
     ) -> Result<(), Failure> {
         let hashes: Vec<String> = page.iter().map(|blob| blob.sha256.to_string()).collect();
@@ -156,24 +155,20 @@ impl Handler<ArchiveMonth> for Upkeep {
         let (pieces, waiting) = mpsc::channel::<std::io::Result<Bytes>>(WAITING);
         let body = stream::unfold(waiting, async |mut waiting| waiting.recv().await.map(|piece| (piece, waiting)));
         let mut db = self.db.acquire().await?;
-        let written = async {
-            let written = time_series::write_out(&mut db, &input.month, async |piece| {
-                cx.heartbeat(Progress::default())?;
-                pieces
-                    .send(Ok(piece))
-                    .await
-                    .map_err(|_| Failure::transient("month.not_stored", "storage stopped taking it in"))
-            });
-            let written = written.await;
-            // The end of the file, or that there is none.
-            if let Err(failure) = &written {
-                let _ = pieces.send(Err(std::io::Error::other(failure.to_string()))).await;
+        let (rows, mut out) = time_series::read_out(&mut db, &input.month).await?;
+        let written = async move {
+            while let Some(piece) = out.next().await {
+                cx.check()?;
+                // What ends early is never taken for a whole file.
+                if pieces.send(piece.map_err(std::io::Error::other)).await.is_err() {
+                    break;
+                }
             }
-            drop(pieces);
-            written
+            Ok::<(), Failure>(())
         };
         let stored = self.storage.put(&shelf, None, body.boxed(), LONGEST);
-        let (rows, file) = tokio::join!(written, stored);
-        Ok(ArchivedMonth { rows: rows?, file: file.map_err(|e| storage::failure(&e))? })
+        let (written, file) = tokio::join!(written, stored);
+        written?;
+        Ok(ArchivedMonth { rows, file: file.map_err(|e| storage::failure(&e))? })
     }
 }

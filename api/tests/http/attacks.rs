@@ -326,7 +326,7 @@ async fn m3_no_body_takes_what_the_platform_decides(db: PgPool) {
             let mut body = json!({ *column: "00000000-0000-0000-0000-000000000001" });
             // Which fields there are is the action's to say.
             if path.ends_with("/actions") {
-                body["action"] = json!("resume");
+                body["action"] = json!(if path.contains("cleanup") { "cancel" } else { "resume" });
             }
             // Each from another address: some are answered only so often to one.
             let peer = SocketAddr::from(([10, 0, (tried / 250) as u8, (tried % 250) as u8], 1234));
@@ -400,6 +400,12 @@ async fn m4_an_answer_holds_what_its_schema_names_and_nothing_else(db: PgPool) {
     let token = link["url"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
     let hook = id_of(jane.post("/v1/webhooks", json!({ "url": "https://example.com/" })).await);
     jane.post("/v1/domains", json!({ "hostname": "films.acme.example" })).await;
+    let rule = json!({"name": "old", "target": "trash", "older_than_seconds": 86_400, "cron": "30 3 * * *"});
+    let rule = id_of(jane.post("/v1/cleanup-schedules", rule).await);
+    let run = id_of(jane.post(&format!("/v1/cleanup-schedules/{rule}/runs"), json!({"dry_run": true})).await);
+    let hold = json!({"reason": "court order 17"});
+    id_of(jane.post(&format!("/v1/platform/tenants/{DEFAULT_TENANT}/holds"), hold).await);
+    let schedule: Uuid = sqlx::query_scalar("select id from workflow.schedules").fetch_one(&world.db).await.unwrap();
     jane.post("/v1/api-keys", json!({ "name": "Shop" })).await;
     jane.with_factor().await;
     let kept = "select string_agg(encode(h, 'hex'), ' ') from (select key_hash from identity.tenant_api_keys
@@ -422,7 +428,10 @@ async fn m4_an_answer_holds_what_its_schema_names_and_nothing_else(db: PgPool) {
             "files" => file.clone(),
             "folders" => kept_in.clone(),
             "webhooks" => hook.clone(),
+            "cleanup-schedules" => rule.clone(),
+            "cleanup-runs" => run.clone(),
             "platform" if path.contains("/nodes/") => node.to_string(),
+            "platform" if path.contains("/schedules/") => schedule.to_string(),
             _ => DEFAULT_TENANT.to_string(),
         };
         let at = path.replace("{id}", &id).replace("{slug}", "tiny").replace("{project_id}", &project.to_string());

@@ -4,7 +4,7 @@ use super::Db;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use flatrender_engine::Failure;
-use futures::TryStreamExt as _;
+use futures::stream::BoxStream;
 use sqlx::{Acquire as _, AssertSqlSafe};
 
 /// A table with months.
@@ -132,16 +132,12 @@ pub async fn moment(db: Db<'_>) -> sqlx::Result<DateTime<Utc>> {
     sqlx::query_scalar!(r#"select workflow.now() as "now!""#).fetch_one(db).await
 }
 
-/// Writes the rows of a detached month as CSV with a header, piece by piece, to `take`; gives how many rows there are. The month is nobody's
-/// to write any more. As the owner of the tables: months have no other readers.
+/// How many rows a detached month has, and all of them as CSV with a header. The month is nobody's to write any more. As the owner of the
+/// tables: months have no other readers.
 ///
 /// # Errors
-/// `month.gone` for good when there is no such month; those of `take` and of the database.
-pub async fn write_out(
-    db: Db<'_>,
-    month: &str,
-    take: impl AsyncFn(Bytes) -> Result<(), Failure>,
-) -> Result<u64, Failure> {
+/// `month.gone` for good when there is no such month; those of the database.
+pub async fn read_out<'c>(db: Db<'c>, month: &str) -> Result<(u64, BoxStream<'c, sqlx::Result<Bytes>>), Failure> {
     let table = sqlx::query_scalar!(
         r#"select to_regclass(r.name)::text as "table" from platform.retired_months r where r.name = $1"#,
         month
@@ -151,19 +147,13 @@ pub async fn write_out(
     .flatten()
     .ok_or_else(|| Failure::permanent("month.gone", format!("there is no month {month}")))?;
     // The name comes back from the catalogue, quoted where it has to be.
-    let rows: i64 =
-        sqlx::query_scalar(AssertSqlSafe(format!("select count(*) from {table}"))).fetch_one(&mut *db).await?;
+    let count = AssertSqlSafe(format!("select count(*) from {table}"));
+    let rows: i64 = sqlx::query_scalar(count).fetch_one(&mut *db).await?;
     let columns = "select string_agg(quote_ident(attname), ', ' order by attnum) from pg_attribute
                    where attrelid = to_regclass($1) and attnum > 0 and not attisdropped";
-    let key: Option<String> = sqlx::query_scalar(columns).bind(&table).fetch_one(&mut *db).await?;
+    let columns: Option<String> = sqlx::query_scalar(columns).bind(&table).fetch_one(&mut *db).await?;
     // In the order of all columns: the same month gives the same file on every attempt.
-    let sql = format!(
-        "copy (select * from {table} order by {}) to stdout with (format csv, header)",
-        key.unwrap_or_default()
-    );
-    let mut out = db.copy_out_raw(&sql).await?;
-    while let Some(piece) = out.try_next().await? {
-        take(piece).await?;
-    }
-    Ok(rows.unsigned_abs())
+    let order = columns.unwrap_or_default();
+    let sql = format!("copy (select * from {table} order by {order}) to stdout with (format csv, header)");
+    Ok((rows.unsigned_abs(), db.copy_out_raw(&sql).await?))
 }

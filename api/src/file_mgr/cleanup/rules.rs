@@ -177,6 +177,9 @@ impl CleanupTerms {
             ));
         }
         let times = Schedules::preview(&self.cron, &self.time_zone, Utc::now(), LOOKED_AT)?;
+        if times.is_empty() {
+            return Err(Problem::fault("/cron", "schedule.cron", "this never comes true"));
+        }
         let close = times.windows(2).any(|pair| (pair[1] - pair[0]).num_seconds() < LEAST_GAP);
         let often = || Problem::fault("/cron", "schedule.cron", "a rule runs every five minutes at most");
         if close { Err(often()) } else { Ok(()) }
