@@ -12,5 +12,5 @@ pub mod render;
 pub mod snapshot;
 pub mod storage;
 pub mod template;
-pub mod upload;
 pub mod upkeep;
+pub mod upload;

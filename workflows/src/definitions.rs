@@ -3,10 +3,10 @@
 pub mod check_invariants;
 pub mod clean_up;
 pub mod derive_film;
-pub mod expire_uploads;
-pub mod finish_upload;
 pub mod drain_deletions;
 pub mod expire_exports;
+pub mod expire_uploads;
+pub mod finish_upload;
 pub mod forget_old;
 pub mod keep_months;
 pub mod purge_files;

@@ -11,6 +11,8 @@ use uuid::Uuid;
 
 /// Files a step.
 const BATCH: i64 = 500;
+/// Rounds through the folders of a run; the next run goes on.
+const ROUNDS: usize = 200;
 
 /// Purges, for all tenants, what is past its `purge_after` and what nobody needs. Repeating it is harmless.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -23,6 +25,8 @@ pub struct Purged {
     pub purged: u64,
     /// Files whose time is over and that somebody needs.
     pub needed: u64,
+    /// Folders that are gone.
+    pub folders: u64,
 }
 
 impl Workflow for PurgeFiles {
@@ -43,6 +47,19 @@ impl Workflow for PurgeFiles {
             all.needed += looked.needed;
             after = looked.last;
             if after.is_none() || cx.cancelled() {
+                break;
+            }
+        }
+        // The innermost first: a folder that has lost its last one is the next.
+        for round in 1..=ROUNDS {
+            let gone = cx
+                .step(&format!("folders {round}"), async move |db: Db<'_>| {
+                    let look = async |db: Db<'_>| Ok::<_, Failure>(purge::overdue_folders(db, BATCH).await?);
+                    Scope::platform(Role::Admin).within(db, look).await
+                })
+                .await?;
+            all.folders += gone;
+            if gone == 0 || cx.cancelled() {
                 break;
             }
         }

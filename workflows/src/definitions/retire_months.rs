@@ -87,6 +87,7 @@ async fn archive(cx: &Context, at: DateTime<Utc>, month: String) -> Result<Strin
             .within(db, async |db: Db<'_>| {
                 if time_series::note_archive(&mut *db, &month, rows, file.sha256.as_str(), at).await? {
                     let new = NewFile {
+                        owner_id: None,
                         name: &format!("{month}.csv"),
                         purpose: "archive",
                         kind: "data",

@@ -74,3 +74,22 @@ pub async fn overdue(db: Db<'_>, after: Option<(DateTime<Utc>, Uuid)>, limit: i6
     purge(db, &free).await?;
     Ok(Looked { last, purged: free.len() as u64, needed: needed.len() as u64 })
 }
+
+/// Removes up to `limit` folders of all tenants that are in the trash, whose time is over, and that have nothing in them any more; gives how
+/// many. What lay in them and is gone lies nowhere. As an administrator.
+pub async fn overdue_folders(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
+    let empty = sqlx::query_scalar!(
+        "select id from file_mgr.folders f
+         where trashed_at is not null and purge_after <= workflow.now()
+           and not exists (select from file_mgr.folders c where c.parent_id = f.id)
+           and not exists (select from file_mgr.files c where c.folder_id = f.id and c.state <> 'purged')
+         order by id limit $1 for update skip locked",
+        limit
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    sqlx::query!("update file_mgr.files set folder_id = null where folder_id = any ($1) and state = 'purged'", &empty)
+        .execute(&mut *db)
+        .await?;
+    Ok(sqlx::query!("delete from file_mgr.folders where id = any ($1)", &empty).execute(db).await?.rows_affected())
+}
