@@ -4,6 +4,7 @@
 
 pub mod aerender;
 pub mod agent;
+pub mod archive;
 pub mod dns;
 pub mod egress;
 pub mod log;

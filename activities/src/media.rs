@@ -16,6 +16,7 @@ pub mod frame;
 mod make_still;
 mod mix_audio;
 mod mp4;
+mod picture;
 pub mod probe;
 mod process;
 mod scenes;

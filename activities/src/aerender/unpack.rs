@@ -1,5 +1,8 @@
 //! Unpacking a package that strangers made: nothing outside its folder, nothing but files, and not too much.
+//!
+//! Before anything is written the package as a whole is looked at: see [`archive`].
 
+use crate::archive::{self, ArchiveError, Budget};
 use std::{
     fs, io,
     io::{Read, Write},
@@ -39,11 +42,23 @@ pub enum UnpackError {
     Io(#[source] io::Error),
 }
 
+impl From<ArchiveError> for UnpackError {
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::Broken(why) => Self::Broken(zip::result::ZipError::InvalidArchive(why.into())),
+            ArchiveError::Forbidden(entry) => Self::Forbidden(entry),
+            ArchiveError::TooMuch(_) => Self::TooMuch,
+            ArchiveError::Io(error) => Self::Io(error),
+        }
+    }
+}
+
 /// Unpacks `zip` into `folder`, which must be empty. On an error the folder holds a part.
 ///
 /// # Errors
 /// As [`UnpackError`] says. Sizes are measured, not believed.
 pub fn unpack(zip: &Path, folder: &Path, bounds: Bounds) -> Result<(), UnpackError> {
+    archive::check(zip, Budget { entries: bounds.entries, bytes: bounds.bytes, ..Budget::default() })?;
     let file = fs::File::open(zip).map_err(UnpackError::Io)?;
     let mut archive = ZipArchive::new(io::BufReader::new(file)).map_err(UnpackError::Broken)?;
     if archive.len() > bounds.entries {

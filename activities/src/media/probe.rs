@@ -3,7 +3,12 @@
 //! ffprobe guesses formats from content and follows what playlists name, `file:` included. It is therefore always
 //! told the format, which our own look at the first bytes has found, and lets in no other.
 
-use super::{ffmpeg, ffmpeg::Args, ffmpeg::RunError, process, process::Process};
+use super::{
+    ffmpeg,
+    ffmpeg::{Args, RunError},
+    process,
+    process::{Jail, Process},
+};
 use serde::Deserialize;
 use std::{path::Path, str::FromStr, time::Duration};
 
@@ -16,6 +21,11 @@ const COUNTING: Duration = Duration::from_secs(1800);
 /// Codecs of sound we take in, and of the pictures that music files carry along.
 pub(super) const SOUND_CODECS: &str = "aac,alac,mp3,mp3float,vorbis,opus,flac,pcm_u8,pcm_s16le,pcm_s24le,pcm_s32le,\
                                        pcm_f32le,pcm_f64le,pcm_alaw,pcm_mulaw,mjpeg,png";
+
+/// The same of films, as [`footage`] takes them.
+const FILM_CODECS: &str = "h264,hevc,vp8,vp9,av1,libdav1d,mpeg4,prores";
+/// What a look at a stranger's file may take.
+const OF_STRANGERS: Jail = Jail { cpu_seconds: 20, memory_bytes: 2 << 30, open_files: 32 };
 
 /// A file's streams and length.
 #[derive(Debug, Clone, Deserialize)]
@@ -121,18 +131,29 @@ fn number<T: FromStr>(text: Option<&str>) -> Option<T> {
 
 /// Streams of an MP4 of ours with its pictures counted but not decoded: as many packets as pictures.
 pub(super) async fn packets(ffprobe: &Path, folder: &Path, name: &str) -> Result<Probe, RunError> {
-    run(ffprobe, folder, "mov", &["-count_packets"], name, HEADERS).await
+    run(ffprobe, folder, "mov", &["-count_packets"], name, HEADERS, None).await
 }
 
 /// Streams of an MP4, every frame of picture and sound decoded.
 pub(super) async fn frames(ffprobe: &Path, folder: &Path, name: &str) -> Result<Probe, RunError> {
-    run(ffprobe, folder, "mov", &["-count_frames"], name, COUNTING).await
+    run(ffprobe, folder, "mov", &["-count_frames"], name, COUNTING, None).await
 }
 
 /// Streams of a sound file that a stranger made, as `demuxer` and nothing else; its first second decoded.
 pub(super) async fn sound(ffprobe: &Path, folder: &Path, demuxer: &str, name: &str) -> Result<Probe, RunError> {
-    let wary = ["-codec_whitelist", SOUND_CODECS, "-max_alloc", "268435456", "-read_intervals", "%+1", "-count_frames"];
-    run(ffprobe, folder, demuxer, &wary, name, HEADERS).await
+    strangers(ffprobe, folder, demuxer, SOUND_CODECS, name).await
+}
+
+/// Streams of a film, or of a sound in the container of one, that a stranger made; its first second decoded.
+pub(super) async fn footage(ffprobe: &Path, folder: &Path, demuxer: &str, name: &str) -> Result<Probe, RunError> {
+    strangers(ffprobe, folder, demuxer, &format!("{SOUND_CODECS},{FILM_CODECS}"), name).await
+}
+
+async fn strangers(ffprobe: &Path, folder: &Path, demuxer: &str, codecs: &str, name: &str) -> Result<Probe, RunError> {
+    // What a file says of other files is not followed: one format, one protocol, and no reference of QuickTime's to elsewhere.
+    let wary = ["-codec_whitelist", codecs, "-format_whitelist", demuxer, "-max_alloc", "268435456", "-threads", "1"];
+    let options = [&wary[..], &["-read_intervals", "%+1", "-count_frames"]].concat();
+    run(ffprobe, folder, demuxer, &options, name, HEADERS, Some(OF_STRANGERS)).await
 }
 
 async fn run(
@@ -142,13 +163,14 @@ async fn run(
     options: &[&str],
     name: &str,
     limit: Duration,
+    jail: Option<Jail>,
 ) -> Result<Probe, RunError> {
     let args = Args::default()
         .with(["-hide_banner", "-v", "error", "-protocol_whitelist", "file", "-f", demuxer])
         .with(options.iter().copied())
         .with(["-show_streams", "-show_format", "-of", "json", "-i", name]);
     let unusable = |source| RunError::Unusable { program: ffprobe.display().to_string(), source };
-    let mut process = Process::spawn(ffprobe, folder, &ffmpeg::list(args)).map_err(unusable)?;
+    let mut process = Process::spawn_within(jail, ffprobe, folder, &ffmpeg::list(args)).map_err(unusable)?;
     let (stdout, stderr) = process.outputs().map_err(unusable)?;
     let read = async {
         let (answer, complaints) = tokio::try_join!(process::whole(stdout, ANSWER_BYTES), process::tail(stderr))?;

@@ -4,7 +4,7 @@
 use process_wrap::tokio::{ChildWrapper, CommandWrap, KillOnDrop};
 use std::{
     collections::VecDeque,
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     io,
     path::Path,
     process::{ExitStatus, Stdio},
@@ -27,11 +27,29 @@ const ENVIRONMENT: [&str; 4] = ["PATH", "SystemRoot", "TEMP", "LD_LIBRARY_PATH"]
 /// would not do: it comes when the thread ends that started the program.
 #[cfg(unix)]
 const GUARDED: &str = r#"exec 3<&0 </dev/null; (cd /; read -r _ <&3; kill -9 0) >/dev/null 2>&1 & exec "$@" 3<&-"#;
+/// The same for a program that reads what a stranger made: it writes no file, leaves no core, and has the time, memory and files
+/// that `$1` to `$3` say. Where Linux lets everybody make namespaces it has no network either; nothing here takes privileges.
+#[cfg(unix)]
+const JAILED: &str = r#"exec 3<&0 </dev/null; (cd /; read -r _ <&3; kill -9 0) >/dev/null 2>&1 &
+{ ulimit -c 0; ulimit -f 0; ulimit -t "$1"; ulimit -v "$2"; ulimit -n "$3"; } 2>/dev/null; shift 3
+if unshare -r -n -i true 2>/dev/null 3<&-; then exec unshare -r -n -i -- "$@" 3<&-; fi
+exec "$@" 3<&-"#;
 /// How a shell ends that could not become the program (POSIX, Shell Command Language, 2.8.2).
 #[cfg(unix)]
 const NOT_EXECUTABLE: i32 = 126;
 #[cfg(unix)]
 const NOT_FOUND: i32 = 127;
+
+/// What a program may take that reads what a stranger made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Jail {
+    /// Processor time; then it is killed.
+    pub(super) cpu_seconds: u32,
+    /// Address space. More is refused to it.
+    pub(super) memory_bytes: u64,
+    /// Files open at a time.
+    pub(super) open_files: u32,
+}
 
 /// A running program.
 #[derive(Debug)]
@@ -45,7 +63,17 @@ pub(super) struct Process {
 impl Process {
     /// Starts `program` in `folder`. Arguments go as they are; nothing reads them on the way.
     pub(super) fn spawn(program: &Path, folder: &Path, args: &[OsString]) -> io::Result<Self> {
-        let (program, first) = guarded(program);
+        Self::spawn_within(None, program, folder, args)
+    }
+
+    /// The same, within a jail.
+    pub(super) fn spawn_within(
+        jail: Option<Jail>,
+        program: &Path,
+        folder: &Path,
+        args: &[OsString],
+    ) -> io::Result<Self> {
+        let (program, first) = guarded(program, jail);
         let mut command = CommandWrap::with_new(program, |command| {
             command
                 .args(first)
@@ -103,13 +131,19 @@ impl Drop for Process {
 
 /// The program that is started, and the arguments that go before those of `program`.
 #[cfg(unix)]
-fn guarded(program: &Path) -> (&Path, Vec<&OsStr>) {
-    (Path::new("/bin/sh"), vec!["-c".as_ref(), GUARDED.as_ref(), "sh".as_ref(), program.as_os_str()])
+fn guarded(program: &Path, jail: Option<Jail>) -> (&Path, Vec<OsString>) {
+    let mut first: Vec<OsString> = vec!["-c".into(), if jail.is_some() { JAILED } else { GUARDED }.into(), "sh".into()];
+    if let Some(Jail { cpu_seconds, memory_bytes, open_files }) = jail {
+        first
+            .extend([u64::from(cpu_seconds), memory_bytes / 1024, u64::from(open_files)].map(|n| n.to_string().into()));
+    }
+    first.push(program.into());
+    (Path::new("/bin/sh"), first)
 }
 
-/// A job ends with the last handle to it: there the system is the guard.
+/// A job ends with the last handle to it: there the system is the guard, and there is no jail.
 #[cfg(windows)]
-fn guarded(program: &Path) -> (&Path, Vec<&OsStr>) {
+fn guarded(program: &Path, _: Option<Jail>) -> (&Path, Vec<OsString>) {
     (program, Vec::new())
 }
 

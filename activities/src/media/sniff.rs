@@ -7,6 +7,10 @@ pub enum Kind {
     Image(ImageKind),
     /// A sound.
     Audio(AudioKind),
+    /// A film.
+    Video(VideoKind),
+    /// A zip.
+    Archive,
 }
 
 /// A kind of picture.
@@ -37,8 +41,19 @@ pub enum AudioKind {
     Flac,
 }
 
+/// A kind of film.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VideoKind {
+    /// An MP4 that holds pictures.
+    Mp4,
+    /// QuickTime.
+    Mov,
+    /// The Matroska of the web.
+    Webm,
+}
+
 /// How many bytes [`kind`] wants to see.
-pub const HEAD_BYTES: usize = 16;
+pub const HEAD_BYTES: usize = 64;
 
 /// The kind of file that begins with `head`; none for everything that is not taken in.
 pub fn kind(head: &[u8]) -> Option<Kind> {
@@ -48,7 +63,25 @@ pub fn kind(head: &[u8]) -> Option<Kind> {
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(ImageKind::Webp),
         _ => None,
     };
-    image.map(Kind::Image).or_else(|| audio(head).map(Kind::Audio))
+    image
+        .map(Kind::Image)
+        .or_else(|| video(head).map(Kind::Video))
+        .or_else(|| archive(head))
+        .or_else(|| audio(head).map(Kind::Audio))
+}
+
+/// The kind of film that begins with `head`, but for MP4s: whether one holds pictures is not told there.
+fn video(head: &[u8]) -> Option<VideoKind> {
+    match head {
+        [_, _, _, _, b'f', b't', b'y', b'p', b'q', b't', b' ', b' ', ..] => Some(VideoKind::Mov),
+        // EBML, whose type of document says `webm` among its first fields. Source: RFC 8794, 11.2.
+        [0x1a, 0x45, 0xdf, 0xa3, rest @ ..] if rest.windows(4).any(|w| w == b"webm") => Some(VideoKind::Webm),
+        _ => None,
+    }
+}
+
+fn archive(head: &[u8]) -> Option<Kind> {
+    head.starts_with(b"PK\x03\x04").then_some(Kind::Archive)
 }
 
 /// The kind of sound that begins with `head`.
@@ -92,6 +125,16 @@ impl AudioKind {
     }
 }
 
+impl VideoKind {
+    /// The demuxer of ffmpeg for it, and the only one that may look at it.
+    pub fn demuxer(self) -> &'static str {
+        match self {
+            Self::Mp4 | Self::Mov => "mov",
+            Self::Webm => "matroska",
+        }
+    }
+}
+
 impl Kind {
     /// The media type, as HTTP says it.
     pub fn content_type(self) -> &'static str {
@@ -105,6 +148,10 @@ impl Kind {
             Self::Audio(AudioKind::Aac) => "audio/aac",
             Self::Audio(AudioKind::Ogg) => "audio/ogg",
             Self::Audio(AudioKind::Flac) => "audio/flac",
+            Self::Video(VideoKind::Mp4) => "video/mp4",
+            Self::Video(VideoKind::Mov) => "video/quicktime",
+            Self::Video(VideoKind::Webm) => "video/webm",
+            Self::Archive => "application/zip",
         }
     }
 
@@ -120,6 +167,10 @@ impl Kind {
             Self::Audio(AudioKind::Aac) => "aac",
             Self::Audio(AudioKind::Ogg) => "ogg",
             Self::Audio(AudioKind::Flac) => "flac",
+            Self::Video(VideoKind::Mp4) => "mp4",
+            Self::Video(VideoKind::Mov) => "mov",
+            Self::Video(VideoKind::Webm) => "webm",
+            Self::Archive => "zip",
         }
     }
 }
@@ -134,11 +185,17 @@ mod tests {
         assert_eq!(kind(b"\xff\xf1\x50\x80"), Some(Kind::Audio(AudioKind::Aac)));
         assert_eq!(kind(b"\0\0\0\x1cftypM4A "), Some(Kind::Audio(AudioKind::M4a)));
         assert_eq!(kind(b"\xff\xd8\xff\xe0"), Some(Kind::Image(ImageKind::Jpeg)));
+        assert_eq!(kind(b"\0\0\0\x14ftypqt  "), Some(Kind::Video(VideoKind::Mov)));
+        assert_eq!(kind(b"\x1a\x45\xdf\xa3\x9f\x42\x82\x84webm"), Some(Kind::Video(VideoKind::Webm)));
+        assert_eq!(kind(b"\x1a\x45\xdf\xa3\x9f\x42\x82\x88matroska"), None, "other Matroska");
+        assert_eq!(kind(b"PK\x03\x04"), Some(Kind::Archive));
     }
 
     #[test]
-    fn text_archives_and_playlists_are_of_no_kind() {
-        for head in ["", "#EXTM3U\nfile:///", "<svg xmlns=", "PK\x03\x04", "ffconcat version", "GIF89a", "%PDF-1.7"] {
+    fn texts_and_playlists_are_of_no_kind() {
+        for head in
+            ["", "#EXTM3U\nfile:///", "<svg xmlns=", "PK\x05\x06", "\x1a\x45", "ffconcat version", "GIF89a", "%PDF-1.7"]
+        {
             assert_eq!(kind(head.as_bytes()), None, "{head}");
         }
         assert_eq!(kind(b"\xff\xfeh\0i\0"), None, "text in UTF-16");

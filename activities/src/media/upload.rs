@@ -1,27 +1,25 @@
 //! What a customer uploaded: looked at with suspicion, before anything else sees it.
+//!
+//! What it is decides its content alone, and a program that is not ours looks at it in a jail, told which format to read.
 
 use super::{
     ffmpeg::RunError,
-    probe,
+    picture, probe,
     probe::Probe,
     sniff,
-    sniff::{AudioKind, ImageKind, Kind},
+    sniff::{AudioKind, ImageKind, Kind, VideoKind},
 };
-use image::{ImageError, ImageFormat, ImageReader};
+use crate::archive::{self, ArchiveError, Budget};
 use std::{
     fs::File,
-    io::{self, BufReader, Read},
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
 };
 use tokio::sync::Semaphore;
 
-/// The longest side of a picture, in pixels.
-const SIDE: u32 = 16_384;
-/// The longest file of a picture; decoders hold all of it.
-const PICTURE_BYTES: u64 = 128 * 1024 * 1024;
-/// The most memory a picture may take while it is decoded.
-const DECODER_BYTES: u64 = 512 * 1024 * 1024;
+/// The longest side of a film, in pixels.
+const FILM_SIDE: u32 = 8192;
 /// Pictures and sounds that are looked at at once; the others wait.
 const AT_ONCE: usize = 2;
 
@@ -32,7 +30,7 @@ pub struct UploadLimits {
     pub size_bytes: u64,
     /// Most pixels of a picture.
     pub pixels: u64,
-    /// Longest sound.
+    /// Longest sound or film.
     pub audio_seconds: f64,
 }
 
@@ -59,6 +57,17 @@ pub enum Upload {
         /// Its length; an estimate for MP3 and AAC that do not tell.
         duration_ms: u64,
     },
+    /// A film whose beginning decodes.
+    Video {
+        /// Its kind.
+        kind: VideoKind,
+        /// Width and height in pixels.
+        size: [u32; 2],
+        /// Its length.
+        duration_ms: u64,
+    },
+    /// A zip within its budget, every file of which unpacks.
+    Archive,
 }
 
 impl Upload {
@@ -67,6 +76,8 @@ impl Upload {
         match *self {
             Self::Image { kind, .. } => Kind::Image(kind),
             Self::Audio { kind, .. } => Kind::Audio(kind),
+            Self::Video { kind, .. } => Kind::Video(kind),
+            Self::Archive => Kind::Archive,
         }
     }
 }
@@ -78,11 +89,16 @@ pub enum UploadError {
     #[error("the file is empty")]
     Empty,
     /// It is none of the kinds that are taken in, whatever its name says.
-    #[error("the file is not a picture (PNG, JPEG, WebP) or sound (WAV, MP3, M4A, AAC, Ogg, FLAC)")]
+    #[error(
+        "the file is no picture (PNG, JPEG, WebP), sound (WAV, MP3, M4A, AAC, Ogg, FLAC), film (MP4, MOV, WebM) or zip"
+    )]
     UnsupportedType,
     /// It begins like one and does not go on like one.
     #[error("the file is damaged")]
     Corrupt,
+    /// It is a zip that is not taken in.
+    #[error("{0}")]
+    Archive(#[source] ArchiveError),
     /// It is longer or larger than allowed.
     #[error("the file has more than {limit} {unit}")]
     TooLarge {
@@ -102,7 +118,8 @@ impl UploadError {
         match self {
             Self::Empty => Some("file.empty"),
             Self::UnsupportedType => Some("file.unsupported_type"),
-            Self::Corrupt => Some("file.corrupt"),
+            Self::Archive(ArchiveError::TooMuch(_)) => Some("file.too_large"),
+            Self::Corrupt | Self::Archive(_) => Some("file.corrupt"),
             Self::TooLarge { .. } => Some("file.too_large"),
             Self::Unchecked(_) => None,
         }
@@ -123,7 +140,8 @@ impl UploadInspector {
         Self { ffprobe, limits, turns: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
-    /// Tells what the file at `path` is. Pictures are decoded whole, of sounds the first second.
+    /// Tells what the file at `path` is. Pictures and archives are decoded whole, of sounds and films the first second. Of a
+    /// picture our own encoding takes its place; everything else stays as it came.
     ///
     /// # Errors
     /// Why it is not taken in.
@@ -131,23 +149,53 @@ impl UploadInspector {
         let _turn = self.turns.acquire().await.map_err(|e| UploadError::Unchecked(Box::new(e)))?;
         let (file, limit) = (path.to_owned(), self.limits.size_bytes);
         let kind = blocking(move || kind(&file, limit)).await?;
+        let file = path.to_owned();
         match kind {
             Kind::Image(kind) => {
-                let (file, pixels) = (path.to_owned(), self.limits.pixels);
-                let size = blocking(move || image_size(&file, kind, pixels)).await?;
+                let pixels = self.limits.pixels;
+                let size = blocking(move || picture::keep(&file, kind, pixels)).await?;
                 Ok(Upload::Image { kind, size })
             }
+            Kind::Audio(AudioKind::M4a) => self.footage(path, VideoKind::Mp4).await,
             Kind::Audio(kind) => {
-                let duration_ms = self.duration_ms(path, kind).await?;
-                Ok(Upload::Audio { kind, duration_ms })
+                let (folder, name) = split(path)?;
+                let probe = probe::sound(&self.ffprobe, folder, kind.demuxer(), &name).await.map_err(refused)?;
+                Ok(Upload::Audio { kind, duration_ms: self.duration_ms(audible_seconds(&probe)?)? })
+            }
+            Kind::Video(kind) => self.footage(path, kind).await,
+            Kind::Archive => {
+                let proven = blocking(move || archive::prove(&file, Budget::default()).map_err(not_taken));
+                proven.await.map(|_| Upload::Archive)
             }
         }
     }
 
-    async fn duration_ms(&self, path: &Path, kind: AudioKind) -> Result<u64, UploadError> {
+    /// A film; or a sound, for which the container of films is used as well.
+    async fn footage(&self, path: &Path, kind: VideoKind) -> Result<Upload, UploadError> {
         let (folder, name) = split(path)?;
-        let probe = probe::sound(&self.ffprobe, folder, kind.demuxer(), &name).await.map_err(refused)?;
-        let seconds = audible_seconds(&probe)?;
+        let probe = probe::footage(&self.ffprobe, folder, kind.demuxer(), &name).await.map_err(refused)?;
+        let Some(film) = probe.first("video") else {
+            // Only the one that is usual for it.
+            return match kind {
+                VideoKind::Mp4 => {
+                    let duration_ms = self.duration_ms(audible_seconds(&probe)?)?;
+                    Ok(Upload::Audio { kind: AudioKind::M4a, duration_ms })
+                }
+                _ => Err(UploadError::UnsupportedType),
+            };
+        };
+        let (Some(width @ 1..), Some(height @ 1..), Some(1..)) = (film.width, film.height, film.frames()) else {
+            return Err(UploadError::Corrupt);
+        };
+        if width.max(height) > FILM_SIDE {
+            return Err(UploadError::TooLarge { limit: FILM_SIDE.into(), unit: "pixels to a side" });
+        }
+        let seconds = probe.seconds().or(film.seconds()).filter(|s| s.is_finite() && *s > 0.0);
+        let duration_ms = self.duration_ms(seconds.ok_or(UploadError::Corrupt)?)?;
+        Ok(Upload::Video { kind, size: [width, height], duration_ms })
+    }
+
+    fn duration_ms(&self, seconds: f64) -> Result<u64, UploadError> {
         if seconds > self.limits.audio_seconds {
             return Err(UploadError::TooLarge { limit: self.limits.audio_seconds as u64, unit: "seconds" });
         }
@@ -180,42 +228,6 @@ fn kind(path: &Path, limit_bytes: u64) -> Result<Kind, UploadError> {
     sniff::kind(&head).ok_or(UploadError::UnsupportedType)
 }
 
-/// The size is read and judged before a pixel is decoded.
-fn image_size(path: &Path, kind: ImageKind, pixels: u64) -> Result<[u32; 2], UploadError> {
-    if path.metadata().map_err(unchecked)?.len() > PICTURE_BYTES {
-        return Err(UploadError::TooLarge { limit: PICTURE_BYTES, unit: "bytes" });
-    }
-    let [width, height]: [u32; 2] = reader(path, kind)?.into_dimensions().map_err(undecodable)?.into();
-    if u64::from(width) * u64::from(height) > pixels || width.max(height) > SIDE {
-        return Err(UploadError::TooLarge { limit: pixels, unit: "pixels" });
-    }
-    reader(path, kind)?.decode().map_err(undecodable)?;
-    if kind == ImageKind::Jpeg && !ends_as_jpeg(path)? {
-        return Err(UploadError::Corrupt);
-    }
-    Ok([width, height])
-}
-
-fn reader(path: &Path, kind: ImageKind) -> Result<ImageReader<BufReader<File>>, UploadError> {
-    let format = match kind {
-        ImageKind::Png => ImageFormat::Png,
-        ImageKind::Jpeg => ImageFormat::Jpeg,
-        ImageKind::Webp => ImageFormat::WebP,
-    };
-    let mut reader = ImageReader::with_format(BufReader::new(File::open(path).map_err(unchecked)?), format);
-    let mut limits = image::Limits::default();
-    limits.max_alloc = Some(DECODER_BYTES);
-    reader.limits(limits);
-    Ok(reader)
-}
-
-/// Decoders of JPEG fill what is missing with grey; the marker at the end tells whether all of it came. Cameras
-/// write more behind it, so it is looked for anywhere.
-fn ends_as_jpeg(path: &Path) -> Result<bool, UploadError> {
-    let bytes = std::fs::read(path).map_err(unchecked)?;
-    Ok(bytes.windows(2).rev().any(|pair| pair == [0xff, 0xd9]))
-}
-
 fn split(path: &Path) -> Result<(&Path, String), UploadError> {
     let name = path.file_name().and_then(|n| n.to_str());
     let (Some(folder), Some(name)) = (path.parent(), name) else {
@@ -229,16 +241,16 @@ fn refused(error: RunError) -> UploadError {
     match error {
         // A codec that is none of sound, such as that of a film.
         RunError::Refused { tail, .. } if tail.contains("not on whitelist") => UploadError::UnsupportedType,
-        RunError::Refused { .. } => UploadError::Corrupt,
+        // Killed: it has used up its time.
+        RunError::Refused { .. } | RunError::Killed { .. } => UploadError::Corrupt,
         other => UploadError::Unchecked(Box::new(other)),
     }
 }
 
-fn undecodable(error: ImageError) -> UploadError {
+fn not_taken(error: ArchiveError) -> UploadError {
     match error {
-        ImageError::IoError(error) if error.kind() != io::ErrorKind::UnexpectedEof => unchecked(error),
-        ImageError::Limits(_) => UploadError::TooLarge { limit: DECODER_BYTES, unit: "bytes of pixels" },
-        _ => UploadError::Corrupt,
+        ArchiveError::Io(error) => unchecked(error),
+        error => UploadError::Archive(error),
     }
 }
 

@@ -10,5 +10,6 @@ mod parts;
 mod scenes;
 mod sound;
 mod stills;
+mod strangers;
 mod uploads;
 mod world;

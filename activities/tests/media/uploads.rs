@@ -2,7 +2,7 @@
 
 use crate::world::{World, png, tone, wav};
 use flatrender_activities::media::{
-    sniff::{AudioKind, ImageKind},
+    sniff::{AudioKind, ImageKind, VideoKind},
     upload::{Upload, UploadError, UploadInspector, UploadLimits},
 };
 use image::{DynamicImage, ImageFormat, RgbImage};
@@ -110,7 +110,7 @@ async fn what_is_no_picture_and_no_sound_is_refused() {
     let others: [(&str, &[u8]); 5] = [
         ("text.png", b"hello"),
         ("drawing.png", svg),
-        ("archive.jpg", b"PK\x03\x04\x14\0\0\0"),
+        ("archive.jpg", b"PK\x05\x06\0\0\0\0"),
         ("animation.png", b"GIF89a\x01\0\x01\0"),
         ("page.mp3", b"<!DOCTYPE html><html>"),
     ];
@@ -121,11 +121,22 @@ async fn what_is_no_picture_and_no_sound_is_refused() {
 }
 
 #[tokio::test]
-async fn a_film_is_no_sound() {
+async fn films_are_told_by_their_content() {
     let world = World::new();
     let film = world.film(&[5]).await;
-    let path = world.fetched(&world.files_shelf(), &film, "film.mp4").await;
-    assert_eq!(world.code("song.m4a", &std::fs::read(path).unwrap()).await, Some("file.unsupported_type"));
+    world.fetched(&world.files_shelf(), &film, "film.mp4").await;
+    for (args, name, expected) in [
+        (&["-c", "copy"][..], "out.mp4", VideoKind::Mp4),
+        (&["-c", "copy"], "out.mov", VideoKind::Mov),
+        (&["-c:v", "libvpx", "-c:a", "libopus"], "out.webm", VideoKind::Webm),
+    ] {
+        world.ask("ffmpeg", &[&["-v", "error", "-y", "-i", "film.mp4"], args, &[name]].concat());
+        let content = std::fs::read(world.folder.path().join(name)).unwrap();
+        let found = world.inspect("song.m4a", &content).await.unwrap();
+        let Upload::Video { kind, size: [64, 36], .. } = found else { panic!("{name}: {found:?}") };
+        assert_eq!(kind, expected);
+        assert_eq!(std::fs::read(world.folder.path().join("song.m4a")).unwrap(), content, "it stays as it came");
+    }
 }
 
 #[tokio::test]

@@ -5,20 +5,21 @@ use std::{error::Error, path::Path};
 
 /// Tells what a file really is, by its content alone.
 pub trait MediaProbe: Send + Sync + 'static {
-    /// Looks at a file of this machine.
+    /// Looks at a file of this machine, and leaves in its place what is to be kept: of a picture an encoding of our own, of
+    /// everything else the file itself. Its length and hash are told afterwards.
     fn inspect<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<Probed, ProbeError>>;
 }
 
-/// A picture or sound that is taken in.
+/// A file that is taken in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probed {
-    /// `image` or `audio`.
+    /// `image`, `audio`, `video` or `archive`.
     pub kind: &'static str,
     /// Media type.
     pub content_type: &'static str,
-    /// Width and height in pixels, of pictures.
+    /// Width and height in pixels, of pictures and films.
     pub size: Option<[u32; 2]>,
-    /// Length in milliseconds, of sounds.
+    /// Length in milliseconds, of sounds and films.
     pub duration_ms: Option<u64>,
 }
 

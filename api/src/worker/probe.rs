@@ -29,20 +29,25 @@ fn probed(upload: Upload) -> Probed {
     let kind = match upload.kind() {
         Kind::Image(_) => "image",
         Kind::Audio(_) => "audio",
+        Kind::Video(_) => "video",
+        Kind::Archive => "archive",
     };
     let (size, duration_ms) = match upload {
         Upload::Image { size, .. } => (Some(size), None),
         Upload::Audio { duration_ms, .. } => (None, Some(duration_ms)),
+        Upload::Video { size, duration_ms, .. } => (Some(size), Some(duration_ms)),
+        Upload::Archive => (None, None),
     };
     Probed { kind, content_type: upload.kind().content_type(), size, duration_ms }
 }
 
 fn refusal(error: UploadError) -> ProbeError {
-    match error {
-        UploadError::Empty => ProbeError::Empty,
-        UploadError::UnsupportedType => ProbeError::UnsupportedType(error.to_string()),
-        UploadError::Corrupt => ProbeError::Corrupt(error.to_string()),
-        UploadError::TooLarge { .. } => ProbeError::TooLarge(error.to_string()),
-        UploadError::Unchecked(cause) => ProbeError::Unchecked(cause),
+    let text = error.to_string();
+    match (error.code(), error) {
+        (_, UploadError::Unchecked(cause)) => ProbeError::Unchecked(cause),
+        (Some("file.empty"), _) => ProbeError::Empty,
+        (Some("file.unsupported_type"), _) => ProbeError::UnsupportedType(text),
+        (Some("file.too_large"), _) => ProbeError::TooLarge(text),
+        _ => ProbeError::Corrupt(text),
     }
 }

@@ -20,6 +20,36 @@ async fn a_picture_is_taken_in_with_its_size(db: PgPool) {
     assert_eq!(world.post("/v1/renders", order).await.status, StatusCode::ACCEPTED);
 }
 
+/// Of a picture the pixels are kept: what came behind or beside them is gone from what is stored, and from what is told.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_picture_is_kept_in_an_encoding_of_ours(db: PgPool) {
+    let world = World::new(db).await;
+    let more = [png([1, 2, 3]), b"<script>alert(1)</script>".to_vec()].concat();
+    let file = world.upload("logo.png", more).await.json();
+    let ours = png([1, 2, 3]);
+    let hash = flatrender_workflows::contracts::storage::BlobHash::of(&ours);
+    assert_eq!((&file["sha256"], &file["size_bytes"]), (&json!(hash.as_str()), &json!(ours.len())));
+    assert_eq!(std::fs::read(world.file_named(hash.as_str())).unwrap(), ours);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_archive_is_taken_in_when_it_is_a_plain_one(db: PgPool) {
+    let world = World::new(db).await;
+    let before = world.stored_files();
+    let zip = |name: &str| {
+        let mut zip = zip::ZipWriter::new(std::io::Cursor::new(vec![]));
+        zip.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+        std::io::Write::write_all(&mut zip, b"{}").unwrap();
+        zip.finish().unwrap().into_inner()
+    };
+    assert_eq!(world.upload("evil.zip", zip("../evil")).await.problem(), "file.corrupt");
+    assert_eq!(world.stored_files(), before);
+    let file = world.upload("project.zip", zip("project.json")).await.json();
+    assert_eq!((&file["kind"], &file["content_type"]), (&json!("archive"), &json!("application/zip")));
+    let order = order_with("data.images", json!({"logo": file["id"]}));
+    assert_eq!(world.post("/v1/renders", order).await.faults(), ["/data/images/logo file.wrong_kind"]);
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn a_sound_is_taken_in_with_its_length(db: PgPool) {
     let world = World::new(db).await;

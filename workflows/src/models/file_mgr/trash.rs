@@ -1,6 +1,7 @@
 //! The trash: what is put into it goes with all below it, and exactly that comes back.
 //!
-//! Rows and bytes are removed by the clean-up, once [`DAYS`] are over or somebody empties the trash.
+//! Rows and bytes are removed by the clean-up, once [`DAYS`] are over or somebody empties the trash. What was to go sooner anyway, as a
+//! preview, still does, in the trash and after it came back.
 
 use super::{
     file,
@@ -29,7 +30,7 @@ pub async fn trash_folder(db: Db<'_>, tenant_id: Uuid, id: Uuid, rev: Option<i32
                  where f.tenant_id = $1 and f.trashed_at is null
              ), files as (
                  update file_mgr.files set state = 'trashed', trashed_at = workflow.now(), trashed_with = $2, rev = rev + 1,
-                     purge_after = workflow.now() + make_interval(days => $3), updated_at = workflow.now()
+                     purge_after = least(purge_after, workflow.now() + make_interval(days => $3)), updated_at = workflow.now()
                  where tenant_id = $1 and folder_id in (select id from below) and state = 'ready'
              )
              update file_mgr.folders set trashed_at = workflow.now(), trashed_with = $2, rev = rev + 1,
@@ -74,11 +75,12 @@ pub async fn restore_folder(db: Db<'_>, tenant_id: Uuid, id: Uuid, rev: Option<i
         .execute(&mut *db)
         .await?;
         sqlx::query!(
-            "update file_mgr.files set state = 'ready', trashed_at = null, trashed_with = null, purge_after = null,
-                 updated_at = workflow.now(), rev = rev + 1
+            "update file_mgr.files set state = 'ready', trashed_at = null, trashed_with = null, updated_at = workflow.now(), rev = rev + 1,
+                 purge_after = case when retention <> 'keep' and purge_after < trashed_at + make_interval(days => $3) then purge_after end
              where tenant_id = $1 and trashed_with = $2 and state = 'trashed'",
             tenant_id,
             id,
+            DAYS,
         )
         .execute(&mut *db)
         .await?;
@@ -95,7 +97,7 @@ pub async fn trash_file(db: Db<'_>, tenant_id: Uuid, id: Uuid, rev: Option<i32>)
     if !file::standing(&mut *db, tenant_id, id).await?.check(rev)?.is_trashed {
         sqlx::query!(
             "update file_mgr.files set state = 'trashed', trashed_at = workflow.now(), trashed_with = $2, rev = rev + 1,
-                 purge_after = workflow.now() + make_interval(days => $3), updated_at = workflow.now()
+                 purge_after = least(purge_after, workflow.now() + make_interval(days => $3)), updated_at = workflow.now()
              where tenant_id = $1 and id = $2",
             tenant_id,
             id,
@@ -118,11 +120,12 @@ pub async fn restore_file(db: Db<'_>, tenant_id: Uuid, id: Uuid, rev: Option<i32
         Some(with) if with != id => return Err(TreeError::ComesWith(with)),
         _ if standing.is_trashed => {
             sqlx::query!(
-                "update file_mgr.files set state = 'ready', trashed_at = null, trashed_with = null, purge_after = null,
-                     updated_at = workflow.now(), rev = rev + 1
+                "update file_mgr.files set state = 'ready', trashed_at = null, trashed_with = null, updated_at = workflow.now(), rev = rev + 1,
+                     purge_after = case when retention <> 'keep' and purge_after < trashed_at + make_interval(days => $3) then purge_after end
                  where tenant_id = $1 and id = $2",
                 tenant_id,
                 id,
+                DAYS,
             )
             .execute(&mut *db)
             .await?;
