@@ -33,7 +33,7 @@ create table render.snapshot_jobs (
     constraint a_lease_is_of_a_running_job check (lease_token is null or status = 'running')
 );
 create unique index snapshot_jobs_one_live on render.snapshot_jobs (scene_id) where status in ('queued', 'running');
-create index snapshot_jobs_newest on render.snapshot_jobs (tenant_id, project_id, created_at desc);
+create index snapshot_jobs_newest on render.snapshot_jobs (tenant_id, scene_id, created_at desc, id desc);
 create index snapshot_jobs_untidied on render.snapshot_jobs (finished_at) where tidied_at is null and finished_at is not null;
 create unique index snapshot_jobs_run on render.snapshot_jobs (workflow_run_id);
 create index snapshot_jobs_snapshot on render.snapshot_jobs (snapshot_id) where snapshot_id is not null;

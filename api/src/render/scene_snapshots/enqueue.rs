@@ -1,5 +1,6 @@
 //! From a request for stills to a job for each scene, in one transaction: those that were rendered before are done at once, those
-//! that are being rendered are joined, and for the others a run begins.
+//! that are being rendered are joined, and for the others a run begins. When every scene shows already what is asked for, nothing is
+//! written: the jobs that brought it are the answer.
 
 use super::{CreateSnapshots, no_project};
 use crate::{
@@ -58,14 +59,23 @@ pub async fn enqueue(
     let template = project::own(&mut tx, tenant_id, project_id).await?.ok_or_else(no_project)?;
     let scenes = chosen(scene::list(&mut tx, template.version_id).await?, asked.scenes.as_deref())?;
     render.enter(&mut tx).await?;
+    let of = Request { tenant_id, project_id, version_id: template.version_id, requested_by: steward.name() };
+    let placing = Placing { app, of: &of, template: &template, force: asked.force };
+    let keys: Vec<StillKey> = scenes.iter().map(|scene| placing.key(scene)).collect();
+    let wanted: Vec<Wanted<'_>> = scenes.iter().zip(&keys).map(|(scene, key)| Wanted { scene, key }).collect();
+    if key.is_none()
+        && !asked.force
+        && let Some(jobs) = snapshot_job::shown(&mut tx, tenant_id, &wanted).await?
+    {
+        return Ok(Answered { scenes, jobs, replayed: false });
+    }
     if let Some(key) = key
         && !snapshot_request::take(&mut tx, tenant_id, key, &fingerprint, project_id).await?
     {
         let jobs = replay(&mut tx, tenant_id, key, &fingerprint).await?;
         return Ok(Answered { scenes, jobs, replayed: true });
     }
-    let of = Request { tenant_id, project_id, version_id: template.version_id, requested_by: steward.name() };
-    let ids = Placing { app, of: &of, template: &template, force: asked.force }.place(&mut tx, &scenes).await?;
+    let ids = placing.place(&mut tx, &wanted).await?;
     if let Some(key) = key {
         snapshot_request::answer(&mut tx, tenant_id, key, &ids).await?;
     }
@@ -130,9 +140,7 @@ struct Placing<'a> {
 
 impl Placing<'_> {
     /// A job for each scene. In the scope of renders, before and after.
-    async fn place(&self, db: Db<'_>, scenes: &[Scene]) -> Result<Vec<Uuid>, Problem> {
-        let keys: Vec<StillKey> = scenes.iter().map(|scene| self.key(scene)).collect();
-        let wanted: Vec<Wanted<'_>> = scenes.iter().zip(&keys).map(|(scene, key)| Wanted { scene, key }).collect();
+    async fn place(&self, db: Db<'_>, wanted: &[Wanted<'_>]) -> Result<Vec<Uuid>, Problem> {
         let mut jobs: HashMap<Uuid, Uuid> = HashMap::new();
         for _ in 0..ROUNDS {
             let open: Vec<Wanted<'_>> = wanted.iter().filter(|w| !jobs.contains_key(&w.scene.id)).copied().collect();
@@ -142,9 +150,10 @@ impl Placing<'_> {
             jobs.extend(self.round(db, &open).await?);
         }
         // Rivals that begin and end faster than we can look: the client is to ask again.
-        let job =
-            |scene: &Scene| jobs.get(&scene.id).copied().ok_or_else(|| Problem::internal(&sqlx::Error::RowNotFound));
-        scenes.iter().map(job).collect()
+        let job = |wanted: &Wanted<'_>| {
+            jobs.get(&wanted.scene.id).copied().ok_or_else(|| Problem::internal(&sqlx::Error::RowNotFound))
+        };
+        wanted.iter().map(job).collect()
     }
 
     fn key(&self, scene: &Scene) -> StillKey {

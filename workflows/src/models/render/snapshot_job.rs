@@ -87,6 +87,32 @@ pub async fn live(db: Db<'_>, scene_ids: &[Uuid]) -> sqlx::Result<HashMap<Uuid, 
     Ok(rows.into_iter().map(|r| (r.scene_id, r.id)).collect())
 }
 
+/// The newest jobs of these scenes when each is done with the still that is wanted, its scene shows it and no other is on its way:
+/// then there is nothing to write. None otherwise, and when it is time to note again that a still is used.
+pub async fn shown(db: Db<'_>, tenant_id: Uuid, wanted: &[Wanted<'_>]) -> sqlx::Result<Option<Vec<SnapshotJob>>> {
+    let scene_ids: Vec<Uuid> = wanted.iter().map(|w| w.scene.id).collect();
+    let keys: Vec<String> = wanted.iter().map(|w| w.key.digest().to_string()).collect();
+    let jobs = sqlx::query_as!(
+        SnapshotJob,
+        r#"select j.id, j.project_id, j.scene_id, j.scene_key, j.status, j.image_url, s.small_url, s.source as "source?", j.attempts,
+                  j.error_code, j.error_detail, j.created_at, j.started_at, j.finished_at
+           from unnest($2::uuid[], $3::text[]) of(scene_id, key)
+           cross join lateral (select * from render.snapshot_jobs n where n.tenant_id = $1 and n.scene_id = of.scene_id
+                               order by n.created_at desc, n.id desc limit 1) j
+           join render.snapshots s on s.id = j.snapshot_id
+           where j.status = 'done' and j.cache_key = decode(of.key, 'hex') and s.cache_key = j.cache_key and s.source = 'aerender'
+             and s.public_url = j.image_url and s.last_used_at >= workflow.now() - interval '1 hour'
+             and not exists (select from render.snapshot_jobs l where l.scene_id = j.scene_id and l.status in ('queued', 'running'))"#,
+        tenant_id,
+        &scene_ids,
+        &keys,
+    )
+    .fetch_all(db)
+    .await?;
+    let shows = |scene: &Scene| jobs.iter().any(|j| j.scene_id == scene.id && j.image_url == scene.snapshot_url);
+    Ok(wanted.iter().all(|w| shows(w.scene)).then_some(jobs))
+}
+
 /// Makes jobs for scenes that have none that lives: those that were made, by scene. Each needs a run, see [`started`]. A rival that
 /// has not committed is waited for; its job is then the scene's, and there is none of ours.
 pub async fn enqueue(db: Db<'_>, of: &Request<'_>, wanted: &[Wanted<'_>]) -> sqlx::Result<HashMap<Uuid, Uuid>> {
@@ -301,7 +327,8 @@ pub const CANCELLED: &str = "cancelled";
 pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<u64> {
     Scope::platform(Role::Render).enter(&mut *db).await?;
     let runs = sqlx::query_scalar!(
-        r#"select workflow_run_id as "run_id!" from render.snapshot_jobs where status in ('queued', 'running') limit 1000"#
+        r#"select workflow_run_id as "run_id!" from render.snapshot_jobs where status in ('queued', 'running')
+           order by created_at, id limit 1000"#
     )
     .fetch_all(&mut *db)
     .await?;
@@ -331,10 +358,12 @@ pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<u64> {
     Ok(settled)
 }
 
-/// Ended jobs whose frames may still be in storage, with their tenants.
+/// Ended jobs whose frames may still be in storage, with their tenants. Those that ended within the last two minutes are left alone: a
+/// node may still be putting a frame.
 pub async fn untidied(db: Db<'_>, limit: i64) -> sqlx::Result<Vec<(Uuid, Uuid)>> {
     let rows = sqlx::query!(
-        "select tenant_id, id from render.snapshot_jobs where tidied_at is null and finished_at is not null order by finished_at limit $1",
+        "select tenant_id, id from render.snapshot_jobs
+         where tidied_at is null and finished_at < workflow.now() - interval '2 minutes' order by finished_at limit $1",
         limit,
     )
     .fetch_all(db)
