@@ -96,6 +96,7 @@ create table render.frame_jobs (
     accepted_attempt int check (accepted_attempt > 0),
     output_prefix  text check (char_length(output_prefix) between 1 and 1024),
     frames_ok      int not null default 0,
+    frames_wasted  int not null default 0 check (frames_wasted >= 0),
     created_at     timestamptz not null default now(),
     updated_at     timestamptz not null default now(),
     unique (tenant_id, id),
@@ -111,6 +112,7 @@ create table render.frame_jobs (
 );
 create index frame_jobs_node on render.frame_jobs (node_id) where node_id is not null;
 comment on table render.frame_jobs is 'A chunk: the frames that are rendered together. accepted_attempt is the last that gave frames to it; null when all were kept ones.';
+comment on column render.frame_jobs.frames_wasted is 'Frames of nodes that were late with them and overtaken by a second one, as far as they had come.';
 comment on column render.frame_jobs.output_prefix is 'Where the accepted attempt worked: its folder on its node.';
 
 create trigger frame_jobs_ended before update on render.frame_jobs

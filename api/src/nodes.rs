@@ -6,6 +6,7 @@ pub mod enrol;
 pub mod frames;
 pub mod health;
 pub mod inputs;
+pub mod late;
 pub mod leases;
 pub mod operate;
 pub mod output;

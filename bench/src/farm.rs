@@ -85,6 +85,7 @@ fn item(n: usize, tenant: usize, package: usize, fonts: usize) -> Item {
         package: Some(format!("package-{package}").into()),
         package_bytes: 350_000_000,
         seconds: 60.0,
+        is_known: true,
         needs: [one(fonts), one(fonts / 300 * 7 + fonts + 1), one(fonts / 90_000 + 2 * fonts), engine].into(),
         avoid: Vec::new(),
         ready_at: 1000.0 + n as f64 / 100.0,

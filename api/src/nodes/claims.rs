@@ -1,6 +1,6 @@
 //! `POST /v1/nodes/claims`: work for a node, by long poll.
 
-use super::{leases, placement::queues, probe};
+use super::{late, leases, placement::queues, probe};
 use crate::{app::App, auth::NodeCaller, extract::Json, problem::Problem};
 use axum::{
     extract::State,
@@ -79,6 +79,7 @@ pub(super) async fn work_for(
         }
         let mut place = placement.wait(node.id, asked.slots);
         placement.assign();
+        late::tell(app).await?;
         let chosen = loop {
             let left = until.saturating_duration_since(Instant::now());
             tokio::select! {
@@ -91,6 +92,7 @@ pub(super) async fn work_for(
                     }
                     if heard { placement.read(app, Instant::now()).await? } else { placement.refresh(app).await? }
                     placement.assign();
+                    late::tell(app).await?;
                 }
             }
         };

@@ -15,7 +15,7 @@ use flatrender_engine::Activity as _;
 use flatrender_engine::remote::wire::Claim;
 use flatrender_workflows::{
     contracts::{
-        render::{NODE_QUEUE, RenderFrames},
+        render::{Late, NODE_QUEUE, RenderFrames},
         snapshot::{RenderStills, SNAPSHOT_QUEUE},
         storage::BlobHash,
     },
@@ -69,10 +69,27 @@ struct State {
     given: HashMap<i64, Instant>,
     /// Tasks that rather do not go to nodes of these names.
     avoid: HashMap<i64, Vec<String>>,
+    /// Runs that ask for tasks, and under which key.
+    asked_by: HashMap<i64, (Uuid, String)>,
+    /// Tasks that nodes are late with, and whose runs have not been told.
+    late: Vec<LateTask>,
     /// The clock of the database, and when it was read.
     clock: (f64, Instant),
     has_terms: bool,
     nodes_read: Option<Instant>,
+}
+
+/// A task that a node is late with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LateTask {
+    /// Whose it is.
+    pub tenant_id: Uuid,
+    /// The run that asks for it.
+    pub run_id: Uuid,
+    /// Its key in the run.
+    pub key: String,
+    /// Who is late.
+    pub late: Late,
 }
 
 #[derive(Debug)]
@@ -96,6 +113,8 @@ impl Default for Placement {
             polls: Vec::new(),
             given: HashMap::new(),
             avoid: HashMap::new(),
+            asked_by: HashMap::new(),
+            late: Vec::new(),
             clock: (0.0, Instant::now()),
             has_terms: false,
             nodes_read: None,
@@ -192,6 +211,17 @@ impl Placement {
                 ids.into_iter().for_each(|id| state.put_back(id));
             }
         }
+        state.look_for_late(now);
+    }
+
+    /// Tasks that nodes are late with while others have nothing to do. Each stands here until it is [`Placement::told`].
+    pub fn late(&self) -> Vec<LateTask> {
+        self.state().late.clone()
+    }
+
+    /// These runs know.
+    pub fn told(&self, late: &[LateTask]) {
+        self.state().late.retain(|task| !late.contains(task));
     }
 
     /// What became of tasks that were chosen: those that are not `leased` went to somebody else.
@@ -334,6 +364,9 @@ impl State {
         }
         for task in &backlog.tasks {
             if let Some(detail) = details.remove(&task.id) {
+                if detail.activity == RenderFrames::NAME {
+                    self.asked_by.insert(detail.id, (detail.run_id, detail.step_key.clone()));
+                }
                 if !detail.avoid.is_empty() {
                     self.avoid.insert(detail.id, detail.avoid.clone());
                 }
@@ -342,6 +375,7 @@ impl State {
             self.place(task);
         }
         self.avoid.retain(|id, _| there.contains(id));
+        self.asked_by.retain(|id, _| there.contains(id));
         self.ask_last();
         self.farm.charge_more(backlog.now);
     }
@@ -376,7 +410,18 @@ impl State {
         }
     }
 
-    /// Nodes that an item had better not go to are left out while another node may do it.
+    /// What nodes that still wait might do a second time.
+    fn look_for_late(&mut self, now: f64) {
+        let idle: Vec<Uuid> = self.polls.iter().map(|poll| poll.node).collect();
+        for id in self.farm.late(now, &idle) {
+            let (Some((run_id, key)), Some(run)) = (self.asked_by.get(&id), self.farm.worked_on(id)) else { continue };
+            let Some((node, _)) = self.names.iter().find(|(_, node)| **node == run.node) else { continue };
+            let (run_id, key, late) = (*run_id, key.clone(), Late { node: node.clone() });
+            self.late.push(LateTask { tenant_id: run.item.tenant, run_id, key, late });
+        }
+    }
+
+    /// Nodes that an item had better not go to are left out while another node may do it; for what is done a second time, always.
     fn ask_last(&mut self) {
         let waiting: HashMap<i64, Item> = self
             .farm
@@ -387,7 +432,7 @@ impl State {
         for (id, item) in waiting {
             let ids: Vec<Uuid> = self.avoid[&id].iter().filter_map(|name| self.names.get(name).copied()).collect();
             let left_out = Item { avoid: ids, ..item.clone() };
-            let others = self.farm.somebody_may_do(&left_out);
+            let others = item.class == Class::Spare || self.farm.somebody_may_do(&left_out);
             let avoid = if others { left_out.avoid } else { Vec::new() };
             if avoid != item.avoid {
                 self.farm.add(Item { avoid, ..item });
@@ -424,12 +469,14 @@ fn as_item(detail: Detail, ready_at: f64) -> Item {
             _ if stills => Class::Snapshot,
             Some("preview") => Class::Preview,
             Some("repair") => Class::Repair,
+            Some("spare") => Class::Spare,
             _ => Class::Final,
         },
         tenant: detail.tenant_id,
         package: detail.package.map(Into::into),
         package_bytes: detail.package_bytes.unwrap_or(0).unsigned_abs(),
         seconds: frames * each,
+        is_known: detail.p50_ms.is_some(),
         needs,
         avoid: Vec::new(),
         ready_at,

@@ -27,6 +27,7 @@ mod isolation;
 mod jane;
 mod kept_frames;
 mod keys;
+mod late;
 mod matrix;
 mod nodes;
 mod openid;

@@ -58,8 +58,8 @@ pub(crate) struct Usage {
     /// Slots of the nodes that may work.
     pub slots: u32,
     /// Items of each tier that are worked on, and when that last changed.
-    running: [usize; 3],
-    changed: [f64; 3],
+    running: [usize; 4],
+    changed: [f64; 4],
     interactive_at: Option<f64>,
 }
 
@@ -72,10 +72,12 @@ pub struct Farm {
     pub(crate) waiting: HashMap<i64, Waiting>,
     running: HashMap<i64, Running>,
     visits: HashMap<Visit, (usize, f64)>,
-    /// Snapshots, previews, films.
-    pub(crate) tiers: [Tier; 3],
+    /// Snapshots, previews, films, and what is done a second time.
+    pub(crate) tiers: [Tier; 4],
     needs: Needs,
     weights: HashMap<Uuid, f64>,
+    /// Late items that were named.
+    named: HashSet<i64>,
 }
 
 /// The head of a line, as one node sees it.
@@ -102,6 +104,7 @@ impl Farm {
             tiers: Default::default(),
             needs: Needs::default(),
             weights: HashMap::new(),
+            named: HashSet::new(),
         }
     }
 
@@ -212,6 +215,7 @@ impl Farm {
     /// A node works on it no longer: its tenant is charged with what it took. Answers the item, for who wants to add it again.
     pub fn finish(&mut self, id: i64, now: f64) -> Option<Item> {
         let run = self.running.remove(&id)?;
+        self.named.remove(&id);
         let key = (run.node, run.since.to_bits());
         let mut took = now - run.since;
         if let Some((left, since)) = self.visits.get_mut(&key) {
@@ -266,6 +270,43 @@ impl Farm {
             let Some((at, items)) = left else { return assigned };
             assigned.push(self.hand_over(now, asking.remove(at).id, items));
         }
+    }
+
+    /// When an item that is worked on begins to be late; none when nobody knows how long it takes, or it is of a kind that is never
+    /// done twice.
+    pub fn late_from(&self, id: i64) -> Option<f64> {
+        let run = self.running.get(&id)?;
+        let item = &run.item;
+        if !item.is_known || matches!(item.class, Class::Snapshot | Class::Spare) {
+            return None;
+        }
+        let setup = match self.nodes.get(&run.node) {
+            Some(node) => setup(&self.policy, node, item.package.as_ref(), item.package_bytes),
+            None => 0.0,
+        };
+        Some(run.since + (setup + self.policy.late_factor * item.seconds).max(self.policy.late_seconds))
+    }
+
+    /// Late items that a second node might as well do, out of these that have a free slot and nothing to do: the latest first, one
+    /// for each node at most. None is named twice.
+    pub fn late(&mut self, now: f64, idle: &[Uuid]) -> Vec<i64> {
+        let late = self.running.keys().filter(|id| !self.named.contains(*id));
+        let mut late: Vec<_> = late.filter_map(|id| Some((Seconds(self.late_from(*id)?), *id))).collect();
+        late.retain(|(from, _)| from.0 < now);
+        late.sort_unstable();
+        let mut free: Vec<Arc<Node>> = idle.iter().filter_map(|id| self.nodes.get(id).cloned()).collect();
+        let mut named = Vec::new();
+        for (_, id) in late {
+            let run = &self.running[&id];
+            let fits =
+                |node: &Node| node.id != run.node && self.may_do(node, &run.item) && self.long_work_may(now, node);
+            if let Some(at) = free.iter().position(|node| fits(node)) {
+                free.swap_remove(at);
+                named.push(id);
+            }
+        }
+        self.named.extend(&named);
+        named
     }
 
     fn hand_over(&mut self, now: f64, node: Uuid, items: Vec<i64>) -> Assignment {
@@ -385,12 +426,13 @@ impl Farm {
 
     /// The tiers that a node may work for now: those that have less than their floor first, then the more urgent.
     fn order(&self, now: f64, node: &Node) -> Vec<usize> {
-        let mut order: Vec<usize> = if self.long_work_may(now, node) { vec![0, 1, 2] } else { vec![0] };
+        let mut order: Vec<usize> = if self.long_work_may(now, node) { vec![0, 1, 2, 3] } else { vec![0] };
         let Some(usage) = self.pools.get(&pool_of(&self.policy, node)) else { return order };
         let starved = |tier: usize| {
-            let floor = (f64::from(usage.slots) * self.policy.floors[tier]) as usize;
+            let share = self.policy.floors.get(tier).copied().unwrap_or(0.0);
+            let floor = (f64::from(usage.slots) * share) as usize;
             let long_ago = now - usage.changed[tier].max(self.tiers[tier].waits_since) > self.policy.floor_patience;
-            self.policy.floors[tier] > 0.0 && (usage.running[tier] < floor || usage.running[tier] == 0 && long_ago)
+            share > 0.0 && (usage.running[tier] < floor || usage.running[tier] == 0 && long_ago)
         };
         order.sort_by_key(|tier| (!starved(*tier), *tier));
         order
@@ -399,7 +441,7 @@ impl Farm {
     /// Whether previews and films may have another slot of the pool: the others are kept for snapshots.
     pub(crate) fn long_work_may(&self, now: f64, node: &Node) -> bool {
         let Some(usage) = self.pools.get(&pool_of(&self.policy, node)) else { return true };
-        let (long, reserved) = (usage.running[1] + usage.running[2], self.reserved(now, node));
+        let (long, reserved) = (usage.running[1..].iter().sum::<usize>(), self.reserved(now, node));
         // Whoever asks has a free slot, whatever else is held under its name.
         reserved == 0 || long < (usage.slots as usize).saturating_sub(reserved).max(1)
     }
@@ -426,7 +468,7 @@ impl Farm {
     fn place(&self, item: &Item) -> Place {
         let waited = |head_start: f64| Seconds(item.ready_at - head_start);
         match self.policy.order {
-            Order::Fifo => (0, waited(0.0)),
+            Order::Fifo => (i64::from(item.class == Class::Spare), waited(0.0)),
             Order::Priority => (item.class as i64 * 65_536 - i64::from(item.priority), waited(0.0)),
             Order::Fair => (0, waited(item.class.head_start() + f64::from(item.priority) * self.policy.priority_step)),
         }
@@ -461,5 +503,6 @@ pub(crate) fn tier_of(class: Class) -> usize {
         Class::Snapshot => 0,
         Class::Preview => 1,
         Class::Repair | Class::Final => 2,
+        Class::Spare => 3,
     }
 }

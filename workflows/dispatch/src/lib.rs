@@ -21,6 +21,8 @@
 //!   the wait of a snapshot is that chunks are short.
 //! - **Tenants take turns** by what they have had, in slot-seconds over weight. Who was away has saved nothing up. A tenant can be
 //!   passed over for one whose package a node holds by at most [`Policy::slack`] slot-seconds.
+//! - **What is late is done twice**: of a chunk that takes [`Policy::late_factor`] times what it should, a second node may make another,
+//!   once, and only one that has nothing else to do ([`Farm::late`], [`Class::Spare`]). Who does them takes the first that is whole.
 //! - **Within a tenant** the oldest goes first; a step of priority counts as [`Policy::priority_step`] seconds of waiting. So
 //!   nothing that comes later than `(highest priority - own) * priority_step + warm_window` after an item goes before it: the items
 //!   that can are finite in number when it arrives, and it is served after them.

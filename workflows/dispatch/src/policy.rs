@@ -32,6 +32,10 @@ pub struct Policy {
     pub warm_window: f64,
     /// What a step of priority counts, in seconds of waiting.
     pub priority_step: f64,
+    /// A chunk is late when it has taken so many times what it should, beside fetching and starting; infinite: never.
+    pub late_factor: f64,
+    /// And at least so long.
+    pub late_seconds: f64,
     /// Most stills of one package in one visit.
     pub batch: usize,
     /// How long a renderer takes to start.
@@ -45,7 +49,8 @@ pub struct Policy {
 impl Policy {
     /// As they came.
     pub fn fifo() -> Self {
-        Self { order: Order::Fifo, affinity: false, reserve: 0.0, batch: 1, ..Self::production() }
+        let late_factor = f64::INFINITY;
+        Self { order: Order::Fifo, affinity: false, reserve: 0.0, late_factor, batch: 1, ..Self::production() }
     }
 
     /// The most urgent first.
@@ -68,7 +73,7 @@ impl Policy {
         Self { reserve: Self::production().reserve, ..Self::fair_with_affinity() }
     }
 
-    /// What the server uses: all of it, and several stills in one visit.
+    /// What the server uses: all of it, several stills in one visit, and what is late is done a second time.
     pub fn production() -> Self {
         Self {
             order: Order::Fair,
@@ -80,6 +85,8 @@ impl Policy {
             slack: 60.0,
             warm_window: 60.0,
             priority_step: 60.0,
+            late_factor: 3.0,
+            late_seconds: 30.0,
             batch: 8,
             start_seconds: 15.0,
             open_seconds: 3.0,

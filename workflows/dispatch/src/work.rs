@@ -23,11 +23,13 @@ pub enum Class {
     Repair,
     /// A chunk of a film.
     Final,
+    /// What a node has been at for far too long, for a second one: only for nodes that have nothing else to do.
+    Spare,
 }
 
 impl Class {
     /// All, the most urgent first.
-    pub const ALL: [Self; 4] = [Self::Snapshot, Self::Preview, Self::Repair, Self::Final];
+    pub const ALL: [Self; 5] = [Self::Snapshot, Self::Preview, Self::Repair, Self::Final, Self::Spare];
 
     /// Whether somebody waits for it at this moment.
     pub fn is_interactive(self) -> bool {
@@ -46,6 +48,7 @@ impl Class {
             Self::Preview => "preview",
             Self::Repair => "repair",
             Self::Final => "final",
+            Self::Spare => "spare",
         }
     }
 }
@@ -65,6 +68,8 @@ pub struct Item {
     pub package_bytes: u64,
     /// How long the work itself takes, as far as anybody knows; without fetching and starting.
     pub seconds: f64,
+    /// Whether that is known from work like it, and not guessed.
+    pub is_known: bool,
     /// What a node must have.
     pub needs: Labels,
     /// Nodes that failed at it: they do not get it again.

@@ -25,6 +25,7 @@ fn item(n: i64, class: Class, tenant: usize) -> Item {
         package: Some(package(tenant)),
         package_bytes: 300_000_000,
         seconds: 60.0,
+        is_known: true,
         needs: labels(&[("engine", "after_effects")]),
         avoid: Vec::new(),
         ready_at: 1000.0,
@@ -194,6 +195,66 @@ fn an_older_item_cannot_be_passed_over_by_priority_for_ever() {
         }
     }
     panic!("never");
+}
+
+/// Two nodes, and a chunk of a minute on the first since second 1000.
+fn one_chunk() -> Farm {
+    let mut farm = farm(Policy::production(), vec![node(0)]);
+    farm.add(item(1, Class::Final, 1));
+    assert_eq!(farm.assign(1000.0, &[id(1000)]).len(), 1);
+    farm.set_node(node(1));
+    farm
+}
+
+#[test]
+fn a_chunk_that_is_late_is_named_once_for_a_node_that_has_nothing_to_do() {
+    let mut farm = one_chunk();
+    // 5 s to fetch the package, 15 to start, 3 to open it; three times a minute.
+    assert_eq!(farm.late_from(1), Some(1000.0 + 23.0 + 180.0));
+    assert!(farm.late(1202.0, &[id(1001)]).is_empty(), "not yet");
+    assert!(farm.late(1204.0, &[id(1000)]).is_empty(), "its own node is not asked");
+    assert!(farm.late(1204.0, &[]).is_empty(), "nobody is idle");
+    assert_eq!(farm.late(1204.0, &[id(1001)]), [1]);
+    assert!(farm.late(9999.0, &[id(1001)]).is_empty(), "one more is enough");
+    let again = farm.finish(1, 1300.0).unwrap();
+    farm.add(again);
+    farm.assign(1300.0, &[id(1000)]);
+    assert_eq!(farm.late(2000.0, &[id(1001)]), [1], "what is begun anew is timed anew");
+}
+
+#[test]
+fn what_nobody_knows_the_length_of_is_never_late() {
+    let mut farm = farm(Policy::production(), vec![node(0), node(1)]);
+    farm.add(Item { is_known: false, ..item(1, Class::Final, 1) });
+    farm.add(item(2, Class::Snapshot, 1));
+    farm.assign(1000.0, &[id(1000), id(1001)]);
+    assert!(farm.late(1e9, &[id(1000), id(1001)]).is_empty());
+}
+
+#[test]
+fn only_a_node_that_may_do_it_does_it_twice() {
+    for other in [Node { may_work: false, ..node(1) }, Node { labels: Labels::new(), ..node(1) }] {
+        let mut farm = one_chunk();
+        farm.set_node(other);
+        assert!(farm.late(1e9, &[id(1001)]).is_empty());
+    }
+}
+
+#[test]
+fn what_is_done_twice_comes_after_everything_else() {
+    for policy in policies() {
+        let mut farm = farm(policy, vec![node(0)]);
+        farm.add(Item { ready_at: 0.0, priority: 9, ..item(1, Class::Spare, 1) });
+        farm.add(Item { ready_at: 5000.0, ..item(2, Class::Final, 2) });
+        let order: Vec<i64> = (0..2)
+            .flat_map(|n| {
+                let given = farm.assign(6000.0 + f64::from(n), &[id(1000)]).remove(0).items;
+                given.iter().for_each(|id| drop(farm.finish(*id, 6000.5 + f64::from(n))));
+                given
+            })
+            .collect();
+        assert_eq!(order, [2, 1]);
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -109,11 +109,28 @@ pub enum FrameClass {
     Preview,
     /// What is missing of a film that is nearly done.
     Repair,
+    /// What another node is at, and late with: only for nodes that have nothing else to do, and never for that one.
+    Spare,
 }
 
 impl FrameClass {
     fn is_final(&self) -> bool {
         *self == Self::Final
+    }
+}
+
+/// Tells the run of a film that a node is late with an activity of its: the signal [`Late::signal`], once. A second node may then
+/// render the same frames; the first whole result counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Late {
+    /// The node, by name.
+    pub node: String,
+}
+
+impl Late {
+    /// Name of the signal about the activity with this key.
+    pub fn signal(activity: &str) -> String {
+        format!("late:{activity}")
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod frames;
 mod hunt;
+mod second;
 
 use super::derive_film::DeriveFilm;
 use crate::{
@@ -38,11 +39,17 @@ use crate::{
 };
 use flatrender_engine::{Context, Failure, Workflow};
 use frames::Frames;
-use futures::future::{try_join, try_join_all};
+use futures::{
+    future::try_join,
+    stream::{FuturesUnordered, TryStreamExt},
+};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// Turns a submitted render into a finished video. A video is published only when ffprobe agrees with the plan.
+///
+/// A film belongs to the run that it was submitted with: a copy of that run settles nothing, and whoever wants a failed film orders it
+/// anew.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RenderVideo {
     /// The render.
@@ -67,11 +74,17 @@ impl Workflow for RenderVideo {
         let id = self.render_id;
         let film = produce(cx, id).await;
         let outcome = film.clone().map(drop);
-        let scope = films(cx);
-        cx.step("settle", async move |db: Db<'_>| {
-            scope.within(db, async |db: Db<'_>| Ok(render_job::settle(db, id, outcome.as_ref().copied()).await?)).await
-        })
-        .await?;
+        let (scope, run_id) = (films(cx), cx.run_id());
+        let settle = async move |db: Db<'_>| {
+            let settle = async |db: Db<'_>| match render_job::settle(db, id, run_id, outcome.as_ref().copied()).await? {
+                true => Ok(()),
+                false => {
+                    Err(Failure::permanent("render.of_another_run", format!("render {id} is made by another run")))
+                }
+            };
+            scope.within(db, settle).await
+        };
+        cx.step("settle", settle).await?;
         if let Ok(export_id) = &film {
             // The film is finished, whether or not more is made of it.
             let _ = derive(cx, id, *export_id).await;
@@ -147,6 +160,15 @@ async fn plan(cx: &Context, id: Uuid, job: &Begun) -> Result<Plan, Failure> {
     cx.step("plan", make).await
 }
 
+/// What all of these give, in their order. The first that fails ends it, and what the others wait for is taken back.
+async fn all<T>(work: impl IntoIterator<Item = impl Future<Output = Result<T, Failure>>>) -> Result<Vec<T>, Failure> {
+    let numbered = work.into_iter().enumerate();
+    let numbered = numbered.map(|(n, work)| async move { work.await.map(|made| (n, made)) });
+    let mut done: Vec<(usize, T)> = numbered.collect::<FuturesUnordered<_>>().try_collect().await?;
+    done.sort_by_key(|(n, _)| *n);
+    Ok(done.into_iter().map(|(_, made)| made).collect())
+}
+
 /// Takes what is kept, and makes every other stretch of the film on whichever nodes are free; gives its parts in order.
 async fn render(cx: &Context, id: Uuid, job: &Begun, plan: &Plan) -> Result<Vec<EncodedPart>, Failure> {
     let taken = take(cx, id, job, plan).await?;
@@ -154,7 +176,7 @@ async fn render(cx: &Context, id: Uuid, job: &Begun, plan: &Plan) -> Result<Vec<
         Some(kept) if taken.contains(kept) => Ok(vec![kept.part.clone()]),
         _ => make_stretch(cx, id, job, plan, stretch).await,
     };
-    Ok(try_join_all(plan.stretches.iter().map(make)).await?.concat())
+    Ok(all(plan.stretches.iter().map(make)).await?.concat())
 }
 
 /// Takes kept scenes and accepts their frames. What is not there any more is rendered like the rest.
@@ -165,7 +187,12 @@ async fn take(cx: &Context, id: Uuid, job: &Begun, plan: &Plan) -> Result<Vec<Ke
         return Ok(vec![]);
     }
     let scenes = kept.iter().map(|(_, scene)| scene.clone()).collect();
-    let taken = cx.activity("take_scenes", TakeScenes { render_id: id, scenes }).await?.taken;
+    // What cannot be taken is rendered like the rest.
+    let taken = match cx.activity("take_scenes", TakeScenes { render_id: id, scenes }).await {
+        Ok(there) => there.taken,
+        Err(failure) if failure.is_cancelled() => return Err(failure),
+        Err(_) => return Ok(vec![]),
+    };
     let (tenant_id, size, scope) = (job.tenant_id, job.spec.size, films(cx));
     let reuse = async move |db: Db<'_>| {
         let reuse = async |db: Db<'_>| -> Result<Vec<KeptScene>, Failure> {
@@ -192,9 +219,9 @@ async fn make_stretch(
     stretch: &Stretch,
 ) -> Result<Vec<EncodedPart>, Failure> {
     let chunks = stretch.chunks.iter().map(|chunk| render_chunk(cx, id, job, plan.pace, *chunk));
-    let frames = try_join_all(chunks).await?.concat();
+    let frames = all(chunks).await?.concat();
     let parts = stretch.parts.iter().map(|part| encode_part(cx, id, job, *part, &frames));
-    let parts = try_join_all(parts).await?;
+    let parts = all(parts).await?;
     if let (Some(renderer), Some(key), [frames], [part]) =
         (&plan.renderer, &stretch.key, &stretch.parts[..], &parts[..])
     {
@@ -322,4 +349,26 @@ async fn publish(
         scope.within(db, async |db: Db<'_>| export::publish(db, &new).await).await
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::{FutureExt, future};
+
+    #[test]
+    fn a_failure_ends_all_however_many_still_wait() {
+        let work = |n: usize| async move {
+            match n {
+                99 => Err(Failure::permanent("test.refused", "as told")),
+                _ => future::pending().await,
+            }
+        };
+        let ended: Option<Result<Vec<()>, _>> = all((0..100).map(work)).now_or_never();
+        assert_eq!(ended.expect("nobody is waited for").unwrap_err().code, "test.refused");
+        assert_eq!(
+            all((0..50).map(|n| future::ready(Ok(n)))).now_or_never().unwrap().unwrap(),
+            (0..50).collect::<Vec<_>>()
+        );
+    }
 }

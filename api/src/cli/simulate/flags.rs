@@ -144,6 +144,8 @@ flags! {
     task_failure: Numbers<1>,
     /// Probability that the renderer crashes in a task.
     crash: Numbers<1>,
+    /// Probability that an attempt at a chunk drags on, and how many times as long it takes then.
+    slow: Numbers<2>,
     /// Mean seconds between the losses of a node; 0: never.
     node_mtbf: Numbers<1>,
     /// Seconds that a lost node is away.

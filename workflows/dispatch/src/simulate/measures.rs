@@ -160,6 +160,12 @@ impl Watch {
         }
     }
 
+    pub fn waits_no_more(&mut self, item: &Item) {
+        if let Some((n, _)) = self.backlog.get_mut(&item.tenant).filter(|_| !item.class.is_interactive()) {
+            *n -= 1;
+        }
+    }
+
     pub fn begins(&mut self, item: &Item, now: f64) {
         self.tasks += 1;
         if !item.class.is_interactive() {
@@ -205,7 +211,7 @@ impl Watch {
     pub fn outcome(self, p: &Parameters, jobs: &[Job], tasks: &[Task], end: f64) -> Outcome {
         let wait = |task: &Task| task.begun_at.unwrap_or(end) - task.ready_at;
         let of = |classes: &[Class]| {
-            let of = tasks.iter().filter(|task| classes.contains(&jobs[task.job].class));
+            let of = tasks.iter().filter(|task| classes.contains(&task.class));
             sorted(of.map(wait).collect())
         };
         let (snapshots, previews, films) =
@@ -232,7 +238,7 @@ impl Watch {
         }
         let seconds = p.hours * 3600.0;
         let busy: f64 = self.busy_while_work_comes.iter().map(|(from, to)| (to.min(seconds) - from).max(0.0)).sum();
-        let waits = sorted(tasks.iter().map(wait).collect());
+        let waits = sorted(tasks.iter().filter(|task| task.class != Class::Spare).map(wait).collect());
         let (visits, held, cold) = self.visits;
         let values = HashMap::from([
             (Metric::SnapshotP50, quantile(&snapshots, 0.5)),

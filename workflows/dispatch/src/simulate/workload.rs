@@ -63,6 +63,8 @@ pub struct Parameters {
     pub task_failure: f64,
     /// Probability that a renderer crashes in a task.
     pub crash: f64,
+    /// Probability that an attempt at a chunk drags on, and how many times as long it takes then.
+    pub slow: (f64, f64),
     /// Mean seconds between the losses of a node; 0: none is lost.
     pub node_mtbf: f64,
     /// Seconds that a lost node is away.
@@ -104,6 +106,7 @@ impl Default for Parameters {
             cache_bytes: 20e9,
             task_failure: 0.01,
             crash: 0.013,
+            slow: (0.0, 10.0),
             node_mtbf: 3.0 * 86_400.0,
             node_away: 300.0,
             lease_seconds: 45.0,

@@ -4,6 +4,7 @@
 //!   arrives ─▶ waits ─▶ assign ─▶ visit: fetch, start, open, item, item … ─▶ done
 //!                ▲                   │ fails, crashes          │ node lost
 //!                └──── a second ─────┴───── the lease ends ────┘
+//!   late ─▶ a twin waits for a node that has nothing to do ─▶ the first that is done stops the other
 //! ```
 
 use super::{
@@ -12,7 +13,7 @@ use super::{
     measures::{Outcome, Watch},
     workload::{Job, Parameters},
 };
-use crate::{Farm, Item, Labels, Node, Package};
+use crate::{Class, Farm, Item, Labels, Node, Package};
 use std::{
     cmp::{Ordering, Reverse},
     collections::{BinaryHeap, HashMap, HashSet},
@@ -32,11 +33,14 @@ enum Event {
         id: i64,
         well: bool,
     },
-    /// A slot is free again.
+    /// A slot is free again, after a visit that began with an item.
     Free {
         node: usize,
         epoch: u32,
+        first: i64,
     },
+    /// Something may be late.
+    Look,
     /// Items wait again.
     Back(Vec<i64>),
     Lost(usize),
@@ -74,17 +78,32 @@ struct Machine {
     held: Vec<(Package, u64)>,
     warm: Option<Package>,
     running: HashSet<i64>,
+    /// Items that it was told to stop, whose visits have not ended yet.
+    stopped: HashSet<i64>,
 }
 
 /// A task of a job.
 pub(super) struct Task {
     pub job: usize,
+    /// Even numbers for the chunks of a job, the next odd one for its twin: chance is the same under every policy.
+    no: usize,
     pub frames: u32,
     pub seconds: f64,
     pub ready_at: f64,
     pub begun_at: Option<f64>,
     pub done: bool,
     attempts: u64,
+    /// The task of the same frames, where there are two.
+    twin: Option<i64>,
+    pub class: Class,
+    avoid: Option<Uuid>,
+}
+
+impl Task {
+    fn new((job, no): (usize, usize), frames: u32, seconds: f64, class: Class) -> Self {
+        let (ready_at, begun_at, done, attempts, twin, avoid) = (0.0, None, false, 0, None, None);
+        Self { job, no, frames, seconds, ready_at, begun_at, done, attempts, twin, class, avoid }
+    }
 }
 
 /// The whole of it.
@@ -132,6 +151,7 @@ impl<'a> Yard<'a> {
             held: Vec::new(),
             warm: None,
             running: HashSet::new(),
+            stopped: HashSet::new(),
         };
         let machines: Vec<Machine> = (0..p.nodes).map(machine).collect();
         let by_id = machines.iter().enumerate().map(|(n, machine)| (machine.id, n)).collect();
@@ -184,8 +204,12 @@ impl<'a> Yard<'a> {
         match event {
             Event::Arrives(job) => self.arrive(job),
             Event::Ends { node, epoch, id, well } if self.machines[node].epoch == epoch => self.end(node, id, well),
-            Event::Free { node, epoch } if self.machines[node].epoch == epoch => self.machines[node].free += 1,
-            Event::Ends { .. } | Event::Free { .. } => {}
+            Event::Free { node, epoch, first } if self.machines[node].epoch == epoch => {
+                // Whoever was stopped is free since.
+                let machine = &mut self.machines[node];
+                machine.free += u32::from(!machine.stopped.remove(&first));
+            }
+            Event::Ends { .. } | Event::Free { .. } | Event::Look => {}
             Event::Back(ids) => ids.into_iter().for_each(|id| self.again(id)),
             Event::Lost(node) => self.lose(node),
             Event::Returns(node) => {
@@ -216,14 +240,20 @@ impl<'a> Yard<'a> {
         let asked = &self.jobs[job];
         let chunks = asked.chunks(self.chunk_seconds);
         self.left[job] = chunks.len();
-        for frames in chunks {
+        for (n, frames) in chunks.into_iter().enumerate() {
             let seconds = f64::from(frames) * asked.frame_seconds;
-            let task = Task { job, frames, seconds, ready_at: self.now, begun_at: None, done: false, attempts: 0 };
-            self.tasks.push(task);
-            let item = self.item(self.tasks.len() as i64 - 1);
-            self.watch.waits(&item, self.now);
-            self.farm.add(item);
+            self.ask_for(Task::new((job, 2 * n), frames, seconds, asked.class));
         }
+    }
+
+    /// A task waits from now on; its number.
+    fn ask_for(&mut self, task: Task) -> i64 {
+        self.tasks.push(Task { ready_at: self.now, ..task });
+        let id = self.tasks.len() as i64 - 1;
+        let item = self.item(id);
+        self.watch.waits(&item, self.now);
+        self.farm.add(item);
+        id
     }
 
     fn item(&mut self, id: i64) -> Item {
@@ -232,25 +262,38 @@ impl<'a> Yard<'a> {
         let package = self.packages.entry(job.template).or_insert_with(|| job.template.to_string().into());
         Item {
             id,
-            class: job.class,
+            class: task.class,
             tenant: tenant(job.tenant),
             package: Some(package.clone()),
             package_bytes: job.package_bytes,
             seconds: f64::from(task.frames) * job.expected_frame_seconds,
+            is_known: true,
             needs: Labels::new(),
-            avoid: Vec::new(),
+            avoid: task.avoid.into_iter().collect(),
             ready_at: task.ready_at,
             priority: 0,
         }
     }
 
     fn give_out(&mut self) {
-        let idle: Vec<Uuid> = self
-            .machines
-            .iter()
-            .filter(|machine| machine.up)
-            .flat_map(|machine| std::iter::repeat_n(machine.id, machine.free as usize))
-            .collect();
+        self.give_what_waits();
+        let late = self.farm.late(self.now, &self.idle());
+        for id in late {
+            let Task { job, no, frames, seconds, twin: None, .. } = self.tasks[id as usize] else { continue };
+            let avoid = self.farm.worked_on(id).map(|run| run.node);
+            let twin = Task { twin: Some(id), avoid, ..Task::new((job, no + 1), frames, seconds, Class::Spare) };
+            self.tasks[id as usize].twin = Some(self.ask_for(twin));
+            self.give_what_waits();
+        }
+    }
+
+    fn idle(&self) -> Vec<Uuid> {
+        let up = self.machines.iter().filter(|machine| machine.up);
+        up.flat_map(|machine| std::iter::repeat_n(machine.id, machine.free as usize)).collect()
+    }
+
+    fn give_what_waits(&mut self) {
+        let idle = self.idle();
         if idle.is_empty() || self.farm.waiting().len() == 0 {
             return;
         }
@@ -266,8 +309,9 @@ impl<'a> Yard<'a> {
 
     /// A node does some items, one after the other.
     fn visit(&mut self, node: usize, ids: Vec<i64>) {
-        let first = self.item(ids[0]);
-        let mut time = self.now + self.prepare(node, &first);
+        let first = ids[0];
+        let begins_with = self.item(first);
+        let mut time = self.now + self.prepare(node, &begins_with);
         let machine = &mut self.machines[node];
         machine.free -= 1;
         let epoch = machine.epoch;
@@ -279,10 +323,15 @@ impl<'a> Yard<'a> {
             let item = self.farm.worked_on(id).map(|run| run.item.clone());
             item.iter().for_each(|item| self.watch.begins(item, self.now));
             self.machines[node].running.insert(id);
-            let mut chance = Chance::of(&[self.seed, 3, id as u64, self.tasks[id as usize].attempts]);
+            if let Some(from) = self.farm.late_from(id).filter(|from| from.is_finite() && self.p.slow.0 > 0.0) {
+                self.at(from + 1e-3, Event::Look);
+            }
+            let mut chance = self.chance(3, id);
             let crashes = chance.happens(self.p.crash);
             let fails = crashes || chance.happens(self.p.task_failure);
-            let seconds = self.tasks[id as usize].seconds;
+            let chunk = item.is_some_and(|item| item.class != Class::Snapshot);
+            let slow = chunk && self.p.slow.0 > 0.0 && chance.happens(self.p.slow.0);
+            let seconds = self.tasks[id as usize].seconds * if slow { self.p.slow.1 } else { 1.0 };
             time += if fails { seconds * chance.even() } else { seconds };
             self.at(time, Event::Ends { node, epoch, id, well: !fails });
             if crashes {
@@ -297,14 +346,19 @@ impl<'a> Yard<'a> {
             self.at(time, Event::Ends { node, epoch, id: *id, well: false });
         }
         self.machines[node].running.extend(rest);
-        self.at(time, Event::Free { node, epoch });
+        self.at(time, Event::Free { node, epoch, first });
+    }
+
+    /// What chance has in store for an attempt at a task.
+    fn chance(&self, what: u64, id: i64) -> Chance {
+        let Task { job, no, attempts, .. } = self.tasks[id as usize];
+        Chance::of(&[self.seed, what, job as u64, no as u64, attempts])
     }
 
     /// Fetches a package if it must, starts the renderer and opens it; how long that takes.
     fn prepare(&mut self, node: usize, first: &Item) -> f64 {
         let Some(package) = first.package.clone() else { return 0.0 };
-        let attempts = self.tasks[first.id as usize].attempts;
-        let mut chance = Chance::of(&[self.seed, 2, first.id as u64, attempts]);
+        let mut chance = self.chance(2, first.id);
         let start = chance.lognormal(self.p.start_seconds.0, self.p.start_seconds.1);
         let machine = &mut self.machines[node];
         let held = machine.held.iter().position(|(one, _)| *one == package);
@@ -348,7 +402,8 @@ impl<'a> Yard<'a> {
         }
         self.watch.frames += u64::from(task.frames);
         self.watch.twice += u64::from(std::mem::replace(&mut task.done, true));
-        let job = task.job;
+        let (job, twin) = (task.job, task.twin);
+        twin.into_iter().for_each(|twin| self.stop(twin));
         self.left[job] -= 1;
         if self.left[job] == 0 {
             self.open -= 1;
@@ -356,7 +411,27 @@ impl<'a> Yard<'a> {
         }
     }
 
+    /// What somebody else was faster at is over, wherever it stands.
+    fn stop(&mut self, id: i64) {
+        self.tasks[id as usize].done = true;
+        if let Some(item) = self.farm.withdraw(id) {
+            self.watch.waits_no_more(&item);
+        }
+        let Some(run) = self.farm.worked_on(id).cloned() else { return };
+        self.farm.finish(id, self.now);
+        self.watch.ends(&run, self.now, false);
+        let machine = &mut self.machines[self.by_id[&run.node]];
+        // One that is lost has nothing to stop.
+        if machine.running.remove(&id) {
+            machine.free += 1;
+            machine.stopped.insert(id);
+        }
+    }
+
     fn again(&mut self, id: i64) {
+        if self.tasks[id as usize].done {
+            return;
+        }
         if let Some(run) = self.farm.worked_on(id).cloned() {
             self.farm.finish(id, self.now);
             self.watch.ends(&run, self.now, false);
@@ -370,6 +445,7 @@ impl<'a> Yard<'a> {
         let machine = &mut self.machines[node];
         machine.up = false;
         machine.epoch += 1;
+        machine.stopped.clear();
         let lost: Vec<i64> = machine.running.drain().collect();
         self.tell(node);
         self.at(self.now + self.p.lease_seconds, Event::Back(lost));

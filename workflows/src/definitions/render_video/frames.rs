@@ -7,7 +7,11 @@
 //! ```
 //! Kept frames are those of attempts that failed or were lost: they are verified like any others.
 
-use super::hunt::{Hunt, Poison};
+use super::{
+    all,
+    hunt::{Hunt, Poison},
+    second::{self, Ran},
+};
 use crate::{
     contracts::{
         media::{FRAME_LOST, VerifyFrames},
@@ -25,7 +29,6 @@ use crate::{
     },
 };
 use flatrender_engine::{Activity, Context, Failure};
-use futures::future::try_join_all;
 use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -60,6 +63,8 @@ pub(super) struct Frames<'a> {
     flags: BTreeMap<u32, BTreeSet<String>>,
     /// Nodes that did not make them well.
     avoid: BTreeSet<String>,
+    /// Nodes that rendered in the last round.
+    hands: BTreeSet<String>,
     hunt: Hunt,
     /// Times that some were rendered.
     round: u32,
@@ -102,6 +107,7 @@ impl<'a> Frames<'a> {
             doubted: BTreeMap::new(),
             flags: BTreeMap::new(),
             avoid: BTreeSet::new(),
+            hands: BTreeSet::new(),
             hunt: Hunt::default(),
             round: 0,
             looks: 0,
@@ -137,6 +143,10 @@ impl<'a> Frames<'a> {
             let crashed;
             (crashed, last) = self.render_missing().await?;
             faults = self.verify_reported().await?;
+            if !faults.is_empty() {
+                // What looks wrong is believed only when another node makes it so, too.
+                self.avoid.append(&mut self.hands);
+            }
             // A crash is one step of the hunt, which ends.
             fruitless = if crashed || self.proven.len() > before { 0 } else { fruitless + 1 };
         }
@@ -171,7 +181,7 @@ impl<'a> Frames<'a> {
         let doubts: Vec<FrameFault> =
             left.iter().map(|frame| FrameFault { frame: *frame, reason: self.doubted[frame].1 }).collect();
         self.proven.extend(left.into_iter().map(|f| (f, self.doubted[&f].0.clone())));
-        self.warn_of(&doubts).await?;
+        self.warn_of(&format!("settle:{}:{}", self.key, self.round), &doubts).await?;
         Ok(true)
     }
 
@@ -182,8 +192,9 @@ impl<'a> Frames<'a> {
     /// Renders what is missing. Whether a renderer crashed, and why else an activity failed.
     async fn render_missing(&mut self) -> Result<(bool, Option<Failure>), Failure> {
         let ranges = self.hunt.next(&self.unproven());
-        let made = try_join_all(ranges.into_iter().map(|range| self.render(range))).await?;
+        let made = all(ranges.into_iter().map(|range| self.render(range))).await?;
         let (mut crashed, mut last) = (false, None);
+        self.hands = made.iter().flat_map(|(_, noted)| noted.nodes.iter().cloned()).collect();
         for (made, noted) in made {
             self.reported.extend(made.frames.into_iter().chain(noted.kept).map(|f| (f.frame, f)));
             let Some(cause) = made.cause else { continue };
@@ -203,9 +214,12 @@ impl<'a> Frames<'a> {
     /// Renders one range, and notes who tried and what is there now.
     async fn render(&self, frames: FrameRange) -> Result<(Made, Noted), Failure> {
         let key = format!("{}:{}:{}", self.key, self.round - 1, frames.first);
-        let activity = format!("render:{key}");
-        let rendered = self.cx.activity(&activity, self.work(frames)).await;
-        let noted = self.note(&key, activity, frames, rendered.clone().ok()).await?;
+        let Ran { activity, rendered, overtaken } =
+            second::run(self.cx, &format!("render:{key}"), self.work(frames)).await;
+        if let Some(other) = overtaken {
+            self.note(&format!("{key}:overtaken"), other, frames, None, true).await?;
+        }
+        let noted = self.note(&key, activity, frames, rendered.clone().ok(), false).await?;
         match rendered {
             Ok(RenderedFrames { frames: made, cause, .. }) => Ok((Made { range: frames, frames: made, cause }, noted)),
             Err(failure) if failure.retryable || is_crash(&failure.code) => {
@@ -245,12 +259,14 @@ impl<'a> Frames<'a> {
         activity: String,
         frames: FrameRange,
         made: Option<RenderedFrames>,
+        is_overtaken: bool,
     ) -> Result<Noted, Failure> {
         let (render_id, run_id, tenant_id, size) =
             (self.render_id, self.cx.run_id(), self.job.tenant_id, self.job.spec.size);
         let scope = super::films(self.cx);
         let note = async move |db: Db<'_>| {
-            let ended = Ended { tenant_id, render_id, run_id, key: &activity, frames, size, made: made.as_ref() };
+            let made = made.as_ref();
+            let ended = Ended { tenant_id, render_id, run_id, key: &activity, frames, size, made, is_overtaken };
             scope.within(db, async |db: Db<'_>| Ok(frame_attempt::note(db, &ended).await?)).await
         };
         self.cx.step(&format!("note:{key}"), note).await
@@ -285,13 +301,19 @@ impl<'a> Frames<'a> {
         let verified = self.cx.activity(&format!("verify:{}:{}", self.key, self.looks), verify).await?;
         self.looks += 1;
         let mut faults = verified.faults;
-        let mut alike = vec![];
+        let bad: BTreeSet<u32> = faults.iter().map(|f| f.frame).collect();
+        // What came out alike again looks as wrong as before, though a single frame has nothing beside it to be doubted for.
+        let said = |f: u32, reason| self.flags.get(&f).is_some_and(|flags| flags.contains(flag(reason).0));
+        let again = frames.iter().filter(|f| !bad.contains(&f.frame));
+        let again = again.filter_map(|f| Some((f, self.doubted.get(&f.frame)?)));
+        let mut alike: Vec<FrameFault> = again
+            .filter(|(frame, (before, reason))| before == *frame && !said(frame.frame, *reason))
+            .map(|(frame, (_, reason))| FrameFault { frame: frame.frame, reason: *reason })
+            .collect();
         for doubt in verified.doubts {
             let Some(frame) = frames.iter().find(|f| f.frame == doubt.frame) else { continue };
-            match self.doubted.insert(doubt.frame, (frame.clone(), doubt.reason)) {
-                None => faults.push(doubt),
-                Some((before, _)) if before == *frame => alike.push(doubt),
-                Some(_) => {}
+            if self.doubted.insert(doubt.frame, (frame.clone(), doubt.reason)).is_none() {
+                faults.push(doubt);
             }
         }
         let good = |frame: &FrameRef| faults.iter().all(|f| f.frame != frame.frame);
@@ -299,21 +321,19 @@ impl<'a> Frames<'a> {
         for fault in &faults {
             self.flags.entry(fault.frame).or_default().insert("repaired".into());
         }
-        self.warn_of(&alike).await?;
+        alike.sort_by_key(|f| f.frame);
+        self.warn_of(&format!("warn:{}:{}", self.key, self.looks), &alike).await?;
         Ok(faults)
     }
 
     /// What looks wrong on every try is what the template says: it is kept, and said.
-    async fn warn_of(&mut self, alike: &[FrameFault]) -> Result<(), Failure> {
+    async fn warn_of(&mut self, key: &str, alike: &[FrameFault]) -> Result<(), Failure> {
         if alike.is_empty() {
             return Ok(());
         }
         let mut warnings = vec![];
         for FrameFault { frame, reason } in alike {
-            let (flag, words) = match reason {
-                FaultReason::Black => ("black", "black"),
-                _ => ("duplicate", "the same as the one before it"),
-            };
+            let (flag, words) = flag(*reason);
             self.flags.entry(*frame).or_default().insert(flag.into());
             warnings.push(format!("frame {frame} is {words}, even when it is rendered again"));
         }
@@ -321,7 +341,15 @@ impl<'a> Frames<'a> {
         let warn = async move |db: Db<'_>| {
             scope.within(db, async |db: Db<'_>| Ok(render_job::warn(db, id, &warnings).await?)).await
         };
-        self.cx.step(&format!("warn:{}:{}", self.key, self.looks), warn).await
+        self.cx.step(key, warn).await
+    }
+}
+
+/// What is said of a frame that looks wrong and is what the template says: to programs, and to people.
+fn flag(reason: FaultReason) -> (&'static str, &'static str) {
+    match reason {
+        FaultReason::Black => ("black", "black"),
+        _ => ("duplicate", "the same as the one before it"),
     }
 }
 

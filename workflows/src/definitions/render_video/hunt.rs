@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const BEFORE_HALVING: u32 = 2;
 /// Crashes of a frame that is rendered alone before it is to blame.
 const ALONE: u32 = 2;
+/// Ranges that are rendered at a time otherwise: a renderer's start costs more than frames that are made once more.
+const RANGES: usize = 4;
 /// Ranges that are tried at a time while it is on: the halves of the first suspect.
 const AT_A_TIME: usize = 2;
 
@@ -44,6 +46,12 @@ impl Hunt {
         }
         if !self.cuts.is_empty() {
             ranges.truncate(AT_A_TIME);
+        }
+        while ranges.len() > RANGES {
+            // The frames between the two that are nearest to each other are rendered once more.
+            let gap = |n: &usize| ranges[n + 1].first - ranges[*n].last;
+            let Some(nearest) = (0..ranges.len() - 1).min_by_key(gap) else { break };
+            ranges[nearest].last = ranges.remove(nearest + 1).last;
         }
         ranges
     }
@@ -105,6 +113,17 @@ mod tests {
     fn a_chunk_without_poison_is_rendered_at_once() {
         let hunt = Hunt::default();
         assert_eq!(hunt.next(&[3, 4, 5, 9]), [FrameRange { first: 3, last: 5 }, FrameRange { first: 9, last: 9 }]);
+    }
+
+    #[test]
+    fn lone_frames_are_rendered_in_a_few_runs() {
+        let lone: Vec<u32> = (0..100).map(|n| n * 5).collect();
+        let ranges = Hunt::default().next(&lone);
+        assert_eq!(ranges.len(), RANGES);
+        assert!(lone.iter().all(|frame| ranges.iter().any(|range| range.contains(*frame))));
+        assert!(ranges.windows(2).all(|two| two[0].last < two[1].first));
+        let far = Hunt::default().next(&[0, 1, 100, 200, 300, 400]);
+        assert_eq!(far[0], FrameRange { first: 0, last: 100 }, "the nearest are joined");
     }
 
     #[test]

@@ -80,6 +80,10 @@ pub struct Detail {
     pub id: i64,
     /// For whom it is done.
     pub tenant_id: Uuid,
+    /// The run that asks for it.
+    pub run_id: Uuid,
+    /// Its key in the run.
+    pub step_key: String,
     /// Name of the activity.
     pub activity: String,
     /// What a node must have.
@@ -94,7 +98,7 @@ pub struct Detail {
     pub frames: Option<i64>,
     /// Milliseconds that half of the frames of this template took.
     pub p50_ms: Option<i64>,
-    /// What kind of work it is, where the activity has several: `preview`, `final` or `repair`.
+    /// What kind of work it is, where the activity has several: `preview`, `final`, `repair` or `spare`.
     pub class: Option<String>,
     /// Names of nodes that are asked last.
     pub avoid: Vec<String>,
@@ -104,7 +108,7 @@ pub struct Detail {
 pub async fn details(db: Db<'_>, ids: &[i64]) -> sqlx::Result<Vec<Detail>> {
     sqlx::query_as!(
         Detail,
-        r#"select t.id, t.tenant_id, t.activity::text as "activity!", t.required_labels as "labels!: Json<Labels>", t.priority,
+        r#"select t.id, t.tenant_id, t.run_id, t.step_key::text as "step_key!", t.activity::text as "activity!", t.required_labels as "labels!: Json<Labels>", t.priority,
                   t.input #>> '{package,sha256}' as package, n.bytes as package_bytes, n.last - n.first + 1 as frames, n.p50_ms,
                   t.input ->> 'class' as class,
                   case jsonb_typeof(t.input -> 'avoid') when 'array'

@@ -30,6 +30,8 @@ pub struct Ended<'a> {
     pub size: [u32; 2],
     /// What came of it; none when it failed.
     pub made: Option<&'a RenderedFrames>,
+    /// Whether another node was faster: then what it made is counted as wasted.
+    pub is_overtaken: bool,
 }
 
 /// What is known after an activity.
@@ -45,9 +47,13 @@ pub struct Noted {
 /// Begins and ends in the scope of the film's tenant.
 pub async fn note(db: Db<'_>, ended: &Ended<'_>) -> sqlx::Result<Noted> {
     let attempts = attempts(&mut *db, ended).await?;
+    let wasted = if ended.is_overtaken { made_so_far(&mut *db, ended).await? } else { 0 };
     let nodes = nodes(&mut *db, &attempts).await?;
     Scope::tenant(Role::Render, ended.tenant_id).enter(&mut *db).await?;
     insert(&mut *db, ended, &attempts, &nodes).await?;
+    if wasted > 0 {
+        waste(&mut *db, ended, wasted).await?;
+    }
     if let Some(made) = ended.made.filter(|m| !m.warnings.is_empty()) {
         render_job::warn(&mut *db, ended.render_id, &made.warnings).await?;
     }
@@ -70,8 +76,11 @@ struct Tried {
 async fn attempts(db: Db<'_>, ended: &Ended<'_>) -> sqlx::Result<Vec<Tried>> {
     Scope::tenant(Role::Workflow, ended.tenant_id).enter(&mut *db).await?;
     let rows = sqlx::query!(
+        // A lease that was lost and taken up again is noted each time it ended: the last one counts.
         r#"select lease_token, worker, outcome::text as "outcome!", failure ->> 'code' as code, started_at, ended_at
-           from workflow.attempts where run_id = $1 and step_key = $2 order by attempt_no limit 1000"#,
+           from (select distinct on (lease_token) * from workflow.attempts where run_id = $1 and step_key = $2
+                 order by lease_token, attempt_no desc) last
+           order by attempt_no limit 1000"#,
         ended.run_id,
         ended.key,
     )
@@ -92,6 +101,31 @@ async fn attempts(db: Db<'_>, ended: &Ended<'_>) -> sqlx::Result<Vec<Tried>> {
         ended_at: r.ended_at,
     });
     Ok(tried.collect())
+}
+
+/// Frames that an activity under way is said to have made. In the scope of the engine.
+async fn made_so_far(db: Db<'_>, ended: &Ended<'_>) -> sqlx::Result<i32> {
+    let made = sqlx::query_scalar!(
+        r#"select least(coalesce((progress ->> 'done')::bigint, 0), $3)::int as "made!" from workflow.tasks
+           where run_id = $1 and kind = 'activity' and step_key = $2"#,
+        ended.run_id,
+        ended.key,
+        i64::from(ended.frames.count()),
+    );
+    Ok(made.fetch_optional(db).await?.unwrap_or(0))
+}
+
+async fn waste(db: Db<'_>, ended: &Ended<'_>, frames: i32) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update render.frame_jobs set frames_wasted = frames_wasted + $3
+         where render_job_id = $1 and $2 between first_frame and last_frame and status <> 'superseded'",
+        ended.render_id,
+        ended.frames.first as i32,
+        frames,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// The name of a node, which has no colon; of a worker that is no node whatever it is called.
