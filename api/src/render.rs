@@ -1,6 +1,7 @@
 //! Renders, their events and exports.
 
 pub mod download;
+pub mod eta;
 pub mod events;
 pub mod exports;
 pub mod feed;

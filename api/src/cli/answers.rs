@@ -21,6 +21,9 @@ pub struct Render {
     /// Seconds left, when that can be told.
     #[serde(default)]
     pub eta_seconds: Option<f64>,
+    /// Seconds in which it is done nine times in ten, when that can be told.
+    #[serde(default)]
+    pub eta_p90_seconds: Option<f64>,
     /// How many frames there are.
     #[serde(default)]
     pub frames: Frames,

@@ -71,7 +71,7 @@ fn percent(render: &Render) -> u64 {
     ((render.progress.clamp(0.0, 1.0) * 100.0) as u64).min(most)
 }
 
-/// `rendering  ·  frame 120 of 300  ·  12 s left`
+/// `rendering  ·  frame 120 of 300  ·  12 s left, 18 s at most in 9 of 10`
 fn describe(render: &Render) -> String {
     let mut parts = vec![render.status.clone()];
     let step = render.step.as_deref().unwrap_or_default();
@@ -81,8 +81,14 @@ fn describe(render: &Render) -> String {
     if render.status == "rendering" && render.frames.total > 0 {
         parts.push(format!("frame {} of {}", render.frames.rendered, render.frames.total));
     }
-    if let Some(left) = render.eta_seconds.filter(|s| s.is_finite() && !render.is_final()) {
-        parts.push(format!("{} left", duration(Duration::from_secs_f64(left.clamp(0.0, 1e6)))));
+    let shown = |seconds: Option<f64>| {
+        let sound = seconds.filter(|s| s.is_finite() && !render.is_final());
+        sound.map(|s| duration(Duration::from_secs_f64(s.clamp(0.0, 1e6))))
+    };
+    match (shown(render.eta_seconds), shown(render.eta_p90_seconds)) {
+        (Some(left), Some(most)) if most != left => parts.push(format!("{left} left, {most} at most in 9 of 10")),
+        (Some(left), _) => parts.push(format!("{left} left")),
+        _ => {}
     }
     parts.join("  ·  ")
 }
@@ -135,6 +141,12 @@ mod tests {
             "eta_seconds": 65.2, "frames": {"total": 300, "rendered": 120}}));
         assert_eq!(describe(&now), "rendering  ·  render  ·  frame 120 of 300  ·  1 min 05 s left");
         assert_eq!(percent(&now), 41);
+        let bounded = Render { eta_p90_seconds: Some(80.0), ..now };
+        assert!(
+            describe(&bounded).ends_with("1 min 05 s left, 1 min 20 s at most in 9 of 10"),
+            "{}",
+            describe(&bounded)
+        );
     }
 
     #[test]

@@ -117,6 +117,6 @@ fn publish(feed: &watch::Sender<Snapshot>, mut render: Render) {
 
 /// Whether there is more to tell than that time has passed.
 fn differs(old: &Render, new: &Render) -> bool {
-    let timeless = |r: &Render| Render { eta_seconds: None, ..r.clone() };
+    let timeless = |r: &Render| Render { eta_seconds: None, eta_p90_seconds: None, ..r.clone() };
     timeless(old) != timeless(new)
 }

@@ -1,5 +1,6 @@
 //! How far a render has come and how long it will take, from its row and its live tasks. Pure.
 
+use super::eta::{self, Eta};
 use chrono::{DateTime, Utc};
 use flatrender_workflows::models::render::{live_task::LiveTask, render_job::RenderJob};
 
@@ -11,8 +12,6 @@ const ENCODED: f64 = 0.9;
 const JOINING: f64 = 0.93;
 /// Reached when the film is checked and published.
 const PUBLISHING: f64 = 0.97;
-/// Below this share the pace says nothing yet.
-const TELLING: f64 = 0.01;
 
 /// Where a render stands.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,28 +22,23 @@ pub struct Pace {
     pub progress: f64,
     /// Frames rendered, proven or not.
     pub rendered: i32,
-    /// Seconds left; none when nothing can be said.
-    pub eta_seconds: Option<f64>,
+    /// What is left; none when nothing can be said.
+    pub eta: Option<Eta>,
 }
 
 /// Measures a render at `now`.
 pub fn measure(job: &RenderJob, live: &[LiveTask], now: DateTime<Utc>) -> Pace {
     let rendered = rendered(job, live);
     let progress = thousandths(progress(job, live, rendered));
-    Pace { step: step(job, live), progress, rendered, eta_seconds: eta(job, progress, now) }
+    Pace { step: step(job, live), progress, rendered, eta: eta::eta(job, live, progress, now) }
 }
 
 /// Accepted frames, frames that are being verified, and frames that live attempts report.
 fn rendered(job: &RenderJob, live: &[LiveTask]) -> i32 {
-    let in_flight: i64 = live
-        .iter()
-        .map(|task| match task.activity.as_str() {
-            "RenderFrames" if task.leased => task.done.max(0),
-            "VerifyFrames" => i64::from(task.frames.unwrap_or(0)),
-            _ => 0,
-        })
-        .sum();
-    let all = i64::from(job.frames_verified).saturating_add(in_flight);
+    let rendering: i64 = eta::chunks(live).filter(|task| task.leased).map(|task| task.done.max(0)).sum();
+    let verifying = live.iter().filter(|task| task.activity == "VerifyFrames");
+    let verifying: i64 = verifying.map(|task| i64::from(task.frames.unwrap_or(0))).sum();
+    let all = i64::from(job.frames_verified).saturating_add(rendering).saturating_add(verifying);
     all.clamp(0, i64::from(job.frame_count)) as i32
 }
 
@@ -109,28 +103,18 @@ fn is_live(live: &[LiveTask], activity: &str) -> bool {
     live.iter().any(|t| t.activity == activity)
 }
 
-/// What is left at the pace since work began.
-fn eta(job: &RenderJob, progress: f64, now: DateTime<Utc>) -> Option<f64> {
-    if job.has_ended() {
-        return None;
-    }
-    let elapsed = (now - job.started_at?).as_seconds_f64().max(0.0);
-    (progress > TELLING).then(|| (elapsed * (1.0 - progress) / progress * 10.0).round() / 10.0)
-}
-
 fn thousandths(share: f64) -> f64 {
     (share * 1000.0).floor() / 1000.0
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use chrono::TimeDelta;
     use serde_json::json;
     use sqlx::types::Json;
     use uuid::Uuid;
 
-    fn job(status: &str, frames_verified: i32) -> RenderJob {
+    pub fn job(status: &str, frames_verified: i32) -> RenderJob {
         let now = Utc::now();
         RenderJob {
             id: Uuid::nil(),
@@ -156,8 +140,10 @@ mod tests {
         }
     }
 
-    fn task(activity: &str, frames: Option<i32>, done: i64, total: i64) -> LiveTask {
-        LiveTask { run_id: Uuid::nil(), activity: activity.into(), leased: true, frames, done, total }
+    pub fn task(activity: &str, frames: Option<i32>, done: i64, total: i64) -> LiveTask {
+        let (leased_at, first_frame, asked, p50_ms, p99_ms) = (None, None, None, None, None);
+        let (run_id, activity, leased) = (Uuid::nil(), activity.into(), true);
+        LiveTask { run_id, activity, leased, leased_at, frames, first_frame, asked, p50_ms, p99_ms, done, total }
     }
 
     #[test]
@@ -172,15 +158,6 @@ mod tests {
         let pace = measure(&job("rendering", 299), &[task("RenderFrames", None, i64::MAX, 1)], Utc::now());
         assert_eq!(pace.rendered, 300);
         assert!(pace.progress <= RENDERING);
-    }
-
-    #[test]
-    fn the_eta_follows_the_pace() {
-        let mut job = job("rendering", 150);
-        job.started_at = Some(Utc::now() - TimeDelta::seconds(8));
-        let pace = measure(&job, &[], Utc::now());
-        assert_eq!(pace.progress, 0.4);
-        assert!((pace.eta_seconds.unwrap() - 12.0).abs() < 0.2);
     }
 
     #[test]

@@ -46,9 +46,13 @@ pub struct Render {
     /// 0 to 1.
     #[schema(example = 0.42, minimum = 0, maximum = 1)]
     pub progress: f64,
-    /// Seconds until it is done, from the pace so far; null when nothing can be said.
+    /// Seconds until it is done, as likely less as more, from the pace of its template and its own; null when nothing can be said.
     #[schema(example = 12.3)]
     pub eta_seconds: Option<f64>,
+    /// Seconds in which it is done nine times in ten; null when nothing can be said.
+    #[serde(default)]
+    #[schema(example = 18.1)]
+    pub eta_p90_seconds: Option<f64>,
     /// Its frames.
     pub frames: RenderFrames,
     /// Where a small picture of the frame that was rendered last is, while the render is under way; null before the first.
@@ -173,7 +177,7 @@ impl From<Export> for ExportView {
 impl Render {
     /// A render from its row, its live tasks and its export.
     pub fn new(job: RenderJob, live: &[LiveTask], export: Option<Export>, now: DateTime<Utc>) -> Self {
-        let Pace { step, progress, rendered, eta_seconds } = pace::measure(&job, live, now);
+        let Pace { step, progress, rendered, eta } = pace::measure(&job, live, now);
         let seen = rendered > 0 && !job.has_ended();
         let error = job.error_code.map(|code| RenderError { code, message: job.error_detail.unwrap_or_default() });
         Self {
@@ -186,7 +190,8 @@ impl Render {
             step: step.to_owned(),
             waiting_because: None,
             progress,
-            eta_seconds,
+            eta_seconds: eta.map(|eta| eta.p50),
+            eta_p90_seconds: eta.map(|eta| eta.p90),
             frames: RenderFrames { total: job.frame_count, rendered },
             last_frame_url: seen.then(|| format!("/v1/renders/{}/last-frame", job.id)),
             width: job.width,

@@ -2,7 +2,10 @@
 
 use crate::models::Db;
 use flatrender_engine::Labels;
-use sqlx::types::Json;
+use sqlx::types::{
+    Json,
+    chrono::{DateTime, Utc},
+};
 use uuid::Uuid;
 
 /// What the ready tasks of an activity ask of a worker, each set of labels once.
@@ -38,8 +41,18 @@ pub struct LiveTask {
     pub activity: String,
     /// Whether somebody works on it now.
     pub leased: bool,
+    /// Since when.
+    pub leased_at: Option<DateTime<Utc>>,
     /// Frames that its input names one by one; none when it names none.
     pub frames: Option<i32>,
+    /// The first frame of its range, when it is asked for one.
+    pub first_frame: Option<i32>,
+    /// How many frames are in the range.
+    pub asked: Option<i32>,
+    /// Milliseconds that half of the frames of its template took, where that is known.
+    pub p50_ms: Option<i64>,
+    /// Milliseconds that all but one in a hundred took.
+    pub p99_ms: Option<i64>,
     /// Units the attempt has done, as it last reported; 0 before.
     pub done: i64,
     /// Units in all, as it last reported; 0 when unknown.
@@ -50,8 +63,11 @@ pub struct LiveTask {
 pub async fn of_runs(db: Db<'_>, run_ids: &[Uuid]) -> sqlx::Result<Vec<LiveTask>> {
     sqlx::query_as!(
         LiveTask,
-        r#"select run_id, activity, state = 'leased' as "leased!",
+        r#"select run_id, activity, state = 'leased' as "leased!", leased_at,
                   case jsonb_typeof(input -> 'frames') when 'array' then jsonb_array_length(input -> 'frames') end as frames,
+                  (input #>> '{frames,first}')::int as first_frame,
+                  (input #>> '{frames,last}')::int - (input #>> '{frames,first}')::int + 1 as asked,
+                  (input #>> '{pace,p50_ms}')::bigint as p50_ms, (input #>> '{pace,p99_ms}')::bigint as p99_ms,
                   coalesce((progress ->> 'done')::bigint, 0) as "done!",
                   coalesce((progress ->> 'total')::bigint, 0) as "total!"
            from workflow.tasks where run_id = any($1) and kind = 'activity' order by id"#,
