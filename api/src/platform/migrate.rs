@@ -22,12 +22,28 @@ pub enum MigrateError {
     /// Nobody answers there.
     #[error("cannot connect to the database: {0}")]
     Connect(#[source] sqlx::Error),
+    /// The database was made by a program whose migrations are not ours.
+    #[error(
+        "the database was made by another version of this program (its migration {0} is not the one of this version), and was left as it is. \
+         Run the version that made it; or begin anew with an empty one: another folder (--data), or another database (DATABASE_URL)"
+    )]
+    Foreign(i64),
     /// A migration failed; what it changed has been taken back.
     #[error("cannot migrate the database: {0}")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    Migrate(#[source] sqlx::migrate::MigrateError),
     /// The months ahead could not be made.
     #[error("cannot make the months of time series: {0}")]
     Months(#[from] sqlx::Error),
+}
+
+impl From<sqlx::migrate::MigrateError> for MigrateError {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        match error {
+            sqlx::migrate::MigrateError::VersionMismatch(version)
+            | sqlx::migrate::MigrateError::VersionMissing(version) => Self::Foreign(version),
+            other => Self::Migrate(other),
+        }
+    }
 }
 
 /// Applies what is missing, and tells how many migrations the program knows. Doing it again changes nothing.

@@ -5,6 +5,7 @@
 mod catalogue;
 mod check;
 mod files;
+mod migrate;
 mod months;
 mod nodes;
 mod roles;
