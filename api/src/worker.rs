@@ -36,7 +36,7 @@ use flatrender_workflows::{
     },
     models::{
         DEFAULT_TENANT, Role, Scope,
-        render::{render_job, scene_cache, snapshot_job},
+        render::{derivative, render_job, scene_cache, snapshot_job},
         time_series,
     },
 };
@@ -155,7 +155,9 @@ async fn tidy_films(db: &PgPool, storage: &dyn BlobStore) -> Result<(), Box<dyn 
     let films = render_job::untidied(&mut tx, 100).await?;
     drop(tx);
     for (tenant_id, render_id) in films {
-        storage.clear(&Shelf::Render { tenant_id, render_id }).await?;
+        if !cleared(storage, &Shelf::Render { tenant_id, render_id }).await {
+            continue;
+        }
         let mut tx = Scope::tenant(Role::Render, tenant_id).begin(db).await?;
         render_job::tidied(&mut tx, render_id).await?;
         tx.commit().await?;
@@ -170,11 +172,27 @@ pub async fn tidy_snapshots(db: &PgPool, storage: &dyn BlobStore) -> Result<(), 
     tx.commit().await?;
     let mut tx = Scope::platform(Role::Render).begin(db).await?;
     let ended = snapshot_job::untidied(&mut tx, 100).await?;
-    for (tenant_id, render_id) in &ended {
-        storage.clear(&Shelf::Render { tenant_id: *tenant_id, render_id: *render_id }).await?;
+    drop(tx);
+    let mut tidied = Vec::new();
+    for (tenant_id, render_id) in ended {
+        if cleared(storage, &Shelf::Render { tenant_id, render_id }).await {
+            tidied.push(render_id);
+        }
     }
-    snapshot_job::tidied(&mut tx, &ended.into_iter().map(|(_, id)| id).collect::<Vec<_>>()).await?;
+    let mut tx = Scope::platform(Role::Render).begin(db).await?;
+    snapshot_job::tidied(&mut tx, &tidied).await?;
     Ok(tx.commit().await?)
+}
+
+/// Removes what is on a shelf; false when that has to wait for another time.
+async fn cleared(storage: &dyn BlobStore, shelf: &Shelf) -> bool {
+    match storage.clear(shelf).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn Error, ?shelf, "cannot clear a shelf");
+            false
+        }
+    }
 }
 
 /// Removes scenes that nobody uses any more: their content, then what is known of it.
@@ -183,7 +201,9 @@ async fn forget_scenes(db: &PgPool, storage: &dyn BlobStore) -> Result<(), Box<d
     let scenes = scene_cache::expired(&mut tx, 100).await?;
     tx.commit().await?;
     for (tenant_id, key) in scenes {
-        storage.clear(&Shelf::Scene { tenant_id, key: key.clone() }).await?;
+        if !cleared(storage, &Shelf::Scene { tenant_id, key: key.clone() }).await {
+            continue;
+        }
         let mut tx = Scope::tenant(Role::Render, tenant_id).begin(db).await?;
         scene_cache::forget(&mut tx, tenant_id, &key).await?;
         tx.commit().await?;
@@ -194,6 +214,7 @@ async fn forget_scenes(db: &PgPool, storage: &dyn BlobStore) -> Result<(), Box<d
 async fn settle_abandoned(db: &PgPool) -> sqlx::Result<u64> {
     let mut tx = Scope::platform(Role::Render).begin(db).await?;
     let settled = render_job::settle_abandoned(&mut tx).await?;
+    derivative::settle_abandoned(&mut tx).await?;
     tx.commit().await?;
     Ok(settled)
 }

@@ -25,11 +25,12 @@ pub async fn publish(world: &World, render_id: Uuid, film: &[u8]) -> Uuid {
         audio_codec: "aac".into(),
         size: crate::world::SIZE,
     };
+    let run = world.run_of(render_id).await;
     let mut tx = world.db.begin().await.unwrap();
     let profile = EncodeProfile::Final;
     let new = NewExport { tenant_id: world.tenant, render_id, profile, video: &video, sheet: &sheet, probed: &probed };
     let id = export::publish(&mut tx, &new).await.unwrap();
-    render_job::settle(&mut tx, render_id, Ok(())).await.unwrap();
+    render_job::settle(&mut tx, render_id, run, Ok(())).await.unwrap();
     tx.commit().await.unwrap();
     id
 }

@@ -102,7 +102,7 @@ async fn a_film_has_to_end_before_there_may_be_another(db: PgPool) {
     assert_eq!((taken.len(), codes(&answers)), (2, vec!["429 quota.concurrent_renders".to_owned()]));
     assert_eq!(quota(&world, "concurrent_renders").await, (2, json!(2)));
     let one: Uuid = taken[0].json()["id"].as_str().unwrap().parse().unwrap();
-    render_job::settle(&mut world.db.acquire().await.unwrap(), one, Ok(())).await.unwrap();
+    render_job::settle(&mut world.db.acquire().await.unwrap(), one, world.run_of(one).await, Ok(())).await.unwrap();
     assert_eq!(ask(1).await.status, StatusCode::ACCEPTED);
     assert_eq!(ask(0).await.problem(), "quota.concurrent_renders");
     let other = world.stranger().await;

@@ -207,6 +207,12 @@ impl World {
         answer.json()["id"].as_str().unwrap().parse().unwrap()
     }
 
+    /// The run that makes a film.
+    pub async fn run_of(&self, render_id: Uuid) -> Uuid {
+        let sql = "select workflow_run_id from render.render_jobs where id = $1";
+        sqlx::query_scalar(sql).bind(render_id).fetch_one(&self.db).await.unwrap()
+    }
+
     /// Continues workflows in the background, without the media work.
     pub fn run_workflows(&self) -> Workflows {
         use flatrender_workflows::definitions::{render_video::RenderVideo, scene_snapshot::SceneSnapshot};

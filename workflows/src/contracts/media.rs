@@ -14,10 +14,12 @@ pub const MEDIA_QUEUE: &str = "media";
 /// it again cures that; another attempt does not.
 pub const FRAME_LOST: &str = "media.frame_lost";
 
+/// A storage that is away or full for some minutes ends no film.
 fn media_policy() -> Policy {
     Policy {
-        max_failures: 3,
-        backoff_base: Duration::from_secs(1),
+        max_failures: 8,
+        backoff_base: Duration::from_secs(2),
+        backoff_cap: Duration::from_secs(60),
         lease: Duration::from_secs(15),
         start_to_close: Duration::from_secs(3600),
         ..Policy::default()

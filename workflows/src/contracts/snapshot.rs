@@ -163,8 +163,9 @@ impl Activity for MakeStill {
 
     fn policy(&self) -> Policy {
         Policy {
-            max_failures: 3,
-            backoff_base: Duration::from_secs(1),
+            max_failures: 8,
+            backoff_base: Duration::from_secs(2),
+            backoff_cap: Duration::from_secs(60),
             lease: Duration::from_secs(15),
             start_to_close: Duration::from_secs(120),
             ..Policy::default()

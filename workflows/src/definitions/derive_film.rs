@@ -20,7 +20,7 @@ pub struct DeriveFilm {
 impl DeriveFilm {
     /// One run a try.
     pub fn business_key(&self, tries: i32) -> String {
-        format!("{}:{}:{tries}", self.export_id, self.kind.name())
+        derivative::business_key(self.export_id, self.kind.name(), tries)
     }
 }
 

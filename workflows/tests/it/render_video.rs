@@ -1,13 +1,17 @@
 //! A render, through its ordeals: it completes; it survives a crash after every event; it settles when any one
 //! activity fails; it stops when it is cancelled.
 
-use crate::world::{Mischief, World, blob, order, order_of, store};
+use crate::world::{Mischief, NODE, World, blob, order, order_of, store};
 use flatrender_engine::{Client, client::RunState};
 use flatrender_workflows::{
-    contracts::render::FrameRef,
+    contracts::render::{FrameRange, FrameRef, RenderTiming, RenderedFrames},
     models::{
-        DEFAULT_TENANT,
-        render::{export, render_job, render_job::RenderJob},
+        DEFAULT_TENANT, Role, Scope,
+        render::{
+            export,
+            frame_attempt::{self, Ended},
+            render_job::{self, RenderJob},
+        },
     },
 };
 use sqlx::PgPool;
@@ -58,6 +62,28 @@ async fn only_bad_frames_are_rendered_again(db: PgPool) {
     let expected = ["0-41", "100-100", "100-100", "126-164", "42-83", "7-8", "84-125"];
     assert_eq!(renders, expected.map(|r| format!("RenderFrames {r}")));
     assert_eq!(accepted_frames(&db, id).await, 165);
+}
+
+/// A broken graphics card, say: only what another node makes alike is believed.
+#[sqlx::test(migrations = "../migrations")]
+async fn bad_frames_are_rendered_again_by_other_nodes_first(db: PgPool) {
+    enrol(&db).await;
+    let world = World::with(Mischief { bad_frames: BTreeMap::from([(7, 1), (8, 1)]), ..Mischief::default() });
+    let (id, run) = order(&db).await;
+    world.finish(&db, run, false).await;
+    assert!(world.asked().contains(&"RenderFrames 7-8 not on one".to_owned()), "{:?}", world.asked());
+    let excluded = "select count(*) from render.frame_repair_jobs r join render.nodes n on n.id = any(r.excluded_nodes)
+                    where r.render_job_id = $1 and n.name = 'one'";
+    assert_eq!(count(&db, excluded, id).await, 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_storage_that_is_away_for_some_tries_ends_no_film(db: PgPool) {
+    let world = World::with(Mischief { faltering: [("AssembleVideo", 3)].into(), ..Mischief::default() });
+    let (id, run) = order(&db).await;
+    let run = world.finish(&db, run, false).await;
+    assert_eq!(run.state, RunState::Succeeded, "{:?}", run.error);
+    assert_eq!(exports(&db, id).await, 1);
 }
 
 #[derive(Debug, PartialEq, sqlx::FromRow)]
@@ -164,6 +190,56 @@ async fn a_kept_scene_that_is_gone_is_rendered(db: PgPool) {
     let (again, rendered) = frames_rendered(&db, &world, &[]).await;
     assert_eq!((count(&db, REUSED, again).await, rendered), (0, 165));
     assert!(world.asked().contains(&"TakeScenes 3".to_owned()));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_shelf_of_kept_scenes_that_cannot_be_read_costs_only_time(db: PgPool) {
+    enrol_renderer(&db, "lottie 1").await;
+    let world = World::default();
+    world.store_for(&db);
+    assert_eq!(frames_rendered(&db, &world, &[]).await.1, 165);
+    let world =
+        World::with(Mischief { failing: BTreeMap::from([("TakeScenes", "storage.failed")]), ..Mischief::default() });
+    world.store_for(&db);
+    assert_eq!(frames_rendered(&db, &world, &[]).await.1, 165);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_copy_of_a_films_run_settles_nothing(db: PgPool) {
+    let (id, run) = order(&db).await;
+    let mut tx = db.begin().await.unwrap();
+    let outcome = Err(&flatrender_engine::Failure::permanent("test.refused", "as told"));
+    assert!(!render_job::settle(&mut tx, id, Uuid::now_v7(), outcome).await.unwrap());
+    tx.commit().await.unwrap();
+    assert_eq!(job(&db, id).await.status, "queued");
+    World::default().finish(&db, run, false).await;
+    assert_eq!(job(&db, id).await.status, "completed");
+}
+
+/// A node that was cut off and came back holds the lease that it lost: one attempt, which ended twice.
+#[sqlx::test(migrations = "../migrations")]
+async fn an_attempt_that_was_given_up_and_taken_up_again_is_one_and_good(db: PgPool) {
+    enrol(&db).await;
+    let (id, run) = order(&db).await;
+    planned(&db, id, &[(0, 164)]).await.unwrap();
+    let (token, key) = (Uuid::new_v4(), "render:0:0:0");
+    let ended = "insert into workflow.attempts (task_id, attempt_no, run_id, tenant_id, step_key, lease_token, worker, started_at, ended_at, outcome)
+                 select 1, n, $1, $2, $3, $4, $5, now(), now(), case n when 1 then 'lost' else 'ok' end::workflow.attempt_outcome
+                 from generate_series(1, 2) n";
+    sqlx::query(ended).bind(run).bind(DEFAULT_TENANT).bind(key).bind(token).bind(NODE).execute(&db).await.unwrap();
+    let frames: Vec<FrameRef> = (0..165).map(|frame| FrameRef { frame, blob: blob("frame") }).collect();
+    let timing = RenderTiming { render_ms: 2000, ..RenderTiming::default() };
+    let made = RenderedFrames { frames, faults: vec![], cause: None, warnings: vec![], timing };
+    let frames = FrameRange { first: 0, last: 164 };
+    let (tenant_id, size, made) = (DEFAULT_TENANT, [1920, 1080], Some(&made));
+    let ended = Ended { tenant_id, render_id: id, run_id: run, key, frames, size, made, is_overtaken: false };
+    let mut tx = db.begin().await.unwrap();
+    Scope::tenant(Role::Render, DEFAULT_TENANT).enter(&mut tx).await.unwrap();
+    frame_attempt::note(&mut tx, &ended).await.unwrap();
+    tx.commit().await.unwrap();
+    let good = "select count(*) from render.frame_job_attempts a join render.frame_jobs f on f.id = a.frame_job_id
+                where f.render_job_id = $1 and a.outcome = 'ok' and a.render_ms = 2000 and f.attempts = 1 and f.crash_count = 0";
+    assert_eq!(count(&db, good, id).await, 1);
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -353,12 +429,15 @@ async fn a_cancelled_render_stops_its_activities_and_is_settled(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn a_film_whose_run_the_engine_gave_up_is_settled(db: PgPool) {
     let (id, run) = order(&db).await;
+    store(&db, id, Uuid::new_v4(), &[FrameRef { frame: 0, blob: blob("frame 0") }]).await;
     let give_up = r#"select workflow.end_run(id, 'failed', null,
         '{"code": "workflow.lost_too_often", "message": "given up", "retryable": false}')
         from workflow.tasks where run_id = $1"#;
     sqlx::query(give_up).bind(run).execute(&db).await.unwrap();
     let settle = async || render_job::settle_abandoned(&mut db.acquire().await.unwrap()).await.unwrap();
     assert_eq!((settle().await, settle().await), (1, 0));
+    let stored = "select count(*) from render.stored_frames where render_job_id = $1";
+    assert_eq!(count(&db, stored, id).await, 0);
     let job = job(&db, id).await;
     assert_eq!((job.status.as_str(), job.error_code.as_deref()), ("failed", Some("workflow.lost_too_often")));
 }

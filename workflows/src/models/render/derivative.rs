@@ -67,7 +67,8 @@ pub async fn work(db: Db<'_>, export_id: Uuid, kind: DerivativeKind) -> Result<D
     Ok(DeriveFile { video, kind, frames: row.frame_count as u32, fps: row.fps as u32 })
 }
 
-/// Notes what came of one; a failure is a warning with its film. Ends in the scope of the renders, where it begins.
+/// Notes what came of one; a failure is a warning with its film, and one of a film that is gone by now is a failure. Ends in the scope
+/// of the renders, where it begins.
 pub async fn settle(
     db: Db<'_>,
     tenant_id: Uuid,
@@ -75,6 +76,11 @@ pub async fn settle(
     kind: DerivativeKind,
     made: Result<&BlobRef, &Failure>,
 ) -> sqlx::Result<()> {
+    let gone = Failure::permanent("export.gone", format!("export {export_id} is not there any more"));
+    // Whoever lets go of the film waits, and lets go of this, too.
+    let there = sqlx::query_scalar!("select state = 'ready' from render.exports where id = $1 for share", export_id);
+    let there = there.fetch_optional(&mut *db).await?.flatten().unwrap_or(false);
+    let made = if there { made } else { made.and(Err(&gone)) };
     let file_id = match made {
         Ok(blob) => Some(keep(&mut *db, tenant_id, export_id, kind, blob).await?),
         Err(_) => None,
@@ -98,6 +104,48 @@ pub async fn settle(
         render_job::warn(db, id, &[format!("{} could not be made of the film: {}", kind.name(), failure.code)]).await?;
     }
     Ok(())
+}
+
+/// Settles those whose run the engine ended by itself: they can be asked for again. Gives how many there were.
+pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<u64> {
+    Scope::platform(Role::Render).enter(&mut *db).await?;
+    let queued = sqlx::query!(
+        "select id, tenant_id, export_id, kind, tries from render.derivatives where state = 'queued' order by updated_at limit 1000"
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    let keys: Vec<String> = queued.iter().map(|d| business_key(d.export_id, &d.kind, d.tries)).collect();
+    let tenants: Vec<Uuid> = queued.iter().map(|d| d.tenant_id).collect();
+    Scope::platform(Role::Workflow).enter(&mut *db).await?;
+    let ended = sqlx::query!(
+        r#"select r.business_key::text as "key!", coalesce(r.error ->> 'code', 'workflow.failed') as "code!"
+           from unnest($1::uuid[], $2::text[]) of (tenant_id, key)
+           join workflow.runs r on r.tenant_id = of.tenant_id and r.business_key = of.key
+           where r.kind = 'derive_film' and r.state in ('failed', 'cancelled')"#,
+        &tenants,
+        &keys,
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    Scope::platform(Role::Render).enter(&mut *db).await?;
+    let mut settled = 0;
+    for run in ended {
+        let Some(at) = keys.iter().position(|key| *key == run.key) else { continue };
+        let done = sqlx::query!(
+            "update render.derivatives set state = 'failed', error_code = left($3, 128), updated_at = workflow.now()
+             where id = $1 and tries = $2 and state = 'queued'",
+            queued[at].id,
+            queued[at].tries,
+            run.code,
+        );
+        settled += done.execute(&mut *db).await?.rows_affected();
+    }
+    Ok(settled)
+}
+
+/// What a run that makes one is about: one run a try.
+pub(crate) fn business_key(export_id: Uuid, kind: &str, tries: i32) -> String {
+    format!("{export_id}:{kind}:{tries}")
 }
 
 async fn keep(

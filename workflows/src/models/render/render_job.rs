@@ -284,8 +284,17 @@ pub async fn warn(db: Db<'_>, id: Uuid, warnings: &[String]) -> sqlx::Result<()>
     Ok(())
 }
 
-/// Ends a film. One that has ended stays as it ended.
-pub async fn settle(db: Db<'_>, id: Uuid, outcome: Result<(), &Failure>) -> sqlx::Result<()> {
+/// Ends a film. One that has ended stays as it ended, and so does one that another run makes: then nothing happens, and the answer is
+/// false.
+pub async fn settle(db: Db<'_>, id: Uuid, run_id: Uuid, outcome: Result<(), &Failure>) -> sqlx::Result<bool> {
+    let ours = sqlx::query!(
+        "select from render.render_jobs where id = $1 and workflow_run_id = $2 for no key update",
+        id,
+        run_id
+    );
+    if ours.fetch_optional(&mut *db).await?.is_none() {
+        return Ok(false);
+    }
     let status = match outcome {
         Ok(()) => "completed",
         Err(failure) if failure.is_cancelled() => "cancelled",
@@ -306,7 +315,7 @@ pub async fn settle(db: Db<'_>, id: Uuid, outcome: Result<(), &Failure>) -> sqlx
     )
     .execute(db)
     .await?;
-    Ok(())
+    Ok(true)
 }
 
 /// Settles films whose run the engine ended by itself, as one that killed its workers too often: the definition had no
@@ -327,17 +336,21 @@ pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<u64> {
     Scope::platform(Role::Render).enter(&mut *db).await?;
     let mut settled = 0;
     for run in ended {
-        let done = sqlx::query!(
+        let done = sqlx::query_scalar!(
             r#"update render.render_jobs
                set status = $2, error_code = left($3, 128), error_detail = left($4, 4000),
                    finished_at = workflow.now(), updated_at = workflow.now()
-               where workflow_run_id = $1 and finished_at is null"#,
+               where workflow_run_id = $1 and finished_at is null returning id"#,
             run.id,
             run.state,
             run.code,
             run.message,
         );
-        settled += done.execute(&mut *db).await?.rows_affected();
+        if let Some(id) = done.fetch_optional(&mut *db).await? {
+            frame_job::end_repairs(&mut *db, id, None, false).await?;
+            stored_frame::forget_all(&mut *db, id).await?;
+            settled += 1;
+        }
     }
     Ok(settled)
 }
