@@ -38,6 +38,8 @@ pub struct Running {
     /// Since when, in seconds.
     pub since: f64,
     charged: f64,
+    /// Where its slot is: the node may leave, or go over to another pool, before it is done.
+    pool: Pool,
 }
 
 /// Items that one node began together.
@@ -206,10 +208,11 @@ impl Farm {
         visit.0 += 1;
         let weight = self.weight(item.tenant);
         self.tiers[tier_of(item.class)].begin(item.tenant, charged, weight);
-        let usage = self.usage_of(node);
+        let pool = self.nodes.get(&node).map_or((None, None), |node| pool_of(&self.policy, node));
+        let usage = self.pools.entry(pool.clone()).or_default();
         usage.running[tier_of(item.class)] += 1;
         usage.changed[tier_of(item.class)] = since;
-        self.running.insert(id, Running { item, node, since, charged });
+        self.running.insert(id, Running { item, node, since, charged, pool });
     }
 
     /// A node works on it no longer: its tenant is charged with what it took. Answers the item, for who wants to add it again.
@@ -230,7 +233,7 @@ impl Farm {
         tier.charge(run.item.tenant, took.max(LEAST_CHARGE) - run.charged);
         tier.end(run.item.tenant);
         let of = tier_of(run.item.class);
-        let usage = self.usage_of(run.node);
+        let usage = self.pools.entry(run.pool).or_default();
         usage.running[of] = usage.running[of].saturating_sub(1);
         usage.changed[of] = now;
         Some(run.item)
@@ -454,11 +457,6 @@ impl Farm {
         let lent = asked.into_iter().flatten().all(|at| now - at > self.policy.reserve_for);
         let slots = self.pools.get(&(value, kept_for)).map_or(0, |usage| usage.slots);
         if lent { 0 } else { (f64::from(slots) * self.policy.reserve).round() as usize }
-    }
-
-    fn usage_of(&mut self, node: Uuid) -> &mut Usage {
-        let pool = self.nodes.get(&node).map_or((None, None), |node| pool_of(&self.policy, node));
-        self.pools.entry(pool).or_default()
     }
 
     fn weight(&self, tenant: Uuid) -> f64 {

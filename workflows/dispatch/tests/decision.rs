@@ -70,6 +70,25 @@ fn films_leave_a_slot_in_eight_to_interactive_work_while_there_is_any() {
 }
 
 #[test]
+fn nodes_that_leave_with_work_or_change_their_pool_take_no_slot_of_films_with_them() {
+    let mut farm = farm(Policy::production(), (0..8).map(node).collect());
+    for n in 0..16 {
+        farm.add(item(n, Class::Final, 1));
+        farm.start(n, id(1000), 1000.0);
+        match n % 2 {
+            0 => farm.set_nodes((1..8).map(node).collect()),
+            _ => farm.set_node(Node::new(id(1000), labels(&[("engine", "lottie")]), 1)),
+        }
+        farm.finish(n, 1001.0);
+        farm.set_nodes((0..8).map(node).collect());
+    }
+    farm.add(Item { ready_at: 1000.0, ..item(100, Class::Snapshot, 9) });
+    farm.withdraw(100);
+    (20..40).for_each(|n| farm.add(item(n, Class::Final, n as usize)));
+    assert_eq!(farm.assign(1001.0, &everybody(&farm, 8)).len(), 7);
+}
+
+#[test]
 fn stills_of_one_package_are_done_in_one_visit_of_at_most_eight() {
     let mut farm = farm(Policy::production(), vec![node(0)]);
     (0..11).for_each(|n| farm.add(item(n, Class::Snapshot, 1)));
