@@ -90,7 +90,8 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(),
     let inventory = Inventory::take(&config).await?;
     let mut anonymous = Client::new(&config.server).map_err(AgentError::Http)?;
     let mut credential = Credential::load(&config);
-    let kept = credential.is_some();
+    // A token beside a credential that no longer holds: the node is to be enrolled anew, once. The old one is replaced then, not before.
+    let mut anew = credential.is_some() && config.token.is_some();
     loop {
         let known = match credential.take() {
             Some(known) => known,
@@ -103,8 +104,7 @@ pub async fn run(config: AgentConfig, shutdown: CancellationToken) -> Result<(),
         let node = node(&config, &inventory, anonymous.clone())?;
         tracing::info!(node.id = %known.node_id, server = config.server, slots = config.slots, "node is at work");
         match work::work(node, shutdown.clone()).await {
-            // A token beside a credential that no longer holds: the node is to be enrolled anew, once.
-            Err(AgentError::Refused(_)) if kept && config.token.is_some() && Credential::forget(&config) => {}
+            Err(AgentError::Refused(_)) if anew => anew = false,
             ended => return ended,
         }
     }

@@ -58,7 +58,8 @@ const WORDS: &[(&[&str], Class)] = &[
             "connection reset",
             "aesend failed",
             "aegetparampt failed",
-            "crash",
+            "crashed",
+            "crash report",
         ],
         CRASHED,
     ),
@@ -102,13 +103,14 @@ pub fn has_words(code: &str) -> bool {
 
 /// The class that the words of a whole run tell: first what spoils frames, then what explains their absence.
 pub fn by_transcript(transcript: &Transcript) -> Option<Class> {
-    let spoiling = transcript.warnings.iter().chain(&transcript.errors).find_map(|line| spoiled(line));
-    spoiling.or_else(|| transcript.telling().find_map(by_words))
+    transcript.spoiled.or_else(|| transcript.telling().find_map(by_words))
 }
 
 /// Why frames are not there, by a line.
 pub fn by_words(line: &str) -> Option<Class> {
-    if line.to_lowercase().contains("auto-save") {
+    let lower = line.to_lowercase();
+    // The application's report names what people have named.
+    if lower.contains("auto-save") || lower.trim_start().starts_with("progress:") {
         return None;
     }
     find(WORDS, line).or_else(|| spoiled(line))
@@ -193,6 +195,17 @@ mod tests {
     }
 
     #[test]
+    fn names_of_compositions_and_files_tell_nothing() {
+        for line in [
+            "PROGRESS:  11/26/2026 1:59:13 PM: Starting composition “Crash course, not licensed”.",
+            "PROGRESS: Output To: /films/disk full crashed/[#####].png",
+            "PROGRESS: 11/26/2026 1:59:13 PM: Finished composition “Out of memory”.",
+        ] {
+            assert_eq!(code(line), None, "{line}");
+        }
+    }
+
+    #[test]
     fn every_class_that_words_tell_has_rules_and_no_other_has() {
         for class in CATALOGUE.iter().chain(&OTHERS) {
             assert_eq!(has_words(class.code), class.told == Told::Words, "{}", class.code);
@@ -226,6 +239,13 @@ mod tests {
             Some("render.frame_out_of_range")
         );
         assert_eq!(spoiled("An existing connection was forcibly closed by the remote host."), None);
+    }
+
+    #[test]
+    fn what_spoils_a_run_is_what_makes_its_frames_worthless_to_everybody() {
+        let words = QUALITY.iter().map(|(_, class)| class.code);
+        let here: std::collections::BTreeSet<_> = words.chain([WRONG_NUMBERS.code]).collect();
+        assert_eq!(here, flatrender_workflows::contracts::evidence::SPOILING.into());
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub enum End {
     NotRun(io::Error),
     /// Frames cannot be stored.
     Unstored(TransferError),
+    /// It said what spoils its frames: we ended it, and nothing of it counts.
+    Spoiled,
 }
 
 /// What a run tells whoever started it, as it happens.
@@ -124,7 +126,12 @@ impl<S: FrameSink> Run<'_, S> {
                     Err(error) => return End::Unstored(error),
                 },
                 // Lines may come without end: everything else goes first, except believing in the end.
-                Some(line) = lines.next() => self.line(&line),
+                Some(line) = lines.next() => {
+                    self.line(&line);
+                    if self.transcript.spoiled.is_some() {
+                        return End::Spoiled;
+                    }
+                }
                 status = self.tree.launcher_ended() => return status.map_or_else(End::NotRun, End::Exited),
             }
         }

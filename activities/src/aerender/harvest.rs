@@ -13,7 +13,7 @@ use super::{
     evidence::{self, Proof},
 };
 use flatrender_workflows::contracts::{
-    render::{FaultReason, FrameFault, FrameRef, frame_file_name},
+    render::{FaultReason, FrameFault, FrameRange, FrameRef, frame_file_name},
     storage::{BlobHash, BlobRef},
 };
 use std::{
@@ -53,6 +53,17 @@ pub struct Harvest<S> {
     highest: Option<u32>,
     blank: BTreeSet<u32>,
     kept: BTreeSet<u32>,
+    run: Option<Run>,
+}
+
+/// What is known of the run under way.
+struct Run {
+    /// What it is to make.
+    frames: FrameRange,
+    /// Numbers that were there before it.
+    before: BTreeSet<u32>,
+    /// It has made others: its numbers mean something else than we think, and nothing of it is stored until that is judged.
+    strays: bool,
 }
 
 /// Length and time of a file: when both are unchanged a second look would show the same.
@@ -85,7 +96,19 @@ impl<S: FrameSink> Harvest<S> {
             highest: None,
             blank: BTreeSet::new(),
             kept: BTreeSet::new(),
+            run: None,
         }
+    }
+
+    /// A run begins that is to make these frames.
+    pub fn expect(&mut self, frames: FrameRange) {
+        self.run = Some(Run { frames, before: self.numbers(), strays: false });
+    }
+
+    /// The run has ended: whether it made frames that it was not asked for. From here on they are those of nobody's run.
+    pub fn judge(&mut self) -> bool {
+        self.files();
+        self.run.take().is_some_and(|run| run.strays)
     }
 
     /// Frames that an earlier attempt has stored: they are nobody's business here any more.
@@ -153,7 +176,12 @@ impl<S: FrameSink> Harvest<S> {
     /// Whether checks or stores are waiting or under way.
     pub fn is_working(&self) -> bool {
         let checking = !self.to_check.is_empty() || !self.checks.is_empty();
-        checking || !self.to_store.is_empty() || !self.stores.is_empty()
+        checking || !self.to_store.is_empty() && !self.is_held() || !self.stores.is_empty()
+    }
+
+    /// Whether nothing may be stored before the run is judged.
+    fn is_held(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| run.strays)
     }
 
     /// How many frames there are to be.
@@ -226,11 +254,20 @@ impl<S: FrameSink> Harvest<S> {
         strays
     }
 
-    fn files(&self) -> BTreeSet<u32> {
+    /// Frames that are there and wanted.
+    fn files(&mut self) -> BTreeSet<u32> {
+        let mut numbers = self.numbers();
+        if let Some(run) = &mut self.run {
+            run.strays |= numbers.iter().any(|n| !run.frames.contains(*n) && !run.before.contains(n));
+        }
+        numbers.retain(|n| self.frames.contains_key(n));
+        numbers
+    }
+
+    fn numbers(&self) -> BTreeSet<u32> {
         let Ok(entries) = fs::read_dir(&self.folder) else { return BTreeSet::new() };
         let names = entries.flatten().filter_map(|e| e.file_name().into_string().ok());
-        let numbers = names.filter_map(|n| frame_number(&n));
-        numbers.filter(|n| self.frames.contains_key(n)).collect()
+        names.filter_map(|n| frame_number(&n)).collect()
     }
 
     fn consider(&mut self, frame: u32) {
@@ -258,6 +295,7 @@ impl<S: FrameSink> Harvest<S> {
             self.checks.spawn_blocking(move || (frame, seen, evidence::verify(&path, size)));
         }
         while self.stores.len() < STORES
+            && !self.is_held()
             && let Some(proven) = self.to_store.pop_front()
         {
             let sink = self.sink.clone();

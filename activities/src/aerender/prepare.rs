@@ -4,14 +4,16 @@
 //! <attempt>/package/        the template's files, data.json, assets/…
 //!           frames/         what the renderer writes
 //!           temp/           its temporary files
-//!           prepared        there once package/ is whole
+//!           prepared        there once package/ is whole: the hash of data.json
 //! ```
 //! For After Effects a script then makes a second project file ([`script`]); our renderer reads `data.json` itself.
 //! ```text
 //!           prepare.jsx     the script, always the same        prepare.started   it runs
 //!           job.json        what it is to fill in              manifest.json     what it did, once it has ended
-//!           package/prepared.aep                               what is rendered
+//!           package/prepared.aep   what is rendered            prepared.aep.sha256   its hash, once it is whole
 //! ```
+//! What is made here is not flushed to the disk: a power cut may leave the marker and take the file. So markers hold hashes, and
+//! what is not as its marker says is made anew.
 
 mod host;
 mod job;
@@ -28,7 +30,8 @@ use super::{
     verdict,
 };
 use flatrender_engine::Failure;
-use flatrender_workflows::contracts::render::RenderFrames;
+use flatrender_workflows::contracts::{render::RenderFrames, storage::BlobHash};
+use sha2::{Digest as _, Sha256};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -36,6 +39,8 @@ use std::{
 };
 
 const PREPARED: &str = "prepared";
+/// What the customer wants shown, in the package.
+const DATA: &str = "data.json";
 const MANIFEST: &str = "manifest.json";
 const STARTED: &str = "prepare.started";
 const SCRIPT: &str = "prepare.jsx";
@@ -43,6 +48,7 @@ const SCRIPT: &str = "prepare.jsx";
 const PROJECT: &str = "package/project.aep";
 /// The copy that is rendered.
 pub const PREPARED_PROJECT: &str = "package/prepared.aep";
+const PROJECT_SEAL: &str = "prepared.aep.sha256";
 
 /// The script: one constant, whatever is to be rendered.
 pub const SCRIPT_TEXT: &str = concat!(
@@ -97,7 +103,7 @@ pub async fn prepare(
         temp: attempt.join("temp"),
         pin: Some(Arc::new(cache.pin(&input.package.sha256))),
     };
-    if attempt.join(PREPARED).is_file() {
+    if is_sealed(&attempt.join(PREPARED), &folder.package.join(DATA)) {
         return Ok(folder);
     }
     clear(&folder).map_err(local)?;
@@ -107,8 +113,24 @@ pub async fn prepare(
         cache.copy_file(inputs, &asset.blob, &path).await?;
     }
     write_data(&folder.package, input).map_err(local)?;
-    fs::write(attempt.join(PREPARED), b"").map_err(local)?;
+    seal(&attempt.join(PREPARED), &folder.package.join(DATA)).map_err(local)?;
     Ok(folder)
+}
+
+/// Notes what a file holds.
+fn seal(marker: &Path, file: &Path) -> io::Result<()> {
+    fs::write(marker, hash(file)?.as_str())
+}
+
+/// Whether a file is what its marker says.
+fn is_sealed(marker: &Path, file: &Path) -> bool {
+    fs::read_to_string(marker).is_ok_and(|told| hash(file).is_ok_and(|hash| hash.as_str() == told))
+}
+
+fn hash(file: &Path) -> io::Result<BlobHash> {
+    let mut hasher = Sha256::new();
+    io::copy(&mut fs::File::open(file)?, &mut hasher)?;
+    Ok(BlobHash::from_digest(hasher.finalize().into()))
 }
 
 fn clear(folder: &Folder) -> io::Result<()> {
@@ -123,7 +145,7 @@ fn clear(folder: &Folder) -> io::Result<()> {
 
 /// The package's files are links into the cache: a file of the same name is replaced, never written through.
 fn write_data(package: &Path, input: &RenderFrames) -> io::Result<()> {
-    let path = package.join("data.json");
+    let path = package.join(DATA);
     let data = serde_json::to_vec(&input.data).map_err(io::Error::other)?;
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

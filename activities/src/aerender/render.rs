@@ -6,7 +6,7 @@
 use super::{
     FrameSink, InputSource, ProcessId, account,
     cache::Cache,
-    classes::NO_RENDERER,
+    classes::{NO_RENDERER, WRONG_NUMBERS},
     command::{Plan, Source},
     doubt::Doubts,
     driver::{self, End, Observer, progress},
@@ -163,7 +163,7 @@ impl<I: InputSource, S: FrameSink> Work<'_, I, S> {
         self.take_stock().await?;
         let end = self.pass(program, limits).await?;
         let doubts = Doubts::of(self.harvest.pictures());
-        let settled = !self.harvest.missing().is_empty() || matches!(end, Some(End::Unstored(_)));
+        let settled = !self.harvest.missing().is_empty() || matches!(end, Some(End::Unstored(_) | End::Spoiled));
         if settled || doubts.is_empty() || self.job.drain.is_cancelled() {
             return Ok(end);
         }
@@ -191,7 +191,7 @@ impl<I: InputSource, S: FrameSink> Work<'_, I, S> {
         }
         match &end {
             Some(End::Stopped(failure)) if failure.code != INTERRUPTED => return Err(failure.clone()),
-            Some(End::Unstored(_)) => {}
+            Some(End::Unstored(_) | End::Spoiled) => {}
             _ => self.take_stock().await?,
         }
         Ok(end)
@@ -203,11 +203,24 @@ impl<I: InputSource, S: FrameSink> Work<'_, I, S> {
         let mut watch = Watch { job: &self.job };
         let attempt = self.job.attempt.lease_token();
         self.transcript.duration = None;
+        self.harvest.expect(frames);
         let end = driver::run(&plan, attempt, limits, &mut self.harvest, &mut self.transcript, &mut watch).await;
         let announced = self.transcript.duration.as_deref().and_then(|d| lines::frames_in(d, self.input.fps));
         self.findings.stale_span |= announced.is_some_and(|count| count != frames.count());
         self.rendering += begun.elapsed();
-        end
+        // Another span has other numbers, and they are right.
+        let misnumbered = self.harvest.judge() && announced.is_none_or(|count| count == frames.count());
+        self.transcript.spoiled = self.transcript.spoiled.or(misnumbered.then_some(WRONG_NUMBERS));
+        if self.transcript.spoiled.is_none() {
+            return end;
+        }
+        // Whoever takes the attempt up after us is to find no frame of which it has not heard what we have.
+        let emptied =
+            std::fs::remove_dir_all(&self.folder.frames).and_then(|()| std::fs::create_dir_all(&self.folder.frames));
+        if let Err(error) = emptied {
+            tracing::warn!(%error, "cannot remove frames that are spoiled");
+        }
+        End::Spoiled
     }
 
     /// Checks every file that is there and stores what proves itself.

@@ -1,6 +1,7 @@
 //! What a renderer said, as far as it is kept: bounded, whatever it writes.
 
 use super::{
+    classes::Class,
     classify,
     lines::{self, Line},
 };
@@ -21,6 +22,8 @@ pub struct Transcript {
     pub errors: Vec<String>,
     /// First warnings, without their prefixes, each once.
     pub warnings: Vec<String>,
+    /// What it said that shows in the frames, first of all: heard however much else was said.
+    pub spoiled: Option<Class>,
     /// Whether it said that a composition is begun.
     pub started: bool,
     /// Whether it said that the composition is finished.
@@ -39,7 +42,12 @@ impl Transcript {
         let line = lines::parse(text);
         match &line {
             Line::Version(version) => self.version = Some(short(version)),
-            Line::Error(text) if self.errors.len() < KEPT_ERRORS => self.errors.push(short(text)),
+            Line::Error(text) => {
+                self.spoiled = self.spoiled.or_else(|| classify::spoiled(text));
+                if self.errors.len() < KEPT_ERRORS {
+                    self.errors.push(short(text));
+                }
+            }
             Line::Warning(text) => self.warn(text),
             Line::Started => self.started = true,
             Line::Finished => self.finished = true,
@@ -61,6 +69,7 @@ impl Transcript {
 
     /// Adds a warning of our own or the renderer's.
     pub fn warn(&mut self, text: &str) {
+        self.spoiled = self.spoiled.or_else(|| classify::spoiled(text));
         let text = short(text);
         if self.warnings.len() < KEPT_WARNINGS && !self.warnings.contains(&text) {
             self.warnings.push(text);

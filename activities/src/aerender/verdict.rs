@@ -47,7 +47,7 @@ pub fn decide(
         return Err(failure.clone());
     }
     let explain = |failure, transcript: &Transcript| Seen { stored, faults, end, transcript }.explain(failure);
-    if let Some(class) = transcript.warnings.iter().chain(&transcript.errors).find_map(|l| classify::spoiled(l)) {
+    if let Some(class) = transcript.spoiled {
         return Err(explain(failure(class), transcript));
     }
     if faults.is_empty() {

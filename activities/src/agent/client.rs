@@ -34,10 +34,10 @@ pub enum ClientError {
     /// The lease belongs to somebody else now. Final.
     #[error("the lease is lost")]
     LeaseLost,
-    /// The token or credential is not accepted. Final.
+    /// The server itself says that it does not know the credential. Final.
     #[error("the server does not accept the credential")]
     Unauthorized,
-    /// There is no such thing, or not for us. Final.
+    /// The server itself says that there is no such thing, or not for us. Final.
     #[error("the server does not have it")]
     NotFound,
     /// The server has no room. May pass.
@@ -139,6 +139,15 @@ impl Client {
         self.ask("credential", &serde_json::json!({})).await
     }
 
+    /// Whether the server knows the credential. Changes nothing: it asks about a task that nobody has.
+    pub async fn is_known(&self) -> Result<(), ClientError> {
+        let asked = self.request(Method::GET, "tasks/0/frames").header(LEASE_TOKEN_HEADER, Uuid::nil().to_string());
+        match send(asked.timeout(SHORT)).await {
+            Err(error @ (ClientError::Unauthorized | ClientError::Unreachable(_))) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the server is there, and how far its clock is ahead of ours in seconds, if it tells the time.
     pub async fn clock_offset(&self) -> Result<Option<i64>, ClientError> {
         let answer = send(self.http.get(format!("{}/healthz", self.base)).timeout(SHORT)).await?;
@@ -212,10 +221,13 @@ impl TaskClient {
 
     /// Whether the render's shelf has this frame already.
     pub async fn has_frame(&self, hash: &BlobHash) -> Result<bool, ClientError> {
-        match send(self.request(Method::HEAD, &format!("frames/{hash}")).timeout(SHORT)).await {
-            Ok(_) => Ok(true),
-            Err(ClientError::NotFound) => Ok(false),
-            Err(error) => Err(error),
+        let request = self.request(Method::HEAD, &format!("frames/{hash}")).timeout(SHORT);
+        let answer = request.send().await.map_err(unreachable)?;
+        match answer.status() {
+            status if status.is_success() => Ok(true),
+            StatusCode::NOT_FOUND => Ok(false),
+            // Without a body nobody says who answers, and why: the next renewal finds out.
+            status => Err(unreachable(format!("it answered {status}"))),
         }
     }
 
@@ -275,10 +287,26 @@ async fn send(request: RequestBuilder) -> Result<Response, ClientError> {
     Err(refusal(status, problem))
 }
 
+/// What a refusal means. Only the server's own codes end anything: what else answers on the way to it, a proxy or a wall, is a
+/// server that cannot be reached.
 fn refusal(status: StatusCode, problem: Problem) -> ClientError {
+    const OF_THE_WAY: [StatusCode; 6] = [
+        StatusCode::UNAUTHORIZED,
+        StatusCode::FORBIDDEN,
+        StatusCode::NOT_FOUND,
+        StatusCode::METHOD_NOT_ALLOWED,
+        StatusCode::CONFLICT,
+        StatusCode::GONE,
+    ];
+    match (status, problem.code.as_str()) {
+        (_, "") if OF_THE_WAY.contains(&status) => {
+            return unreachable(format!("something before it answered {status}"));
+        }
+        (_, "lease.lost" | "lease.foreign") => return ClientError::LeaseLost,
+        (StatusCode::UNAUTHORIZED, _) => return ClientError::Unauthorized,
+        _ => {}
+    }
     match status {
-        StatusCode::CONFLICT if problem.code.is_empty() || problem.code == "lease.lost" => ClientError::LeaseLost,
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ClientError::Unauthorized,
         StatusCode::NOT_FOUND | StatusCode::GONE => ClientError::NotFound,
         StatusCode::INSUFFICIENT_STORAGE => ClientError::Full,
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => unreachable(format!("it answered {status}")),
@@ -311,11 +339,21 @@ mod tests {
         };
         assert!(matches!(of(409, "lease.lost"), ClientError::LeaseLost));
         assert!(matches!(of(409, "node.fenced"), ClientError::Rejected { status: 409, .. }));
-        assert!(matches!(of(401, ""), ClientError::Unauthorized));
+        assert!(matches!(of(403, "lease.foreign"), ClientError::LeaseLost));
+        assert!(matches!(of(401, "auth.invalid"), ClientError::Unauthorized));
+        assert!(matches!(of(404, "blob.not_found"), ClientError::NotFound));
         assert!(matches!(of(507, ""), ClientError::Full));
         for passing in [500, 502, 503, 429, 408] {
             assert!(matches!(of(passing, ""), ClientError::Unreachable(_)), "{passing}");
         }
         assert!(matches!(of(422, "x"), ClientError::Rejected { .. }));
+    }
+
+    #[test]
+    fn whatever_answers_on_the_way_to_the_server_ends_nothing() {
+        for status in [401, 403, 404, 405, 409, 410] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert!(matches!(refusal(status, Problem::default()), ClientError::Unreachable(_)), "{status}");
+        }
     }
 }

@@ -30,11 +30,6 @@ impl Credential {
         let kept: Self = serde_json::from_slice(&fs::read(path(config)).ok()?).ok()?;
         (kept.server == config.server).then_some(kept)
     }
-
-    /// Forgets it. True when it was there.
-    pub fn forget(config: &AgentConfig) -> bool {
-        fs::remove_file(path(config)).is_ok()
-    }
 }
 
 /// Enrols the node; a server that is away is waited for. None when a shutdown came first.

@@ -1,18 +1,15 @@
 //! Whether this machine can be a node: each thing that goes wrong on machines with After Effects is looked at, and what is wrong
-//! comes with what to do about it. Nothing is changed.
+//! comes with what to do about it. Nothing is changed, and an agent that works here is not disturbed.
 
 use super::{
-    AgentConfig, client::Client, client::ClientError, credential::Credential, disk, inventory::Inventory, probe,
+    AgentConfig, AgentError, client::Client, client::ClientError, credential::Credential, disk, inventory::Inventory,
+    probe,
 };
-use flatrender_workflows::contracts::{
-    node::{Check, Health},
-    render::Engine,
-};
+use flatrender_workflows::contracts::{node::Check, render::Engine};
 use std::{
     fs,
     path::{Path, PathBuf},
 };
-use uuid::Uuid;
 
 /// How far the clocks may differ, in seconds. No decision uses the node's, but certificates and logs do.
 const CLOCK_SECONDS: i64 = 120;
@@ -65,7 +62,13 @@ pub async fn look(config: &AgentConfig, places: &Places) -> Vec<Check> {
             if inventory.programs.contains_key(Engine::AfterEffects.label()) {
                 checks.extend(after_effects(places));
             }
-            checks.extend(probe::run(config, &inventory.programs).await);
+            // A second After Effects would make the first one's render fail.
+            match super::lock(config) {
+                Err(AgentError::FolderBusy { .. }) => {
+                    checks.push(well("probe", "a node is at work here; stop it to have the probe rendered"));
+                }
+                _held => checks.extend(probe::run(config, &inventory.programs).await),
+            }
         }
         Err(error) => checks.push(ill(
             "renderer",
@@ -143,17 +146,8 @@ async fn credential(config: &AgentConfig, client: &Client) -> Check {
         let found = "this machine is no node of this server yet";
         return if config.token.is_some() { well("credential", found) } else { ill("credential", found, enrol) };
     };
-    let health = Health {
-        incarnation: Uuid::new_v4(),
-        running_tasks: 0,
-        cpu_percent: None,
-        ram_mb: None,
-        disk_free_mb: disk::free_bytes(&config.data).map(|bytes| bytes >> 20),
-        rtt_ms: None,
-        cache: None,
-    };
-    match client.with_credential(&kept.credential).health(&health).await {
-        Ok(_) => well("credential", "the server knows this node"),
+    match client.with_credential(&kept.credential).is_known().await {
+        Ok(()) => well("credential", "the server knows this node"),
         Err(ClientError::Unauthorized) => ill("credential", "the server does not know this node any more", enrol),
         Err(error) => ill("credential", format!("it cannot be tried: {error}"), "Look at the server."),
     }
@@ -223,4 +217,35 @@ pub async fn run(config: &AgentConfig, json: bool) -> bool {
         }
     }
     checks.iter().all(|check| check.ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is wrong with a machine that has After Effects.
+    fn ill_of(places: &Places) -> Vec<String> {
+        let ill = after_effects(places).into_iter().filter(|check| !check.ok);
+        ill.map(|check| check.name).collect()
+    }
+
+    #[test]
+    fn a_session_without_a_desktop_another_language_and_scripts_that_may_not_write_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let prefs = at("After Effects/24.0");
+        fs::create_dir_all(&prefs).unwrap();
+        let file = prefs.join("Adobe After Effects 24.0 Prefs.txt");
+        fs::write(&file, "\"Pref_SCRIPTING_FILE_NETWORK_SECURITY\" = \"0\"\n").unwrap();
+        let places = Places {
+            documents: Some(folder.path().to_owned()),
+            preferences: Some(at("After Effects")),
+            has_desktop: Some(false),
+        };
+        assert_eq!(ill_of(&places), ["desktop", "english", "scripts"]);
+        fs::write(at(ENGLISH), b"").unwrap();
+        fs::write(&file, format!("# of a designer\n{SCRIPTS}\n")).unwrap();
+        assert_eq!(ill_of(&Places { has_desktop: Some(true), ..places.clone() }), [""; 0]);
+        assert_eq!(ill_of(&Places { preferences: Some(at("nowhere")), has_desktop: None, ..places }), [""; 0]);
+    }
 }

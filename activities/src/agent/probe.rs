@@ -6,7 +6,7 @@
 
 use super::AgentConfig;
 use crate::aerender::{
-    Aerender, FrameSink, InputSource, Job, Limits, ProvenFrame, TransferError, cache::Cache, unpack::Bounds,
+    Aerender, FrameSink, InputSource, Job, ProvenFrame, TransferError, cache::Cache, process, unpack::Bounds,
 };
 use flatrender_engine::{Attempt, Failure, LeasedTask};
 use flatrender_workflows::contracts::{
@@ -16,6 +16,7 @@ use flatrender_workflows::contracts::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use std::{
     collections::BTreeMap,
     fs,
@@ -28,6 +29,8 @@ use uuid::Uuid;
 
 /// What a probe must look like: a file of its package.
 pub const SHEET: &str = "probe.json";
+/// The names of probes' folders begin so.
+const FOLDER: &str = "probe-";
 /// How far a colour may be from what it should be, of 255: After Effects rounds, and works in another space of colours.
 const TOLERANCE: u8 = 4;
 /// A frame alone, as for a still; then a chunk that begins in the middle.
@@ -61,6 +64,26 @@ pub async fn run(config: &AgentConfig, programs: &BTreeMap<&'static str, PathBuf
     checks
 }
 
+/// Marks the processes of a folder's probes, so that a later start finds those of one that was killed.
+pub fn mark(config: &AgentConfig) -> Uuid {
+    let folder = config.data.canonicalize().unwrap_or_else(|_| config.data.clone());
+    let hash = Sha256::digest(folder.as_os_str().as_encoded_bytes());
+    uuid::Builder::from_random_bytes(std::array::from_fn(|at| hash[at])).into_uuid()
+}
+
+/// Ends what probes have left that were cut off.
+pub async fn clear_away(config: &AgentConfig) {
+    if !process::kill_remains(None, mark(config)).await {
+        tracing::error!("processes of an earlier probe cannot be killed");
+    }
+    let folders = fs::read_dir(&config.data).into_iter().flatten().flatten();
+    for stray in folders.filter(|folder| folder.file_name().to_string_lossy().starts_with(FOLDER)) {
+        if let Err(error) = fs::remove_dir_all(stray.path()) {
+            tracing::warn!(path = %stray.path().display(), %error, "cannot remove the folder of a probe");
+        }
+    }
+}
+
 /// What is wrong, and what to do about it.
 type Wrong = (String, String);
 
@@ -72,7 +95,7 @@ async fn probe(config: &AgentConfig, engine: Engine, program: &Path) -> Result<S
             "Give it the file probe.json; see docs/after-effects.md.".into(),
         )
     })?;
-    let folder = tempfile::Builder::new().prefix("probe-").tempdir_in(&config.data).map_err(|error| {
+    let folder = tempfile::Builder::new().prefix(FOLDER).tempdir_in(&config.data).map_err(|error| {
         (
             format!("the node's folder cannot be written: {error}"),
             "Give the node a folder that its account may write.".into(),
@@ -80,7 +103,7 @@ async fn probe(config: &AgentConfig, engine: Engine, program: &Path) -> Result<S
     })?;
     let mut rendered = 0;
     for frames in RUNS {
-        rendered += render(engine, program, config.limits, folder.path(), &package, &sheet, frames).await?;
+        rendered += render(config, engine, program, folder.path(), &package, &sheet, frames).await?;
     }
     Ok(format!("{rendered} frames, numbered and coloured as they should be"))
 }
@@ -103,9 +126,9 @@ fn package(config: &AgentConfig, engine: Engine) -> Result<Vec<u8>, Wrong> {
 }
 
 async fn render(
+    config: &AgentConfig,
     engine: Engine,
     program: &Path,
-    limits: Limits,
     folder: &Path,
     package: &[u8],
     sheet: &Sheet,
@@ -115,9 +138,10 @@ async fn render(
         (format!("the node's folder cannot be used: {error}"), "See that its disk has room.".to_owned())
     };
     let cache = Cache::open(folder.join("cache"), 1 << 30, Bounds::default()).map_err(unusable)?;
-    let aerender = Aerender { renderers: BTreeMap::from([(engine.label(), program.to_owned())]), cache, limits };
+    let aerender =
+        Aerender { renderers: BTreeMap::from([(engine.label(), program.to_owned())]), cache, limits: config.limits };
     let input = wish(engine, package, sheet, frames);
-    let (attempt, _keeper) = Attempt::new(task(&input));
+    let (attempt, _keeper) = Attempt::new(task(&input, mark(config)));
     let (inputs, seen) = (Package(package.to_owned()), Arc::new(Seen::default()));
     let job = Job {
         attempt: &attempt,
@@ -184,7 +208,7 @@ fn wish(engine: Engine, package: &[u8], sheet: &Sheet, frames: FrameRange) -> Re
 }
 
 /// The probe belongs to no run; its token marks the processes that it starts.
-fn task(input: &RenderFrames) -> LeasedTask {
+fn task(input: &RenderFrames, mark: Uuid) -> LeasedTask {
     LeasedTask {
         task_id: 0,
         run_id: Uuid::nil(),
@@ -193,7 +217,7 @@ fn task(input: &RenderFrames) -> LeasedTask {
         activity: "RenderFrames".into(),
         input: serde_json::to_value(input).unwrap_or(Value::Null),
         attempt_no: 1,
-        lease_token: Uuid::new_v4(),
+        lease_token: mark,
         lease_seconds: 3600.0,
         start_to_close_seconds: 3600.0,
         traceparent: None,

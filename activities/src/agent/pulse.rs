@@ -6,13 +6,17 @@
 //! ```
 
 use super::{client::ClientError, credential, disk, work::Node};
-use flatrender_workflows::contracts::node::{CachedPackage, Health, Hello, Orders};
+use flatrender_workflows::contracts::{
+    node::{CachedPackage, Health, Hello, Orders},
+    storage::BlobHash,
+};
 use std::{sync::Arc, time::Instant};
 
 /// Speaks for the node until it is dropped.
 pub async fn keep(node: Arc<Node>) {
     let mut gauge = Gauge::default();
     let mut known: Option<Vec<CachedPackage>> = None;
+    let mut forgotten = Vec::new();
     let mut rtt_ms = None;
     loop {
         let asked = Instant::now();
@@ -22,34 +26,44 @@ pub async fn keep(node: Arc<Node>) {
                 orders
             }),
             Some(before) => {
-                let cache = node.aerender.cache.packages();
-                // Idle times differ always, and are no news.
-                let news = !before.iter().map(told).eq(cache.iter().map(told));
+                let (cache, news) = news(before, node.aerender.cache.packages(), &forgotten);
+                let free = disk::free_bytes(&node.config.data);
                 let health = Health {
+                    is_full: free.is_some_and(|free| free < node.config.disk_reserve_bytes),
                     incarnation: node.incarnation,
                     running_tasks: node.running().len() as u32,
                     cpu_percent: gauge.cpu_percent(),
                     ram_mb: ram_in_use_mb(),
-                    disk_free_mb: disk::free_bytes(&node.config.data).map(|bytes| bytes >> 20),
+                    disk_free_mb: free.map(|bytes| bytes >> 20),
                     rtt_ms,
                     cache: news.then(|| cache.clone()),
                 };
                 let answer = node.client.health(&health).await;
                 if answer.is_ok() {
                     known = Some(cache);
+                    forgotten.clear();
                 }
                 answer
             }
         };
         rtt_ms = Some(asked.elapsed().as_millis() as u32);
         match answer {
-            Ok(orders) => obey(&node, orders).await,
+            Ok(orders) => forgotten.extend(obey(&node, orders).await),
             // Whoever claims finds out what that means.
             Err(ClientError::Unauthorized) => {}
             Err(error) => tracing::debug!(%error, "cannot tell the server how the node fares"),
         }
         tokio::time::sleep(node.config.pulse).await;
     }
+}
+
+/// What is to be told of the cache, and whether that is news. A package that was forgotten by order is told of as gone once, even if
+/// it is there again: it is another, and the order was not for it.
+fn news(before: &[CachedPackage], mut cache: Vec<CachedPackage>, forgotten: &[BlobHash]) -> (Vec<CachedPackage>, bool) {
+    cache.retain(|package| !forgotten.contains(&package.sha256));
+    // Idle times differ always, and are no news.
+    let news = !before.iter().map(told).eq(cache.iter().map(told));
+    (cache, news)
 }
 
 /// What makes a package news: all but how long it is idle.
@@ -69,13 +83,17 @@ async fn hello(node: &Node) -> Result<(Orders, Vec<CachedPackage>), ClientError>
     Ok((node.client.hello(&hello).await?, cache))
 }
 
-async fn obey(node: &Node, orders: Orders) {
+/// Does what is wanted. The packages that were forgotten.
+async fn obey(node: &Node, orders: Orders) -> Vec<BlobHash> {
     node.aerender.cache.keep(orders.keep.into_iter().collect());
-    for package in &orders.evict {
-        if !node.aerender.cache.evict(package) {
+    let mut forgotten = orders.evict;
+    forgotten.retain(|package| {
+        let gone = node.aerender.cache.evict(package);
+        if !gone {
             tracing::info!(%package, "a package that is to be forgotten is in use; later");
         }
-    }
+        gone
+    });
     if orders.give_back {
         let running = node.running();
         if !running.is_empty() {
@@ -93,6 +111,7 @@ async fn obey(node: &Node, orders: Orders) {
             Err(error) => tracing::warn!(%error, "cannot get another credential"),
         }
     }
+    forgotten
 }
 
 /// Share of the processors that was used since the last look.
@@ -131,6 +150,16 @@ fn ram_in_use_mb() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_package_that_was_forgotten_and_fetched_again_is_told_of_as_gone_and_then_as_there() {
+        let sha256 = BlobHash::of(b"package");
+        let there = vec![CachedPackage { sha256: sha256.clone(), bytes: 9, idle_seconds: 1, hits: 0, in_use: false }];
+        let (told, is_news) = news(&there, there.clone(), &[sha256]);
+        assert_eq!((told.len(), is_news), (0, true));
+        assert_eq!(news(&told, there.clone(), &[]), (there.clone(), true));
+        assert_eq!(news(&there, there.clone(), &[]), (there.clone(), false));
+    }
 
     #[test]
     fn processors_are_busy_when_they_are_not_idle() {

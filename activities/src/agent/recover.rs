@@ -1,12 +1,13 @@
 //! What an earlier process of this agent left: its renderers are killed, its attempts taken up again.
 
-use super::{journal::Entry, work::Node};
+use super::{journal::Entry, probe, work::Node};
 use crate::aerender::process;
 use std::{collections::HashSet, fs};
 
 /// Kills whatever still runs for attempts in the journal, and removes folders that belong to none.
 /// Gives the attempts: whether they are still ours is found out by renewing them.
 pub async fn recover(node: &Node) -> Vec<Entry> {
+    probe::clear_away(&node.config).await;
     let entries = node.journal.entries();
     for entry in &entries {
         let token = entry.task.lease_token;

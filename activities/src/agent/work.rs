@@ -195,9 +195,7 @@ async fn claim(node: &Node, shutdown: &CancellationToken) -> Result<Vec<LeasedTa
             Err(ClientError::Rejected { code, .. }) if code == QUARANTINED => {
                 tracing::warn!("this node is in quarantine, and is not to be probed yet");
             }
-            Err(error @ (ClientError::Unauthorized | ClientError::Rejected { .. })) => {
-                return Err(AgentError::Refused(error));
-            }
+            Err(error @ ClientError::Unauthorized) => return Err(AgentError::Refused(error)),
             Err(error) => tracing::warn!(%error, "cannot claim work yet"),
         }
         tokio::select! {

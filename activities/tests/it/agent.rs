@@ -249,6 +249,44 @@ async fn a_server_that_is_away_for_a_while_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_wall_before_the_server_ends_neither_an_attempt_nor_the_node() {
+    let scene = Scene::new(json!({ "frame_ms": 100 }), 0.5).await;
+    let credential = scene.data.path().join("credential.json");
+    let (node, shutdown) = scene.start();
+    scene.stored(2).await;
+    let before = std::fs::read(&credential).unwrap();
+    let rendered = scene.data.path().join("attempts").join(scene.token().to_string()).join("frames/frame_00019.png");
+    scene.books.open().wall = Some(403);
+    until("rendering goes on without the server", || rendered.exists()).await;
+    scene.books.open().wall = None;
+    until("the task is over", || scene.books.is_over()).await;
+    assert_eq!((scene.books.done().frames.len(), scene.books.open().claims), (10, 1));
+    for status in [401, 403, 404, 405, 400] {
+        scene.books.open().wall = Some(status);
+        let walled = scene.books.open().walled;
+        until("it asks for work", || scene.books.open().walled > walled + 1 || node.is_finished()).await;
+        assert!(!node.is_finished(), "{status}");
+    }
+    assert_eq!(std::fs::read(&credential).unwrap(), before);
+    scene.books.open().wall = None;
+    shutdown.cancel();
+    node.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_credential_is_there_until_another_takes_its_place() {
+    let scene = Scene::new(json!({}), 15.0).await;
+    scene.play().await;
+    let path = scene.data.path().join("credential.json");
+    let revoked = std::fs::read_to_string(&path).unwrap().replace("secret", "revoked");
+    std::fs::write(&path, &revoked).unwrap();
+    let (node, _shutdown) = scene.start();
+    let ended = node.await.unwrap();
+    assert!(matches!(ended, Err(AgentError::EnrolRefused(_))), "its token is used up: {ended:?}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), revoked);
+}
+
+#[tokio::test]
 async fn a_server_that_stays_away_ends_the_attempt() {
     let mut scene = Scene::new(json!({ "hang": { "frame": 15 } }), 0.3).await;
     scene.config.offline_patience = Duration::from_secs(1);
@@ -306,6 +344,7 @@ async fn a_full_disk_claims_nothing() {
     let claimed = until("it claims", || scene.books.open().claims > 0);
     assert!(tokio::time::timeout(Duration::from_millis(500), claimed).await.is_err());
     assert_eq!(scene.books.open().enrolments, 1);
+    until("it says why", || scene.books.open().healths.last().is_some_and(|health| health.is_full)).await;
     shutdown.cancel();
     node.await.unwrap().unwrap();
 }

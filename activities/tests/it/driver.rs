@@ -1,6 +1,6 @@
 //! What comes out of a render: frames are believed, nothing else is.
 
-use crate::world::{Stage, drawn, limits, until};
+use crate::world::{Stage, after_effects_project, drawn, limits, until};
 use flatrender_activities::aerender::Limits;
 use flatrender_workflows::contracts::render::{FaultReason, RenderedFrames};
 use serde_json::json;
@@ -105,6 +105,32 @@ async fn a_missing_font_is_never_delivered() {
 }
 
 #[tokio::test]
+async fn nothing_is_stored_once_a_line_spoils_the_run_and_it_is_ended() {
+    let say = ["WARNING:After Effects warning: Project has missing fonts."];
+    let stage = Stage::new(json!({ "say": say, "frame_ms": 300, "hang": { "frame": 19 } }));
+    assert_eq!(stage.refused().await, ("render.missing_font".into(), true), "it is not waited for");
+    assert_eq!(stage.shelf.stored(), [0; 0]);
+    assert_eq!(stage.processes_left(), Some(false));
+    let frames = std::fs::read_dir(stage.attempt_folder().join("frames")).map_or(0, Iterator::count);
+    assert_eq!(frames, 0, "whoever takes the attempt up finds none of them");
+}
+
+#[tokio::test]
+async fn frames_of_a_run_that_numbers_from_nought_are_not_taken_for_those_of_the_same_numbers() {
+    let mut stage = Stage::new(json!({ "writes": "renumbered" }));
+    (stage.wish.frames.first, stage.wish.frames.last) = (3, 12);
+    assert_eq!(stage.refused().await, ("render.wrong_numbers".into(), true));
+    assert_eq!(stage.shelf.stored(), [0; 0]);
+}
+
+#[tokio::test]
+async fn a_line_that_spoils_the_run_is_heard_after_any_number_of_others() {
+    let mut say: Vec<String> = (0..100).map(|n| format!("WARNING:After Effects warning: layer {n} is odd.")).collect();
+    say.push("WARNING:After Effects warning: Project has missing fonts.".into());
+    assert_eq!(Stage::new(json!({ "say": say })).refused().await, ("render.missing_font".into(), true));
+}
+
+#[tokio::test]
 async fn an_error_of_our_own_renderer_keeps_its_code() {
     let say = ["aerender ERROR: [render.unknown_field] data.json names text \"titel\"; the project has \"title\""];
     let stage = Stage::new(json!({ "say": say, "no_output": true, "exit": 7 }));
@@ -153,6 +179,36 @@ async fn what_an_earlier_process_rendered_is_not_rendered_again() {
     assert_eq!(numbers(&rendered).len(), 10);
     assert_eq!((10..15).map(written).collect::<Vec<_>>(), before);
     assert_eq!(*stage.shelf.fetched.lock().unwrap(), 1);
+}
+
+/// Renders five frames, loses the power while a file was still on its way to the disk, and goes on.
+async fn after_a_power_cut(stage: &Stage, file: &str) -> RenderedFrames {
+    tokio::select! {
+        _ = stage.render() => unreachable!("it hangs"),
+        () = until("five frames are stored", || stage.shelf.stored().len() == 5) => {}
+    }
+    until("the renderer is gone", || stage.processes_left() == Some(false)).await;
+    std::fs::write(stage.attempt_folder().join(file), b"").unwrap();
+    stage.render().await.unwrap()
+}
+
+#[tokio::test]
+async fn data_that_a_power_cut_took_are_written_again() {
+    let stage = Stage::new(json!({ "hang": { "frame": 15 }, "once": true }));
+    assert_eq!(numbers(&after_a_power_cut(&stage, "package/data.json").await).len(), 10);
+    for (frame, bytes) in stage.shelf.frames.lock().unwrap().iter() {
+        assert_eq!(bytes, &drawn(&stage.wish, *frame), "frame {frame}");
+    }
+}
+
+#[tokio::test]
+async fn a_project_that_a_power_cut_took_is_prepared_again() {
+    let mut stage = Stage::new(json!({}));
+    stage.use_after_effects(&after_effects_project(), &json!({ "hang": { "frame": 15 }, "once": true }));
+    assert_eq!(numbers(&after_a_power_cut(&stage, "package/prepared.aep").await).len(), 10);
+    for (frame, bytes) in stage.shelf.frames.lock().unwrap().iter() {
+        assert_eq!(bytes, &stage.drawn(*frame), "frame {frame}");
+    }
 }
 
 #[tokio::test]

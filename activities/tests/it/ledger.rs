@@ -52,6 +52,10 @@ pub struct Ledger {
     pub traces: Vec<TraceContext>,
     /// Answers 503 to everything.
     pub down: bool,
+    /// Something before it answers everything with this status, and in no words of the server's.
+    pub wall: Option<u16>,
+    /// How often it did.
+    pub walled: u32,
     pub token: Option<String>,
     /// Wants a probe before it gives work.
     pub quarantined: bool,
@@ -89,6 +93,8 @@ impl Books {
             noted: BTreeSet::new(),
             traces: Vec::new(),
             down: false,
+            wall: None,
+            walled: 0,
             token: Some(TOKEN.to_owned()),
             quarantined: false,
             probes: Vec::new(),

@@ -5,9 +5,12 @@ use crate::{
     picture,
     world::{SIZE, limits, project, stand_in, until, zip},
 };
-use flatrender_activities::agent::{
-    AgentConfig,
-    probe::{self, SHEET, Sheet},
+use flatrender_activities::{
+    aerender::process,
+    agent::{
+        AgentConfig,
+        probe::{self, SHEET, Sheet},
+    },
 };
 use flatrender_workflows::contracts::{node::Check, render::RenderData};
 use serde_json::{Value, json};
@@ -81,4 +84,22 @@ async fn a_node_that_fails_its_probe_gets_none_and_says_why() {
     let ledger = scene.books.open();
     assert_eq!(ledger.claims, 0);
     assert!(ledger.probes[0].checks[0].found.contains("the colour"));
+}
+
+#[tokio::test]
+async fn what_a_probe_left_that_was_cut_off_is_cleared_away_at_the_next_start() {
+    let scene = crate::agent::Scene::new(json!({}), 15.0).await;
+    let mark = probe::mark(&scene.config);
+    let hanging = process::CommandLine {
+        program: "/bin/sleep".into(),
+        args: vec!["600".into()],
+        folder: scene.data.path().to_owned(),
+        env: Vec::new(),
+    };
+    // Its agent was killed: nobody is left to end it.
+    std::mem::forget(process::Tree::spawn(&hanging, mark).unwrap());
+    let folder = scene.data.path().join("probe-x/cache");
+    std::fs::create_dir_all(&folder).unwrap();
+    scene.play().await;
+    assert!(!crate::agent::processes_left(mark) && !scene.data.path().join("probe-x").exists());
 }

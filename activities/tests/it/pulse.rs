@@ -100,6 +100,20 @@ async fn a_sound_machine_has_nothing_to_mend() {
 }
 
 #[tokio::test]
+async fn the_doctor_disturbs_no_node_that_is_at_work() {
+    let scene = Scene::new(json!({ "hang": { "frame": 15 } }), 15.0).await;
+    let (node, shutdown) = scene.start();
+    scene.stored(5).await;
+    let checks = doctor::look(&scene.config, &Places::default()).await;
+    let names: Vec<&str> = checks.iter().map(|c| c.name.as_str()).collect();
+    assert_eq!((failed(&checks), names.last()), (vec![], Some(&"probe")), "{checks:?}");
+    let one = scene.books.open().hellos[0].incarnation;
+    assert!(scene.books.open().healths.iter().all(|health| health.incarnation == one), "nobody else speaks for it");
+    shutdown.cancel();
+    node.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn each_thing_that_is_wrong_with_a_machine_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let scene = Scene::new(json!({}), 15.0).await;

@@ -60,7 +60,11 @@ fn stale() -> Response {
 }
 
 async fn down(State(books): State<Books>, request: Request, next: Next) -> Response {
-    let is_down = books.open().down;
+    let (is_down, wall) = (books.open().down, books.open().wall);
+    if let Some(status) = wall {
+        books.open().walled += 1;
+        return (StatusCode::from_u16(status).unwrap(), "<html>not for you</html>").into_response();
+    }
     if is_down { StatusCode::SERVICE_UNAVAILABLE.into_response() } else { next.run(request).await }
 }
 

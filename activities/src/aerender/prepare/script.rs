@@ -41,9 +41,8 @@ pub async fn run(
     limits: Limits,
     observer: &mut impl Observer,
 ) -> Result<Prepared, Failure> {
-    if let Some(manifest) =
-        Manifest::read(folder, job).filter(|_| folder.attempt.join(super::PREPARED_PROJECT).is_file())
-    {
+    let (seal, project) = (folder.attempt.join(super::PROJECT_SEAL), folder.attempt.join(super::PREPARED_PROJECT));
+    if let Some(manifest) = Manifest::read(folder, job).filter(|_| super::is_sealed(&seal, &project)) {
         return manifest.verdict(job);
     }
     job.write(folder).map_err(|e| verdict::of_transfer(&e.into(), "the working folder"))?;
@@ -64,7 +63,9 @@ pub async fn run(
         let _ = tokio::time::timeout(limits.quit, tree.launcher_ended()).await;
     }
     tree.kill().await;
-    waited.map_err(explain)?.verdict(job)
+    let prepared = waited.map_err(explain)?.verdict(job)?;
+    super::seal(&seal, &project).map_err(|e| verdict::of_transfer(&e.into(), "the prepared project"))?;
+    Ok(prepared)
 }
 
 async fn wait(
