@@ -11,7 +11,7 @@
 //! for room.
 
 mod pins;
-mod sums;
+pub(super) mod sums;
 
 pub use pins::Pin;
 

@@ -26,12 +26,11 @@ pub use manifest::Manifest;
 
 use super::{
     InputSource,
-    cache::{Cache, Pin},
+    cache::{Cache, Pin, sums},
     verdict,
 };
 use flatrender_engine::Failure;
 use flatrender_workflows::contracts::{render::RenderFrames, storage::BlobHash};
-use sha2::{Digest as _, Sha256};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -128,9 +127,7 @@ fn is_sealed(marker: &Path, file: &Path) -> bool {
 }
 
 fn hash(file: &Path) -> io::Result<BlobHash> {
-    let mut hasher = Sha256::new();
-    io::copy(&mut fs::File::open(file)?, &mut hasher)?;
-    Ok(BlobHash::from_digest(hasher.finalize().into()))
+    Ok(sums::sum(file)?.sha256)
 }
 
 fn clear(folder: &Folder) -> io::Result<()> {

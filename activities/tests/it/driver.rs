@@ -184,8 +184,8 @@ async fn what_an_earlier_process_rendered_is_not_rendered_again() {
 /// Renders five frames, loses the power while a file was still on its way to the disk, and goes on.
 async fn after_a_power_cut(stage: &Stage, file: &str) -> RenderedFrames {
     tokio::select! {
-        _ = stage.render() => unreachable!("it hangs"),
-        () = until("five frames are stored", || stage.shelf.stored().len() == 5) => {}
+        _ = stage.render() => unreachable!("it is slow"),
+        () = until("five frames are stored", || stage.shelf.stored().len() >= 5) => {}
     }
     until("the renderer is gone", || stage.processes_left() == Some(false)).await;
     std::fs::write(stage.attempt_folder().join(file), b"").unwrap();
@@ -194,7 +194,7 @@ async fn after_a_power_cut(stage: &Stage, file: &str) -> RenderedFrames {
 
 #[tokio::test]
 async fn data_that_a_power_cut_took_are_written_again() {
-    let stage = Stage::new(json!({ "hang": { "frame": 15 }, "once": true }));
+    let stage = Stage::new(json!({ "frame_ms": 200 }));
     assert_eq!(numbers(&after_a_power_cut(&stage, "package/data.json").await).len(), 10);
     for (frame, bytes) in stage.shelf.frames.lock().unwrap().iter() {
         assert_eq!(bytes, &drawn(&stage.wish, *frame), "frame {frame}");
@@ -204,7 +204,7 @@ async fn data_that_a_power_cut_took_are_written_again() {
 #[tokio::test]
 async fn a_project_that_a_power_cut_took_is_prepared_again() {
     let mut stage = Stage::new(json!({}));
-    stage.use_after_effects(&after_effects_project(), &json!({ "hang": { "frame": 15 }, "once": true }));
+    stage.use_after_effects(&after_effects_project(), &json!({ "frame_ms": 200 }));
     assert_eq!(numbers(&after_a_power_cut(&stage, "package/prepared.aep").await).len(), 10);
     for (frame, bytes) in stage.shelf.frames.lock().unwrap().iter() {
         assert_eq!(bytes, &stage.drawn(*frame), "frame {frame}");

@@ -60,9 +60,12 @@ fn stale() -> Response {
 }
 
 async fn down(State(books): State<Books>, request: Request, next: Next) -> Response {
-    let (is_down, wall) = (books.open().down, books.open().wall);
+    let (is_down, wall) = {
+        let mut ledger = books.open();
+        ledger.walled += u32::from(ledger.wall.is_some());
+        (ledger.down, ledger.wall)
+    };
     if let Some(status) = wall {
-        books.open().walled += 1;
         return (StatusCode::from_u16(status).unwrap(), "<html>not for you</html>").into_response();
     }
     if is_down { StatusCode::SERVICE_UNAVAILABLE.into_response() } else { next.run(request).await }

@@ -76,11 +76,11 @@ fn nodes_that_leave_with_work_or_change_their_pool_take_no_slot_of_films_with_th
         farm.add(item(n, Class::Final, 1));
         farm.start(n, id(1000), 1000.0);
         match n % 2 {
-            0 => farm.set_nodes((1..8).map(node).collect()),
+            0 => farm.set_nodes((1..8).map(node)),
             _ => farm.set_node(Node::new(id(1000), labels(&[("engine", "lottie")]), 1)),
         }
         farm.finish(n, 1001.0);
-        farm.set_nodes((0..8).map(node).collect());
+        farm.set_nodes((0..8).map(node));
     }
     farm.add(Item { ready_at: 1000.0, ..item(100, Class::Snapshot, 9) });
     farm.withdraw(100);

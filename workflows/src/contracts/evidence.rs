@@ -7,6 +7,16 @@ use super::render::FrameFault;
 use flatrender_engine::Failure;
 use serde::{Deserialize, Serialize};
 
+/// Codes of failures that show in frames which are there: whatever the attempt has stored is worthless, to everybody.
+pub const SPOILING: [&str; 6] = [
+    "render.missing_font",
+    "render.frame_out_of_range",
+    "render.missing_effect",
+    "render.missing_footage",
+    "render.logged_errors",
+    "render.wrong_numbers",
+];
+
 /// What is done about a failure of a render. The driver itself only tells what another attempt may cure from what
 /// none can; the rest is for whoever places attempts on nodes, and for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

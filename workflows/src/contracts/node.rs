@@ -171,6 +171,9 @@ pub struct Inventory {
 /// How a node fares.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Health {
+    /// Its disk is fuller than its owner lets it be: it asks for no work until there is room.
+    #[serde(default)]
+    pub is_full: bool,
     /// This start of the agent.
     pub incarnation: Uuid,
     /// Tasks it has now.

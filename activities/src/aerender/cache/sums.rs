@@ -47,7 +47,7 @@ fn collect(folder: &Path, below: &Path, sums: &mut BTreeMap<PathBuf, BlobRef>) -
 }
 
 /// Hash and length of a file.
-pub(super) fn sum(path: &Path) -> io::Result<BlobRef> {
+pub(in crate::aerender) fn sum(path: &Path) -> io::Result<BlobRef> {
     let mut file = fs::File::open(path)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 64 * 1024];
