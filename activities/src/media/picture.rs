@@ -101,7 +101,8 @@ fn to_srgb(picture: &mut DynamicImage, profile: &[u8]) {
         _ => return,
     };
     for row in bytes.chunks_exact_mut(row_bytes.max(1)) {
-        if transform.transform(&row.to_vec(), row).is_err() {
+        let before = row.to_vec();
+        if transform.transform(&before, row).is_err() {
             return;
         }
     }

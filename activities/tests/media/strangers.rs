@@ -32,10 +32,6 @@ impl Yard {
         yard
     }
 
-    pub fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
     pub fn jail(&self) -> PathBuf {
         self.folder.path().join("jail")
     }
