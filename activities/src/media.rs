@@ -22,6 +22,7 @@ mod process;
 mod scenes;
 pub mod scratch;
 pub mod sniff;
+mod take_upload;
 pub mod upload;
 mod verify_frames;
 mod verify_video;

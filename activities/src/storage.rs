@@ -84,7 +84,7 @@ impl ObjectStorage {
 
     fn store(&self, shelf: &Shelf) -> &Arc<dyn ObjectStore> {
         match shelf {
-            Shelf::Files { .. } | Shelf::Scene { .. } | Shelf::Public => &self.files,
+            Shelf::Files { .. } | Shelf::Upload { .. } | Shelf::Scene { .. } | Shelf::Public => &self.files,
             Shelf::Render { .. } => &self.renders,
         }
     }

@@ -21,12 +21,13 @@ use flatrender_workflows::models::{
 };
 
 /// What a key needs at which addresses; elsewhere, `admin`.
-const SCOPES: [(&str, &str); 7] = [
+const SCOPES: [(&str, &str); 8] = [
     ("/v1/renders", "render"),
     ("/v1/exports", "render"),
     ("/v1/files", "files"),
     ("/v1/folders", "files"),
     ("/v1/trash", "files"),
+    ("/v1/uploads", "files"),
     ("/v1/templates", "templates"),
     ("/v1/webhooks", "webhooks"),
 ];

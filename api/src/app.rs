@@ -2,7 +2,7 @@
 
 use crate::{
     auth::Tenant,
-    file_mgr::probe::MediaProbe,
+    file_mgr::{probe::MediaProbe, uploads},
     identity::RelyingParty,
     nodes::{health::Samples, placement::Placement},
     peer::Proxies,
@@ -33,6 +33,8 @@ pub struct App {
     pub storage: Arc<dyn BlobStore>,
     /// Looks at uploads.
     pub probe: Arc<dyn MediaProbe>,
+    /// The longest upload.
+    pub most_upload_bytes: u64,
     /// Live renders that somebody watches.
     pub feeds: Arc<Feeds>,
     /// Which node gets which task.
@@ -74,6 +76,7 @@ impl App {
             workflows,
             storage,
             probe,
+            most_upload_bytes: uploads::LIMIT_BYTES,
             feeds: Arc::default(),
             placement: Arc::default(),
             last_frames: Arc::default(),

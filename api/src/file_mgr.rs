@@ -10,3 +10,4 @@ pub mod share_links;
 pub mod trash;
 mod tree;
 pub mod upload;
+pub mod uploads;

@@ -32,6 +32,7 @@ Every error is a problem (RFC 9457) with a stable `code` that programs may decid
         (name = "Exports", description = "Finished films."),
         (name = "Templates", description = "What films are made of."),
         (name = "Files", description = "Pictures and sounds of yours."),
+        (name = "Uploads", description = "Files that come in pieces, and go on after a cut."),
         (name = "API keys", description = "What programs of yours sign in with."),
         (name = "Webhooks", description = "Where you hear of what happened."),
         (name = "Account", description = "You: signing in, your profile, your sessions and second factors."),
@@ -75,7 +76,7 @@ pub fn base() -> OpenApi {
 pub fn finish(document: &mut OpenApi) {
     for item in document.paths.paths.values_mut() {
         let methods = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.head, &mut item.patch];
-        for operation in methods.into_iter().flatten() {
+        for operation in methods.into_iter().chain([&mut item.options]).flatten() {
             add_problem(operation);
         }
     }

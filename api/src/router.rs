@@ -6,7 +6,7 @@ use crate::{
     docs,
     file_mgr::{
         cleanup::{holds, rules, runs},
-        files, folders, share, share_links, trash,
+        files, folders, share, share_links, trash, uploads,
     },
     health,
     identity::{
@@ -36,6 +36,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 const TIMEOUT: Duration = Duration::from_secs(40);
 /// The same for handlers that read a large body.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3600);
+/// The same for what is resumed where it ended: a body that comes slowly has its time, and one that does not come has none.
+const RESUMABLE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// The whole API, for everybody.
 pub fn router(app: App) -> Router {
@@ -202,13 +204,25 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(health::readyz))
         .routes(routes!(metrics::show))
         .route_layer(from_fn(|request, next| within(TIMEOUT, request, next)))
-        .merge(uploads())
+        .merge(file_uploads())
+        .merge(resumable_uploads())
         .merge(frame_uploads())
 }
 
-fn uploads() -> OpenApiRouter<App> {
+fn file_uploads() -> OpenApiRouter<App> {
     let routes = OpenApiRouter::default().routes(routes!(files::create));
     routes.route_layer(from_fn(|request, next| within(UPLOAD_TIMEOUT, request, next)))
+}
+
+fn resumable_uploads() -> OpenApiRouter<App> {
+    OpenApiRouter::default()
+        .routes(routes!(uploads::options, uploads::create))
+        .routes(routes!(uploads::direct::create))
+        .routes(routes!(uploads::direct::sign))
+        .routes(routes!(uploads::direct::complete))
+        .routes(routes!(uploads::head, uploads::get, uploads::append, uploads::end, uploads::overridden))
+        .route_layer(from_fn(|request, next| within(RESUMABLE_TIMEOUT, request, next)))
+        .route_layer(from_fn(uploads::speak_tus))
 }
 
 fn frame_uploads() -> OpenApiRouter<App> {

@@ -2,7 +2,7 @@
 
 use crate::{
     app::App,
-    file_mgr::probe::MediaProbe,
+    file_mgr::{probe::MediaProbe, uploads},
     identity::RelyingParty,
     metrics,
     peer::{BadNetwork, Proxies},
@@ -88,6 +88,7 @@ pub async fn run(config: ServeConfig, shutdown: CancellationToken) -> Result<(),
     let workflows = Client::new(config.pool.clone());
     let app = App {
         proxies: Proxies::from_env()?,
+        most_upload_bytes: uploads::limit_from_env(),
         egress: Egress::new(reach),
         public_url: config.public_url.trim_end_matches('/').to_owned(),
         relying_party,

@@ -26,13 +26,14 @@ use flatrender_workflows::{
         snapshot::MakeStill,
         storage::{BlobStore, Shelf},
         upkeep::{ArchiveMonth, CompareShelf, RemoveObjects, UPKEEP_QUEUE},
+        upload::{ClearUploads, TakeUpload},
     },
     definitions::{
         check_invariants::CheckInvariants, clean_up::CleanUp, derive_film::DeriveFilm, drain_deletions::DrainDeletions,
-        expire_exports::ExpireExports, forget_old::ForgetOld, keep_months::KeepMonths, purge_files::PurgeFiles,
-        recheck_domains::RecheckDomains, render_video::RenderVideo, retire_months::RetireMonths,
-        roll_up_usage::RollUpUsage, scan_orphans::ScanOrphans, scene_snapshot::SceneSnapshot, schedules,
-        send_message::SendMessage,
+        expire_exports::ExpireExports, expire_uploads::ExpireUploads, finish_upload::FinishUpload,
+        forget_old::ForgetOld, keep_months::KeepMonths, purge_files::PurgeFiles, recheck_domains::RecheckDomains,
+        render_video::RenderVideo, retire_months::RetireMonths, roll_up_usage::RollUpUsage, scan_orphans::ScanOrphans,
+        scene_snapshot::SceneSnapshot, schedules, send_message::SendMessage,
     },
     models::{
         DEFAULT_TENANT, Role, Scope,
@@ -238,6 +239,8 @@ fn builder(config: WorkerConfig) -> Builder {
         .workflow::<SceneSnapshot>()
         .workflow::<DeriveFilm>()
         .workflow::<SendMessage>()
+        .workflow::<FinishUpload>()
+        .workflow::<ExpireUploads>()
         .workflow::<CleanUp>()
         .workflow::<DrainDeletions>()
         .workflow::<ScanOrphans>()
@@ -261,7 +264,9 @@ fn builder(config: WorkerConfig) -> Builder {
         .handler::<DeriveFile>(media.clone())
         .handler::<TakeScenes>(media.clone())
         .handler::<KeepScene>(media.clone())
-        .handler::<ClearShelf>(media)
+        .handler::<ClearShelf>(media.clone())
+        .handler::<TakeUpload>(media.clone())
+        .handler::<ClearUploads>(media)
         .queue(UPKEEP_QUEUE, UPKEEP)
         .handler::<RemoveObjects>(upkeep.clone())
         .handler::<CompareShelf>(upkeep.clone())

@@ -9,12 +9,15 @@ pub(super) const INCOMING: &str = "incoming";
 /// Small objects that prove the storage works.
 pub(super) const PROBE: &str = "probe";
 
-/// `tenants/<tenant>/files`, `tenants/<tenant>/renders/<render>`, `tenants/<tenant>/scenes/<two digits>/<key>` or `public`.
+/// `tenants/<tenant>/files`, `tenants/<tenant>/uploads/<upload>`, `tenants/<tenant>/renders/<render>`, `tenants/<tenant>/scenes/<two digits>/<key>` or `public`.
 pub fn shelf(shelf: &Shelf) -> Path {
     match shelf {
         Shelf::Files { tenant_id } => Path::from_iter(["tenants", &tenant_id.to_string(), "files"]),
         Shelf::Render { tenant_id, render_id } => {
             Path::from_iter(["tenants", &tenant_id.to_string(), "renders", &render_id.to_string()])
+        }
+        Shelf::Upload { tenant_id, upload_id } => {
+            Path::from_iter(["tenants", &tenant_id.to_string(), "uploads", &upload_id.to_string()])
         }
         Shelf::Public => Path::from("public"),
         Shelf::Scene { tenant_id, key } => {

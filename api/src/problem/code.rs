@@ -2,6 +2,16 @@
 
 use axum::http::StatusCode;
 
+macro_rules! status {
+    // Of tus; no other protocol has it.
+    (CHECKSUM_MISMATCH) => {
+        StatusCode::from_u16(460).unwrap_or(StatusCode::BAD_REQUEST)
+    };
+    ($status:ident) => {
+        StatusCode::$status
+    };
+}
+
 macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $status:ident, $title:literal;)+) => {
         /// What kind of problem it is.
@@ -21,7 +31,7 @@ macro_rules! codes {
 
             /// The HTTP status it is answered with.
             pub fn status(self) -> StatusCode {
-                match self { $(Self::$name => StatusCode::$status,)+ }
+                match self { $(Self::$name => status!($status),)+ }
             }
 
             /// In words, for people.
@@ -229,6 +239,31 @@ codes! {
     ShareLinksFull = "share_link.too_many", CONFLICT, "Too many links";
     /// It has changed since it was looked at with the `ETag` that `If-Match` names. Look again, then repeat.
     RevisionStale = "revision.stale", PRECONDITION_FAILED, "It has changed meanwhile";
+    /// There is no such upload of yours.
+    UploadNotFound = "upload.not_found", NOT_FOUND, "No such upload";
+    /// The bytes do not follow those that are kept: something was cut, or two send at once. `Upload-Offset` tells how many are kept.
+    UploadOffset = "upload.offset", CONFLICT, "The upload is elsewhere";
+    /// Everything of the upload is there. See what became of it.
+    UploadComplete = "upload.complete", CONFLICT, "The upload is complete";
+    /// The upload was given up, refused, or has expired. Begin another.
+    UploadEnded = "upload.ended", GONE, "The upload has ended";
+    /// As many uploads are under way as may be. Finish one, or end it.
+    UploadsFull = "upload.too_many", CONFLICT, "Too many uploads";
+    /// The parts of this upload go to the addresses that are signed for them, not here.
+    UploadDirect = "upload.direct", CONFLICT, "The parts go to the storage";
+    /// Files are kept in a folder here, which takes no parts by itself; or the bytes of this upload are sent by tus. Upload by tus to
+    /// `/v1/uploads`.
+    UploadNotDirect = "upload.not_direct", CONFLICT, "Nothing goes to the storage directly";
+    /// There is no such part of the upload, or not every part is named.
+    UploadPart = "upload.part", UNPROCESSABLE_ENTITY, "No such part";
+    /// The storage does not have these parts, or one but the last is shorter than 5 MiB. Send them again.
+    UploadPartsMissing = "upload.parts_missing", CONFLICT, "Parts are missing";
+    /// The server speaks another version of tus; `Tus-Version` names it.
+    UploadVersion = "upload.version", PRECONDITION_FAILED, "Another version of tus";
+    /// Bytes of an upload are sent as `application/offset+octet-stream`.
+    UploadContentType = "upload.content_type", UNSUPPORTED_MEDIA_TYPE, "The bytes are not announced as such";
+    /// The bytes are not what `Upload-Checksum` announced. None of them is kept; send them again.
+    UploadChecksum = "upload.checksum", CHECKSUM_MISMATCH, "The bytes came damaged";
     /// The content is not there.
     BlobNotFound = "blob.not_found", NOT_FOUND, "No such content";
     /// What came is not what its hash announced.
@@ -292,6 +327,10 @@ pub const FAULTS: &[(&str, &str)] = &[
     ),
     ("folder.not_found", "There is no such folder of yours."),
     ("share_link.downloads", "A link works 1 to 1000000 times, or as often as somebody likes."),
+    ("upload.part_bytes", "A part has 5 MiB to 5 GiB, and there are at most 10000 of them."),
+    ("upload.purpose", "A purpose is `asset`, `voiceover`, `music`, `package`, `avatar` or `font`."),
+    ("upload.sha256", "A SHA-256 is 64 lowercase hexadecimal digits."),
+    ("upload.md5", "An MD5 in base64 has 24 characters."),
     ("file.wrong_kind", "The file is of another kind than its place needs."),
     ("audio.volume", "A volume is 0 to 2."),
     ("audio.seconds", "A time is 0 to 3600 seconds."),

@@ -61,7 +61,7 @@ async fn a_sound_is_taken_in_with_its_length(db: PgPool) {
 }
 
 /// A second of 8 kHz silence.
-fn wav(samples: u32) -> Vec<u8> {
+pub fn wav(samples: u32) -> Vec<u8> {
     let data = samples * 2;
     let mut bytes = b"RIFF".to_vec();
     bytes.extend((36 + data).to_le_bytes());

@@ -46,6 +46,7 @@ mod snapshots;
 mod tenants;
 mod traces;
 mod upkeep;
+mod uploads;
 mod usage;
 mod webauthn;
 mod webhooks;

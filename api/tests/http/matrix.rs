@@ -53,6 +53,7 @@ const ROWS: &[(&str, To)] = &[
     ("DELETE /v1/me/identities/{id}", To::Me),
     ("DELETE /v1/me/sessions/{id}", To::Me),
     ("DELETE /v1/members/{id}", To::Manage),
+    ("DELETE /v1/uploads/{id}", To::Write("files")),
     ("DELETE /v1/webhooks/{id}", To::Manage),
     ("GET /healthz", To::All),
     ("GET /metrics", To::All),
@@ -111,16 +112,20 @@ const ROWS: &[(&str, To)] = &[
     ("GET /v1/tenant", To::Read("admin")),
     ("GET /v1/tenant/branding", To::Read("admin")),
     ("GET /v1/tenant/quotas", To::Read("admin")),
+    ("GET /v1/uploads/{id}", To::Read("files")),
     ("GET /v1/usage", To::Read("admin")),
     ("GET /v1/webhooks", To::Manage),
     ("GET /v1/webhooks/{id}", To::Manage),
     ("HEAD /v1/nodes/tasks/{task_id}/frames/{sha256}", To::Node),
+    ("HEAD /v1/uploads/{id}", To::Read("files")),
+    ("OPTIONS /v1/uploads", To::All),
     ("PATCH /v1/files/{id}", To::Write("files")),
     ("PATCH /v1/folders/{id}", To::Write("files")),
     ("PATCH /v1/identity-providers/{id}", To::Manage),
     ("PATCH /v1/me", To::Me),
     ("PATCH /v1/me/factors/{id}", To::Me),
     ("PATCH /v1/tenant", To::Manage),
+    ("PATCH /v1/uploads/{id}", To::Write("files")),
     ("PATCH /v1/webhooks/{id}", To::Manage),
     ("POST /v1/api-keys", To::Manage),
     ("POST /v1/api-keys/{id}/rotate", To::Manage),
@@ -183,6 +188,11 @@ const ROWS: &[(&str, To)] = &[
     ("POST /v1/renders/{id}/cancel", To::Write("render")),
     ("POST /v1/scene-snapshots/{project_id}", To::Manage),
     ("POST /v1/trash/empty", To::Write("files")),
+    ("POST /v1/uploads", To::Write("files")),
+    ("POST /v1/uploads/direct", To::Write("files")),
+    ("POST /v1/uploads/{id}", To::Write("files")),
+    ("POST /v1/uploads/{id}/complete", To::Write("files")),
+    ("POST /v1/uploads/{id}/parts/{number}", To::Write("files")),
     ("POST /v1/webhooks", To::Manage),
     ("POST /v1/webhooks/{id}/rotate-secret", To::Manage),
     ("PUT /v1/cleanup-schedules/{id}", To::Manage),
@@ -361,6 +371,7 @@ fn path_of(template: &str) -> String {
         .replace("{kind}", "poster")
         .replace("{link_id}", &Uuid::now_v7().to_string())
         .replace("{token}", "fr_share_of_nobody")
+        .replace("{number}", "1")
 }
 
 fn rows() -> impl Iterator<Item = (Method, &'static str, To)> {

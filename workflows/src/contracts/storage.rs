@@ -94,6 +94,13 @@ pub enum Shelf {
         /// Of all that decides how it looks.
         key: BlobHash,
     },
+    /// The pieces of an upload that is under way.
+    Upload {
+        /// The owner.
+        tenant_id: Uuid,
+        /// The upload.
+        upload_id: Uuid,
+    },
     /// What everybody may see, for ever, under an address made of its hash: stills of scenes. Of no tenant, and never emptied.
     Public,
 }

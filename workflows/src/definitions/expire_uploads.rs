@@ -7,10 +7,7 @@ use crate::{
         file_mgr::{quota, upload},
     },
 };
-use flatrender_engine::{
-    Context, Failure, Workflow,
-    schedules::{ScheduleError, Terms},
-};
+use flatrender_engine::{Context, Failure, Workflow};
 use serde::{Deserialize, Serialize};
 
 /// How many at a time.
@@ -22,16 +19,6 @@ const BATCHES: u32 = 50;
 /// Repeating it is harmless.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ExpireUploads {}
-
-impl ExpireUploads {
-    /// Every quarter of an hour.
-    ///
-    /// # Errors
-    /// Never for these terms.
-    pub fn quarterly() -> Result<Terms, ScheduleError> {
-        Terms::of("expire_uploads", "*/15 * * * *", &Self {})
-    }
-}
 
 impl Workflow for ExpireUploads {
     const NAME: &'static str = "expire_uploads";

@@ -11,7 +11,13 @@ use crate::{
 };
 use flatrender_engine::{Context, Failure, Workflow};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use uuid::Uuid;
+
+/// How often content is stored that is being removed at the same time.
+const MOST_ROUNDS: u32 = 10;
+/// How long a removal may take before it is tried again.
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// Finishes an upload. Started in the transaction that has seen the last byte of it kept.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -61,9 +67,20 @@ async fn keep(cx: &Context, upload_id: Uuid) -> Result<Uuid, Failure> {
             scope.within(db, async |db: Db<'_>| upload::work(db, tenant_id, upload_id).await).await
         })
         .await?;
-    let taken = &cx.activity("take", work).await?;
-    cx.step("keep", async move |db: Db<'_>| {
-        scope.within(db, async |db: Db<'_>| upload::become_file(db, tenant_id, upload_id, taken).await).await
-    })
-    .await
+    let mut round = 1;
+    loop {
+        let taken = &cx.activity(&format!("take {round}"), work.clone()).await?;
+        let key = format!("keep {round}");
+        let kept = cx.step(&key, async move |db: Db<'_>| {
+            scope.within(db, async |db: Db<'_>| upload::become_file(db, tenant_id, upload_id, taken).await).await
+        });
+        match kept.await {
+            // The same content was being removed: it is stored again once that is done.
+            Err(failure) if failure.code == upload::DOOMED && round < MOST_ROUNDS => {
+                cx.sleep(&format!("wait {round}"), PAUSE).await?;
+                round += 1;
+            }
+            kept => return kept,
+        }
+    }
 }

@@ -29,6 +29,8 @@ use uuid::Uuid;
 
 /// Uploads that a tenant may have under way.
 pub const MOST_OPEN: i64 = 1000;
+/// The code of a failure: what was stored is being removed at the same time. Storing it again helps.
+pub const DOOMED: &str = "blob.doomed";
 /// How long an upload waits for its next piece.
 const PATIENCE: TimeDelta = TimeDelta::days(1);
 /// How long an upload may take.
@@ -334,6 +336,9 @@ pub async fn become_file(db: Db<'_>, tenant_id: Uuid, id: Uuid, taken: &TakenUpl
     let file_id = file::insert(&mut *db, tenant_id, &file).await.map_err(|error| {
         if quota::has_refused(&error) {
             return Failure::permanent("quota.storage", "there is no room for what came of the upload");
+        }
+        if error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == "40001") {
+            return Failure::permanent(DOOMED, "the same content is being removed");
         }
         error.into()
     })?;
