@@ -1,3 +1,4 @@
 //! Templates.
 
+pub mod svg_previews;
 pub mod templates;

@@ -1,6 +1,7 @@
 //! Uploaded files, folders and what leads to them.
 
 pub mod cleanup;
+pub mod content;
 pub mod files;
 pub mod folders;
 pub mod probe;

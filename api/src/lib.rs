@@ -23,5 +23,6 @@ pub mod request_log;
 pub mod router;
 pub mod schedules;
 pub mod serve;
+pub mod signed;
 pub mod vault;
 pub mod worker;

@@ -2,11 +2,11 @@
 
 use crate::{
     app::App,
-    content::templates,
+    content::{svg_previews, templates},
     docs,
     file_mgr::{
         cleanup::{holds, rules, runs},
-        files, folders, share, share_links, trash, uploads,
+        content, files, folders, share, share_links, trash, uploads,
     },
     health,
     identity::{
@@ -92,12 +92,16 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(events::watch))
         .routes(routes!(exports::get))
         .routes(routes!(exports::download))
+        .routes(routes!(exports::link))
         .routes(routes!(exports::contact_sheet))
         .routes(routes!(exports::derivative))
         .routes(routes!(exports::derive))
         .routes(routes!(templates::list))
         .routes(routes!(templates::get))
         .routes(routes!(templates::preview))
+        .routes(routes!(svg_previews::create, svg_previews::list))
+        .routes(routes!(svg_previews::update, svg_previews::remove))
+        .routes(routes!(svg_previews::svg))
         .routes(routes!(scene_snapshots::create, scene_snapshots::list))
         .routes(routes!(public_still::get))
         .routes(routes!(files::list))
@@ -112,6 +116,8 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(folders::trash))
         .routes(routes!(folders::restore))
         .routes(routes!(trash::empty))
+        .routes(routes!(content::get))
+        .routes(routes!(content::link))
         .routes(routes!(account::register))
         .routes(routes!(account::verify_email))
         .routes(routes!(account::forgot_password))

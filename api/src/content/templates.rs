@@ -197,7 +197,11 @@ pub async fn preview(
     picture.answer(&app, &method, &headers).await
 }
 
-async fn find(app: &App, tenant: &Tenant, slug: &str) -> Result<Template, Problem> {
+/// The template that a tenant sees under this name: its own, or one that is shared with all.
+///
+/// # Errors
+/// `template.not_found`
+pub(super) async fn find(app: &App, tenant: &Tenant, slug: &str) -> Result<Template, Problem> {
     let mut tx = app.begin(tenant, Role::Content).await?;
     let found = match is_slug(slug) {
         true => project::find(&mut tx, tenant.id, DEFAULT_TENANT, slug, None).await?,

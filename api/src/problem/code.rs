@@ -129,6 +129,10 @@ codes! {
     AuthThrottled = "auth.throttled", TOO_MANY_REQUESTS, "Too many failures";
     /// The link is unknown, too old, or was used before. Ask for another.
     LinkInvalid = "link.invalid", UNPROCESSABLE_ENTITY, "The link is not good";
+    /// The address of some content was not signed here, or was changed. Ask whoever gave it to you for another.
+    LinkForged = "link.forged", FORBIDDEN, "The address is not signed by us";
+    /// The address of some content is over. Ask whoever gave it to you for another.
+    LinkExpired = "link.expired", GONE, "The address is over";
     /// The organisation does not let people register by themselves. Ask to be invited.
     RegistrationClosed = "account.registration_closed", FORBIDDEN, "Nobody registers here by themselves";
     /// Somebody else has this address by now.
@@ -187,6 +191,10 @@ codes! {
     SnapshotJobNotFound = "snapshot_job.not_found", NOT_FOUND, "No such snapshot job";
     /// The tenant has no template of its own with this id.
     ProjectNotFound = "project.not_found", NOT_FOUND, "No such template of yours";
+    /// The template has no such traced picture.
+    SvgPreviewNotFound = "svg_preview.not_found", NOT_FOUND, "No such traced picture";
+    /// The picture is damaged, empty, of another kind, or has too much detail to become a small SVG; the detail tells which.
+    SvgPreviewUntraceable = "svg_preview.untraceable", UNPROCESSABLE_ENTITY, "The picture cannot be traced";
     /// The template has no picture.
     PreviewNotFound = "template.no_preview", NOT_FOUND, "The template has no preview";
     /// There is no such render.
@@ -332,6 +340,9 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("upload.sha256", "A SHA-256 is 64 lowercase hexadecimal digits."),
     ("upload.md5", "An MD5 in base64 has 24 characters."),
     ("file.wrong_kind", "The file is of another kind than its place needs."),
+    ("svg_preview.slot", "The traced picture has no such colour."),
+    ("svg_preview.label", "A name of a colour has 1 to 100 characters, none of them a control character."),
+    ("link.valid", "An address works for a minute to seven days."),
     ("audio.volume", "A volume is 0 to 2."),
     ("audio.seconds", "A time is 0 to 3600 seconds."),
     ("metadata.too_large", "Metadata is at most 16 KiB as JSON."),

@@ -22,9 +22,12 @@ pub struct Download<'a> {
     pub content_type: &'a str,
     /// Its name when a client saves it; none to show it in place.
     pub save_as: Option<&'a str>,
-    /// How long it may be kept by whom.
+    /// How long it may be kept by whom. What anybody may keep, pages of anybody may show and read.
     pub cache: &'static str,
 }
+
+/// Opened on its own, content runs nothing, sends nothing and is of no origin: not ours, whatever is in it.
+const NOTHING_RUNS: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox";
 
 impl Download<'_> {
     /// Answers GET and HEAD, with 200, 206 or 304.
@@ -36,7 +39,9 @@ impl Download<'_> {
         let etag = format!("\"{}\"", self.blob.sha256);
         if asked.get(header::IF_NONE_MATCH).is_some_and(|v| lists(v, &etag)) {
             let kept = [(header::ETAG, etag.as_str()), (header::CACHE_CONTROL, self.cache)];
-            return Ok((StatusCode::NOT_MODIFIED, kept).into_response());
+            let mut response = (StatusCode::NOT_MODIFIED, kept).into_response();
+            self.share(response.headers_mut());
+            return Ok(response);
         }
         let range = match wanted(method, asked, &etag, size) {
             Wanted::Whole => None,
@@ -69,6 +74,16 @@ impl Download<'_> {
         set(headers, header::CACHE_CONTROL, self.cache);
         let disposition = self.save_as.map_or_else(|| "inline".to_owned(), attachment);
         set(headers, header::CONTENT_DISPOSITION, &disposition);
+        set(headers, header::CONTENT_SECURITY_POLICY, NOTHING_RUNS);
+        self.share(headers);
+    }
+
+    fn share(&self, headers: &mut HeaderMap) {
+        if self.cache.starts_with("public") {
+            set(headers, header::ACCESS_CONTROL_ALLOW_ORIGIN, "*");
+            set(headers, header::ACCESS_CONTROL_EXPOSE_HEADERS, "accept-ranges, content-length, content-range, etag");
+            set(headers, header::HeaderName::from_static("cross-origin-resource-policy"), "cross-origin");
+        }
     }
 }
 
@@ -86,15 +101,30 @@ fn outside(size: u64) -> Problem {
     }
 }
 
-/// A name to save under, as ASCII for all and in UTF-8 for those that read it (RFC 6266). Nothing in a name ends
-/// the header or leaves its quotes.
-fn attachment(name: &str) -> String {
+/// A name to save under, as ASCII for all and in UTF-8 for those that read it (RFC 6266, RFC 8187). Nothing in a name ends
+/// the header, leaves its quotes or the folder, or makes the name read otherwise than it is.
+pub fn attachment(name: &str) -> String {
+    let name = saved_name(name);
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._- ".contains(c) { c } else { '_' };
     let ascii: String = name.chars().map(plain).collect();
     let fine = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     let encoded: String =
         name.bytes().map(|b| if fine(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect();
     format!("attachment; filename=\"{ascii}\"; filename*=UTF-8''{encoded}")
+}
+
+/// The name without what turns the direction of text, which may hide an ending, and with `_` for what no system takes in
+/// the name of a file. A name that begins with a dot would be hidden, and one that ends with a dot or space loses it.
+fn saved_name(name: &str) -> String {
+    let turns = |c: &char| matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    let taken = |c: char| if c.is_control() || "<>:\"/\\|?*".contains(c) { '_' } else { c };
+    let name: String = name.chars().filter(|c| !turns(c)).map(taken).collect();
+    let name = name.trim_end_matches(['.', ' ']).trim_start();
+    match name.strip_prefix('.') {
+        Some(rest) => format!("_{rest}"),
+        None if name.is_empty() => "download".to_owned(),
+        None => name.to_owned(),
+    }
 }
 
 /// Whether a list of entity tags names this one or any.
@@ -179,11 +209,47 @@ mod tests {
         }
     }
 
+    /// What a client that knows RFC 8187 saves under, and what others do.
+    fn names(name: &str) -> (String, String) {
+        let value = attachment(name);
+        assert!(HeaderValue::from_str(&value).is_ok_and(|v| v.to_str().is_ok()), "{value:?} is no header");
+        let (plain, extended) = value.split_once("; filename*=UTF-8''").expect("two names");
+        let plain = plain.strip_prefix("attachment; filename=\"").and_then(|n| n.strip_suffix('"')).expect("quotes");
+        assert!(!plain.contains(['"', '\\', '%', ';', '/']), "{plain:?}");
+        let mut bytes = Vec::new();
+        let mut rest = extended.bytes();
+        while let Some(byte) = rest.next() {
+            let mut digit = || char::from(rest.next().expect("two digits")).to_digit(16).expect("a digit") as u8;
+            bytes.push(if byte == b'%' { digit() << 4 | digit() } else { byte });
+        }
+        (plain.to_owned(), String::from_utf8(bytes).expect("UTF-8"))
+    }
+
     #[test]
-    fn a_name_cannot_leave_its_header() {
-        assert_eq!(
-            attachment("a\"b\r\nX: سلام.mp4"),
-            "attachment; filename=\"a_b__X_ ____.mp4\"; filename*=UTF-8''a%22b%0D%0AX%3A%20%D8%B3%D9%84%D8%A7%D9%85.mp4"
-        );
+    fn a_name_is_saved_as_it_reads_and_never_leaves_its_header() {
+        for (name, saved) in [
+            ("film.mp4", "film.mp4"),
+            ("my film (final) [2].mp4", "my film (final) [2].mp4"),
+            ("فیلم نوروز.mp4", "فیلم نوروز.mp4"),
+            ("می\u{200c}خواهم.mp4", "می\u{200c}خواهم.mp4"),
+            ("👩\u{200d}👧 trip.mp4", "👩\u{200d}👧 trip.mp4"),
+            ("50% off; it's 100%25.mp4", "50% off; it's 100%25.mp4"),
+            ("a\"b.mp4", "a_b.mp4"),
+            ("a\r\nSet-Cookie: x=1\r\n\r\n.mp4", "a__Set-Cookie_ x=1____.mp4"),
+            ("invoice\u{202e}4pm.exe", "invoice4pm.exe"),
+            ("\u{2066}a\u{2069}\u{200f}b\u{feff}.mp4", "ab.mp4"),
+            ("../../etc/passwd", "_._.._etc_passwd"),
+            ("..\\..\\boot.ini", "_._.._boot.ini"),
+            (".htaccess", "_htaccess"),
+            ("film.mp4. . ", "film.mp4"),
+            ("nul\0l\u{7f}\u{85}.mp4", "nul_l__.mp4"),
+            ("\u{202e}", "download"),
+            ("", "download"),
+        ] {
+            let (plain, extended) = names(name);
+            assert_eq!(extended, saved, "{name:?}");
+            let as_ascii = |c: char| if c.is_ascii_alphanumeric() || "._- ".contains(c) { c } else { '_' };
+            assert_eq!(plain, saved.chars().map(as_ascii).collect::<String>(), "{name:?}");
+        }
     }
 }

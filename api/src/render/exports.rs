@@ -3,9 +3,10 @@
 use super::{download::Download, view::ExportView};
 use crate::{
     app::{self, App},
-    auth::{Editor, Tenant, Viewer},
+    auth::{Editor, Viewer},
     extract::{Json, Path},
     problem::{Code, Problem},
+    signed::{Given, LinkView, NewLink, Reader},
 };
 use axum::{
     extract::State,
@@ -40,13 +41,14 @@ pub async fn get(
     Viewer(tenant): Viewer,
     Path(id): Path<Uuid>,
 ) -> Result<Json<ExportView>, Problem> {
-    Ok(Json(find(&app, &tenant, id).await?.into()))
+    Ok(Json(find(&app, tenant.id, id).await?.into()))
 }
 
 /// `GET /v1/exports/{id}/download`: the film itself.
 #[utoipa::path(
     get, path = "/v1/exports/{id}/download", tag = "Exports", operation_id = "download_export", summary = "Download a film",
-    description = "MP4 (H.264, AAC). Understands `Range`, `If-Range` and `If-None-Match`; `ETag` is the SHA-256 of the file.",
+    description = "MP4 (H.264, AAC). Understands `Range`, `If-Range` and `If-None-Match`; `ETag` is the SHA-256 of the file. \
+                   An address of `POST /v1/exports/{id}/links` needs no credential.",
     params(
         ("id" = Uuid, Path, description = "The export"),
         ("Range" = Option<String>, Header, description = "`bytes=first-last`")
@@ -55,25 +57,49 @@ pub async fn get(
         (status = 200, description = "The whole film", body = crate::openapi::Binary, content_type = "video/mp4"),
         (status = 206, description = "A part of it", body = crate::openapi::Binary, content_type = "video/mp4"),
         (status = 304, description = "The client has it already"),
+        (status = 403, description = "`link.forged`", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
+        (status = 410, description = "`link.expired`", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
         (status = 416, description = "`range.not_satisfiable`", body = crate::problem::ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn download(
     State(app): State<App>,
-    Viewer(tenant): Viewer,
+    Reader(tenant_id): Reader,
     Path(id): Path<Uuid>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let export = find(&app, &tenant, id).await?;
+    let export = find(&app, tenant_id, id).await?;
     let film = Download {
-        shelf: app::files(tenant.id),
+        shelf: app::files(tenant_id),
         blob: &export.video,
         content_type: "video/mp4",
         save_as: Some(&export.name),
         cache: PRIVATE,
     };
     film.answer(&app, &method, &headers).await
+}
+
+/// `POST /v1/exports/{id}/links`: an address of the film that anybody may read for a while.
+#[utoipa::path(
+    post, path = "/v1/exports/{id}/links", tag = "Exports", operation_id = "link_export", summary = "Give away an address of a film",
+    description = "Whoever has the address reads the film until it ends; it cannot be taken back. With a bucket it is the store's own.",
+    params(("id" = Uuid, Path, description = "The export")),
+    request_body = NewLink,
+    responses((status = 201, description = "The address", body = LinkView))
+)]
+pub async fn link(
+    State(app): State<App>,
+    Editor(tenant): Editor,
+    Path(id): Path<Uuid>,
+    Json(body): Json<NewLink>,
+) -> Result<(StatusCode, Json<LinkView>), Problem> {
+    let valid_for = body.valid_for()?;
+    let export = find(&app, tenant.id, id).await?;
+    let path = format!("/v1/exports/{id}/download");
+    let (tenant_id, blob) = (tenant.id, &export.video);
+    let given = Given { tenant_id, path: &path, blob, content_type: "video/mp4", name: &export.name };
+    Ok((StatusCode::CREATED, Json(given.link(&app, valid_for).await?)))
 }
 
 /// `GET /v1/exports/{id}/contact-sheet`: a picture of evenly spaced frames.
@@ -90,7 +116,7 @@ pub async fn contact_sheet(
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let export = find(&app, &tenant, id).await?;
+    let export = find(&app, tenant.id, id).await?;
     let sheet = Download {
         shelf: app::files(tenant.id),
         blob: &export.sheet,
@@ -118,7 +144,7 @@ pub async fn derivative(
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let export = find(&app, &tenant, id).await?;
+    let export = find(&app, tenant.id, id).await?;
     let mut tx = app.begin(&tenant, Role::Render).await?;
     let blob = derivative::find(&mut tx, tenant.id, id, kind).await?;
     drop(tx);
@@ -142,7 +168,7 @@ pub async fn derive(
     Editor(tenant): Editor,
     Path((id, kind)): Path<(Uuid, DerivativeKind)>,
 ) -> Result<(StatusCode, Json<ExportView>), Problem> {
-    find(&app, &tenant, id).await?;
+    find(&app, tenant.id, id).await?;
     let mut tx = app.begin(&tenant, Role::Render).await?;
     if let Some(tries) = derivative::ask(&mut tx, tenant.id, id, kind).await? {
         let film = DeriveFilm { export_id: id, kind };
@@ -151,11 +177,11 @@ pub async fn derive(
     }
     tx.commit().await?;
     app.workflows.announce();
-    Ok((StatusCode::ACCEPTED, Json(find(&app, &tenant, id).await?.into())))
+    Ok((StatusCode::ACCEPTED, Json(find(&app, tenant.id, id).await?.into())))
 }
 
-async fn find(app: &App, tenant: &Tenant, id: Uuid) -> Result<Export, Problem> {
-    let mut tx = app.begin(tenant, Role::Render).await?;
-    let export = export::find(&mut tx, tenant.id, id).await?;
+async fn find(app: &App, tenant_id: Uuid, id: Uuid) -> Result<Export, Problem> {
+    let mut tx = app.db.begin(Scope::tenant(Role::Render, tenant_id)).await?;
+    let export = export::find(&mut tx, tenant_id, id).await?;
     export.ok_or_else(|| Problem::not_found(Code::ExportNotFound, "export"))
 }

@@ -104,7 +104,13 @@ impl Answer {
 impl World {
     pub async fn new(db: PgPool) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let storage: Arc<dyn BlobStore> = Arc::new(ObjectStorage::local(&folder.path().join("storage")).unwrap());
+        let storage = ObjectStorage::local(&folder.path().join("storage")).unwrap();
+        Self::keeping(db, folder, storage).await
+    }
+
+    /// One that keeps its bytes there.
+    pub async fn keeping(db: PgPool, folder: TempDir, storage: ObjectStorage) -> Self {
+        let storage: Arc<dyn BlobStore> = Arc::new(storage);
         let stopping = CancellationToken::new();
         let probe = Arc::new(worker::upload_probe("ffprobe".into()));
         let (client, vault) = (Client::new(db.clone()), Vault::of(&[7; 32]));

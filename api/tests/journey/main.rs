@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
+mod bucket;
 mod cancel;
 mod kills;
 mod platform;
 mod scenes;
+#[path = "../../../activities/tests/storage/server.rs"]
+mod server;
 mod stills;
 mod storm;
 mod wire;

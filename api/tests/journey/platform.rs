@@ -1,5 +1,6 @@
 //! A platform of its own for a test: PostgreSQL, API, worker and nodes, each a process that can be killed.
 
+use crate::server::{KEY, S3Server, SECRET};
 use flatrender_activities::storage::ObjectStorage;
 use flatrender_api::platform::{migrate, postgres::PrivatePostgres};
 use serde_json::{Value, json};
@@ -26,8 +27,16 @@ pub struct Platform {
     serve: Child,
     worker: Child,
     nodes: Vec<Option<Child>>,
+    keep: Keep,
     /// Another way to the server, by node.
     pub routes: Vec<Option<String>>,
+}
+
+/// Where servers and workers keep bytes: `--storage`, and what the environment adds to it.
+#[derive(Clone)]
+struct Keep {
+    storage: String,
+    keys: Vec<(&'static str, String)>,
 }
 
 impl Platform {
@@ -39,21 +48,37 @@ impl Platform {
         platform
     }
 
+    /// A platform that keeps bytes in a bucket.
+    pub async fn on(bucket: &S3Server, nodes: usize) -> Self {
+        let keys = vec![("AWS_ACCESS_KEY_ID", KEY.to_owned()), ("AWS_SECRET_ACCESS_KEY", SECRET.to_owned())];
+        let mut platform = Self::keeping(Some(Keep { storage: bucket.storage("p"), keys }), nodes).await;
+        for n in 0..nodes {
+            platform.start_node(n);
+        }
+        platform
+    }
+
     /// A platform to which so many nodes will belong; none of them runs.
     pub async fn without_nodes(nodes: usize) -> Self {
+        Self::keeping(None, nodes).await
+    }
+
+    async fn keeping(keep: Option<Keep>, nodes: usize) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::Builder::new().prefix("fr-journey-").tempdir_in("/tmp").unwrap();
+        let in_folder = || Keep { storage: folder.path().join("storage").display().to_string(), keys: Vec::new() };
+        let keep = keep.unwrap_or_else(in_folder);
         let postgres = PrivatePostgres::start(folder.path()).await.unwrap();
         let database = postgres.database_url();
         migrate::run(&database).await.unwrap();
-        let (serve, url) = serve(&database, folder.path(), "127.0.0.1:0");
+        let (serve, url) = serve(&database, folder.path(), &keep, "127.0.0.1:0");
         let key = admin(&database, "create-key");
-        let worker = worker(&database, folder.path());
+        let worker = worker(&database, folder.path(), &keep);
         let db = PgPool::connect(&database).await.unwrap();
         let http = reqwest::Client::new();
         let postgres = Some(postgres);
         let (nodes, routes) = ((0..nodes).map(|_| None).collect(), vec![None; nodes]);
-        Self { folder, postgres, db, http, url, key, serve, worker, nodes, routes }
+        Self { folder, postgres, db, http, url, key, serve, worker, nodes, keep, routes }
     }
 
     /// Where everything of this platform is.
@@ -94,14 +119,14 @@ impl Platform {
 
     pub fn kill_and_restart_worker(&mut self) {
         kill(&mut self.worker);
-        self.worker = worker(&self.database(), self.folder.path());
+        self.worker = worker(&self.database(), self.folder.path(), &self.keep);
     }
 
     /// The address stays the same, so that nodes find the server again.
     pub fn kill_and_restart_api(&mut self) {
         kill(&mut self.serve);
         let address = self.url.trim_start_matches("http://").to_owned();
-        (self.serve, _) = serve(&self.database(), self.folder.path(), &address);
+        (self.serve, _) = serve(&self.database(), self.folder.path(), &self.keep, &address);
     }
 
     /// Kills the postmaster; whoever keeps the private PostgreSQL starts it again.
@@ -185,6 +210,14 @@ impl Platform {
         }
     }
 
+    /// Posts an empty object, which makes something, and gives that.
+    pub async fn post(&self, path: &str) -> Value {
+        let asked = self.http.post(format!("{}{path}", self.url)).bearer_auth(&self.key).json(&json!({}));
+        let answer = asked.send().await.unwrap();
+        assert_eq!(answer.status(), 201);
+        answer.json().await.unwrap()
+    }
+
     pub async fn cancel(&self, id: &str) {
         let asked = self.http.post(format!("{}/v1/renders/{id}/cancel", self.url)).bearer_auth(&self.key);
         assert_eq!(asked.send().await.unwrap().status(), 202);
@@ -247,10 +280,10 @@ fn renderer() -> PathBuf {
     program
 }
 
-fn serve(database: &str, folder: &Path, listen: &str) -> (Child, String) {
+fn serve(database: &str, folder: &Path, keep: &Keep, listen: &str) -> (Child, String) {
     let mut command = Command::new(PROGRAM);
-    command.args(["serve", "--database-url", database, "--listen", listen, "--storage"]).arg(folder.join("storage"));
-    command.arg("--scratch").arg(folder.join("scratch")).args(["--internal-listen", "127.0.0.1:0"]);
+    command.args(["serve", "--database-url", database, "--listen", listen, "--internal-listen", "127.0.0.1:0"]);
+    keeping(&mut command, folder, keep);
     let mut child = command.stdout(Stdio::piped()).stderr(log(folder, "serve")).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -258,11 +291,16 @@ fn serve(database: &str, folder: &Path, listen: &str) -> (Child, String) {
     (child, url)
 }
 
-fn worker(database: &str, folder: &Path) -> Child {
+fn worker(database: &str, folder: &Path, keep: &Keep) -> Child {
     let mut command = Command::new(PROGRAM);
-    command.args(["worker", "--database-url", database, "--storage"]).arg(folder.join("storage"));
-    command.arg("--scratch").arg(folder.join("scratch"));
+    command.args(["worker", "--database-url", database]);
+    keeping(&mut command, folder, keep);
     quiet(command, folder, "worker")
+}
+
+fn keeping(command: &mut Command, folder: &Path, keep: &Keep) {
+    command.args(["--storage", &keep.storage]).envs(keep.keys.iter().cloned());
+    command.arg("--scratch").arg(folder.join("scratch")).arg("--private").arg(folder.join("private"));
 }
 
 fn quiet(mut command: Command, folder: &Path, name: &str) -> Child {

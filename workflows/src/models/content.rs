@@ -2,3 +2,4 @@
 
 pub mod project;
 pub mod scene;
+pub mod svg_preview;
