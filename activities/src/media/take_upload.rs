@@ -27,13 +27,10 @@ impl Handler<TakeUpload> for Media {
         let scratch = self.scratch(cx)?;
         let path = scratch.path().join(WHOLE);
         let take = async {
-            let stored = self.put_together(cx, &input, &path).await?;
+            self.put_together(cx, &input, &path).await?;
+            // Of a picture our own encoding takes the place of what came.
             let upload = self.look(&path, input.total_bytes).await?;
-            let blob = match stored {
-                Some(blob) => blob,
-                None => self.store(&files(cx), &path).await?,
-            };
-            Ok(taken(blob, upload))
+            Ok(taken(self.store(&files(cx), &path).await?, upload))
         };
         unless_ended(cx, take).await
     }
@@ -56,20 +53,18 @@ impl Handler<ClearUploads> for Media {
 }
 
 impl Media {
-    /// Writes the whole upload to `path` and checks its length and hash. Gives the blob when it is stored already.
-    async fn put_together(&self, cx: &Attempt, input: &TakeUpload, path: &Path) -> Result<Option<BlobRef>, Failure> {
+    /// Writes the whole upload to `path` and checks its length and hash.
+    async fn put_together(&self, cx: &Attempt, input: &TakeUpload, path: &Path) -> Result<(), Failure> {
         match &input.from {
             Pieces::Shelf(pieces) => {
                 let shelf = Shelf::Upload { tenant_id: cx.task().tenant_id, upload_id: input.upload_id };
                 let whole = self.join(&shelf, pieces, path).await?;
-                as_announced(input, &whole)?;
-                Ok(None)
+                as_announced(input, &whole)
             }
             Pieces::Direct => {
                 let whole = self.shelve(cx, input.upload_id, input).await?;
                 as_announced(input, &whole)?;
-                self.fetch(&files(cx), &whole, path).await?;
-                Ok(Some(whole))
+                self.fetch(&files(cx), &whole, path).await
             }
         }
     }
@@ -137,10 +132,14 @@ fn taken(blob: BlobRef, upload: Upload) -> TakenUpload {
     let class = match kind {
         Kind::Image(_) => "image",
         Kind::Audio(_) => "audio",
+        Kind::Video(_) => "video",
+        Kind::Archive => "archive",
     };
     let (size, duration_ms) = match upload {
         Upload::Image { size, .. } => (Some(size), None),
         Upload::Audio { duration_ms, .. } => (None, Some(duration_ms)),
+        Upload::Video { size, duration_ms, .. } => (Some(size), Some(duration_ms)),
+        Upload::Archive => (None, None),
     };
     let pixels = |i: usize| size.map(|size| size[i] as i32);
     TakenUpload {

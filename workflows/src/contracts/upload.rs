@@ -38,7 +38,7 @@ pub enum Pieces {
 pub struct TakenUpload {
     /// What the tenant keeps.
     pub blob: BlobRef,
-    /// `image`, `audio` or `video`.
+    /// `image`, `audio`, `video` or `archive`.
     pub kind: String,
     /// Media type, found in the content.
     pub mime: String,
