@@ -124,7 +124,7 @@ fn body_with(place: &str, id: Uuid) -> Value {
 
 /// Places whose ids are no tenant's: what another server calls us, and the provider that somebody who is nobody yet goes to, which
 /// says itself whose people it knows. Or only those of the project in the path, which `snapshots` tries.
-const OF_NO_TENANT: [&str; 11] = [
+const OF_NO_TENANT: &[&str] = &[
     "POST /v1/scene-snapshots/{project_id} scenes.*",
     "POST /v1/identity-providers client_id",
     "PATCH /v1/identity-providers/{id} client_id",
@@ -136,6 +136,8 @@ const OF_NO_TENANT: [&str; 11] = [
     "POST /v1/cleanup-schedules filter.owner_id",
     "PUT /v1/cleanup-schedules/{id} filter.folder_id",
     "PUT /v1/cleanup-schedules/{id} filter.owner_id",
+    // The template has to be one's own: `svg_previews` tries it by itself.
+    "POST /v1/templates/{slug}/svg-previews file_id",
     // By whoever runs the platform.
     "POST /v1/platform/tenants/{id}/holds file_id",
     "POST /v1/platform/tenants/{id}/holds owner_id",
@@ -208,6 +210,7 @@ async fn m2_an_id_in_a_body_reaches_nothing_of_another_tenant(db: PgPool) {
             "POST /v1/renders audio.voice_over.file",
             "POST /v1/renders data.images.*",
             "POST /v1/scene-snapshots/{project_id} scenes.*",
+            "POST /v1/templates/{slug}/svg-previews file_id",
             "PUT /v1/cleanup-schedules/{id} filter.folder_id",
             "PUT /v1/cleanup-schedules/{id} filter.owner_id",
             "PUT /v1/tenant/branding favicon_file_id",

@@ -88,7 +88,10 @@ async fn a_removed_preview_is_gone_and_what_it_was_made_of_stays(db: PgPool) {
 async fn what_cannot_be_traced_says_why(db: PgPool) {
     let world = World::new(db).await;
     let nothing = json!({ "file_id": Uuid::now_v7() });
-    assert_eq!(world.post(PREVIEWS, nothing.clone()).await.faults(), ["/file_id file.not_found"]);
+    assert_eq!(world.post(PREVIEWS, nothing).await.faults(), ["/file_id file.not_found"]);
+    let ask = request(Method::POST, "/v1/files?name=b.png", &world.stranger().await);
+    let theirs = world.send(ask.body(Body::from(png([7, 7, 7]))).unwrap()).await.json()["id"].clone();
+    assert_eq!(world.post(PREVIEWS, json!({ "file_id": theirs })).await.faults(), ["/file_id file.not_found"]);
     let file = uploaded(&world, [3, 2, 1]).await;
     let elsewhere = world.post(PREVIEWS, json!({ "file_id": file, "scene": "nowhere" })).await;
     assert_eq!(elsewhere.faults(), ["/scene scene.unknown"]);
