@@ -91,6 +91,7 @@ const PLANTED: &[(u8, &str, &[&str])] = &[
     (12, "insert into file_mgr.folders (id, tenant_id, parent_id, name, trashed_at, trashed_with)
          values ('$A', '$D', null, 'a', now(), '$A'), ('$B', '$D', '$A', 'b', null, null), ('$R', '$D', '$R', 'r', null, null);
          insert into file_mgr.blobs (id, tenant_id, sha256, size_bytes, refcount) values ('$R', '$D', repeat('a', 64), 1, 3);
+         insert into file_mgr.quotas (tenant_id, used_bytes, used_files) values ('$D', 1, 3);
          insert into file_mgr.files (id, tenant_id, folder_id, blob_id, name, purpose, kind, mime_detected, state, trashed_at, trashed_with)
          values ('$A', '$D', '$A', '$R', 'a', 'asset', 'image', 'image/png', 'ready', null, null),
                 ('$B', '$D', '$A', '$R', 'b', 'asset', 'image', 'image/png', 'trashed', now(), '$R'),

@@ -113,7 +113,7 @@ fn body_with(place: &str, id: Uuid) -> Value {
     let mut film = order();
     match place {
         "logo_file_id" | "favicon_file_id" => return json!({ "product_name": "Acme", place: id }),
-        "folder_id" | "parent_id" => return json!({ "name": "New", place: id }),
+        "folder_id" | "parent_id" => return json!({ "name": format!("New {}", Uuid::now_v7()), place: id }),
         "data.images.*" => film["data"]["images"] = json!({ "logo": id }),
         "audio.music.file" => film["audio"] = json!({ "music": { "file": id } }),
         "audio.voice_over.file" => film["audio"] = json!({ "voice_over": { "file": id } }),
@@ -433,6 +433,7 @@ async fn m4_an_answer_holds_what_its_schema_names_and_nothing_else(db: PgPool) {
             "webhooks" => hook.clone(),
             "cleanup-schedules" => rule.clone(),
             "cleanup-runs" => run.clone(),
+            "members" if path.ends_with("/storage") => jane.id.to_string(),
             "platform" if path.contains("/nodes/") => node.to_string(),
             "platform" if path.contains("/schedules/") => schedule.to_string(),
             _ => DEFAULT_TENANT.to_string(),
