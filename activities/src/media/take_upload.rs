@@ -1,9 +1,7 @@
 //! Takes an upload in that came in pieces, and removes the pieces of those that have ended.
 
 use super::{
-    Media, disk_failure, files,
-    sniff::Kind,
-    unless_ended,
+    Media, disk_failure, files, unless_ended,
     upload::{Upload, UploadError, UploadInspector, UploadLimits},
 };
 use crate::storage::failure;
@@ -128,27 +126,14 @@ fn as_announced(input: &TakeUpload, whole: &BlobRef) -> Result<(), Failure> {
 }
 
 fn taken(blob: BlobRef, upload: Upload) -> TakenUpload {
-    let kind = upload.kind();
-    let class = match kind {
-        Kind::Image(_) => "image",
-        Kind::Audio(_) => "audio",
-        Kind::Video(_) => "video",
-        Kind::Archive => "archive",
-    };
-    let (size, duration_ms) = match upload {
-        Upload::Image { size, .. } => (Some(size), None),
-        Upload::Audio { duration_ms, .. } => (None, Some(duration_ms)),
-        Upload::Video { size, duration_ms, .. } => (Some(size), Some(duration_ms)),
-        Upload::Archive => (None, None),
-    };
-    let pixels = |i: usize| size.map(|size| size[i] as i32);
+    let pixels = |i: usize| upload.size().map(|size| size[i] as i32);
     TakenUpload {
         blob,
-        kind: class.to_owned(),
-        mime: kind.content_type().to_owned(),
+        kind: upload.class().to_owned(),
+        mime: upload.kind().content_type().to_owned(),
         width: pixels(0),
         height: pixels(1),
-        duration_ms: duration_ms.map(|ms| ms as i64),
+        duration_ms: upload.duration_ms().map(|ms| ms as i64),
     }
 }
 

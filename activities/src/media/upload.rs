@@ -80,6 +80,32 @@ impl Upload {
             Self::Archive => Kind::Archive,
         }
     }
+
+    /// `image`, `audio`, `video` or `archive`.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Image { .. } => "image",
+            Self::Audio { .. } => "audio",
+            Self::Video { .. } => "video",
+            Self::Archive => "archive",
+        }
+    }
+
+    /// Width and height in pixels, of pictures and films.
+    pub fn size(&self) -> Option<[u32; 2]> {
+        match *self {
+            Self::Image { size, .. } | Self::Video { size, .. } => Some(size),
+            Self::Audio { .. } | Self::Archive => None,
+        }
+    }
+
+    /// Length of sounds and films.
+    pub fn duration_ms(&self) -> Option<u64> {
+        match *self {
+            Self::Audio { duration_ms, .. } | Self::Video { duration_ms, .. } => Some(duration_ms),
+            Self::Image { .. } | Self::Archive => None,
+        }
+    }
 }
 
 /// Why an upload is not taken in.

@@ -26,8 +26,8 @@ use flatrender_workflows::models::{
     Role,
     file_mgr::{
         file::{self, Entry, Filter},
-        trash,
-        tree::Change,
+        folder, trash,
+        tree::{Change, TreeError},
     },
 };
 use serde::{Deserialize, Serialize};
@@ -123,6 +123,8 @@ pub struct UploadQuery {
     /// 1 to 255 bytes; none of `/ \ : * ? " < > |`, no control and no invisible characters.
     #[param(example = "logo.png")]
     name: Option<String>,
+    /// The folder it comes into; in none when absent.
+    folder_id: Option<Uuid>,
 }
 
 /// `POST /v1/files`: takes in a file. Answers 201 with it.
@@ -135,10 +137,10 @@ pub struct UploadQuery {
     request_body(content = crate::openapi::Binary, content_type = "application/octet-stream", description = "The file"),
     responses(
         (status = 201, description = "Taken in", body = FileView, headers(("Location" = String, description = "The file"))),
-        (status = 409, description = "`quota.storage`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "`quota.storage`, `file.name_taken`, `folder.in_trash`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 413, description = "`file.too_large`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 415, description = "`file.unsupported_type`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "`file.empty`, `file.corrupt`, `file.name_invalid`", body = ProblemBody, content_type = "application/problem+json")
+        (status = 422, description = "`file.empty`, `file.corrupt`, `file.name_invalid`, `request.invalid`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn create(
@@ -149,10 +151,17 @@ pub async fn create(
     body: Body,
 ) -> Result<impl IntoResponse, Problem> {
     let name = upload::checked_name(query.name)?;
+    if let Some(folder) = query.folder_id {
+        check_place(&app, &tenant, folder).await?;
+    }
     let taken = upload::take(&app, &tenant, &headers, body).await?;
     let mut tx = app.begin(&tenant, Role::Identity).await?;
     let row = taken.row(&tenant, &name);
     let id = quotas::within_room(&mut tx, tenant.id, async |db| file::insert(db, tenant.id, &row).await).await?;
+    if let Some(folder) = query.folder_id {
+        let into = Change { folder: Some(Some(folder)), ..Change::default() };
+        file::change(&mut tx, tenant.id, id, None, &into).await.map_err(|e| Thing::File.refusal(e))?;
+    }
     tx.commit().await?;
     let entry = find(&app, &tenant, id).await?;
     let location = [(header::LOCATION, format!("/v1/files/{id}"))];
@@ -325,6 +334,16 @@ pub async fn restore(
     let entry = trash::restore_file(&mut tx, tenant.id, id, rev).await.map_err(|e| Thing::File.refusal(e))?;
     tx.commit().await?;
     Ok(revised(entry))
+}
+
+/// Whether something may come into a folder, as far as can be told before it is there.
+async fn check_place(app: &App, tenant: &Tenant, id: Uuid) -> Result<(), Problem> {
+    let mut tx = app.begin(tenant, Role::File).await?;
+    match folder::get(&mut tx, tenant.id, id).await? {
+        None => Err(Thing::File.refusal(TreeError::FolderMissing)),
+        Some(folder) if folder.trashed_at.is_some() => Err(Thing::File.refusal(TreeError::FolderInTrash)),
+        Some(_) => Ok(()),
+    }
 }
 
 async fn find(app: &App, tenant: &Tenant, id: Uuid) -> Result<Entry, Problem> {

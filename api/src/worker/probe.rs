@@ -4,10 +4,7 @@ use crate::file_mgr::{
     probe::{MediaProbe, ProbeError, Probed},
     upload::LIMIT_BYTES,
 };
-use flatrender_activities::media::{
-    sniff::Kind,
-    upload::{Upload, UploadError, UploadInspector, UploadLimits},
-};
+use flatrender_activities::media::upload::{Upload, UploadError, UploadInspector, UploadLimits};
 use futures::future::BoxFuture;
 use std::path::{Path, PathBuf};
 
@@ -26,19 +23,12 @@ impl MediaProbe for Inspector {
 }
 
 fn probed(upload: Upload) -> Probed {
-    let kind = match upload.kind() {
-        Kind::Image(_) => "image",
-        Kind::Audio(_) => "audio",
-        Kind::Video(_) => "video",
-        Kind::Archive => "archive",
-    };
-    let (size, duration_ms) = match upload {
-        Upload::Image { size, .. } => (Some(size), None),
-        Upload::Audio { duration_ms, .. } => (None, Some(duration_ms)),
-        Upload::Video { size, duration_ms, .. } => (Some(size), Some(duration_ms)),
-        Upload::Archive => (None, None),
-    };
-    Probed { kind, content_type: upload.kind().content_type(), size, duration_ms }
+    Probed {
+        kind: upload.class(),
+        content_type: upload.kind().content_type(),
+        size: upload.size(),
+        duration_ms: upload.duration_ms(),
+    }
 }
 
 fn refusal(error: UploadError) -> ProbeError {

@@ -252,6 +252,7 @@ async fn m2_an_id_in_a_query_reaches_nothing_of_another_tenant(db: PgPool) {
             }
             let id = match path.as_str() {
                 "/v1/api-keys" | "/v1/request-logs" => key_id,
+                "/v1/files" if method == Method::POST => folder,
                 "/v1/files" if name == "starting_after" => file,
                 "/v1/files/{id}/share-links" => link,
                 "/v1/files" | "/v1/folders" => folder,
@@ -281,6 +282,7 @@ async fn m2_an_id_in_a_query_reaches_nothing_of_another_tenant(db: PgPool) {
             "GET /v1/cleanup-schedules/{id}/runs starting_after",
             "GET /v1/files folder_id",
             "GET /v1/files starting_after",
+            "POST /v1/files folder_id",
             "GET /v1/files/{id}/share-links starting_after",
             "GET /v1/folders parent_id",
             "GET /v1/folders starting_after",

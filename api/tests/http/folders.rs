@@ -87,6 +87,21 @@ async fn a_name_is_taken_whatever_its_case_and_kind(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn an_upload_comes_into_a_folder_or_is_not_there(db: PgPool) {
+    let world = World::new(db).await;
+    let films = world.folder("Films", None).await;
+    let into = |folder: &str| format!("logo.png&folder_id={folder}");
+    let file = world.upload(&into(&films), png([1, 2, 3])).await;
+    assert_eq!((file.status, &file.json()["folder_id"]), (StatusCode::CREATED, &json!(films)));
+    assert_eq!(world.upload(&into(&films), png([3, 2, 1])).await.problem(), "file.name_taken");
+    let nowhere = world.upload(&into(&uuid::Uuid::nil().to_string()), png([3, 2, 1])).await;
+    assert_eq!(nowhere.faults(), ["/folder_id folder.not_found"]);
+    world.act(&format!("/v1/folders/{films}/trash")).await;
+    assert_eq!(world.upload(&into(&films), png([3, 2, 1])).await.problem(), "folder.in_trash");
+    assert_eq!(world.count("file_mgr.files").await, 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn bad_names_are_told(db: PgPool) {
     let world = World::new(db).await;
     let file = id(&world.upload("a.png", png([1, 2, 3])).await);

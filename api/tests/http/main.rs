@@ -19,6 +19,7 @@ mod film;
 mod fleet;
 mod folder_model;
 mod folders;
+mod folders_by_hand;
 mod guesses;
 mod idempotency;
 mod identity_providers;
