@@ -125,9 +125,9 @@ pub async fn correct(db: Db<'_>, correction: &Correction<'_>) -> sqlx::Result<bo
 pub async fn warn(db: Db<'_>) -> sqlx::Result<u64> {
     let told = sqlx::query!(
         r#"with used as (
-               select l.tenant_id, l.name, l.hard, to_char(workflow.now() at time zone 'UTC', 'YYYY-MM') as period,
-                      (select coalesce(sum(size_bytes), 0) from file_mgr.blobs b where b.tenant_id = l.tenant_id and refcount > 0) as used
-               from identity.tenant_limits l where l.name = 'storage_bytes' and l.hard > 0
+               select q.tenant_id, 'storage_bytes' as name, q.limit_bytes as hard, to_char(workflow.now() at time zone 'UTC', 'YYYY-MM') as period,
+                      q.used_bytes as used
+               from file_mgr.quotas q where q.owner_id is null and q.limit_bytes > 0
                union all
                select l.tenant_id, l.name, l.hard, to_char(workflow.now() at time zone 'UTC', 'YYYY-MM-DD'),
                       (select count(*) from render.render_jobs j where j.tenant_id = l.tenant_id and j.created_at >= date_trunc('day', workflow.now(), 'UTC'))
