@@ -8,8 +8,6 @@ use flatrender_workflows::models::{
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -92,42 +90,5 @@ async fn a_still_that_a_hundred_ask_for_is_rendered_once() {
         pictures.insert(picture);
     }
     assert_eq!(pictures.len(), scenes.len(), "each scene looks different");
-    platform.stop().await;
-}
-
-/// The built-in renderer behind a script that writes down how it is called.
-fn listening_renderer(folder: &Path) -> (PathBuf, PathBuf) {
-    let program = Path::new(env!("CARGO_BIN_EXE_flatrender")).with_file_name("flatrender-aerender");
-    let bin = folder.join("bin");
-    std::fs::create_dir(&bin).unwrap();
-    let (script, calls) = (bin.join("flatrender-aerender"), folder.join("calls"));
-    let text = format!("#!/bin/sh\necho \"$@\" >> {}\nexec {} \"$@\"\n", calls.display(), program.display());
-    std::fs::write(&script, text).unwrap();
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
-    (script, calls)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn s090_each_still_is_one_frame_of_aerender() {
-    let mut platform = Platform::without_nodes(1).await;
-    let (renderer, calls) = listening_renderer(platform.folder());
-    platform.start_node_with(0, &renderer);
-    let key = key(&platform).await;
-    let template = format!("{}/v1/templates/promo", platform.url);
-    let template = json_of(platform.http.get(&template).bearer_auth(&key), 200).await;
-    let url = format!("{}/v1/scene-snapshots/{}", platform.url, template["project_id"].as_str().unwrap());
-    json_of(platform.http.post(&url).bearer_auth(&key).json(&json!({})), 202).await;
-    let list = settled(&platform, &key, &url).await;
-    let scenes: Vec<(String, i32)> =
-        sqlx::query_as("select comp_name, still_frame from content.scenes").fetch_all(&platform.db).await.unwrap();
-    assert_eq!(list["counts"]["done"].as_u64(), Some(scenes.len() as u64), "{list:#}");
-    let told = std::fs::read_to_string(calls).unwrap();
-    let told: BTreeSet<String> = told
-        .lines()
-        .filter_map(|line| line.split_once(" -comp ")?.1.split_once(" -output "))
-        .map(|(told, _)| told.to_owned())
-        .collect();
-    let wanted = scenes.iter().map(|(composition, still)| format!("{composition} -s {still} -e {still}"));
-    assert_eq!(told, wanted.collect::<BTreeSet<_>>());
     platform.stop().await;
 }
