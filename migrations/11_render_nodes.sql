@@ -22,13 +22,17 @@ create table render.nodes (
     fonts_count    int check (fonts_count >= 0),
     plugins        jsonb not null default '[]' check (octet_length(plugins::text) <= 1048576),
     disk_free_mb   bigint check (disk_free_mb >= 0),
+    is_full        boolean not null default false,
     cache_bytes    bigint not null default 0 check (cache_bytes >= 0),
     cache_limit    bigint check (cache_limit > 0),
     credential_hash bytea not null unique check (octet_length(credential_hash) = 32),
     credential_at  timestamptz not null default now(),
     next_credential_hash bytea unique check (octet_length(next_credential_hash) = 32),
+    last_credential_hash bytea unique check (octet_length(last_credential_hash) = 32),
+    last_credential_until timestamptz,
     rotate_asked_at timestamptz,
     sleep          jsonb check (octet_length(sleep::text) <= 4096),
+    drained        boolean not null default false,
     give_back      boolean not null default false,
     quarantine_reason text check (char_length(quarantine_reason) between 1 and 1000),
     quarantine_until timestamptz,
@@ -39,15 +43,20 @@ create table render.nodes (
     last_seen_at   timestamptz not null,
     created_at     timestamptz not null default now(),
     updated_at     timestamptz not null default now(),
-    constraint a_node_is_quarantined_for_a_time check (quarantine_until is null or status = 'quarantined')
+    constraint a_node_is_quarantined_for_a_time check (quarantine_until is null or status = 'quarantined'),
+    constraint a_draining_node_is_drained check (drained or status <> 'draining'),
+    constraint a_last_credential_ends check ((last_credential_hash is null) = (last_credential_until is null))
 );
 comment on table render.nodes is 'A machine that renders. tenant_id null: shared by all tenants.';
 comment on column render.nodes.epoch is 'Raised at each enrolment: an older process of the same name has no credential any more.';
 comment on column render.nodes.credential_hash is 'secret:sha256';
-comment on column render.nodes.next_credential_hash is 'secret:sha256. Rotation: both are good until this one is used, then it is the only one.';
+comment on column render.nodes.next_credential_hash is 'secret:sha256. Rotation: both are good until this one is used, then the other only for what is under way.';
+comment on column render.nodes.last_credential_hash is 'secret:sha256. The one before, good until last_credential_until: requests that were under way still arrive.';
+comment on column render.nodes.drained is 'An operator wants it to get no work, whatever else becomes of it: a quarantine ends, this stays until it is resumed.';
 comment on column render.nodes.rotate_asked_at is 'An operator wants it to have another credential; it is told at its next word.';
 comment on column render.nodes.labels is 'What whoever made its token says of it; wins over what it offers itself.';
 comment on column render.nodes.offers is 'What it offers by its own word: renderer, versions, fonts, plug-ins; see contracts/node/labels.rs.';
+comment on column render.nodes.is_full is 'Its disk is fuller than its owner lets it be: it asks for no work.';
 comment on column render.nodes.sleep is 'When it gets no work: {days, from, to, tz, at_once}; see models/render/node/sleep.rs.';
 comment on column render.nodes.give_back is 'What it has is to be given back at once; else it finishes what it has.';
 comment on column render.nodes.quarantine_until is 'Not to be probed before.';
@@ -69,12 +78,14 @@ create table render.node_tokens (
     used_by     uuid references render.nodes (id),
     pool        text not null default 'default' check (pool ~ '^[A-Za-z0-9._-]{1,64}$'),
     labels      jsonb not null default '{}' check (jsonb_typeof(labels) = 'object' and octet_length(labels::text) <= 8192),
+    probe_first boolean not null default false,
     created_by  text check (char_length(created_by) <= 100),
     created_at  timestamptz not null default now(),
     check ((used_at is null) = (used_by is null))
 );
 create index node_tokens_node on render.node_tokens (used_by) where used_by is not null;
 comment on table render.node_tokens is 'One-time enrolment tokens.';
+comment on column render.node_tokens.probe_first is 'A node that is new by it begins in quarantine: its first work is the probe.';
 comment on column render.node_tokens.token_hash is 'secret:sha256';
 create trigger node_tokens_used before update on render.node_tokens
     for each row when (old.used_at is not null and (old.used_at, old.used_by) is distinct from (new.used_at, new.used_by))
@@ -147,7 +158,7 @@ create table render.node_crashes (
 );
 create index node_crashes_signature on render.node_crashes (signature, occurred_at desc);
 create index node_crashes_node on render.node_crashes (node_id, occurred_at desc);
-comment on table render.node_crashes is 'Crashes of renderers. The signature is the hash of the log''s tail without numbers and paths: equal crashes are equal.';
+comment on table render.node_crashes is 'Crashes of renderers. The signature is the hash of what the driver says looks the same: code, end, and words without numbers and paths.';
 comment on column render.node_crashes.template_version_id is 'softref:content.project_versions(id)';
 comment on column render.node_crashes.lease_token is 'One crash an attempt: a report that is repeated adds nothing.';
 comment on column render.node_crashes.counts is 'Whether it speaks against the node; disk, licences in use and the like do not.';

@@ -125,3 +125,12 @@ end $$;
 -- A view reads as its owner unless it is told not to.
 alter view workflow.run_totals set (security_invoker = true);
 grant select on workflow.run_totals to readonly;
+
+-- Who renders what is decided by what gives out the work of nodes, by tenants, classes and packages. Turns of the engine's own would
+-- pass all of that by.
+create function render.refuse_terms() returns trigger language plpgsql as $$
+begin
+    raise exception 'the queue % is given out by the farm, and has no terms', new.queue using errcode = 'restrict_violation';
+end $$;
+create trigger queues_of_nodes_have_no_terms before insert or update on workflow.queue_terms
+    for each row when (new.queue in ('node.render', 'node.snapshot')) execute function render.refuse_terms();

@@ -81,6 +81,9 @@ pub(super) enum NodeDeed {
         /// For how many minutes it is good.
         #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=10_080))]
         minutes: u64,
+        /// It gets work before it has passed the probe.
+        #[arg(long)]
+        without_probe: bool,
     },
     /// Lists the nodes.
     List(Here),
@@ -151,8 +154,8 @@ pub(super) enum NodeDeed {
 pub(super) async fn run(deed: NodeDeed) -> Result<(), CliError> {
     let (named, action) = match deed {
         NodeDeed::Doctor { .. } => return Err(CliError::Usage("the doctor looks at this machine".into())),
-        NodeDeed::Token { here, pool, labels, minutes } => {
-            return token(here, pool, labels.into_iter().collect(), minutes).await;
+        NodeDeed::Token { here, pool, labels, minutes, without_probe } => {
+            return token(here, pool, labels.into_iter().collect(), minutes, !without_probe).await;
         }
         NodeDeed::List(here) => return list(here).await,
         NodeDeed::Show(named) => return show(named).await,
@@ -192,10 +195,16 @@ async fn act(named: Named, action: &Action) -> Result<(), CliError> {
     show(named).await
 }
 
-async fn token(here: Here, pool: Option<String>, labels: Labels, minutes: u64) -> Result<(), CliError> {
+async fn token(
+    here: Here,
+    pool: Option<String>,
+    labels: Labels,
+    minutes: u64,
+    probe_first: bool,
+) -> Result<(), CliError> {
     let db = here.database().await?;
     let mut tx = Scope::platform(Role::Render).begin(&db).await.context("cannot reach the database")?;
-    let new = NewToken { pool: pool.as_deref(), labels, created_by: Some("cli") };
+    let new = NewToken { pool: pool.as_deref(), labels, probe_first, created_by: Some("cli") };
     let token = node::create_token_for(&mut tx, Duration::from_secs(60 * minutes), &new).await;
     let token = token.context("cannot make a token")?;
     note(&mut tx, "node.create_token", "node_token").await?;

@@ -55,7 +55,7 @@ pub(super) async fn work_for(
     most: usize,
 ) -> Result<Result<Vec<LeasedTask>, Refused>, Problem> {
     let (service, placement) = (leases::service(app), &app.placement);
-    let known = known(app, node.id).await?;
+    let mut known = known(app, node.id).await?;
     let worker = leases::worker_that(node, known.as_ref().is_some_and(|known| known.standing.may_work));
     // What cannot be taken is refused at once, not when there is work.
     if let Err(refused) = service.claim_these(&worker, asked, &[]).await {
@@ -71,9 +71,6 @@ pub(super) async fn work_for(
     }
     placement.read(app, Instant::now()).await?;
     while !app.stopping.is_cancelled() {
-        if placement.has_terms() && node.tenant_id.is_none() {
-            return Ok(service.claim(&worker, &asked).await);
-        }
         if let Some(known) = &known {
             placement.greet(known, &asked);
         }
@@ -96,6 +93,13 @@ pub(super) async fn work_for(
                 }
             }
         };
+        // It may have waited for long: what was decided of it meanwhile holds.
+        known = self::known(app, node.id).await?;
+        if !known.as_ref().is_some_and(|known| known.standing.may_work) {
+            placement.settle(&chosen, &[]);
+            placement.nodes_have_changed();
+            return Ok(Ok(Vec::new()));
+        }
         let tasks = service.claim_these(&worker, &asked, &chosen[..chosen.len().min(most)]).await;
         let leased: Vec<i64> = tasks.iter().flatten().map(|task| task.task_id).collect();
         placement.settle(&chosen, &leased);

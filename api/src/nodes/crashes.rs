@@ -6,7 +6,10 @@
 use crate::{app::App, auth::NodeCaller, problem::Problem};
 use flatrender_engine::{Failure, remote::Lease};
 use flatrender_workflows::{
-    contracts::storage::BlobHash,
+    contracts::{
+        evidence::{Cure, Evidence},
+        storage::BlobHash,
+    },
     models::{
         Role, Scope,
         render::node::crash::{self, Consequence, NewCrash},
@@ -20,7 +23,8 @@ use uuid::Uuid;
 /// # Errors
 /// Those of the database.
 pub async fn note(app: &App, caller: &NodeCaller, task: Task<'_>, failure: &Failure) -> Result<(), Problem> {
-    let log = words(&failure.details["renderer"]);
+    let seen = Evidence::of(failure).unwrap_or_else(|| Evidence::bare(&failure.code, None, Cure::Retry));
+    let said = seen.errors.iter().chain(&seen.log_tail).cloned().collect::<Vec<_>>().join("\n");
     let input = &task.lease.input;
     let package = package_of(task.lease);
     let new = NewCrash {
@@ -32,14 +36,18 @@ pub async fn note(app: &App, caller: &NodeCaller, task: Task<'_>, failure: &Fail
         code: &failure.code,
         render_job_id: input["render_id"].as_str().and_then(|id| id.parse().ok()),
         package: package.as_ref(),
-        frame: failure.details["faults"][0]["frame"].as_u64().and_then(|frame| u32::try_from(frame).ok()),
-        exit_code: failure.details["ended"]["exit"].as_i64().and_then(|code| i32::try_from(code).ok()),
-        log: if log.is_empty() { &failure.message } else { &log },
+        frame: seen.frame.or_else(|| seen.faults.first().map(|fault| fault.frame)),
+        exit_code: seen.exit,
+        signature: &seen.signature,
+        log: if said.is_empty() { &failure.message } else { &said },
         goes_on: failure.retryable,
     };
     let mut tx = app.db.begin(Scope::platform(Role::Render)).await?;
     let led_to = crash::record(&mut tx, &new).await?;
     tx.commit().await?;
+    if matches!(led_to, Some(Consequence::Quarantined | Consequence::Blocked)) {
+        app.placement.nodes_have_changed();
+    }
     match led_to {
         Some(Consequence::Quarantined) => {
             tracing::error!(node = caller.node.name, code = failure.code, "a node is in quarantine");
@@ -83,22 +91,8 @@ pub struct Task<'a> {
     pub lease: &'a Lease,
 }
 
-/// An attempt that made some of its frames succeeds; what stopped it stands among its warnings, as the driver writes them:
-/// `code: message`.
-pub fn in_warnings(output: &Value) -> Option<Failure> {
-    output["faults"].as_array().filter(|faults| !faults.is_empty())?;
-    let warnings = output["warnings"].as_array()?.iter().filter_map(Value::as_str);
-    let (code, message) = warnings.filter_map(|text| text.split_once(": ")).find(|(code, _)| crash::is_crash(code))?;
-    let details = serde_json::json!({ "faults": output["faults"], "renderer": output["warnings"] });
-    Some(Failure::transient(code, message).with_details(details))
-}
-
-/// Every text in what a renderer is remembered by, a line each.
-fn words(evidence: &Value) -> String {
-    match evidence {
-        Value::String(text) => text.clone(),
-        Value::Array(items) => items.iter().map(words).collect::<Vec<_>>().join("\n"),
-        Value::Object(items) => items.values().map(words).collect::<Vec<_>>().join("\n"),
-        _ => String::new(),
-    }
+/// An attempt that made some of its frames succeeds, and tells why the others are missing: if that is the node's renderer.
+pub fn in_output(output: &Value) -> Option<Failure> {
+    let cause: Failure = serde_json::from_value(output.get("cause")?.clone()).ok()?;
+    crash::is_crash(&cause.code).then_some(cause)
 }

@@ -21,7 +21,10 @@ use flatrender_workflows::{
         node::{KeptFrames, StoredFrames},
         storage::{BlobHash, Shelf, StorageError},
     },
-    models::{Role, Scope, render::stored_frame},
+    models::{
+        Role, Scope,
+        render::{live_task, stored_frame},
+    },
 };
 use futures::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
@@ -121,8 +124,9 @@ pub async fn kept(
 ) -> Result<Json<KeptFrames>, Problem> {
     let lease = leases::held(&app, &caller, task_id, token).await?;
     let input = leases::input(&lease)?;
-    let mut tx = app.db.begin(Scope::tenant(Role::Render, lease.tenant_id)).await?;
-    let noted = stored_frame::of_range(&mut tx, input.render_id, input.frames, Some(token)).await?;
+    let mut tx = app.db.begin(Scope::tenant(Role::Workflow, lease.tenant_id)).await?;
+    let (tenant_id, run_id) = (lease.tenant_id, lease.run_id);
+    let noted = stored_frame::of_range(&mut tx, tenant_id, run_id, input.render_id, input.frames, Some(token)).await?;
     drop(tx);
     let shelf = leases::shelf(&lease, &input);
     let there = futures::stream::iter(noted).map(async |frame| -> Result<Option<u32>, Problem> {
@@ -155,7 +159,12 @@ pub async fn note(
 ) -> Result<StatusCode, Problem> {
     let lease = leases::held(&app, &caller, task_id, stored.lease_token).await?;
     let input = output::check_stored_frames(&app, &lease, stored.frames.clone()).await?;
-    let mut tx = app.db.begin(Scope::tenant(Role::Render, lease.tenant_id)).await?;
+    // Looking for the frames may have taken longer than the lease: what is noted under it is noted while it is held.
+    let mut tx = app.db.begin(Scope::tenant(Role::Workflow, lease.tenant_id)).await?;
+    if !live_task::hold_lease(&mut tx, task_id, stored.lease_token).await? {
+        return Err(Problem::lease_lost());
+    }
+    Scope::tenant(Role::Render, lease.tenant_id).enter(&mut tx).await?;
     stored_frame::note(&mut tx, lease.tenant_id, input.render_id, stored.lease_token, &stored.frames).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)

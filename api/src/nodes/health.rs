@@ -157,6 +157,7 @@ pub async fn health(
     app.samples.add(Sample {
         node_id: caller.node.id,
         epoch: caller.node.epoch,
+        is_full: said.is_full,
         cpu_percent: said.cpu_percent.filter(|cpu| cpu.is_finite() && *cpu >= 0.0),
         ram_mb: said.ram_mb.map(count),
         disk_free_mb: said.disk_free_mb.map(count),

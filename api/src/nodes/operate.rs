@@ -259,6 +259,9 @@ pub struct CreateNodeToken {
     /// For how long it is good, 60 to 604800; an hour when absent.
     #[schema(example = 3600)]
     expires_in_seconds: Option<u64>,
+    /// Whether a node that is new has to pass the probe before it gets work; it has when absent.
+    #[schema(example = true)]
+    probe_first: Option<bool>,
 }
 
 /// A one-time token.
@@ -363,7 +366,12 @@ pub async fn create_token(
     let lifetime = body.check()?;
     let steward = registrar.of(DEFAULT_TENANT);
     let mut tx = app.db.begin(Scope::platform(Role::Render)).await?;
-    let new = NewToken { pool: body.pool.as_deref(), labels: body.labels.clone(), created_by: None };
+    let new = NewToken {
+        pool: body.pool.as_deref(),
+        labels: body.labels.clone(),
+        probe_first: body.probe_first.unwrap_or(true),
+        created_by: None,
+    };
     let token = node::create_token_for(&mut tx, lifetime, &new).await?;
     Scope::tenant(Role::Identity, DEFAULT_TENANT).enter(&mut tx).await?;
     let made = made((&body.pool, &body.labels));
@@ -437,6 +445,7 @@ pub async fn act(
     let name = format!("node.{}", wanted.name());
     registrar.of(DEFAULT_TENANT).record(&mut tx, &name, &format!("node:{id}"), change).await?;
     tx.commit().await?;
+    app.placement.nodes_have_changed();
     Ok(Json(after))
 }
 

@@ -75,7 +75,6 @@ struct State {
     late: Vec<LateTask>,
     /// The clock of the database, and when it was read.
     clock: (f64, Instant),
-    has_terms: bool,
     nodes_read: Option<Instant>,
 }
 
@@ -116,7 +115,6 @@ impl Default for Placement {
             asked_by: HashMap::new(),
             late: Vec::new(),
             clock: (0.0, Instant::now()),
-            has_terms: false,
             nodes_read: None,
         };
         Self { state: Mutex::new(state), reading: tokio::sync::Mutex::default(), notes: Mutex::default() }
@@ -165,9 +163,9 @@ impl Placement {
         state.farm.set_node(node);
     }
 
-    /// Whether one of the queues has terms, so that its tasks have to be claimed in their turn.
-    pub fn has_terms(&self) -> bool {
-        self.state().has_terms
+    /// What is known of the nodes holds no longer: it is read anew with the next picture.
+    pub fn nodes_have_changed(&self) {
+        self.state().nodes_read = None;
     }
 
     /// A node waits for work with so many free slots.
@@ -324,10 +322,13 @@ impl State {
         self.clock.0 + self.clock.1.elapsed().as_secs_f64()
     }
 
-    /// Tasks of which nothing is known yet.
+    /// Tasks of which nothing is known yet, and those that came back from a node: who had them is news.
     fn unknown(&self, backlog: &Backlog) -> Vec<i64> {
-        let known = |id: i64| self.farm.waits(id) || self.farm.worked_on(id).is_some();
-        backlog.tasks.iter().map(|task| task.id).filter(|id| !known(*id)).collect()
+        let back = |task: &backlog::Standing| task.leased_by.is_none() && !self.given.contains_key(&task.id);
+        let known = |task: &&backlog::Standing| {
+            self.farm.waits(task.id) || self.farm.worked_on(task.id).is_some() && !back(task)
+        };
+        backlog.tasks.iter().filter(|task| !known(task)).map(|task| task.id).collect()
     }
 
     /// Takes over all nodes there are. Those that wait for work have told more of themselves.
@@ -350,7 +351,6 @@ impl State {
     /// Takes over a picture.
     fn see(&mut self, backlog: &Backlog, details: Vec<Detail>, began: Instant) {
         self.clock = (backlog.now, began);
-        self.has_terms = backlog.has_terms;
         self.given.retain(|_, at| at.elapsed() < LEASED_WITHIN);
         let mut details: HashMap<i64, Detail> = details.into_iter().map(|detail| (detail.id, detail)).collect();
         let there: HashSet<i64> = backlog.tasks.iter().map(|task| task.id).collect();
@@ -370,6 +370,7 @@ impl State {
                 if !detail.avoid.is_empty() {
                     self.avoid.insert(detail.id, detail.avoid.clone());
                 }
+                // One that still runs here stays as it is until it is put back.
                 self.farm.add(as_item(detail, task.ready_at));
             }
             self.place(task);

@@ -3,7 +3,7 @@
 //! The same tasks, leases and checks as `/v1/nodes`, told by job. Inputs and frames of a claimed task are at
 //! `/v1/nodes/tasks/{task_id}/…`.
 
-use super::{claims, crashes, leases, probe, stills};
+use super::{claims, crashes, leases, probe, stills, tasks};
 use crate::{
     app::App,
     auth::NodeCaller,
@@ -74,6 +74,7 @@ pub async fn claim(
     caller: NodeCaller,
     Json(asked): Json<ClaimJobs>,
 ) -> Result<Response, Problem> {
+    app.placement.note(&app, caller.node.id, asked.incarnation).await?;
     probe::admit(&app, &caller).await?;
     let claim = Claim {
         incarnation: asked.incarnation,
@@ -142,7 +143,7 @@ pub async fn result(
     let still = RenderedStill { frame: asked.frame, warnings: asked.warnings, timing: asked.timing };
     let output = serde_json::to_value(Still::Rendered(still)).map_err(|e| Problem::internal(&e))?;
     if let Hold::Held(lease) =
-        leases::service(&app).hold(&leases::worker(&caller.node), task_id, asked.lease_token).await?
+        leases::service(&app).take_up(&leases::worker(&caller.node), task_id, asked.lease_token).await?
     {
         let task = stills::input(&lease).ok_or_else(Problem::lease_lost)?;
         stills::check(&app, &lease, &task, &output).await?;
@@ -170,8 +171,7 @@ pub async fn fail(
 ) -> Result<StatusCode, Problem> {
     let task_id = task_of(&app, id, asked.lease_token).await?;
     let fail = Fail { lease_token: asked.lease_token, failure: asked.failure };
-    leases::service(&app).fail(&leases::worker(&caller.node), task_id, fail).await?;
-    Ok(StatusCode::NO_CONTENT)
+    tasks::fail_task(&app, &caller, task_id, fail).await
 }
 
 /// The task of a job that was leased under this token.

@@ -60,7 +60,7 @@ pub async fn complete(
     match leases::service(&app).take_up(&leases::worker(&caller.node), task_id, asked.lease_token).await? {
         Hold::Held(lease) => {
             output::check(&app, &lease, &asked.output).await?;
-            match crashes::in_warnings(&asked.output) {
+            match crashes::in_output(&asked.output) {
                 Some(failure) => {
                     let task = Task { id: task_id, token: asked.lease_token, lease: &lease };
                     crashes::note(&app, &caller, task, &failure).await?;
@@ -94,10 +94,23 @@ pub async fn fail(
     Path(task_id): Path<i64>,
     Json(asked): Json<Fail>,
 ) -> Result<StatusCode, Problem> {
-    let (service, worker) = (leases::service(&app), leases::worker(&caller.node));
+    fail_task(&app, &caller, task_id, asked).await
+}
+
+/// Ends an attempt with a failure, and writes down what it says of the node.
+///
+/// # Errors
+/// `lease.lost`, `lease.foreign`
+pub(super) async fn fail_task(
+    app: &App,
+    caller: &NodeCaller,
+    task_id: i64,
+    asked: Fail,
+) -> Result<StatusCode, Problem> {
+    let (service, worker) = (leases::service(app), leases::worker(&caller.node));
     if let Hold::Held(lease) = service.hold(&worker, task_id, asked.lease_token).await? {
         let task = Task { id: task_id, token: asked.lease_token, lease: &lease };
-        crashes::note(&app, &caller, task, &asked.failure).await?;
+        crashes::note(app, caller, task, &asked.failure).await?;
     }
     service.fail(&worker, task_id, asked).await?;
     Ok(StatusCode::NO_CONTENT)

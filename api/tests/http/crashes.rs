@@ -2,9 +2,12 @@
 
 use crate::world::{Claimed, Node, World, png};
 use axum::http::{Method, StatusCode};
-use flatrender_activities::aerender::classes::{CATALOGUE, Cure, OTHERS};
+use flatrender_activities::aerender::{
+    account,
+    classes::{CATALOGUE, Cure, OTHERS, Told},
+};
 use flatrender_workflows::{
-    contracts::storage::BlobHash,
+    contracts::{evidence::Evidence, storage::BlobHash},
     models::{
         Role, Scope,
         render::node::{
@@ -34,18 +37,34 @@ pub async fn later(world: &World, by: Duration) {
     sqlx::query(sql).bind(by.as_secs_f64()).execute(&world.db).await.unwrap();
 }
 
+/// What the driver tells of a renderer that has said this.
+fn evidence(code: &str, said: &str) -> Value {
+    let class = CATALOGUE.iter().chain(&OTHERS).find(|class| class.code == code).unwrap();
+    json!(Evidence {
+        signature: account::signature(code, Some("exit 139"), Some(said)),
+        exit: Some(139),
+        frame: Some(3),
+        frames_stored: 2,
+        frames_missing: 5,
+        errors: vec![said.to_owned()],
+        log_tail: vec!["PROGRESS: 0:00:00:03 (4): 1 Seconds".to_owned()],
+        ..Evidence::bare(code, class.number, class.cure)
+    })
+}
+
 async fn fail(node: &Node<'_>, task: &Claimed, code: &str, retryable: bool) -> StatusCode {
-    let details = json!({
-        "frames_stored": 2, "frames_missing": 5, "faults": [{"frame": 3, "reason": "missing"}], "ended": {"exit": 139},
-        "renderer": {"errors": ["After Effects crashed at 0x7ff1"], "last_lines": ["PROGRESS: 0:00:00:03 (4): 1 Seconds"]}
-    });
+    fail_saying(node, task, code, retryable, "After Effects crashed at 0x7ff1").await
+}
+
+async fn fail_saying(node: &Node<'_>, task: &Claimed, code: &str, retryable: bool, said: &str) -> StatusCode {
+    let details = evidence(code, said);
     let failure = json!({"code": code, "message": "the renderer crashed", "retryable": retryable, "details": details});
     let body = json!({"lease_token": task.token, "failure": failure});
     node.call(&format!("/v1/nodes/tasks/{}/fail", task.id), body).await.status
 }
 
 /// A crash on a package that no task of the world has.
-async fn crash_on(world: &World, name: &str, code: &str, package: &str) -> Option<Consequence> {
+pub async fn crash_on(world: &World, name: &str, code: &str, package: &str) -> Option<Consequence> {
     crash_with(world, name, code, &BlobHash::of(package.as_bytes())).await
 }
 
@@ -61,6 +80,7 @@ async fn crash_with(world: &World, name: &str, code: &str, package: &BlobHash) -
         package: Some(package),
         frame: None,
         exit_code: None,
+        signature: "x",
         log: "x",
         goes_on: true,
     };
@@ -100,10 +120,32 @@ async fn a_crash_that_left_frames_is_written_down_too(db: PgPool) {
     let mut output = node.render(&task).await;
     let lost = output["frames"].as_array_mut().unwrap().pop().unwrap()["frame"].clone();
     output["faults"] = json!([{"frame": lost, "reason": "missing"}]);
-    output["warnings"] = json!(["low memory: 3", "render.crashed: the renderer crashed while it worked"]);
+    output["warnings"] = json!((0..40).map(|n| format!("low memory: {n}")).collect::<Vec<_>>());
+    output["cause"] = json!({"code": "render.crashed", "message": "the renderer crashed while it worked", "retryable": true,
+                             "details": evidence("render.crashed", "it crashed")});
     assert_eq!(node.complete(&task, output.clone()).await.status, StatusCode::NO_CONTENT);
     assert_eq!(node.complete(&task, output).await.status, StatusCode::NO_CONTENT);
-    assert_eq!(world.count("render.node_crashes where code = 'render.crashed'").await, 1);
+    let written =
+        "render.node_crashes where code = 'render.crashed' and exit_code = 139 and log_tail like 'it crashed%'";
+    assert_eq!(world.count(written).await, 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn equal_crashes_have_one_signature_and_others_another(db: PgPool) {
+    let world = World::new(db).await;
+    world.run_workflows();
+    let words = ["crashed at 0x7ff1 in /srv/a.aep", "crashed at 0x7ff2 in /srv/b.aep", "hung at 0x7ff1 in /srv/a.aep"];
+    for (n, said) in words.into_iter().enumerate() {
+        world.order().await;
+        let node = world.node(&format!("n{n}")).await;
+        let task = node.claim().await;
+        assert_eq!(fail_saying(&node, &task, "render.crashed", true, said).await, StatusCode::NO_CONTENT);
+    }
+    let equal: Vec<i64> = sqlx::query_scalar("select count(*) from render.node_crashes group by signature order by 1")
+        .fetch_all(&world.db)
+        .await
+        .unwrap();
+    assert_eq!(equal, [1, 2]);
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -196,12 +238,57 @@ async fn a_node_that_fails_at_several_templates_gets_only_the_probe_until_it_pas
     assert_eq!(node.call("/v1/nodes/probe", report(true)).await.status, StatusCode::NO_CONTENT);
     node.claim().await;
     let standing = standing(&world, "n1").await;
-    assert!(standing.may_work && standing.blocked_packages.is_empty(), "{standing:?}");
+    assert!(standing.may_work && standing.blocked_packages == [BlobHash::of(b"a")].into(), "{standing:?}");
     assert_eq!(
         crash_on(&world, "n1", "render.crashed", "b").await,
         Some(Consequence::Noted),
         "what was before is forgiven"
     );
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_passed_probe_lifts_blocks_only_of_what_it_shows(db: PgPool) {
+    let world = World::new(db).await;
+    let node = world.node("n1").await;
+    assert_eq!(crash_on(&world, "n1", "render.wrong_numbers", "numbers").await, Some(Consequence::Blocked));
+    assert_eq!(crash_on(&world, "n1", "render.missing_font", "font").await, Some(Consequence::Blocked));
+    assert_eq!(crash_on(&world, "n1", "render.licence", "a").await, Some(Consequence::Quarantined));
+    let passed = json!({"checks": [{"name": "probe:lottie", "ok": true, "found": "as it is"}]});
+    assert_eq!(node.call("/v1/nodes/probe", passed).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(standing(&world, "n1").await.blocked_packages, [BlobHash::of(b"font")].into());
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_node_that_comes_back_from_quarantine_again_and_again_waits_longer_each_time(db: PgPool) {
+    let world = World::new(db).await;
+    let node = world.node("n1").await;
+    let passed = json!({"checks": [{"name": "probe:lottie", "ok": true, "found": "as it is"}]});
+    for pause in [0u64, 600, 3600, 6 * 3600, 6 * 3600] {
+        assert_eq!(crash_on(&world, "n1", "render.licence", "a").await, Some(Consequence::Quarantined));
+        if pause > 0 {
+            let waits = node.ask(0.0).await;
+            assert_eq!(
+                (waits.problem().as_str(), waits.header("retry-after")),
+                ("node.quarantined", &*pause.to_string())
+            );
+            later(&world, Duration::from_secs(60)).await;
+            let operator = node_quarantined(&world, "n1").await;
+            assert_eq!(operator, pause as i64 - 60, "what fails while it waits makes the wait no shorter");
+            later(&world, Duration::from_secs(pause)).await;
+        }
+        assert_eq!(node.ask(0.0).await.problem(), "node.probe_wanted");
+        assert_eq!(node.call("/v1/nodes/probe", passed.clone()).await.status, StatusCode::NO_CONTENT);
+    }
+}
+
+/// Quarantines a node by hand; how many seconds it waits then.
+async fn node_quarantined(world: &World, name: &str) -> i64 {
+    let id = id_of(world, name).await;
+    let mut tx = Scope::platform(Role::Render).begin(&world.db).await.unwrap();
+    assert!(node::quarantine(&mut tx, id, "by hand").await.unwrap());
+    tx.commit().await.unwrap();
+    let sql = "select extract(epoch from quarantine_until - workflow.now())::bigint from render.nodes where id = $1";
+    sqlx::query_scalar(sql).bind(id).fetch_one(&world.db).await.unwrap()
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -222,6 +309,10 @@ fn the_policy_does_what_the_drivers_catalogue_says() {
             Cure::NodeOut => assert_eq!(weight, Some(Weight::Quarantines), "{}", class.code),
             Cure::Block => assert_eq!(weight, Some(Weight::Blocks), "{}", class.code),
             Cure::Author | Cure::Accept => assert_eq!(weight, None, "{}", class.code),
+            // What a node can fail at by itself is written down, or it would fail at everything unseen.
+            Cure::OtherNode | Cure::Repair if !matches!(class.told, Told::Elsewhere(_)) => {
+                assert!(matches!(weight, Some(Weight::Noted | Weight::Counts | Weight::Blocks)), "{}", class.code);
+            }
             _ => assert_ne!(weight, Some(Weight::Quarantines), "{}", class.code),
         }
     }

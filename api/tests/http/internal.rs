@@ -184,3 +184,20 @@ async fn s085_each_listener_has_its_own_addresses(db: PgPool) {
     stop.cancel();
     served.await.unwrap().unwrap();
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_failure_that_is_told_inside_speaks_against_the_node(db: PgPool) {
+    let world = World::managed(db).await;
+    world.work();
+    world.ask_for_stills().await;
+    let node = world.node("n1").await;
+    let (job, task) = node.claim_jobs(1).await.remove(0);
+    assert_eq!(world.count("render.nodes where incarnation is not null").await, 1, "whoever asks for work is heard of");
+    let failure = json!({"code": "render.licence", "message": "the licence was refused", "retryable": true});
+    let told = node.inside(&format!("/{job}/fail"), json!({"lease_token": task.token, "failure": failure})).await;
+    assert_eq!(told.status, StatusCode::NO_CONTENT, "{:?}", told.body);
+    let written =
+        "render.node_crashes where code = 'render.licence' and recovery = 'quarantined' and package_sha256 is not null";
+    assert_eq!(world.count(written).await, 1);
+    assert_eq!(node.ask(0.0).await.problem(), "node.probe_wanted");
+}

@@ -71,6 +71,70 @@ async fn frames_of_a_node_that_dies_are_kept_and_the_next_renders_the_others(db:
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn frames_of_an_attempt_that_showed_the_wrong_thing_are_neither_kept_nor_delivered(db: PgPool) {
+    let world = World::new(db).await;
+    world.work();
+    let id = world.order().await;
+    let mut spoiled = vec![];
+    for (name, code) in [("n1", "render.missing_font"), ("n2", "render.logged_errors")] {
+        let node = world.node(name).await;
+        let task = node.claim().await;
+        assert_eq!(kept(&node, &task).await, [0; 0], "{code}");
+        let (from, to) = (task.input["frames"]["first"].as_u64(), task.input["frames"]["last"].as_u64());
+        spoiled.extend(store(&node, &task, from.unwrap()..to.unwrap() + 1).await);
+        let failure = json!({"code": code, "message": "a font is not there", "retryable": true});
+        let body = json!({"lease_token": task.token, "failure": failure});
+        let failed = node.call(&format!("/v1/nodes/tasks/{}/fail", task.id), body).await;
+        assert_eq!(failed.status, StatusCode::NO_CONTENT, "{:?}", failed.body);
+        let late = json!({"lease_token": task.token, "frames": spoiled});
+        assert_eq!(node.call(&told(&task), late).await.problem(), "lease.lost");
+    }
+    let sound = world.node("n3").await;
+    let render = crate::film::finished(&world, &sound, &world.key, &id.to_string()).await;
+    assert_eq!(render["status"], "completed", "{render}");
+    let hashes: Vec<&str> = spoiled.iter().map(|f| f["blob"]["sha256"].as_str().unwrap()).collect();
+    let delivered: i64 = sqlx::query_scalar(
+        "select count(*) from render.frame_manifests where render_job_id = $1 and sha256 = any ($2)",
+    )
+    .bind(id)
+    .bind(&hashes)
+    .fetch_one(&world.db)
+    .await
+    .unwrap();
+    assert_eq!(delivered, 0);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_lease_cannot_pass_to_another_while_frames_are_noted_under_it(db: PgPool) {
+    let world = World::new(db).await;
+    world.run_workflows();
+    world.order().await;
+    let node = world.node("n1").await;
+    let task = node.claim().await;
+    let blob = node.put_frame(&task, &png([1, 2, 3])).await;
+    let first = task.input["frames"]["first"].clone();
+    let body = json!({"lease_token": task.token, "frames": [{"frame": first, "blob": blob}]});
+    let mut slow = world.db.begin().await.unwrap();
+    sqlx::raw_sql("lock table render.stored_frames").execute(&mut *slow).await.unwrap();
+    let elsewhere = async {
+        let waits = "pg_locks where relation = 'render.stored_frames'::regclass and not granted";
+        while world.count(waits).await == 0 {
+            tokio::task::yield_now().await;
+        }
+        let mut thief = world.db.begin().await.unwrap();
+        sqlx::raw_sql("set local lock_timeout = '50ms'").execute(&mut *thief).await.unwrap();
+        let expire = "update workflow.tasks set lease_expires_at = workflow.now() where id = $1";
+        let taken = sqlx::query(expire).bind(task.id).execute(&mut *thief).await;
+        assert!(taken.is_err(), "the lease went away under the note");
+        thief.rollback().await.unwrap();
+        slow.rollback().await.unwrap();
+    };
+    let path = told(&task);
+    let (noted, ()) = tokio::join!(node.call(&path, body), elsewhere);
+    assert_eq!(noted.status, StatusCode::NO_CONTENT, "{:?}", noted.body);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn only_frames_of_the_task_that_are_stored_are_noted(db: PgPool) {
     let world = World::new(db).await;
     world.run_workflows();

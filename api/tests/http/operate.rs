@@ -1,7 +1,7 @@
 //! Nodes as operators see them and what they do with them; and what nodes say of themselves.
 
 use crate::{
-    crashes::{id_of, later, standing},
+    crashes::{crash_on, id_of, later, standing},
     world::{Answer, Node, World, request, with_json},
 };
 use axum::{
@@ -148,6 +148,42 @@ async fn a_drained_node_finishes_what_it_has_and_gets_nothing_new(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_node_that_is_drained_stays_so_through_a_quarantine(db: PgPool) {
+    let world = World::new(db).await;
+    world.run_workflows();
+    world.order().await;
+    let admin = Admin::new(&world).await;
+    let node = world.node("n1").await;
+    let status = async || admin.get("").await["data"][0]["status"].clone();
+    let passed = json!({"checks": [{"name": "probe:lottie", "ok": true, "found": "as it is"}]});
+    admin.act("n1", json!({"action": "drain", "at_once": true})).await;
+    crash_on(&world, "n1", "render.licence", "a").await;
+    assert_eq!((status().await, fares(&node, None).await["give_back"].clone()), (json!("quarantined"), json!(true)));
+    assert_eq!(node.ask(0.0).await.problem(), "node.probe_wanted");
+    assert_eq!(node.call("/v1/nodes/probe", passed).await.status, StatusCode::NO_CONTENT);
+    assert_eq!((status().await, node.ask(0.0).await.status), (json!("draining"), StatusCode::NO_CONTENT));
+
+    assert_eq!(admin.act("n1", json!({"action": "resume"})).await.json()["status"], "online");
+    admin.act("n1", json!({"action": "quarantine", "reason": "it smells"})).await;
+    assert_eq!(admin.act("n1", json!({"action": "drain"})).await.json()["status"], "quarantined");
+    assert_eq!(admin.act("n1", json!({"action": "release"})).await.json()["status"], "draining");
+    admin.act("n1", json!({"action": "resume"})).await;
+    node.claim().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_node_whose_disk_is_full_says_so_and_is_not_counted_on(db: PgPool) {
+    let world = World::new(db).await;
+    let node = world.node("n1").await;
+    for (is_full, why) in [(true, Some("its disk is too full for more work")), (false, None)] {
+        let said = json!({"incarnation": node.incarnation, "running_tasks": 0, "is_full": is_full});
+        assert_eq!(node.call("/v1/nodes/health", said).await.status, StatusCode::OK);
+        world.app.samples.flush(&world.app.db).await.unwrap();
+        assert_eq!(standing(&world, "n1").await.why_not.as_deref(), why);
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_retired_node_is_cut_off_with_its_next_word(db: PgPool) {
     let world = World::new(db).await;
     world.run_workflows();
@@ -164,7 +200,7 @@ async fn a_retired_node_is_cut_off_with_its_next_word(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
-async fn another_credential_ends_the_old_one_when_it_is_used(db: PgPool) {
+async fn another_credential_ends_the_old_one_once_what_was_under_way_has_arrived(db: PgPool) {
     let world = World::new(db).await;
     let admin = Admin::new(&world).await;
     let node = world.node("n1").await;
@@ -175,7 +211,10 @@ async fn another_credential_ends_the_old_one_when_it_is_used(db: PgPool) {
     assert_eq!(fares(&node, None).await["rotate"], true, "the old one is good until the new one is used");
     let renewed = Node { world: &world, credential: next, incarnation: node.incarnation };
     assert_eq!(fares(&renewed, None).await["rotate"], false);
+    assert_eq!(node.ask(0.0).await.status, StatusCode::NO_CONTENT, "it was sent before the new one was used");
+    later(&world, Duration::from_secs(61)).await;
     assert_eq!(node.ask(0.0).await.problem(), "auth.invalid");
+    assert_eq!(renewed.ask(0.0).await.status, StatusCode::NO_CONTENT);
     later(&world, Duration::from_secs(31 * 86_400)).await;
     assert_eq!(fares(&renewed, None).await["rotate"], true, "once a month");
 }
@@ -241,6 +280,7 @@ async fn a_token_says_what_becomes_of_the_node_and_is_good_for_its_time(db: PgPo
     let (used, late) = (token().await, token().await);
     assert_eq!(enrol(used, "n1").await.status, StatusCode::OK);
     let standing = standing(&world, "n1").await;
+    assert_eq!(standing.why_not.as_deref(), Some("it is in quarantine: it is new, and has not passed the probe"));
     assert_eq!((standing.pool.as_str(), standing.labels["zone"].as_str()), ("after-effects", "basement"));
     assert_eq!(standing.labels["engine"], "lottie", "the token wins over the node");
     later(&world, Duration::from_secs(61)).await;
@@ -250,6 +290,30 @@ async fn a_token_says_what_becomes_of_the_node_and_is_good_for_its_time(db: PgPo
         admin.post("/tokens", json!({"expires_in_seconds": 1})).await.faults(),
         ["/expires_in_seconds node.token_lifetime"]
     );
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_new_node_gets_no_work_before_it_has_passed_the_probe(db: PgPool) {
+    let world = World::new(db).await;
+    world.run_workflows();
+    world.order().await;
+    let admin = Admin::new(&world).await;
+    let enrol = async |asked: Value| {
+        let token = admin.post("/tokens", asked).await.json()["token"].clone();
+        let body = json!({"token": token, "name": "n1", "capabilities": {
+            "agent_version": "0", "os": "t", "cpus": 1, "ram_mb": 1, "slots": 1, "labels": {}, "renderers": {}}});
+        let credential = world.post("/v1/nodes/enrol", body).await.json()["credential"].as_str().unwrap().to_owned();
+        Node { world: &world, credential, incarnation: Uuid::new_v4() }
+    };
+    let node = enrol(json!({})).await;
+    assert_eq!(node.ask(0.0).await.problem(), "node.probe_wanted");
+    let report = |ok: bool| json!({"checks": [{"name": "probe:lottie", "ok": ok, "found": "as it is"}]});
+    assert_eq!(node.call("/v1/nodes/probe", report(false)).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(node.ask(0.0).await.problem(), "node.quarantined");
+    later(&world, Duration::from_secs(601)).await;
+    assert_eq!(node.call("/v1/nodes/probe", report(true)).await.status, StatusCode::NO_CONTENT);
+    node.claim().await;
+    assert_ne!(enrol(json!({})).await.ask(0.0).await.status, StatusCode::CONFLICT, "it is not new any more");
 }
 
 #[sqlx::test(migrations = "../migrations")]

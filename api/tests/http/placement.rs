@@ -7,6 +7,7 @@ use axum::{
     http::{Request, StatusCode},
 };
 use flatrender_api::{app::App, router};
+use flatrender_engine::operations::{By, Operations, Terms};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use std::{collections::BTreeSet, sync::Arc};
@@ -96,13 +97,77 @@ async fn a_node_that_is_drained_gets_nothing(db: PgPool) {
     let id = world.order().await;
     ready(&world, 1).await;
     let node = world.node("n1").await;
-    sqlx::query("update render.nodes set status = 'draining', offers = '{\"engine\": \"lottie\"}'")
+    sqlx::query("update render.nodes set status = 'draining', drained = true, offers = '{\"engine\": \"lottie\"}'")
         .execute(&world.db)
         .await
         .unwrap();
     assert_eq!(ask(&world.router, &node.credential, lottie(), 1, 0.0).await.0, StatusCode::NO_CONTENT);
     let why = world.get(&format!("/v1/renders/{id}")).await.json()["waiting_because"].clone();
     assert_eq!(why, "nodes that could do it are set aside, drained or asleep: 1");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_node_that_is_drained_while_it_waits_gets_nothing(db: PgPool) {
+    let world = World::new(db).await;
+    world.run_workflows();
+    let node = world.node("n1").await;
+    let waiting = ask(&world.router, &node.credential, lottie(), 1, 3.0);
+    let meanwhile = async {
+        while world.count("workflow.remote_workers").await == 0 {
+            tokio::task::yield_now().await;
+        }
+        // It is known as it is now, and that is fresh.
+        world.app.placement.read(&world.app, std::time::Instant::now()).await.unwrap();
+        let drain = "update render.nodes set status = 'draining', drained = true";
+        sqlx::query(drain).execute(&world.db).await.unwrap();
+        world.order().await
+    };
+    let (answer, _) = tokio::join!(waiting, meanwhile);
+    assert_eq!(answer, (StatusCode::NO_CONTENT, vec![]));
+    assert_eq!(world.count("workflow.tasks where queue = 'node.render' and state = 'leased'").await, 0);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_task_that_a_node_lost_goes_to_another_first(db: PgPool) {
+    let world = World::new(db).await;
+    world.run_workflows();
+    world.order().await;
+    let (first, second) = (world.node("n1").await, world.node("n2").await);
+    let had = ask(&world.router, &first.credential, lottie(), 1, 20.0).await.1;
+    let rest = async {
+        loop {
+            // Whatever else there is, so that the lost task is all that waits.
+            if ask(&world.router, &second.credential, lottie(), 8, 0.0).await.0 == StatusCode::NO_CONTENT {
+                break;
+            }
+        }
+    };
+    rest.await;
+    let lost = "update workflow.tasks set lease_expires_at = workflow.now() where id = $1";
+    sqlx::query(lost).bind(had[0]).execute(&world.db).await.unwrap();
+    while world.count("workflow.attempts where outcome = 'lost'").await == 0 {
+        tokio::task::yield_now().await;
+    }
+    while world
+        .count("workflow.tasks where state = 'ready' and queue = 'node.render' and run_at <= workflow.now()")
+        .await
+        == 0
+    {
+        tokio::task::yield_now().await;
+    }
+    let again = ask(&world.router, &first.credential, lottie(), 1, 0.0).await;
+    assert_eq!(again, (StatusCode::NO_CONTENT, vec![]), "it had it before, and another may do it");
+    assert_eq!(ask(&world.router, &second.credential, lottie(), 1, 20.0).await.1, had);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn queues_of_nodes_have_no_terms(db: PgPool) {
+    let operations = Operations::new(db.clone());
+    for (queue, fine) in [("node.render", false), ("node.snapshot", false), ("media", true)] {
+        let mut tx = db.begin().await.unwrap();
+        let set = operations.set_terms(&mut tx, &By::new("ada").because("a cap"), queue, &Terms::default()).await;
+        assert_eq!(set.is_ok(), fine, "{queue}: {set:?}");
+    }
 }
 
 #[sqlx::test(migrations = "../migrations")]

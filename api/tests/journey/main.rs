@@ -9,6 +9,7 @@ mod platform;
 mod scenes;
 #[path = "../../../activities/tests/storage/server.rs"]
 mod server;
+mod spoiled;
 mod stills;
 mod storm;
 mod wire;

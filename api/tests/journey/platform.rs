@@ -274,7 +274,7 @@ impl Drop for Platform {
     }
 }
 
-fn renderer() -> PathBuf {
+pub fn renderer() -> PathBuf {
     let program = Path::new(PROGRAM).with_file_name("flatrender-aerender");
     assert!(program.exists(), "build it first: cargo build -p flatrender-renderer");
     program

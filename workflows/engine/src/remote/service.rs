@@ -45,6 +45,8 @@ impl RemoteWorker {
 /// A lease, to whom it was given.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
 pub struct Lease {
+    /// The run.
+    pub run_id: Uuid,
     /// The tenant it works for.
     pub tenant_id: Uuid,
     /// The activity.

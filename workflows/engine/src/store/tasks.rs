@@ -248,7 +248,7 @@ pub(crate) async fn lease_of(
     token: Uuid,
 ) -> Result<Option<crate::remote::Lease>> {
     sqlx::query_as(
-        "select tenant_id, activity, input, lease_seconds, lease_expires_at > workflow.now() as in_time
+        "select run_id, tenant_id, activity, input, lease_seconds, lease_expires_at > workflow.now() as in_time
          from workflow.tasks
          where id = $1 and lease_token = $2 and state = 'leased' and kind = 'activity' and left(leased_by, -$4) = $3",
     )

@@ -23,21 +23,14 @@ pub struct Standing {
 pub struct Backlog {
     /// The clock of the database, in Unix seconds.
     pub now: f64,
-    /// One of the queues has terms: its tasks have to be claimed in their turn.
-    pub has_terms: bool,
     /// What is ready and what is leased.
     pub tasks: Vec<Standing>,
 }
 
 /// Reads where the tasks of `queues` stand: of each queue that is not paused the first `limit` that are ready, and all that are leased.
 pub async fn read(db: Db<'_>, queues: &[String], limit: i64) -> sqlx::Result<Backlog> {
-    let at = sqlx::query!(
-        r#"select extract(epoch from workflow.now())::float8 as "now!",
-                  exists (select from workflow.queue_terms where queue = any ($1) and not ended) as "has_terms!""#,
-        queues,
-    )
-    .fetch_one(&mut *db)
-    .await?;
+    let now = sqlx::query_scalar!(r#"select extract(epoch from workflow.now())::float8 as "now!""#);
+    let now = now.fetch_one(&mut *db).await?;
     let tasks = sqlx::query_as!(
         Standing,
         r#"select t.id as "id!", extract(epoch from t.run_at)::float8 as "ready_at!", t.leased_by::text as leased_by,
@@ -56,7 +49,7 @@ pub async fn read(db: Db<'_>, queues: &[String], limit: i64) -> sqlx::Result<Bac
     )
     .fetch_all(db)
     .await?;
-    Ok(Backlog { now: at.now, has_terms: at.has_terms, tasks })
+    Ok(Backlog { now, tasks })
 }
 
 /// The tasks of a run in `queues` that are ready, none while one of them is worked on.
@@ -100,7 +93,7 @@ pub struct Detail {
     pub p50_ms: Option<i64>,
     /// What kind of work it is, where the activity has several: `preview`, `final`, `repair` or `spare`.
     pub class: Option<String>,
-    /// Names of nodes that are asked last.
+    /// Names of nodes that are asked last: its input names them, or they had it and lost it or failed.
     pub avoid: Vec<String>,
 }
 
@@ -112,7 +105,10 @@ pub async fn details(db: Db<'_>, ids: &[i64]) -> sqlx::Result<Vec<Detail>> {
                   t.input #>> '{package,sha256}' as package, n.bytes as package_bytes, n.last - n.first + 1 as frames, n.p50_ms,
                   t.input ->> 'class' as class,
                   case jsonb_typeof(t.input -> 'avoid') when 'array'
-                       then array (select jsonb_array_elements_text(t.input -> 'avoid')) else '{}' end as "avoid!"
+                       then array (select jsonb_array_elements_text(t.input -> 'avoid')) else '{}' end
+                  || array (select distinct substring(a.worker from '^node:(.*):[^:]*$') from workflow.attempts a
+                            where a.run_id = t.run_id and a.step_key = t.step_key and a.task_id = t.id
+                              and a.outcome not in ('ok', 'cancelled', 'released') and a.worker like 'node:%:%') as "avoid!"
            from workflow.tasks t
            cross join lateral (
                select max(v) filter (where k = 'bytes') as bytes, max(v) filter (where k = 'first') as first,

@@ -58,7 +58,8 @@ pub async fn note(db: Db<'_>, ended: &Ended<'_>) -> sqlx::Result<Noted> {
         render_job::warn(&mut *db, ended.render_id, &made.warnings).await?;
     }
     let reported: BTreeSet<u32> = ended.made.iter().flat_map(|m| &m.frames).map(|f| f.frame).collect();
-    let mut kept = stored_frame::of_range(db, ended.render_id, ended.frames, None).await?;
+    let (tenant_id, run_id) = (ended.tenant_id, ended.run_id);
+    let mut kept = stored_frame::of_range(db, tenant_id, run_id, ended.render_id, ended.frames, None).await?;
     kept.retain(|f| !reported.contains(&f.frame));
     Ok(Noted { nodes: nodes.into_keys().collect(), kept })
 }

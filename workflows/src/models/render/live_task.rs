@@ -32,6 +32,17 @@ pub async fn of_lease(db: Db<'_>, run_id: Uuid, lease_token: Uuid) -> sqlx::Resu
     .await
 }
 
+/// Holds a lease until the transaction ends: meanwhile nobody else is given the task. False when it is not the newest of its task, or
+/// has run out.
+pub async fn hold_lease(db: Db<'_>, task_id: i64, lease_token: Uuid) -> sqlx::Result<bool> {
+    let held = sqlx::query_scalar!(
+        "select id from workflow.tasks where id = $1 and lease_token = $2 and lease_expires_at > workflow.now() for share",
+        task_id,
+        lease_token,
+    );
+    Ok(held.fetch_optional(db).await?.is_some())
+}
+
 /// An activity that a render waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveTask {

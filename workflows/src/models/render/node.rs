@@ -25,6 +25,10 @@ pub const TOKEN_KIND: &str = "fr_enrol_";
 /// Every credential of a node begins with this.
 pub const CREDENTIAL_KIND: &str = "fr_node_";
 
+/// How long a credential that was replaced is good for requests that were under way: the longest of them, a frame's upload over a
+/// slow line, takes about as long.
+const UNDER_WAY: Duration = Duration::from_secs(60);
+
 /// A node that proved who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -47,6 +51,8 @@ pub struct NewToken<'a> {
     pub pool: Option<&'a str>,
     /// What is said of the node; wins over what it says itself.
     pub labels: Labels,
+    /// Whether a node that is new has to pass the probe before it gets work.
+    pub probe_first: bool,
     /// Who makes it.
     pub created_by: Option<&'a str>,
 }
@@ -60,14 +66,15 @@ pub async fn create_token(db: Db<'_>, lifetime: Duration) -> sqlx::Result<Secret
 pub async fn create_token_for(db: Db<'_>, lifetime: Duration, new: &NewToken<'_>) -> sqlx::Result<Secret> {
     let secret = Secret::generate(TOKEN_KIND);
     sqlx::query!(
-        r#"insert into render.node_tokens (id, token_hash, expires_at, created_at, pool, labels, created_by)
-           values ($1, $2, workflow.now() + make_interval(secs => $3), workflow.now(), $4, $5, left($6, 100))"#,
+        r#"insert into render.node_tokens (id, token_hash, expires_at, created_at, pool, labels, created_by, probe_first)
+           values ($1, $2, workflow.now() + make_interval(secs => $3), workflow.now(), $4, $5, left($6, 100), $7)"#,
         Uuid::now_v7(),
         secret.hash(),
         lifetime.as_secs_f64(),
         new.pool.unwrap_or("default"),
         Json(&new.labels) as _,
         new.created_by,
+        new.probe_first,
     )
     .execute(db)
     .await?;
@@ -83,7 +90,7 @@ pub async fn enrol(
     capabilities: &Capabilities,
 ) -> sqlx::Result<Option<(Uuid, Secret)>> {
     let token = sqlx::query!(
-        r#"select id, pool, labels from render.node_tokens
+        r#"select id, pool, labels, probe_first from render.node_tokens
            where token_hash = $1 and used_at is null and revoked_at is null and expires_at > workflow.now() for update"#,
         Secret::hash_of(token),
     )
@@ -93,14 +100,18 @@ pub async fn enrol(
     let credential = Secret::generate(CREDENTIAL_KIND);
     let node_id = sqlx::query_scalar!(
         r#"insert into render.nodes as n
-               (id, name, capabilities, offers, credential_hash, credential_at, last_seen_at, pool, labels)
-           values ($1, $2, $3, $4, $5, workflow.now(), workflow.now(), $6, $7)
+               (id, name, capabilities, offers, credential_hash, credential_at, last_seen_at, pool, labels,
+                status, quarantine_reason, quarantine_until)
+           values ($1, $2, $3, $4, $5, workflow.now(), workflow.now(), $6, $7,
+                   case when $8 then 'quarantined' else 'online' end,
+                   case when $8 then 'it is new, and has not passed the probe' end, case when $8 then workflow.now() end)
            on conflict (name) do update
            set epoch = n.epoch + 1, capabilities = excluded.capabilities, offers = excluded.offers,
                pool = excluded.pool, labels = excluded.labels, next_credential_hash = null, rotate_asked_at = null,
+               last_credential_hash = null, last_credential_until = null,
                credential_at = excluded.credential_at,
                -- Whoever is set aside stays so under a new credential.
-               status = case when n.status in ('draining', 'quarantined') then n.status else 'online' end,
+               status = case when n.status in ('draining', 'quarantined') then n.status when n.drained then 'draining' else 'online' end,
                credential_hash = excluded.credential_hash, last_seen_at = excluded.last_seen_at,
                updated_at = workflow.now()
            returning id"#,
@@ -111,6 +122,7 @@ pub async fn enrol(
         credential.hash(),
         token.pool,
         token.labels,
+        token.probe_first,
     )
     .fetch_one(&mut *db)
     .await?;
@@ -124,12 +136,14 @@ pub async fn enrol(
     Ok(Some((node_id, credential)))
 }
 
-/// The node that a credential belongs to. The first use of a new one ends the old one: then the caller has something to commit.
+/// The node that a credential belongs to. The first use of a new one ends the old one, but for requests that were under way: then the
+/// caller has something to commit.
 pub async fn authenticate(db: Db<'_>, credential: &str) -> sqlx::Result<Option<Node>> {
     let hash = Secret::hash_of(credential);
     let found = sqlx::query!(
-        r#"select id, name, tenant_id, status, epoch, credential_hash <> $1 as "is_next!" from render.nodes
-           where (credential_hash = $1 or next_credential_hash = $1) and status <> 'retired'"#,
+        r#"select id, name, tenant_id, status, epoch, coalesce(next_credential_hash = $1, false) as "is_next!" from render.nodes
+           where (credential_hash = $1 or next_credential_hash = $1
+                  or last_credential_hash = $1 and last_credential_until > workflow.now()) and status <> 'retired'"#,
         hash,
     )
     .fetch_optional(&mut *db)
@@ -138,10 +152,13 @@ pub async fn authenticate(db: Db<'_>, credential: &str) -> sqlx::Result<Option<N
     if found.is_next {
         sqlx::query!(
             r#"update render.nodes set credential_hash = next_credential_hash, next_credential_hash = null,
+                      last_credential_hash = credential_hash,
+                      last_credential_until = workflow.now() + make_interval(secs => $3),
                       credential_at = workflow.now(), rotate_asked_at = null
                where id = $1 and next_credential_hash = $2"#,
             found.id,
             hash,
+            UNDER_WAY.as_secs_f64(),
         )
         .execute(db)
         .await?;
@@ -177,15 +194,24 @@ pub async fn seen(db: Db<'_>, nodes: &[(Uuid, Uuid)]) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Takes a node out of work until it passes a probe or an operator lets it back.
+/// Takes a node out of work until it passes a probe, not before the pause that [`policy::pause`] gives it, or an operator lets it
+/// back. Whether it is drained stays as it is.
 pub async fn quarantine(db: Db<'_>, id: Uuid, reason: &str) -> sqlx::Result<bool> {
     let reason: String = reason.chars().take(1000).collect();
+    let before = sqlx::query_scalar!(
+        r#"select count(*) as "times!" from render.node_crashes
+           where node_id = $1 and recovery = 'quarantined' and occurred_at > workflow.now() - interval '1 day'"#,
+        id,
+    );
+    let pause = policy::pause(before.fetch_one(&mut *db).await?);
     let done = sqlx::query!(
-        r#"update render.nodes set status = 'quarantined', quarantine_reason = $2, quarantine_until = workflow.now(),
+        r#"update render.nodes set status = 'quarantined', quarantine_reason = $2,
+                  quarantine_until = greatest(quarantine_until, workflow.now() + make_interval(secs => $3)),
                   updated_at = workflow.now()
            where id = $1 and status <> 'retired'"#,
         id,
         reason,
+        pause.as_secs_f64(),
     )
     .execute(db)
     .await?;
@@ -217,15 +243,16 @@ pub async fn quarantine_of(db: Db<'_>, id: Uuid) -> sqlx::Result<Quarantine> {
     })
 }
 
-/// Keeps what a probe found. A node in quarantine that has passed is out of it, and what it failed at before is forgiven; one that
-/// has not is probed again after a pause. True when it is out.
+/// Keeps what a probe found. A node in quarantine that has passed is out of it, and what it failed at before is forgiven, but for
+/// templates that a probe says nothing of; one that has not is probed again after a pause. True when it is out.
 pub async fn probed(db: Db<'_>, id: Uuid, report: &ProbeReport) -> sqlx::Result<bool> {
     let passed = report.passed();
     let was = sqlx::query_scalar!("select status from render.nodes where id = $1 for no key update", id);
     let quarantined = was.fetch_optional(&mut *db).await?.is_some_and(|status| status == "quarantined");
     sqlx::query!(
         r#"update render.nodes set probed_at = workflow.now(), probe = $2, updated_at = workflow.now(),
-                  status = case when $3 and status = 'quarantined' then 'online' else status end,
+                  status = case when $3 and status = 'quarantined' then case when drained then 'draining' else 'online' end
+                                else status end,
                   quarantine_reason = case when $3 then null else quarantine_reason end,
                   quarantine_until = case when $3 then null
                       when status = 'quarantined' then workflow.now() + make_interval(secs => $4) end
@@ -238,14 +265,17 @@ pub async fn probed(db: Db<'_>, id: Uuid, report: &ProbeReport) -> sqlx::Result<
     .execute(&mut *db)
     .await?;
     if passed {
+        let shown = policy::PROBED.map(str::to_owned);
+        sqlx::query!("delete from render.node_blocks where node_id = $1 and code = any ($2)", id, &shown)
+            .execute(&mut *db)
+            .await?;
         forgive(db, id).await?;
     }
     Ok(passed && quarantined)
 }
 
-/// Lifts the blocks of a node; what it failed at before counts no more.
+/// What a node failed at before counts no more.
 async fn forgive(db: Db<'_>, id: Uuid) -> sqlx::Result<()> {
-    sqlx::query!("delete from render.node_blocks where node_id = $1", id).execute(&mut *db).await?;
     sqlx::query!("update render.nodes set forgiven_at = workflow.now() where id = $1", id).execute(db).await?;
     Ok(())
 }

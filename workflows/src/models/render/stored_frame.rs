@@ -1,9 +1,15 @@
 //! Frames that are on the shelf of a render under way, whatever becomes of the attempts that stored them.
+//!
+//! An attempt may be lost or fail, and its frames count: they are proven like any others. But one that ended with what shows in
+//! its frames ([`SPOILING`]) has none that count, from the commit on that ends it, whenever they were noted.
 
 use super::frame_job::refs;
 use crate::{
-    contracts::render::{FrameRange, FrameRef},
-    models::Db,
+    contracts::{
+        evidence::SPOILING,
+        render::{FrameRange, FrameRef},
+    },
+    models::{Db, Role, Scope},
 };
 use sqlx::types::chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -39,20 +45,33 @@ pub async fn note(
     Ok(())
 }
 
-/// Those of a range, in order; without those of an attempt when it asks for itself.
+/// Those of a range that count, in order; without those of an attempt when it asks for itself. Ends in the scope of the film's
+/// tenant.
 pub async fn of_range(
     db: Db<'_>,
+    tenant_id: Uuid,
+    run_id: Uuid,
     render_id: Uuid,
     frames: FrameRange,
     but: Option<Uuid>,
 ) -> sqlx::Result<Vec<FrameRef>> {
+    Scope::tenant(Role::Workflow, tenant_id).enter(&mut *db).await?;
+    let mut worthless = sqlx::query_scalar!(
+        "select lease_token from workflow.attempts where run_id = $1 and failure ->> 'code' = any ($2)",
+        run_id,
+        &SPOILING.map(str::to_owned),
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    worthless.extend(but);
+    Scope::tenant(Role::Render, tenant_id).enter(&mut *db).await?;
     let rows = sqlx::query!(
         r#"select frame_no, sha256, size_bytes from render.stored_frames
-           where render_job_id = $1 and frame_no between $2 and $3 and lease_token is distinct from $4 order by frame_no"#,
+           where render_job_id = $1 and frame_no between $2 and $3 and lease_token <> all ($4) order by frame_no"#,
         render_id,
         frames.first as i32,
         frames.last as i32,
-        but,
+        &worthless,
     )
     .fetch_all(db)
     .await?;

@@ -1,8 +1,8 @@
 //! What operators do with nodes.
 //!
 //! ```text
-//! online ⇄ draining          drain, resume
-//!    └──▶ quarantined ──▶ online          quarantine; release, or a probe that is passed
+//! online ⇄ draining                       drain, resume
+//!   any ─▶ quarantined ─▶ as it was       quarantine; release, or a probe that is passed. Drained is drained, before and after
 //! any ──▶ retired                         retire: its credential is worthless from that moment
 //! ```
 
@@ -86,20 +86,34 @@ impl Action {
 pub async fn act(db: Db<'_>, id: Uuid, action: &Action) -> sqlx::Result<bool> {
     match action {
         Action::Drain { at_once } => {
-            change(db, id, &["online", "offline", "registering", "draining"], "draining", *at_once).await
+            let drained = sqlx::query!(
+                r#"update render.nodes set drained = true, give_back = $2, updated_at = workflow.now(),
+                          status = case status when 'quarantined' then status else 'draining' end
+                   where id = $1 and status <> 'retired'"#,
+                id,
+                at_once,
+            );
+            Ok(drained.execute(db).await?.rows_affected() == 1)
         }
-        Action::Resume {} => change(db, id, &["draining"], "online", false).await,
+        Action::Resume {} => {
+            let resumed = sqlx::query!(
+                r#"update render.nodes set drained = false, give_back = false, updated_at = workflow.now(),
+                          status = case status when 'draining' then 'online' else status end
+                   where id = $1 and drained and status <> 'retired'"#,
+                id,
+            );
+            Ok(resumed.execute(db).await?.rows_affected() == 1)
+        }
         Action::Quarantine { reason } => super::quarantine(db, id, reason).await,
-        Action::Release {} => {
-            let released = change(&mut *db, id, &["quarantined"], "online", false).await?;
-            if released {
-                super::forgive(db, id).await?;
-            }
-            Ok(released)
-        }
+        Action::Release {} => release(db, id).await,
         Action::Retire {} => {
-            let any = ["registering", "online", "draining", "offline", "quarantined"];
-            change(db, id, &any, "retired", true).await
+            let retired = sqlx::query!(
+                r#"update render.nodes set status = 'retired', give_back = true, quarantine_reason = null,
+                          quarantine_until = null, updated_at = workflow.now()
+                   where id = $1 and status <> 'retired'"#,
+                id,
+            );
+            Ok(retired.execute(db).await?.rows_affected() == 1)
         }
         Action::RotateCredential {} => {
             let asked = sqlx::query!(
@@ -116,18 +130,20 @@ pub async fn act(db: Db<'_>, id: Uuid, action: &Action) -> sqlx::Result<bool> {
     }
 }
 
-async fn change(db: Db<'_>, id: Uuid, from: &[&str], to: &str, give_back: bool) -> sqlx::Result<bool> {
-    let from: Vec<String> = from.iter().map(ToString::to_string).collect();
-    let changed = sqlx::query!(
-        r#"update render.nodes set status = $3, give_back = $4, quarantine_reason = null, quarantine_until = null,
-                  updated_at = workflow.now()
-           where id = $1 and status = any ($2)"#,
+/// Ends a quarantine by an operator's word: everything is forgiven.
+async fn release(db: Db<'_>, id: Uuid) -> sqlx::Result<bool> {
+    let released = sqlx::query!(
+        r#"update render.nodes set status = case when drained then 'draining' else 'online' end, quarantine_reason = null,
+                  quarantine_until = null, updated_at = workflow.now()
+           where id = $1 and status = 'quarantined'"#,
         id,
-        &from,
-        to,
-        give_back,
     );
-    Ok(changed.execute(db).await?.rows_affected() == 1)
+    let released = released.execute(&mut *db).await?.rows_affected() == 1;
+    if released {
+        sqlx::query!("delete from render.node_blocks where node_id = $1", id).execute(&mut *db).await?;
+        super::forgive(db, id).await?;
+    }
+    Ok(released)
 }
 
 async fn sleeps(db: Db<'_>, id: Uuid, schedule: Option<&Sleep>) -> sqlx::Result<bool> {

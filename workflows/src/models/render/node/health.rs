@@ -21,6 +21,8 @@ pub struct Sample {
     pub ram_mb: Option<i64>,
     /// MiB that are free where it works.
     pub disk_free_mb: Option<i64>,
+    /// Whether that is too little for more work.
+    pub is_full: bool,
     /// Tasks it had.
     pub running_tasks: i32,
     /// Milliseconds a call took.
@@ -49,11 +51,11 @@ pub async fn write(db: Db<'_>, samples: &[Sample]) -> sqlx::Result<()> {
     let at = time_series::now(&mut *db, Series::NodeHealthLogs).await?;
     sqlx::query!(
         r#"with given as (
-               select * from unnest($2::uuid[], $3::bigint[], $4::real[], $5::bigint[], $6::bigint[], $7::int[], $8::int[])
-                   g (node_id, epoch, cpu, ram, disk, tasks, rtt)
+               select * from unnest($2::uuid[], $3::bigint[], $4::real[], $5::bigint[], $6::bigint[], $7::int[], $8::int[], $9::bool[])
+                   g (node_id, epoch, cpu, ram, disk, tasks, rtt, is_full)
            ), seen as (
                update render.nodes n
-               set last_seen_at = $1, disk_free_mb = coalesce(g.disk, n.disk_free_mb),
+               set last_seen_at = $1, disk_free_mb = coalesce(g.disk, n.disk_free_mb), is_full = g.is_full,
                    status = case n.status when 'offline' then 'online' else n.status end
                from given g where n.id = g.node_id and n.epoch = g.epoch
            )
@@ -68,6 +70,7 @@ pub async fn write(db: Db<'_>, samples: &[Sample]) -> sqlx::Result<()> {
         &samples.iter().map(|s| s.disk_free_mb).collect::<Vec<_>>() as _,
         &samples.iter().map(|s| s.running_tasks).collect::<Vec<_>>(),
         &samples.iter().map(|s| s.rtt_ms).collect::<Vec<_>>() as _,
+        &samples.iter().map(|s| s.is_full).collect::<Vec<_>>(),
     )
     .execute(db)
     .await?;

@@ -90,7 +90,7 @@ pub async fn holds(db: Db<'_>, id: Uuid, packages: &[CachedPackage]) -> sqlx::Re
 /// What the server wants of a node now.
 pub async fn orders(db: Db<'_>, id: Uuid) -> sqlx::Result<Orders> {
     let row = sqlx::query!(
-        r#"select give_back and status = 'draining' as "give_back!", sleep as "sleep: Json<Sleep>", workflow.now() as "now!: DateTime<Utc>",
+        r#"select give_back and drained as "give_back!", sleep as "sleep: Json<Sleep>", workflow.now() as "now!: DateTime<Utc>",
                   rotate_asked_at is not null or credential_at < workflow.now() - make_interval(days => $2) as "rotate!",
                   array (select package_sha256 from render.node_template_cache c where c.node_id = n.id and keep) as "keep!",
                   array (select package_sha256 from render.node_template_cache c

@@ -14,6 +14,20 @@ pub const QUARANTINE_WITHIN: Duration = Duration::from_secs(30 * 60);
 /// Pause before a node that has failed its probe is probed again.
 pub const PROBE_AGAIN_AFTER: Duration = Duration::from_secs(10 * 60);
 
+/// Failures of one template that the probe would show, too: a node that has passed it gets the template again.
+pub const PROBED: [&str; 3] = ["render.template_not_found", "render.forced_extension", "render.wrong_numbers"];
+
+/// Pause before a node in quarantine may be probed, by how often it was put there in the day before. One that passes the probe and
+/// fails at films costs their chunks each time it comes back.
+pub const fn pause(times_before: i64) -> Duration {
+    Duration::from_secs(match times_before {
+        ..=0 => 0,
+        1 => 10 * 60,
+        2 => 3600,
+        _ => 6 * 3600,
+    })
+}
+
 /// What is done about a failure, beside trying the task again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weight {
@@ -33,10 +47,13 @@ pub fn weigh(code: &str) -> Option<(&'static str, Weight)> {
     use Weight::{Blocks, Counts, Noted, Quarantines};
     Some(match code {
         "render.crashed" => ("signal", Counts),
-        "render.no_frames" | "render.engine_failed" | "render.logged_errors" | "render.launch_failed" => {
-            ("exit_code", Counts)
-        }
-        "render.launch_stalled" | "render.stalled" | "render.timed_out" => ("hang", Counts),
+        "render.no_frames"
+        | "render.engine_failed"
+        | "render.logged_errors"
+        | "render.launch_failed"
+        | "render.no_renderer"
+        | "render.prepare_failed" => ("exit_code", Counts),
+        "render.launch_stalled" | "render.prepare_stalled" | "render.stalled" | "render.timed_out" => ("hang", Counts),
         "render.out_of_memory" => ("oom", Counts),
         "render.corrupt_frames" | "render.stale_span" => ("output", Counts),
         "render.disk_full" | "render.output_unwritable" | "render.file_locked" => ("disk", Noted),

@@ -55,7 +55,7 @@ pub async fn standings(db: Db<'_>, node_id: Option<Uuid>) -> sqlx::Result<Vec<Kn
         Row,
         r#"select id, name, greatest(slots, case when jsonb_typeof(capabilities -> 'slots') = 'number'
                                                 then least((capabilities ->> 'slots')::numeric, 256)::int end) as "slots!",
-                  status, tenant_id, pool, quarantine_reason, sleep as "sleep: Json<Sleep>",
+                  status, is_full, tenant_id, pool, quarantine_reason, sleep as "sleep: Json<Sleep>",
                   (offers || labels) as "labels!: Json<Labels>", workflow.now() as "now!",
                   last_seen_at > workflow.now() - interval '1 minute' as "present!",
                   array (select package_sha256 from render.node_blocks b
@@ -81,6 +81,7 @@ struct Row {
     name: String,
     slots: i32,
     status: String,
+    is_full: bool,
     tenant_id: Option<Uuid>,
     pool: String,
     quarantine_reason: Option<String>,
@@ -126,8 +127,10 @@ impl Row {
         match self.status.as_str() {
             // Whoever asks for work is heard of.
             "online" | "offline" | "registering" => {
-                let until = self.sleep.as_ref().and_then(|sleep| sleep.0.asleep_at(self.now))?;
-                Some(format!("it sleeps by its schedule until {}", until.format("%Y-%m-%d %H:%M UTC")))
+                let asleep = self.sleep.as_ref().and_then(|sleep| sleep.0.asleep_at(self.now));
+                let asleep = asleep
+                    .map(|until| format!("it sleeps by its schedule until {}", until.format("%Y-%m-%d %H:%M UTC")));
+                asleep.or_else(|| self.is_full.then(|| "its disk is too full for more work".to_owned()))
             }
             "draining" => Some("an operator has it drained".to_owned()),
             "quarantined" => {
