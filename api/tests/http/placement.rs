@@ -162,7 +162,7 @@ async fn a_task_that_a_node_lost_goes_to_another_first(db: PgPool) {
 
 #[sqlx::test(migrations = "../migrations")]
 async fn queues_of_nodes_have_no_terms(db: PgPool) {
-    let operations = Operations::new(db.clone());
+    let operations = Operations::new(flatrender_engine::Client::new(db.clone()));
     for (queue, fine) in [("node.render", false), ("node.snapshot", false), ("media", true)] {
         let mut tx = db.begin().await.unwrap();
         let set = operations.set_terms(&mut tx, &By::new("ada").because("a cap"), queue, &Terms::default()).await;
