@@ -92,16 +92,10 @@ async fn frames_of_an_attempt_that_showed_the_wrong_thing_are_neither_kept_nor_d
     let sound = world.node("n3").await;
     let render = crate::film::finished(&world, &sound, &world.key, &id.to_string()).await;
     assert_eq!(render["status"], "completed", "{render}");
-    let hashes: Vec<&str> = spoiled.iter().map(|f| f["blob"]["sha256"].as_str().unwrap()).collect();
-    let delivered: i64 = sqlx::query_scalar(
-        "select count(*) from render.frame_manifests where render_job_id = $1 and sha256 = any ($2)",
-    )
-    .bind(id)
-    .bind(&hashes)
-    .fetch_one(&world.db)
-    .await
-    .unwrap();
-    assert_eq!(delivered, 0);
+    // Theirs differ from frame to frame; the sound node paints all alike.
+    let pictures = "select count(distinct sha256) from render.frame_manifests where render_job_id = $1";
+    let pictures: i64 = sqlx::query_scalar(pictures).bind(id).fetch_one(&world.db).await.unwrap();
+    assert_eq!(pictures, 1);
 }
 
 #[sqlx::test(migrations = "../migrations")]
