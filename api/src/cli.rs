@@ -24,6 +24,7 @@ pub mod simulate;
 pub mod snapshots;
 pub mod sse;
 pub mod templates;
+mod upload;
 
 use clap::{Parser, Subcommand};
 use failure::{CliError, EXIT_CODES};

@@ -145,7 +145,7 @@ impl Client {
         Ok(Answer { value: serde_json::from_value(json.clone()).map_err(odd)?, json })
     }
 
-    async fn send(&self, call: RequestBuilder) -> Result<Response, CliError> {
+    pub(super) async fn send(&self, call: RequestBuilder) -> Result<Response, CliError> {
         let answer = call.send().await.map_err(|e| self.lost(&e))?;
         let status = answer.status();
         if status.is_success() {

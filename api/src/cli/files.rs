@@ -5,11 +5,13 @@ use super::{
     client::{Answer, Client, path_part},
     failure::CliError,
     server::ServerArgs,
+    upload,
 };
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use uuid::Uuid;
 
 /// Lists, makes, moves, renames, throws away, takes back and shares files and folders.
@@ -30,6 +32,16 @@ enum Deed {
         /// What was put into the trash, instead.
         #[arg(long)]
         trash: bool,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Uploads a file in pieces, and goes on after a cut where it was. Prints the id of the file.
+    Upload {
+        /// The file.
+        path: PathBuf,
+        /// Goes on with this upload, of the same file.
+        #[arg(long, value_name = "ID")]
+        resume: Option<Uuid>,
         #[command(flatten)]
         server: ServerArgs,
     },
@@ -99,6 +111,10 @@ enum Deed {
 pub async fn run(args: FilesArgs) -> Result<(), CliError> {
     match args.deed {
         Deed::Ls { folder, trash, server } => ls(&server.connect().await?, folder.as_deref(), trash).await,
+        Deed::Upload { path, resume, server } => {
+            println!("{}", upload::file(&server.connect().await?, &path, resume).await?);
+            Ok(())
+        }
         Deed::Mkdir { path, server } => {
             let client = server.connect().await?;
             let (above, name) = path.trim_matches('/').rsplit_once('/').unwrap_or(("", path.trim_matches('/')));

@@ -10,6 +10,7 @@ mod cleanup;
 mod contract;
 mod crashes;
 mod derivatives;
+mod direct_uploads;
 mod domains;
 mod events;
 mod exports;

@@ -27,7 +27,7 @@ const MIB: usize = 1024 * 1024;
 const STREAM: &str = "application/offset+octet-stream";
 
 /// A sound of about so many bytes.
-fn sound(bytes: usize) -> Vec<u8> {
+pub fn sound(bytes: usize) -> Vec<u8> {
     let mut sound = wav((bytes / 2) as u32);
     for (n, byte) in sound.iter_mut().enumerate().skip(44) {
         *byte = (n * n % 251) as u8;
@@ -50,13 +50,13 @@ impl World {
         self.send(request.header("upload-metadata", metadata).body(Body::empty()).unwrap()).await
     }
 
-    async fn begun(&self, length: usize) -> String {
+    pub async fn begun(&self, length: usize) -> String {
         let begun = self.begin(length, &format!("filename {}", base64("sound.wav"))).await;
         assert_eq!(begun.status, StatusCode::CREATED, "{:?}", begun.body);
         begun.header("location").to_owned()
     }
 
-    async fn append(&self, upload: &str, offset: usize, bytes: impl Into<Body>) -> Answer {
+    pub async fn append(&self, upload: &str, offset: usize, bytes: impl Into<Body>) -> Answer {
         let request = self.tus(Method::PATCH, upload).header("content-type", STREAM).header("upload-offset", offset);
         self.send(request.body(bytes.into()).unwrap()).await
     }
@@ -68,18 +68,18 @@ impl World {
     }
 
     /// How far the server says that it is.
-    async fn offset(&self, upload: &str) -> usize {
+    pub async fn offset(&self, upload: &str) -> usize {
         let answer = self.send(self.tus(Method::HEAD, upload).body(Body::empty()).unwrap()).await;
         assert_eq!((answer.status, answer.header("cache-control")), (StatusCode::OK, "no-store"));
         answer.header("upload-offset").parse().unwrap()
     }
 
-    async fn give_up(&self, upload: &str) -> Answer {
+    pub async fn give_up(&self, upload: &str) -> Answer {
         self.send(self.tus(Method::DELETE, upload).body(Body::empty()).unwrap()).await
     }
 
     /// The upload once it has ended.
-    async fn outcome(&self, upload: &str) -> Value {
+    pub async fn outcome(&self, upload: &str) -> Value {
         let ended = async {
             loop {
                 let seen = self.get(upload).await.json();
@@ -93,7 +93,7 @@ impl World {
     }
 
     /// The hash of the file that an upload became.
-    async fn file_of(&self, upload: &str) -> String {
+    pub async fn file_of(&self, upload: &str) -> String {
         let ended = self.outcome(upload).await;
         assert_eq!(ended["state"], "completed", "{ended}");
         let file = self.get(&format!("/v1/files/{}", ended["file_id"].as_str().unwrap())).await.json();
@@ -125,7 +125,7 @@ impl World {
         tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the pieces are removed");
     }
 
-    async fn keeps_every_rule(&self) {
+    pub async fn keeps_every_rule(&self) {
         assert_eq!(invariants::check(&self.db, true).await.unwrap(), []);
         assert_eq!(self.count("file_mgr.quota_reservations where state = 'held'").await, 0, "no room is left reserved");
         assert_eq!(self.count("file_mgr.quotas where reserved_bytes <> 0").await, 0);
@@ -133,7 +133,7 @@ impl World {
 }
 
 /// A body that is cut after so many bytes.
-fn cut(bytes: &[u8], after: usize) -> Body {
+pub fn cut(bytes: &[u8], after: usize) -> Body {
     let chunks: Vec<io::Result<Bytes>> =
         bytes[..after].chunks(64 * 1024).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
     let end = [Err(io::Error::from(io::ErrorKind::ConnectionReset))];

@@ -12,4 +12,5 @@ mod server;
 mod spoiled;
 mod stills;
 mod storm;
+mod uploads;
 mod wire;

@@ -86,6 +86,11 @@ impl Platform {
         self.folder.path()
     }
 
+    /// What opens its API.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
     /// What servers and workers keep bytes in.
     pub fn storage(&self) -> ObjectStorage {
         ObjectStorage::local(&self.folder.path().join("storage")).unwrap()

@@ -1,0 +1,170 @@
+//! Uploads into a bucket, by a server that speaks S3: parts that go there by themselves, and tus.
+
+use crate::{
+    server::{self, S3Server},
+    uploads::sound,
+    world::{Answer, World},
+};
+use axum::http::StatusCode;
+use flatrender_activities::storage::{Credentials, StorageSettings};
+use flatrender_api::router;
+use flatrender_workflows::contracts::storage::BlobHash;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use std::sync::Arc;
+
+const MIB: usize = 1024 * 1024;
+
+/// A world whose files are kept in a bucket.
+async fn in_a_bucket(db: PgPool) -> (World, S3Server) {
+    let server = S3Server::start();
+    let mut world = World::new(db).await;
+    let StorageSettings::S3(bucket) = server.storage("eu").parse().unwrap() else { panic!("a bucket") };
+    world.storage = Arc::new(bucket.open(Some(Credentials::new(server::KEY, server::SECRET))).unwrap());
+    world.app.storage = world.storage.clone();
+    world.router = router::router(world.app.clone());
+    (world, server)
+}
+
+impl World {
+    async fn begin_direct(&self, body: Value) -> Answer {
+        self.post("/v1/uploads/direct", body).await
+    }
+
+    /// Sends a part to where the server says, and gives its tag.
+    async fn send_part(&self, upload: &str, number: usize, bytes: &[u8]) -> String {
+        let address = self.post(&format!("{upload}/parts/{number}"), json!({})).await;
+        assert_eq!(address.status, StatusCode::OK, "{:?}", address.body);
+        let url = address.json()["url"].as_str().unwrap().to_owned();
+        let sent = reqwest::Client::new().put(url).body(bytes.to_vec()).send().await.unwrap();
+        assert!(sent.status().is_success(), "{sent:?}");
+        sent.headers()["etag"].to_str().unwrap().to_owned()
+    }
+
+    async fn complete(&self, upload: &str, etags: &[String]) -> Answer {
+        self.post(&format!("{upload}/complete"), json!({ "etags": etags })).await
+    }
+}
+
+/// Objects of the bucket that belong to no finished file.
+fn incoming(server: &S3Server) -> usize {
+    std::fs::read_dir(server.objects().join("eu/incoming")).map_or(0, |entries| entries.count())
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn parts_go_to_the_storage_and_become_a_file_once_all_of_it_was_hashed(db: PgPool) {
+    let (world, server) = in_a_bucket(db).await;
+    world.work();
+    let sound = sound(12 * MIB);
+    let hash = BlobHash::of(&sound);
+    let body = json!({"name": "a.wav", "total_bytes": sound.len(), "part_bytes": 5 * MIB, "sha256": hash.as_str()});
+    let begun = world.begin_direct(body).await;
+    assert_eq!((begun.status, &begun.json()["part_count"]), (StatusCode::CREATED, &json!(3)), "{:?}", begun.body);
+    let upload = begun.header("location").to_owned();
+    assert_eq!(world.count("file_mgr.quotas where reserved_bytes > 12000000").await, 1, "its room is set aside");
+    let mut etags = vec![];
+    for (n, part) in sound.chunks(5 * MIB).enumerate() {
+        // Sent again, with other bytes first: the last one counts.
+        if n == 1 {
+            world.send_part(&upload, n + 1, &vec![9; part.len()]).await;
+        }
+        etags.push(world.send_part(&upload, n + 1, part).await);
+    }
+    assert_eq!(world.complete(&upload, &etags[..2]).await.problem(), "upload.part", "not all of them");
+    let both = tokio::join!(world.complete(&upload, &etags), world.complete(&upload, &etags));
+    assert_eq!((both.0.status, both.1.status), (StatusCode::ACCEPTED, StatusCode::ACCEPTED), "{both:?}");
+    assert_eq!(world.file_of(&upload).await, hash.as_str());
+    assert_eq!(world.complete(&upload, &etags).await.json()["state"], "completed", "saying so again changes nothing");
+    assert_eq!(
+        (world.count("file_mgr.files").await, world.count("workflow.runs where kind = 'finish_upload'").await),
+        (1, 1)
+    );
+    world.keeps_every_rule().await;
+    let cleared = async {
+        while incoming(&server) > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), cleared).await.expect("nothing of it is left");
+}
+
+/// M37, of parts: numbers that are none, lengths and hashes that are not as announced, and nothing sent at all.
+#[sqlx::test(migrations = "../migrations")]
+async fn m37_parts_are_what_they_were_said_to_be(db: PgPool) {
+    let (world, server) = in_a_bucket(db).await;
+    world.work();
+    let sound = sound(6 * MIB);
+    for (body, code) in [
+        (json!({"total_bytes": 0}), "file.empty"),
+        (json!({"total_bytes": 6_000_000_000_u64}), "file.too_large"),
+        (json!({"total_bytes": 5, "part_bytes": 5}), "request.invalid"),
+        (json!({"total_bytes": 5, "purpose": "export"}), "request.invalid"),
+        (json!({"total_bytes": 5, "sha256": "x"}), "request.invalid"),
+    ] {
+        assert_eq!(world.begin_direct(body.clone()).await.problem(), code, "{body}");
+    }
+    let begin = async |sha256: Option<&str>| {
+        let body = json!({"name": "a.wav", "total_bytes": sound.len(), "part_bytes": 5 * MIB, "sha256": sha256});
+        world.begin_direct(body).await.header("location").to_owned()
+    };
+    let upload = begin(None).await;
+    for number in [0, 3, 10_001] {
+        assert_eq!(
+            world.post(&format!("{upload}/parts/{number}"), json!({})).await.problem(),
+            "upload.part",
+            "{number}"
+        );
+    }
+    let none = ["\"d41d8cd98f00b204e9800998ecf8427e\"".to_owned(), "\"d41d8cd98f00b204e9800998ecf8427e\"".to_owned()];
+    assert!(world.complete(&upload, &none).await.status.as_u16() >= 409, "nothing was sent");
+    assert_eq!(world.get(&upload).await.json()["state"], "open");
+    let stranger = world.stranger().await;
+    let theirs = crate::world::request(axum::http::Method::POST, &format!("{upload}/parts/1"), &stranger);
+    assert_eq!(world.send(crate::world::with_json(theirs, &json!({}))).await.problem(), "upload.not_found");
+    assert_eq!(world.give_up(&upload).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(world.post(&format!("{upload}/parts/1"), json!({})).await.problem(), "upload.ended");
+
+    // One byte too few, and another content than announced.
+    let other = BlobHash::of(b"other");
+    for (sha256, bytes, code) in
+        [(None, &sound[..sound.len() - 1], "blob.mismatch"), (Some(other.as_str()), &sound[..], "storage.mismatch")]
+    {
+        let upload = begin(sha256).await;
+        let mut etags = vec![];
+        for (n, part) in bytes.chunks(5 * MIB).enumerate() {
+            etags.push(world.send_part(&upload, n + 1, part).await);
+        }
+        world.complete(&upload, &etags).await;
+        let ended = world.outcome(&upload).await;
+        assert_eq!((&ended["state"], &ended["refusal"]["code"]), (&json!("refused"), &json!(code)), "{ended}");
+    }
+    assert_eq!(world.count("file_mgr.files").await, 0);
+    world.keeps_every_rule().await;
+    drop(server);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_folder_says_that_it_takes_no_parts(db: PgPool) {
+    let world = World::new(db).await;
+    let refused = world.begin_direct(json!({"total_bytes": 6_000_000})).await;
+    assert_eq!((refused.status.as_u16(), refused.problem().as_str()), (409, "upload.not_direct"));
+    world.keeps_every_rule().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn tus_works_with_a_bucket(db: PgPool) {
+    let (world, server) = in_a_bucket(db).await;
+    world.work();
+    let sound = sound(9 * MIB);
+    let upload = world.begun(sound.len()).await;
+    let mut offset = 0;
+    for at in [1, 4 * MIB, 5 * MIB + 3] {
+        world.append(&upload, offset, crate::uploads::cut(&sound[offset..], at - offset)).await;
+        offset = world.offset(&upload).await;
+        assert_eq!(offset, at);
+    }
+    assert_eq!(world.append(&upload, offset, sound[offset..].to_vec()).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(world.file_of(&upload).await, BlobHash::of(&sound).as_str());
+    world.keeps_every_rule().await;
+    drop(server);
+}
