@@ -72,7 +72,9 @@ async fn parts_go_to_the_storage_and_become_a_file_once_all_of_it_was_hashed(db:
     }
     assert_eq!(world.complete(&upload, &etags[..2]).await.problem(), "upload.part", "not all of them");
     let both = tokio::join!(world.complete(&upload, &etags), world.complete(&upload, &etags));
-    assert_eq!((both.0.status, both.1.status), (StatusCode::ACCEPTED, StatusCode::ACCEPTED), "{both:?}");
+    let both = [both.0.status.as_u16(), both.1.status.as_u16()];
+    // The storage may refuse one while it puts the parts together for the other: it may try again.
+    assert!(both.contains(&202) && both.iter().all(|status| [202, 503].contains(status)), "{both:?}");
     assert_eq!(world.file_of(&upload).await, hash.as_str());
     assert_eq!(world.complete(&upload, &etags).await.json()["state"], "completed", "saying so again changes nothing");
     assert_eq!(
