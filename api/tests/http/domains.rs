@@ -388,6 +388,10 @@ async fn m7_what_is_good_with_one_tenant_opens_nothing_at_the_door_of_another(db
             let filled =
                 path.replace("{id}", &Uuid::nil().to_string()).replace("{slug}", "tiny").replace("{name}", "requests");
             let answer = at("films.acme.example", &bob, method.clone(), &filled).await;
+            if method == Method::HEAD {
+                assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path}: an answer to HEAD has no body");
+                continue;
+            }
             assert_eq!((answer.status.as_u16(), answer.problem().as_str()), (403, "auth.host"), "{method} {path}");
             let by_key = at("films.acme.example", &other.key, method.clone(), &filled).await.problem();
             assert!(["auth.host", "auth.invalid"].contains(&by_key.as_str()), "{method} {path}: {by_key}");
