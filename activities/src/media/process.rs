@@ -42,6 +42,7 @@ const NOT_FOUND: i32 = 127;
 
 /// What a program may take that reads what a stranger made.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(unix), expect(dead_code, reason = "only Unix has such limits"))]
 pub(super) struct Jail {
     /// Processor time; then it is killed.
     pub(super) cpu_seconds: u32,

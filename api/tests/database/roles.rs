@@ -1,6 +1,7 @@
 //! Who may do what.
 
 use super::{assert_none, attempt, rows, run};
+use flatrender_workflows::models::{Database, Role, Scope};
 use sqlx::PgPool;
 
 /// The services and the schemas that are theirs.
@@ -156,6 +157,18 @@ async fn s034_no_role_waits_or_connects_without_a_bound(db: PgPool) {
     let sql = "select rolname::text from pg_roles where rolname in ('identity_svc', 'content_svc', 'studio_svc', 'render_svc', 'file_svc',
         'notification_svc', 'workflow_svc', 'admin_api', 'readonly') and (rolconnlimit < 1 or cardinality(rolconfig) < 4)";
     assert_none(&rows(&db, sql).await);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn no_statement_of_a_request_is_compiled_before_it_runs(db: PgPool) {
+    let jit = async |db: &mut sqlx::PgConnection| {
+        sqlx::query_scalar::<_, String>("select current_setting('jit')").fetch_one(db).await.unwrap()
+    };
+    let mut tx = Scope::platform(Role::Identity).begin(&db).await.unwrap();
+    assert_eq!(jit(&mut tx).await, "off");
+    drop(tx);
+    let mut tx = Database::new(db).look(Scope::platform(Role::Render)).await.unwrap();
+    assert_eq!(jit(&mut tx).await, "off");
 }
 
 /// It reads every table, all tenants, and not one secret.
