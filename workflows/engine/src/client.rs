@@ -69,6 +69,16 @@ pub enum Error {
     Database(#[from] sqlx::Error),
 }
 
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::LeaseLost(_) => Self::lease_lost(),
+            Error::Unrecordable(failure) | Error::Payload(failure) => failure,
+            Error::Database(error) => error.into(),
+        }
+    }
+}
+
 /// A run that was started, now or before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Started {
@@ -116,6 +126,11 @@ impl Client {
     #[must_use]
     pub fn payloads(self, payloads: Payloads) -> Self {
         Self { payloads, ..self }
+    }
+
+    /// The same, with wake-ups of its own: nobody else's announcement takes them along before they are true.
+    pub(crate) fn apart(&self) -> Self {
+        Self { unannounced: Arc::default(), ..self.clone() }
     }
 
     pub(crate) fn pool(&self) -> &PgPool {

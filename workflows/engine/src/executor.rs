@@ -83,6 +83,7 @@ pub(crate) async fn continue_run(
         hands: Hands::Database(shop.pool.clone()),
         payloads: shop.payloads.clone(),
         ledger: ledger.clone(),
+        client: Some(shop.client.apart()),
         trace,
     };
     let span = trace::run_span(claimed.task.traceparent, trace, core.run_id, &core.kind);

@@ -67,6 +67,8 @@ pub(crate) struct Shop {
     pub residents: Arc<Residents>,
     pub leases: Arc<Leases>,
     pub payloads: Payloads,
+    /// For what steps of definitions start.
+    pub client: Client,
     pub me: Arc<Incarnation>,
     pub writes: mpsc::UnboundedSender<Write>,
     /// No new work, and runs are to be parked.
@@ -310,6 +312,7 @@ impl Worker {
             residents: residents.clone(),
             leases: leases.clone(),
             payloads: payloads.clone(),
+            client: Client::with_wakeup(db.clone(), wakeup.clone()).payloads(payloads.clone()),
             me: me.clone(),
             writes: writes.clone(),
             closing: closing.clone(),

@@ -4,6 +4,7 @@
 
 use crate::{
     activity::Activity,
+    client::Client,
     executor,
     failure::Failure,
     ledger::Ledger,
@@ -65,6 +66,8 @@ pub(crate) struct Core {
     pub hands: Hands,
     pub payloads: Payloads,
     pub ledger: Arc<Ledger>,
+    /// For the bodies of steps.
+    pub client: Option<Client>,
     /// The span of this stay in memory.
     pub trace: Option<TraceContext>,
 }
@@ -152,6 +155,16 @@ impl Context {
             executor::step(&self.core, key, body).await;
         }
         self.outcome(key).await
+    }
+
+    /// Starts, signals and cancels runs in the transaction of a step: ask for it in the step's body. Whom it concerns is told after the
+    /// step's commit.
+    ///
+    /// # Errors
+    /// `workflow.no_database` where there is none, as in a rehearsal: bodies of steps are not called there.
+    pub fn client(&self) -> Result<Client, Failure> {
+        let none = || Failure::permanent("workflow.no_database", "there is no database to start runs in");
+        self.core.client.clone().ok_or_else(none)
     }
 
     /// Does something in place and records what came of it, together with what other runs record at the moment: the

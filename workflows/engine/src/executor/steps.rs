@@ -1,6 +1,7 @@
 //! Steps: what a definition does to the database, in one transaction with its record.
 
 use crate::{
+    client::Client,
     failpoint::{At as _, Point},
     failure::Failure,
     measures, payload,
@@ -119,6 +120,7 @@ where
     let written = write_step(&mut tx, core, key, body).await;
     if let Ok(Some(_)) = written {
         store::in_time(ANSWER, tx.commit().at(Point::StepCommit)).await?;
+        core.client.iter().for_each(Client::announce);
     } else {
         store::in_time(ANSWER, tx.rollback().at(Point::StepRollback)).await?;
     }

@@ -152,6 +152,7 @@ pub fn replay<W: Workflow>(history: &History) -> Result<(), Mismatch> {
         hands: Hands::Nobody,
         payloads: Payloads::boundless(),
         ledger: ledger.clone(),
+        client: None,
         trace: None,
     };
     let definition: executor::Definition = Arc::new(|input, cx| Box::pin(run_definition::<W>(input, cx)));

@@ -186,6 +186,42 @@ async fn a_child_does_not_outlive_its_parent_and_a_detached_run_does(db: PgPool)
     assert_eq!(world.end(task[0].run_id).await.output_as::<u32>(), Some(4));
 }
 
+/// Starts runs where it writes, and takes them back with what it wrote.
+#[derive(Serialize, Deserialize)]
+struct Starter;
+
+impl Workflow for Starter {
+    const NAME: &'static str = "starter";
+    type Output = ();
+
+    async fn run(self, cx: &Context) -> Result<(), Failure> {
+        let tenant = cx.tenant_id();
+        let start = async move |db: &mut sqlx::PgConnection| {
+            cx.client()?.start(db, tenant, Some("kept"), OneWork(Work::new(1))).await?;
+            Ok(())
+        };
+        cx.step("start", start).await?;
+        let fail = async move |db: &mut sqlx::PgConnection| {
+            cx.client()?.start(db, tenant, Some("taken back"), OneWork(Work::new(2))).await?;
+            Err::<(), _>(Failure::permanent("test.no", "never"))
+        };
+        cx.step("fail", fail).await
+    }
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_run_that_a_step_starts_is_there_if_the_step_is(db: PgPool) {
+    let mut world = World::new(db).await;
+    world.worker(|w| w.workflow::<Starter>().workflow::<OneWork>().crash_after_every_event());
+    let run = world.finish(Starter).await;
+    assert_eq!(run.error.unwrap().code, "test.no");
+    world.until(1, "select count(*) from workflow.runs where kind = 'one_work' and state = 'running'").await;
+    assert_eq!(world.count("select count(*) from workflow.run_keys where business_key = 'kept'").await, 1);
+    assert_eq!(world.count("select count(*) from workflow.run_keys where business_key = 'taken back'").await, 0);
+    let task = world.client.claim(&["work"], &Labels::new(), "node", 9).await.unwrap();
+    assert_eq!(task.len(), 1, "its worker was told");
+}
+
 #[sqlx::test(migrations = false)]
 async fn of_a_cancellation_and_a_result_exactly_one_wins(db: PgPool) {
     let mut world = World::new(db).await;

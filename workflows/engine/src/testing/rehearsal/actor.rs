@@ -70,6 +70,7 @@ impl Actor {
             hands: Hands::Rehearsal(deeds.clone()),
             payloads: payloads.clone(),
             ledger: ledger.clone(),
+            client: None,
             trace: None,
         };
         let future = executor::to_the_end(definition, run.input.clone(), Context::new(Arc::new(core)));
