@@ -11,3 +11,4 @@ pub mod log;
 pub mod media;
 pub mod message;
 pub mod storage;
+pub mod webhook;

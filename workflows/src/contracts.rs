@@ -14,3 +14,4 @@ pub mod storage;
 pub mod template;
 pub mod upkeep;
 pub mod upload;
+pub mod webhook;

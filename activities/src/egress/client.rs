@@ -2,13 +2,14 @@
 
 use super::{Reach, Refused, is_public, target};
 use crate::agent::client::install_crypto;
+use futures::future::BoxFuture;
 use reqwest::{
     Request, StatusCode,
     dns::{Addrs, Name, Resolve, Resolving},
     header::HeaderMap,
     redirect::Policy,
 };
-use std::{error::Error, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{error::Error, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::OnceCell;
 
 /// How long a connection may take.
@@ -17,13 +18,25 @@ const CONNECT: Duration = Duration::from_secs(5);
 const WHOLE: Duration = Duration::from_secs(8);
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(30);
+/// How long the body of an answer is waited for of which only the begin is wanted.
+const BRIEF: Duration = Duration::from_secs(2);
+
+/// Tells the addresses of a name. The port of each is that of the URL where it is 0.
+pub type LookUp = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
 
 /// Calls addresses of somebody else's. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Egress {
     reach: Reach,
     patience: Duration,
+    names: LookUp,
     http: Arc<OnceCell<reqwest::Client>>,
+}
+
+impl fmt::Debug for Egress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Egress").field("reach", &self.reach).field("patience", &self.patience).finish_non_exhaustive()
+    }
 }
 
 /// What came back; a redirect is not followed.
@@ -60,13 +73,19 @@ impl Default for Egress {
 impl Egress {
     /// A client that goes so far.
     pub fn new(reach: Reach) -> Self {
-        Self { reach, patience: WHOLE, http: Arc::default() }
+        Self { reach, patience: WHOLE, names: Arc::new(of_this_machine), http: Arc::default() }
     }
 
     /// A call may take so long, from the name to the last byte; eight seconds where nothing is said.
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, http: Arc::default(), ..self }
+    }
+
+    /// Asks this for the addresses of names, instead of the machine.
+    #[must_use]
+    pub fn with_names(self, names: LookUp) -> Self {
+        Self { names, http: Arc::default(), ..self }
     }
 
     /// How far it goes.
@@ -78,11 +97,8 @@ impl Egress {
     ///
     /// # Errors
     /// [`EgressError`]
-    pub async fn send(&self, mut request: Request, limit: usize) -> Result<Reply, EgressError> {
-        *request.url_mut() = target(request.url().as_str(), self.reach)?;
-        let http =
-            self.http.get_or_try_init(async || client(self.reach, self.patience)).await.map_err(EgressError::Silent)?;
-        let mut response = http.execute(request).await.map_err(EgressError::Silent)?;
+    pub async fn send(&self, request: Request, limit: usize) -> Result<Reply, EgressError> {
+        let mut response = self.ask(request).await?;
         let mut body = vec![];
         while let Some(chunk) = response.chunk().await.map_err(EgressError::Silent)? {
             if body.len() + chunk.len() > limit {
@@ -94,13 +110,50 @@ impl Egress {
     }
 }
 
-fn client(reach: Reach, patience: Duration) -> reqwest::Result<reqwest::Client> {
+impl Egress {
+    /// Sends a request and reads the begin of the answer: at most `limit` bytes, and no longer than two seconds once it has begun.
+    /// However much there is, and however slowly it comes, its status counts.
+    ///
+    /// # Errors
+    /// [`EgressError::Refused`] and [`EgressError::Silent`]
+    pub async fn send_briefly(&self, request: Request, limit: usize) -> Result<Reply, EgressError> {
+        let mut response = self.ask(request).await?;
+        let mut body = vec![];
+        let read = async {
+            while body.len() < limit
+                && let Ok(Some(chunk)) = response.chunk().await
+            {
+                body.extend_from_slice(&chunk[..chunk.len().min(limit - body.len())]);
+            }
+        };
+        let _ = tokio::time::timeout(BRIEF, read).await;
+        Ok(Reply { status: response.status(), headers: std::mem::take(response.headers_mut()), body })
+    }
+
+    async fn ask(&self, mut request: Request) -> Result<reqwest::Response, EgressError> {
+        *request.url_mut() = target(request.url().as_str(), self.reach)?;
+        let http = self.http.get_or_try_init(async || self.client()).await.map_err(EgressError::Silent)?;
+        http.execute(request).await.map_err(EgressError::Silent)
+    }
+
+    fn client(&self) -> reqwest::Result<reqwest::Client> {
+        client(Names { reach: self.reach, names: self.names.clone() }, self.patience)
+    }
+}
+
+fn client(names: Names, patience: Duration) -> reqwest::Result<reqwest::Client> {
     install_crypto();
     reqwest::Client::builder()
         .redirect(Policy::none())
         // A proxy would look up names in our place.
         .no_proxy()
-        .dns_resolver(Arc::new(Names(reach)))
+        .referer(false)
+        // A little that becomes a lot is read as the little that it is.
+        .no_gzip()
+        .no_brotli()
+        .no_zstd()
+        .no_deflate()
+        .dns_resolver(Arc::new(names))
         .connect_timeout(CONNECT)
         .timeout(patience)
         .pool_idle_timeout(IDLE)
@@ -109,16 +162,21 @@ fn client(reach: Reach, patience: Duration) -> reqwest::Result<reqwest::Client> 
 }
 
 /// Looks names up, each time anew, and gives addresses that everybody can reach.
-struct Names(Reach);
+struct Names {
+    reach: Reach,
+    names: LookUp,
+}
 
 impl Resolve for Names {
     fn resolve(&self, name: Name) -> Resolving {
-        let reach = self.0;
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            Ok(Box::new(reachable(found, reach)?.into_iter()) as Addrs)
-        })
+        let (reach, found) = (self.reach, (self.names)(name.as_str().to_owned()));
+        // What is looked at here is what is connected to: nobody asks a second time.
+        Box::pin(async move { Ok(Box::new(reachable(found.await?, reach)?.into_iter()) as Addrs) })
     }
+}
+
+fn of_this_machine(name: String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+    Box::pin(async move { Ok(tokio::net::lookup_host((name, 0)).await?.collect()) })
 }
 
 /// Those of the addresses that may be called. A name that also leads elsewhere is nobody's whom we call.
