@@ -144,6 +144,8 @@ create table identity.tenant_webhooks (
     max_in_flight        int not null default 4 check (max_in_flight between 1 and 64),
     consecutive_failures int not null default 0 check (consecutive_failures >= 0),
     first_failure_at     timestamptz,
+    eased_until          timestamptz,
+    recent_ms            int[] not null default '{}' check (cardinality(recent_ms) <= 20),
     disabled_reason      text check (char_length(disabled_reason) <= 1000),
     created_at           timestamptz not null default now(),
     updated_at           timestamptz not null default now(),
@@ -155,6 +157,10 @@ create table identity.tenant_webhooks (
 );
 comment on table identity.tenant_webhooks is 'Where a tenant hears of its events, signed by Standard Webhooks.';
 comment on column identity.tenant_webhooks.url is 'Without TLS in development only.';
+comment on column identity.tenant_webhooks.first_failure_at is 'Since when nothing has arrived.';
+comment on column identity.tenant_webhooks.eased_until is 'It said that it has too much to do: until then half as much is sent at a time.';
+comment on column identity.tenant_webhooks.recent_ms is 'How long the last calls took, newest first: who is slow waits among the slow.';
+comment on column identity.tenant_webhooks.disabled_reason is 'Why the platform has paused or disabled it.';
 comment on column identity.tenant_webhooks.secret_enc is 'secret:aead';
 comment on column identity.tenant_webhooks.prev_secret_enc is 'secret:aead';
 
@@ -206,20 +212,22 @@ create table identity.tenant_webhook_events (
     unique (tenant_id, source_event_id)
 );
 comment on table identity.tenant_webhook_events is 'What is told to webhooks; its id is the webhook-id of every delivery.';
-comment on column identity.tenant_webhook_events.source_event_id is 'softref:workflow.outbox(id)';
+comment on column identity.tenant_webhook_events.source_event_id is 'opaque: made of what happened, so that what is told twice is there once';
 create trigger tenant_webhook_events_append_only before update or delete on identity.tenant_webhook_events
     for each row execute function platform.refuse_change();
 create trigger tenant_webhook_events_no_truncate before truncate on identity.tenant_webhook_events
     for each statement execute function platform.refuse_change();
 
 create table identity.tenant_webhook_deliveries (
+    id               uuid not null default gen_random_uuid(),
     occurred_at      timestamptz not null,
     tenant_id        uuid not null,
     webhook_id       uuid not null,
     event_id         uuid not null,
     replay_no        int not null default 0 check (replay_no >= 0),
-    state            text not null default 'pending' check (state in ('pending', 'delivered', 'failed', 'cancelled')),
+    state            text not null default 'pending' check (state in ('pending', 'delivered', 'failed', 'cancelled', 'missed')),
     attempt_no       int not null default 0 check (attempt_no >= 0),
+    attempts         jsonb not null default '[]' check (jsonb_typeof(attempts) = 'array' and octet_length(attempts::text) <= 8192),
     next_at          timestamptz,
     last_status      int check (last_status between 100 and 599),
     last_error       varchar(1000),
@@ -233,8 +241,12 @@ create table identity.tenant_webhook_deliveries (
     foreign key (tenant_id, event_id) references identity.tenant_webhook_events (tenant_id, id)
 ) partition by range (occurred_at);
 create index tenant_webhook_deliveries_of on identity.tenant_webhook_deliveries (webhook_id, occurred_at desc);
+create index tenant_webhook_deliveries_id on identity.tenant_webhook_deliveries (id);
+create index tenant_webhook_deliveries_pending on identity.tenant_webhook_deliveries (workflow_run_id) where state = 'pending';
 create index tenant_webhook_deliveries_event on identity.tenant_webhook_deliveries (event_id);
 comment on table identity.tenant_webhook_deliveries is 'One delivery an event and webhook, in the month of the event, so that the key really is unique; replays count up.';
+comment on column identity.tenant_webhook_deliveries.state is 'missed: the webhook was paused or disabled; it can be sent by hand.';
+comment on column identity.tenant_webhook_deliveries.attempts is 'What came of each: no, at, status, error, latency_ms.';
 comment on column identity.tenant_webhook_deliveries.workflow_run_id is 'opaque: a run of the engine, which may be purged after its end';
 
 create function identity.refuse_webhook_delivery_to_go_on() returns trigger language plpgsql as $$

@@ -21,7 +21,7 @@ use flatrender_workflows::models::{
 };
 
 /// What a key needs at which addresses; elsewhere, `admin`.
-const SCOPES: [(&str, &str); 8] = [
+const SCOPES: [(&str, &str); 9] = [
     ("/v1/renders", "render"),
     ("/v1/exports", "render"),
     ("/v1/files", "files"),
@@ -29,6 +29,7 @@ const SCOPES: [(&str, &str); 8] = [
     ("/v1/trash", "files"),
     ("/v1/uploads", "files"),
     ("/v1/templates", "templates"),
+    ("/v1/webhook-events", "webhooks"),
     ("/v1/webhooks", "webhooks"),
 ];
 

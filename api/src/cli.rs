@@ -25,6 +25,7 @@ pub mod snapshots;
 pub mod sse;
 pub mod templates;
 mod upload;
+pub mod webhooks;
 
 use clap::{Parser, Subcommand};
 use failure::{CliError, EXIT_CODES};
@@ -61,6 +62,7 @@ enum Command {
     Schedule(schedule::ScheduleArgs),
     Cleanup(cleanup::CleanupArgs),
     Simulate(simulate::SimulateArgs),
+    Webhooks(webhooks::WebhooksArgs),
 }
 
 /// Reads the command line, runs the command, and says in one line why it failed if it did.
@@ -99,6 +101,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Schedule(args) => schedule::run(args).await,
         Command::Cleanup(args) => cleanup::run(args).await,
         Command::Simulate(args) => simulate::run(args).await,
+        Command::Webhooks(args) => webhooks::run(args).await,
     }
 }
 

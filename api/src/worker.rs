@@ -9,12 +9,20 @@ pub use placeholders::{BadSetting, Placeholders};
 pub use probe::upload_probe;
 pub use upkeep::Upkeep;
 
+use crate::{identity::webhooks, vault::Vault};
 use flatrender_activities::{
     dns::Resolver,
+    egress::Egress,
     media::{self, Media},
     message::Mailer,
+    webhook::Caller,
 };
-use flatrender_engine::{Client, Worker, operations::Retention, schedules::Schedules, worker::Builder};
+use flatrender_engine::{
+    Client, Worker,
+    operations::{By, Operations, Retention, Terms},
+    schedules::Schedules,
+    worker::Builder,
+};
 use flatrender_workflows::{
     contracts::{
         dns::{DNS_QUEUE, LookUpTexts},
@@ -27,16 +35,18 @@ use flatrender_workflows::{
         storage::{BlobStore, Shelf},
         upkeep::{ArchiveMonth, CompareShelf, RemoveObjects, UPKEEP_QUEUE},
         upload::{ClearUploads, TakeUpload},
+        webhook::{CALL, CallSlowWebhook, CallWebhook, SLOW_WEBHOOK_QUEUE, WEBHOOK_QUEUE},
     },
     definitions::{
         check_invariants::CheckInvariants, clean_up::CleanUp, derive_film::DeriveFilm, drain_deletions::DrainDeletions,
-        expire_exports::ExpireExports, expire_uploads::ExpireUploads, finish_upload::FinishUpload,
+        events, expire_exports::ExpireExports, expire_uploads::ExpireUploads, finish_upload::FinishUpload,
         forget_old::ForgetOld, keep_months::KeepMonths, purge_files::PurgeFiles, recheck_domains::RecheckDomains,
         render_video::RenderVideo, retire_months::RetireMonths, roll_up_usage::RollUpUsage, scan_orphans::ScanOrphans,
-        scene_snapshot::SceneSnapshot, schedules, send_message::SendMessage,
+        scene_snapshot::SceneSnapshot, schedules, send_message::SendMessage, webhook::TellWebhook,
     },
     models::{
         DEFAULT_TENANT, Role, Scope,
+        identity::tenant_webhook_delivery,
         render::{derivative, render_job, scene_cache, snapshot_job},
         time_series,
     },
@@ -55,8 +65,17 @@ const STALE: Duration = Duration::from_secs(6 * 3600);
 const LETTERS: usize = 4;
 /// Shelves that are looked at, or emptied of some objects, at a time.
 const UPKEEP: usize = 2;
+/// Webhooks called at a time: they wait more than they work.
+const WEBHOOKS: usize = 128;
+/// The same of those that take long.
+const SLOW_WEBHOOKS: usize = 64;
 /// Names looked up at a time.
 const LOOK_UPS: usize = 4;
+
+/// Calls webhooks through `egress`; their secrets open with the key of the installation.
+pub fn webhook_caller(egress: Egress, vault: Vault) -> Caller {
+    Caller::new(egress.with_patience(CALL), Arc::new(move |id, sealed| vault.unseal(&webhooks::place(id), sealed).ok()))
+}
 
 /// What a worker is made of.
 pub struct WorkerConfig {
@@ -74,6 +93,8 @@ pub struct WorkerConfig {
     pub slots: Option<usize>,
     /// Writes and sends letters.
     pub mailer: Mailer,
+    /// Calls webhooks.
+    pub webhooks: Caller,
     /// How long what is over is kept in the tables of the engine.
     pub retention: Retention,
     /// Whether stills are painted instead of rendered: in development only.
@@ -121,7 +142,14 @@ async fn keep_house(db: PgPool, storage: Arc<dyn BlobStore>, scratch: PathBuf, p
         match settle_abandoned(&db).await {
             Ok(0) => {}
             Ok(films) => tracing::warn!(films, "settled films whose run the engine gave up"),
-            Err(error) => tracing::warn!(%error, "cannot look for films whose run ended"),
+            Err(error) => {
+                tracing::warn!(error = error.as_ref() as &dyn Error, "cannot look for films whose run ended")
+            }
+        }
+        match settle_deliveries(&db).await {
+            Ok(0) => {}
+            Ok(deliveries) => tracing::warn!(deliveries, "settled deliveries whose run the engine gave up"),
+            Err(error) => tracing::warn!(%error, "cannot look for deliveries whose run ended"),
         }
         if let Err(error) = tidy_snapshots(&db, storage.as_ref()).await {
             tracing::warn!(error = error.as_ref() as &dyn Error, "cannot tidy up after stills");
@@ -144,10 +172,25 @@ async fn schedule(db: &PgPool, production: bool) -> Result<(), Box<dyn Error + S
         schedules.ensure(&mut tx, DEFAULT_TENANT, &terms).await?;
     }
     tx.commit().await?;
+    agree_on_webhooks(db).await?;
     let mut tx = Scope::platform(Role::Admin).begin(db).await?;
     let now = time_series::moment(&mut tx).await?;
     time_series::ensure_months(&mut tx, now).await?;
     Ok(tx.commit().await?)
+}
+
+/// A webhook gets one call a lane at a time, and tenants take turns; unless somebody has set other terms.
+async fn agree_on_webhooks(db: &PgPool) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let operations = Operations::new(Client::new(db.clone()));
+    for queue in [WEBHOOK_QUEUE, SLOW_WEBHOOK_QUEUE] {
+        if operations.terms(queue).await?.is_none() {
+            let mut tx = db.begin().await?;
+            let terms = Terms { key_cap: Some(1), ..Terms::default() };
+            operations.set_terms(&mut tx, &By::new("platform"), queue, &terms).await?;
+            tx.commit().await?;
+        }
+    }
+    Ok(())
 }
 
 /// Clears the shelves of ended films: a cancelled run could not, and a failed one may have been too early.
@@ -212,10 +255,22 @@ async fn forget_scenes(db: &PgPool, storage: &dyn BlobStore) -> Result<(), Box<d
     Ok(())
 }
 
-async fn settle_abandoned(db: &PgPool) -> sqlx::Result<u64> {
+async fn settle_abandoned(db: &PgPool) -> Result<usize, Box<dyn Error + Send + Sync>> {
+    let workflows = Client::new(db.clone());
     let mut tx = Scope::platform(Role::Render).begin(db).await?;
     let settled = render_job::settle_abandoned(&mut tx).await?;
+    for film in &settled {
+        events::render_ended(&workflows, &mut tx, *film).await?;
+    }
     derivative::settle_abandoned(&mut tx).await?;
+    tx.commit().await?;
+    workflows.announce();
+    Ok(settled.len())
+}
+
+async fn settle_deliveries(db: &PgPool) -> sqlx::Result<u64> {
+    let mut tx = Scope::platform(Role::Identity).begin(db).await?;
+    let settled = tenant_webhook_delivery::settle_abandoned(&mut tx).await?;
     tx.commit().await?;
     Ok(settled)
 }
@@ -239,6 +294,7 @@ fn builder(config: WorkerConfig) -> Builder {
         .workflow::<SceneSnapshot>()
         .workflow::<DeriveFilm>()
         .workflow::<SendMessage>()
+        .workflow::<TellWebhook>()
         .workflow::<FinishUpload>()
         .workflow::<ExpireUploads>()
         .workflow::<CleanUp>()
@@ -273,6 +329,10 @@ fn builder(config: WorkerConfig) -> Builder {
         .handler::<ArchiveMonth>(upkeep)
         .queue(MESSAGE_QUEUE, LETTERS)
         .handler::<SendMail>(config.mailer)
+        .queue(WEBHOOK_QUEUE, WEBHOOKS)
+        .handler::<CallWebhook>(config.webhooks.clone())
+        .queue(SLOW_WEBHOOK_QUEUE, SLOW_WEBHOOKS)
+        .handler::<CallSlowWebhook>(config.webhooks)
         .queue(DNS_QUEUE, LOOK_UPS)
         .handler::<LookUpTexts>(Resolver::system())
 }

@@ -1,5 +1,8 @@
 //! `/v1/webhooks`: where a tenant hears of its events.
 
+pub mod deliveries;
+pub mod events;
+
 use super::{
     Steward, Trustee,
     steward::{Change, made},
@@ -15,7 +18,10 @@ use axum::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use chrono::{DateTime, Utc};
-use flatrender_activities::egress;
+use flatrender_activities::{
+    egress,
+    webhook::{SECRET_KIND, key_pair},
+};
 use flatrender_workflows::models::{
     Db,
     identity::tenant_webhook::{self, EVENTS, EVERY_EVENT, MOST_WEBHOOKS, Webhook},
@@ -26,8 +32,10 @@ use std::time::Duration;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// Secrets begin with this, as Standard Webhooks wants it.
-const SECRET_KIND: &str = "whsec_";
+/// Signed with a secret that both sides have.
+const SHARED: &str = "v1";
+/// Signed with a key of which the tenant has the public half.
+const KEY_PAIR: &str = "v1a";
 /// Bytes of a secret: 24 to 64 by Standard Webhooks.
 const SECRET_BYTES: usize = 32;
 /// How long the secret before signs as well when nobody says: a day.
@@ -49,10 +57,13 @@ pub struct WebhookView {
     /// What it hears of; `*` is everything.
     #[schema(example = json!(["render.completed", "render.failed"]))]
     events: Vec<String>,
-    /// `active`, `paused` by you, or `disabled` by us.
+    /// How deliveries are signed: `v1`, HMAC-SHA256 by a secret that you have too, or `v1a`, Ed25519 by a key that only we have.
+    #[schema(example = "v1")]
+    signing: String,
+    /// `active`; `paused` by you, or by us when it failed for too long; or `disabled` by its receiver.
     #[schema(example = "active")]
     state: String,
-    /// Why it is disabled.
+    /// Why we have paused or disabled it.
     disabled_reason: Option<String>,
     /// How often it has failed since it worked last.
     #[schema(example = 0)]
@@ -72,6 +83,7 @@ impl From<Webhook> for WebhookView {
             object: "webhook",
             url: w.url,
             events: w.event_types,
+            signing: w.signing,
             state: w.state,
             disabled_reason: w.disabled_reason,
             consecutive_failures: w.consecutive_failures,
@@ -88,7 +100,8 @@ pub struct WebhookSecretView {
     /// What is known of it.
     #[serde(flatten)]
     webhook: WebhookView,
-    /// What deliveries are signed with (Standard Webhooks). It is shown this once and cannot be had again.
+    /// What deliveries are verified with (Standard Webhooks): the secret, or the public key `whpk_…` of `v1a`. It is shown this once and
+    /// cannot be had again.
     #[schema(example = "whsec_…")]
     secret: String,
 }
@@ -112,9 +125,12 @@ pub struct CreateWebhook {
     /// What is to be called: `https://`, on port 443, at a host that everybody can reach.
     #[schema(example = "https://acme.example/flatrender", max_length = 2048)]
     url: String,
-    /// What it is to hear of: of `render.completed render.failed render.cancelled`, or `*` alone; everything when absent.
+    /// What it is to hear of: what `GET /v1/webhook-events` lists, or `*` alone; everything when absent.
     #[schema(example = json!(["render.completed", "render.failed"]))]
     events: Option<Vec<String>>,
+    /// How deliveries are signed: `v1`, as when it is absent, or `v1a`.
+    #[schema(example = "v1")]
+    signing: Option<String>,
 }
 
 /// What to change of a webhook; what is absent stays.
@@ -161,16 +177,20 @@ pub async fn create(
     let url = check_url(&app, &body.url)?;
     let events = body.events.unwrap_or_else(|| vec![EVERY_EVENT.to_owned()]);
     check_events(&events)?;
-    let (id, secret) = (Uuid::now_v7(), new_secret());
+    let signing = body.signing.as_deref().unwrap_or(SHARED);
+    if ![SHARED, KEY_PAIR].contains(&signing) {
+        return Err(Problem::fault("/signing", "webhook.signing", "the signing is v1 or v1a"));
+    }
+    let (id, secret) = (Uuid::now_v7(), new_secret(signing));
     let mut tx = steward.begin(&app).await?;
-    let sealed = app.vault.seal(&place(id), secret.as_bytes());
-    if !tenant_webhook::create(&mut tx, steward.tenant_id, id, &url, &events, &sealed).await? {
+    let sealed = app.vault.seal(&place(id), secret.kept.as_bytes());
+    if !tenant_webhook::create(&mut tx, steward.tenant_id, id, &url, &events, signing, &sealed).await? {
         return Err(Problem::new(Code::WebhooksFull, format!("a tenant has at most {MOST_WEBHOOKS} webhooks")));
     }
     let webhook = found(&mut tx, steward.tenant_id, id).await?;
     steward.record(&mut tx, "webhook.create", &place(id), made(&webhook)).await?;
     tx.commit().await?;
-    Ok(shown(StatusCode::CREATED, webhook, secret))
+    Ok(shown(StatusCode::CREATED, webhook, secret.shown))
 }
 
 /// `GET /v1/webhooks`
@@ -271,16 +291,16 @@ pub async fn rotate(
     Json(body): Json<RotateSecret>,
 ) -> Result<Shown, Problem> {
     let overlap = body.overlap()?;
-    let secret = new_secret();
     let mut tx = steward.begin(&app).await?;
     let before = held(&mut tx, steward.tenant_id, id).await?;
-    let sealed = app.vault.seal(&place(id), secret.as_bytes());
+    let secret = new_secret(&before.signing);
+    let sealed = app.vault.seal(&place(id), secret.kept.as_bytes());
     tenant_webhook::rotate(&mut tx, steward.tenant_id, id, &sealed, overlap).await?;
     let after = found(&mut tx, steward.tenant_id, id).await?;
     let change = Change { before: Some(&before), after: Some(&after) };
     steward.record(&mut tx, "webhook.rotate_secret", &place(id), change).await?;
     tx.commit().await?;
-    Ok(shown(StatusCode::OK, after, secret))
+    Ok(shown(StatusCode::OK, after, secret.shown))
 }
 
 fn shown(status: StatusCode, webhook: Webhook, secret: String) -> Shown {
@@ -288,13 +308,24 @@ fn shown(status: StatusCode, webhook: Webhook, secret: String) -> Shown {
     (status, [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(body))
 }
 
-fn new_secret() -> String {
+/// What signs, and what its tenant verifies with.
+struct NewSecret {
+    kept: String,
+    shown: String,
+}
+
+fn new_secret(signing: &str) -> NewSecret {
     let bytes: [u8; SECRET_BYTES] = rand::rng().random();
-    format!("{SECRET_KIND}{}", BASE64.encode(bytes))
+    if signing == KEY_PAIR {
+        let (kept, shown) = key_pair(&bytes);
+        return NewSecret { kept, shown };
+    }
+    let kept = format!("{SECRET_KIND}{}", BASE64.encode(bytes));
+    NewSecret { shown: kept.clone(), kept }
 }
 
 /// What the audit calls it, and the one place where its secrets open.
-fn place(id: Uuid) -> String {
+pub(crate) fn place(id: Uuid) -> String {
     format!("webhook:{id}")
 }
 

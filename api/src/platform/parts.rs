@@ -5,6 +5,7 @@
 use crate::serve::{self, Listen, ServeConfig, ServeError};
 use crate::vault::Vault;
 use crate::worker::{self, BadSetting, Placeholders, WorkError, WorkerConfig};
+use flatrender_activities::egress::{Egress, Reach};
 use flatrender_activities::message::{Mailer, MailerConfig, MailerError};
 use flatrender_activities::storage::StorageSettings;
 use flatrender_engine::operations::Retention;
@@ -184,13 +185,22 @@ impl Parts {
     /// # Errors
     /// The worker cannot go on.
     pub async fn work(self, stopping: CancellationToken) -> Result<(), WorkError> {
-        let Self { db: pool, storage, scratch, mailer, retention, placeholders, .. } = self;
+        let Self { db: pool, storage, vault, scratch, mailer, retention, placeholders, .. } = self;
         let (ffmpeg, ffprobe) = ("ffmpeg".into(), PROBE.into());
-        worker::run(
-            WorkerConfig { pool, storage, scratch, ffmpeg, ffprobe, slots: None, mailer, retention, placeholders },
-            stopping,
-        )
-        .await
+        let webhooks = worker::webhook_caller(Egress::new(Reach::from_env()), vault);
+        let config = WorkerConfig {
+            pool,
+            storage,
+            scratch,
+            ffmpeg,
+            ffprobe,
+            slots: None,
+            mailer,
+            webhooks,
+            retention,
+            placeholders,
+        };
+        worker::run(config, stopping).await
     }
 
     /// Closes the connections.

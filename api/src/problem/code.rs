@@ -91,6 +91,12 @@ codes! {
     DomainTaken = "domain.taken", CONFLICT, "The host name is another tenant's";
     /// There is no such webhook.
     WebhookNotFound = "webhook.not_found", NOT_FOUND, "No such webhook";
+    /// The webhook is paused or disabled. Let it go on first, with `active`.
+    WebhookNotActive = "webhook.not_active", CONFLICT, "The webhook is not active";
+    /// There is no such delivery to this webhook.
+    WebhookDeliveryNotFound = "webhook.delivery_not_found", NOT_FOUND, "No such delivery";
+    /// The delivery has not ended: it is being sent, or tried again later.
+    WebhookDeliveryPending = "webhook.delivery_pending", CONFLICT, "The delivery has not ended";
     /// The tenant has as many webhooks as it may. Remove one.
     WebhooksFull = "webhook.too_many", CONFLICT, "Too many webhooks";
     /// There is no such identity provider, or nobody signs in with it.
@@ -372,6 +378,8 @@ pub const FAULTS: &[(&str, &str)] = &[
         "webhook.url",
         "A webhook is called at an address that begins with `https://`, on port 443, at a host that everybody can reach.",
     ),
+    ("webhook.signing", "Deliveries are signed by `v1` or `v1a`."),
+    ("webhook.state", "A delivery that has ended is `delivered`, `failed`, `cancelled` or `missed`."),
     ("webhook.events", "There is no such event, one is named twice, or none is; `*` stands alone."),
     ("identity_provider.name", "A provider's name has 1 to 100 characters, and no control characters."),
     (

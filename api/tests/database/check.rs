@@ -135,10 +135,14 @@ const PLANTED: &[(u8, &str, &[&str])] = &[
           insert into identity.tenant_webhook_events (id, tenant_id, type, data, occurred_at, source_event_id, created_at)
           select id, '$D', 'render.completed', '{}', now() - age, gen_random_uuid(), now() - age
           from (values ('$A'::uuid, interval '1 hour'), ('$B', '2 hours'), ('$R', '1 s')) v (id, age);
-          insert into identity.tenant_webhook_deliveries (occurred_at, tenant_id, webhook_id, event_id, state, attempt_no, last_status)
-          values (now() - interval '2 hours', '$D', '$A', '$B', 'delivered', 1, 500), (now() - interval '3 hours', '$D', '$A', '$R', 'pending', 0, null)",
+          insert into identity.tenant_webhook_deliveries (id, occurred_at, tenant_id, webhook_id, event_id, replay_no, state, attempt_no, last_status)
+          values ('$A', now() - interval '2 hours', '$D', '$A', '$B', 0, 'delivered', 1, 500),
+                 ('$B', now() - interval '3 hours', '$D', '$A', '$R', 0, 'pending', 0, null),
+                 ('$R', now() - interval '2 hours', '$D', '$A', '$B', 2, 'missed', 0, null)",
      &["event $A has no delivery to webhook $A", "the delivery of event $R is not of its time",
-       "the delivery of event $B counts as delivered with status 500"]),
+       "the delivery of event $B counts as delivered with status 500",
+       "delivery $A is delivered after 1 attempts, and knows of 0", "delivery $B is pending, its run not there",
+       "delivery $R is the repetition 2 of what was never sent"]),
     (16, concat!("insert into workflow.schedules (id, tenant_id, name, cron, time_zone, kind, version, input, catch_up, catch_up_seconds, overlap,
               created_at, updated_at, decided_until)
           values ('$A', '$D', 'nightly', '0 3 * * *', 'UTC', 'clean', 1, '{}', 'all', 600, 'allow', '2026-01-01Z', '2026-01-01Z', '2026-01-04Z');

@@ -409,6 +409,7 @@ async fn m4_an_answer_holds_what_its_schema_names_and_nothing_else(db: PgPool) {
     let link = jane.post(&format!("/v1/files/{file}/share-links"), json!({})).await.json();
     let token = link["url"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
     let hook = id_of(jane.post("/v1/webhooks", json!({ "url": "https://example.com/" })).await);
+    let told = id_of(jane.post(&format!("/v1/webhooks/{hook}/test"), json!({})).await);
     jane.post("/v1/domains", json!({ "hostname": "films.acme.example" })).await;
     let rule = json!({"name": "old", "target": "trash", "older_than_seconds": 86_400, "cron": "30 3 * * *"});
     let rule = id_of(jane.post("/v1/cleanup-schedules", rule).await);
@@ -446,7 +447,11 @@ async fn m4_an_answer_holds_what_its_schema_names_and_nothing_else(db: PgPool) {
             "platform" if path.contains("/schedules/") => schedule.to_string(),
             _ => DEFAULT_TENANT.to_string(),
         };
-        let at = path.replace("{id}", &id).replace("{slug}", "tiny").replace("{project_id}", &project.to_string());
+        let at = path
+            .replace("{id}", &id)
+            .replace("{delivery_id}", &told)
+            .replace("{slug}", "tiny")
+            .replace("{project_id}", &project.to_string());
         let ask = request(Method::GET, &at, &jane.access).body(Body::empty()).unwrap();
         let answer = world.send(ask).await;
         assert_eq!(answer.status, StatusCode::OK, "{path}: {:?}", answer.body);

@@ -118,8 +118,11 @@ const ROWS: &[(&str, To)] = &[
     ("GET /v1/tenant/quotas", To::Read("admin")),
     ("GET /v1/uploads/{id}", To::Read("files")),
     ("GET /v1/usage", To::Read("admin")),
+    ("GET /v1/webhook-events", To::Manage),
     ("GET /v1/webhooks", To::Manage),
     ("GET /v1/webhooks/{id}", To::Manage),
+    ("GET /v1/webhooks/{id}/deliveries", To::Manage),
+    ("GET /v1/webhooks/{id}/deliveries/{delivery_id}", To::Manage),
     ("HEAD /v1/nodes/tasks/{task_id}/frames/{sha256}", To::Node),
     ("HEAD /v1/uploads/{id}", To::Read("files")),
     ("OPTIONS /v1/uploads", To::All),
@@ -202,7 +205,10 @@ const ROWS: &[(&str, To)] = &[
     ("POST /v1/uploads/{id}/complete", To::Write("files")),
     ("POST /v1/uploads/{id}/parts/{number}", To::Write("files")),
     ("POST /v1/webhooks", To::Manage),
+    ("POST /v1/webhooks/{id}/deliveries/{delivery_id}/replay", To::Manage),
+    ("POST /v1/webhooks/{id}/replay", To::Manage),
     ("POST /v1/webhooks/{id}/rotate-secret", To::Manage),
+    ("POST /v1/webhooks/{id}/test", To::Manage),
     ("PUT /v1/cleanup-schedules/{id}", To::Manage),
     ("PUT /v1/members/{id}/roles", To::Manage),
     ("PUT /v1/members/{id}/storage", To::Manage),
@@ -378,6 +384,7 @@ fn path_of(template: &str) -> String {
         .replace("{project_id}", &Uuid::now_v7().to_string())
         .replace("{kind}", "poster")
         .replace("{link_id}", &Uuid::now_v7().to_string())
+        .replace("{delivery_id}", &Uuid::now_v7().to_string())
         .replace("{token}", "fr_share_of_nobody")
         .replace("{number}", "1")
 }
@@ -478,6 +485,7 @@ async fn what_belongs_to_another_cannot_be_told_from_what_is_not_there(db: PgPoo
         let Some(id) = theirs(path) else { continue };
         let body = if path.ends_with("/roles") { r#"{"roles": []}"# } else { "{}" };
         let path = &path.replace("{kind}", "poster").replace("{link_id}", &Uuid::now_v7().to_string());
+        let path = &path.replace("{delivery_id}", &Uuid::now_v7().to_string());
         for by in [By::StrangersOwner, By::StrangersKey] {
             if by == By::StrangersKey && path.contains("/me/") {
                 continue;

@@ -239,6 +239,7 @@ impl World {
             ffprobe: "ffprobe".into(),
             slots: None,
             mailer: self.mailer(),
+            webhooks: worker::webhook_caller(self.app.egress.clone(), self.app.vault.clone()),
             retention: flatrender_engine::operations::Retention::forever(),
             placeholders: self.placeholders,
         };

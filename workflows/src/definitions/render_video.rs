@@ -13,7 +13,7 @@ mod frames;
 mod hunt;
 mod second;
 
-use super::derive_film::DeriveFilm;
+use super::{derive_film::DeriveFilm, events};
 use crate::{
     contracts::{
         media::{
@@ -82,7 +82,8 @@ impl Workflow for RenderVideo {
                     Err(Failure::permanent("render.of_another_run", format!("render {id} is made by another run")))
                 }
             };
-            scope.within(db, settle).await
+            scope.within(&mut *db, settle).await?;
+            Ok(events::render_ended(&cx.client()?, db, id).await?)
         };
         cx.step("settle", settle).await?;
         if let Ok(export_id) = &film {

@@ -15,6 +15,8 @@ pub mod tenant_branding;
 pub mod tenant_domain;
 pub mod tenant_identity_provider;
 pub mod tenant_webhook;
+pub mod tenant_webhook_delivery;
+pub mod tenant_webhook_event;
 pub mod usage;
 pub mod user;
 pub mod user_identity;

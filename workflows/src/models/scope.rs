@@ -113,16 +113,7 @@ impl Scope {
     /// The login is no member of the role.
     pub async fn enter(self, db: Db<'_>) -> sqlx::Result<()> {
         let (tenant, platform) = self.settings();
-        sqlx::query!(
-            r#"select set_config('role', $1, true) as "role!", set_config('app.tenant_id', $2, true) as "tenant!",
-                      set_config('app.platform', $3, true) as "platform!""#,
-            self.role.name(),
-            tenant,
-            platform,
-        )
-        .fetch_one(db)
-        .await?;
-        Ok(())
+        settle_in(db, self.role.name(), &tenant, platform).await
     }
 
     /// Does a part of somebody else's transaction in this scope, such as the body of a step; afterwards the transaction is
@@ -147,6 +138,39 @@ impl Scope {
             None => (String::new(), "on"),
         }
     }
+}
+
+/// Does a part of somebody else's transaction that enters scopes of its own; afterwards the transaction is in the one in which it was.
+/// A part that fails spoils its transaction.
+///
+/// # Errors
+/// Those of `work`.
+pub async fn aside<T, E: From<sqlx::Error>>(
+    db: Db<'_>,
+    work: impl AsyncFnOnce(Db<'_>) -> Result<T, E>,
+) -> Result<T, E> {
+    let was = sqlx::query!(
+        r#"select current_setting('role') as "role!", coalesce(current_setting('app.tenant_id', true), '') as "tenant!",
+                  coalesce(current_setting('app.platform', true), '') as "platform!""#
+    )
+    .fetch_one(&mut *db)
+    .await?;
+    let done = work(&mut *db).await?;
+    settle_in(db, &was.role, &was.tenant, &was.platform).await?;
+    Ok(done)
+}
+
+async fn settle_in(db: Db<'_>, role: &str, tenant: &str, platform: &str) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"select set_config('role', $1, true) as "role!", set_config('app.tenant_id', $2, true) as "tenant!",
+                  set_config('app.platform', $3, true) as "platform!""#,
+        role,
+        tenant,
+        platform,
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(())
 }
 
 async fn leave(db: Db<'_>) -> sqlx::Result<()> {

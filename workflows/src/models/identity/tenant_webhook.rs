@@ -7,7 +7,27 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// What there is to hear of.
-pub const EVENTS: [&str; 3] = ["render.completed", "render.failed", "render.cancelled"];
+pub const EVENTS: [&str; 17] = [
+    "render.completed",
+    "render.failed",
+    "render.cancelled",
+    "snapshot_batch.completed",
+    "payment.paid",
+    "payment.failed",
+    "payment.review",
+    "refund.done",
+    "subscription.renewed",
+    "subscription.past_due",
+    "subscription.cancelled",
+    "subscription.expired",
+    "usage.threshold",
+    "gift.earned",
+    "export.expiring",
+    "webhook.paused",
+    "webhook.disabled",
+];
+/// What is sent on demand, to try a webhook: nobody subscribes to it.
+pub const TEST_EVENT: &str = "webhook.test";
 /// Instead of naming all of them, also those that there will be.
 pub const EVERY_EVENT: &str = "*";
 /// Webhooks of a tenant.
@@ -22,9 +42,11 @@ pub struct Webhook {
     pub url: String,
     /// Some of [`EVENTS`], or [`EVERY_EVENT`].
     pub event_types: Vec<String>,
-    /// `active`, `paused` by its tenant, or `disabled` by the platform.
+    /// `v1`: a secret that both sides have; `v1a`: a key pair.
+    pub signing: String,
+    /// `active`, `paused`, or `disabled` by its receiver.
     pub state: String,
-    /// Why it is disabled.
+    /// Why the platform has paused or disabled it.
     pub disabled_reason: Option<String>,
     /// How often it has failed since it worked.
     #[serde(skip)]
@@ -59,15 +81,17 @@ pub async fn create(
     id: Uuid,
     url: &str,
     event_types: &[String],
+    signing: &str,
     sealed: &[u8],
 ) -> sqlx::Result<bool> {
     let made = sqlx::query!(
-        "insert into identity.tenant_webhooks (id, tenant_id, url, event_types, secret_enc, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, workflow.now(), workflow.now())",
+        "insert into identity.tenant_webhooks (id, tenant_id, url, event_types, signing, secret_enc, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, workflow.now(), workflow.now())",
         id,
         tenant_id,
         url,
         event_types,
+        signing,
         sealed
     )
     .execute(db)
@@ -86,7 +110,7 @@ pub async fn create(
 pub async fn find(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<Webhook>> {
     sqlx::query_as!(
         Webhook,
-        "select id, url, event_types, state, disabled_reason, consecutive_failures, prev_valid_until, created_at, updated_at
+        "select id, url, event_types, signing, state, disabled_reason, consecutive_failures, prev_valid_until, created_at, updated_at
          from identity.tenant_webhooks where tenant_id = $1 and id = $2",
         tenant_id,
         id
@@ -102,7 +126,7 @@ pub async fn find(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<
 pub async fn hold(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<Webhook>> {
     sqlx::query_as!(
         Webhook,
-        "select id, url, event_types, state, disabled_reason, consecutive_failures, prev_valid_until, created_at, updated_at
+        "select id, url, event_types, signing, state, disabled_reason, consecutive_failures, prev_valid_until, created_at, updated_at
          from identity.tenant_webhooks where tenant_id = $1 and id = $2 for no key update",
         tenant_id,
         id
@@ -118,7 +142,7 @@ pub async fn hold(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<
 pub async fn list(db: Db<'_>, tenant_id: Uuid) -> sqlx::Result<Vec<Webhook>> {
     sqlx::query_as!(
         Webhook,
-        "select id, url, event_types, state, disabled_reason, consecutive_failures, prev_valid_until, created_at, updated_at
+        "select id, url, event_types, signing, state, disabled_reason, consecutive_failures, prev_valid_until, created_at, updated_at
          from identity.tenant_webhooks where tenant_id = $1 order by id desc",
         tenant_id
     )
@@ -196,4 +220,69 @@ pub async fn secrets(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Vec<
     .fetch_optional(db)
     .await?;
     Ok(row.into_iter().flat_map(|r| [Some(r.secret_enc), r.before]).flatten().collect())
+}
+
+/// How a webhook has fared with a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fared {
+    /// Whether the call arrived.
+    pub well: bool,
+    /// How long it took, in milliseconds.
+    pub took_ms: i32,
+    /// Whether the receiver said that it has too much to do.
+    pub overloaded: bool,
+}
+
+/// How long a webhook has failed by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failing {
+    /// Calls in a row.
+    pub times: i32,
+    /// For at least a day.
+    pub a_day: bool,
+    /// For at least five days.
+    pub five_days: bool,
+}
+
+/// Notes how a call went; gives how long it has failed, if it has and the webhook is still there and active. Half as much is sent at a
+/// time for ten minutes to one that has too much to do.
+///
+/// # Errors
+/// Those of the database.
+pub async fn note(db: Db<'_>, tenant_id: Uuid, id: Uuid, fared: Fared) -> sqlx::Result<Option<Failing>> {
+    let failing = sqlx::query!(
+        r#"update identity.tenant_webhooks
+           set consecutive_failures = case when $3 then 0 else consecutive_failures + 1 end,
+               first_failure_at = case when $3 then null else coalesce(first_failure_at, workflow.now()) end,
+               recent_ms = ($4::int || recent_ms)[1:20],
+               eased_until = case when $5 then workflow.now() + interval '10 minutes' else eased_until end
+           where tenant_id = $1 and id = $2
+           returning state = 'active' and not $3 as "failing!", consecutive_failures as times,
+               coalesce(first_failure_at <= workflow.now() - interval '1 day', false) as "a_day!",
+               coalesce(first_failure_at <= workflow.now() - interval '5 days', false) as "five_days!""#,
+        tenant_id,
+        id,
+        fared.well,
+        fared.took_ms,
+        fared.overloaded
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(failing.filter(|f| f.failing).map(|f| Failing { times: f.times, a_day: f.a_day, five_days: f.five_days }))
+}
+
+/// Pauses or disables an active webhook, and says why. False when it is not active: then nothing has changed.
+///
+/// # Errors
+/// Those of the database.
+pub async fn put_off(db: Db<'_>, tenant_id: Uuid, id: Uuid, state: &str, reason: &str) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "update identity.tenant_webhooks set state = $3, disabled_reason = $4, updated_at = workflow.now(), rev = rev + 1
+         where tenant_id = $1 and id = $2 and state = 'active'",
+        tenant_id,
+        id,
+        state,
+        reason
+    );
+    Ok(done.execute(db).await?.rows_affected() > 0)
 }

@@ -217,8 +217,9 @@ pub(super) const INVARIANTS: &[Invariant] = &[
         sql: "select 'event ' || e.id || ' has no delivery to webhook ' || w.id
               from identity.tenant_webhook_events e
               join identity.tenant_webhooks w on w.tenant_id = e.tenant_id and w.state = 'active'
-              -- Since when it is as it is.
-              where w.updated_at <= e.occurred_at and (e.type = any (w.event_types) or '*' = any (w.event_types))
+              -- Since when it is as it is. What tries a webhook is for that one alone.
+              where w.updated_at < e.occurred_at - interval '10 seconds' and (e.type = any (w.event_types) or '*' = any (w.event_types))
+                and e.type <> 'webhook.test'
                 and e.created_at < workflow.now() - interval '1 minute'
                 and e.occurred_at >= (select date_trunc('month', workflow.now()) - make_interval(months => keep_months - 1)
                                       from platform.time_series where name = 'identity.tenant_webhook_deliveries')
@@ -230,6 +231,26 @@ pub(super) const INVARIANTS: &[Invariant] = &[
               union all
               select 'the delivery of event ' || event_id || ' counts as delivered with status ' || coalesce(last_status::text, 'none')
               from identity.tenant_webhook_deliveries where state = 'delivered' and (last_status between 200 and 299) is not true",
+    },
+    Invariant {
+        number: 15,
+        rule: "a delivery knows its attempts, ended with the last of them, and has a run until it ends",
+        sql: "select 'delivery ' || d.id || ' is ' || d.state || ' after ' || d.attempt_no || ' attempts, and knows of ' || jsonb_array_length(d.attempts)
+              from identity.tenant_webhook_deliveries d
+              where jsonb_array_length(d.attempts) <> d.attempt_no
+                 or d.state = 'delivered' and (d.attempt_no = 0 or (d.attempts -> -1 ->> 'status')::int is distinct from d.last_status)
+                 or d.state = 'failed' and d.attempt_no = 0 and d.last_error is distinct from 'webhook.abandoned'
+                 or d.attempts @? '$[0 to last - 1] ? (@.status >= 200 && @.status < 300)'
+                 or (d.state = 'pending') < (d.next_at is not null)
+              union all
+              select 'delivery ' || d.id || ' is pending, its run ' || coalesce(r.state, 'not there')
+              from identity.tenant_webhook_deliveries d left join workflow.runs r on r.id = d.workflow_run_id
+              where d.state = 'pending' and (r.id is null or r.tenant_id <> d.tenant_id or r.finished_at < workflow.now() - interval '5 minutes')
+              union all
+              select 'delivery ' || d.id || ' is the repetition ' || d.replay_no || ' of what was never sent'
+              from identity.tenant_webhook_deliveries d where d.replay_no > 0
+                and not exists (select from identity.tenant_webhook_deliveries o where o.occurred_at = d.occurred_at
+                                and o.webhook_id = d.webhook_id and o.event_id = d.event_id and o.replay_no = d.replay_no - 1)",
     },
     Invariant {
         number: 16,

@@ -318,9 +318,43 @@ pub async fn settle(db: Db<'_>, id: Uuid, run_id: Uuid, outcome: Result<(), &Fai
     Ok(true)
 }
 
+/// A film that has ended.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// Its owner.
+    pub tenant_id: Uuid,
+    /// `completed`, `failed` or `cancelled`.
+    pub status: String,
+    /// Slug of the template.
+    pub template: String,
+    /// Version of the template.
+    pub template_version: i32,
+    /// `preview` or `final`.
+    pub kind: String,
+    /// The film.
+    pub export_id: Option<Uuid>,
+    /// Stable code, unless it was completed.
+    pub error_code: Option<String>,
+    /// When.
+    pub finished_at: DateTime<Utc>,
+}
+
+/// How a film has ended; none while it has not.
+pub async fn ended(db: Db<'_>, id: Uuid) -> sqlx::Result<Option<Ended>> {
+    sqlx::query_as!(
+        Ended,
+        r#"select tenant_id, status, template, template_version, kind, error_code, finished_at as "finished_at!",
+                  (select e.id from render.exports e where e.render_job_id = j.id limit 1) as export_id
+           from render.render_jobs j where id = $1 and finished_at is not null"#,
+        id
+    )
+    .fetch_optional(db)
+    .await
+}
+
 /// Settles films whose run the engine ended by itself, as one that killed its workers too often: the definition had no
-/// say any more. Gives how many there were. Looks at the films, then at their runs: each service at its own table.
-pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<u64> {
+/// say any more. Gives which they were. Looks at the films, then at their runs: each service at its own table.
+pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<Vec<Uuid>> {
     Scope::platform(Role::Render).enter(&mut *db).await?;
     let runs = sqlx::query_scalar!("select workflow_run_id from render.render_jobs where finished_at is null")
         .fetch_all(&mut *db)
@@ -334,7 +368,7 @@ pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<u64> {
     .fetch_all(&mut *db)
     .await?;
     Scope::platform(Role::Render).enter(&mut *db).await?;
-    let mut settled = 0;
+    let mut settled = vec![];
     for run in ended {
         let done = sqlx::query_scalar!(
             r#"update render.render_jobs
@@ -349,7 +383,7 @@ pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<u64> {
         if let Some(id) = done.fetch_optional(&mut *db).await? {
             frame_job::end_repairs(&mut *db, id, None, false).await?;
             stored_frame::forget_all(&mut *db, id).await?;
-            settled += 1;
+            settled.push(id);
         }
     }
     Ok(settled)
