@@ -107,6 +107,10 @@ create table identity.subscriptions (
     plan_id                  uuid not null,
     amount                   bigint not null check (amount >= 0),
     currency                 char(3) not null check (currency ~ '^[A-Z]{3}$'),
+    interval                 text not null default 'month' check (interval in ('month', 'year')),
+    anchored_at              timestamptz not null default now(),
+    period_no                int not null default 1 check (period_no >= 0),
+    next_plan_id             uuid,
     state                    text not null default 'incomplete' check (state in ('incomplete', 'trialing', 'active', 'past_due', 'paused', 'cancelled', 'expired')),
     current_period_start     timestamptz not null,
     current_period_end       timestamptz not null,
@@ -122,6 +126,7 @@ create table identity.subscriptions (
     foreign key (tenant_id, user_id) references identity.users (tenant_id, id),
     foreign key (tenant_id, plan_id) references identity.plans (tenant_id, id),
     foreign key (tenant_id, activated_by_payment_id) references identity.payments (tenant_id, id),
+    foreign key (tenant_id, next_plan_id) references identity.plans (tenant_id, id),
     constraint a_period_has_a_length check (current_period_end > current_period_start),
     constraint nobody_has_two_plans_at_a_time exclude using gist
         (user_id with =, tstzrange(current_period_start, current_period_end) with &&) where (state in ('trialing', 'active', 'past_due', 'paused'))
@@ -129,11 +134,39 @@ create table identity.subscriptions (
 create unique index subscriptions_live on identity.subscriptions (tenant_id, user_id) where state in ('trialing', 'active', 'past_due', 'paused');
 create index subscriptions_user on identity.subscriptions (user_id);
 create index subscriptions_plan on identity.subscriptions (plan_id);
+create index subscriptions_next_plan on identity.subscriptions (next_plan_id) where next_plan_id is not null;
+create index subscriptions_unkept on identity.subscriptions (id) where workflow_run_id is null and state in ('trialing', 'active', 'past_due');
 create index subscriptions_due on identity.subscriptions (current_period_end) where state in ('trialing', 'active', 'past_due');
 comment on table identity.subscriptions is 'Who has which plan, at the price it had when it was bought.';
+comment on column identity.subscriptions.anchored_at is 'When its periods are counted from: the 31st stays the 31st where a month has one.';
+comment on column identity.subscriptions.period_no is 'Which period is paid for: 0 is a trial.';
+comment on column identity.subscriptions.next_plan_id is 'What it becomes when the period ends.';
 comment on column identity.subscriptions.workflow_run_id is 'opaque: a run of the engine, which may be purged after its end';
 create trigger subscriptions_ended before update on identity.subscriptions
     for each row when (old.state in ('cancelled', 'expired') and new.state <> old.state) execute function platform.refuse_to_go_on();
+
+create table identity.subscription_periods (
+    tenant_id       uuid not null,
+    subscription_id uuid not null,
+    period_no       int not null check (period_no >= 0),
+    user_id         uuid not null,
+    plan_id         uuid not null,
+    starts_at       timestamptz not null,
+    ends_at         timestamptz not null,
+    payment_id      uuid unique,
+    created_at      timestamptz not null default now(),
+    primary key (subscription_id, period_no),
+    foreign key (tenant_id, subscription_id) references identity.subscriptions (tenant_id, id),
+    foreign key (tenant_id, user_id) references identity.users (tenant_id, id),
+    foreign key (tenant_id, plan_id) references identity.plans (tenant_id, id),
+    foreign key (tenant_id, payment_id) references identity.payments (tenant_id, id),
+    constraint a_period_begins_before_it_ends check (ends_at > starts_at),
+    constraint a_period_is_a_trial_or_paid check ((period_no = 0) = (payment_id is null)),
+    constraint periods_of_a_person_do_not_overlap exclude using gist (user_id with =, tstzrange(starts_at, ends_at) with &&)
+);
+create index subscription_periods_user on identity.subscription_periods (user_id, starts_at desc);
+create index subscription_periods_plan on identity.subscription_periods (plan_id);
+comment on table identity.subscription_periods is 'Which times are paid for, and by which payment: one payment, one period.';
 
 create table identity.payment_events (
     provider     text not null check (provider ~ '^[a-z0-9_]{1,40}$'),
@@ -366,6 +399,7 @@ create table identity.credit_holds (
     constraint a_captured_hold_says_how_much check ((state = 'captured') = (captured is not null))
 );
 create index credit_holds_open on identity.credit_holds (account_id) where state = 'held';
+create index credit_holds_due on identity.credit_holds (expires_at) where state = 'held';
 create index credit_holds_account on identity.credit_holds (account_id, created_at desc);
 comment on table identity.credit_holds is 'Credits set aside for a run: either captured or released, once.';
 comment on column identity.credit_holds.run_id is 'opaque: a run of the engine, which may be purged after its end';

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod answers;
+pub mod billing;
 pub mod check;
 pub mod cleanup;
 pub mod client;
@@ -51,6 +52,9 @@ enum Command {
     Templates(templates::TemplatesArgs),
     Snapshots(snapshots::SnapshotsArgs),
     Files(files::FilesArgs),
+    Plans(billing::PlansArgs),
+    Credits(billing::CreditsArgs),
+    Coupons(billing::CouponsArgs),
     Demo(demo::DemoArgs),
     Doctor(doctor::DoctorArgs),
     Serve(services::ServeArgs),
@@ -90,6 +94,9 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Templates(args) => templates::run(args).await,
         Command::Snapshots(args) => snapshots::run(args).await,
         Command::Files(args) => files::run(args).await,
+        Command::Plans(args) => billing::plans(args).await,
+        Command::Credits(args) => billing::credits(args).await,
+        Command::Coupons(args) => billing::coupons(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Serve(args) => services::serve(args).await,

@@ -37,6 +37,8 @@ Every error is a problem (RFC 9457) with a stable `code` that programs may decid
         (name = "Webhooks", description = "Where you hear of what happened."),
         (name = "Account", description = "You: signing in, your profile, your sessions and second factors."),
         (name = "Tenant", description = "Your organisation, and what was done in it."),
+        (name = "Billing", description = "What is sold, and credits: seconds of rendering."),
+        (name = "Rewards", description = "Points, achievements, gifts, and who brought whom."),
         (name = "Nodes", description = "What render nodes call. Not for customers."),
         (name = "Platform", description = "For whoever administers the platform."),
         (name = "Operation", description = "For whoever runs the server.")

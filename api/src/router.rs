@@ -10,8 +10,11 @@ use crate::{
     },
     health,
     identity::{
-        account, api_keys, audit, branding, domains, factors, identities, identity_providers, members, openid, quotas,
-        request_logs, sessions, sign_in, tenants, usage, webauthn, webhooks,
+        account, api_keys, audit,
+        billing::{coupons, credits, plans, subscriptions},
+        branding, domains, factors, identities, identity_providers, members, openid, quotas, request_logs,
+        rewards::{achievements, gifts, progress, referrals},
+        sessions, sign_in, tenants, usage, webauthn, webhooks,
     },
     limits, metrics,
     nodes::{claims, enrol, frames, health as node_health, inputs, operate, probe, snapshot_jobs, tasks},
@@ -179,6 +182,36 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(webhooks::deliveries::replay_all))
         .routes(routes!(webhooks::deliveries::test))
         .routes(routes!(webhooks::events::list))
+        .routes(routes!(plans::create, plans::list))
+        .routes(routes!(plans::versions))
+        .routes(routes!(plans::get))
+        .routes(routes!(plans::activate))
+        .routes(routes!(plans::retire))
+        .routes(routes!(coupons::create, coupons::list))
+        .routes(routes!(coupons::check))
+        .routes(routes!(coupons::get, coupons::update, coupons::end))
+        .routes(routes!(credits::get))
+        .routes(routes!(credits::ledger))
+        .routes(routes!(credits::set_terms))
+        .routes(routes!(credits::grant))
+        .routes(routes!(credits::grant_tenant))
+        .routes(routes!(subscriptions::get))
+        .routes(routes!(subscriptions::list))
+        .routes(routes!(subscriptions::trial))
+        .routes(routes!(subscriptions::cancel))
+        .routes(routes!(subscriptions::resume))
+        .routes(routes!(subscriptions::preview, subscriptions::change))
+        .routes(routes!(progress::get))
+        .routes(routes!(progress::points))
+        .routes(routes!(achievements::create, achievements::list))
+        .routes(routes!(achievements::update))
+        .routes(routes!(gifts::list))
+        .routes(routes!(gifts::claim))
+        .routes(routes!(gifts::catalogue, gifts::create))
+        .routes(routes!(gifts::update))
+        .routes(routes!(gifts::give))
+        .routes(routes!(referrals::list, referrals::create))
+        .routes(routes!(referrals::join))
         .routes(routes!(audit::list))
         .routes(routes!(request_logs::list))
         .routes(routes!(usage::get))

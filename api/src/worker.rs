@@ -40,9 +40,10 @@ use flatrender_workflows::{
     definitions::{
         check_invariants::CheckInvariants, clean_up::CleanUp, derive_film::DeriveFilm, drain_deletions::DrainDeletions,
         events, expire_exports::ExpireExports, expire_uploads::ExpireUploads, finish_upload::FinishUpload,
-        forget_old::ForgetOld, keep_months::KeepMonths, purge_files::PurgeFiles, recheck_domains::RecheckDomains,
-        render_video::RenderVideo, retire_months::RetireMonths, roll_up_usage::RollUpUsage, scan_orphans::ScanOrphans,
-        scene_snapshot::SceneSnapshot, schedules, send_message::SendMessage, webhook::TellWebhook,
+        forget_old::ForgetOld, keep_months::KeepMonths, look_after_credits::LookAfterCredits, purge_files::PurgeFiles,
+        recheck_domains::RecheckDomains, render_video::RenderVideo, retire_months::RetireMonths,
+        roll_up_usage::RollUpUsage, scan_orphans::ScanOrphans, scene_snapshot::SceneSnapshot, schedules,
+        send_message::SendMessage, subscription::KeepSubscription, webhook::TellWebhook,
     },
     models::{
         DEFAULT_TENANT, Role, Scope,
@@ -308,6 +309,8 @@ fn builder(config: WorkerConfig) -> Builder {
         .workflow::<RollUpUsage>()
         .workflow::<RecheckDomains>()
         .workflow::<CheckInvariants>()
+        .workflow::<LookAfterCredits>()
+        .workflow::<KeepSubscription>()
         .schedules()
         .queue(MEDIA_QUEUE, slots)
         .handler::<VerifyFrames>(media.clone())

@@ -149,12 +149,38 @@ impl Steward {
         object: &str,
         change: Change<B, A>,
     ) -> sqlx::Result<()> {
+        self.write(db, action, object, None, change).await
+    }
+
+    /// The same, with why it was done.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn record_because<B: Serialize, A: Serialize>(
+        &self,
+        db: Db<'_>,
+        action: &str,
+        object: &str,
+        reason: &str,
+        change: Change<B, A>,
+    ) -> sqlx::Result<()> {
+        self.write(db, action, object, Some(reason), change).await
+    }
+
+    async fn write<B: Serialize, A: Serialize>(
+        &self,
+        db: Db<'_>,
+        action: &str,
+        object: &str,
+        reason: Option<&str>,
+        change: Change<B, A>,
+    ) -> sqlx::Result<()> {
         let entry = Entry {
             tenant_id: self.tenant_id,
             actor: &self.actor,
             action,
             object,
-            reason: None,
+            reason,
             before: change.before.as_ref().and_then(audit::hash_of),
             after: change.after.as_ref().and_then(audit::hash_of),
             ip: self.ip,

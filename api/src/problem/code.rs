@@ -71,6 +71,56 @@ codes! {
     QuotaStorage = "quota.storage", CONFLICT, "No room left";
     /// As many people have a role as may have one. Remove somebody first.
     QuotaSeats = "quota.seats", CONFLICT, "No seat left";
+    /// There is not enough to pay for the film; the detail tells how many seconds it may take. Buy some, or order a shorter one.
+    CreditsInsufficient = "credits.insufficient", PAYMENT_REQUIRED, "Not enough credits";
+    /// So many credits cannot be taken: there are fewer, or films under way may need them.
+    CreditsShort = "credits.short", CONFLICT, "Not so many credits";
+    /// Your plan does not allow it; the detail tells what it allows. Have another plan.
+    PlanLimit = "plan.limit", FORBIDDEN, "Not in your plan";
+    /// There is no such plan, or it is not sold to you like this.
+    PlanNotFound = "plan.not_found", NOT_FOUND, "No such plan";
+    /// The version of the plan is retired. Make a new one.
+    PlanRetired = "plan.retired", CONFLICT, "The plan is retired";
+    /// There is no such coupon.
+    CouponNotFound = "coupon.not_found", NOT_FOUND, "No such coupon";
+    /// There is a coupon of this code already.
+    CouponExists = "coupon.exists", CONFLICT, "The coupon is there";
+    /// The coupon was used more often than it would be allowed now.
+    CouponInUse = "coupon.in_use", CONFLICT, "The coupon is in use";
+    /// The coupon takes nothing off; the detail tells why.
+    CouponRefused = "coupon.refused", CONFLICT, "The coupon is not taken";
+    /// You have no plan.
+    SubscriptionNotFound = "subscription.not_found", NOT_FOUND, "No subscription";
+    /// There is no trial of this plan for you. Pay for the plan.
+    SubscriptionNoTrial = "subscription.no_trial", CONFLICT, "No trial";
+    /// Something is due for your plan. Pay it first; else the plan ends a week after it was due.
+    SubscriptionPastDue = "subscription.past_due", CONFLICT, "The plan is to be paid";
+    /// What was shown is not what it costs any more. Look at it again.
+    SubscriptionPreviewChanged = "subscription.preview_changed", CONFLICT, "It costs something else now";
+    /// You have no such gift, or there is none in the catalogue.
+    GiftNotFound = "gift.not_found", NOT_FOUND, "No such gift";
+    /// There is a gift of this code already.
+    GiftExists = "gift.exists", CONFLICT, "The gift is there";
+    /// More of the gift were claimed than there would be.
+    GiftInUse = "gift.in_use", CONFLICT, "The gift is in use";
+    /// The gift was claimed before, or taken back.
+    GiftClaimed = "gift.claimed", CONFLICT, "The gift was claimed";
+    /// The gift was not claimed in time.
+    GiftExpired = "gift.expired", CONFLICT, "The gift has expired";
+    /// There are none of these left.
+    GiftSoldOut = "gift.sold_out", CONFLICT, "None left";
+    /// There is no such achievement.
+    AchievementNotFound = "achievement.not_found", NOT_FOUND, "No such achievement";
+    /// There is an achievement of this code already.
+    AchievementExists = "achievement.exists", CONFLICT, "The achievement is there";
+    /// There is no such invitation, or somebody used it.
+    ReferralNotFound = "referral.not_found", NOT_FOUND, "No such invitation";
+    /// The invitation is your own.
+    ReferralSelf = "referral.self", CONFLICT, "Nobody brings themselves";
+    /// Somebody brought you before, or you have been here for too long.
+    ReferralLate = "referral.late", CONFLICT, "Too late";
+    /// As many of your invitations are unused as may be.
+    ReferralsFull = "referral.too_many", CONFLICT, "Too many invitations";
     /// There is no such API key.
     ApiKeyNotFound = "api_key.not_found", NOT_FOUND, "No such API key";
     /// The key is revoked or expired. Make a new one.
@@ -359,6 +409,19 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("scope.beyond", "A key cannot make a key that may do more than itself."),
     ("cidr.invalid", "A network is an address and a number of bits, such as `192.0.2.0/24`; up to 100 of them."),
     ("time.past", "The time has to be in the future."),
+    ("words.shape", "Say it in 1 to 10 languages, in 1 to 200 characters each."),
+    ("code.shape", "The code has other characters than it may, or too few or too many."),
+    ("reason.length", "A reason is missing, or longer than it may be."),
+    ("plan.trial", "A trial lasts 0 to 365 days."),
+    ("plan.price", "A price is more than 0, in minor units, and there once in its currency and interval."),
+    ("plan.entitlement", "A plan does not allow this, or not so much of it."),
+    ("coupon.kind", "A coupon is `percent` without a currency, or `amount` with one."),
+    ("coupon.value", "A coupon is worth something, and can be used once at least."),
+    ("coupon.time", "A coupon ends after it begins."),
+    ("achievement.points", "An achievement gives 0 to 100000 points."),
+    ("achievement.rule", "A rule counts `render`, `payment` or `referral`."),
+    ("gift.kind", "A gift is `credits` or `coupon`."),
+    ("gift.value", "A gift is worth something, and its stock is not negative."),
     ("seconds.range", "The number of seconds is outside its range."),
     ("password.too_short", "A password has at least 15 characters: a few words will do."),
     ("password.too_long", "A password has at most 256 characters."),

@@ -54,6 +54,8 @@ pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
             ("Location" = String, description = "The render"),
             ("Idempotent-Replayed" = String, description = "`true` when an earlier request with this key made the render")
         )),
+        (status = 402, description = "`credits.insufficient`", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "`plan.limit`", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`quota.storage`", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
         (status = 429, description = "`quota.renders_per_day`, `quota.concurrent_renders`", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`request.invalid`, `template.unknown`, `idempotency.key_reused`", body = crate::problem::ProblemBody, content_type = "application/problem+json")

@@ -4,7 +4,10 @@ use super::view;
 use crate::{
     app::App,
     auth::Tenant,
-    identity::quotas,
+    identity::{
+        billing::{credits, limits},
+        quotas,
+    },
     problem::{Code, Problem},
 };
 use axum::http::HeaderMap;
@@ -17,6 +20,7 @@ use flatrender_workflows::{
         file_mgr::file::{self, File},
         identity::tenant_branding,
         render::{
+            bill,
             freeze::{self, Fault},
             order::RenderOrder,
             render_job::{self, NewRenderJob, RenderJob},
@@ -111,6 +115,11 @@ async fn accept(
     let files = files(&mut tx, tenant, order).await?;
     let mut spec =
         freeze::freeze(tenant.id, &template, order, &files).map_err(|f| Problem::faulty(Code::RequestInvalid, f))?;
+    let user_id = tenant.actor.user_id();
+    let mut rights = None;
+    if let Some(user_id) = user_id {
+        rights = Some((user_id, limits::check_shape(&mut tx, tenant.id, user_id, &mut spec).await?));
+    }
     if spec.is_preview() {
         Scope::tenant(Role::Identity, tenant.id).enter(&mut tx).await?;
         spec.watermark = tenant_branding::find(&mut tx, tenant.id).await?.map(|b| b.look.product_name);
@@ -120,6 +129,9 @@ async fn accept(
         }
     }
     quotas::check_order(&mut tx, tenant.id).await?;
+    if let Some((user_id, rights)) = &rights {
+        limits::check_turn(&mut tx, tenant.id, *user_id, rights).await?;
+    }
     let id = Uuid::now_v7();
     let workflow = RenderVideo { render_id: id, kind: spec.kind };
     Scope::tenant(Role::Workflow, tenant.id).enter(&mut tx).await?;
@@ -138,6 +150,9 @@ async fn accept(
     if !render_job::insert(&mut tx, &new).await? {
         return Ok(None);
     }
+    let (run_id, project_version_id) = (run.run_id, template.version_id);
+    let film = bill::Order { tenant_id: tenant.id, user_id, render_id: id, run_id, project_version_id, spec: &spec };
+    credits::afforded(bill::hold(&mut tx, &film).await?)?;
     let job: RenderJob = render_job::find(&mut tx, tenant.id, id).await?.ok_or_else(gone)?;
     let accepted = view::of_job(&mut tx, tenant.id, job).await?;
     tx.commit().await?;

@@ -66,6 +66,26 @@ const PLANTED: &[(u8, &str, &[&str])] = &[
          values ('$R', '$D', '$B', '$B', 9, 'IRR', 'active', now(), now() + interval '1 day', '$A')",
      &["subscription $R"]),
     (7, "insert into identity.credit_accounts (id, tenant_id, balance) values ('$R', '$D', 5)", &["account $R: 5 and 0, by its rows 0 and 0"]),
+    (7, "insert into identity.credit_accounts (id, tenant_id) values ('$A', '$D');
+         insert into identity.credit_holds (id, tenant_id, account_id, run_id, amount, captured, state, expires_at, ended_at)
+         values ('$B', '$D', '$A', '$R', 5, 3, 'captured', now(), now())",
+     &["hold $B took 3, its ledger 0"]),
+    (7, concat!("insert into identity.credit_accounts (id, tenant_id, balance, held) values ('$A', '$D', 9, 5);
+         insert into identity.credit_ledger (tenant_id, account_id, entry_key, delta, balance_after, reason) values ('$D', '$A', 'k', 9, 9, 'grant');
+         insert into identity.credit_holds (id, tenant_id, account_id, run_id, amount, state, expires_at) values ('$B', '$D', '$A', '$R', 5, 'held', now());
+         insert into render.render_jobs (id, tenant_id, project_id, project_version_id, template, template_version, spec, request_sha256, width, height,
+             fps, frame_count, has_music, has_voiceover, has_sfx, workflow_run_id, status, error_code, finished_at)
+         values ('$A', '$D', '$B', '$B', 't', 1, '{}', repeat('a', 64), 2, 2, 1, 3, false, false, false, '$R', 'cancelled', 'x', now());", run!("cancelled")),
+     &["hold $B is held, its film cancelled"]),
+    (6, "insert into identity.users (id, tenant_id, email) values ('$B', '$D', 'b@b.b');
+         insert into identity.subscriptions (id, tenant_id, user_id, plan_id, amount, currency, period_no, state, current_period_start, current_period_end)
+         values ('$R', '$D', '$B', '$B', 9, 'IRR', 0, 'trialing', '2026-01-01Z', '2026-02-01Z');
+         insert into identity.subscription_periods (tenant_id, subscription_id, period_no, user_id, plan_id, starts_at, ends_at)
+         values ('$D', '$R', 0, '$B', '$B', '2026-01-01Z', '2026-01-15Z')",
+     &["subscription $R is in period 0 until 2026-02-01 00:00:00+00, paid are 0"]),
+    (9, "insert into identity.users (id, tenant_id, email) values ('$B', '$D', 'b@b.b');
+         insert into identity.user_progress (user_id, tenant_id, points) values ('$B', '$D', 5)",
+     &["user $B: 5, by the ledger 0"]),
     (8, "insert into identity.invoices (tenant_id, series, year, number, state, issue_date, buyer, currency, net_amount, tax_amount, total_amount)
          values ('$D', 'A', 2026, 2, 'issued', '2026-06-11', '{}', 'IRR', 1, 0, 1);
          insert into identity.invoice_counters values ('$D', 'A', 2026, 3)",

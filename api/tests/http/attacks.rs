@@ -141,6 +141,11 @@ const OF_NO_TENANT: &[&str] = &[
     // By whoever runs the platform.
     "POST /v1/platform/tenants/{id}/holds file_id",
     "POST /v1/platform/tenants/{id}/holds owner_id",
+    // For people only, or of a person and a gift at once: the tests of credits try them by themselves.
+    "POST /v1/coupons/check plan_id",
+    "POST /v1/gift-catalogue/{id}/give user_id",
+    "POST /v1/subscription/change plan_id",
+    "POST /v1/subscription/trial plan_id",
 ];
 
 /// Every place of every body where an id may stand is tried with an id of another tenant's: it is as if there were no such thing.
@@ -201,7 +206,9 @@ async fn m2_an_id_in_a_body_reaches_nothing_of_another_tenant(db: PgPool) {
             "POST /v1/auth/openid/start provider",
             "POST /v1/cleanup-schedules filter.folder_id",
             "POST /v1/cleanup-schedules filter.owner_id",
+            "POST /v1/coupons/check plan_id",
             "POST /v1/folders parent_id",
+            "POST /v1/gift-catalogue/{id}/give user_id",
             "POST /v1/identity-providers client_id",
             "POST /v1/me/identities/start provider",
             "POST /v1/platform/tenants/{id}/holds file_id",
@@ -210,6 +217,8 @@ async fn m2_an_id_in_a_body_reaches_nothing_of_another_tenant(db: PgPool) {
             "POST /v1/renders audio.voice_over.file",
             "POST /v1/renders data.images.*",
             "POST /v1/scene-snapshots/{project_id} scenes.*",
+            "POST /v1/subscription/change plan_id",
+            "POST /v1/subscription/trial plan_id",
             "POST /v1/templates/{slug}/svg-previews file_id",
             "PUT /v1/cleanup-schedules/{id} filter.folder_id",
             "PUT /v1/cleanup-schedules/{id} filter.owner_id",
@@ -238,6 +247,9 @@ async fn m2_an_id_in_a_query_reaches_nothing_of_another_tenant(db: PgPool) {
     let mine = upload(&world, &me, "b.png", png([3, 2, 1])).await.to_string();
     let rule = crate::cleanup::rule(&world, DEFAULT_TENANT, "trash", false).await;
     let member = world.person(DEFAULT_TENANT, "jane@example.com", &["viewer"]).await;
+    let coupon = "insert into identity.coupons (tenant_id, code, kind, value, max_redemptions, valid_from, valid_to)
+                  values ($1, 'SPRING', 'percent', 5, 1, '2026-01-01Z', '2099-01-01Z') returning id";
+    let coupon: Uuid = sqlx::query_scalar(coupon).bind(DEFAULT_TENANT).fetch_one(&world.db).await.unwrap();
     world.person(stranger, "joe@example.com", &["viewer"]).await;
     world.send(with_json(request(Method::POST, "/v1/renders", &me), &order())).await;
     let mut tried = vec![];
@@ -259,6 +271,13 @@ async fn m2_an_id_in_a_query_reaches_nothing_of_another_tenant(db: PgPool) {
                 "/v1/members" => member,
                 "/v1/renders" => render,
                 "/v1/cleanup-schedules" | "/v1/cleanup-schedules/{id}/runs" => rule,
+                "/v1/coupons" => coupon,
+                // Of people alone, or of the account that pays: a key has none of them.
+                "/v1/credits/ledger"
+                | "/v1/gifts"
+                | "/v1/me/points"
+                | "/v1/subscription/change"
+                | "/v1/subscriptions" => coupon,
                 _ => panic!("nobody says which id to try at {path} {name}"),
             };
             let ask = async |id: Uuid| {
@@ -280,15 +299,21 @@ async fn m2_an_id_in_a_query_reaches_nothing_of_another_tenant(db: PgPool) {
             "GET /v1/api-keys starting_after",
             "GET /v1/cleanup-schedules starting_after",
             "GET /v1/cleanup-schedules/{id}/runs starting_after",
+            "GET /v1/coupons starting_after",
+            "GET /v1/credits/ledger starting_after",
             "GET /v1/files folder_id",
             "GET /v1/files starting_after",
             "POST /v1/files folder_id",
             "GET /v1/files/{id}/share-links starting_after",
             "GET /v1/folders parent_id",
             "GET /v1/folders starting_after",
+            "GET /v1/gifts starting_after",
+            "GET /v1/me/points starting_after",
             "GET /v1/members starting_after",
             "GET /v1/renders starting_after",
-            "GET /v1/request-logs api_key_id"
+            "GET /v1/request-logs api_key_id",
+            "GET /v1/subscription/change plan_id",
+            "GET /v1/subscriptions starting_after"
         ]
     );
 }

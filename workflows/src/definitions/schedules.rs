@@ -10,6 +10,7 @@ use super::{
     expire_uploads::ExpireUploads,
     forget_old::{ForgetOld, Old},
     keep_months::KeepMonths,
+    look_after_credits::LookAfterCredits,
     purge_files::PurgeFiles,
     recheck_domains::RecheckDomains,
     retire_months::RetireMonths,
@@ -38,6 +39,7 @@ pub fn all(production: bool) -> Result<Vec<Terms>, ScheduleError> {
         every("usage_daily", "30 0 * * *", &RollUpUsage { at: None })?,
         one("auth_purge", "35 * * * *", &ForgetOld { what: Old::Auth })?,
         one("idempotency_purge", "45 * * * *", &ForgetOld { what: Old::Requests })?,
+        one("credit_upkeep", "*/10 * * * *", &LookAfterCredits {})?,
         one("domain_recheck", "40 * * * *", &RecheckDomains {})?,
         one("fr_check", "0 5 * * *", &CheckInvariants { production })?,
     ])

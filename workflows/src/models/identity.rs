@@ -1,14 +1,24 @@
 //! Who owns what and who may ask.
 
+pub mod achievement;
 pub mod audit;
 pub mod auth_challenge;
 pub mod auth_throttle;
+pub mod coupon;
+pub mod credit;
+pub mod gift;
 pub mod mfa_factor;
+pub mod notice;
 pub mod openid_sign_in;
+pub mod plan;
+pub mod points;
 pub mod quota;
 pub mod rate_bucket;
+pub mod referral;
 pub mod request_log;
+pub mod reward;
 pub mod role_binding;
+pub mod subscription;
 pub mod tenant;
 pub mod tenant_api_key;
 pub mod tenant_branding;

@@ -1,6 +1,7 @@
 //! Renders: what was ordered, what was frozen, what came of it; and the nodes that do it.
 
 pub mod backlog;
+pub mod bill;
 pub mod derivative;
 pub mod export;
 pub mod frame_attempt;

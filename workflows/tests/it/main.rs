@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
 mod corpus;
+mod credits;
 mod keep_months;
 mod render_video;
 mod scene_snapshot;

@@ -68,6 +68,29 @@ pub(super) const INVARIANTS: &[Invariant] = &[
               where a.balance <> l.balance or a.held <> h.held",
     },
     Invariant {
+        number: 7,
+        rule: "what is held for a film is spent when it is finished, and free when it is not",
+        sql: "select 'hold ' || h.id || ' is ' || h.state || ', its film ' || j.status from identity.credit_holds h
+              join render.render_jobs j on j.workflow_run_id = h.run_id
+              where j.finished_at is not null and (h.state = 'held' or h.state = 'captured' and j.status <> 'completed')
+              union all
+              select 'hold ' || h.id || ' took ' || coalesce(h.captured, 0) || ', its ledger ' || coalesce(-l.delta, 0)
+              from identity.credit_holds h
+              full join identity.credit_ledger l on l.tenant_id = h.tenant_id and l.entry_key = 'run:' || h.run_id || ':capture'
+              where (h.id is not null or l.entry_key like 'run:%:capture') and coalesce(h.captured, 0) <> coalesce(-l.delta, 0)",
+    },
+    Invariant {
+        number: 6,
+        rule: "a plan is had until the end of the last period that was paid for",
+        sql: "select 'subscription ' || s.id || ' is in period ' || s.period_no || ' until ' || s.current_period_end || ', paid are ' || coalesce(p.last, 0)
+              from identity.subscriptions s
+              join lateral (select max(period_no) as last, max(ends_at) as ends_at from identity.subscription_periods where subscription_id = s.id) p on p.last is not null
+              where p.last <> s.period_no or p.ends_at <> s.current_period_end
+              union all
+              select 'period ' || n.period_no || ' of subscription ' || n.subscription_id || ' is not paid' from identity.subscription_periods n
+              join identity.payments y on y.id = n.payment_id where y.paid_at is null",
+    },
+    Invariant {
         number: 8,
         rule: "the numbers of invoices have no gaps",
         sql: "select 'series ' || i.series || ' ' || i.year || ' of ' || i.tenant_id from identity.invoices i
@@ -82,6 +105,13 @@ pub(super) const INVARIANTS: &[Invariant] = &[
               where c.redeemed <> (select count(*) from identity.coupon_redemptions where coupon_id = c.id)
               union all select 'gift ' || g.id from identity.gift_catalog g
               where g.redeemed <> (select count(*) from identity.earned_gifts where gift_id = g.id and state = 'claimed')",
+    },
+    Invariant {
+        number: 9,
+        rule: "points are the sum of their ledger",
+        sql: "select 'user ' || user_id || ': ' || coalesce(p.points, 0) || ', by the ledger ' || coalesce(l.points, 0)
+              from identity.user_progress p full join (select user_id, sum(points) as points from identity.points_ledger group by 1) l using (user_id)
+              where coalesce(p.points, 0) <> coalesce(l.points, 0)",
     },
     Invariant {
         number: 10,

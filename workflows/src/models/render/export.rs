@@ -105,12 +105,14 @@ async fn insert(db: Db<'_>, new: &NewExport<'_>) -> sqlx::Result<Uuid> {
     let sheet_file_id = file::insert(&mut *db, new.tenant_id, &sheet).await?;
     Scope::tenant(Role::Render, new.tenant_id).enter(&mut *db).await?;
     let id = Uuid::now_v7();
-    // A preview is there for an hour.
+    // A preview is there for an hour, and a film for as long as the plan says that it was ordered with.
     sqlx::query!(
         r#"insert into render.exports (id, tenant_id, render_job_id, profile, file_id, sheet_file_id, sha256, size_bytes,
                                        duration_ms, frame_count, sheet_sha256, sheet_bytes, expires_at)
            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
-                   (select workflow.now() + interval '1 hour' from render.render_jobs where id = $3 and kind = 'preview'))"#,
+                   (select workflow.now() + case kind when 'preview' then interval '1 hour'
+                                                      else make_interval(days => (spec ->> 'retention_days')::int) end
+                    from render.render_jobs where id = $3))"#,
         id,
         new.tenant_id,
         new.render_id,

@@ -81,6 +81,7 @@ pub fn freeze(
         segments: vec![],
         reuse: order.output.reuse.unwrap_or(true),
         watermark: None,
+        retention_days: None,
         derivatives: order.output.derivatives.clone(),
     };
     if !preview {

@@ -6,7 +6,7 @@
 //!    └──────────┴────────────┴───────────┴──────────────┴─────▶ failed | cancelled
 //! ```
 
-use super::{frame_job, order::RenderOrder, spec::RenderSpec, stored_frame};
+use super::{bill, frame_job, order::RenderOrder, spec::RenderSpec, stored_frame};
 use crate::{
     contracts::media::{AudioRole, DerivativeKind},
     models::{Db, Role, Scope, content::project::Template},
@@ -284,17 +284,15 @@ pub async fn warn(db: Db<'_>, id: Uuid, warnings: &[String]) -> sqlx::Result<()>
     Ok(())
 }
 
-/// Ends a film. One that has ended stays as it ended, and so does one that another run makes: then nothing happens, and the answer is
+/// Ends a film, and with it its bill. One that has ended stays as it ended, and so does one that another run makes: then nothing happens, and the answer is
 /// false.
 pub async fn settle(db: Db<'_>, id: Uuid, run_id: Uuid, outcome: Result<(), &Failure>) -> sqlx::Result<bool> {
     let ours = sqlx::query!(
-        "select from render.render_jobs where id = $1 and workflow_run_id = $2 for no key update",
+        "select tenant_id from render.render_jobs where id = $1 and workflow_run_id = $2 for no key update",
         id,
         run_id
     );
-    if ours.fetch_optional(&mut *db).await?.is_none() {
-        return Ok(false);
-    }
+    let Some(ours) = ours.fetch_optional(&mut *db).await? else { return Ok(false) };
     let status = match outcome {
         Ok(()) => "completed",
         Err(failure) if failure.is_cancelled() => "cancelled",
@@ -313,8 +311,9 @@ pub async fn settle(db: Db<'_>, id: Uuid, run_id: Uuid, outcome: Result<(), &Fai
         failure.map(|f| f.code.as_str()),
         failure.map(|f| f.message.as_str()),
     )
-    .execute(db)
+    .execute(&mut *db)
     .await?;
+    bill::settle(db, ours.tenant_id, id).await?;
     Ok(true)
 }
 
@@ -370,20 +369,22 @@ pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<Vec<Uuid>> {
     Scope::platform(Role::Render).enter(&mut *db).await?;
     let mut settled = vec![];
     for run in ended {
-        let done = sqlx::query_scalar!(
+        let done = sqlx::query!(
             r#"update render.render_jobs
                set status = $2, error_code = left($3, 128), error_detail = left($4, 4000),
                    finished_at = workflow.now(), updated_at = workflow.now()
-               where workflow_run_id = $1 and finished_at is null returning id"#,
+               where workflow_run_id = $1 and finished_at is null returning id, tenant_id"#,
             run.id,
             run.state,
             run.code,
             run.message,
         );
-        if let Some(id) = done.fetch_optional(&mut *db).await? {
-            frame_job::end_repairs(&mut *db, id, None, false).await?;
-            stored_frame::forget_all(&mut *db, id).await?;
-            settled.push(id);
+        if let Some(film) = done.fetch_optional(&mut *db).await? {
+            frame_job::end_repairs(&mut *db, film.id, None, false).await?;
+            stored_frame::forget_all(&mut *db, film.id).await?;
+            bill::settle(&mut *db, film.tenant_id, film.id).await?;
+            Scope::platform(Role::Render).enter(&mut *db).await?;
+            settled.push(film.id);
         }
     }
     Ok(settled)

@@ -51,9 +51,12 @@ pub struct RenderSpec {
     /// Whether stretches may be taken from other films of the tenant and kept for others.
     #[serde(default)]
     pub reuse: bool,
-    /// What is written across every frame; a preview alone has it.
+    /// What is written across every frame: a preview has it, and every film of a plan that says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watermark: Option<String>,
+    /// For how many days the finished film is kept; none: until somebody removes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_days: Option<u32>,
     /// What else is made of the finished film, each once.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub derivatives: BTreeSet<DerivativeKind>,
@@ -128,6 +131,7 @@ pub(super) mod tests {
             segments: vec![],
             reuse: false,
             watermark: None,
+            retention_days: None,
             derivatives: BTreeSet::new(),
         }
     }

@@ -1,0 +1,45 @@
+//! What credits and subscriptions lose when something dies is found again.
+
+use super::subscription::KeepSubscription;
+use crate::models::{
+    Db, Role, Scope,
+    identity::{
+        credit::{self, Looked},
+        subscription,
+    },
+};
+use flatrender_engine::{Context, Failure, Workflow};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Holds and subscriptions a run.
+const MOST: i64 = 500;
+
+/// Frees credits that are held for runs that are over or gone, and starts the runs of subscriptions that have none yet. Repeating it is
+/// harmless.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LookAfterCredits {}
+
+impl Workflow for LookAfterCredits {
+    const NAME: &'static str = "look_after_credits";
+    type Output = Looked;
+
+    async fn run(self, cx: &Context) -> Result<Looked, Failure> {
+        let scope = Scope::platform(Role::Identity);
+        let looked = cx
+            .step("holds", async move |db: Db<'_>| {
+                scope.within(db, async |db: Db<'_>| Ok::<_, Failure>(credit::look_after(db, MOST).await?)).await
+            })
+            .await?;
+        let unkept: Vec<(Uuid, Uuid)> = cx
+            .step("unkept", async move |db: Db<'_>| {
+                scope.within(db, async |db: Db<'_>| Ok::<_, Failure>(subscription::unkept(db, MOST).await?)).await
+            })
+            .await?;
+        for (tenant_id, subscription_id) in unkept {
+            let keeper = KeepSubscription { tenant_id, subscription_id };
+            cx.start_detached(&format!("keep {subscription_id}"), Some(&subscription_id.to_string()), keeper).await?;
+        }
+        Ok(looked)
+    }
+}

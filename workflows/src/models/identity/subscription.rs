@@ -1,0 +1,631 @@
+//! Who has which plan, until when, and what becomes of it.
+//!
+//! ```text
+//! trialing ─┐          ┌──paid: the next period──┐
+//!           ├─paid─▶ active ─period over─▶ past_due ──not paid for a week──▶ expired
+//!  (new) ───┘          └──asked to end: period over──▶ cancelled
+//! ```
+//!
+//! A payment for a plan does one of three things ([`activate`]): it begins a subscription, pays the next period of the one there is, or
+//! changes its plan at once. Periods are counted from an anchor, so that the 31st stays the 31st where a month has one, and follow each
+//! other without a gap: who pays late has no free days, and who pays early loses none.
+
+use super::{
+    credit::{self, Reason},
+    plan::{self, Entitlements, Interval},
+};
+use crate::models::{Db, Role, Scope, file_mgr::quota};
+use chrono::{DateTime, Datelike as _, Months, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// States of a subscription that counts.
+const LIVE: [&str; 4] = ["trialing", "active", "past_due", "paused"];
+/// How long before the end of a period a payment for what comes next is one for the next period, not a change at once.
+pub const EARLY: TimeDelta = TimeDelta::days(3);
+
+/// A subscription.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Subscription {
+    /// Its id.
+    pub id: Uuid,
+    /// The tenant.
+    pub tenant_id: Uuid,
+    /// Whose it is.
+    pub user_id: Uuid,
+    /// The version of the plan.
+    pub plan_id: Uuid,
+    /// What a period costs, in minor units: as when it was bought.
+    pub amount: i64,
+    /// ISO 4217.
+    pub currency: String,
+    /// `month` or `year`.
+    pub interval: String,
+    /// When periods are counted from.
+    pub anchored_at: DateTime<Utc>,
+    /// Which period it is; 0 is a trial.
+    pub period_no: i32,
+    /// What it becomes when the period ends.
+    pub next_plan_id: Option<Uuid>,
+    /// `trialing`, `active`, `past_due`, `paused`, `cancelled` or `expired`.
+    pub state: String,
+    /// When the period began.
+    pub current_period_start: DateTime<Utc>,
+    /// Until when it is paid for.
+    pub current_period_end: DateTime<Utc>,
+    /// When it ends, as somebody asked.
+    pub cancel_at: Option<DateTime<Utc>>,
+    /// The run that keeps it.
+    pub workflow_run_id: Option<Uuid>,
+}
+
+impl Subscription {
+    /// Whether it counts.
+    pub fn is_live(&self) -> bool {
+        LIVE.contains(&self.state.as_str())
+    }
+
+    /// The plan of the period after this one.
+    pub fn coming_plan(&self) -> Uuid {
+        self.next_plan_id.unwrap_or(self.plan_id)
+    }
+}
+
+/// A payment for a plan.
+#[derive(Debug, Clone)]
+pub struct Activation<'a> {
+    /// The tenant.
+    pub tenant_id: Uuid,
+    /// Who has the plan from now on.
+    pub user_id: Uuid,
+    /// What was paid.
+    pub payment_id: Uuid,
+    /// The version of the plan.
+    pub plan_id: Uuid,
+    /// ISO 4217.
+    pub currency: &'a str,
+    /// Over how long.
+    pub interval: Interval,
+}
+
+/// What a payment for a plan did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Did {
+    /// Began a subscription.
+    Begun,
+    /// Paid the next period.
+    Renewed,
+    /// Changed the plan, within the period.
+    Changed,
+}
+
+/// The subscription after a payment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Activated {
+    /// What happened.
+    pub did: Did,
+    /// The subscription, afterwards.
+    pub subscription: Subscription,
+}
+
+/// What a change of plan costs, at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Quote {
+    /// To pay before the plan changes, in minor units; 0: it changes when the period ends, and costs nothing now.
+    #[schema(example = 950)]
+    pub due: i64,
+    /// What is left of the old plan, in minor units.
+    #[schema(example = 500)]
+    pub credit: i64,
+    /// What the new one costs until the period ends.
+    #[schema(example = 1450)]
+    pub charge: i64,
+    /// ISO 4217.
+    #[schema(example = "USD")]
+    pub currency: String,
+    /// When the plan changes.
+    pub effective_at: DateTime<Utc>,
+    /// What a period costs from then on.
+    #[schema(example = 2900)]
+    pub next_amount: i64,
+}
+
+/// The first end of a period after `end`, counted from `anchor` in steps of so many months.
+fn next_end(anchor: DateTime<Utc>, end: DateTime<Utc>, months: u32) -> Option<DateTime<Utc>> {
+    let between = (end.year() - anchor.year()) * 12 + end.month() as i32 - anchor.month() as i32;
+    let first = u32::try_from(between).unwrap_or_default() / months.max(1);
+    (first..first.saturating_add(3)).find_map(|k| {
+        let candidate = anchor.checked_add_months(Months::new(k.checked_mul(months)?))?;
+        (candidate > end).then_some(candidate)
+    })
+}
+
+/// What a change to a plan at `amount` a period costs at `now`. Within a period only what costs more changes at once; days that have
+/// begun count whole, so that what was shown holds until midnight by the period's clock.
+pub fn quote(current: &Subscription, amount: i64, same_interval: bool, now: DateTime<Utc>) -> Quote {
+    let days = |from: DateTime<Utc>, to: DateTime<Utc>| {
+        (to - from).num_seconds().max(0).div_euclid(86_400) + i64::from((to - from).num_seconds() % 86_400 > 0)
+    };
+    let (start, end) = (current.current_period_start, current.current_period_end);
+    let (left, all) = (days(now, end), days(start, end).max(1));
+    let part = |amount: i64| i64::try_from(i128::from(amount) * i128::from(left) / i128::from(all)).unwrap_or(i64::MAX);
+    // A trial was paid by nobody: nothing is left of it.
+    let credit = if current.period_no == 0 { 0 } else { part(current.amount) };
+    let charge = part(amount);
+    let due = (charge - credit).max(0);
+    let at_once = same_interval && current.state == "active" && due > 0;
+    Quote {
+        due: if at_once { due } else { 0 },
+        credit,
+        charge,
+        currency: current.currency.clone(),
+        effective_at: if at_once { now } else { end.max(now) },
+        next_amount: amount,
+    }
+}
+
+/// The time of the database.
+///
+/// # Errors
+/// Those of the database; so with every call below.
+pub async fn now(db: Db<'_>) -> sqlx::Result<DateTime<Utc>> {
+    sqlx::query_scalar!(r#"select workflow.now() as "now!""#).fetch_one(db).await
+}
+
+/// A subscription of a tenant.
+pub async fn find(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<Subscription>> {
+    Ok(select(db, tenant_id, Some(id), None, false).await?.pop())
+}
+
+/// The one that a person has.
+pub async fn find_live(db: Db<'_>, tenant_id: Uuid, user_id: Uuid) -> sqlx::Result<Option<Subscription>> {
+    Ok(select(db, tenant_id, None, Some(user_id), true).await?.pop())
+}
+
+/// All that a person has or had, newest first.
+pub async fn list(db: Db<'_>, tenant_id: Uuid, user_id: Uuid) -> sqlx::Result<Vec<Subscription>> {
+    select(db, tenant_id, None, Some(user_id), false).await
+}
+
+async fn select(
+    db: Db<'_>,
+    tenant_id: Uuid,
+    id: Option<Uuid>,
+    user_id: Option<Uuid>,
+    live: bool,
+) -> sqlx::Result<Vec<Subscription>> {
+    sqlx::query_as!(
+        Subscription,
+        "select id, tenant_id, user_id, plan_id, amount, currency, interval, anchored_at, period_no, next_plan_id, state,
+                current_period_start, current_period_end, cancel_at, workflow_run_id
+         from identity.subscriptions
+         where tenant_id = $1 and ($2::uuid is null or id = $2) and ($3::uuid is null or user_id = $3)
+           and (not $4 or state in ('trialing', 'active', 'past_due', 'paused'))
+         order by current_period_end desc limit 100",
+        tenant_id,
+        id,
+        user_id,
+        live,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Those of a tenant, newest first, those before the subscription `before`.
+pub async fn page(db: Db<'_>, tenant_id: Uuid, before: Option<Uuid>, limit: i64) -> sqlx::Result<Vec<Subscription>> {
+    sqlx::query_as!(
+        Subscription,
+        "select id, tenant_id, user_id, plan_id, amount, currency, interval, anchored_at, period_no, next_plan_id, state,
+                current_period_start, current_period_end, cancel_at, workflow_run_id
+         from identity.subscriptions s
+         where tenant_id = $1 and ($2::uuid is null or (created_at, id) < (select b.created_at, b.id from identity.subscriptions b
+                                                                          where b.tenant_id = $1 and b.id = $2))
+         order by created_at desc, id desc limit $3",
+        tenant_id,
+        before,
+        limit,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Whoever changes what a person has waits until this transaction ends.
+async fn take_turn(db: Db<'_>, user_id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"select pg_advisory_xact_lock(hashtextextended('subscription ' || $1::uuid, 0)) as "locked!: ()""#,
+        user_id
+    )
+    .fetch_one(db)
+    .await
+    .map(drop)
+}
+
+/// What a person pays for a plan at the moment: the price they bought it at for the next period of what they have, the difference for
+/// another plan at once, and the list price without a subscription. None when it is not sold to them like this.
+pub async fn price(
+    db: Db<'_>,
+    tenant_id: Uuid,
+    user_id: Uuid,
+    plan_id: Uuid,
+    currency: &str,
+    interval: Interval,
+) -> sqlx::Result<Option<i64>> {
+    if interval.months().is_none() {
+        return Ok(None);
+    }
+    let sold = plan::price(&mut *db, plan_id, currency, interval).await?;
+    let Some(current) = find_live(&mut *db, tenant_id, user_id).await? else { return Ok(sold) };
+    if current.currency != currency {
+        return Ok(None);
+    }
+    if current.plan_id == plan_id && current.interval == interval.name() {
+        return Ok(Some(current.amount));
+    }
+    let (Some(sold), now) = (sold, now(&mut *db).await?) else { return Ok(None) };
+    if current.next_plan_id == Some(plan_id) && now >= current.current_period_end - EARLY {
+        return Ok(Some(sold));
+    }
+    Ok(Some(quote(&current, sold, current.interval == interval.name(), now).due).filter(|due| *due > 0))
+}
+
+/// What a paid payment for a plan does, in the transaction that says it is paid. A payment does it once. Begins and ends as the
+/// tenant's identity service.
+pub async fn activate(db: Db<'_>, new: &Activation<'_>) -> sqlx::Result<Activated> {
+    take_turn(&mut *db, new.user_id).await?;
+    let now = now(&mut *db).await?;
+    let amount = plan::list_price(&mut *db, new.plan_id, new.currency, new.interval).await?;
+    let amount = amount.ok_or(sqlx::Error::RowNotFound)?;
+    let current = find_live(&mut *db, new.tenant_id, new.user_id).await?;
+    let (did, id) = match current {
+        None => (Did::Begun, begin(&mut *db, new, amount, now).await?),
+        Some(current) if is_next(&current, new.plan_id, now) => {
+            renew(&mut *db, new, &current, amount, now).await?;
+            (Did::Renewed, current.id)
+        }
+        Some(current) => {
+            sqlx::query!(
+                "update identity.subscriptions set plan_id = $2, amount = $3, next_plan_id = null, updated_at = workflow.now() where id = $1",
+                current.id,
+                new.plan_id,
+                amount,
+            )
+            .execute(&mut *db)
+            .await?;
+            (Did::Changed, current.id)
+        }
+    };
+    let subscription = find(&mut *db, new.tenant_id, id).await?.ok_or(sqlx::Error::RowNotFound)?;
+    // What a plan includes is given once a period; a change within one gives the rest when the next begins.
+    let key = (did != Did::Changed).then(|| format!("subscription:{id}:{}", subscription.period_no));
+    entitle(db, new.tenant_id, new.user_id, Some(new.plan_id), key.as_deref()).await?;
+    Ok(Activated { did, subscription })
+}
+
+/// Whether a payment for this plan pays the period that comes.
+fn is_next(current: &Subscription, plan_id: Uuid, now: DateTime<Utc>) -> bool {
+    let soon = now >= current.current_period_end - EARLY;
+    current.plan_id == plan_id || current.next_plan_id == Some(plan_id) && soon || current.state == "past_due"
+}
+
+async fn begin(db: Db<'_>, new: &Activation<'_>, amount: i64, now: DateTime<Utc>) -> sqlx::Result<Uuid> {
+    let months = new.interval.months().ok_or(sqlx::Error::RowNotFound)?;
+    let end = next_end(now, now, months).ok_or(sqlx::Error::RowNotFound)?;
+    let id = sqlx::query_scalar!(
+        "insert into identity.subscriptions (tenant_id, user_id, plan_id, amount, currency, interval, anchored_at, period_no, state,
+             current_period_start, current_period_end, activated_by_payment_id, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, 1, 'active', $7, $8, $9, $7, $7) returning id",
+        new.tenant_id,
+        new.user_id,
+        new.plan_id,
+        amount,
+        new.currency,
+        new.interval.name(),
+        now,
+        end,
+        new.payment_id,
+    )
+    .fetch_one(&mut *db)
+    .await?;
+    note(db, id, Some(new.payment_id), now, end).await?;
+    Ok(id)
+}
+
+async fn renew(
+    db: Db<'_>,
+    new: &Activation<'_>,
+    current: &Subscription,
+    amount: i64,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    let months = new.interval.months().ok_or(sqlx::Error::RowNotFound)?;
+    let from = current.current_period_end;
+    // Another interval, and the first period after a trial, are counted from here on.
+    let anchor =
+        if current.period_no == 0 || current.interval != new.interval.name() { from } else { current.anchored_at };
+    let end = next_end(anchor, from, months).ok_or(sqlx::Error::RowNotFound)?;
+    let same =
+        current.plan_id == new.plan_id && current.interval == new.interval.name() && current.currency == new.currency;
+    let start = if now < from { current.current_period_start } else { from };
+    sqlx::query!(
+        "update identity.subscriptions
+         set plan_id = $2, amount = $3, currency = $9, interval = $4, anchored_at = $5, period_no = period_no + 1, state = 'active', next_plan_id = null,
+             current_period_start = $6, current_period_end = $7, cancel_at = null, updated_at = workflow.now(),
+             activated_by_payment_id = coalesce(activated_by_payment_id, $8)
+         where id = $1",
+        current.id,
+        new.plan_id,
+        if same { current.amount } else { amount },
+        new.interval.name(),
+        anchor,
+        start,
+        end,
+        new.payment_id,
+        new.currency,
+    )
+    .execute(&mut *db)
+    .await?;
+    note(db, current.id, Some(new.payment_id), from, end).await
+}
+
+/// Writes down which time is paid for.
+async fn note(
+    db: Db<'_>,
+    id: Uuid,
+    payment_id: Option<Uuid>,
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into identity.subscription_periods (tenant_id, subscription_id, period_no, user_id, plan_id, starts_at, ends_at, payment_id, created_at)
+         select tenant_id, id, period_no, user_id, plan_id, $3, $4, $2, workflow.now() from identity.subscriptions where id = $1",
+        id,
+        payment_id,
+        from,
+        to,
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Begins the trial of a plan that has one. None when the person has a plan, or had a trial of this one in any of its versions.
+pub async fn begin_trial(
+    db: Db<'_>,
+    tenant_id: Uuid,
+    user_id: Uuid,
+    plan: &plan::Plan,
+    currency: &str,
+    interval: Interval,
+) -> sqlx::Result<Option<Subscription>> {
+    take_turn(&mut *db, user_id).await?;
+    let had = sqlx::query_scalar!(
+        r#"select exists (select from identity.subscription_periods s join identity.plans p on p.id = s.plan_id
+                          where s.user_id = $1 and s.period_no = 0 and p.code = $2)
+               or exists (select from identity.subscriptions where user_id = $1 and state in ('trialing', 'active', 'past_due', 'paused')) as "had!""#,
+        user_id,
+        plan.code,
+    );
+    if plan.trial_days == 0 || had.fetch_one(&mut *db).await? {
+        return Ok(None);
+    }
+    let Some(amount) = plan::price(&mut *db, plan.id, currency, interval).await? else { return Ok(None) };
+    let now = now(&mut *db).await?;
+    let end = now + TimeDelta::days(plan.trial_days.into());
+    let id = sqlx::query_scalar!(
+        "insert into identity.subscriptions (tenant_id, user_id, plan_id, amount, currency, interval, anchored_at, period_no, state,
+             current_period_start, current_period_end, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $8, 0, 'trialing', $7, $8, $7, $7) returning id",
+        tenant_id,
+        user_id,
+        plan.id,
+        amount,
+        currency,
+        interval.name(),
+        now,
+        end,
+    )
+    .fetch_one(&mut *db)
+    .await?;
+    note(&mut *db, id, None, now, end).await?;
+    entitle(&mut *db, tenant_id, user_id, Some(plan.id), Some(&format!("subscription:{id}:0"))).await?;
+    find(db, tenant_id, id).await
+}
+
+/// Has a subscription end when its period does, or go on after all. False when it has ended, or waits for money: then it ends by itself.
+pub async fn set_cancel(db: Db<'_>, tenant_id: Uuid, id: Uuid, cancel: bool) -> sqlx::Result<bool> {
+    let set = sqlx::query!(
+        "update identity.subscriptions set cancel_at = case when $3 then current_period_end end,
+             next_plan_id = case when $3 then null else next_plan_id end, updated_at = workflow.now()
+         where tenant_id = $1 and id = $2 and state in ('trialing', 'active')",
+        tenant_id,
+        id,
+        cancel,
+    );
+    Ok(set.execute(db).await?.rows_affected() == 1)
+}
+
+/// Says which plan follows when the period ends, if any.
+pub async fn set_next(db: Db<'_>, tenant_id: Uuid, id: Uuid, plan_id: Option<Uuid>) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update identity.subscriptions set next_plan_id = $3, updated_at = workflow.now() where tenant_id = $1 and id = $2",
+        tenant_id,
+        id,
+        plan_id,
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Notes which run keeps a subscription from now on, and gives it as it is.
+pub async fn keep(db: Db<'_>, tenant_id: Uuid, id: Uuid, run_id: Uuid) -> sqlx::Result<Option<Subscription>> {
+    sqlx::query!(
+        "update identity.subscriptions set workflow_run_id = $3 where tenant_id = $1 and id = $2 and workflow_run_id is distinct from $3
+           and state in ('trialing', 'active', 'past_due', 'paused')",
+        tenant_id,
+        id,
+        run_id,
+    )
+    .execute(&mut *db)
+    .await?;
+    find(db, tenant_id, id).await
+}
+
+/// Subscriptions that no run keeps, with their tenants.
+pub async fn unkept(db: Db<'_>, limit: i64) -> sqlx::Result<Vec<(Uuid, Uuid)>> {
+    let rows = sqlx::query!(
+        "select tenant_id, id from identity.subscriptions where workflow_run_id is null and state in ('trialing', 'active', 'past_due')
+         order by id limit $1",
+        limit
+    );
+    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.tenant_id, row.id)).collect())
+}
+
+/// Notes that period `period_no` is over and the next is not paid. False when it is paid meanwhile, or noted before.
+pub async fn lapse(db: Db<'_>, tenant_id: Uuid, id: Uuid, period_no: i32) -> sqlx::Result<bool> {
+    let lapsed = sqlx::query!(
+        "update identity.subscriptions set state = 'past_due', updated_at = workflow.now()
+         where tenant_id = $1 and id = $2 and period_no = $3 and state in ('trialing', 'active') and current_period_end <= workflow.now()",
+        tenant_id,
+        id,
+        period_no,
+    );
+    Ok(lapsed.execute(db).await?.rows_affected() == 1)
+}
+
+/// Ends a subscription whose period `period_no` is over, and with it what its plan allows. False when it goes on: it was paid
+/// meanwhile, or has ended before. Begins and ends as the tenant's identity service.
+pub async fn end(db: Db<'_>, tenant_id: Uuid, id: Uuid, period_no: i32, state: &str) -> sqlx::Result<bool> {
+    let ended = sqlx::query_scalar!(
+        "update identity.subscriptions set state = $4, next_plan_id = null, updated_at = workflow.now()
+         where tenant_id = $1 and id = $2 and period_no = $3 and state in ('trialing', 'active', 'past_due', 'paused')
+           and current_period_end <= workflow.now()
+         returning user_id",
+        tenant_id,
+        id,
+        period_no,
+        state,
+    )
+    .fetch_optional(&mut *db)
+    .await?;
+    let Some(user_id) = ended else { return Ok(false) };
+    let free = plan::find_active(&mut *db, tenant_id, plan::FREE).await?.map(|free| free.id);
+    entitle(db, tenant_id, user_id, free, None).await?;
+    Ok(true)
+}
+
+/// What a person may use by their plan, by name of [`plan::ENTITLEMENTS`]: by the plan they have, else by the one called
+/// [`plan::FREE`]. What is not named is not limited by plans.
+pub async fn rights(db: Db<'_>, tenant_id: Uuid, user_id: Uuid) -> sqlx::Result<Entitlements> {
+    let rows = sqlx::query!(
+        "select e.key, e.value from identity.plan_entitlements e
+         where e.tenant_id = $1 and e.plan_id = coalesce(
+             (select plan_id from identity.subscriptions where tenant_id = $1 and user_id = $2 and state in ('trialing', 'active', 'past_due', 'paused')),
+             (select id from identity.plans where tenant_id = $1 and code = $3 and state = 'active'))",
+        tenant_id,
+        user_id,
+        plan::FREE,
+    );
+    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.key, row.value)).collect())
+}
+
+/// Puts into force what a plan allows and has to be kept elsewhere: how much the person may keep stands with the files, and seconds of
+/// rendering are given under `key`, once. Everything else is read where it counts, see [`rights`].
+async fn entitle(
+    db: Db<'_>,
+    tenant_id: Uuid,
+    user_id: Uuid,
+    plan_id: Option<Uuid>,
+    key: Option<&str>,
+) -> sqlx::Result<()> {
+    let plan = match plan_id {
+        Some(id) => plan::find(&mut *db, tenant_id, id).await?,
+        None => None,
+    };
+    let of = |name: &str| plan.as_ref().and_then(|plan| plan.entitlements.0.get(name).copied());
+    if let (Some(minutes @ 1..), Some(key)) = (of("render_minutes"), key) {
+        let account = credit::open(&mut *db, tenant_id, Some(user_id)).await?;
+        let _ = credit::grant(&mut *db, account.id, key, minutes.saturating_mul(60), Reason::Grant).await?;
+    }
+    Scope::tenant(Role::File, tenant_id).enter(&mut *db).await?;
+    let kept = quota::find(&mut *db, tenant_id, Some(user_id)).await?;
+    let bytes = of("storage_bytes");
+    if kept.limit_bytes != bytes {
+        let limits = quota::Limits { soft_bytes: None, bytes, files: kept.limit_files };
+        quota::agree(&mut *db, tenant_id, Some(user_id), limits).await?;
+    }
+    Scope::tenant(Role::Identity, tenant_id).enter(db).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    fn paid(start: &str, end: &str, amount: i64) -> Subscription {
+        let (id, start, end) = (Uuid::nil(), at(start), at(end));
+        Subscription {
+            id,
+            tenant_id: id,
+            user_id: id,
+            plan_id: id,
+            amount,
+            currency: "USD".into(),
+            interval: "month".into(),
+            anchored_at: start,
+            period_no: 1,
+            next_plan_id: None,
+            state: "active".into(),
+            current_period_start: start,
+            current_period_end: end,
+            cancel_at: None,
+            workflow_run_id: None,
+        }
+    }
+
+    #[test]
+    fn the_31st_stays_the_31st_where_a_month_has_one() {
+        let anchor = at("2026-01-31T10:00:00Z");
+        let mut end = anchor;
+        let days: Vec<String> = (0..14)
+            .map(|_| {
+                end = next_end(anchor, end, 1).unwrap();
+                end.format("%m-%d").to_string()
+            })
+            .collect();
+        let expected = "02-28 03-31 04-30 05-31 06-30 07-31 08-31 09-30 10-31 11-30 12-31 01-31 02-28 03-31";
+        assert_eq!(days.join(" "), expected);
+        assert_eq!(
+            next_end(at("2024-02-29T00:00:00Z"), at("2024-02-29T00:00:00Z"), 12),
+            Some(at("2025-02-28T00:00:00Z"))
+        );
+        assert_eq!(
+            next_end(at("2024-02-29T00:00:00Z"), at("2027-02-28T00:00:00Z"), 12),
+            Some(at("2028-02-29T00:00:00Z"))
+        );
+    }
+
+    #[test]
+    fn a_dearer_plan_costs_what_the_days_that_are_left_cost_more() {
+        let current = paid("2026-06-01T00:00:00Z", "2026-07-01T00:00:00Z", 1000);
+        let dearer = quote(&current, 2900, true, at("2026-06-16T00:00:00Z"));
+        assert_eq!((dearer.credit, dearer.charge, dearer.due), (500, 1450, 950));
+        assert_eq!(dearer.effective_at, at("2026-06-16T00:00:00Z"));
+        let later = quote(&current, 2900, true, at("2026-06-16T23:59:59Z"));
+        assert_eq!(later.due, 886, "a day that has begun counts: 14 are left and a part of one");
+        assert_eq!(quote(&current, i64::MAX, true, at("2026-06-01T00:00:00Z")).due, i64::MAX - 1000);
+    }
+
+    #[test]
+    fn a_cheaper_plan_or_another_interval_follows_when_the_period_ends_and_costs_nothing_now() {
+        let current = paid("2026-06-01T00:00:00Z", "2026-07-01T00:00:00Z", 1000);
+        for (amount, same) in [(500, true), (1000, true), (9000, false)] {
+            let quote = quote(&current, amount, same, at("2026-06-16T00:00:00Z"));
+            assert_eq!((quote.due, quote.effective_at, quote.next_amount), (0, current.current_period_end, amount));
+        }
+    }
+}
