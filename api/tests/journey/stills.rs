@@ -8,8 +8,11 @@ use flatrender_workflows::models::{
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
+use uuid::Uuid;
 
 const PATIENCE: Duration = Duration::from_secs(240);
 
@@ -90,5 +93,44 @@ async fn a_still_that_a_hundred_ask_for_is_rendered_once() {
         pictures.insert(picture);
     }
     assert_eq!(pictures.len(), scenes.len(), "each scene looks different");
+    platform.stop().await;
+}
+
+/// The built-in renderer, behind a program that writes down how it is called.
+fn listening_renderer(folder: &Path) -> (PathBuf, PathBuf) {
+    let (program, calls) = (folder.join("flatrender-aerender"), folder.join("calls"));
+    let real = crate::platform::renderer();
+    let script = format!("#!/bin/sh\necho \"$*\" >> '{}'\nexec '{}' \"$@\"\n", calls.display(), real.display());
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    (program, calls)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_still_is_one_frame_of_its_scene_on_aerenders_command_line() {
+    let mut platform = Platform::without_nodes(1).await;
+    let (renderer, calls) = listening_renderer(platform.folder());
+    platform.start_node_with(0, &renderer);
+    let key = key(&platform).await;
+    let template = format!("{}/v1/templates/promo", platform.url);
+    let template = json_of(platform.http.get(&template).bearer_auth(&key), 200).await;
+    let project: Uuid = template["project_id"].as_str().unwrap().parse().unwrap();
+    let url = format!("{}/v1/scene-snapshots/{project}", platform.url);
+    json_of(platform.http.post(&url).bearer_auth(&key).json(&json!({})), 202).await;
+    let list = settled(&platform, &key, &url).await;
+    // Other templates have scenes, too.
+    let sql = "select s.comp_name, s.still_frame from content.scenes s
+               join content.project_versions v on v.id = s.project_version_id where v.project_id = $1";
+    let scenes: Vec<(String, i32)> = sqlx::query_as(sql).bind(project).fetch_all(&platform.db).await.unwrap();
+    assert_eq!(list["counts"]["done"].as_u64(), Some(scenes.len() as u64), "{list:#}");
+    assert!(scenes.iter().any(|(_, still)| *still > 0), "not every still is the first frame: {scenes:?}");
+    let calls = std::fs::read_to_string(calls).unwrap();
+    let told = calls.lines().filter_map(|line| line.split_once(" -comp ")?.1.split_once(" -output "));
+    let mut told: Vec<String> = told.map(|(told, _)| told.to_owned()).collect();
+    told.sort();
+    let mut wanted: Vec<String> =
+        scenes.iter().map(|(composition, still)| format!("{composition} -s {still} -e {still}")).collect();
+    wanted.sort();
+    assert_eq!(told, wanted, "each once");
     platform.stop().await;
 }
