@@ -19,7 +19,7 @@ use flatrender_workflows::models::{
     DEFAULT_TENANT, Db, Role, Scope,
     file_mgr::quota,
     identity::{
-        quota::{QUOTAS, STORAGE_BYTES},
+        quota::{QUOTAS, RENDER_WEIGHT, STORAGE_BYTES},
         tenant::{self, Limit, Tenant},
     },
 };
@@ -29,6 +29,8 @@ use uuid::Uuid;
 
 /// Limits of rates; the others are quotas.
 const RATES: [&str; 2] = ["requests", "caller_requests"];
+/// The most parts of the render nodes that a tenant may get beside those with one.
+const MOST_WEIGHT: i64 = 1000;
 /// The longest window of a limit, in seconds.
 const LONGEST_WINDOW: i32 = 86_400;
 
@@ -366,7 +368,9 @@ pub async fn close(
 #[utoipa::path(
     put, path = "/v1/platform/tenants/{id}/limits/{name}", tag = "Platform", operation_id = "set_tenant_limit", summary = "Agree on a limit",
     description = "`requests` of the tenant and `caller_requests` of each of its keys and people, within a window; `renders_per_day`, \
-                   `concurrent_renders`, `storage_bytes` and `seats` without one. Counts from the next request on; what is there stays.",
+                   `concurrent_renders`, `storage_bytes` and `seats` without one. Counts from the next request on; what is there stays. \
+                   `render_weight` (1 to 1000) limits nothing: while several tenants wait for nodes, one with 3 gets three times as much \
+                   as one with 1, and those without it have 1.",
     params(("id" = Uuid, Path, description = "The tenant"), ("name" = String, Path, description = "The limit")), request_body = SetLimit,
     responses(
         (status = 200, description = "The tenant, afterwards", body = TenantDetail),
@@ -399,9 +403,17 @@ pub async fn set_limit(
 impl SetLimit {
     fn check(self, name: String) -> Result<Limit, Problem> {
         let is_rate = RATES.contains(&name.as_str());
-        if !is_rate && !QUOTAS.contains(&name.as_str()) {
-            let detail = format!("there is no limit {name:?}; there are {}, {}", RATES.join(", "), QUOTAS.join(", "));
-            return Err(Problem::fault("/name", "limit.name", &detail));
+        let is_weight = name == RENDER_WEIGHT;
+        if !is_rate && !is_weight && !QUOTAS.contains(&name.as_str()) {
+            let known = [&RATES[..], &QUOTAS, &[RENDER_WEIGHT]].concat().join(", ");
+            return Err(Problem::fault(
+                "/name",
+                "limit.name",
+                format!("there is no limit {name:?}; there are {known}"),
+            ));
+        }
+        if is_weight && !(1..=MOST_WEIGHT).contains(&self.hard) {
+            return Err(Problem::fault("/hard", "limit.value", format!("a weight is 1 to {MOST_WEIGHT}")));
         }
         if !is_rate && self.window_seconds.is_some() {
             return Err(Problem::fault("/window_seconds", "limit.value", "only a rate has a window"));

@@ -21,8 +21,10 @@ use flatrender_workflows::{
     },
     models::{
         Role, Scope,
+        identity::quota,
         render::{
             backlog::{self, Backlog, Detail},
+            frame_attempt,
             node::{self, Known},
         },
     },
@@ -69,6 +71,8 @@ struct State {
     given: HashMap<i64, Instant>,
     /// Tasks that rather do not go to nodes of these names.
     avoid: HashMap<i64, Vec<String>>,
+    /// How well nodes have done of late; 1 where nothing is known.
+    health: HashMap<Uuid, f64>,
     /// Runs that ask for tasks, and under which key.
     asked_by: HashMap<i64, (Uuid, String)>,
     /// Tasks that nodes are late with, and whose runs have not been told.
@@ -112,6 +116,7 @@ impl Default for Placement {
             polls: Vec::new(),
             given: HashMap::new(),
             avoid: HashMap::new(),
+            health: HashMap::new(),
             asked_by: HashMap::new(),
             late: Vec::new(),
             clock: (0.0, Instant::now()),
@@ -148,7 +153,8 @@ impl Placement {
 
     /// A node says what it is and does, as it asks for work.
     pub fn greet(&self, known: &Known, asked: &Claim) {
-        let mut node = Node { present: true, ..as_node(known) };
+        let mut state = self.state();
+        let mut node = Node { present: true, ..state.as_node(known) };
         for (label, value) in &asked.labels {
             node.labels.entry(label.clone()).or_insert_with(|| value.clone());
         }
@@ -158,7 +164,6 @@ impl Placement {
                 node.labels.remove(&format!("{DOES}{name}"));
             }
         }
-        let mut state = self.state();
         state.names.insert(known.name.clone(), known.id);
         state.farm.set_node(node);
     }
@@ -268,8 +273,13 @@ impl Placement {
         let details = if unknown.is_empty() { vec![] } else { backlog::details(&mut tx, &unknown).await? };
         if self.state().nodes_read.is_none_or(|at| at.elapsed() > NODES) {
             Scope::platform(Role::Render).enter(&mut tx).await?;
-            let nodes = node::standings(&mut tx, None).await?;
-            self.state().meet(&nodes);
+            let (nodes, health) = (node::standings(&mut tx, None).await?, frame_attempt::health(&mut tx).await?);
+            Scope::platform(Role::Identity).enter(&mut tx).await?;
+            let weights = quota::render_weights(&mut tx).await?;
+            let mut state = self.state();
+            state.health = health.into_iter().collect();
+            state.farm.set_weights(weights.into_iter().map(|(tenant, weight)| (tenant, weight as f64)));
+            state.meet(&nodes);
         }
         tx.commit().await?;
         self.state().see(&backlog, details, began);
@@ -337,7 +347,7 @@ impl State {
         self.names = nodes.iter().map(|known| (known.name.clone(), known.id)).collect();
         let heard: HashSet<Uuid> = self.polls.iter().map(|poll| poll.node).collect();
         let met = nodes.iter().map(|known| {
-            let fresh = as_node(known);
+            let fresh = self.as_node(known);
             match self.farm.node(known.id) {
                 // What it can do it has said itself; whether it may, only we know.
                 Some(before) if heard.contains(&known.id) => Node { labels: before.labels.clone(), ..fresh },
@@ -440,21 +450,23 @@ impl State {
             }
         }
     }
-}
 
-fn as_node(known: &Known) -> Node {
-    let standing = &known.standing;
-    let package = |hash: &BlobHash| hash.to_string().into();
-    let mut labels = standing.labels.clone();
-    labels.extend([RenderFrames::NAME, RenderStills::NAME].map(|name| (format!("{DOES}{name}"), String::new())));
-    Node {
-        may_work: standing.may_work,
-        present: known.present,
-        tenant: standing.tenant_id,
-        held: standing.held_packages.keys().map(package).collect(),
-        warm: None, // Renderers are started for each visit.
-        blocked: standing.blocked_packages.iter().map(package).collect(),
-        ..Node::new(known.id, labels, known.slots)
+    /// A node as it is known.
+    fn as_node(&self, known: &Known) -> Node {
+        let standing = &known.standing;
+        let package = |hash: &BlobHash| hash.to_string().into();
+        let mut labels = standing.labels.clone();
+        labels.extend([RenderFrames::NAME, RenderStills::NAME].map(|name| (format!("{DOES}{name}"), String::new())));
+        Node {
+            may_work: standing.may_work,
+            present: known.present,
+            tenant: standing.tenant_id,
+            held: standing.held_packages.keys().map(package).collect(),
+            warm: None, // Renderers are started for each visit.
+            health: self.health.get(&known.id).copied().unwrap_or(1.0),
+            blocked: standing.blocked_packages.iter().map(package).collect(),
+            ..Node::new(known.id, labels, known.slots)
+        }
     }
 }
 

@@ -1,13 +1,17 @@
 //! Which node gets which task: the farm that each server keeps, and the database that decides.
 
-use crate::world::World;
+use crate::{
+    film::finished,
+    world::{World, order, request, with_json},
+};
 use axum::{
     Router,
     body::Body,
-    http::{Request, StatusCode},
+    http::{Method, Request, StatusCode},
 };
-use flatrender_api::{app::App, router};
+use flatrender_api::{app::App, nodes::placement::queues, router};
 use flatrender_engine::operations::{By, Operations, Terms};
+use flatrender_workflows::models::{DEFAULT_TENANT, Role, Scope, identity::tenant_api_key::SCOPES, render::backlog};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use std::{collections::BTreeSet, sync::Arc};
@@ -193,4 +197,174 @@ async fn a_node_with_two_slots_gets_two_tasks(db: PgPool) {
     ready(&world, 2).await;
     let node = world.node("n1").await;
     assert_eq!(ask(&world.router, &node.credential, lottie(), 2, 0.0).await.1.len(), 2);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn while_tenants_wait_for_nodes_each_gets_as_much_as_it_weighs(db: PgPool) {
+    let world = World::new(db).await;
+    let other = world.tenant("other").await;
+    let key = world.key_for(other, &SCOPES).await.1;
+    let admin = world.person(DEFAULT_TENANT, "root@example.com", &["platform_admin"]).await;
+    let access = world.session(DEFAULT_TENANT, admin).await;
+    let path = format!("/v1/platform/tenants/{DEFAULT_TENANT}/limits/render_weight");
+    let agree = |weight: i64| world.send(with_json(request(Method::PUT, &path, &access), &json!({ "hard": weight })));
+    assert_eq!(agree(0).await.faults(), ["/hard limit.value"]);
+    assert_eq!(agree(10).await.status, StatusCode::OK);
+    world.run_workflows();
+    for _ in 0..6 {
+        world.order().await;
+        let ordered = world.send(with_json(request(Method::POST, "/v1/renders", &key), &order())).await;
+        assert_eq!(ordered.status, StatusCode::ACCEPTED, "{:?}", ordered.body);
+    }
+    ready(&world, 12).await;
+    let node = world.node("n1").await;
+    let given = ask(&world.router, &node.credential, lottie(), 8, 0.0).await.1;
+    let sql = "select count(*) from workflow.tasks where id = any($1) and tenant_id = $2";
+    let heavy: i64 = sqlx::query_scalar(sql).bind(&given).bind(DEFAULT_TENANT).fetch_one(&world.db).await.unwrap();
+    assert_eq!(given.len(), 8);
+    assert!((6..8).contains(&heavy), "{heavy} of 8, and the other is not starved");
+}
+
+/// How the chunks of a film stand, and which nodes have or had them.
+async fn chunks(world: &World, id: Uuid) -> Vec<(String, Option<String>)> {
+    let sql = "select f.status, n.name from render.frame_jobs f left join render.nodes n on n.id = f.node_id
+               where f.render_job_id = $1 order by f.chunk_no";
+    sqlx::query_as(sql).bind(id).fetch_all(&world.db).await.unwrap()
+}
+
+/// Waits until every chunk of a film stands so.
+async fn all_are(world: &World, id: Uuid, status: &str) {
+    let begun = std::time::Instant::now();
+    loop {
+        let chunks = chunks(world, id).await;
+        if chunks.iter().all(|(found, _)| found == status) {
+            return;
+        }
+        assert!(begun.elapsed().as_secs() < 30, "{status}: {chunks:?}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_chunk_is_leased_while_a_node_has_it_and_queued_when_it_comes_back(db: PgPool) {
+    let world = World::new(db).await;
+    world.work();
+    let id = world.order().await;
+    ready(&world, 1).await;
+    all_are(&world, id, "queued").await;
+    let leased = vec![("leased".to_owned(), Some("n1".to_owned())); chunks(&world, id).await.len()];
+    let node = world.node("n1").await;
+    let mut tasks = Vec::new();
+    for _ in &leased {
+        tasks.push(node.claim().await);
+    }
+    assert_eq!(chunks(&world, id).await, leased);
+    let lost = "update workflow.tasks set lease_expires_at = workflow.now() where activity = 'RenderFrames'";
+    sqlx::query(lost).execute(&world.db).await.unwrap();
+    all_are(&world, id, "queued").await;
+    for task in &mut tasks {
+        *task = node.claim().await;
+    }
+    assert_eq!(chunks(&world, id).await, leased);
+    for task in &tasks {
+        let failure = json!({"code": "render.crashed", "message": "as told", "retryable": true});
+        let body = json!({"lease_token": task.token, "failure": failure});
+        let failed = node.call(&format!("/v1/nodes/tasks/{}/fail", task.id), body).await;
+        assert_eq!(failed.status, StatusCode::NO_CONTENT, "{:?}", failed.body);
+    }
+    all_are(&world, id, "queued").await;
+    let render = finished(&world, &world.node("n2").await, &world.key, &id.to_string()).await;
+    assert_eq!(render["status"], "completed", "{render}");
+    let verified = vec![("verified".to_owned(), Some("n2".to_owned())); leased.len()];
+    assert_eq!(chunks(&world, id).await, verified);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_frame_that_a_node_has_torn_is_rendered_again_by_another(db: PgPool) {
+    let world = World::new(db).await;
+    world.work();
+    let id = world.order().await;
+    ready(&world, 1).await;
+    let (first, second) = (world.node("n1").await, world.node("n2").await);
+    let offers = "update render.nodes set offers = '{\"engine\": \"lottie\"}'";
+    sqlx::query(offers).execute(&world.db).await.unwrap();
+    for torn in [true, false] {
+        let task = first.claim().await;
+        let mut output = first.render(&task).await;
+        if torn {
+            let png = crate::world::png([9, 9, 9]);
+            output["frames"][3]["blob"] = json!(first.put_frame(&task, &png[..png.len() / 2]).await);
+        }
+        assert_eq!(first.complete(&task, output).await.status, StatusCode::NO_CONTENT);
+    }
+    ready(&world, 1).await;
+    assert_eq!(first.ask(0.0).await.status, StatusCode::NO_CONTENT, "it had it, and another may do it");
+    let task = second.claim().await;
+    assert_eq!((&task.input["avoid"], &task.input["class"]), (&json!(["n1"]), &json!("repair")));
+    assert_eq!(task.input["frames"]["first"], task.input["frames"]["last"], "that frame alone");
+    let output = second.render(&task).await;
+    assert_eq!(second.complete(&task, output).await.status, StatusCode::NO_CONTENT);
+    let render = finished(&world, &second, &world.key, &id.to_string()).await;
+    assert_eq!(render["status"], "completed", "{render}");
+    let sql =
+        "select n.name, r.reason from render.frame_repair_jobs r join render.nodes n on n.id = any(r.excluded_nodes)";
+    let repairs: Vec<(String, String)> = sqlx::query_as(sql).fetch_all(&world.db).await.unwrap();
+    assert_eq!(repairs, [("n1".to_owned(), "corrupt".to_owned())]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn nobody_is_hidden_behind_the_many_tasks_of_another(db: PgPool) {
+    let world = World::new(db).await;
+    let other = world.tenant("other").await;
+    let key = world.key_for(other, &SCOPES).await.1;
+    world.run_workflows();
+    for _ in 0..4 {
+        world.order().await;
+    }
+    ready(&world, 4).await;
+    world.send(with_json(request(Method::POST, "/v1/renders", &key), &order())).await;
+    let all = ready(&world, 5).await as i64;
+    sqlx::query("update workflow.tasks set priority = 9 where tenant_id = $1")
+        .bind(DEFAULT_TENANT)
+        .execute(&world.db)
+        .await
+        .unwrap();
+    let theirs = async |limit: i64| -> (i64, usize) {
+        let mut tx = world.app.db.begin(Scope::platform(Role::Workflow)).await.unwrap();
+        let seen = backlog::read(&mut tx, &queues(), limit).await.unwrap().tasks;
+        let ids: Vec<i64> = seen.iter().map(|task| task.id).collect();
+        let sql = "select count(*) from workflow.tasks where id = any($1) and tenant_id = $2";
+        (sqlx::query_scalar(sql).bind(&ids).bind(other).fetch_one(&world.db).await.unwrap(), ids.len())
+    };
+    assert_eq!(theirs(all + 1).await, (2, all as usize));
+    assert_eq!(theirs(4).await, (2, 4), "as many of each, whatever their priority");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_still_that_a_node_failed_goes_to_another_first(db: PgPool) {
+    let world = World::managed(db).await;
+    world.run_workflows();
+    let template = world.get("/v1/templates/tiny").await.json();
+    let path = format!("/v1/scene-snapshots/{}", template["project_id"].as_str().unwrap());
+    let scene = world.get(&path).await.json()["data"][0]["scene_id"].clone();
+    world.post(&path, json!({"scenes": [scene]})).await;
+    let (first, second) = (world.node("n1").await, world.node("n2").await);
+    let offers = "update render.nodes set offers = '{\"engine\": \"lottie\"}'";
+    sqlx::query(offers).execute(&world.db).await.unwrap();
+    let task = first.claim().await;
+    let failure = json!({"code": "render.disk_full", "message": "as told", "retryable": true});
+    let body = json!({"lease_token": task.token, "failure": failure});
+    let failed = first.call(&format!("/v1/nodes/tasks/{}/fail", task.id), body).await;
+    assert_eq!(failed.status, StatusCode::NO_CONTENT, "{:?}", failed.body);
+    sqlx::query("update workflow.tasks set run_at = workflow.now() where id = $1")
+        .bind(task.id)
+        .execute(&world.db)
+        .await
+        .unwrap();
+    let due = "workflow.tasks where activity = 'RenderStills' and state = 'ready' and run_at <= workflow.now()";
+    while world.count(due).await == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(first.ask(0.0).await.status, StatusCode::NO_CONTENT, "it failed there, and another may do it");
+    assert_eq!(second.claim().await.id, task.id);
 }

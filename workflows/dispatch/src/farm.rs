@@ -115,9 +115,15 @@ impl Farm {
         &self.policy
     }
 
-    /// How much a tenant is to get beside the others; 1 unless it is said. Counts from the next time it comes with nothing going on.
+    /// How much a tenant is to get beside the others; 1 unless it is said. Counts from its next item on.
     pub fn weigh(&mut self, tenant: Uuid, weight: f64) {
         self.weights.insert(tenant, weight.clamp(0.001, 1000.0));
+    }
+
+    /// How much each tenant is to get beside the others; 1 for those that are not named.
+    pub fn set_weights(&mut self, weights: impl IntoIterator<Item = (Uuid, f64)>) {
+        self.weights.clear();
+        weights.into_iter().for_each(|(tenant, weight)| self.weigh(tenant, weight));
     }
 
     /// All nodes there are, whether they may work or not.
@@ -275,19 +281,20 @@ impl Farm {
         }
     }
 
-    /// When an item that is worked on begins to be late; none when nobody knows how long it takes, or it is of a kind that is never
-    /// done twice.
+    /// When an item that is worked on begins to be late; none when it is of a kind that is never done twice. Where nobody knows how
+    /// long it takes, it is given more time.
     pub fn late_from(&self, id: i64) -> Option<f64> {
         let run = self.running.get(&id)?;
         let item = &run.item;
-        if !item.is_known || matches!(item.class, Class::Snapshot | Class::Spare) {
+        if matches!(item.class, Class::Snapshot | Class::Spare) {
             return None;
         }
+        let least = if item.is_known { self.policy.late_seconds } else { self.policy.late_unknown_seconds };
         let setup = match self.nodes.get(&run.node) {
             Some(node) => setup(&self.policy, node, item.package.as_ref(), item.package_bytes),
             None => 0.0,
         };
-        Some(run.since + (setup + self.policy.late_factor * item.seconds).max(self.policy.late_seconds))
+        Some(run.since + (setup + self.policy.late_factor * item.seconds).max(least))
     }
 
     /// Late items that a second node might as well do, out of these that have a free slot and nothing to do: the latest first, one

@@ -36,6 +36,8 @@ pub struct Policy {
     pub late_factor: f64,
     /// And at least so long.
     pub late_seconds: f64,
+    /// And at least so long where nobody knows how long it takes.
+    pub late_unknown_seconds: f64,
     /// Most stills of one package in one visit.
     pub batch: usize,
     /// How long a renderer takes to start.
@@ -87,6 +89,7 @@ impl Policy {
             priority_step: 60.0,
             late_factor: 3.0,
             late_seconds: 30.0,
+            late_unknown_seconds: 600.0,
             batch: 8,
             start_seconds: 15.0,
             open_seconds: 3.0,

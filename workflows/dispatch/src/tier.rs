@@ -129,9 +129,9 @@ impl Tier {
             running: 0,
             lines: HashMap::new(),
         });
+        tenant.weight = weight;
         if idle {
             tenant.virtual_time = tenant.virtual_time.max(begin);
-            tenant.weight = weight;
         }
     }
 

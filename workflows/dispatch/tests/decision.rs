@@ -242,12 +242,55 @@ fn a_chunk_that_is_late_is_named_once_for_a_node_that_has_nothing_to_do() {
 }
 
 #[test]
-fn what_nobody_knows_the_length_of_is_never_late() {
+fn what_nobody_knows_the_length_of_is_late_after_ten_minutes_and_a_still_never() {
     let mut farm = farm(Policy::production(), vec![node(0), node(1)]);
     farm.add(Item { is_known: false, ..item(1, Class::Final, 1) });
     farm.add(item(2, Class::Snapshot, 1));
     farm.assign(1000.0, &[id(1000), id(1001)]);
-    assert!(farm.late(1e9, &[id(1000), id(1001)]).is_empty());
+    let other = farm.worked_on(2).unwrap().node;
+    assert_eq!(farm.late(1599.0, &[id(1000), id(1001)]), [0; 0]);
+    assert_eq!(farm.late(1601.0, &[id(1000), id(1001)]), [1], "a guess is not to be trusted as history is");
+    farm.finish(1, 1602.0);
+    farm.add(Item { is_known: false, seconds: 3600.0, ..item(3, Class::Final, 1) });
+    farm.start(3, other, 2000.0);
+    assert_eq!(
+        farm.late(2000.0 + 3.0 * 3600.0, &[id(1000), id(1001)]),
+        [0; 0],
+        "what is guessed to be long gets as long"
+    );
+    assert_eq!(farm.late(1e9, &[id(1000), id(1001)]), [3]);
+}
+
+#[test]
+fn of_two_nodes_alike_the_one_that_has_done_well_is_preferred_and_nobody_waits_for_it() {
+    let failing = Node { health: 0.25, ..node(0) };
+    let mut farm = farm(Policy::production(), vec![failing, node(1)]);
+    farm.add(item(1, Class::Final, 1));
+    assert_eq!(farm.assign(1001.0, &[id(1000), id(1001)])[0].node, id(1001));
+    farm.add(item(2, Class::Final, 1));
+    assert_eq!(farm.assign(1002.0, &[id(1000)])[0].node, id(1000), "the other one is busy");
+}
+
+#[test]
+fn a_weight_counts_from_the_next_item_on_while_work_goes_on() {
+    let mut farm = farm(Policy::fair(), vec![node(0)]);
+    (0..200).for_each(|n| farm.add(item(n, Class::Final, 1 + n as usize % 2)));
+    let mut now = 1000.0;
+    let mut served = |farm: &mut Farm, times: usize| {
+        let mut of_first = 0;
+        for _ in 0..times {
+            let taken = farm.assign(now, &[id(1000)]).remove(0).items[0];
+            of_first += usize::from(taken % 2 == 0);
+            now += 60.0;
+            farm.finish(taken, now);
+        }
+        of_first
+    };
+    assert_eq!(served(&mut farm, 20), 10);
+    farm.set_weights([(id(1), 3.0)]);
+    assert!((28..=32).contains(&served(&mut farm, 40)));
+    farm.set_weights([]);
+    assert!((9..=11).contains(&served(&mut farm, 20)), "what is agreed on no longer counts no longer");
 }
 
 #[test]

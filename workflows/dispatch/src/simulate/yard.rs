@@ -302,9 +302,24 @@ impl<'a> Yard<'a> {
         for visit in given {
             self.visit(self.by_id[&visit.node], visit.items);
         }
-        if busy < idle.len() && self.farm.policy().reserve == 0.0 && self.farm.waiting().len() > 0 {
+        if busy < idle.len() && self.is_idle_with_work(idle.len() - busy) {
             self.watch.idle_with_work += 1;
         }
+    }
+
+    /// Whether so many slots are more than are kept for stills while something waits, or a still waits for them. What waits to be done
+    /// a second time may wait for another node.
+    fn is_idle_with_work(&self, free: usize) -> bool {
+        let waits = |stills: bool| {
+            let mut others = self.farm.waiting().filter(|item| item.class != Class::Spare);
+            others.any(|item| (item.class == Class::Snapshot) == stills)
+        };
+        let up = |machine: &&Machine| machine.up;
+        let slots = self.machines.iter().filter(up).count() as f64 * f64::from(self.p.slots);
+        // The farm hears of what a lost node had only when its lease has ended.
+        let lost = self.farm.running().filter(|run| !self.machines[self.by_id[&run.node]].up).count();
+        let kept = (slots * self.farm.policy().reserve).round() as usize + lost;
+        waits(true) || free > kept && waits(false)
     }
 
     /// A node does some items, one after the other.

@@ -14,6 +14,18 @@ pub const SEATS: &str = "seats";
 /// All of them.
 pub const QUOTAS: [&str; 4] = [RENDERS_PER_DAY, CONCURRENT_RENDERS, STORAGE_BYTES, SEATS];
 
+/// Parts of the render nodes that a tenant gets while others want them, too; 1 where nothing is agreed. No quota: it limits nothing.
+pub const RENDER_WEIGHT: &str = "render_weight";
+
+/// The weights that were agreed on, by tenant.
+///
+/// # Errors
+/// Those of the database.
+pub async fn render_weights(db: Db<'_>) -> sqlx::Result<Vec<(Uuid, i64)>> {
+    let rows = sqlx::query!("select tenant_id, hard from identity.tenant_limits where name = $1", RENDER_WEIGHT);
+    Ok(rows.fetch_all(db).await?.into_iter().map(|r| (r.tenant_id, r.hard)).collect())
+}
+
 /// What was agreed of some quotas. What is not agreed is not limited.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Agreed(Vec<(String, i64)>);

@@ -163,7 +163,7 @@ async fn insert(
                update render.frame_jobs
                set attempts = attempts + $4, crash_count = crash_count + least($5, $4),
                    node_id = coalesce($6, node_id), updated_at = workflow.now(),
-                   status = case when status in ('queued', 'leased') and $7 then 'rendered' else status end
+                   status = case when status not in ('queued', 'leased') then status when $7 then 'rendered' else 'queued' end
                where render_job_id = $1 and $2 between first_frame and last_frame and status <> 'superseded'
                returning id, attempts - $4 as before
            )
@@ -199,6 +199,23 @@ async fn insert(
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// How well nodes have done within the last hour: of each, attempts that came out well over all that say something of it, as if two
+/// more had come out well, so that one failure says little. Nodes that made none are missing.
+///
+/// # Errors
+/// Those of the database.
+pub async fn health(db: Db<'_>) -> sqlx::Result<Vec<(Uuid, f64)>> {
+    let rows = sqlx::query!(
+        r#"select n.id, (a.good + 2)::float8 / (a.all_of_them + 2) as "health!"
+           from render.nodes n
+           cross join lateral (
+               select count(*) filter (where outcome = 'ok') as good, count(*) as all_of_them from render.frame_job_attempts
+               where node_id = n.id and ended_at > workflow.now() - interval '1 hour' and outcome in ('ok', 'failed', 'lost', 'timeout')) a
+           where n.status <> 'retired' and a.all_of_them > 0"#
+    );
+    Ok(rows.fetch_all(db).await?.into_iter().map(|r| (r.id, r.health)).collect())
 }
 
 /// How fast frames of a template's version come at a size, by the last attempts at it of whatever tenant; none when there
