@@ -5,6 +5,7 @@
 mod bucket;
 mod cancel;
 mod kills;
+mod late;
 mod platform;
 mod scenes;
 #[path = "../../../activities/tests/storage/server.rs"]
