@@ -7,12 +7,12 @@ use crate::{
 };
 use flatrender_activities::{
     aerender::process::census::{self, Mark},
-    agent::{self, AgentConfig, AgentError},
+    agent::{self, AgentConfig, AgentError, journal::Journal},
 };
 use flatrender_engine::TraceContext;
 use flatrender_workflows::contracts::render::RenderFrames;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -244,6 +244,86 @@ async fn a_server_that_is_away_for_a_while_loses_nothing() {
     scene.books.open().down = false;
     until("the task is over", || scene.books.is_over()).await;
     assert_eq!((scene.books.done().frames.len(), scene.books.open().claims), (10, 1));
+    shutdown.cancel();
+    node.await.unwrap().unwrap();
+}
+
+/// Cuts a node off as it renders and waits until it has rendered everything without the server. The lease ends meanwhile.
+async fn cut_off(scene: &Scene) {
+    scene.stored(2).await;
+    scene.books.open().down = true;
+    let token = scene.token();
+    let rendered = scene.data.path().join("attempts").join(token.to_string()).join("frames/frame_00019.png");
+    until("rendering goes on without the server", || rendered.exists() && !processes_left(token)).await;
+    scene.books.open().lease_ends = Instant::now();
+}
+
+/// Ten minutes go by for everything in this process that keeps time.
+async fn ten_minutes() {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(600)).await;
+    tokio::time::resume();
+}
+
+/// A scene whose attempts may take as long as those of films.
+async fn long_scene() -> Scene {
+    let scene = Scene::new(json!({ "frame_ms": 150 }), 15.0).await;
+    scene.books.open().task.start_to_close_seconds = 4.0 * 3600.0;
+    scene
+}
+
+#[tokio::test]
+async fn a_node_cut_off_for_ten_minutes_finishes_its_chunk_and_brings_it() {
+    let scene = long_scene().await;
+    let (node, shutdown) = scene.start();
+    cut_off(&scene).await;
+    ten_minutes().await;
+    assert_eq!(Journal::open(scene.data.path().join("journal")).unwrap().entries().len(), 1, "it is remembered");
+    scene.books.open().down = false;
+    until("the task is over", || scene.books.is_over()).await;
+    assert_eq!((scene.books.done().frames.len(), scene.books.open().claims), (10, 1));
+    assert_eq!(scene.books.done().faults, []);
+    assert_eq!(scene.books.open().puts, 10, "each frame once");
+    until("nothing is kept", || scene.is_clean()).await;
+    shutdown.cancel();
+    node.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_node_cut_off_for_ten_minutes_says_nothing_where_somebody_else_has_begun() {
+    let scene = long_scene().await;
+    let (node, shutdown) = scene.start();
+    cut_off(&scene).await;
+    let puts = scene.books.open().puts;
+    ten_minutes().await;
+    {
+        let mut ledger = scene.books.open();
+        ledger.lease();
+        ledger.down = false;
+    }
+    until("nothing is kept", || scene.is_clean()).await;
+    let ledger = scene.books.open();
+    assert_eq!((&ledger.state, ledger.puts, ledger.released), (&State::Leased, puts, 0));
+    assert!(!ledger.refused.iter().any(|call| call == "complete" || call == "fail"), "{:?}", ledger.refused);
+    drop(ledger);
+    shutdown.cancel();
+    node.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_that_dies_while_it_is_cut_off_brings_what_its_journal_says_when_it_is_back() {
+    let scene = long_scene().await;
+    let (node, _) = scene.start();
+    cut_off(&scene).await;
+    node.abort();
+    assert!(node.await.unwrap_err().is_cancelled());
+    ten_minutes().await;
+    let (node, shutdown) = scene.start();
+    scene.books.open().down = false;
+    until("the task is over", || scene.books.is_over()).await;
+    assert_eq!((scene.books.done().frames.len(), scene.books.open().claims), (10, 1));
+    assert_eq!(scene.books.open().puts, 10, "each frame once, and none is rendered again");
+    until("nothing is kept", || scene.is_clean()).await;
     shutdown.cancel();
     node.await.unwrap().unwrap();
 }
