@@ -307,7 +307,9 @@ pub const CATALOGUE: [Class; 55] = [
         51,
         "node.renderer_changed",
         NodeOut,
-        Elsewhere("the node's inventory compares versions"),
+        Elsewhere(
+            "the node's inventory looks at the renderer's file again and again, and tells the version that it finds",
+        ),
         "the renderer of the node was updated by itself",
     ),
     class(

@@ -34,6 +34,8 @@ pub struct AgentConfig {
     pub labels: Labels,
     /// Pause between reports of how it fares.
     pub pulse: Duration,
+    /// Pause between looks for fonts, plug-ins and renderers that have come, gone or changed.
+    pub look_again: Duration,
     /// Package of a probe; none: the built-in one, which is for the built-in renderer.
     pub probe: Option<PathBuf>,
     /// Room for packages and assets that were fetched before.
@@ -59,6 +61,7 @@ impl AgentConfig {
             disk_reserve_bytes: 2 << 30,
             labels: Labels::new(),
             pulse: Duration::from_secs(10),
+            look_again: Duration::from_secs(300),
             probe: None,
             cache_bytes: 20 << 30,
             retry: (Duration::from_millis(200), Duration::from_secs(10)),
@@ -103,7 +106,7 @@ pub struct NodeArgs {
     /// Seconds that running attempts may go on after a shutdown was asked for
     #[arg(long, env = "FLATRENDER_NODE_DRAIN_SECONDS", default_value_t = 5)]
     pub drain_seconds: u64,
-    /// A label that tasks may require, such as plugin:NAME=1; may be given more than once
+    /// A label that tasks may require, such as zone=b; may be given more than once
     #[arg(long = "label", env = "FLATRENDER_NODE_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label)]
     pub labels: Vec<(String, String)>,
     /// Package that shows whether the renderer works; needed for After Effects

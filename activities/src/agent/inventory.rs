@@ -1,6 +1,6 @@
 //! What this machine can do: processors, memory, and the renderers that answer when they are asked.
 
-use super::{AgentConfig, AgentError, disk, fonts, installs};
+use super::{AgentConfig, AgentError, disk, fonts, gpu, installs, plugins::Plugins};
 use crate::aerender::process::{CommandLine, Tree};
 use flatrender_engine::Labels;
 use flatrender_workflows::contracts::{
@@ -10,7 +10,7 @@ use flatrender_workflows::contracts::{
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tokio::io::{AsyncRead, AsyncReadExt};
 use uuid::Uuid;
@@ -68,16 +68,89 @@ impl Inventory {
             labels: labels(&programs).into_iter().chain(config.labels.clone()).collect(),
             renderers,
         };
-        let newest = capabilities.renderers.get(Engine::AfterEffects.label()).and_then(|line| installs::major(line));
-        let mut fonts = tokio::task::spawn_blocking(fonts::installed).await.unwrap_or_default();
-        if fonts.len() > OFFERED.0 {
-            tracing::warn!(fonts = fonts.len(), most = OFFERED.0, "there are more fonts than can be told");
-            fonts.truncate(OFFERED.0);
+        Ok(Self { capabilities, installed: Installed::default(), programs }.with(&mut Plugins::default(), config).await)
+    }
+
+    /// The same with what is installed now.
+    async fn with(self, plugins: &mut Plugins, config: &AgentConfig) -> Self {
+        let after_effects = Engine::AfterEffects.label();
+        let newest = self.capabilities.renderers.get(after_effects).and_then(|line| installs::major(line));
+        let renderer = self.programs.get(after_effects).cloned();
+        let mut known = std::mem::take(plugins);
+        let looked = tokio::task::spawn_blocking(move || {
+            let plugins = renderer.map(|renderer| known.of(&renderer)).unwrap_or_default();
+            (known, fonts::installed(), plugins, gpu::installed())
+        });
+        // A look that broke has seen nothing.
+        let (known, mut fonts, mut effects, gpu) = looked.await.unwrap_or_default();
+        *plugins = known;
+        for (what, names) in [("fonts", &mut fonts), ("plug-ins", &mut effects)] {
+            if names.len() > OFFERED.0 {
+                tracing::warn!(what, found = names.len(), most = OFFERED.0, "there are more than can be told");
+                names.truncate(OFFERED.0);
+            }
         }
         let disk_free_mb = disk::free_bytes(&config.data).map(|bytes| bytes >> 20);
-        let installed = Installed { after_effects: newest, fonts, plugins: Vec::new(), gpu: None, disk_free_mb };
-        Ok(Self { capabilities, installed, programs })
+        let installed = Installed { after_effects: newest, fonts, plugins: effects, gpu, disk_free_mb };
+        Self { installed, ..self }
     }
+}
+
+/// Looks at the machine again and again: what was installed, removed or updated is told without a start of the agent.
+#[derive(Debug)]
+pub struct Watch {
+    now: Inventory,
+    plugins: Plugins,
+    /// How each renderer's file was when it was asked for its version.
+    programs: BTreeMap<&'static str, Stamp>,
+}
+
+type Stamp = Option<(u64, Option<SystemTime>)>;
+
+impl Watch {
+    /// From what was found at the start.
+    pub fn of(inventory: &Inventory) -> Self {
+        let programs = inventory.programs.iter().map(|(engine, program)| (*engine, stamp(program))).collect();
+        Self { now: inventory.clone(), plugins: Plugins::default(), programs }
+    }
+
+    /// What is there, as it was last looked at.
+    pub fn inventory(&self) -> &Inventory {
+        &self.now
+    }
+
+    /// Looks again; whether anything is other than before.
+    pub async fn look(&mut self, config: &AgentConfig) -> bool {
+        let mut found = self.now.clone();
+        for (engine, program) in &self.now.programs {
+            let stamp = stamp(program);
+            if self.programs.get(engine) == Some(&stamp) {
+                continue;
+            }
+            match ask_version(program).await {
+                Some((same, version)) if same.label() == *engine => {
+                    tracing::warn!(program = %program.display(), version, "the renderer was changed");
+                    found.capabilities.renderers.insert((*engine).to_owned(), version);
+                    self.programs.insert(*engine, stamp);
+                }
+                // It may be in the middle of an update: it is asked again with the next look.
+                _ => tracing::warn!(program = %program.display(), "the renderer was changed, and does not answer"),
+            }
+        }
+        let found = found.with(&mut self.plugins, config).await;
+        let is_other = found.capabilities != self.now.capabilities || !same(&found.installed, &self.now.installed);
+        self.now = found;
+        is_other
+    }
+}
+
+/// Whether the same is installed, however full the disk is.
+fn same(one: &Installed, other: &Installed) -> bool {
+    *one == Installed { disk_free_mb: one.disk_free_mb, ..other.clone() }
+}
+
+fn stamp(program: &Path) -> Stamp {
+    program.metadata().ok().map(|file| (file.len(), file.modified().ok()))
 }
 
 /// Versions before 2022 do not know arguments that every render is started with.

@@ -1,11 +1,18 @@
-//! What the node tells the server beside its work: at its start what it has, every ten seconds how it fares. The answer says what
-//! is wanted of it.
+//! What the node tells the server beside its work: what it has, at its start and when that has changed, and every ten seconds how it
+//! fares. The answer says what is wanted of it.
 //!
 //! ```text
 //! hello ─▶ orders ─▶ 10 s ─▶ health ─▶ orders ─▶ …      a server that is away is asked again
+//!   ▲                 every five minutes: what is here? │
+//!   └───────────────── something else than before ──────┘
 //! ```
 
-use super::{client::ClientError, credential, disk, work::Node};
+use super::{
+    client::ClientError,
+    credential, disk,
+    inventory::{Inventory, Watch},
+    work::Node,
+};
 use flatrender_workflows::contracts::{
     node::{CachedPackage, Health, Hello, Orders},
     storage::BlobHash,
@@ -18,10 +25,18 @@ pub async fn keep(node: Arc<Node>) {
     let mut known: Option<Vec<CachedPackage>> = None;
     let mut forgotten = Vec::new();
     let mut rtt_ms = None;
+    let (mut machine, mut looked) = (Watch::of(&node.inventory), Instant::now());
     loop {
+        if looked.elapsed() >= node.config.look_again {
+            if machine.look(&node.config).await {
+                tracing::info!("what is installed here has changed: the server is told");
+                known = None;
+            }
+            looked = Instant::now();
+        }
         let asked = Instant::now();
         let answer = match &known {
-            None => hello(&node).await.map(|(orders, cache)| {
+            None => hello(&node, machine.inventory()).await.map(|(orders, cache)| {
                 known = Some(cache);
                 orders
             }),
@@ -71,12 +86,12 @@ fn told(package: &CachedPackage) -> (&str, u64, u64) {
     (package.sha256.as_str(), package.bytes, package.hits)
 }
 
-async fn hello(node: &Node) -> Result<(Orders, Vec<CachedPackage>), ClientError> {
+async fn hello(node: &Node, inventory: &Inventory) -> Result<(Orders, Vec<CachedPackage>), ClientError> {
     let cache = node.aerender.cache.packages();
     let hello = Hello {
         incarnation: node.incarnation,
-        capabilities: node.inventory.capabilities.clone(),
-        inventory: node.inventory.installed.clone(),
+        capabilities: inventory.capabilities.clone(),
+        inventory: inventory.installed.clone(),
         cache: cache.clone(),
         cache_limit: node.aerender.cache.limit_bytes(),
     };

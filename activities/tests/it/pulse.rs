@@ -40,6 +40,42 @@ async fn a_node_says_what_it_has_and_then_how_it_fares() {
     assert_eq!(hello.capabilities.labels["plugin:tc Particular"], "1");
 }
 
+/// A renderer like the stand-in, of another version.
+#[cfg(unix)]
+fn renderer_of_version(path: &std::path::Path, version: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = -version ] && echo 'aerender version {version} (FlatRender)' && exit\nexec '{}' \"$@\"\n",
+        stand_in().display()
+    );
+    // As installers do: whoever starts it meanwhile finds it whole.
+    let new = path.with_extension("new");
+    std::fs::write(&new, script).unwrap();
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::rename(new, path).unwrap();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_renderer_that_is_updated_is_told_without_a_start_of_the_agent() {
+    let mut scene = Scene::new(json!({}), 15.0).await;
+    let program = scene.data.path().join("flatrender-aerender");
+    renderer_of_version(&program, "1.0");
+    (scene.config.renderers, scene.config.look_again) = (vec![program.clone()], std::time::Duration::from_millis(50));
+    let (node, shutdown) = scene.start();
+    let told =
+        || scene.books.open().hellos.iter().map(|h| h.capabilities.renderers["lottie"].clone()).collect::<Vec<_>>();
+    until("it says hello", || !told().is_empty()).await;
+    let healths = scene.books.open().healths.len();
+    until("it has looked again", || scene.books.open().healths.len() > healths + 5).await;
+    assert_eq!(told(), ["aerender version 1.0 (FlatRender)"], "what is as it was is no news");
+    renderer_of_version(&program, "1.1 of today");
+    until("it says hello again", || told().len() == 2).await;
+    assert_eq!(told()[1], "aerender version 1.1 of today (FlatRender)");
+    shutdown.cancel();
+    node.await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn work_is_given_back_at_once_when_that_is_wanted() {
     let scene = Scene::new(json!({ "hang": { "frame": 15 } }), 15.0).await;
