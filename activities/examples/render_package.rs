@@ -75,6 +75,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let (attempt, _keeper) = Attempt::new(task(&input)?);
     let job = Job {
         attempt: &attempt,
+        stills: &[],
         folder: out.join("attempt"),
         inputs: &files,
         frames: Arc::new(Stored(out.join("stored"))),

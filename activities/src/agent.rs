@@ -24,6 +24,7 @@ pub mod plugins;
 pub mod probe;
 pub mod pulse;
 pub mod recover;
+pub mod reel;
 pub mod report;
 pub mod retry;
 pub mod stills;

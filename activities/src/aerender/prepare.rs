@@ -21,7 +21,7 @@ mod manifest;
 pub mod script;
 
 pub use host::Host;
-pub use job::Job;
+pub use job::{Job, Shot};
 pub use manifest::Manifest;
 
 use super::{

@@ -12,7 +12,7 @@ use super::{
     driver::{self, End, Observer, progress},
     harvest::Harvest,
     lines,
-    prepare::{self, Folder, Host},
+    prepare::{self, Folder, Host, Shot},
     timers::Limits,
     transcript::Transcript,
     verdict::{self, Findings},
@@ -47,6 +47,8 @@ pub struct Aerender {
 pub struct Job<'a, I, S> {
     /// The attempt: its standing is watched, its progress told.
     pub attempt: &'a Attempt,
+    /// Stills that are shown one after the other, one a frame, instead of the composition: for After Effects alone.
+    pub stills: &'a [Shot],
     /// Working folder of this attempt alone. May hold what an earlier process left of the same attempt.
     pub folder: PathBuf,
     /// Where inputs come from.
@@ -123,7 +125,7 @@ impl Aerender {
             Failure::transient(NO_RENDERER.code, message)
         };
         let host = Host::beside(program).ok_or_else(no_host)?;
-        let what = prepare::Job::of(job.attempt.lease_token(), input, &folder.package)?;
+        let what = prepare::Job::of(job.attempt.lease_token(), input, &folder.package)?.showing(job.stills);
         let limits = self.limits.paced(input.pace);
         let prepared = prepare::script::run(&host, folder, &what, limits, &mut Watch { job }).await?;
         Ok((Source::Queued(prepared.item), prepared.warnings))

@@ -96,6 +96,7 @@ async fn render(
     };
     let job = Job {
         attempt,
+        stills: &[],
         folder: node.attempts().join(attempt.lease_token().to_string()),
         inputs: &transfer,
         frames: Arc::new(transfer.clone()),

@@ -144,6 +144,7 @@ async fn render(
     let (attempt, _keeper) = Attempt::new(task(&input, mark(config)));
     let (inputs, seen) = (Package(package.to_owned()), Arc::new(Seen::default()));
     let job = Job {
+        stills: &[],
         attempt: &attempt,
         folder: folder.join(frames.first.to_string()),
         inputs: &inputs,

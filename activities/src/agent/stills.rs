@@ -1,8 +1,8 @@
 //! Stills, and what they have in common with frame ranges: a still is a range of one frame, rendered by the same driver.
 //!
 //! A node is given up to eight stills of one package at once. Each is an attempt of its own, with its lease, its journal entry and
-//! its report; they share the package, which is fetched and unpacked once, and take turns at the renderer. Each scene is a
-//! composition of its own and a run of aerender renders one composition, so a visit of eight scenes is eight runs.
+//! its report; they share the package, which is fetched and unpacked once. After Effects, which is long in starting, renders them as
+//! one composition (`reel`); our own renderer starts in a fifth of a second, and they take turns at it.
 
 use crate::aerender::render::INTERRUPTED;
 use flatrender_engine::{Activity, Attempt, Failure, LeasedTask};

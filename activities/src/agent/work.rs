@@ -10,7 +10,7 @@ use super::{
     disk,
     inventory::Inventory,
     journal::{Entry, Journal},
-    probe, pulse, recover,
+    probe, pulse, recover, reel,
     retry::Backoff,
     stills::Turns,
 };
@@ -145,12 +145,27 @@ async fn slot(
     }
 }
 
-/// Makes attempts that were given at once, each with its own lease and report; their renderers run one after another.
+/// Makes attempts that were given at once, each with its own lease and report. Stills of After Effects are rendered together; all
+/// other renderers run one after another.
 async fn visit(node: &Arc<Node>, entries: Vec<Entry>, fresh: bool) {
+    let turns = Turns::default();
+    let (reels, mut alone) = if fresh { reel::sort(entries) } else { (Vec::new(), entries) };
+    let fresh = fresh && reels.is_empty();
+    for together in reels {
+        let mut work = JoinSet::new();
+        work.spawn(reel::make(node.clone(), together.clone(), turns.clone()));
+        match work.join_next().await {
+            Some(Ok(left)) => alone.extend(left),
+            Some(Err(error)) => {
+                tracing::error!(%error, "stills that were rendered together broke");
+                together.iter().for_each(|entry| attempt::forget(node, entry.task.lease_token));
+            }
+            None => {}
+        }
+    }
     // Tasks of their own: a defect in one costs that attempt and nothing else. They end with the slot.
     let (mut work, mut tokens) = (JoinSet::new(), HashMap::new());
-    let turns = Turns::default();
-    for entry in entries {
+    for entry in alone {
         let token = entry.task.lease_token;
         let started = work.spawn(attempt::make(node.clone(), entry, fresh, turns.clone()));
         tokens.insert(started.id(), token);

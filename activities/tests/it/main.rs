@@ -20,6 +20,7 @@ mod prepare;
 mod prepare_text;
 mod probe;
 mod pulse;
+mod reel;
 mod restart;
 mod server;
 mod stand_in;

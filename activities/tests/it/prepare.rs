@@ -5,7 +5,7 @@ use crate::{
     afterfx::{self, Prepare},
     world::{SIZE, after_effects_project, package, wish},
 };
-use flatrender_activities::aerender::prepare::{Folder, Job, Manifest, SCRIPT_TEXT};
+use flatrender_activities::aerender::prepare::{Folder, Job, Manifest, SCRIPT_TEXT, Shot};
 use flatrender_workflows::contracts::render::{Engine, Fit, ImageBinding, RenderFrames, SceneBinding};
 use serde_json::{Value, json};
 use std::fs;
@@ -353,4 +353,40 @@ fn a_script_is_named_in_three_files_and_written_from_the_constant_alone() {
     let job = &all.iter().find(|(name, _)| name == "job.rs").unwrap().1;
     assert_eq!(job.matches("SCRIPT_TEXT").count(), 1);
     assert!(job.contains("fs::write(folder.attempt.join(super::SCRIPT), super::SCRIPT_TEXT)?;"), "as it is");
+}
+
+#[test]
+fn stills_of_several_scenes_are_the_frames_of_one_composition_each_with_its_own_words() {
+    let scene = |id: &str, frames: u32| {
+        json!({ "name": format!("scene:{id}"), "frames": frames, "size": SIZE,
+                "layers": [{ "name": format!("txt:{id}"), "text": { "words": "-" } }] })
+    };
+    let project = json!({
+        "compositions": [scene("a", 60), scene("b", 90)], "queue": [{ "composition": "scene:b", "span": [0, 3] }],
+    });
+    let desk = Desk::new(&project).text("a", "one").text("b", "two");
+    let shots = [("scene:b", 80), ("scene:a", 0)].map(|(name, frame)| Shot { composition: name.into(), frame });
+    let job = desk.job().showing(&shots);
+    job.write(&desk.folder).unwrap();
+    let script = desk.folder.attempt.join("prepare.jsx");
+    afterfx::run(&fs::read_to_string(&script).unwrap(), &script, &Prepare::default()).unwrap();
+    let manifest = Manifest::read(&desk.folder, &job).unwrap();
+    assert_eq!(manifest.failures, [], "{manifest:?}");
+    let saved = fs::read(desk.folder.attempt.join("package/prepared.aep")).unwrap();
+    let saved: Value = serde_json::from_slice(&saved).unwrap();
+    let named = |name: &str| {
+        saved["compositions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|c| c["name"] == name)
+            .unwrap_or_else(|| panic!("{saved:#}"))
+    };
+    assert_eq!((&named("stills")["frames"], &named("stills")["size"]), (&json!(2), &json!(SIZE)));
+    let shown = named("stills")["layers"].as_array().unwrap();
+    let mut shown: Vec<Value> = shown.iter().map(|l| json!([l["composition"], l["in"], l["out"]])).collect();
+    shown.sort_by_key(ToString::to_string);
+    assert_eq!(shown, [json!(["scene:a", 1, 2]), json!(["scene:b", 0, 1])]);
+    assert_eq!(named("scene:a")["layers"][0]["words"], "one");
+    assert_eq!(named("scene:b")["layers"][0]["words"], "two");
 }

@@ -4,6 +4,7 @@ use crate::picture;
 use flatrender_activities::aerender::{
     Aerender, FrameSink, InputSource, Job, Limits, ProcessId, ProvenFrame, TransferError,
     cache::Cache,
+    prepare::Shot,
     process::census::{self, Mark},
     unpack::Bounds,
 };
@@ -141,7 +142,7 @@ pub fn after_effects_project() -> Value {
 }
 
 /// The stand-in under the names that After Effects' own programs have.
-fn install(folder: &Path) -> PathBuf {
+pub fn install(folder: &Path) -> PathBuf {
     std::fs::create_dir_all(folder).unwrap();
     for name in ["aerender", "AfterFX"] {
         let program = folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
@@ -203,6 +204,8 @@ pub struct Stage {
     pub keeper: AttemptKeeper,
     pub drain: CancellationToken,
     pub launcher: Mutex<Option<ProcessId>>,
+    /// What After Effects shows instead of the composition.
+    pub stills: Vec<Shot>,
 }
 
 impl Stage {
@@ -228,6 +231,7 @@ impl Stage {
             keeper,
             drain: CancellationToken::new(),
             launcher: Mutex::new(None),
+            stills: Vec::new(),
         }
     }
 
@@ -265,6 +269,7 @@ impl Stage {
         let spawned = |id: &ProcessId| *self.launcher.lock().unwrap() = Some(id.clone());
         let job = Job {
             attempt: &self.attempt,
+            stills: &self.stills,
             folder: self.attempt_folder(),
             inputs: &*self.shelf,
             frames: self.shelf.clone(),

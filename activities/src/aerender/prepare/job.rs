@@ -23,6 +23,7 @@ pub struct Job<'a> {
     frames: String,
     composition: &'a str,
     composition_id: Option<u64>,
+    stills: Option<&'a [Shot]>,
     size: [u32; 2],
     fps: u32,
     /// The words of each text.
@@ -32,6 +33,15 @@ pub struct Job<'a> {
     visibility: Vec<Shown<'a>>,
     scenes: Option<Vec<Scene<'a>>>,
     targets: Vec<Target>,
+}
+
+/// A still: a frame of a composition, from 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Shot {
+    /// Of which composition.
+    pub composition: String,
+    /// Which frame of it.
+    pub frame: u32,
 }
 
 /// The words of a text.
@@ -107,6 +117,7 @@ impl<'a> Job<'a> {
             frames: format!("frames/{OUTPUT_PATTERN}"),
             composition: &input.composition,
             composition_id: None,
+            stills: None,
             size: input.size,
             fps: input.fps,
             texts: data.texts.iter().map(|(key, words)| Text { key: key.clone(), words: words.clone() }).collect(),
@@ -116,6 +127,12 @@ impl<'a> Job<'a> {
             scenes,
             targets: targets(package),
         })
+    }
+
+    /// Shows these stills, one a frame, instead of the composition; the composition when there are none.
+    #[must_use]
+    pub fn showing(self, stills: &'a [Shot]) -> Self {
+        Self { stills: (!stills.is_empty()).then_some(stills), ..self }
     }
 
     /// Writes the script and the job into the attempt's folder and removes what an earlier run left.

@@ -98,9 +98,30 @@ function numberFromZero(comp) {
 function sized(comp) {
     if (comp.width === job.size[0] && comp.height === job.size[1]) { return comp; }
     var outer = app.project.items.addComp("sized:" + comp.name, job.size[0], job.size[1], comp.pixelAspect, comp.duration, comp.frameRate);
-    var place = outer.layers.add(comp).property("ADBE Transform Group");
+    fill(outer, comp);
+    return outer;
+}
+
+// Puts a composition into another, as large as that.
+function fill(outer, comp) {
+    var layer = outer.layers.add(comp), place = layer.property("ADBE Transform Group");
     place.property("ADBE Scale").setValue([100 * outer.width / comp.width, 100 * outer.height / comp.height]);
     place.property("ADBE Position").setValue([outer.width / 2, outer.height / 2]);
+    return layer;
+}
+
+// Stills of several compositions as the frames of one: After Effects is started once for all of them.
+function reel(stills) {
+    var first = composition(null, stills[0].composition), rate = first.frameRate, i, comp, layer;
+    var outer = app.project.items.addComp("stills", job.size[0], job.size[1], first.pixelAspect, stills.length / rate, rate);
+    outer.bgColor = first.bgColor;
+    for (i = 0; i < stills.length; i += 1) {
+        comp = composition(null, stills[i].composition);
+        layer = fill(outer, comp);
+        layer.startTime = i / rate - stills[i].frame / comp.frameRate;
+        layer.inPoint = i / rate;
+        layer.outPoint = (i + 1) / rate;
+    }
     return outer;
 }
 

@@ -8,7 +8,7 @@ function prepare() {
     if (job.format !== 1) { stop("script_error", "job.json", "its format is not known"); }
     try { app.open(new File(folder + job.project)); }
     catch (e) { stop("bad_project", job.project, e.message || e); }
-    main = composition(job.composition_id, job.composition);
+    main = job.stills ? reel(job.stills) : composition(job.composition_id, job.composition);
     if (Math.abs(main.frameRate - job.fps) > 0.001) { stop("wrong_rate", job.composition, main.frameRate + " frames a second instead of " + job.fps); }
     comps = shownIn(main);
     setTexts(comps);
