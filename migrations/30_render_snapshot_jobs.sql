@@ -35,6 +35,7 @@ create table render.snapshot_jobs (
 create unique index snapshot_jobs_one_live on render.snapshot_jobs (scene_id) where status in ('queued', 'running');
 create index snapshot_jobs_newest on render.snapshot_jobs (tenant_id, scene_id, created_at desc, id desc);
 create index snapshot_jobs_untidied on render.snapshot_jobs (finished_at) where tidied_at is null and finished_at is not null;
+create index snapshot_jobs_old on render.snapshot_jobs (finished_at) where tidied_at is not null;
 create unique index snapshot_jobs_run on render.snapshot_jobs (workflow_run_id);
 create index snapshot_jobs_snapshot on render.snapshot_jobs (snapshot_id) where snapshot_id is not null;
 create index snapshot_jobs_node on render.snapshot_jobs (node_id) where node_id is not null;
@@ -60,5 +61,24 @@ create table render.snapshot_requests (
 );
 comment on table render.snapshot_requests is 'Requests that carried a key of the client''s, and the jobs each was answered with.';
 comment on column render.snapshot_requests.project_id is 'softref:content.projects(id)';
+
+create table render.snapshot_batches (
+    id          uuid primary key,
+    tenant_id   uuid not null,
+    project_id  uuid not null,
+    job_ids     uuid[] not null check (cardinality(job_ids) between 1 and 10000),
+    done        int check (done >= 0),
+    failed      int check (failed >= 0),
+    created_at  timestamptz not null default now(),
+    finished_at timestamptz,
+    unique (tenant_id, id),
+    constraint an_ended_batch_says_how check ((finished_at is null) = (done is null) and (done is null) = (failed is null))
+);
+create index snapshot_batches_live on render.snapshot_batches (tenant_id) where finished_at is null;
+create index snapshot_batches_ended on render.snapshot_batches (finished_at) where finished_at is not null;
+comment on table render.snapshot_batches is 'Requests for stills as a whole: one has ended when no job of it lives. A job may be of several.';
+comment on column render.snapshot_batches.project_id is 'softref:content.projects(id)';
+create trigger snapshot_batches_ended before update on render.snapshot_batches
+    for each row when (old.finished_at is not null) execute function platform.refuse_to_go_on();
 
 call platform.keep_tenants_apart('render');

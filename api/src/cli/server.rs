@@ -160,7 +160,12 @@ fn spawn_up(dir: &DataDir, listen: &str, extra: &[&str]) -> Result<Platform, Cli
     let open = File::options().create(true).write(true).truncate(true).mode(0o600).open(&path);
     let log = open.with_context(|| format!("cannot write {}", path.display()))?;
     let mut command = Command::new(process::this_program());
-    command.arg("up").arg("--data").arg(dir.path()).args(["--listen", listen, "--exit-with-parent"]).args(extra);
+    command
+        .arg("up")
+        .arg("--data")
+        .arg(dir.path())
+        .args(["--listen", listen, "--exit-with-parent", "--no-stills"])
+        .args(extra);
     command.stdin(Stdio::piped()).stdout(log.try_clone().context("cannot write the log")?).stderr(log);
     // Its own group: a Ctrl-C first cancels the render, and the platform has to be there for that.
     let mut process = command.process_group(0).spawn().context("cannot start the platform")?;

@@ -38,6 +38,9 @@ pub struct UpArgs {
     /// Offer the templates in this folder instead of the ones that come with the program.
     #[arg(long, value_name = "DIR")]
     templates: Option<PathBuf>,
+    /// Do not ask for stills of scenes that have none.
+    #[arg(long)]
+    no_stills: bool,
     #[command(flatten)]
     mail: MailSettings,
     #[command(flatten)]
@@ -108,6 +111,9 @@ pub struct ServeArgs {
     /// Do not offer the templates that come with the program.
     #[arg(long)]
     no_samples: bool,
+    /// Do not ask for stills of their scenes.
+    #[arg(long)]
+    no_stills: bool,
 }
 
 /// Runs a worker only: it continues workflows, and mixes, encodes and checks films.
@@ -164,6 +170,7 @@ pub async fn up(args: UpArgs) -> Result<(), CliError> {
         internal_listen: args.internal.beside(args.listen),
         database_url,
         templates: args.templates,
+        stills: !args.no_stills,
         mail: args.mail,
         history: args.history,
     };
@@ -196,6 +203,9 @@ pub async fn serve(args: ServeArgs) -> Result<(), CliError> {
     if !args.no_samples {
         let packages = samples::packages(None).map_err(anyhow::Error::from)?;
         import::templates(&parts.db, parts.storage.as_ref(), &packages).await.map_err(anyhow::Error::from)?;
+        if !args.no_stills {
+            parts.ask_for_stills(&packages).await.map_err(anyhow::Error::from)?;
+        }
     }
     let listener = listen(args.listen).await?;
     let internal = listen(args.internal.beside(args.listen)).await?;

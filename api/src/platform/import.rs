@@ -1,10 +1,12 @@
 //! What a platform needs in its database before it is of use: a key, and templates.
 
 use super::samples::{Package, PackageError};
+use crate::render::scene_snapshots::enqueue;
 use bytes::Bytes;
+use flatrender_engine::Client;
 use flatrender_workflows::contracts::storage::{BlobRef, BlobStore, Shelf, StorageError};
 use flatrender_workflows::models::identity::tenant_api_key::{Mode, NewKey};
-use flatrender_workflows::models::{DEFAULT_TENANT, Role, Scope, Secret, content, identity, render};
+use flatrender_workflows::models::{DEFAULT_TENANT, Database, Role, Scope, Secret, content, identity, render};
 use futures::StreamExt as _;
 use sqlx::PgPool;
 use std::time::Duration;
@@ -22,6 +24,9 @@ pub enum ImportError {
     /// The storage refused.
     #[error("cannot store the template {0}: {1}")]
     Storage(String, StorageError),
+    /// Nobody can be asked for stills.
+    #[error("cannot ask for stills of the template {0}: {1}")]
+    Stills(String, &'static str),
     /// A package is wrong.
     #[error(transparent)]
     Package(#[from] PackageError),
@@ -88,6 +93,21 @@ pub async fn templates(db: &PgPool, storage: &dyn BlobStore, packages: &[Package
             content::project::publish(&mut tx, DEFAULT_TENANT, &package.manifest, &zip, preview.as_ref()).await?;
         tx.commit().await?;
         tracing::debug!(template = slug, number, "template published");
+    }
+    Ok(())
+}
+
+/// Asks for stills of the scenes of these templates that have none. People reach us at `public_url`.
+///
+/// # Errors
+/// See [`ImportError`]; what came before the error stays.
+pub async fn ask_for_stills(db: &PgPool, public_url: &str, packages: &[Package]) -> Result<(), ImportError> {
+    let (workflows, database) = (Client::new(db.clone()), Database::new(db.clone()));
+    for package in packages {
+        let slug = &package.manifest.slug;
+        let asked = enqueue::at_import(&database, &workflows, public_url, slug).await;
+        // What went wrong was logged where it did.
+        asked.map_err(|problem| ImportError::Stills(slug.clone(), problem.code().as_str()))?;
     }
     Ok(())
 }

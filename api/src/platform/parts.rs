@@ -2,6 +2,8 @@
 //!
 //! One place, so that every command runs the same server and the same worker.
 
+use super::import::{self, ImportError};
+use super::samples::Package;
 use crate::serve::{self, Listen, ServeConfig, ServeError};
 use crate::vault::Vault;
 use crate::worker::{self, BadSetting, Placeholders, WorkError, WorkerConfig};
@@ -178,6 +180,14 @@ impl Parts {
         let Self { db: pool, storage, vault, public_url, .. } = self;
         let (listen, internal) = (Listen::Bound(listener), Some(internal));
         serve::run(ServeConfig { listen, internal, pool, storage, probe, vault, public_url }, stopping).await
+    }
+
+    /// Asks for stills of the scenes of these templates that have none.
+    ///
+    /// # Errors
+    /// See [`ImportError`].
+    pub async fn ask_for_stills(&self, packages: &[Package]) -> Result<(), ImportError> {
+        import::ask_for_stills(&self.db, self.public_url.trim_end_matches('/'), packages).await
     }
 
     /// Continues workflows and does media work until `stopping`, then gives back what is unfinished.

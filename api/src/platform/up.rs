@@ -43,6 +43,8 @@ pub struct UpConfig {
     pub storage: Option<StorageSettings>,
     /// Templates to offer instead of ours: a folder of packages.
     pub templates: Option<PathBuf>,
+    /// Whether stills of their scenes are asked for where there are none.
+    pub stills: bool,
     /// How letters are sent.
     pub mail: MailSettings,
     /// How long what is over is remembered.
@@ -102,6 +104,7 @@ pub async fn run(config: UpConfig, stop: &Stop, ready: impl FnOnce(&str, &HeldDa
         storage: config.storage,
         mail: config.mail,
         history: config.history,
+        stills: config.stills,
     };
     let ran = platform(listeners, settings, &packages, &held, stop, ready).await;
     held.withdraw();
@@ -121,6 +124,7 @@ struct Settings {
     storage: Option<StorageSettings>,
     mail: MailSettings,
     history: HistorySettings,
+    stills: bool,
 }
 
 async fn platform(
@@ -131,7 +135,7 @@ async fn platform(
     stop: &Stop,
     ready: impl FnOnce(&str, &HeldDataDir),
 ) -> Result<(), UpError> {
-    let Settings { database_url, storage, mail, history } = settings;
+    let Settings { database_url, storage, mail, history, stills } = settings;
     migrate::run(&database_url).await?;
     let listening = listeners.public.local_addr().map_err(|e| UpError::Ended("listener", e.to_string()))?;
     let url = format!("http://{}", reachable(listening));
@@ -143,6 +147,9 @@ async fn platform(
     let parts = Parts::open(&database_url, &storage, &empty_scratch(held)?, &private, mail.linking_to(&url)).await?;
     ensure_key(held, &parts).await?;
     import::templates(&parts.db, parts.storage.as_ref(), packages).await?;
+    if stills {
+        parts.ask_for_stills(packages).await?;
+    }
     let mut running = Running::start(parts.clone().keeping(history), listeners, &url, held)?;
     held.announce(&url)?;
     ready(&url, held);

@@ -1,6 +1,6 @@
 //! `/v1/scene-snapshots/{project_id}`: stills of a template's scenes.
 
-mod enqueue;
+pub mod enqueue;
 
 use super::submit;
 use crate::{
@@ -115,6 +115,10 @@ pub struct SnapshotList {
     data: Vec<SceneSnapshot>,
     /// How they stand.
     counts: SnapshotCounts,
+    /// In an answer to a request: what its stills are together, as the event `snapshot_batch.completed` names it. Absent when all were
+    /// there, or the request was answered before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch_id: Option<Uuid>,
     /// Always false.
     has_more: bool,
 }
@@ -160,7 +164,7 @@ impl SnapshotList {
             }
         });
         let data = data.collect();
-        Self { object: "list", project_id, data, counts, has_more: false }
+        Self { object: "list", project_id, data, counts, batch_id: None, has_more: false }
     }
 }
 
@@ -189,8 +193,8 @@ pub async fn create(
     Json(asked): Json<CreateSnapshots>,
 ) -> Result<Response, Problem> {
     let key = submit::idempotency_key(&headers)?;
-    let Answered { scenes, jobs, replayed } = enqueue::enqueue(&app, &steward, project_id, key, &asked).await?;
-    let list = SnapshotList::of(project_id, scenes, jobs);
+    let Answered { scenes, jobs, replayed, batch } = enqueue::enqueue(&app, &steward, project_id, key, &asked).await?;
+    let list = SnapshotList { batch_id: batch, ..SnapshotList::of(project_id, scenes, jobs) };
     let mut response = (StatusCode::ACCEPTED, Json(list)).into_response();
     let location = HeaderValue::try_from(format!("/v1/scene-snapshots/{project_id}"));
     response.headers_mut().extend(location.ok().map(|at| (header::LOCATION, at)));

@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A platform on `dir/data`, once it can be used.
 async fn up(dir: &Path) -> (Child, ServerFile) {
-    let mut command = program(dir, &["up", "--listen", "127.0.0.1:0"]);
+    let mut command = program(dir, &["up", "--listen", "127.0.0.1:0", "--no-stills"]);
     // What a shell says of another PostgreSQL is not about the private one.
     command
         .env("PGHOST", "db.invalid")

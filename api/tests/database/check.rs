@@ -50,6 +50,8 @@ const PLANTED: &[(u8, &str, &[&str])] = &[
     (4, "insert into render.snapshot_jobs (id, tenant_id, project_id, project_version_id, scene_id, scene_key, workflow_run_id, status)
          values ('$A', '$D', '$B', '$B', '$B', 'a', '$R', 'running')",
      &["snapshot job $A is running, its run not there"]),
+    (4, "insert into render.snapshot_batches (id, tenant_id, project_id, job_ids) values ('$A', '$D', '$B', array['$R'::uuid])",
+     &["batch $A is open, and its stills have ended"]),
     (5, "insert into identity.payments (id, tenant_id, user_id, purpose, credits, amount, currency, refunded_amount, state, provider, provider_ref,
              provider_txn, idempotency_key, price_snapshot, expires_at, paid_at, workflow_run_id)
          values ('$R', '$D', '$B', 'credits', 1, 9, 'IRR', 5, 'partially_refunded', 'zarinpal', 'r', 't', 'k', '{}', now(), now(), '$R');

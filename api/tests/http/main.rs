@@ -47,6 +47,7 @@ mod secrets;
 #[path = "../../../activities/tests/storage/server.rs"]
 mod server;
 mod shares;
+mod snapshot_batches;
 mod snapshots;
 mod svg_previews;
 mod tenants;

@@ -288,6 +288,8 @@ pub fn renderer() -> PathBuf {
 fn serve(database: &str, folder: &Path, keep: &Keep, listen: &str) -> (Child, String) {
     let mut command = Command::new(PROGRAM);
     command.args(["serve", "--database-url", database, "--listen", listen, "--internal-listen", "127.0.0.1:0"]);
+    // Nodes do what tests ask for.
+    command.arg("--no-stills");
     keeping(&mut command, folder, keep);
     let mut child = command.stdout(Stdio::piped()).stderr(log(folder, "serve")).spawn().unwrap();
     let mut line = String::new();

@@ -13,7 +13,7 @@ use crate::{
     },
     models::{
         Db, Role, Scope,
-        render::{snapshot_job, still_key::StillKey},
+        render::{snapshot_batch, snapshot_job, still_key::StillKey},
     },
 };
 use flatrender_engine::{Context, Failure, Workflow};
@@ -49,22 +49,29 @@ impl Workflow for SceneSnapshot {
     async fn run(self, cx: &Context) -> Result<(), Failure> {
         let shown = produce(cx, &self).await;
         let scope = Scope::tenant(Role::Render, cx.tenant_id());
-        let (this, outcome) = (&self, shown.as_ref());
+        let (this, outcome, tenant_id) = (&self, shown.as_ref(), cx.tenant_id());
         cx.step("settle", async move |db: Db<'_>| {
-            scope.within(db, async |db: Db<'_>| settle(db, this, outcome).await).await
+            scope.within(db, async |db: Db<'_>| settle(db, tenant_id, this, outcome).await).await
         })
         .await?;
         shown.map(drop)
     }
 }
 
-/// Ends the job, and shows the picture if there is one.
-async fn settle(db: Db<'_>, this: &SceneSnapshot, outcome: Result<&Shown, &Failure>) -> Result<(), Failure> {
+/// Ends the job, shows the picture if there is one, and ends the requests that waited for nothing else.
+async fn settle(
+    db: Db<'_>,
+    tenant_id: Uuid,
+    this: &SceneSnapshot,
+    outcome: Result<&Shown, &Failure>,
+) -> Result<(), Failure> {
+    let id = this.job_id;
     match outcome {
-        Ok(Shown::Made(made)) => snapshot_job::publish(db, this.job_id, &this.key, made, &this.base_url).await?,
-        Ok(Shown::Placeholder(url)) => snapshot_job::publish_placeholder(db, this.job_id, &this.key, url).await?,
-        Err(failure) => snapshot_job::fail(db, this.job_id, failure).await?,
+        Ok(Shown::Made(made)) => snapshot_job::publish(&mut *db, id, &this.key, made, &this.base_url).await?,
+        Ok(Shown::Placeholder(url)) => snapshot_job::publish_placeholder(&mut *db, id, &this.key, url).await?,
+        Err(failure) => snapshot_job::fail(&mut *db, id, failure).await?,
     }
+    snapshot_batch::settle(db, tenant_id, id).await?;
     Ok(())
 }
 

@@ -15,6 +15,7 @@ pub mod render_job;
 pub mod scene_cache;
 pub mod segment;
 pub mod snapshot;
+pub mod snapshot_batch;
 pub mod snapshot_job;
 pub mod snapshot_request;
 pub mod spec;

@@ -15,6 +15,7 @@ use flatrender_workflows::{
         DEFAULT_TENANT, Role, Scope,
         content::{project, scene},
         render::{
+            snapshot_batch::{self, Finished},
             snapshot_job::{self, Request, SnapshotJob, Wanted},
             still_key::{StillKey, defaults},
         },
@@ -186,4 +187,93 @@ async fn a_lost_frame_is_rendered_again_but_not_for_ever(db: PgPool) {
     let (state, job) = ended(&db, &hands, false).await;
     assert_eq!((state, job.error_code.as_deref()), (RunState::Failed, Some(FRAME_LOST)));
     assert_eq!(hands.asked(), ["RenderStills", "MakeStill"].repeat(3));
+}
+
+/// Ends a job with an error, in a transaction that stays open; what has ended with it.
+async fn end(tx: &mut sqlx::PgConnection, job: Uuid) -> Vec<Finished> {
+    Scope::tenant(Role::Render, DEFAULT_TENANT).enter(&mut *tx).await.unwrap();
+    snapshot_job::fail(&mut *tx, job, &Failure::permanent("test.refused", "as told")).await.unwrap();
+    snapshot_batch::settle(tx, DEFAULT_TENANT, job).await.unwrap()
+}
+
+/// Waits until somebody waits for a lock.
+async fn until_blocked(db: &PgPool) {
+    let sql = "select count(*) from pg_locks where not granted";
+    while sqlx::query_scalar::<_, i64>(sql).fetch_one(db).await.unwrap() == 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn of_two_stills_that_end_at_once_the_second_ends_their_request(db: PgPool) {
+    let (first, _) = asked_for(&db).await;
+    let (second, project_id) = (Uuid::now_v7(), Uuid::now_v7());
+    let sql = "insert into render.snapshot_jobs (id, tenant_id, project_id, project_version_id, scene_id, scene_key, workflow_run_id)
+               select $1, tenant_id, project_id, project_version_id, $1, 'b', $1 from render.snapshot_jobs";
+    sqlx::query(sql).bind(second).execute(&db).await.unwrap();
+    let mut tx = db.begin().await.unwrap();
+    Scope::tenant(Role::Render, DEFAULT_TENANT).enter(&mut tx).await.unwrap();
+    let (id, ended) = snapshot_batch::begin(&mut tx, DEFAULT_TENANT, project_id, &[first, second]).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(ended, None);
+    let mut one = db.begin().await.unwrap();
+    assert_eq!(end(&mut one, first).await, []);
+    let other = tokio::spawn({
+        let db = db.clone();
+        async move {
+            let mut tx = db.begin().await.unwrap();
+            let ended = end(&mut tx, second).await;
+            tx.commit().await.unwrap();
+            ended
+        }
+    });
+    until_blocked(&db).await;
+    one.commit().await.unwrap();
+    let ended = other.await.unwrap();
+    assert_eq!(
+        ended.iter().map(|b| (b.id, b.project_id, b.done, b.failed)).collect::<Vec<_>>(),
+        [(id, project_id, 0, 2)]
+    );
+    let mut tx = db.begin().await.unwrap();
+    assert_eq!(end(&mut tx, second).await, [], "it is told once");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_request_for_a_still_that_ends_at_that_moment_ends_with_it(db: PgPool) {
+    let (job, _) = asked_for(&db).await;
+    let mut ending = db.begin().await.unwrap();
+    assert_eq!(end(&mut ending, job).await, []);
+    let asking = tokio::spawn({
+        let db = db.clone();
+        async move {
+            let mut tx = db.begin().await.unwrap();
+            Scope::tenant(Role::Render, DEFAULT_TENANT).enter(&mut tx).await.unwrap();
+            let begun = snapshot_batch::begin(&mut tx, DEFAULT_TENANT, Uuid::nil(), &[job]).await.unwrap();
+            tx.commit().await.unwrap();
+            begun
+        }
+    });
+    until_blocked(&db).await;
+    ending.commit().await.unwrap();
+    let (_, ended) = asking.await.unwrap();
+    assert_eq!(ended.map(|batch| (batch.done, batch.failed)), Some((0, 1)));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn old_requests_are_forgotten_but_for_the_newest_of_a_scene(db: PgPool) {
+    let (job, _) = asked_for(&db).await;
+    let mut tx = db.begin().await.unwrap();
+    end(&mut tx, job).await;
+    tx.commit().await.unwrap();
+    let older = "insert into render.snapshot_jobs (tenant_id, project_id, project_version_id, scene_id, scene_key, workflow_run_id,
+                     status, image_url, created_at, finished_at, tidied_at)
+                 select tenant_id, project_id, project_version_id, scene_id, scene_key, gen_random_uuid(), 'done', 'https://films.example/snap/' || n,
+                     t, t, t
+                 from render.snapshot_jobs, (values (1, workflow.now() - interval '100 days'), (2, workflow.now() - interval '99 days'),
+                     (3, workflow.now() - interval '89 days')) o(n, t)";
+    sqlx::query(older).execute(&db).await.unwrap();
+    let mut tx = db.begin().await.unwrap();
+    Scope::platform(Role::Admin).enter(&mut tx).await.unwrap();
+    assert_eq!(snapshot_job::forget_old(&mut tx, 100).await.unwrap(), 2);
+    assert_eq!(snapshot_job::forget_old(&mut tx, 100).await.unwrap(), 0);
 }

@@ -8,18 +8,19 @@ use crate::{
     identity::Steward,
     problem::{Code, Problem},
 };
+use flatrender_engine::Client;
 use flatrender_workflows::{
     contracts::{node::needs, snapshot::RenderStills, storage::BlobHash},
     definitions::scene_snapshot::SceneSnapshot,
     models::{
-        Db, Role, Scope,
+        DEFAULT_TENANT, Database, Db, Role, Scope,
         content::{
             project::{self, Template},
             scene::{self, Scene},
         },
         render::{
             freeze::Fault,
-            snapshot,
+            snapshot, snapshot_batch,
             snapshot_job::{self, Request, SnapshotJob, Wanted},
             snapshot_request,
             still_key::{self, StillKey},
@@ -40,6 +41,8 @@ pub struct Answered {
     pub jobs: Vec<SnapshotJob>,
     /// Whether an earlier request with this key made them.
     pub replayed: bool,
+    /// What they are together; none when there was nothing to do.
+    pub batch: Option<Uuid>,
 }
 
 /// Makes or finds the jobs.
@@ -53,36 +56,87 @@ pub async fn enqueue(
     key: Option<&str>,
     asked: &CreateSnapshots,
 ) -> Result<Answered, Problem> {
-    let tenant_id = steward.tenant_id;
-    let (render, fingerprint) = (Scope::tenant(Role::Render, tenant_id), fingerprint(project_id, asked));
-    let mut tx = app.db.begin(Scope::tenant(Role::Content, tenant_id)).await?;
+    let (tenant_id, fingerprint) = (steward.tenant_id, fingerprint(project_id, asked));
+    let (render, content) = (Scope::tenant(Role::Render, tenant_id), Scope::tenant(Role::Content, tenant_id));
+    let mut tx = app.db.begin(content).await?;
     let template = project::own(&mut tx, tenant_id, project_id).await?.ok_or_else(no_project)?;
-    let scenes = chosen(scene::list(&mut tx, template.version_id).await?, asked.scenes.as_deref())?;
+    let scenes = scene::list(&mut tx, template.version_id).await?;
     render.enter(&mut tx).await?;
+    // What was answered once is answered alike, whatever scenes the template has by now.
+    if let Some(key) = key
+        && let Some(jobs) = replay(&mut tx, tenant_id, key, &fingerprint).await?
+    {
+        return answered_before(&mut tx, tenant_id, jobs).await;
+    }
+    let scenes = chosen(scenes, asked.scenes.as_deref())?;
     let of = Request { tenant_id, project_id, version_id: template.version_id, requested_by: steward.name() };
-    let placing = Placing { app, of: &of, template: &template, force: asked.force };
+    let (workflows, base_url) = (&app.workflows, app.public_url.as_str());
+    let placing = Placing { workflows, base_url, of: &of, template: &template, force: asked.force };
     let keys: Vec<StillKey> = scenes.iter().map(|scene| placing.key(scene)).collect();
     let wanted: Vec<Wanted<'_>> = scenes.iter().zip(&keys).map(|(scene, key)| Wanted { scene, key }).collect();
     if key.is_none()
         && !asked.force
         && let Some(jobs) = snapshot_job::shown(&mut tx, tenant_id, &wanted).await?
     {
-        return Ok(Answered { scenes, jobs, replayed: false });
+        return Ok(Answered { scenes, jobs, replayed: false, batch: None });
     }
     if let Some(key) = key
         && !snapshot_request::take(&mut tx, tenant_id, key, &fingerprint, project_id).await?
     {
+        // Another request with this key has committed in between.
         let jobs = replay(&mut tx, tenant_id, key, &fingerprint).await?;
-        return Ok(Answered { scenes, jobs, replayed: true });
+        let jobs = jobs.ok_or_else(|| Problem::internal(&sqlx::Error::RowNotFound))?;
+        return answered_before(&mut tx, tenant_id, jobs).await;
     }
     let ids = placing.place(&mut tx, &wanted).await?;
     if let Some(key) = key {
         snapshot_request::answer(&mut tx, tenant_id, key, &ids).await?;
     }
+    let batch = begin_batch(&mut tx, &of, &ids).await?;
     let jobs = snapshot_job::list(&mut tx, tenant_id, &ids).await?;
     tx.commit().await?;
     app.workflows.announce();
-    Ok(Answered { scenes: showing(scenes, &jobs), jobs, replayed: false })
+    Ok(Answered { scenes: showing(scenes, &jobs), jobs, replayed: false, batch })
+}
+
+/// Asks for stills of the scenes of a template of ours that have none, as it is brought in. Repeating it is harmless.
+///
+/// # Errors
+/// `project.not_found` when there is no such template.
+pub async fn at_import(db: &Database, workflows: &Client, base_url: &str, slug: &str) -> Result<(), Problem> {
+    let tenant_id = DEFAULT_TENANT;
+    let mut tx = db.begin(Scope::tenant(Role::Content, tenant_id)).await?;
+    let template = project::find(&mut tx, tenant_id, tenant_id, slug, None).await?.ok_or_else(no_project)?;
+    let mut scenes = scene::list(&mut tx, template.version_id).await?;
+    scenes.retain(|scene| scene.snapshot_url.is_none());
+    Scope::tenant(Role::Render, tenant_id).enter(&mut tx).await?;
+    let (project_id, version_id) = (template.project_id, template.version_id);
+    let of = Request { tenant_id, project_id, version_id, requested_by: "import" };
+    let placing = Placing { workflows, base_url, of: &of, template: &template, force: false };
+    let keys: Vec<StillKey> = scenes.iter().map(|scene| placing.key(scene)).collect();
+    let wanted: Vec<Wanted<'_>> = scenes.iter().zip(&keys).map(|(scene, key)| Wanted { scene, key }).collect();
+    let ids = placing.place(&mut tx, &wanted).await?;
+    begin_batch(&mut tx, &of, &ids).await?;
+    tx.commit().await?;
+    workflows.announce();
+    Ok(())
+}
+
+/// Jobs that were asked for together are a batch; none of nothing.
+async fn begin_batch(db: Db<'_>, of: &Request<'_>, ids: &[Uuid]) -> Result<Option<Uuid>, Problem> {
+    if ids.is_empty() {
+        return Ok(None);
+    }
+    let (batch, _) = snapshot_batch::begin(db, of.tenant_id, of.project_id, ids).await?;
+    Ok(Some(batch))
+}
+
+/// The answer of before. Its scenes may be of an older version.
+async fn answered_before(db: Db<'_>, tenant_id: Uuid, jobs: Vec<SnapshotJob>) -> Result<Answered, Problem> {
+    Scope::tenant(Role::Content, tenant_id).enter(&mut *db).await?;
+    let ids: Vec<Uuid> = jobs.iter().map(|job| job.scene_id).collect();
+    let scenes = scene::of(db, &ids).await?;
+    Ok(Answered { scenes, jobs, replayed: true, batch: None })
 }
 
 /// What makes two requests the same.
@@ -122,17 +176,23 @@ fn showing(mut scenes: Vec<Scene>, jobs: &[SnapshotJob]) -> Vec<Scene> {
     scenes
 }
 
-async fn replay(db: Db<'_>, tenant_id: Uuid, key: &str, fingerprint: &str) -> Result<Vec<SnapshotJob>, Problem> {
-    let known = snapshot_request::find(&mut *db, tenant_id, key).await?;
-    let known = known.ok_or_else(|| Problem::internal(&sqlx::Error::RowNotFound))?;
+/// What an earlier request with this key was answered with.
+async fn replay(
+    db: Db<'_>,
+    tenant_id: Uuid,
+    key: &str,
+    fingerprint: &str,
+) -> Result<Option<Vec<SnapshotJob>>, Problem> {
+    let Some(known) = snapshot_request::find(&mut *db, tenant_id, key).await? else { return Ok(None) };
     if known.request_sha256 != fingerprint {
         return Err(Problem::new(Code::IdempotencyKeyReused, "this idempotency key was used for another request"));
     }
-    Ok(snapshot_job::list(db, tenant_id, &known.job_ids).await?)
+    Ok(Some(snapshot_job::list(db, tenant_id, &known.job_ids).await?))
 }
 
 struct Placing<'a> {
-    app: &'a App,
+    workflows: &'a Client,
+    base_url: &'a str,
     of: &'a Request<'a>,
     template: &'a Template,
     force: bool,
@@ -191,7 +251,7 @@ impl Placing<'_> {
         let tenant_id = self.of.tenant_id;
         Scope::tenant(Role::Workflow, tenant_id).enter(&mut *db).await?;
         let runs = new.iter().map(|(job_id, wanted)| self.workflow(*job_id, wanted));
-        let runs = self.app.workflows.start_all(&mut *db, tenant_id, runs).await?;
+        let runs = self.workflows.start_all(&mut *db, tenant_id, runs).await?;
         Scope::tenant(Role::Render, tenant_id).enter(&mut *db).await?;
         let ids: Vec<Uuid> = new.iter().map(|(id, _)| *id).collect();
         Ok(snapshot_job::started(db, &ids, &runs).await?)
@@ -213,6 +273,6 @@ impl Placing<'_> {
             fps: manifest.fps,
             needs: needs(manifest),
         };
-        SceneSnapshot { job_id, key: wanted.key.clone(), work, base_url: self.app.public_url.clone() }
+        SceneSnapshot { job_id, key: wanted.key.clone(), work, base_url: self.base_url.to_owned() }
     }
 }

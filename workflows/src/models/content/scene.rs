@@ -65,6 +65,22 @@ pub async fn fill(db: Db<'_>, tenant_id: Uuid, version_id: Uuid, manifest: &Mani
     Ok(())
 }
 
+/// These scenes, in order, of whichever version each is.
+///
+/// # Errors
+/// Those of the database.
+pub async fn of(db: Db<'_>, ids: &[Uuid]) -> sqlx::Result<Vec<Scene>> {
+    sqlx::query_as!(
+        Scene,
+        r#"select id, scene_key as key, title as "title: Json<Label>", comp_name as composition, start_frame, frame_count as frames,
+                  still_frame, image, snapshot_url
+           from content.scenes where id = any($1) order by project_version_id, position"#,
+        ids,
+    )
+    .fetch_all(db)
+    .await
+}
+
 /// The scenes of a version, in order.
 ///
 /// # Errors

@@ -41,6 +41,13 @@ pub(super) const INVARIANTS: &[Invariant] = &[
               where j.finished_at is null and (j.status = 'running') <> (t.state = 'leased')",
     },
     Invariant {
+        number: 4,
+        rule: "a request for stills is open while one of them is",
+        sql: "select 'batch ' || b.id || ' is open, and its stills have ended' from render.snapshot_batches b
+              where b.finished_at is null
+                and not exists (select from render.snapshot_jobs j where j.id = any (b.job_ids) and j.status in ('queued', 'running'))",
+    },
+    Invariant {
         number: 5,
         rule: "money went as the providers say, and back as its refunds say",
         sql: "select 'the ' || provider || ' of ' || day || ' in ' || currency || ' differs by ' || diff_amount

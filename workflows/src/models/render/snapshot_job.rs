@@ -7,6 +7,7 @@
 
 use super::{
     snapshot::{self, NewSnapshot, Snapshot},
+    snapshot_batch,
     still_key::StillKey,
 };
 use crate::{
@@ -348,12 +349,15 @@ pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<u64> {
             "update render.snapshot_jobs
              set status = 'error', error_code = left($2, 128), error_detail = left($3, 4000), lease_token = null,
                  finished_at = workflow.now(), updated_at = workflow.now()
-             where workflow_run_id = $1 and status in ('queued', 'running')",
+             where workflow_run_id = $1 and status in ('queued', 'running') returning tenant_id, id",
             run.id,
             run.code,
             run.message,
         );
-        settled += done.execute(&mut *db).await?.rows_affected();
+        for job in done.fetch_all(&mut *db).await? {
+            snapshot_batch::settle(&mut *db, job.tenant_id, job.id).await?;
+            settled += 1;
+        }
     }
     Ok(settled)
 }
@@ -369,6 +373,20 @@ pub async fn untidied(db: Db<'_>, limit: i64) -> sqlx::Result<Vec<(Uuid, Uuid)>>
     .fetch_all(db)
     .await?;
     Ok(rows.into_iter().map(|r| (r.tenant_id, r.id)).collect())
+}
+
+/// Forgets up to `limit` jobs that ended three months ago or earlier and are not the newest of their scene; gives how many.
+pub async fn forget_old(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
+    let gone = sqlx::query!(
+        "delete from render.snapshot_jobs where id in (
+             select o.id from render.snapshot_jobs o
+             where o.finished_at < workflow.now() - interval '90 days' and o.tidied_at is not null
+               and exists (select from render.snapshot_jobs n where n.tenant_id = o.tenant_id and n.scene_id = o.scene_id
+                           and (n.created_at, n.id) > (o.created_at, o.id) and n.status = 'done')
+             order by o.finished_at limit $1 for update skip locked)",
+        limit
+    );
+    Ok(gone.execute(db).await?.rows_affected())
 }
 
 /// Notes that the frames of these jobs are gone.
