@@ -66,6 +66,19 @@ comment on column render.render_jobs.project_version_id is 'softref:content.proj
 comment on column render.render_jobs.credit_hold_id is 'softref:identity.credit_holds(id)';
 comment on column render.render_jobs.workflow_run_id is 'opaque: a run of the engine, which may be purged after its end';
 
+create table render.joined_previews (
+    tenant_id       uuid not null,
+    idempotency_key text not null check (char_length(idempotency_key) between 1 and 255),
+    request_sha256  text not null check (request_sha256 ~ '^[0-9a-f]{64}$'),
+    render_job_id   uuid not null,
+    created_at      timestamptz not null default now(),
+    primary key (tenant_id, idempotency_key),
+    foreign key (tenant_id, render_job_id) references render.render_jobs (tenant_id, id)
+);
+create index joined_previews_of on render.joined_previews (tenant_id, render_job_id);
+create index joined_previews_old on render.joined_previews (created_at);
+comment on table render.joined_previews is 'Orders with a key of the client''s that were answered with a preview that another order had made.';
+
 -- A film that has ended stays as it ended, and what it was made from stays as it was accepted.
 create function render.guard_job() returns trigger language plpgsql as $$
 begin
@@ -215,6 +228,28 @@ comment on column render.frame_manifests.flags is 'black, transparent, duplicate
 create trigger frame_manifests_append_only before update or delete on render.frame_manifests
     for each row execute function platform.refuse_change();
 create trigger frame_manifests_no_truncate before truncate on render.frame_manifests
+    for each statement execute function platform.refuse_change();
+
+create table render.frame_replacements (
+    tenant_id      uuid not null,
+    render_job_id  uuid not null,
+    frame_no       int not null,
+    no             int not null check (no > 0),
+    sha256         text not null check (sha256 ~ '^[0-9a-f]{64}$'),
+    size_bytes     bigint not null check (size_bytes > 0),
+    attempt_id     uuid,
+    verified_at    timestamptz not null default now(),
+    primary key (render_job_id, frame_no, no),
+    foreign key (render_job_id, frame_no) references render.frame_manifests (render_job_id, frame_no),
+    foreign key (tenant_id, render_job_id) references render.render_jobs (tenant_id, id),
+    foreign key (tenant_id, attempt_id) references render.frame_job_attempts (tenant_id, id)
+);
+create index frame_replacements_job on render.frame_replacements (tenant_id, render_job_id);
+create index frame_replacements_attempt on render.frame_replacements (attempt_id) where attempt_id is not null;
+comment on table render.frame_replacements is 'Accepted frames that were lost before they were used, and are in the film as they were rendered again: the last one of a number counts.';
+create trigger frame_replacements_append_only before update or delete on render.frame_replacements
+    for each row execute function platform.refuse_change();
+create trigger frame_replacements_no_truncate before truncate on render.frame_replacements
     for each statement execute function platform.refuse_change();
 
 create table render.frame_repair_jobs (

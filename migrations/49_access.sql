@@ -41,7 +41,7 @@ grant execute on function workflow.purge_run to admin_api;
 
 -- What only grows is not changed by any service; the rows of reference tables and the tenants themselves are not theirs.
 revoke update, delete on identity.tenant_webhook_events, identity.tenant_api_request_logs, identity.audit_log, identity.consents,
-    identity.credit_ledger, identity.points_ledger, identity.tenant_usage_corrections, render.node_health_logs, render.frame_job_attempts, render.frame_manifests,
+    identity.credit_ledger, identity.points_ledger, identity.tenant_usage_corrections, render.node_health_logs, render.frame_job_attempts, render.frame_manifests, render.frame_replacements,
     workflow.steps, workflow.attempts
     from identity_svc, render_svc, workflow_svc, admin_api;
 revoke update on studio.saved_project_revisions from studio_svc, admin_api;

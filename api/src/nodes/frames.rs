@@ -16,6 +16,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use flatrender_activities::media::frame;
 use flatrender_workflows::{
     contracts::{
         node::{KeptFrames, StoredFrames},
@@ -32,8 +33,6 @@ use uuid::Uuid;
 
 /// Blobs that are looked for at a time.
 const LOOKUPS: usize = 16;
-/// Longest frame.
-const LIMIT_BYTES: u64 = 64_000_000;
 
 /// `HEAD …/frames/{sha256}`: whether a frame is stored already.
 #[utoipa::path(
@@ -99,7 +98,7 @@ pub async fn put(
     body: Body,
 ) -> Result<StatusCode, Problem> {
     let shelf = shelf(&app, &caller, task_id, token).await?;
-    app.storage.put(&shelf, Some(&sha256), idle_limited(body).boxed(), LIMIT_BYTES).await?;
+    app.storage.put(&shelf, Some(&sha256), idle_limited(body).boxed(), frame::LIMIT_BYTES).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -34,7 +34,7 @@ use uuid::Uuid;
 
 /// Longest side of the picture, in pixels.
 const SIDE: u32 = 480;
-/// Longest frame that is looked at.
+/// Longest frame that is looked at: what is decoded here is decoded beside everything else that is asked for.
 const LIMIT_BYTES: u64 = 64_000_000;
 /// Pictures that are kept: many may look at the same.
 const KEPT: usize = 256;

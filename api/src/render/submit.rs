@@ -94,8 +94,8 @@ fn in_order(value: Value) -> Value {
 async fn replay(app: &App, tenant: &Tenant, key: Option<&str>, sha256: &str) -> Result<Option<view::Render>, Problem> {
     let Some(key) = key else { return Ok(None) };
     let mut tx = app.begin(tenant, Role::Render).await?;
-    let Some(job) = render_job::find_by_key(&mut tx, tenant.id, key).await? else { return Ok(None) };
-    if job.request_sha256 != sha256 {
+    let Some((job, asked)) = render_job::find_by_key(&mut tx, tenant.id, key).await? else { return Ok(None) };
+    if asked != sha256 {
         return Err(Problem::new(Code::IdempotencyKeyReused, "this idempotency key was used with another body"));
     }
     Ok(Some(view::of_job(&mut tx, tenant.id, job).await?))
@@ -125,7 +125,15 @@ async fn accept(
         spec.watermark = tenant_branding::find(&mut tx, tenant.id).await?.map(|b| b.look.product_name);
         Scope::tenant(Role::Render, tenant.id).enter(&mut tx).await?;
         if let Some(same) = render_job::find_preview(&mut tx, tenant.id, &spec).await? {
-            return Ok(Some(Submitted::Replayed(view::of_job(&mut tx, tenant.id, same).await?)));
+            // Whoever asks again with this key gets it however old it is by then, or has failed.
+            if let Some(key) = key
+                && !render_job::join(&mut tx, &same, tenant.id, key, request_sha256).await?
+            {
+                return Ok(None);
+            }
+            let joined = view::of_job(&mut tx, tenant.id, same).await?;
+            tx.commit().await?;
+            return Ok(Some(Submitted::Replayed(joined)));
         }
     }
     quotas::check_order(&mut tx, tenant.id).await?;

@@ -83,3 +83,19 @@ async fn the_same_preview_is_made_once_in_ten_minutes(db: PgPool) {
     sqlx::query("update workflow.clock set moved_by = '11 minutes'").execute(&world.db).await.unwrap();
     assert_ne!(order("Hello").await, (first, true), "after ten minutes it is made anew");
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_order_that_joined_a_preview_is_answered_with_it_for_as_long_as_its_key_is_known(db: PgPool) {
+    let world = World::new(db).await;
+    let order = async |key: &str, title: &str| {
+        let request = world.request(Method::POST, "/v1/renders").header("idempotency-key", key);
+        world.send(with_json(request, &preview(title))).await
+    };
+    let first = order("one", "Hello").await.json()["id"].clone();
+    assert_eq!(order("two", "Hello").await.json()["id"], first, "it is the same preview");
+    sqlx::query("update workflow.clock set moved_by = '11 minutes'").execute(&world.db).await.unwrap();
+    let again = order("two", "Hello").await;
+    assert_eq!((again.status, &again.json()["id"]), (StatusCode::ACCEPTED, &first), "its answer may have been lost");
+    assert_eq!(order("two", "Other").await.problem(), "idempotency.key_reused");
+    assert_ne!(order("three", "Hello").await.json()["id"], first);
+}

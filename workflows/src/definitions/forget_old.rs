@@ -4,7 +4,7 @@ use crate::models::{
     Db, Role, Scope,
     file_mgr::deletion,
     identity::{auth_challenge, auth_throttle, openid_sign_in, user_session},
-    render::snapshot_request,
+    render::{render_job, snapshot_batch, snapshot_job, snapshot_request},
 };
 use flatrender_engine::{Context, Failure, Workflow};
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ const ROUNDS: usize = 50;
 pub enum Old {
     /// Links, codes, logins under way, sessions, failures to sign in.
     Auth,
-    /// Keys of requests that were answered, and removals that were done.
+    /// Keys of requests that were answered, requests for stills that have ended, and removals that were done.
     Requests,
 }
 
@@ -61,6 +61,12 @@ async fn forget(what: Old, db: Db<'_>) -> Result<u64, Failure> {
                 + auth_throttle::forget_old(&mut *db, BATCH).await?
                 + user_session::forget_old(db, BATCH).await?
         }
-        Old::Requests => snapshot_request::forget_old(&mut *db, BATCH).await? + deletion::forget_old(db, BATCH).await?,
+        Old::Requests => {
+            snapshot_request::forget_old(&mut *db, BATCH).await?
+                + render_job::forget_joined(&mut *db, BATCH).await?
+                + snapshot_batch::forget_old(&mut *db, BATCH).await?
+                + snapshot_job::forget_old(&mut *db, BATCH).await?
+                + deletion::forget_old(db, BATCH).await?
+        }
     })
 }

@@ -280,7 +280,7 @@ async fn encode_part(
     of: &[FrameRef],
 ) -> Result<EncodedPart, Failure> {
     let spec = &job.spec;
-    let own = of.iter().filter(|f| part.contains(f.frame)).cloned().collect();
+    let own: Vec<FrameRef> = of.iter().filter(|f| part.contains(f.frame)).cloned().collect();
     let encode = |frames| EncodePart {
         render_id: id,
         frames,
@@ -290,7 +290,18 @@ async fn encode_part(
         watermark: spec.watermark.clone(),
     };
     let key = format!("part{}", part.first);
-    Frames::proven(cx, id, job, &key, own).used_by(&format!("encode:{}", part.first), encode).await
+    let mut frames = Frames::proven(cx, id, job, &key, own.clone());
+    let encoded = frames.used_by(&format!("encode:{}", part.first), encode).await?;
+    // A renderer may paint a frame a little otherwise each time: the film's record names what is in it.
+    let others: Vec<FrameRef> = frames.list().into_iter().filter(|f| !own.contains(f)).collect();
+    if !others.is_empty() {
+        let (tenant_id, scope) = (job.tenant_id, films(cx));
+        let replace = async move |db: Db<'_>| {
+            scope.within(db, async |db: Db<'_>| Ok(frame_job::replace(db, tenant_id, id, &others).await?)).await
+        };
+        cx.step(&format!("replaced:{}", part.first), replace).await?;
+    }
+    Ok(encoded)
 }
 
 async fn mix_audio(cx: &Context, id: Uuid, job: &Begun) -> Result<MixedAudio, Failure> {

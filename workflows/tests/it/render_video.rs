@@ -463,3 +463,35 @@ async fn what_an_ended_film_left_in_storage_is_found_until_it_is_tidied(db: PgPo
     render_job::tidied(&mut db.acquire().await.unwrap(), id).await.unwrap();
     assert_eq!(untidied().await, []);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_frame_that_nobody_asked_for_is_in_no_chunk(db: PgPool) {
+    let world = World::with(Mischief { beyond: true, ..Mischief::default() });
+    let (id, run) = order(&db).await;
+    let run = world.finish(&db, run, false).await;
+    assert_eq!(run.state, RunState::Succeeded, "{:?}", run.error);
+    assert_eq!(accepted_frames(&db, id).await, 165);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_frame_that_was_lost_after_it_was_accepted_is_in_the_record_as_it_is_in_the_film(db: PgPool) {
+    enrol(&db).await;
+    let lost_frames = BTreeMap::from([(("EncodePart", 50), 1), (("EncodePart", 51), 1)]);
+    let world = World::with(Mischief { lost_frames, never_alike: true, ..Mischief::default() });
+    world.store_for(&db);
+    let (id, run) = order(&db).await;
+    let run = world.finish(&db, run, false).await;
+    assert_eq!(run.state, RunState::Succeeded, "{:?}", run.error);
+    // Who made a frame last, by what the fake writes into its picture.
+    let sql = "select r.frame_no, r.sha256, a.lease_token from render.frame_replacements r
+               join render.frame_job_attempts a on a.id = r.attempt_id where r.render_job_id = $1 order by 1";
+    let replaced: Vec<(i32, String, Uuid)> = sqlx::query_as(sql).bind(id).fetch_all(&db).await.unwrap();
+    assert_eq!(replaced.iter().map(|(frame, ..)| *frame).collect::<Vec<_>>(), [50, 51]);
+    for (frame, sha256, token) in replaced {
+        assert_eq!(sha256, blob(&format!("frame {frame}{token}")).sha256.to_string());
+    }
+    let changed =
+        "select count(*) from render.frame_replacements r join render.frame_manifests m using (render_job_id, frame_no)
+                   where r.render_job_id = $1 and r.sha256 <> m.sha256";
+    assert_eq!(count(&db, changed, id).await, 2, "what was accepted first is still told");
+}

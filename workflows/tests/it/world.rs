@@ -52,6 +52,10 @@ pub struct Mischief {
     pub scenes_are_gone: bool,
     /// Frames that look black, however often they are rendered.
     pub black_frames: BTreeSet<u32>,
+    /// No two attempts paint a frame alike.
+    pub never_alike: bool,
+    /// Renderers tell of a frame that nobody asked them for.
+    pub beyond: bool,
 }
 
 /// The world's hands and its notebook.
@@ -154,8 +158,14 @@ impl Handler<RenderFrames> for World {
         let avoid = if input.avoid.is_empty() { String::new() } else { format!(" not on {}", input.avoid.join(", ")) };
         self.act(cx, "RenderFrames", format!("{}-{}{avoid}", input.frames.first, input.frames.last)).await?;
         self.crash(input.frames)?;
+        let (never_alike, beyond) = {
+            let mischief = self.0.lock().unwrap();
+            (mischief.never_alike, mischief.beyond)
+        };
+        let by = if never_alike { cx.lease_token().to_string() } else { String::new() };
+        let numbers = input.frames.iter().chain(beyond.then_some(input.frames.last + 1));
         let frames: Vec<FrameRef> =
-            input.frames.iter().map(|frame| FrameRef { frame, blob: blob(&format!("frame {frame}")) }).collect();
+            numbers.map(|frame| FrameRef { frame, blob: blob(&format!("frame {frame}{by}")) }).collect();
         let db = self.2.lock().unwrap().clone();
         if let Some(db) = db {
             store(&db, input.render_id, cx.lease_token(), &frames).await;

@@ -221,7 +221,11 @@ impl<'a> Frames<'a> {
         }
         let noted = self.note(&key, activity, frames, rendered.clone().ok(), false).await?;
         match rendered {
-            Ok(RenderedFrames { frames: made, cause, .. }) => Ok((Made { range: frames, frames: made, cause }, noted)),
+            // A report that was taken unseen may say anything.
+            Ok(RenderedFrames { frames: mut made, cause, .. }) => {
+                made.retain(|f| frames.contains(f.frame));
+                Ok((Made { range: frames, frames: made, cause }, noted))
+            }
             Err(failure) if failure.retryable || is_crash(&failure.code) => {
                 Ok((Made { range: frames, frames: vec![], cause: Some(failure) }, noted))
             }

@@ -1,9 +1,9 @@
 //! Chunks of a film, the frames accepted for them, and repairs.
 //!
 //! ```text
-//! queued ─▶ rendered ─▶ verified
+//! queued ⇄ leased ─▶ rendered ─▶ verified
 //! ```
-
+//! A chunk is leased while a node has its task: the database writes that, in the transaction in which the engine changes the task.
 use super::{plan::Chunk, stored_frame};
 use crate::{
     contracts::{
@@ -99,9 +99,7 @@ pub async fn accept(db: Db<'_>, new: &Accepted<'_>) -> Result<(), Failure> {
 }
 
 async fn insert_manifests(db: Db<'_>, new: &Accepted<'_>) -> sqlx::Result<()> {
-    let number: Vec<i32> = new.frames.iter().map(|f| f.frame as i32).collect();
-    let hash: Vec<String> = new.frames.iter().map(|f| f.blob.sha256.to_string()).collect();
-    let bytes: Vec<i64> = new.frames.iter().map(|f| f.blob.size_bytes as i64).collect();
+    let (number, hash, bytes) = columns(new.frames);
     let flags = |f: &FrameRef| new.flags.get(&f.frame).map(|s| s.iter().cloned().collect::<Vec<_>>().join(","));
     let flags: Vec<Option<String>> = new.frames.iter().map(flags).collect();
     sqlx::query!(
@@ -119,6 +117,27 @@ async fn insert_manifests(db: Db<'_>, new: &Accepted<'_>) -> sqlx::Result<()> {
         &flags as &[Option<String>],
         new.size[0] as i32,
         new.size[1] as i32,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Notes that accepted frames are in the film as they were rendered again, because what was accepted was lost.
+pub async fn replace(db: Db<'_>, tenant_id: Uuid, render_id: Uuid, frames: &[FrameRef]) -> sqlx::Result<()> {
+    let (number, hash, bytes) = columns(frames);
+    sqlx::query!(
+        r#"insert into render.frame_replacements (tenant_id, render_job_id, frame_no, no, sha256, size_bytes, attempt_id, verified_at)
+           select $1, $2, f.n, 1 + (select count(*)::int from render.frame_replacements r where r.render_job_id = $2 and r.frame_no = f.n),
+                  f.h, f.b, a.id, workflow.now()
+           from unnest($3::int[], $4::text[], $5::bigint[]) f(n, h, b)
+           left join render.stored_frames s on s.render_job_id = $2 and s.frame_no = f.n and s.sha256 = f.h
+           left join render.frame_job_attempts a on a.lease_token = s.lease_token"#,
+        tenant_id,
+        render_id,
+        &number,
+        &hash,
+        &bytes,
     )
     .execute(db)
     .await?;
@@ -202,6 +221,15 @@ fn reason(reason: FaultReason) -> &'static str {
         FaultReason::Black => "black",
         FaultReason::Duplicate => "duplicate",
     }
+}
+
+/// Numbers, hashes and lengths of frames, as columns.
+pub(super) fn columns(frames: &[FrameRef]) -> (Vec<i32>, Vec<String>, Vec<i64>) {
+    (
+        frames.iter().map(|f| f.frame as i32).collect(),
+        frames.iter().map(|f| f.blob.sha256.to_string()).collect(),
+        frames.iter().map(|f| f.blob.size_bytes as i64).collect(),
+    )
 }
 
 /// Frames from their columns.

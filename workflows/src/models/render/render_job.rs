@@ -135,9 +135,19 @@ pub async fn find(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<
     Ok(select(db, tenant_id, Some(id), None, None, 1).await?.pop())
 }
 
-/// The film that was made with an idempotency key.
-pub async fn find_by_key(db: Db<'_>, tenant_id: Uuid, key: &str) -> sqlx::Result<Option<RenderJob>> {
-    Ok(select(db, tenant_id, None, Some(key), None, 1).await?.pop())
+/// The film that an order with this key was answered with, and the hash of that order.
+pub async fn find_by_key(db: Db<'_>, tenant_id: Uuid, key: &str) -> sqlx::Result<Option<(RenderJob, String)>> {
+    if let Some(job) = select(&mut *db, tenant_id, None, Some(key), None, 1).await?.pop() {
+        let sha256 = job.request_sha256.clone();
+        return Ok(Some((job, sha256)));
+    }
+    let joined = sqlx::query!(
+        "select render_job_id, request_sha256 from render.joined_previews where tenant_id = $1 and idempotency_key = $2",
+        tenant_id,
+        key,
+    );
+    let Some(joined) = joined.fetch_optional(&mut *db).await? else { return Ok(None) };
+    Ok(find(db, tenant_id, joined.render_job_id).await?.map(|job| (job, joined.request_sha256)))
 }
 
 /// The tenant's preview of this spec that was ordered within the last ten minutes and has not failed, if there is one.
@@ -165,6 +175,30 @@ pub async fn find_preview(db: Db<'_>, tenant_id: Uuid, spec: &RenderSpec) -> sql
         Some(id) => find(db, tenant_id, id).await,
         None => Ok(None),
     }
+}
+
+/// Notes that an order with a key was answered with a preview that was there. False when the key is taken.
+pub async fn join(db: Db<'_>, job: &RenderJob, tenant_id: Uuid, key: &str, sha256: &str) -> sqlx::Result<bool> {
+    let joined = sqlx::query!(
+        "insert into render.joined_previews (tenant_id, idempotency_key, request_sha256, render_job_id, created_at)
+         values ($1, $2, $3, $4, workflow.now()) on conflict do nothing",
+        tenant_id,
+        key,
+        sha256,
+        job.id,
+    );
+    Ok(joined.execute(db).await?.rows_affected() == 1)
+}
+
+/// Forgets up to `limit` keys of orders that joined a preview a week ago or earlier; gives how many.
+pub async fn forget_joined(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
+    let gone = sqlx::query!(
+        "delete from render.joined_previews where (tenant_id, idempotency_key) in (
+             select tenant_id, idempotency_key from render.joined_previews
+             where created_at < workflow.now() - interval '7 days' order by created_at limit $1 for update skip locked)",
+        limit
+    );
+    Ok(gone.execute(db).await?.rows_affected())
 }
 
 /// Films of the tenant, newest first, older than `before`.

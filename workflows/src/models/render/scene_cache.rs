@@ -125,10 +125,12 @@ pub async fn keep(db: Db<'_>, new: &NewScene<'_>) -> sqlx::Result<()> {
     sqlx::query!(
         r#"insert into render.kept_scenes
                (tenant_id, key, sha256, size_bytes, frame_sha256, frame_bytes, render_job_id, created_at, last_used_at)
-           select $1, $2, $3, $4, array_agg(m.sha256 order by m.frame_no), array_agg(m.size_bytes order by m.frame_no), $5,
-                  workflow.now(), workflow.now()
+           select $1, $2, $3, $4, array_agg(coalesce(r.sha256, m.sha256) order by m.frame_no),
+                  array_agg(coalesce(r.size_bytes, m.size_bytes) order by m.frame_no), $5, workflow.now(), workflow.now()
            from render.frame_manifests m
-           left join render.frame_job_attempts a on a.id = m.attempt_id
+           left join lateral (select * from render.frame_replacements r
+                              where r.render_job_id = m.render_job_id and r.frame_no = m.frame_no order by r.no desc limit 1) r on true
+           left join render.frame_job_attempts a on a.id = case when r.no is null then m.attempt_id else r.attempt_id end
            left join render.nodes n on n.id = a.node_id
            where m.tenant_id = $1 and m.render_job_id = $5 and m.frame_no between $6 and $7
            having count(*) = $7 - $6 + 1 and bool_and(coalesce(n.capabilities -> 'renderers' ->> $8 = $9, false))
@@ -148,13 +150,29 @@ pub async fn keep(db: Db<'_>, new: &NewScene<'_>) -> sqlx::Result<()> {
     )
     .execute(&mut *db)
     .await?;
+    make_room(db, new.tenant_id, MOST_BYTES).await
+}
+
+/// Lets go of what was used longest ago until no more than so many bytes are kept. What somebody else is using stays.
+pub async fn make_room(db: Db<'_>, tenant_id: Uuid, most_bytes: i64) -> sqlx::Result<()> {
+    // Most of the time there is room, and nothing has to be put in order.
+    let kept = sqlx::query_scalar!(
+        r#"select coalesce(sum(size_bytes), 0)::bigint as "kept!" from render.kept_scenes where tenant_id = $1 and evicted_at is null"#,
+        tenant_id,
+    );
+    if kept.fetch_one(&mut *db).await? <= most_bytes {
+        return Ok(());
+    }
     sqlx::query!(
         r#"update render.kept_scenes k set evicted_at = workflow.now()
-           from (select key, sum(size_bytes) over (order by last_used_at desc, key) as up_to
-                 from render.kept_scenes where tenant_id = $1 and evicted_at is null) s
-           where k.tenant_id = $1 and k.key = s.key and s.up_to > $2::bigint"#,
-        new.tenant_id,
-        MOST_BYTES,
+           where k.tenant_id = $1 and k.key in (
+               select l.key from render.kept_scenes l
+               join (select key, sum(size_bytes) over (order by last_used_at desc, key) as up_to
+                     from render.kept_scenes where tenant_id = $1 and evicted_at is null) s on s.key = l.key
+               where l.tenant_id = $1 and s.up_to > $2::bigint
+               for update of l skip locked)"#,
+        tenant_id,
+        most_bytes,
     )
     .execute(db)
     .await?;

@@ -3,7 +3,7 @@
 //! An attempt may be lost or fail, and its frames count: they are proven like any others. But one that ended with what shows in
 //! its frames ([`SPOILING`]) has none that count, from the commit on that ends it, whenever they were noted.
 
-use super::frame_job::refs;
+use super::frame_job::{columns, refs};
 use crate::{
     contracts::{
         evidence::SPOILING,
@@ -22,9 +22,7 @@ pub async fn note(
     lease_token: Uuid,
     frames: &[FrameRef],
 ) -> sqlx::Result<()> {
-    let number: Vec<i32> = frames.iter().map(|f| f.frame as i32).collect();
-    let hash: Vec<String> = frames.iter().map(|f| f.blob.sha256.to_string()).collect();
-    let bytes: Vec<i64> = frames.iter().map(|f| f.blob.size_bytes as i64).collect();
+    let (number, hash, bytes) = columns(frames);
     sqlx::query!(
         r#"insert into render.stored_frames (tenant_id, render_job_id, frame_no, sha256, size_bytes, lease_token, stored_at)
            select $1, $2, n, h, b, $3, workflow.now() from unnest($4::int[], $5::text[], $6::bigint[]) f(n, h, b)
