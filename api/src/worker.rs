@@ -213,8 +213,11 @@ async fn tidy_films(db: &PgPool, storage: &dyn BlobStore) -> Result<(), Box<dyn 
 /// Settles stills whose run the engine gave up, and removes the frames of those that have ended: the pictures are made.
 pub async fn tidy_snapshots(db: &PgPool, storage: &dyn BlobStore) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut tx = Scope::platform(Role::Render).begin(db).await?;
-    snapshot_job::settle_abandoned(&mut tx).await?;
+    let (_, ended) = snapshot_job::settle_abandoned(&mut tx).await?;
+    let workflows = Client::new(db.clone());
+    flatrender_workflows::definitions::scene_snapshot::tell(&workflows, &mut tx, ended).await?;
     tx.commit().await?;
+    workflows.announce();
     let mut tx = Scope::platform(Role::Render).begin(db).await?;
     let ended = snapshot_job::untidied(&mut tx, 100).await?;
     drop(tx);

@@ -58,6 +58,9 @@ async fn a_request_has_ended_when_the_last_of_its_stills_has(db: PgPool) {
     let world = World::managed(db).await;
     world.work();
     let (path, node) = (path(&world, "tiny").await, world.node("n1").await);
+    let webhook = "insert into identity.tenant_webhooks (tenant_id, url, event_types, state, secret_enc)
+                   values ($1, 'https://hooks.example', '{snapshot_batch.completed}', 'paused', 'x')";
+    sqlx::query(webhook).bind(DEFAULT_TENANT).execute(&world.db).await.unwrap();
     let all = ask(&world, &path, None, json!({})).await;
     let scene = all.json()["data"][0]["scene_id"].clone();
     let one = ask(&world, &path, None, json!({"scenes": [scene]})).await;
@@ -75,6 +78,11 @@ async fn a_request_has_ended_when_the_last_of_its_stills_has(db: PgPool) {
     assert_eq!(ended(&world, batch_of(&all)).await, (1, 1));
     let there = ask(&world, &path, Some("k"), json!({"scenes": [scene]})).await;
     assert_eq!(ended(&world, batch_of(&there)).await, (1, 0), "what is there at once has ended at once");
+    let told = "select data ->> 'id', data -> 'done', data -> 'failed' from identity.tenant_webhook_events
+                where type = 'snapshot_batch.completed' order by occurred_at";
+    let told: Vec<(String, Value, Value)> = sqlx::query_as(told).fetch_all(&world.db).await.unwrap();
+    let event = |batch: &Answer, done: i32, failed: i32| (batch_of(batch).to_string(), json!(done), json!(failed));
+    assert_eq!(told, [event(&one, 1, 0), event(&all, 1, 1), event(&there, 1, 0)], "each once, with its end");
     let shown = ask(&world, &path, None, json!({"scenes": [scene]})).await.json();
     assert_eq!(shown["batch_id"], Value::Null, "nothing was to be done");
 }

@@ -6,6 +6,7 @@
 //!    └─────────────────────────────┘
 //! ```
 
+use super::events::{self, Event};
 use crate::{
     contracts::{
         media::FRAME_LOST,
@@ -13,11 +14,16 @@ use crate::{
     },
     models::{
         Db, Role, Scope,
-        render::{snapshot_batch, snapshot_job, still_key::StillKey},
+        render::{
+            snapshot_batch::{self, Finished},
+            snapshot_job,
+            still_key::StillKey,
+        },
     },
 };
-use flatrender_engine::{Context, Failure, Workflow};
+use flatrender_engine::{Client, Context, Failure, Workflow};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use uuid::Uuid;
 
 /// Makes the still of a scene, as it was when it was asked for. The scene shows it unless a newer one is there.
@@ -51,28 +57,51 @@ impl Workflow for SceneSnapshot {
         let scope = Scope::tenant(Role::Render, cx.tenant_id());
         let (this, outcome, tenant_id) = (&self, shown.as_ref(), cx.tenant_id());
         cx.step("settle", async move |db: Db<'_>| {
-            scope.within(db, async |db: Db<'_>| settle(db, tenant_id, this, outcome).await).await
+            let settle = async |db: Db<'_>| settle(db, tenant_id, this, outcome).await;
+            match scope.within(&mut *db, settle).await? {
+                ended if ended.is_empty() => Ok(()),
+                ended => Ok(tell(&cx.client()?, db, ended).await?),
+            }
         })
         .await?;
         shown.map(drop)
     }
 }
 
-/// Ends the job, shows the picture if there is one, and ends the requests that waited for nothing else.
+/// Tells of requests whose stills have all ended, in the transaction in which they have.
+///
+/// # Errors
+/// Those of the database.
+pub async fn tell(
+    workflows: &Client,
+    db: Db<'_>,
+    ended: Vec<Finished>,
+) -> Result<(), flatrender_engine::client::Error> {
+    for batch in ended {
+        let Finished { id: subject, tenant_id, project_id, done, failed, finished_at: occurred_at } = batch;
+        let data = json!({"object": "snapshot_batch", "project_id": project_id, "done": done, "failed": failed,
+            "finished_at": occurred_at});
+        let kind = "snapshot_batch.completed";
+        let event = Event { tenant_id, kind, subject, user_id: None, data, occurred_at };
+        events::happened(workflows, &mut *db, event).await?;
+    }
+    Ok(())
+}
+
+/// Ends the job, shows the picture if there is one, and ends the requests that waited for nothing else; gives those.
 async fn settle(
     db: Db<'_>,
     tenant_id: Uuid,
     this: &SceneSnapshot,
     outcome: Result<&Shown, &Failure>,
-) -> Result<(), Failure> {
+) -> Result<Vec<Finished>, Failure> {
     let id = this.job_id;
     match outcome {
         Ok(Shown::Made(made)) => snapshot_job::publish(&mut *db, id, &this.key, made, &this.base_url).await?,
         Ok(Shown::Placeholder(url)) => snapshot_job::publish_placeholder(&mut *db, id, &this.key, url).await?,
         Err(failure) => snapshot_job::fail(&mut *db, id, failure).await?,
     }
-    snapshot_batch::settle(db, tenant_id, id).await?;
-    Ok(())
+    Ok(snapshot_batch::settle(db, tenant_id, id).await?)
 }
 
 async fn produce(cx: &Context, this: &SceneSnapshot) -> Result<Shown, Failure> {

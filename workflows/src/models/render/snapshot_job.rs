@@ -7,7 +7,7 @@
 
 use super::{
     snapshot::{self, NewSnapshot, Snapshot},
-    snapshot_batch,
+    snapshot_batch::{self, Finished},
     still_key::StillKey,
 };
 use crate::{
@@ -324,8 +324,8 @@ pub async fn fail(db: Db<'_>, id: Uuid, failure: &Failure) -> sqlx::Result<()> {
 pub const CANCELLED: &str = "cancelled";
 
 /// Ends jobs whose run the engine ended by itself, as one that killed its workers too often: the definition had no say any more.
-/// Gives how many there were. Looks at the jobs, then at their runs: each service at its own table.
-pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<u64> {
+/// Gives how many there were, and the requests that have ended with them. Looks at the jobs, then at their runs: each service at its own table.
+pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<(u64, Vec<Finished>)> {
     Scope::platform(Role::Render).enter(&mut *db).await?;
     let runs = sqlx::query_scalar!(
         r#"select workflow_run_id as "run_id!" from render.snapshot_jobs where status in ('queued', 'running')
@@ -343,7 +343,7 @@ pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<u64> {
     .fetch_all(&mut *db)
     .await?;
     Scope::platform(Role::Render).enter(&mut *db).await?;
-    let mut settled = 0;
+    let (mut settled, mut batches) = (0, Vec::new());
     for run in ended {
         let done = sqlx::query!(
             "update render.snapshot_jobs
@@ -355,11 +355,11 @@ pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<u64> {
             run.message,
         );
         for job in done.fetch_all(&mut *db).await? {
-            snapshot_batch::settle(&mut *db, job.tenant_id, job.id).await?;
+            batches.extend(snapshot_batch::settle(&mut *db, job.tenant_id, job.id).await?);
             settled += 1;
         }
     }
-    Ok(settled)
+    Ok((settled, batches))
 }
 
 /// Ended jobs whose frames may still be in storage, with their tenants. Those that ended within the last two minutes are left alone: a
