@@ -82,6 +82,7 @@ create table file_mgr.blobs (
     size_bytes  bigint not null check (size_bytes > 0),
     refcount    int not null default 0 check (refcount >= 0),
     encrypted_with text check (char_length(encrypted_with) between 1 and 100),
+    wanted_until timestamptz,
     doomed_at   timestamptz,
     removed_at  timestamptz,
     created_at  timestamptz not null default now(),
@@ -92,6 +93,7 @@ create table file_mgr.blobs (
 create index blobs_unused on file_mgr.blobs (created_at) where refcount = 0;
 comment on table file_mgr.blobs is 'Content, once a tenant; stored under its SHA-256, never under a name that somebody chose.';
 comment on column file_mgr.blobs.refcount is 'How many files use it; kept by a trigger of files.';
+comment on column file_mgr.blobs.wanted_until is 'Until when it is not removed although nobody uses it: somebody has stored it and will record it.';
 comment on column file_mgr.blobs.doomed_at is 'Since when its object is being removed: until that is done nobody may use it, and whoever wants to tries again.';
 comment on column file_mgr.blobs.removed_at is 'Since when its object is gone; null again once the same content is stored again.';
 
@@ -507,6 +509,15 @@ begin
 end $$;
 create trigger blobs_doomed before update of refcount on file_mgr.blobs
     for each row when (old.doomed_at is not null and new.refcount > 0) execute function file_mgr.refuse_doomed();
+
+-- What is recorded is claimed no longer: from here on its files keep it.
+create function file_mgr.end_claim() returns trigger language plpgsql as $$
+begin
+    new.wanted_until := null;
+    return new;
+end $$;
+create trigger blobs_recorded before update of refcount on file_mgr.blobs
+    for each row when (new.refcount > old.refcount and old.wanted_until is not null) execute function file_mgr.end_claim();
 
 create table file_mgr.share_links (
     id            uuid primary key default gen_random_uuid(),

@@ -25,10 +25,12 @@ pub use errors::failure;
 pub use settings::{BadStorage, Credentials, S3Settings, StorageSettings};
 
 use flatrender_workflows::contracts::storage::{
-    BlobBody, BlobHash, BlobRef, BlobStore, BlobStream, ByteStream, DirectUploads, Shelf, SignedGet, StorageError,
+    BlobBody, BlobHash, BlobRef, BlobStore, BlobStream, ByteStream, Claims, DirectUploads, Shelf, SignedGet,
+    StorageError,
 };
 use futures::future::BoxFuture;
 use object_store::{ObjectStore, local::LocalFileSystem};
+use put::Target;
 use s3::Bucket;
 use std::{
     ops::Range,
@@ -49,13 +51,15 @@ pub struct ObjectStorage {
     root: Option<PathBuf>,
     /// The bucket, when both are that.
     bucket: Option<Arc<Bucket>>,
+    /// Who keeps what is stored from being removed.
+    claims: Option<Arc<dyn Claims>>,
 }
 
 impl ObjectStorage {
     /// Storage in `store`, which must publish whole objects only, as the local file system does, and rename them whatever
     /// their length.
     pub fn new(store: Arc<dyn ObjectStore>) -> Self {
-        Self { files: store.clone(), renders: store, root: None, bucket: None }
+        Self { files: store.clone(), renders: store, root: None, bucket: None, claims: None }
     }
 
     fn bucket(bucket: Bucket) -> Self {
@@ -79,7 +83,22 @@ impl ObjectStorage {
             renders: Arc::new(open()?),
             root: Some(root.canonicalize().map_err(errors::from_io)?),
             bucket: None,
+            claims: None,
         })
+    }
+
+    /// Claims what is stored among files before it looks whether it is there: without that, content that somebody removes
+    /// because nobody uses it may be gone before whoever stored it again has recorded it.
+    #[must_use]
+    pub fn with_claims(mut self, claims: Arc<dyn Claims>) -> Self {
+        self.bucket = self.bucket.map(|bucket| Arc::new(Bucket { claims: Some(claims.clone()), ..(*bucket).clone() }));
+        self.claims = Some(claims);
+        self
+    }
+
+    /// Where something is written to.
+    fn target<'a>(&'a self, shelf: &'a Shelf, store: &'a dyn ObjectStore) -> Target<'a> {
+        Target { store, bucket: self.bucket.as_deref(), claims: self.claims.as_deref(), shelf }
     }
 
     fn store(&self, shelf: &Shelf) -> &Arc<dyn ObjectStore> {
@@ -98,12 +117,11 @@ impl BlobStore for ObjectStorage {
         body: ByteStream,
         limit_bytes: u64,
     ) -> BoxFuture<'a, Result<BlobRef, StorageError>> {
-        let (store, bucket) = (self.store(shelf).as_ref(), self.bucket.as_deref());
-        Box::pin(put::put(store, bucket, shelf, expected, body, limit_bytes))
+        Box::pin(put::put(self.target(shelf, self.store(shelf).as_ref()), expected, body, limit_bytes))
     }
 
     fn put_file<'a>(&'a self, shelf: &'a Shelf, path: &'a Path) -> BoxFuture<'a, Result<BlobRef, StorageError>> {
-        Box::pin(put::put_file(self.files.as_ref(), self.bucket.as_deref(), shelf, path))
+        Box::pin(put::put_file(self.target(shelf, self.files.as_ref()), path))
     }
 
     fn stat<'a>(&'a self, shelf: &'a Shelf, hash: &'a BlobHash) -> BoxFuture<'a, Result<Option<u64>, StorageError>> {

@@ -196,7 +196,7 @@ impl From<StorageError> for Problem {
             StorageError::Mismatch { .. } => Self::new(Code::BlobMismatch, error.to_string()),
             StorageError::TooLong { .. } => Self::new(Code::BodyTooLarge, error.to_string()),
             StorageError::BadRange { .. } => Self::new(Code::RangeNotSatisfiable, error.to_string()),
-            StorageError::Full(_) | StorageError::Io(_) => Self::unavailable(&error),
+            StorageError::BeingRemoved(_) | StorageError::Full(_) | StorageError::Io(_) => Self::unavailable(&error),
         }
     }
 }

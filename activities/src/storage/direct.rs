@@ -1,6 +1,6 @@
 //! Uploads that clients send straight to a bucket: `incoming/<id>` until they are hashed, then the key of their content.
 
-use super::{errors, intake, intake::Intake, keys, read, s3::Bucket};
+use super::{errors, intake, intake::Intake, keys, put, read, s3::Bucket};
 use flatrender_workflows::contracts::storage::{BlobHash, BlobRef, DirectPart, DirectUploads, Shelf, StorageError};
 use futures::{TryStreamExt, future::BoxFuture};
 use object_store::{
@@ -62,6 +62,7 @@ impl DirectUploads for Bucket {
             intake.drain().await?;
             let blob = intake.finish();
             intake::check(expected, &blob.sha256)?;
+            put::claim(self.claims.as_deref(), shelf, &blob.sha256).await?;
             if !read::is_intact(&self.store, shelf, &blob.sha256, Some(blob.size_bytes)).await? {
                 self.copy(&key, &keys::blob(shelf, &blob.sha256), blob.size_bytes).await?;
             }

@@ -14,6 +14,7 @@ pub fn failure(error: &StorageError) -> Failure {
         StorageError::Mismatch { .. } => Failure::permanent("storage.mismatch", message),
         StorageError::TooLong { .. } => Failure::permanent("storage.too_long", message),
         StorageError::BadRange { .. } => Failure::permanent("storage.bad_range", message),
+        StorageError::BeingRemoved(_) => Failure::transient("storage.being_removed", message),
         StorageError::Full(_) => Failure::transient("storage.full", message),
         StorageError::Io(cause) => Failure::transient("storage.unavailable", format!("{message}: {cause}")),
     }

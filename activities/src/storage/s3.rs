@@ -5,7 +5,7 @@
 //! the 10,000 parts of its upload.
 
 use super::{errors, keys};
-use flatrender_workflows::contracts::storage::{BlobHash, Shelf, SignedGet, StorageError};
+use flatrender_workflows::contracts::storage::{BlobHash, Claims, Shelf, SignedGet, StorageError};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{
     ObjectStoreExt,
@@ -15,7 +15,7 @@ use object_store::{
     prefix::PrefixStore,
     signer::{HeaderName, HeaderValue, Method, SignedUrlOptions, Signer},
 };
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 /// Parts of one upload, at most. Source: "Amazon S3 multipart upload limits", Amazon S3 User Guide.
 pub(super) const PARTS: u64 = 10_000;
@@ -32,7 +32,7 @@ const COPY_SOURCE: HeaderName = HeaderName::from_static("x-amz-copy-source");
 const COPY_RANGE: HeaderName = HeaderName::from_static("x-amz-copy-source-range");
 
 /// Part of a bucket: all keys below a prefix.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Bucket {
     /// For our own requests.
     pub(super) store: PrefixStore<AmazonS3>,
@@ -42,6 +42,8 @@ pub(super) struct Bucket {
     pub(super) root: String,
     /// For requests that the store's own client does not know.
     pub(super) http: reqwest::Client,
+    /// Who keeps what is stored from being removed.
+    pub(super) claims: Option<Arc<dyn Claims>>,
 }
 
 impl Bucket {

@@ -164,6 +164,7 @@ impl S3Settings {
             public: prefixed(self.client(public, credentials.as_ref())?),
             root: format!("/{}/{}{slash}", self.bucket, self.prefix),
             http: http.map_err(|error| StorageError::Io(Box::new(error)))?,
+            claims: None,
         }))
     }
 

@@ -12,6 +12,7 @@ use flatrender_activities::message::{Mailer, MailerConfig, MailerError};
 use flatrender_activities::storage::StorageSettings;
 use flatrender_engine::operations::Retention;
 use flatrender_workflows::contracts::storage::{BlobStore, StorageError};
+use flatrender_workflows::models::file_mgr::blob_claim::BlobClaims;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Executor, PgPool};
 use std::path::{Path, PathBuf};
@@ -146,7 +147,7 @@ impl Parts {
             .after_connect(|db, _| Box::pin(async move { db.execute(LIMITS).await.map(drop) }))
             .connect(database_url)
             .await?;
-        let storage: Arc<dyn BlobStore> = Arc::new(storage.open()?);
+        let storage: Arc<dyn BlobStore> = Arc::new(storage.open()?.with_claims(Arc::new(BlobClaims::new(db.clone()))));
         Ok(Self {
             db,
             storage,

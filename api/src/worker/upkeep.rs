@@ -39,13 +39,20 @@ impl Handler<RemoveObjects> for Upkeep {
     async fn handle(&self, cx: &Attempt, input: RemoveObjects) -> Result<RemovedObjects, Failure> {
         let shelf = Shelf::Files { tenant_id: input.tenant_id };
         let tried = stream::iter(input.hashes).map(async |hash| {
-            let removed = self.storage.remove(&shelf, &hash).await;
-            (hash, removed)
+            cx.check()?;
+            // Whoever was slow finds that others have done it, and that the content may be there again.
+            let mut tx = Scope::tenant(Role::File, input.tenant_id).begin(&self.db).await?;
+            let outcome = match blob::is_doomed(&mut tx, input.tenant_id, &hash).await? {
+                true => Some(self.storage.remove(&shelf, &hash).await),
+                false => None,
+            };
+            Ok::<_, Failure>((hash, outcome))
         });
         let mut tried = tried.buffer_unordered(HANDS);
         let mut removed = RemovedObjects::default();
-        while let Some((hash, outcome)) = tried.next().await {
-            cx.check()?;
+        while let Some(outcome) = tried.next().await {
+            let (hash, outcome) = outcome?;
+            let Some(outcome) = outcome else { continue };
             match outcome {
                 Ok(()) => removed.gone.push(hash),
                 Err(error) => {

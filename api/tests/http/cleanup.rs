@@ -10,10 +10,17 @@ use axum::{
 };
 use flatrender_engine::{Worker, worker::Builder};
 use flatrender_workflows::{
+    contracts::storage::{BlobHash, BlobRef, Shelf},
     definitions::{clean_up::CleanUp, expire_exports::ExpireExports, purge_files::PurgeFiles},
     models::{
         DEFAULT_TENANT, Role, Scope,
-        file_mgr::{cleanup_run::BATCH, deletion, purge},
+        file_mgr::{
+            blob,
+            cleanup_run::BATCH,
+            deletion,
+            file::{self, NewFile},
+            purge,
+        },
         identity::tenant_api_key::SCOPES,
         invariants,
     },
@@ -351,6 +358,76 @@ async fn content_that_is_used_again_leaves_the_queue_and_doomed_content_is_refus
     assert_eq!(world.upload("d.png", png([1, 2, 3])).await.status, StatusCode::CREATED);
     assert_eq!(world.count("file_mgr.blobs where removed_at is not null").await, 0);
     assert_eq!(invariants::check(&world.db, false).await.unwrap(), []);
+}
+
+/// Between being stored and being recorded content has no file: nothing but its claim says that it is wanted.
+#[sqlx::test(migrations = "../migrations")]
+async fn content_that_was_stored_is_not_removed_before_it_is_recorded(db: PgPool) {
+    let world = World::new(db).await;
+    let (tenant_id, picture) = (DEFAULT_TENANT, png([1, 2, 3]));
+    let file = id_of(&world.upload("a.png", picture.clone()).await);
+    let mut tx = Scope::platform(Role::Admin).begin(&world.db).await.unwrap();
+    purge::purge(&mut tx, &[file]).await.unwrap();
+    tx.commit().await.unwrap();
+    crate::crashes::later(&world, Duration::from_secs(3 * 86_400)).await;
+    // It is due, and its object is still there: storing it writes nothing.
+    let shelf = Shelf::Files { tenant_id };
+    let sql = format!(
+        "select b.sha256 from file_mgr.blobs b join file_mgr.files f on f.blob_id = b.id where f.id = '{file}'"
+    );
+    let sha = texts(&world, &sql).await.remove(0);
+    let hash: BlobHash = sha.parse().unwrap();
+    let body = world.storage.open(&shelf, &hash, None).await.unwrap();
+    let stored = BlobRef { sha256: hash.clone(), size_bytes: body.size_bytes };
+    assert_eq!(world.storage.put(&shelf, None, body.stream, 1 << 20).await.unwrap(), stored);
+    let doom = async || {
+        let mut tx = Scope::platform(Role::Admin).begin(&world.db).await.unwrap();
+        let doomed = deletion::doom(&mut tx, 10).await.unwrap();
+        tx.commit().await.unwrap();
+        doomed
+    };
+    assert_eq!(doom().await, [], "somebody has just stored it");
+    crate::crashes::later(&world, Duration::from_secs(47 * 3600)).await;
+    assert_eq!(doom().await, []);
+    crate::crashes::later(&world, Duration::from_secs(2 * 3600)).await;
+    let doomed = doom().await;
+    assert_eq!(doomed.len(), 1, "nobody has recorded it within two days");
+
+    // Who records it now would have a file of nothing.
+    let record = async || {
+        let mut tx = Scope::tenant(Role::File, tenant_id).begin(&world.db).await.unwrap();
+        let recorded = file::insert(
+            &mut tx,
+            tenant_id,
+            &NewFile {
+                owner_id: None,
+                name: "late.png",
+                purpose: "asset",
+                kind: "image",
+                mime: "image/png",
+                blob: &stored,
+                width: None,
+                height: None,
+                duration_ms: None,
+            },
+        )
+        .await;
+        if recorded.is_ok() {
+            tx.commit().await.unwrap()
+        }
+        recorded
+    };
+    assert!(blob::is_gone(&record().await.unwrap_err()), "it is being removed");
+    let mut tx = Scope::platform(Role::Admin).begin(&world.db).await.unwrap();
+    deletion::settle(&mut tx, tenant_id, &[sha], &[], "").await.unwrap();
+    tx.commit().await.unwrap();
+    world.storage.remove(&shelf, &hash).await.unwrap();
+    assert!(blob::is_gone(&record().await.unwrap_err()), "it is gone");
+    assert_eq!(world.upload("again.png", picture).await.status, StatusCode::CREATED);
+    assert_eq!(world.storage.stat(&shelf, &hash).await.unwrap(), Some(stored.size_bytes));
+    record().await.unwrap();
+    let told = invariants::check(&world.db, false).await.unwrap();
+    assert!(told.iter().all(|breach| breach.invariant != 12), "{told:?}");
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -3,11 +3,11 @@
 use crate::world::{World, png, put};
 use axum::http::StatusCode;
 use flatrender_api::worker::Upkeep;
-use flatrender_engine::{testing::Stage, worker::Builder};
+use flatrender_engine::{Context, Failure, Workflow, testing::Stage, worker::Builder};
 use flatrender_workflows::{
     contracts::{
         storage::{BlobHash, Shelf},
-        upkeep::{ArchiveMonth, CompareShelf, RemoveObjects, UPKEEP_QUEUE},
+        upkeep::{ArchiveMonth, CompareShelf, RemoveObjects, RemovedObjects, UPKEEP_QUEUE},
     },
     definitions::{
         drain_deletions::{DrainDeletions, Drained},
@@ -16,6 +16,7 @@ use flatrender_workflows::{
     },
     models::{DEFAULT_TENANT, Role, Scope, file_mgr::purge, invariants},
 };
+use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 use sqlx::PgPool;
 use std::time::Duration;
@@ -30,6 +31,7 @@ fn stage(world: &World) -> Stage {
     Stage::new(world.db.clone(), move |worker: Builder| {
         worker
             .workflow::<DrainDeletions>()
+            .workflow::<Late>()
             .workflow::<ScanOrphans>()
             .workflow::<RetireMonths>()
             .queue(UPKEEP_QUEUE, 2)
@@ -76,6 +78,33 @@ async fn objects_go_after_the_commit_that_said_so_whatever_crashes(db: PgPool) {
     let run = stage(&world).finish(DrainDeletions {}).await.unwrap();
     assert_eq!(run.output_as(), Some(Drained::default()), "again there is nothing to do");
     assert_eq!(invariants::check(&world.db, false).await.unwrap(), []);
+}
+
+/// Somebody who stalled with objects to remove, and goes on when others have long removed them and one is there again.
+#[derive(Serialize, Deserialize)]
+struct Late(RemoveObjects);
+
+impl Workflow for Late {
+    const NAME: &'static str = "late";
+    type Output = RemovedObjects;
+
+    async fn run(self, cx: &Context) -> Result<RemovedObjects, Failure> {
+        cx.activity("remove", self.0).await
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_was_stored_again_is_not_removed_by_who_is_late(db: PgPool) {
+    let world = World::new(db).await;
+    let hash = purged(&world, 1).await;
+    crate::crashes::later(&world, Duration::from_secs(3601)).await;
+    stage(&world).finish(DrainDeletions {}).await.unwrap();
+    assert!(!is_stored(&world, &hash).await);
+    assert_eq!(world.upload("b.png", png([1, 2, 3])).await.status, StatusCode::CREATED);
+    let asked = RemoveObjects { tenant_id: DEFAULT_TENANT, hashes: vec![hash.clone()] };
+    let run = stage(&world).finish(Late(asked)).await.unwrap();
+    assert_eq!(run.output_as(), Some(RemovedObjects::default()));
+    assert!(is_stored(&world, &hash).await);
 }
 
 /// A store that is away loses nothing and keeps nothing from being used: it is tried later, later each time.

@@ -19,6 +19,7 @@ use flatrender_workflows::{
     models::{
         DEFAULT_TENANT,
         content::project::{self, Template},
+        file_mgr::blob_claim::BlobClaims,
         identity::{
             role_binding, tenant,
             tenant_api_key::{self, Mode, NewKey},
@@ -110,7 +111,7 @@ impl World {
 
     /// One that keeps its bytes there.
     pub async fn keeping(db: PgPool, folder: TempDir, storage: ObjectStorage) -> Self {
-        let storage: Arc<dyn BlobStore> = Arc::new(storage);
+        let storage: Arc<dyn BlobStore> = Arc::new(storage.with_claims(Arc::new(BlobClaims::new(db.clone()))));
         let stopping = CancellationToken::new();
         let probe = Arc::new(worker::upload_probe("ffprobe".into()));
         let (client, vault) = (Client::new(db.clone()), Vault::of(&[7; 32]));

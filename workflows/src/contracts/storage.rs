@@ -197,6 +197,16 @@ pub trait BlobStore: Send + Sync + 'static {
     fn probe(&self) -> BoxFuture<'_, Result<(), StorageError>>;
 }
 
+/// Who is told of content before a store looks whether it has it, so that nobody removes it before it is recorded.
+pub trait Claims: fmt::Debug + Send + Sync + 'static {
+    /// For some time from now on the content is not removed from the files of a tenant, whether or not it is there yet. Waits a
+    /// moment for a removal that is under way.
+    ///
+    /// # Errors
+    /// [`StorageError::BeingRemoved`] when that was not enough, [`StorageError::Io`].
+    fn claim<'a>(&'a self, tenant_id: Uuid, hash: &'a BlobHash) -> BoxFuture<'a, Result<(), StorageError>>;
+}
+
 /// Uploads that clients send straight to the store, part by part, to addresses that we sign.
 ///
 /// An upload lies apart, under an id of ours, until all of it was hashed. Every part but the last has at least 5 MiB, none
@@ -251,6 +261,9 @@ pub enum StorageError {
     /// Nothing with this hash is on the shelf.
     #[error("blob {0} is not there")]
     NotFound(BlobHash),
+    /// The same content is being removed at this moment; afterwards it can be stored again.
+    #[error("blob {0} is being removed and can be stored again in a moment")]
+    BeingRemoved(BlobHash),
     /// No completed upload has this id.
     #[error("upload {0} is not there")]
     NotUploaded(Uuid),

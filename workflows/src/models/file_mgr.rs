@@ -1,6 +1,7 @@
 //! Files and the content behind them.
 
 pub mod blob;
+pub mod blob_claim;
 pub mod cleanup_run;
 pub mod cleanup_schedule;
 pub mod deletion;

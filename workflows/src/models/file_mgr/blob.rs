@@ -10,16 +10,38 @@ use uuid::Uuid;
 /// ends: nobody begins to remove the content meanwhile.
 ///
 /// # Errors
-/// Those of the database; 40001 for content that is being removed at this moment: store it once more and try again.
+/// Those of the database. A file of content that has been removed since it was stored, or is being removed, is refused: see [`is_gone`].
 pub async fn record(db: Db<'_>, tenant_id: Uuid, blob: &BlobRef) -> sqlx::Result<Uuid> {
     sqlx::query_scalar!(
         r#"insert into file_mgr.blobs (id, tenant_id, sha256, size_bytes) values ($1, $2, $3, $4)
-           on conflict (tenant_id, sha256) do update set size_bytes = excluded.size_bytes, removed_at = null
+           on conflict (tenant_id, sha256) do update set size_bytes = excluded.size_bytes
            returning id"#,
         Uuid::now_v7(),
         tenant_id,
         blob.sha256.as_str(),
         blob.size_bytes as i64,
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// Whether the database refused a file because its content is removed, or being removed: it has to be stored once more. Does not happen
+/// within two days of its being stored ([`super::blob_claim`]).
+pub fn is_gone(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|e| {
+        e.code().is_some_and(|code| code == "40001") || e.constraint() == Some("what_is_used_is_there")
+    })
+}
+
+/// Whether content of a tenant is doomed at this moment: nobody uses it, and its object may be removed.
+///
+/// # Errors
+/// Those of the database.
+pub async fn is_doomed(db: Db<'_>, tenant_id: Uuid, hash: &BlobHash) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from file_mgr.blobs where tenant_id = $1 and sha256 = $2 and doomed_at is not null) as "it!""#,
+        tenant_id,
+        hash.as_str(),
     )
     .fetch_one(db)
     .await

@@ -1,10 +1,13 @@
 //! Objects that nobody uses any more: queued in the transaction of the last use, removed from storage afterwards.
 //!
 //! ```text
-//!   refcount 0 ──trigger──▶ queued ──an hour──▶ doomed ──removed from storage──▶ done                 
+//!   refcount 0 ──trigger──▶ queued ──an hour──▶ doomed ──removed from storage──▶ done
 //!        ▲                     │                   └──not removed──▶ queued again, later each time
-//!        └────used again───────┘      (who wants doomed content is refused and tries again)
+//!        └────used again───────┘      (who wants doomed content waits or is refused, and stores it again)
 //! ```
+//!
+//! Content that somebody has stored and not yet recorded is claimed ([`super::blob_claim`]) and not doomed meanwhile. The row of what was
+//! removed stays for a month, so that a file that was to be made of it is refused instead of leading to nothing.
 
 use crate::{contracts::storage::BlobHash, models::Db};
 use serde::{Deserialize, Serialize};
@@ -33,12 +36,13 @@ pub async fn queue(db: Db<'_>, tenant_id: Uuid, hashes: &[String]) -> sqlx::Resu
     Ok(queued.execute(db).await?.rows_affected())
 }
 
-/// Queues content that was recorded a week ago or earlier and that no file has ever used; gives how much that was.
+/// Queues content that no file has ever used although its claim has ended, or a week has passed; gives how much that was.
 pub async fn queue_never_used(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
     let queued = sqlx::query!(
         "insert into file_mgr.deletion_queue (tenant_id, sha256, not_before)
          select tenant_id, sha256, workflow.now() from file_mgr.blobs b
-         where refcount = 0 and created_at < workflow.now() - interval '7 days' and doomed_at is null and removed_at is null
+         where refcount = 0 and coalesce(wanted_until, created_at + interval '7 days') < workflow.now()
+           and doomed_at is null and removed_at is null
            and not exists (select from file_mgr.deletion_queue q where q.tenant_id = b.tenant_id and q.sha256 = b.sha256 and q.done_at is null)
            and not exists (select from content.project_versions v where b.sha256 in (v.package_sha256, v.preview_sha256))
          order by created_at limit $1
@@ -54,7 +58,9 @@ pub async fn queue_never_used(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
 pub async fn doom(db: Db<'_>, limit: i64) -> sqlx::Result<Vec<Doomed>> {
     let due = sqlx::query!(
         "update file_mgr.deletion_queue set not_before = workflow.now() + interval '1 hour', attempts = attempts + 1
-         where id in (select id from file_mgr.deletion_queue where done_at is null and not_before <= workflow.now()
+         where id in (select id from file_mgr.deletion_queue q where done_at is null and not_before <= workflow.now()
+                        and not exists (select from file_mgr.blobs b where b.tenant_id = q.tenant_id and b.sha256 = q.sha256
+                                          and b.wanted_until > workflow.now())
                       order by not_before limit $1 for update skip locked)
          returning tenant_id, sha256",
         limit,
@@ -69,7 +75,8 @@ pub async fn doom(db: Db<'_>, limit: i64) -> sqlx::Result<Vec<Doomed>> {
            where not exists (select from content.project_versions v where d.sha256 in (v.package_sha256, v.preview_sha256))
              and d.sha256 not in (select file_mgr.content_of_films_under_way())
            order by d.tenant_id, d.sha256
-           on conflict (tenant_id, sha256) do update set doomed_at = workflow.now() where b.refcount = 0
+           on conflict (tenant_id, sha256) do update set doomed_at = workflow.now()
+               where b.refcount = 0 and coalesce(b.wanted_until <= workflow.now(), true)
            returning tenant_id, sha256"#,
         &tenants,
         &hashes,
@@ -99,15 +106,6 @@ pub async fn doom(db: Db<'_>, limit: i64) -> sqlx::Result<Vec<Doomed>> {
 /// What became of doomed content: what is `gone` from storage is there no more; what is `left` may be used again and is tried
 /// later, later each time, up to a day. Repeating it is harmless.
 pub async fn settle(db: Db<'_>, tenant_id: Uuid, gone: &[String], left: &[String], error: &str) -> sqlx::Result<()> {
-    // A purged file still names its content.
-    sqlx::query!(
-        "delete from file_mgr.blobs b where tenant_id = $1 and sha256 = any ($2) and doomed_at is not null
-           and not exists (select from file_mgr.files f where f.blob_id = b.id)",
-        tenant_id,
-        gone
-    )
-    .execute(&mut *db)
-    .await?;
     sqlx::query!(
         "update file_mgr.blobs set doomed_at = null, removed_at = workflow.now()
          where tenant_id = $1 and sha256 = any ($2) and doomed_at is not null",
@@ -144,8 +142,17 @@ pub async fn settle(db: Db<'_>, tenant_id: Uuid, gone: &[String], left: &[String
     Ok(())
 }
 
-/// Forgets up to `limit` removals that were done a month ago; gives how many.
+/// Forgets up to `limit` removals that were done a month ago, and as much content that went then; gives how many removals.
 pub async fn forget_old(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
+    // A purged file still names its content.
+    sqlx::query!(
+        "delete from file_mgr.blobs where id in (
+             select id from file_mgr.blobs b where refcount = 0 and removed_at < workflow.now() - interval '30 days'
+               and not exists (select from file_mgr.files f where f.blob_id = b.id) limit $1)",
+        limit
+    )
+    .execute(&mut *db)
+    .await?;
     let gone = sqlx::query!(
         "delete from file_mgr.deletion_queue where id in (
              select id from file_mgr.deletion_queue where done_at < workflow.now() - interval '30 days' order by done_at limit $1)",

@@ -13,6 +13,7 @@
 //! is committed: `offset_bytes` is what a client may rely on, and moves only from where the client has said it is.
 
 use super::{
+    blob,
     file::{self, NewFile},
     quota::{self, Outcome},
 };
@@ -337,8 +338,8 @@ pub async fn become_file(db: Db<'_>, tenant_id: Uuid, id: Uuid, taken: &TakenUpl
         if quota::has_refused(&error) {
             return Failure::permanent("quota.storage", "there is no room for what came of the upload");
         }
-        if error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == "40001") {
-            return Failure::permanent(DOOMED, "the same content is being removed");
+        if blob::is_gone(&error) {
+            return Failure::permanent(DOOMED, "the same content was removed meanwhile");
         }
         error.into()
     })?;

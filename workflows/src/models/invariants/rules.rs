@@ -207,6 +207,7 @@ pub(super) const INVARIANTS: &[Invariant] = &[
         sql: "select 'blob ' || b.id from file_mgr.blobs b
               -- What was recorded within a week may still get its first file; a template is made of what no file names.
               where b.refcount = 0 and b.removed_at is null and b.created_at < workflow.now() - interval '9 days'
+                and coalesce(b.wanted_until < workflow.now() - interval '2 days', true)
                 and not exists (select from file_mgr.deletion_queue q where q.tenant_id = b.tenant_id and q.sha256 = b.sha256 and q.done_at is null)
                 and not exists (select from content.project_versions v where b.sha256 in (v.package_sha256, v.preview_sha256))",
     },
