@@ -2,11 +2,12 @@
 //!
 //! A zip says everything twice, in its directory and before each file, and programs differ in what they believe. Here both have to
 //! say the same, nothing lies between the lines, and no archive is larger than its budget. What passes reads alike everywhere.
-//! Zip64, encryption and archives over several disks are not taken: nothing that fits the budget needs them.
+//! Encryption and archives over several disks are not taken. A zip64 is, when all that it says twice is the same; a name that does not say
+//! that it is UTF-8 is read as the code page of the first PC, which is what it says then.
 
 mod directory;
 
-use directory::Directory;
+use directory::{Directory, Listed};
 use flatrender_workflows::contracts::file_name::FileName;
 use std::{
     collections::BTreeMap,
@@ -83,8 +84,8 @@ pub struct Entry {
 pub fn check(path: &Path, budget: Budget) -> Result<Vec<Entry>, ArchiveError> {
     let mut file = BufReader::new(File::open(path).map_err(ArchiveError::Io)?);
     let directory = Directory::read(&mut file, budget.entries)?;
-    let packed: u64 = directory.entries.iter().map(|e| e.packed).sum();
-    let unpacked: u64 = directory.entries.iter().map(|e| e.unpacked).sum();
+    let sum = |of: fn(&Listed) -> u64| directory.entries.iter().map(of).fold(0, u64::saturating_add);
+    let (packed, unpacked) = (sum(|e| e.packed), sum(|e| e.unpacked));
     if unpacked > budget.bytes {
         return Err(ArchiveError::TooMuch("bytes"));
     }
@@ -115,7 +116,7 @@ pub fn prove(path: &Path, budget: Budget) -> Result<Vec<Entry>, ArchiveError> {
     let mut buffer = vec![0; 64 * 1024];
     for (n, entry) in entries.iter().enumerate() {
         let mut packed = archive.by_index(n).map_err(|_| ArchiveError::Broken("an entry cannot be read"))?;
-        if packed.name_raw() != entry.name.as_bytes() {
+        if packed.name() != entry.name {
             return Err(ArchiveError::Broken("its directory reads two ways"));
         }
         let mut length = 0;

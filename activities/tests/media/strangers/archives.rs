@@ -5,6 +5,7 @@ use flatrender_activities::{
     aerender::unpack::{Bounds, unpack},
     archive::{self, ArchiveError, Budget},
 };
+use proptest::prelude::*;
 use std::{io::Write as _, time::Duration};
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
@@ -25,6 +26,8 @@ struct Part {
     local_name: Option<Vec<u8>>,
     local_method: Option<u16>,
     local_extra: Vec<u8>,
+    /// What stands behind the content.
+    behind: Vec<u8>,
     /// Where the directory says it lies.
     at: Option<u32>,
     unpacked: Option<u32>,
@@ -62,7 +65,7 @@ fn zip(parts: &[Part], end: &End) -> Vec<u8> {
         out.extend([p.flags, p.local_method.unwrap_or(p.method), 0, 0].map(u16::to_le_bytes).concat());
         out.extend([sum, packed, unpacked].map(u32::to_le_bytes).concat());
         out.extend([name.len() as u16, p.local_extra.len() as u16].map(u16::to_le_bytes).concat());
-        out.extend([&name[..], &p.local_extra, &p.content].concat());
+        out.extend([&name[..], &p.local_extra, &p.content, &p.behind].concat());
         let [packed, unpacked, sum] = told(p.listed);
         directory.extend(b"PK\x01\x02\x14\x03\x14\0");
         directory.extend([p.flags, p.method, 0, 0].map(u16::to_le_bytes).concat());
@@ -81,6 +84,90 @@ fn zip(parts: &[Part], end: &End) -> Vec<u8> {
     out.extend(end.comment_length.unwrap_or(end.after.len() as u16).to_le_bytes());
     out.extend(&end.after);
     out
+}
+
+/// A part whose name does not say that it is UTF-8.
+fn old(name: &[u8], content: &[u8]) -> Part {
+    Part { name: name.into(), content: content.into(), ..Part::default() }
+}
+
+/// A part whose lengths and checksum stand behind its content, behind this mark.
+fn streamed(mark: &[u8]) -> Part {
+    let behind = [mark, &crc(b"x").to_le_bytes(), &[1, 0, 0, 0, 1, 0, 0, 0]].concat();
+    Part { flags: 1 << 3, local: [Some(0); 3], behind, ..part("a", b"x") }
+}
+
+/// Numbers for which 32 bits are too few.
+fn wide_field(numbers: &[u64]) -> Vec<u8> {
+    let content = numbers.iter().flat_map(|n| n.to_le_bytes());
+    [1u16.to_le_bytes(), (8 * numbers.len() as u16).to_le_bytes()].concat().into_iter().chain(content).collect()
+}
+
+/// A part whose lengths need 64 bits, as it says.
+fn wide_part(name: &str, content: &[u8]) -> Part {
+    let (most, length) = (Some(u32::MAX), content.len() as u64);
+    let extra = wide_field(&[length, length]);
+    let said = [most, most, None];
+    Part { listed: said, local: said, local_extra: extra.clone(), extra, ..part(name, content) }
+}
+
+/// What the end of a zip64 says. What is none is what is true.
+#[derive(Debug, Clone)]
+struct Wide {
+    at: Option<u64>,
+    rest: u64,
+    disk: u32,
+    disks: u32,
+    count: Option<u64>,
+    narrow_count: u16,
+    size: Option<u64>,
+    starts_at: Option<u64>,
+    between: Vec<u8>,
+    without: bool,
+}
+
+impl Default for Wide {
+    fn default() -> Self {
+        let nothing = (None, None, None, None);
+        let (at, count, size, starts_at) = nothing;
+        Self {
+            at,
+            rest: 44,
+            disk: 0,
+            disks: 1,
+            count,
+            narrow_count: u16::MAX,
+            size,
+            starts_at,
+            between: vec![],
+            without: false,
+        }
+    }
+}
+
+/// A zip64 of these parts.
+fn zip64(parts: &[Part], says: Wide) -> Vec<u8> {
+    let mut whole = zip(parts, &End::default());
+    let end = whole.split_off(whole.len() - 22);
+    let number = |at: usize| u64::from(u32::from_le_bytes(end[at..at + 4].try_into().unwrap()));
+    let (size, starts_at, at) =
+        (says.size.unwrap_or(number(12)), says.starts_at.unwrap_or(number(16)), whole.len() as u64);
+    let count = says.count.unwrap_or(parts.len() as u64).to_le_bytes();
+    if !says.without {
+        whole.extend(
+            [b"PK\x06\x06", &says.rest.to_le_bytes()[..], &[45, 3, 45, 0], &says.disk.to_le_bytes(), &[0; 4]].concat(),
+        );
+        whole.extend([count, count, size.to_le_bytes(), starts_at.to_le_bytes()].concat());
+        whole.extend(says.between);
+        whole.extend(
+            [b"PK\x06\x07", &[0; 4][..], &says.at.unwrap_or(at).to_le_bytes(), &says.disks.to_le_bytes()].concat(),
+        );
+    }
+    whole.extend(b"PK\x05\x06\0\0\0\0");
+    whole.extend([says.narrow_count.to_le_bytes(); 2].concat());
+    whole.extend([0xff; 8]);
+    whole.extend([0, 0]);
+    whole
 }
 
 /// A plain zip of these files, nothing packed.
@@ -144,8 +231,12 @@ fn bad() -> Vec<(String, Vec<u8>)> {
     ] {
         push(&format!("name {name:?}"), zip(&[part(name, b"x")], &End::default()));
     }
-    push("a name that does not say its encoding", with(|p| p.name = "café".into()));
-    push("a name in another encoding", with(|p| p.name = b"caf\xe9".to_vec()));
+    push("a name that is not the UTF-8 it says", with(|p| (p.name, p.flags) = (b"caf\xe9".to_vec(), 1 << 11)));
+    push("a way out in another encoding", with(|p| p.name = b"..\\caf\x82".to_vec()));
+    push(
+        "two names that are one by another encoding",
+        zip(&[part("\u{c7}", b"x"), old(b"\x87", b"x")], &End::default()),
+    );
     push("a longer path", zip(&[part(&"a/".repeat(600), b"")], &End::default()));
     push("21 levels", zip(&[part(&format!("{}f", "d/".repeat(20)), b"x")], &End::default()));
     // The same twice.
@@ -214,6 +305,18 @@ fn bad() -> Vec<(String, Vec<u8>)> {
     );
     push("something before", zip(&[one()], &End { before: b"GIF89a".to_vec(), ..End::default() }));
     push("something between", ending(End { between: vec![0; 20], ..End::default() }));
+    let hidden = zip(&[part("../evil", b"x")], &End::default())[..30 + 7 + 1].to_vec();
+    push(
+        "a hidden entry between two",
+        zip(&[Part { behind: hidden.clone(), ..one() }, part("b.txt", b"x")], &End::default()),
+    );
+    push("a hidden entry before the directory", zip(&[Part { behind: hidden, ..one() }], &End::default()));
+    push("other lengths behind the content", zip(&[Part { behind: vec![0; 12], ..streamed(b"") }], &End::default()));
+    push("no lengths behind the content", zip(&[Part { behind: vec![], ..streamed(b"") }], &End::default()));
+    push(
+        "more behind the content",
+        zip(&[Part { behind: [streamed(b"").behind, vec![0; 4]].concat(), ..streamed(b"") }], &End::default()),
+    );
     push("something behind", [ending(End::default()), b"more".to_vec()].concat());
     push(
         "a second end in the comment",
@@ -237,6 +340,46 @@ fn bad() -> Vec<(String, Vec<u8>)> {
             (Some(u32::MAX), [&b"\x01\0\x10\0"[..], &[5, 0, 0, 0, 0, 0, 0, 0], &[5, 0, 0, 0, 0, 0, 0, 0]].concat());
         push(&format!("zip64 in length {n}"), zip(&[p], &End::default()));
     }
+    let wide = |change: fn(&mut Wide)| {
+        let mut says = Wide::default();
+        change(&mut says);
+        zip64(&[wide_part("a.txt", b"hello")], says)
+    };
+    for (why, bytes) in [
+        ("an end elsewhere", wide(|w| w.at = Some(0))),
+        ("an end that is longer", wide(|w| w.rest = 45)),
+        ("an end on another disk", wide(|w| w.disk = 1)),
+        ("a second disk", wide(|w| w.disks = 2)),
+        ("another count", wide(|w| (w.count, w.narrow_count) = (Some(2), 1))),
+        ("more entries than there are", wide(|w| w.count = Some(2))),
+        ("all entries of the world", wide(|w| w.count = Some(u64::MAX))),
+        ("a directory elsewhere", wide(|w| w.starts_at = Some(0))),
+        ("a directory beyond the end", wide(|w| w.starts_at = Some(u64::MAX))),
+        ("a directory of no end", wide(|w| w.size = Some(u64::MAX - 8))),
+        ("something between", wide(|w| w.between = vec![0; 4])),
+        ("no end at all", wide(|w| w.without = true)),
+    ] {
+        push(&format!("a zip64 with {why}"), bytes);
+    }
+    for (why, extra) in [
+        ("nothing", vec![]),
+        ("too little", wide_field(&[5])),
+        ("too much", wide_field(&[5, 5, 0])),
+        ("two opinions", [wide_field(&[5, 5]), wide_field(&[5, 5])].concat()),
+        ("no end of bytes", wide_field(&[u64::MAX, u64::MAX])),
+        ("two gigabytes and more", wide_field(&[(2 << 30) + 1, 5])),
+        ("bytes over the directory", wide_field(&[1000, 1000])),
+    ] {
+        push(
+            &format!("a zip64 entry that says {why}"),
+            zip64(&[Part { extra, ..wide_part("a", b"hello") }], Wide::default()),
+        );
+    }
+    push(
+        "a zip64 entry that says another thing before its content",
+        zip64(&[Part { local_extra: wide_field(&[4, 5]), ..wide_part("a", b"hello") }], Wide::default()),
+    );
+    push("64 bits that nobody needs", with(|p| p.extra = wide_field(&[5, 5])));
     push("nothing but a beginning", b"PK\x03\x04".to_vec());
     push("half", {
         let mut whole = ending(End::default());
@@ -316,7 +459,8 @@ fn m30_a_plain_archive_is_taken() {
     for bytes in [
         plain,
         stored(&[("a", b"x"), ("b/c", b"y")]),
-        zip(&[Part { flags: 1 << 3, local: [Some(0); 3], ..part("a", b"x") }], &End::default()),
+        zip(&[streamed(b"PK\x07\x08"), part("b", b"y")], &End::default()),
+        zip(&[part("b", b"y"), streamed(b"")], &End::default()),
         zip(&[part("a", b"x")], &End { after: b"a comment".to_vec(), ..End::default() }),
     ] {
         std::fs::write(&path, bytes).unwrap();
@@ -332,4 +476,172 @@ fn m30_a_plain_archive_is_taken() {
         within(Budget { ratio: 2000, bytes: 1 << 19, ..Budget::default() }),
         Err(ArchiveError::TooMuch(_))
     ));
+}
+
+/// What needs 64 bits, and what says that it does, is taken like any other, out of an archive that is longer than 32 bits reach as well.
+#[test]
+fn m30_a_zip64_is_taken_within_its_budget() {
+    let yard = Yard::new();
+    let path = yard.jail().join("wide.zip");
+    let names = |bytes: Vec<u8>| {
+        std::fs::write(&path, bytes).unwrap();
+        let entries = archive::prove(&path, Budget::default()).unwrap();
+        let target = tempfile::tempdir_in(yard.jail()).unwrap();
+        unpack(&path, target.path(), Bounds::default()).unwrap();
+        for entry in &entries {
+            assert_eq!(target.path().join(&entry.name).metadata().unwrap().len(), entry.size_bytes, "{entry:?}");
+        }
+        entries.into_iter().map(|entry| entry.name).collect::<Vec<_>>()
+    };
+    let two = [wide_part("a", b"hello"), wide_part("b/c", b"world!")];
+    assert_eq!(names(zip64(&two, Wide::default())), ["a", "b/c"]);
+    assert_eq!(names(zip64(&two, Wide { narrow_count: 2, disks: 0, ..Wide::default() })), ["a", "b/c"]);
+    assert_eq!(names(zip(&two, &End::default())), ["a", "b/c"], "its end needs no 64 bits");
+    assert_eq!(names(zip64(&[part("a", b"hello")], Wide::default())), ["a"], "nor its entries");
+    let behind = [b"PK\x07\x08", &crc(b"hello").to_le_bytes()[..], &[5, 0, 0, 0, 0, 0, 0, 0].repeat(2)].concat();
+    let streamed = Part { flags: 1 << 3, local_extra: wide_field(&[0, 0]), behind, ..wide_part("a", b"hello") };
+    let streamed = Part { local: [Some(u32::MAX), Some(u32::MAX), Some(0)], ..streamed };
+    assert_eq!(names(zip64(&[streamed], Wide::default())), ["a"]);
+    let by_others = packed(|w| {
+        let wide = SimpleFileOptions::default().large_file(true).compression_method(CompressionMethod::Deflated);
+        w.start_file("d/ü.txt", wide).unwrap();
+        w.write_all(b"by a program of others").unwrap();
+    });
+    assert_eq!(names(by_others), ["d/ü.txt"]);
+
+    // 4.5 GiB, most of which is a hole of the file; nothing but its directory is read.
+    let size = 9u64 << 29;
+    let says = || wide_field(&[size, size]);
+    let hole = Part { local_extra: says(), extra: says(), ..wide_part("hole", b"") };
+    let mut whole = zip64(&[hole], Wide::default());
+    let directory = whole.windows(4).position(|w| w == b"PK\x01\x02").unwrap();
+    let moved = directory as u64 + size;
+    let end = whole.windows(4).position(|w| w == b"PK\x06\x06").unwrap();
+    whole[end + 48..end + 56].copy_from_slice(&moved.to_le_bytes());
+    let locator = whole.windows(4).position(|w| w == b"PK\x06\x07").unwrap();
+    whole[locator + 8..locator + 16].copy_from_slice(&(end as u64 + size).to_le_bytes());
+    let mut file = std::fs::File::create(&path).unwrap();
+    file.write_all(&whole[..directory]).unwrap();
+    std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(moved)).unwrap();
+    file.write_all(&whole[directory..]).unwrap();
+    drop(file);
+    assert!(matches!(archive::check(&path, Budget::default()), Err(ArchiveError::TooMuch("bytes"))));
+    let found = archive::check(&path, Budget { bytes: Bounds::default().bytes, ..Budget::default() }).unwrap();
+    assert_eq!((found[0].name.as_str(), found[0].size_bytes), ("hole", size));
+}
+
+/// A name that does not say that it is UTF-8 is what the first PC would have shown.
+#[test]
+fn m30_a_name_in_the_old_code_page_is_read_as_such() {
+    let yard = Yard::new();
+    let path = yard.jail().join("old.zip");
+    let every: Vec<u8> = (0x80..=0xbf).chain([b'/']).chain(0xc0..=0xfe).collect();
+    for (raw, name) in
+        [(&b"caf\x82.png"[..], "café.png"), (b"\x8erger/\x81bel", "Ärger/übel"), ("café".as_bytes(), "caf├⌐")]
+    {
+        std::fs::write(&path, zip(&[old(raw, b"x")], &End::default())).unwrap();
+        assert_eq!(archive::prove(&path, Budget::default()).unwrap()[0].name, name);
+        let target = tempfile::tempdir_in(yard.jail()).unwrap();
+        unpack(&path, target.path(), Bounds::default()).unwrap();
+        assert!(target.path().join(name).is_file(), "{name}");
+    }
+    std::fs::write(&path, zip(&[old(&every, b"x")], &End::default())).unwrap();
+    let name = &archive::check(&path, Budget::default()).unwrap()[0].name;
+    assert_eq!((name.chars().count(), name.chars().next(), name.chars().last()), (128, Some('Ç'), Some('■')));
+}
+
+/// What is done to a sound archive, at a place in thousandths of it.
+#[derive(Debug, Clone)]
+enum Harm {
+    Byte(usize, u8),
+    Number(usize, usize, u64),
+    Cut(usize, usize),
+    Copy(usize, usize, usize),
+}
+
+impl Harm {
+    fn to(&self, bytes: &mut Vec<u8>) {
+        let place = |thousandths: usize| thousandths * bytes.len() / 1000;
+        match *self {
+            Self::Byte(at, value) => {
+                let at = place(at);
+                bytes.splice(at..(at + 1).min(bytes.len()), [value]);
+            }
+            Self::Number(at, length, value) => {
+                let at = place(at);
+                bytes.splice(at..(at + length).min(bytes.len()), value.to_le_bytes()[..length].to_vec());
+            }
+            Self::Cut(at, length) => {
+                let at = place(at);
+                bytes.drain(at..(at + length).min(bytes.len()));
+            }
+            Self::Copy(from, length, to) => {
+                let (from, to) = (place(from), place(to));
+                let copied = bytes[from..(from + length).min(bytes.len())].to_vec();
+                bytes.splice(to..to, copied);
+            }
+        }
+    }
+}
+
+fn harm() -> impl Strategy<Value = Harm> {
+    let numbers = prop_oneof![
+        Just(0u64),
+        Just(1),
+        Just(0xffff),
+        Just(0xffff_ffff),
+        Just(u64::MAX),
+        Just(1 << 31),
+        Just(1 << 63),
+        0..2000u64
+    ];
+    let lengths = prop_oneof![Just(2usize), Just(4), Just(8)];
+    prop_oneof![
+        4 => (0..1000usize, any::<u8>()).prop_map(|(at, value)| Harm::Byte(at, value)),
+        4 => (0..1000usize, lengths, numbers).prop_map(|(at, length, value)| Harm::Number(at, length, value)),
+        1 => (0..1000usize, 1..40usize).prop_map(|(at, length)| Harm::Cut(at, length)),
+        1 => (0..1000usize, 1..60usize, 0..1000usize).prop_map(|(from, length, to)| Harm::Copy(from, length, to)),
+    ]
+}
+
+/// M30, of what nobody thought of: sound archives of all kinds, harmed at random. Whatever is taken unpacks to exactly what was looked at.
+/// `FLATRENDER_FUZZ_CASES` says how many; an hour takes some ten million.
+#[test]
+fn m30_whatever_is_taken_unpacks_to_what_was_looked_at() {
+    let sound = [
+        stored(&[("a", b"hello"), ("b/c", b"world")]),
+        zip(&[streamed(b"PK\x07\x08"), part("d/e", b"y"), part("d/", b"")], &End::default()),
+        zip64(&[wide_part("a", b"hello"), part("\u{fc}/x", b"y")], Wide::default()),
+        zip(&[old(b"caf\x82", b"x")], &End { after: b"a comment".to_vec(), ..End::default() }),
+        packed(|w| (0..3).for_each(|n| add(w, &format!("f{n}"), &vec![n; 300]))),
+    ];
+    let yard = Yard::new();
+    let path = yard.jail().join("harmed.zip");
+    let cases = std::env::var("FLATRENDER_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(4000);
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    let taken = std::cell::Cell::new(0);
+    let tried = (0..sound.len(), prop::collection::vec(harm(), 0..4));
+    proptest::test_runner::TestRunner::new(config)
+        .run(&tried, |(which, harms)| {
+            let mut bytes = sound[which].clone();
+            harms.iter().for_each(|harm| harm.to(&mut bytes));
+            std::fs::write(&path, &bytes).unwrap();
+            let Ok(entries) = archive::prove(&path, Budget::default()) else { return Ok(()) };
+            taken.set(taken.get() + 1);
+            let target = tempfile::tempdir_in(yard.jail()).unwrap();
+            unpack(&path, target.path(), Bounds::default()).map_err(|e| TestCaseError::fail(format!("{e:?}")))?;
+            let mut found = std::collections::BTreeMap::new();
+            super::walk(target.path(), &mut found);
+            for entry in &entries {
+                let there = target.path().join(&entry.name);
+                let length = there.symlink_metadata().map(|m| if m.is_file() { m.len() } else { 0 });
+                prop_assert_eq!(length.ok(), Some(entry.size_bytes), "{:?}", entry);
+            }
+            let files = found.keys().filter(|path| path.is_file()).count();
+            prop_assert_eq!(files, entries.iter().filter(|entry| !entry.name.ends_with('/')).count());
+            Ok(())
+        })
+        .unwrap();
+    assert!(taken.get() > cases / 20 && taken.get() < cases, "{} of {cases}", taken.get());
+    yard.is_as_before(Duration::from_secs(60));
 }
