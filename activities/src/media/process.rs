@@ -28,12 +28,30 @@ const ENVIRONMENT: [&str; 4] = ["PATH", "SystemRoot", "TEMP", "LD_LIBRARY_PATH"]
 #[cfg(unix)]
 const GUARDED: &str = r#"exec 3<&0 </dev/null; (cd /; read -r _ <&3; kill -9 0) >/dev/null 2>&1 & exec "$@" 3<&-"#;
 /// The same for a program that reads what a stranger made: it writes no file, leaves no core, and has the time, memory and files
-/// that `$1` to `$3` say. Where Linux lets everybody make namespaces it has no network either; nothing here takes privileges.
+/// that `$1` to `$3` say. Where Linux lets everybody make namespaces it has no network and sees no other files either (`$4`); nothing here
+/// takes privileges. Elsewhere these walls are missing, and it goes on without them.
 #[cfg(unix)]
 const JAILED: &str = r#"exec 3<&0 </dev/null; (cd /; read -r _ <&3; kill -9 0) >/dev/null 2>&1 &
-{ ulimit -c 0; ulimit -f 0; ulimit -t "$1"; ulimit -v "$2"; ulimit -n "$3"; } 2>/dev/null; shift 3
-if unshare -r -n -i true 2>/dev/null 3<&-; then exec unshare -r -n -i -- "$@" 3<&-; fi
+{ ulimit -c 0; ulimit -f 0; ulimit -t "$1"; ulimit -v "$2"; ulimit -n "$3"; } 2>/dev/null; walls=$4; shift 4
+if unshare -r -n -i -m true 2>/dev/null 3<&-; then exec unshare -r -n -i -m -- /bin/sh -c "$walls" sh "$@" 3<&-; fi
 exec "$@" 3<&-"#;
+/// What the program `$1` sees, within namespaces of its own: what it takes to run, and the folder that it is started in, all of it to be
+/// read alone. No `/proc`, no `/etc`, nobody's home; and no right to make or enter anything else: who has no privileges and a root of
+/// their own gets no new ones from the kernel.
+#[cfg(unix)]
+const WALLS: &str = r#"PATH=$PATH:/usr/sbin:/sbin job=$PWD root=/mnt real=$(readlink -f "$(command -v "$1")") IFS=:
+wall() { case $1 in /?*) [ ! -d "$1" ] || { mkdir -p "$root$1" && mount -o bind,ro,nosuid,nodev "$1" "$root$1"; } ;; esac; }
+file() { : >"$root$1" && mount --bind "$1" "$root$1"; }
+if command -v setpriv >/dev/null && command -v chroot >/dev/null && mount -t tmpfs -o size=256k,mode=755 none $root 2>/dev/null && mkdir -p $root/dev $root/etc &&
+    file /dev/null && file /etc/ld.so.cache; then
+    walls=there
+    for place in /usr /bin /sbin /lib /lib32 /lib64 /etc/alternatives /nix /gnu ${LD_LIBRARY_PATH-} "${1%/*}" "${real%/*}" "$job"; do
+        wall "$place" || walls=
+    done
+    [ ! "$walls" ] || exec chroot $root setpriv --no-new-privs --bounding-set=-all --inh-caps=-all -- \
+        /bin/sh -c 'cd "$0" && exec "$@"' "$job" "$@"
+fi
+exec "$@""#;
 /// How a shell ends that could not become the program (POSIX, Shell Command Language, 2.8.2).
 #[cfg(unix)]
 const NOT_EXECUTABLE: i32 = 126;
@@ -137,6 +155,7 @@ fn guarded(program: &Path, jail: Option<Jail>) -> (&Path, Vec<OsString>) {
     if let Some(Jail { cpu_seconds, memory_bytes, open_files }) = jail {
         first
             .extend([u64::from(cpu_seconds), memory_bytes / 1024, u64::from(open_files)].map(|n| n.to_string().into()));
+        first.push(WALLS.into());
     }
     first.push(program.into());
     (Path::new("/bin/sh"), first)
@@ -185,4 +204,55 @@ pub(super) async fn whole(from: impl AsyncRead + Unpin, limit_bytes: u64) -> io:
         return Err(io::Error::other("the program says too much"));
     }
     Ok(bytes)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// What a prisoner says who tries these doors, in its folder of a folder with a canary.
+    async fn said(tries: &str) -> (String, tempfile::TempDir) {
+        let yard = tempfile::tempdir().unwrap();
+        let job = yard.path().join("job");
+        std::fs::create_dir(&job).unwrap();
+        std::fs::write(yard.path().join("canary"), "nobody reads this").unwrap();
+        std::fs::write(job.join("song"), "la la").unwrap();
+        let jail = Jail { cpu_seconds: 20, memory_bytes: 2 << 30, open_files: 32 };
+        let args: Vec<OsString> = ["-c".into(), tries.into()].into();
+        let mut prisoner = Process::spawn_within(Some(jail), Path::new("/bin/sh"), &job, &args).unwrap();
+        let (stdout, stderr) = prisoner.outputs().unwrap();
+        let (out, _, _) = tokio::try_join!(whole(stdout, 64 * 1024), tail(stderr), prisoner.wait()).unwrap();
+        (String::from_utf8(out).unwrap(), yard)
+    }
+
+    /// Whether this machine lets everybody make namespaces.
+    fn has_walls() -> bool {
+        let makes = std::process::Command::new("unshare").args(["-r", "-n", "-i", "-m", "true"]).output();
+        makes.is_ok_and(|out| out.status.success())
+    }
+
+    /// Time, memory and files are counted, nothing is written, no secret is told.
+    #[tokio::test]
+    async fn m33_a_prisoner_writes_nothing_and_has_what_it_was_given() {
+        let tries = "echo time $(ulimit -t) memory $(ulimit -v) files $(ulimit -n) core $(ulimit -c) env $(env | grep -c -e DATABASE -e AWS_)
+            (echo harm >harm) 2>/dev/null; cat song";
+        let (said, yard) = said(tries).await;
+        assert_eq!(said, "time 20 memory 2097152 files 32 core 0 env 0\nla la");
+        assert!(std::fs::read(yard.path().join("job/harm")).unwrap_or_default().is_empty());
+    }
+
+    /// It sees its own folder and what programs are made of, and gets no further.
+    #[tokio::test]
+    async fn m33_a_prisoner_sees_no_file_but_its_own() {
+        if !has_walls() {
+            return eprintln!("this machine lets nobody make namespaces: there are no walls to be tried");
+        }
+        let tries = "cat song; echo; cat ../canary; cat /etc/passwd; ls /proc /root /home /var; ls /; ls ..
+            mount -o remount,rw,bind . && echo remounted; mount -t tmpfs none /tmp && echo mounted
+            chroot / true && echo rooted; unshare -r true && echo anew; (: >harm) && echo written; exit 0";
+        let (said, _yard) = said(tries).await;
+        let seen: Vec<&str> = said.lines().collect();
+        let known = ["la la", "bin", "dev", "etc", "gnu", "job", "lib", "lib32", "lib64", "nix", "sbin", "tmp", "usr"];
+        assert!(seen.first() == Some(&"la la") && seen.iter().all(|line| known.contains(line)), "{said}");
+    }
 }
