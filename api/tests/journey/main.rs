@@ -4,6 +4,7 @@
 
 mod bucket;
 mod cancel;
+mod crons;
 mod kills;
 mod late;
 mod platform;
@@ -13,5 +14,6 @@ mod server;
 mod spoiled;
 mod stills;
 mod storm;
+mod upkeep;
 mod uploads;
 mod wire;

@@ -72,7 +72,7 @@ impl Platform {
         let database = postgres.database_url();
         migrate::run(&database).await.unwrap();
         let (serve, url) = serve(&database, folder.path(), &keep, "127.0.0.1:0");
-        let key = admin(&database, "create-key");
+        let key = admin(&database, &["create-key"]);
         let worker = worker(&database, folder.path(), &keep);
         let db = PgPool::connect(&database).await.unwrap();
         let http = reqwest::Client::new();
@@ -89,6 +89,11 @@ impl Platform {
     /// What opens its API.
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// A key that may do everything, new.
+    pub fn admin_key(&self) -> String {
+        admin(&self.database(), &["create-key", "--scope", "admin"])
     }
 
     /// What servers and workers keep bytes in.
@@ -113,7 +118,7 @@ impl Platform {
         command.args(["node", "--server", server, "--name", &format!("node{n}"), "--data"]).arg(&data);
         command.arg("--renderer").arg(renderer);
         if !data.join("credential.json").exists() && self.nodes[n].is_none() {
-            command.args(["--token", &admin(&self.database(), "create-node-token")]);
+            command.args(["--token", &admin(&self.database(), &["create-node-token"])]);
         }
         self.nodes[n] = Some(quiet(command, self.folder.path(), &format!("node{n}")));
     }
@@ -123,8 +128,23 @@ impl Platform {
     }
 
     pub fn kill_and_restart_worker(&mut self) {
+        self.kill_worker();
+        self.start_worker();
+    }
+
+    /// From here on nobody works; killing it again does nothing.
+    pub fn kill_worker(&mut self) {
         kill(&mut self.worker);
+    }
+
+    /// Starts the worker that was killed.
+    pub fn start_worker(&mut self) {
         self.worker = worker(&self.database(), self.folder.path(), &self.keep);
+    }
+
+    /// Another worker beside the first, for a test to kill.
+    pub fn another_worker(&self) -> Child {
+        worker(&self.database(), self.folder.path(), &self.keep)
     }
 
     /// The address stays the same, so that nodes find the server again.
@@ -318,10 +338,11 @@ fn log(folder: &Path, name: &str) -> std::fs::File {
     std::fs::File::options().create(true).append(true).open(folder.join(format!("{name}.log"))).unwrap()
 }
 
-fn admin(database: &str, what: &str) -> String {
-    let output = Command::new(PROGRAM).args(["admin", what, "--json", "--database-url", database]).output().unwrap();
+fn admin(database: &str, what: &[&str]) -> String {
+    let rest = ["--json", "--database-url", database];
+    let output = Command::new(PROGRAM).arg("admin").args(what).args(rest).output().unwrap();
     let secret: Value = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|_| panic!("admin {what}: {}", String::from_utf8_lossy(&output.stderr)));
+        .unwrap_or_else(|_| panic!("admin {what:?}: {}", String::from_utf8_lossy(&output.stderr)));
     secret.as_object().unwrap().values().next().unwrap().as_str().unwrap().to_owned()
 }
 
