@@ -4,6 +4,7 @@
 #
 #   scripts/chaos.sh [filter]       only the faults whose tests contain the filter, such as f03, or f_500 for the farm
 #   scripts/chaos.sh fleet          two hundred nodes and two hundred renders, and what they cost the database
+#   scripts/tus.sh                  a gibibyte over a wire that is cut, by a client of others; part of the whole
 #   FLATRENDER_CHAOS=soak           the longest form: F6 and F8 for ten minutes, F35 with a million jobs and then for hours
 #   FLATRENDER_SOAK_JOBS=50000      how many F35 burns down in that form, and FLATRENDER_SOAK_SECONDS=600 how long it bears them
 #   FLATRENDER_CHAOS_SEED=123       repeats what was random
@@ -32,6 +33,7 @@ cargo nextest run --locked --profile "$([ "$FLATRENDER_CHAOS" = soak ] && echo s
     -E "(binary(chaos) and not test(=program::program) or test(/^storm::f_/)) and test(/${1:-f}/)" || code=$?
 
 [ $# -gt 0 ] || fleet || code=$?
+[ $# -gt 0 ] || scripts/tus.sh || code=$?
 
 printf '\n%-11s %8s  %-7s %7s %7s  %s\n' fault injected result seed seconds checked
 sort -t"$(printf '\t')" -k1.2n "$FLATRENDER_CHAOS_REPORT" |
