@@ -64,5 +64,8 @@ pub async fn ask(world: &World, by: &str, method: Method, path: &str, body: Opti
 
 /// Nothing breaks a rule.
 pub async fn sound(db: &PgPool) {
+    // The schedule for it has not run while the clock jumped.
+    let months = "select platform.ensure_months(workflow.now(), now())";
+    sqlx::query(months).execute(db).await.unwrap();
     assert_eq!(invariants::check(db, true).await.unwrap(), []);
 }

@@ -11,6 +11,7 @@
 //! The row is the truth and the signal only a hint: whoever pays, cancels or changes a plan writes the row, and each deed here looks
 //! whether it still fits it. What is due is paid through a payment for the plan, which pays the next period when it is settled.
 
+use super::events::{self, Event};
 use crate::models::{
     Db, Role, Scope,
     identity::{
@@ -20,7 +21,7 @@ use crate::models::{
     },
 };
 use chrono::{DateTime, TimeDelta, Utc};
-use flatrender_engine::{Context, Failure, Workflow};
+use flatrender_engine::{Client, Context, Failure, Workflow};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::time::Duration;
@@ -130,7 +131,14 @@ impl KeepSubscription {
     async fn look(&self, cx: &Context, key: &str) -> Result<Option<Subscription>, Failure> {
         let (scope, tenant_id, id, run_id) = (self.scope(), self.tenant_id, self.subscription_id, cx.run_id());
         let look = async move |db: Db<'_>| {
-            let look = async |db: Db<'_>| Ok::<_, Failure>(subscription::keep(db, tenant_id, id, run_id).await?);
+            let look = async |db: Db<'_>| {
+                let Some(found) = subscription::keep(&mut *db, tenant_id, id, run_id).await? else { return Ok(None) };
+                // Told once, however often somebody looks: an event is known by its time.
+                if let Some(at) = subscription::renewed_at(&mut *db, id, found.period_no).await? {
+                    announce(&cx.client()?, db, &found, "subscription.renewed", at).await?;
+                }
+                Ok::<_, Failure>(Some(found))
+            };
             scope.within(db, look).await
         };
         cx.step(key, look).await
@@ -139,7 +147,7 @@ impl KeepSubscription {
     async fn act(&self, cx: &Context, deed: Deed, period_no: i32) -> Result<Acted, Failure> {
         let (scope, tenant_id, id) = (self.scope(), self.tenant_id, self.subscription_id);
         let act = async move |db: Db<'_>| {
-            let act = async |db: Db<'_>| act(db, tenant_id, id, deed, period_no).await;
+            let act = async |db: Db<'_>| act(&cx.client()?, db, (tenant_id, id), deed, period_no).await;
             scope.within(db, act).await
         };
         cx.step(&deed.key(), act).await
@@ -147,7 +155,13 @@ impl KeepSubscription {
 }
 
 /// Does what is due about a period, if it is still the one, in one transaction with what its owner is told.
-async fn act(db: Db<'_>, tenant_id: Uuid, id: Uuid, deed: Deed, period_no: i32) -> Result<Acted, Failure> {
+async fn act(
+    workflows: &Client,
+    db: Db<'_>,
+    (tenant_id, id): (Uuid, Uuid),
+    deed: Deed,
+    period_no: i32,
+) -> Result<Acted, Failure> {
     let Some(now) = subscription::find(&mut *db, tenant_id, id).await? else { return Ok(Acted::Ended("gone".into())) };
     if !now.is_live() {
         return Ok(Acted::Ended(now.state));
@@ -165,13 +179,19 @@ async fn act(db: Db<'_>, tenant_id: Uuid, id: Uuid, deed: Deed, period_no: i32) 
         if !subscription::end(&mut *db, tenant_id, id, period_no, state).await? {
             return Ok(Acted::Paid);
         }
-        tell(db, &now, state, "info").await?;
+        tell(&mut *db, &now, state, "info").await?;
+        let at = subscription::now(&mut *db).await?;
+        let kind = if state == "cancelled" { "subscription.cancelled" } else { "subscription.expired" };
+        announce(workflows, db, &Subscription { state: state.into(), ..now }, kind, at).await?;
         return Ok(Acted::Ended(state.into()));
     }
     match deed {
         Deed::Notice if now.cancel_at.is_none() => tell(db, &now, "renewal_soon", "info").await?,
         Deed::Due if subscription::lapse(&mut *db, tenant_id, id, period_no).await? => {
-            tell(db, &now, "past_due", "warning").await?;
+            tell(&mut *db, &now, "past_due", "warning").await?;
+            let at = subscription::now(&mut *db).await?;
+            announce(workflows, db, &Subscription { state: "past_due".into(), ..now }, "subscription.past_due", at)
+                .await?;
         }
         // It was past due before, or somebody has paid at this moment.
         Deed::Due => {
@@ -182,6 +202,22 @@ async fn act(db: Db<'_>, tenant_id: Uuid, id: Uuid, deed: Deed, period_no: i32) 
         Deed::Notice | Deed::Expire => {}
     }
     Ok(Acted::Waits)
+}
+
+/// Tells whoever listens what became of a subscription.
+async fn announce(
+    workflows: &Client,
+    db: Db<'_>,
+    now: &Subscription,
+    kind: &'static str,
+    occurred_at: DateTime<Utc>,
+) -> Result<(), Failure> {
+    let data = json!({
+        "object": "subscription", "state": now.state, "user_id": now.user_id, "plan_id": now.plan_id, "amount": now.amount,
+        "currency": now.currency, "interval": now.interval, "current_period_end": now.current_period_end,
+    });
+    let (tenant_id, user_id) = (now.tenant_id, Some(now.user_id));
+    Ok(events::happened(workflows, db, Event { tenant_id, kind, subject: now.id, user_id, data, occurred_at }).await?)
 }
 
 /// Tells the owner, once a period: what is due is in it, so that it can be paid from there.

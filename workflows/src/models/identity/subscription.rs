@@ -472,6 +472,18 @@ pub async fn keep(db: Db<'_>, tenant_id: Uuid, id: Uuid, run_id: Uuid) -> sqlx::
     find(db, tenant_id, id).await
 }
 
+/// When a period was paid that follows another one.
+pub async fn renewed_at(db: Db<'_>, id: Uuid, period_no: i32) -> sqlx::Result<Option<DateTime<Utc>>> {
+    sqlx::query_scalar!(
+        "select created_at from identity.subscription_periods p where subscription_id = $1 and period_no = $2
+           and exists (select from identity.subscription_periods b where b.subscription_id = $1 and b.period_no < $2)",
+        id,
+        period_no,
+    )
+    .fetch_optional(db)
+    .await
+}
+
 /// Subscriptions that no run keeps, with their tenants.
 pub async fn unkept(db: Db<'_>, limit: i64) -> sqlx::Result<Vec<(Uuid, Uuid)>> {
     let rows = sqlx::query!(
