@@ -126,8 +126,8 @@ pub fn is_signed(secret: &str, id: &str, at: DateTime<Utc>, body: &[u8], signatu
     };
     let key = UnparsedPublicKey::new(&ED25519, BASE64.decode(key).ok()?);
     let message = signed(id, at, body);
-    let given = signatures.split(' ').filter_map(|given| BASE64.decode(given.strip_prefix("v1a,")?).ok());
-    Some(given.into_iter().any(|signature| key.verify(&message, &signature).is_ok()))
+    let mut given = signatures.split(' ').filter_map(|given| BASE64.decode(given.strip_prefix("v1a,")?).ok());
+    Some(given.any(|signature| key.verify(&message, &signature).is_ok()))
 }
 
 /// A private key `whsk_…` of this seed, and its public key `whpk_…`.
