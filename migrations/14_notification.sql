@@ -67,6 +67,7 @@ create table notification.channel_addresses (
     address_hash  bytea not null check (octet_length(address_hash) = 32),
     state         text not null default 'active' check (state in ('active', 'bounced', 'blocked', 'gone')),
     failure_count int not null default 0 check (failure_count >= 0),
+    refused_at    timestamptz,
     verified_at   timestamptz,
     created_at    timestamptz not null default now(),
     updated_at    timestamptz not null default now(),
@@ -77,6 +78,7 @@ comment on table notification.channel_addresses is 'Where a user can be reached.
 comment on column notification.channel_addresses.user_id is 'softref:identity.users(id)';
 comment on column notification.channel_addresses.address_enc is 'secret:aead pii:address';
 comment on column notification.channel_addresses.address_hash is 'pii:hash';
+comment on column notification.channel_addresses.refused_at is 'When it was refused first since it was reached last: one refusal may be a slip, two an hour apart are none.';
 
 create table notification.provider_accounts (
     id         uuid primary key default gen_random_uuid(),
@@ -120,6 +122,7 @@ create table notification.notification_deliveries (
     foreign key (tenant_id, provider_account_id) references notification.provider_accounts (tenant_id, id) on delete set null (provider_account_id)
 ) partition by range (created_at);
 create index notification_deliveries_of on notification.notification_deliveries (notification_id);
+create index notification_deliveries_message on notification.notification_deliveries (provider_message) where provider_message is not null;
 create index notification_deliveries_address on notification.notification_deliveries (address_id) where address_id is not null;
 create index notification_deliveries_account on notification.notification_deliveries (provider_account_id) where provider_account_id is not null;
 comment on table notification.notification_deliveries is 'One delivery a notification, channel and address: created_at is the notification''s and id is made of the three, so that the key really is unique.';
@@ -155,13 +158,24 @@ create table notification.suppressions (
     tenant_id    uuid not null,
     address_hash bytea not null check (octet_length(address_hash) = 32),
     channel      text not null check (channel in ('push', 'email', 'sms', 'telegram')),
-    reason       text not null check (reason in ('hard_bounce', 'complaint', 'unsubscribe', 'blocked', 'gone')),
+    reason       text not null check (reason in ('hard_bounce', 'soft_bounces', 'complaint', 'unsubscribe', 'blocked', 'gone')),
     until        timestamptz,
     created_at   timestamptz not null default now(),
     primary key (tenant_id, address_hash, channel)
 );
 comment on table notification.suppressions is 'Addresses that are not written to.';
 comment on column notification.suppressions.address_hash is 'pii:hash';
+
+create table notification.sms_counts (
+    tenant_id uuid not null,
+    day       date not null,
+    scope     text not null check (scope in ('number', 'country', 'tenant')),
+    what      text not null check (char_length(what) <= 64),
+    sent      int not null check (sent > 0),
+    primary key (tenant_id, day, scope, what)
+);
+comment on table notification.sms_counts is 'Text messages of a day, by UTC: to a number (its hash), to a country (its code), of the tenant. They cost money, so nobody may have us send them without end.';
+comment on column notification.sms_counts.what is 'pii:hash';
 
 create table notification.digest_items (
     id              uuid primary key default gen_random_uuid(),

@@ -10,5 +10,6 @@ pub mod egress;
 pub mod log;
 pub mod media;
 pub mod message;
+pub mod notify;
 pub mod storage;
 pub mod webhook;

@@ -49,6 +49,17 @@ pub enum MailerError {
     Server(#[from] lettre::transport::smtp::Error),
 }
 
+/// Why a message was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsent {
+    /// It cannot be laid into its folder.
+    #[error("cannot lay the message into its folder")]
+    Folder(#[from] io::Error),
+    /// The server did not take it, or nobody knows.
+    #[error(transparent)]
+    Server(#[from] lettre::transport::smtp::Error),
+}
+
 /// What a mailer is made of.
 pub struct MailerConfig {
     /// The mail server as a URL; without one letters are laid into `folder`.
@@ -76,6 +87,22 @@ impl Mailer {
         };
         let public_url = config.public_url.trim_end_matches('/').to_owned();
         Ok(Self { way, from, public_url, links: config.links })
+    }
+
+    /// The address that letters come from.
+    pub fn from_address(&self) -> &Address {
+        &self.from
+    }
+
+    /// Sends a message that is written already, or lays it into the folder under its id.
+    ///
+    /// # Errors
+    /// The server refused it, or is away; the folder takes nothing.
+    pub async fn send(&self, id: Uuid, message: Message) -> Result<(), Unsent> {
+        match &self.way {
+            Way::Folder(folder) => Ok(lay(folder, id, &message.formatted()).await?),
+            Way::Smtp(server) => Ok(server.send(message).await.map(drop)?),
+        }
     }
 
     fn write(&self, mail: &SendMail) -> Result<(String, Message), Failure> {

@@ -15,6 +15,7 @@ pub mod film;
 pub mod follow;
 mod here;
 pub mod node;
+pub mod notifications;
 pub mod order;
 pub mod progress;
 pub mod render;
@@ -65,6 +66,7 @@ enum Command {
     Check(check::CheckArgs),
     Schedule(schedule::ScheduleArgs),
     Cleanup(cleanup::CleanupArgs),
+    Notifications(notifications::NotificationsArgs),
     Simulate(simulate::SimulateArgs),
     Webhooks(webhooks::WebhooksArgs),
 }
@@ -107,6 +109,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Check(args) => check::run(args).await,
         Command::Schedule(args) => schedule::run(args).await,
         Command::Cleanup(args) => cleanup::run(args).await,
+        Command::Notifications(args) => notifications::run(args).await,
         Command::Simulate(args) => simulate::run(args).await,
         Command::Webhooks(args) => webhooks::run(args).await,
     }

@@ -13,6 +13,7 @@ pub mod identity;
 pub mod limits;
 pub mod metrics;
 pub mod nodes;
+pub mod notification;
 pub mod openapi;
 pub mod peer;
 pub mod platform;

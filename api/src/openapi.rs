@@ -35,6 +35,7 @@ Every error is a problem (RFC 9457) with a stable `code` that programs may decid
         (name = "Uploads", description = "Files that come in pieces, and go on after a cut."),
         (name = "API keys", description = "What programs of yours sign in with."),
         (name = "Webhooks", description = "Where you hear of what happened."),
+        (name = "Notifications", description = "What people are told, and how they want it."),
         (name = "Account", description = "You: signing in, your profile, your sessions and second factors."),
         (name = "Tenant", description = "Your organisation, and what was done in it."),
         (name = "Billing", description = "What is sold, and credits: seconds of rendering."),

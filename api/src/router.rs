@@ -18,6 +18,10 @@ use crate::{
     },
     limits, metrics,
     nodes::{claims, enrol, frames, health as node_health, inputs, operate, probe, snapshot_jobs, tasks},
+    notification::{
+        accounts as notification_accounts, broadcasts, browsers, chats, feedback, inbox, preferences, stream,
+        suppressions, templates as notification_templates, unsubscribe,
+    },
     openapi, peer,
     problem::{Code, Problem},
     render::{events, exports, last_frame, public_still, renders, scene_snapshots},
@@ -212,6 +216,30 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(gifts::give))
         .routes(routes!(referrals::list, referrals::create))
         .routes(routes!(referrals::join))
+        .routes(routes!(inbox::list))
+        .routes(routes!(inbox::counts))
+        .routes(routes!(inbox::read_all))
+        .routes(routes!(inbox::update, inbox::archive))
+        .routes(routes!(stream::watch))
+        .routes(routes!(preferences::list))
+        .routes(routes!(preferences::set, preferences::remove))
+        .routes(routes!(preferences::consent))
+        .routes(routes!(preferences::defaults))
+        .routes(routes!(preferences::set_default, preferences::remove_default))
+        .routes(routes!(browsers::key))
+        .routes(routes!(browsers::list, browsers::create))
+        .routes(routes!(browsers::remove))
+        .routes(routes!(chats::get, chats::connect, chats::disconnect))
+        .routes(routes!(unsubscribe::show, unsubscribe::unsubscribe))
+        .routes(routes!(feedback::hear))
+        .routes(routes!(notification_accounts::create, notification_accounts::list))
+        .routes(routes!(notification_accounts::update, notification_accounts::remove))
+        .routes(routes!(notification_templates::list))
+        .routes(routes!(notification_templates::set, notification_templates::retire))
+        .routes(routes!(notification_templates::preview))
+        .routes(routes!(suppressions::list))
+        .routes(routes!(suppressions::lift))
+        .routes(routes!(broadcasts::create))
         .routes(routes!(audit::list))
         .routes(routes!(request_logs::list))
         .routes(routes!(usage::get))

@@ -15,6 +15,7 @@ use flatrender_activities::{
     egress::Egress,
     media::{self, Media},
     message::Mailer,
+    notify::Courier,
     webhook::Caller,
 };
 use flatrender_engine::{
@@ -31,6 +32,7 @@ use flatrender_workflows::{
             TakeScenes, VerifyFrames, VerifyVideo,
         },
         message::{MESSAGE_QUEUE, SendMail},
+        notify::{EMAIL_QUEUE, PUSH_QUEUE, SMS_QUEUE, SendEmail, SendPush, SendSms, SendTelegram, TELEGRAM_QUEUE},
         snapshot::MakeStill,
         storage::{BlobStore, Shelf},
         upkeep::{ArchiveMonth, CompareShelf, RemoveObjects, UPKEEP_QUEUE},
@@ -38,12 +40,12 @@ use flatrender_workflows::{
         webhook::{CALL, CallSlowWebhook, CallWebhook, SLOW_WEBHOOK_QUEUE, WEBHOOK_QUEUE},
     },
     definitions::{
-        check_invariants::CheckInvariants, clean_up::CleanUp, derive_film::DeriveFilm, drain_deletions::DrainDeletions,
+        check_invariants::CheckInvariants, clean_up::CleanUp, deliver::Deliver, derive_film::DeriveFilm, drain_deletions::DrainDeletions,
         events, expire_exports::ExpireExports, expire_uploads::ExpireUploads, finish_upload::FinishUpload,
-        forget_old::ForgetOld, keep_months::KeepMonths, look_after_credits::LookAfterCredits, purge_files::PurgeFiles,
+        forget_old::ForgetOld, keep_months::KeepMonths, look_after_credits::LookAfterCredits, notify::Notify, purge_files::PurgeFiles,
         recheck_domains::RecheckDomains, render_video::RenderVideo, retire_months::RetireMonths,
         roll_up_usage::RollUpUsage, scan_orphans::ScanOrphans, scene_snapshot::SceneSnapshot, schedules,
-        send_message::SendMessage, subscription::KeepSubscription, webhook::TellWebhook,
+        send_digests::SendDigests, send_message::SendMessage, subscription::KeepSubscription, webhook::TellWebhook,
     },
     models::{
         DEFAULT_TENANT, Role, Scope,
@@ -64,6 +66,8 @@ const STALE: Duration = Duration::from_secs(6 * 3600);
 
 /// Letters at a time.
 const LETTERS: usize = 4;
+/// Messages by each channel at a time.
+const MESSAGES: usize = 16;
 /// Shelves that are looked at, or emptied of some objects, at a time.
 const UPKEEP: usize = 2;
 /// Webhooks called at a time: they wait more than they work.
@@ -96,6 +100,8 @@ pub struct WorkerConfig {
     pub mailer: Mailer,
     /// Calls webhooks.
     pub webhooks: Caller,
+    /// Carries what people are told.
+    pub courier: Courier,
     /// How long what is over is kept in the tables of the engine.
     pub retention: Retention,
     /// Whether stills are painted instead of rendered: in development only.
@@ -299,6 +305,9 @@ fn builder(config: WorkerConfig) -> Builder {
         .workflow::<DeriveFilm>()
         .workflow::<SendMessage>()
         .workflow::<TellWebhook>()
+        .workflow::<Notify>()
+        .workflow::<Deliver>()
+        .workflow::<SendDigests>()
         .workflow::<FinishUpload>()
         .workflow::<ExpireUploads>()
         .workflow::<CleanUp>()
@@ -339,6 +348,14 @@ fn builder(config: WorkerConfig) -> Builder {
         .handler::<CallWebhook>(config.webhooks.clone())
         .queue(SLOW_WEBHOOK_QUEUE, SLOW_WEBHOOKS)
         .handler::<CallSlowWebhook>(config.webhooks)
+        .queue(EMAIL_QUEUE, MESSAGES)
+        .handler::<SendEmail>(config.courier.clone())
+        .queue(PUSH_QUEUE, MESSAGES)
+        .handler::<SendPush>(config.courier.clone())
+        .queue(SMS_QUEUE, MESSAGES)
+        .handler::<SendSms>(config.courier.clone())
+        .queue(TELEGRAM_QUEUE, MESSAGES)
+        .handler::<SendTelegram>(config.courier)
         .queue(DNS_QUEUE, LOOK_UPS)
         .handler::<LookUpTexts>(Resolver::system())
 }

@@ -8,6 +8,7 @@ pub mod file_name;
 pub mod media;
 pub mod message;
 pub mod node;
+pub mod notify;
 pub mod render;
 pub mod snapshot;
 pub mod storage;

@@ -2,6 +2,7 @@
 
 pub mod check_invariants;
 pub mod clean_up;
+pub mod deliver;
 pub mod derive_film;
 pub mod drain_deletions;
 pub mod events;
@@ -11,6 +12,7 @@ pub mod finish_upload;
 pub mod forget_old;
 pub mod keep_months;
 pub mod look_after_credits;
+pub mod notify;
 pub mod purge_files;
 pub mod recheck_domains;
 pub mod render_video;
@@ -19,6 +21,7 @@ pub mod roll_up_usage;
 pub mod scan_orphans;
 pub mod scene_snapshot;
 pub mod schedules;
+pub mod send_digests;
 pub mod send_message;
 pub mod subscription;
 pub mod webhook;

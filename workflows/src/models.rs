@@ -4,6 +4,7 @@ pub mod content;
 pub mod file_mgr;
 pub mod identity;
 pub mod invariants;
+pub mod notification;
 pub mod render;
 pub mod scope;
 pub(crate) mod secret;

@@ -7,9 +7,12 @@ use super::samples::Package;
 use crate::serve::{self, Listen, ServeConfig, ServeError};
 use crate::vault::Vault;
 use crate::worker::{self, BadSetting, Placeholders, WorkError, WorkerConfig};
-use flatrender_activities::egress::{Egress, Reach};
-use flatrender_activities::message::{Mailer, MailerConfig, MailerError};
 use flatrender_activities::storage::StorageSettings;
+use flatrender_activities::{
+    egress::{Egress, Reach},
+    message::{Mailer, MailerConfig, MailerError},
+    notify::{Courier, CourierConfig},
+};
 use flatrender_engine::operations::Retention;
 use flatrender_workflows::contracts::storage::{BlobStore, StorageError};
 use flatrender_workflows::models::file_mgr::blob_claim::BlobClaims;
@@ -118,6 +121,7 @@ pub struct Parts {
     pub vault: Vault,
     scratch: PathBuf,
     mailer: Mailer,
+    courier: Courier,
     public_url: String,
     retention: Retention,
     placeholders: Placeholders,
@@ -141,6 +145,7 @@ impl Parts {
         let vault = Vault::open(&key).map_err(|e| PartsError::Key(key, e))?;
         let public_url = mail.public_url.clone().unwrap_or_default();
         let mailer = mail.mailer(private.join("mail"), vault.clone())?;
+        let courier = courier(mailer.clone(), &vault, &public_url);
         let db = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(ACQUIRE)
@@ -154,6 +159,7 @@ impl Parts {
             vault,
             scratch: scratch.to_path_buf(),
             mailer,
+            courier,
             public_url,
             retention: Retention::forever(),
             placeholders,
@@ -196,7 +202,7 @@ impl Parts {
     /// # Errors
     /// The worker cannot go on.
     pub async fn work(self, stopping: CancellationToken) -> Result<(), WorkError> {
-        let Self { db: pool, storage, vault, scratch, mailer, retention, placeholders, .. } = self;
+        let Self { db: pool, storage, vault, scratch, mailer, courier, retention, placeholders, .. } = self;
         let (ffmpeg, ffprobe) = ("ffmpeg".into(), PROBE.into());
         let webhooks = worker::webhook_caller(Egress::new(Reach::from_env()), vault);
         let config = WorkerConfig {
@@ -207,6 +213,7 @@ impl Parts {
             ffprobe,
             slots: None,
             mailer,
+            courier,
             webhooks,
             retention,
             placeholders,
@@ -218,6 +225,18 @@ impl Parts {
     pub async fn close(self) {
         self.db.close().await;
     }
+}
+
+/// Carries what people are told, with the secrets of this installation.
+fn courier(mailer: Mailer, vault: &Vault, public_url: &str) -> Courier {
+    let (opens, marks) = (vault.clone(), vault.clone());
+    Courier::new(CourierConfig {
+        mailer,
+        egress: Egress::new(Reach::from_env()),
+        opener: Arc::new(move |sealed| opens.unseal(&sealed.place, &hex::decode(&sealed.hex).ok()?).ok()),
+        marks: Arc::new(move |purpose| marks.mark(purpose)),
+        public_url: public_url.trim_end_matches('/').to_owned(),
+    })
 }
 
 #[cfg(test)]

@@ -149,6 +149,20 @@ codes! {
     WebhookDeliveryPending = "webhook.delivery_pending", CONFLICT, "The delivery has not ended";
     /// The tenant has as many webhooks as it may. Remove one.
     WebhooksFull = "webhook.too_many", CONFLICT, "Too many webhooks";
+    /// There is no such notification of yours, or no such kind, category, channel or language of them.
+    NotificationNotFound = "notification.not_found", NOT_FOUND, "No such notification";
+    /// There is no such account of the tenant.
+    NotificationAccountNotFound = "notification_account.not_found", NOT_FOUND, "No such account";
+    /// The tenant has an account of this name, or as many as it may.
+    NotificationAccountExists = "notification_account.exists", CONFLICT, "The account is there";
+    /// There is no such browser of yours.
+    PushNotFound = "push.not_found", NOT_FOUND, "No such browser";
+    /// As many browsers tell you as may. Remove one.
+    PushFull = "push.too_many", CONFLICT, "Too many browsers";
+    /// Nobody has given the platform a bot: chats cannot be connected.
+    TelegramNoBot = "telegram.no_bot", CONFLICT, "There is no bot";
+    /// This is no address that stood in a mail of ours or with an account.
+    UnsubscribeInvalid = "unsubscribe.invalid", NOT_FOUND, "No such address";
     /// There is no such identity provider, or nobody signs in with it.
     IdentityProviderNotFound = "identity_provider.not_found", NOT_FOUND, "No such identity provider";
     /// The tenant has a provider with this issuer already.
@@ -444,6 +458,15 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("webhook.signing", "Deliveries are signed by `v1` or `v1a`."),
     ("webhook.state", "A delivery that has ended is `delivered`, `failed`, `cancelled` or `missed`."),
     ("webhook.events", "There is no such event, one is named twice, or none is; `*` stands alone."),
+    ("quiet.time", "A time is HH:MM, as on a clock."),
+    ("quiet.hours", "Hours of rest have a begin and an end, at two times."),
+    ("consent.text", "The text that was agreed to has 1 to 4000 characters."),
+    ("push.endpoint", "This is no address of a push service."),
+    ("push.key", "A browser has a public key of 65 bytes and a secret of 16, in base64url."),
+    ("notification_account.config", "The settings are not those that the provider takes; the detail tells which."),
+    ("template.words", "The words are no template: the detail tells why."),
+    ("broadcast.text", "A subject has 1 to 200 characters, a text 1 to 500."),
+    ("broadcast.path", "A path begins with one `/`, and has no spaces."),
     ("identity_provider.name", "A provider's name has 1 to 100 characters, and no control characters."),
     (
         "identity_provider.issuer",

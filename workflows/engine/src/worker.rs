@@ -245,7 +245,8 @@ impl Builder {
     }
 
     /// For tests that move the clock: runs that only wait leave the memory at once.
-    pub(crate) fn hasty(mut self) -> Self {
+    #[must_use]
+    pub fn hasty(mut self) -> Self {
         self.hasty = true;
         self
     }

@@ -16,6 +16,7 @@ use super::{
     retire_months::RetireMonths,
     roll_up_usage::RollUpUsage,
     scan_orphans::ScanOrphans,
+    send_digests::SendDigests,
 };
 use flatrender_engine::{
     Workflow,
@@ -41,6 +42,7 @@ pub fn all(production: bool) -> Result<Vec<Terms>, ScheduleError> {
         one("idempotency_purge", "45 * * * *", &ForgetOld { what: Old::Requests })?,
         one("credit_upkeep", "*/10 * * * *", &LookAfterCredits {})?,
         one("domain_recheck", "40 * * * *", &RecheckDomains {})?,
+        Terms { catch_up: CatchUp::Skip, ..one("digests", "*/15 * * * *", &SendDigests {})? },
         one("fr_check", "0 5 * * *", &CheckInvariants { production })?,
     ])
 }

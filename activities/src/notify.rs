@@ -1,0 +1,176 @@
+//! Carrying messages to people. Each call is made once and answered with a [`Verdict`]; whether there is another is decided elsewhere.
+
+pub mod accounts;
+pub mod email;
+mod gate;
+pub mod letter;
+pub mod push;
+mod sms;
+mod telegram;
+
+pub use gate::{Gates, Stance};
+
+use crate::{
+    egress::{
+        Egress,
+        client::{EgressError, Reply},
+    },
+    message::Mailer,
+};
+use accounts::Config;
+use flatrender_workflows::contracts::notify::{Carrier, Class, Line, Said, Sealed, Verdict};
+use lettre::{AsyncSmtpTransport, Tokio1Executor};
+use reqwest::{Request, StatusCode, header};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// Bytes of a provider's answer that are read.
+const ANSWER_BYTES: usize = 64 << 10;
+/// When a provider wants to be left alone and does not say for how long.
+const A_WHILE: f64 = 30.0;
+
+/// Opens what was sealed for a place; none when it does not open.
+pub type Opener = Arc<dyn Fn(&Sealed) -> Option<Vec<u8>> + Send + Sync>;
+/// Makes the text that only whoever has the key of the installation can make.
+pub type Marks = Arc<dyn Fn(&str) -> String + Send + Sync>;
+
+/// What a courier is made of.
+pub struct CourierConfig {
+    /// Carries e-mail of those who have no account of their own.
+    pub mailer: Mailer,
+    /// Calls providers.
+    pub egress: Egress,
+    /// Opens what accounts and browsers keep sealed.
+    pub opener: Opener,
+    /// Makes links to unsubscribe.
+    pub marks: Marks,
+    /// Where people see our pages, without a slash at the end.
+    pub public_url: String,
+}
+
+/// Carries messages by whichever account is open. Cheap to clone.
+#[derive(Clone)]
+pub struct Courier(Arc<Inner>);
+
+struct Inner {
+    config: CourierConfig,
+    gates: Gates,
+    servers: Mutex<HashMap<Uuid, (String, AsyncSmtpTransport<Tokio1Executor>)>>,
+    chats: Mutex<HashMap<String, Instant>>,
+}
+
+impl fmt::Debug for Courier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Courier").field("public_url", &self.0.config.public_url).finish_non_exhaustive()
+    }
+}
+
+impl Courier {
+    /// A courier.
+    pub fn new(config: CourierConfig) -> Self {
+        Self(Arc::new(Inner { config, gates: Gates::default(), servers: Mutex::default(), chats: Mutex::default() }))
+    }
+
+    /// What an account wants to know.
+    fn open(&self, carrier: &Carrier) -> Result<Config, Verdict> {
+        let text = (self.0.config.opener)(&carrier.config);
+        let read = text.and_then(|text| Config::read(&carrier.provider, &text).ok());
+        read.ok_or_else(|| {
+            tracing::error!(account.id = %carrier.account_id, "the settings of a provider's account do not open");
+            failed(Class::Config, "the settings of the account do not open")
+        })
+    }
+
+    /// Has one of `carriers` carry a message: the first whose gate is open.
+    async fn by<F: Future<Output = Verdict>>(
+        &self,
+        carriers: &[Carrier],
+        call: impl FnOnce(Config, Uuid) -> F,
+    ) -> Verdict {
+        let picked =
+            self.0.gates.pick(carriers.iter().map(|c| (c.account_id, f64::from(c.per_second))), Instant::now());
+        let place = match picked {
+            Stance::Go(place) => place,
+            Stance::Wait(wait) => return Verdict::Throttled { after_seconds: wait.as_secs_f64() },
+            Stance::Nobody => return failed(Class::Config, "there is no account that could carry it"),
+        };
+        let carrier = &carriers[place];
+        let config = match self.open(carrier) {
+            Ok(config) => config,
+            Err(verdict) => return verdict,
+        };
+        let verdict = call(config, carrier.account_id).await;
+        self.0.gates.report(carrier.account_id, is_well(&verdict), Instant::now());
+        if let Verdict::Failed { class: Class::Config, message } = &verdict {
+            tracing::error!(account.id = %carrier.account_id, message, "a provider does not accept its account");
+        }
+        verdict
+    }
+
+    /// Calls a provider; what cannot be known is a verdict.
+    async fn ask(&self, request: Request) -> Result<Reply, Verdict> {
+        self.0.config.egress.send(request, ANSWER_BYTES).await.map_err(|error| match &error {
+            EgressError::Refused(_) => failed(Class::Config, error.to_string()),
+            // Nobody was there: nothing can have been taken on.
+            EgressError::Silent(cause) if cause.is_connect() => {
+                failed(Class::Transient, "the provider cannot be reached")
+            }
+            EgressError::Silent(_) | EgressError::TooLong(_) => failed(Class::Unknown, error.to_string()),
+        })
+    }
+
+    /// The address of a page of ours.
+    fn absolute(&self, link: &str) -> String {
+        if link.starts_with('/') { format!("{}{link}", self.0.config.public_url) } else { link.to_owned() }
+    }
+
+    /// What is said, as text; with its links, or without.
+    fn plain(&self, said: &Said) -> String {
+        let lines = said.lines.iter().map(|line| match line {
+            Line::Words(words) => words.clone(),
+            Line::Link(link) => self.absolute(link),
+        });
+        std::iter::once(said.subject.clone()).chain(lines).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// A failure of a kind.
+fn failed(class: Class, message: impl Into<String>) -> Verdict {
+    Verdict::Failed { class, message: message.into().chars().take(500).collect() }
+}
+
+/// Whether a provider works: what is wrong with a message or an address is not its fault.
+fn is_well(verdict: &Verdict) -> bool {
+    !matches!(verdict, Verdict::Failed { class: Class::Transient | Class::Unknown | Class::Config, .. })
+}
+
+/// What a status means that is the same everywhere; none for those that every provider has a meaning of its own for.
+fn by_status(reply: &Reply) -> Option<Verdict> {
+    let after = reply.headers.get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.trim().parse::<f64>().ok());
+    match reply.status {
+        StatusCode::TOO_MANY_REQUESTS => {
+            Some(Verdict::Throttled { after_seconds: after.unwrap_or(A_WHILE).clamp(1.0, 86_400.0) })
+        }
+        StatusCode::SERVICE_UNAVAILABLE if after.is_some() => {
+            Some(Verdict::Throttled { after_seconds: after.unwrap_or(A_WHILE).clamp(1.0, 86_400.0) })
+        }
+        status if status.is_server_error() => Some(failed(Class::Transient, format!("the provider answered {status}"))),
+        status if status.is_redirection() => Some(failed(Class::Config, format!("the provider answered {status}"))),
+        _ => None,
+    }
+}
+
+/// A lock that a panic elsewhere does not close.
+fn held<T>(lock: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The wait of somebody who wants to be left alone.
+fn throttled(wait: Duration) -> Verdict {
+    Verdict::Throttled { after_seconds: wait.as_secs_f64() }
+}

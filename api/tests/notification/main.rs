@@ -1,0 +1,17 @@
+//! What people are told: from the event to the provider, whatever providers do, and what people may say about it.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod api;
+mod bench;
+mod channels;
+mod fakes;
+#[path = "../http/jane.rs"]
+#[allow(dead_code, reason = "shared")]
+mod jane;
+mod outside;
+mod stage;
+mod tells;
+#[path = "../http/world.rs"]
+#[allow(dead_code, reason = "shared")]
+mod world;

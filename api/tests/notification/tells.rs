@@ -1,0 +1,223 @@
+//! From the event to what people have: who is told, when, and never twice.
+
+use crate::stage::Stage;
+use flatrender_workflows::models::{
+    DEFAULT_TENANT,
+    notification::audience::{Audience, News},
+};
+use serde_json::json;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_finished_film_is_told_in_the_list_and_by_e_mail(db: PgPool) {
+    let stage = Stage::new(db).await;
+    let jane = stage.world.person(DEFAULT_TENANT, "jane@example.com", &["editor"]).await;
+    stage.tell("render.completed", jane, json!({"title": "Spring <sale>\r\nBcc: x@y.z"})).await;
+    assert_eq!(stage.deliveries().await, ["email sent 1"]);
+    let row: (String, String, String) =
+        sqlx::query_as("select title, category, severity from notification.notifications")
+            .fetch_one(&stage.world.db)
+            .await
+            .unwrap();
+    assert_eq!(row, ("Spring <sale>  Bcc: x@y.z is ready".into(), "renders".into(), "success".into()));
+    let mails = stage.mail.mails();
+    let [mail] = mails.as_slice() else { panic!("{mails:?}") };
+    let (headers, body) = mail.split_once("\r\n\r\n").unwrap();
+    for header in [
+        "To: jane@example.com",
+        "From: FlatRender <noreply@films.example>",
+        "List-Unsubscribe-Post: List-Unsubscribe=One-Click",
+    ] {
+        assert!(headers.contains(header), "{header}: {headers}");
+    }
+    assert!(!headers.lines().any(|line| line.starts_with("Bcc")), "{headers}");
+    let unfolded = headers.replace("\r\n ", "");
+    assert!(unfolded.contains("List-Unsubscribe: <https://films.example/v1/unsubscribe?user="), "{unfolded}");
+    let body = body.replace("=\r\n", "").replace("=3D", "=");
+    assert!(body.contains("Spring &lt;sale&gt;") && !body.contains("<sale>\""), "{body}");
+    assert!(body.contains("https://films.example/renders/"), "{body}");
+}
+
+/// The run is started twice, the event comes twice, and the workers lose their memory after every event: each person is told once.
+#[sqlx::test(migrations = "../migrations")]
+async fn an_event_is_told_once_however_often_it_comes(db: PgPool) {
+    let stage = Stage::new(db).await;
+    for n in 0..3 {
+        stage.world.person(DEFAULT_TENANT, &format!("p{n}@example.com"), &["admin"]).await;
+    }
+    stage.world.person(DEFAULT_TENANT, "editor@example.com", &["editor"]).await;
+    let data = json!({"quota": "storage", "percent": 80});
+    let news = News {
+        event_id: Uuid::now_v7(),
+        code: "usage.threshold".into(),
+        audience: Audience::Managers,
+        subject: None,
+        data,
+    };
+    stage.start(news.clone()).await;
+    stage.play().await;
+    stage.start(news.clone()).await;
+    stage.play().await;
+    // Another run for the same event, as after a history that was purged.
+    let again = flatrender_workflows::definitions::notify::Notify::of(news);
+    let mut tx = stage.world.db.begin().await.unwrap();
+    stage.world.app.workflows.start(&mut tx, DEFAULT_TENANT, None, again).await.unwrap();
+    tx.commit().await.unwrap();
+    stage.play().await;
+    assert_eq!(stage.deliveries().await, ["email sent 1"; 3]);
+    assert_eq!(stage.mail.mails().len(), 3);
+    assert_eq!(stage.world.count("notification.notifications").await, 3);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn operators_hear_of_a_crashed_node_and_nobody_else_does(db: PgPool) {
+    let stage = Stage::new(db).await;
+    let operator = stage.world.person(DEFAULT_TENANT, "op@example.com", &["platform_operator"]).await;
+    stage.world.person(DEFAULT_TENANT, "owner@example.com", &["owner"]).await;
+    stage.happens("node.crashed", Audience::Operators, json!({"node": "n1", "reason": "out of memory"})).await;
+    stage.play().await;
+    let told: Vec<(Uuid, String)> = sqlx::query_as("select user_id, title from notification.notifications")
+        .fetch_all(&stage.world.db)
+        .await
+        .unwrap();
+    assert_eq!(told, [(operator, "Node n1 has crashed".to_owned())]);
+}
+
+/// More than a page: 1,003 people are told by two runs, each of them once.
+#[sqlx::test(migrations = "../migrations")]
+async fn an_audience_of_more_than_a_page_is_told_to_the_last(db: PgPool) {
+    let stage = Stage::new(db).await;
+    let sql = "insert into identity.users (tenant_id, email, status, locale)
+               select '00000000-0000-0000-0000-000000000001', 'u' || n || '@example.com', 'active', case n % 2 when 0 then 'fa-IR' else 'en' end
+               from generate_series(1, 1003) n";
+    sqlx::query(sql).execute(&stage.world.db).await.unwrap();
+    stage.happens("snapshot_batch.completed", Audience::Everyone, json!({"done": 3})).await;
+    stage.play().await;
+    let told: Vec<(String, i64)> = sqlx::query_as(
+        "select title, count(distinct user_id) from notification.notifications group by title order by 2",
+    )
+    .fetch_all(&stage.world.db)
+    .await
+    .unwrap();
+    assert_eq!(told, [("تصویر صحنه‌ها آماده است".to_owned(), 501), ("Scene pictures are ready".to_owned(), 502)]);
+    assert!(stage.deliveries().await.is_empty(), "nobody has a browser");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn s055_a_gift_names_its_notification(db: PgPool) {
+    let stage = Stage::new(db).await;
+    let jane = stage.world.person(DEFAULT_TENANT, "jane@example.com", &["editor"]).await;
+    let gift: Uuid = sqlx::query_scalar(
+        "with g as (insert into identity.gift_catalog (tenant_id, code, title, kind, value, stock)
+                    values ('00000000-0000-0000-0000-000000000001', 'g', '{}', 'credits', 1, 1) returning id)
+         insert into identity.earned_gifts (tenant_id, user_id, gift_id, period_key, reason)
+         select '00000000-0000-0000-0000-000000000001', $1, id, '2026', 'r' from g returning id",
+    )
+    .bind(jane)
+    .fetch_one(&stage.world.db)
+    .await
+    .unwrap();
+    let news = News {
+        event_id: Uuid::now_v7(),
+        code: "gift.earned".into(),
+        audience: Audience::User(jane),
+        subject: Some(gift),
+        data: json!({}),
+    };
+    stage.start(news).await;
+    stage.play().await;
+    let named = "select count(*) from identity.earned_gifts e join notification.notifications n on n.id = e.notification_id where n.user_id = $1";
+    let named: i64 = sqlx::query_scalar(named).bind(jane).fetch_one(&stage.world.db).await.unwrap();
+    assert_eq!(named, 1);
+}
+
+/// What people want: hours of rest by their wall, digests, nothing at all, and what is critical in spite of it.
+#[sqlx::test(migrations = "../migrations")]
+async fn people_are_told_as_they_want(db: PgPool) {
+    let stage = Stage::new(db).await;
+    let person = async |email: &str| stage.world.person(DEFAULT_TENANT, email, &["editor"]).await;
+    // Nothing by e-mail.
+    let off = person("off@example.com").await;
+    stage.wants(off, "renders", "email", false, "").await;
+    stage.wants(off, "billing", "email", false, "").await;
+    stage.tell("render.completed", off, json!({})).await;
+    assert_eq!(stage.last().await, ["email dropped unwanted 0"]);
+    stage.tell("payment.paid", off, json!({"amount": "10 EUR"})).await;
+    assert_eq!(stage.last().await, ["email sent 1"], "a receipt comes all the same");
+    // Whatever the hour is now, their rest has begun and lasts for an hour more.
+    let resting = person("resting@example.com").await;
+    let sql = "insert into notification.notification_preferences (tenant_id, user_id, category, channel, enabled, quiet_start, quiet_end, timezone)
+               select $1, $2, 'renders', 'email', true, (w - interval '1 minute')::time, (w + interval '1 hour')::time, 'Asia/Tehran'
+               from (select workflow.now() at time zone 'Asia/Tehran' as w) w";
+    sqlx::query(sql).bind(DEFAULT_TENANT).bind(resting).execute(&stage.world.db).await.unwrap();
+    stage.tell("render.completed", resting, json!({})).await;
+    assert_eq!(stage.last().await, ["email sent 1"]);
+    let waited: bool = sqlx::query_scalar(
+        "select d.updated_at - d.created_at between interval '59 minutes' and interval '62 minutes'
+         from notification.notification_deliveries d join notification.notifications n on n.id = d.notification_id
+         where n.user_id = $1 and d.channel = 'email'",
+    )
+    .bind(resting)
+    .fetch_one(&stage.world.db)
+    .await
+    .unwrap();
+    assert!(waited, "until the rest was over");
+    // What is read within the platform is not told by e-mail any more.
+    let reader = person("reader@example.com").await;
+    stage.happens("render.completed", Audience::User(reader), json!({})).await;
+    let read = "create function notification.read() returns trigger language plpgsql as $$ begin new.read_at = now(); return new; end $$;
+                create trigger read_at_once before insert on notification.notifications for each row execute function notification.read()";
+    sqlx::raw_sql(read).execute(&stage.world.db).await.unwrap();
+    stage.play().await;
+    assert!(stage.last().await.is_empty(), "{:?}", stage.last().await);
+    sqlx::raw_sql("drop trigger read_at_once on notification.notifications").execute(&stage.world.db).await.unwrap();
+    let mails = stage.mail.mails().len();
+    // Two films of an hour come together.
+    let gathering = person("gathering@example.com").await;
+    stage.wants(gathering, "renders", "email", true, "digest='hourly'").await;
+    stage.tell("render.completed", gathering, json!({"title": "One"})).await;
+    stage.tell("render.failed", gathering, json!({"title": "Two"})).await;
+    assert_eq!(stage.last().await, ["email deferred 0"]);
+    assert_eq!(stage.mail.mails().len(), mails);
+    crate::jane::pass(&stage.world, 3601).await;
+    let mut tx = stage.world.db.begin().await.unwrap();
+    let digests = flatrender_workflows::definitions::send_digests::SendDigests {};
+    stage.world.app.workflows.start(&mut tx, DEFAULT_TENANT, None, digests).await.unwrap();
+    tx.commit().await.unwrap();
+    stage.play().await;
+    let sent = stage.mail.mails();
+    assert_eq!(sent.len(), mails + 1);
+    assert!(sent.last().unwrap().contains("Subject: FlatRender: 2 things to know"), "{}", sent.last().unwrap());
+    assert!(sent.last().unwrap().contains("One is ready"), "{}", sent.last().unwrap());
+    let waiting = "select count(*) from notification.notification_deliveries where state = 'deferred'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(waiting).fetch_one(&stage.world.db).await.unwrap(), 0);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn marketing_takes_a_yes_and_a_broken_template_tells_nobody(db: PgPool) {
+    let stage = Stage::new(db).await;
+    let (yes, no) = (
+        stage.world.person(DEFAULT_TENANT, "yes@example.com", &["editor"]).await,
+        stage.world.person(DEFAULT_TENANT, "no@example.com", &["editor"]).await,
+    );
+    let consent = "insert into identity.consents (tenant_id, user_id, purpose, given, text_hash, source, created_at)
+                   values ('00000000-0000-0000-0000-000000000001', $1, 'marketing', $2, sha256('x'), 'test', now() + $3::int * interval '1 second')";
+    for (user, given, after) in [(yes, false, 0), (yes, true, 1), (no, true, 0), (no, false, 1)] {
+        sqlx::query(consent).bind(user).bind(given).bind(after).execute(&stage.world.db).await.unwrap();
+    }
+    stage.happens("news", Audience::Everyone, json!({"subject": "Spring", "text": "New templates"})).await;
+    stage.play().await;
+    let mails = stage.mail.mails();
+    assert_eq!(mails.len(), 1);
+    assert!(mails[0].contains("To: yes@example.com") && mails[0].contains("List-Unsubscribe: "), "{}", mails[0]);
+    // Nobody said what the subject is.
+    stage.happens("news", Audience::Everyone, json!({})).await;
+    stage.play().await;
+    let failed: String = sqlx::query_scalar("select error ->> 'code' from workflow.runs where state = 'failed'")
+        .fetch_one(&stage.world.db)
+        .await
+        .unwrap();
+    assert_eq!(failed, "notification.unfit");
+    assert_eq!(stage.mail.mails().len(), 1);
+}

@@ -1,0 +1,249 @@
+//! What the platform tells people of, and in which words until a tenant has others.
+
+use super::routing::Class;
+use crate::contracts::notify::Channel;
+use serde_json::{Map, Value};
+use std::sync::LazyLock;
+
+/// What people are told of.
+#[derive(Debug, Clone, Copy)]
+pub struct Kind {
+    /// Its name, as in `render.completed`.
+    pub code: &'static str,
+    /// What preferences are about.
+    pub category: &'static str,
+    /// How much it matters.
+    pub class: Class,
+    /// `info`, `success`, `warning` or `critical`.
+    pub severity: &'static str,
+    /// How it goes out beside the list within the platform: each way by itself; within a way, what comes later is for when what
+    /// comes before does not arrive.
+    pub ways: &'static [&'static [Channel]],
+    /// Where the reader goes from here, as a path; `{subject}` is what it is about.
+    pub page: &'static str,
+    english: Words,
+    persian: Words,
+}
+
+/// A kind in words of a language. The body's lines are paragraphs; what the event does not say is taken from `usual`.
+#[derive(Debug, Clone, Copy)]
+pub struct Words {
+    /// In one line.
+    pub subject: &'static str,
+    /// More.
+    pub body: &'static str,
+    /// What names stand for when nobody says.
+    pub usual: &'static [(&'static str, &'static str)],
+}
+
+/// Languages there are words of, the last resort first.
+pub const LANGUAGES: [&str; 2] = ["en", "fa"];
+
+use Channel::{Email, Push, Sms, Telegram};
+/// A browser, or else e-mail; and the chat.
+const QUICK: &[&[Channel]] = &[&[Push, Email], &[Telegram]];
+/// E-mail, or else a text message; and the browser.
+const SURE: &[&[Channel]] = &[&[Email, Sms], &[Push]];
+/// E-mail and the browser and the chat.
+const LOUD: &[&[Channel]] = &[&[Email], &[Push], &[Telegram]];
+
+const fn words(subject: &'static str, body: &'static str, usual: &'static [(&'static str, &'static str)]) -> Words {
+    Words { subject, body, usual }
+}
+
+#[rustfmt::skip]
+const KINDS: &[Kind] = &[
+    Kind {
+        code: "render.completed", category: "renders", class: Class::Service, severity: "success", ways: QUICK, page: "/renders/{subject}",
+        english: words("{{title}} is ready", "{{title}} is finished and can be fetched.\n{{action_url}}", &[("title", "Your film")]),
+        persian: words("{{title}} آماده است", "ساخت {{title}} به پایان رسید و می‌توانید آن را دریافت کنید.\n{{action_url}}", &[("title", "فیلم شما")]),
+    },
+    Kind {
+        code: "render.failed", category: "renders", class: Class::Service, severity: "warning", ways: QUICK, page: "/renders/{subject}",
+        english: words("{{title}} could not be made", "{{title}} could not be made: {{reason}}.\nNothing is charged for it.\n{{action_url}}", &[("title", "Your film"), ("reason", "the page tells more")]),
+        persian: words("{{title}} ساخته نشد", "ساخت {{title}} به نتیجه نرسید: {{reason}}.\nبابت آن هزینه‌ای کسر نمی‌شود.\n{{action_url}}", &[("title", "فیلم شما"), ("reason", "جزئیات در صفحه‌ی آن است")]),
+    },
+    Kind {
+        code: "snapshot_batch.completed", category: "snapshots", class: Class::Service, severity: "success", ways: &[&[Push]], page: "/projects/{subject}",
+        english: words("Scene pictures are ready", "The pictures of {{done}} scenes of {{project}} are ready; {{failed}} could not be made.\n{{action_url}}", &[("done", "all"), ("failed", "none"), ("project", "your project")]),
+        persian: words("تصویر صحنه‌ها آماده است", "تصویر {{done}} صحنه‌ از {{project}} آماده است؛ {{failed}} صحنه ساخته نشد.\n{{action_url}}", &[("done", "همه‌ی"), ("failed", "هیچ"), ("project", "پروژه‌ی شما")]),
+    },
+    Kind {
+        code: "payment.paid", category: "billing", class: Class::Critical, severity: "success", ways: SURE, page: "/billing/payments/{subject}",
+        english: words("Receipt: {{amount}}", "We have received your payment. Amount: {{amount}}.\nNumber of the invoice: {{invoice}}.\n{{action_url}}", &[("amount", "see the invoice"), ("invoice", "it follows")]),
+        persian: words("رسید پرداخت: {{amount}}", "پرداخت شما دریافت شد. مبلغ: {{amount}}.\nشماره‌ی صورت‌حساب: {{invoice}}.\n{{action_url}}", &[("amount", "در صورت‌حساب آمده است"), ("invoice", "به‌زودی فرستاده می‌شود")]),
+    },
+    Kind {
+        code: "payment.failed", category: "billing", class: Class::Critical, severity: "warning", ways: SURE, page: "/billing/payments/{subject}",
+        english: words("A payment did not go through", "Your payment did not go through: {{reason}}. You can try again.\n{{action_url}}", &[("reason", "the bank did not say why")]),
+        persian: words("پرداخت انجام نشد", "پرداخت شما انجام نشد: {{reason}}. می‌توانید دوباره تلاش کنید.\n{{action_url}}", &[("reason", "بانک دلیلی اعلام نکرده است")]),
+    },
+    Kind {
+        code: "payment.review", category: "billing", class: Class::Critical, severity: "warning", ways: &[&[Email], &[Push]], page: "/billing/payments/{subject}",
+        english: words("A payment is being looked at", "Somebody of ours looks at your payment. You need do nothing; we shall tell you.\n{{action_url}}", &[]),
+        persian: words("پرداخت شما در دست بررسی است", "همکاران ما پرداخت شما را بررسی می‌کنند. نیازی به کاری نیست؛ نتیجه را به شما خبر می‌دهیم.\n{{action_url}}", &[]),
+    },
+    Kind {
+        code: "refund.done", category: "billing", class: Class::Critical, severity: "success", ways: &[&[Email], &[Push]], page: "/billing/payments/{subject}",
+        english: words("Refund: {{amount}}", "We have paid {{amount}} back.\n{{action_url}}", &[("amount", "what was agreed")]),
+        persian: words("بازپرداخت: {{amount}}", "{{amount}} به شما بازپرداخت شد.\n{{action_url}}", &[("amount", "مبلغ توافق‌شده")]),
+    },
+    Kind {
+        code: "subscription.renewed", category: "billing", class: Class::Service, severity: "success", ways: &[&[Email]], page: "/billing",
+        english: words("Your plan goes on", "Your plan {{plan}} was renewed.\n{{action_url}}", &[("plan", "")]),
+        persian: words("اشتراک شما تمدید شد", "اشتراک {{plan}} شما تمدید شد.\n{{action_url}}", &[("plan", "")]),
+    },
+    Kind {
+        code: "subscription.past_due", category: "billing", class: Class::Critical, severity: "warning", ways: SURE, page: "/billing",
+        english: words("Your plan could not be renewed", "The payment for your plan did not go through. We try again; until then everything stays as it is.\n{{action_url}}", &[]),
+        persian: words("تمدید اشتراک انجام نشد", "پرداخت اشتراک شما انجام نشد. دوباره تلاش می‌کنیم؛ تا آن زمان چیزی تغییر نمی‌کند.\n{{action_url}}", &[]),
+    },
+    Kind {
+        code: "subscription.cancelled", category: "billing", class: Class::Service, severity: "info", ways: &[&[Email]], page: "/billing",
+        english: words("Your plan ends", "Your plan ends with the time that is paid for.\n{{action_url}}", &[]),
+        persian: words("اشتراک شما لغو شد", "اشتراک شما با پایان دوره‌ی پرداخت‌شده تمام می‌شود.\n{{action_url}}", &[]),
+    },
+    Kind {
+        code: "subscription.expired", category: "billing", class: Class::Critical, severity: "warning", ways: SURE, page: "/billing",
+        english: words("Your plan has ended", "Your plan has ended. What you made stays; new films take a plan.\n{{action_url}}", &[]),
+        persian: words("اشتراک شما پایان یافت", "اشتراک شما پایان یافت. آنچه ساخته‌اید می‌ماند؛ برای فیلم تازه اشتراک لازم است.\n{{action_url}}", &[]),
+    },
+    Kind {
+        code: "usage.threshold", category: "usage", class: Class::Service, severity: "warning", ways: LOUD, page: "/usage",
+        english: words("{{percent}} % of {{quota}} is used", "{{used}} of {{limit}} are used: {{percent}} % of {{quota}} in {{period}}.\n{{action_url}}", &[("quota", "a quota"), ("percent", "most"), ("used", "most"), ("limit", "all"), ("period", "this period")]),
+        persian: words("{{percent}}٪ از {{quota}} مصرف شده است", "{{used}} از {{limit}} مصرف شده است: {{percent}}٪ از {{quota}} در {{period}}.\n{{action_url}}", &[("quota", "سهمیه"), ("percent", "بیشتر"), ("used", "بیشتر"), ("limit", "همه"), ("period", "این دوره")]),
+    },
+    Kind {
+        code: "gift.earned", category: "rewards", class: Class::Service, severity: "success", ways: &[&[Push, Email]], page: "/rewards",
+        english: words("A gift for you: {{gift}}", "You have earned a gift: {{gift}}.\n{{action_url}}", &[("gift", "see your rewards")]),
+        persian: words("هدیه‌ای برای شما: {{gift}}", "شما هدیه‌ای گرفته‌اید: {{gift}}.\n{{action_url}}", &[("gift", "در صفحه‌ی پاداش‌ها ببینید")]),
+    },
+    Kind {
+        code: "export.expiring", category: "renders", class: Class::Service, severity: "warning", ways: QUICK, page: "/exports/{subject}",
+        english: words("{{title}} goes soon", "{{title}} is kept until {{expires}}. Fetch it before that.\n{{action_url}}", &[("title", "A film of yours"), ("expires", "tomorrow")]),
+        persian: words("{{title}} به‌زودی پاک می‌شود", "{{title}} تا {{expires}} نگه داشته می‌شود. پیش از آن دریافتش کنید.\n{{action_url}}", &[("title", "یکی از فیلم‌های شما"), ("expires", "فردا")]),
+    },
+    Kind {
+        code: "node.crashed", category: "operation", class: Class::Service, severity: "critical", ways: LOUD, page: "/operate/nodes/{subject}",
+        english: words("Node {{node}} has crashed", "The node {{node}} has crashed: {{reason}}.\n{{action_url}}", &[("node", "of ours"), ("reason", "its log tells more")]),
+        persian: words("گره {{node}} از کار افتاد", "گره {{node}} از کار افتاد: {{reason}}.\n{{action_url}}", &[("node", "رندر"), ("reason", "جزئیات در گزارش آن است")]),
+    },
+    Kind {
+        code: "webhook.disabled", category: "integration", class: Class::Service, severity: "warning", ways: LOUD, page: "/settings/webhooks/{subject}",
+        english: words("A webhook was disabled", "The webhook {{url}} is not called any more: {{reason}}.\n{{action_url}}", &[("url", "of yours"), ("reason", "it said that it is gone")]),
+        persian: words("یک وب‌هوک غیرفعال شد", "وب‌هوک {{url}} دیگر فراخوانده نمی‌شود: {{reason}}.\n{{action_url}}", &[("url", "شما"), ("reason", "اعلام کرده است که دیگر وجود ندارد")]),
+    },
+    Kind {
+        code: "webhook.paused", category: "integration", class: Class::Service, severity: "warning", ways: LOUD, page: "/settings/webhooks/{subject}",
+        english: words("A webhook is paused", "The webhook {{url}} has failed for days and is paused. What it missed can be sent again.\n{{action_url}}", &[("url", "of yours")]),
+        persian: words("یک وب‌هوک متوقف شد", "وب‌هوک {{url}} روزهاست که پاسخ نمی‌دهد و متوقف شده است. آنچه نرسیده را می‌توان دوباره فرستاد.\n{{action_url}}", &[("url", "شما")]),
+    },
+    Kind {
+        code: "digest", category: "digest", class: Class::Service, severity: "info", ways: &[], page: "/notifications",
+        english: words("{{count}} things to know", "{{items}}\n{{action_url}}", &[]),
+        persian: words("{{count}} خبر تازه", "{{items}}\n{{action_url}}", &[]),
+    },
+    Kind {
+        code: "announcement", category: "announcements", class: Class::Service, severity: "info", ways: &[&[Push], &[Email]], page: "/notifications",
+        english: words("{{subject}}", "{{text}}\n{{action_url}}", &[]),
+        persian: words("{{subject}}", "{{text}}\n{{action_url}}", &[]),
+    },
+    Kind {
+        code: "news", category: "news", class: Class::Marketing, severity: "info", ways: &[&[Email], &[Push]], page: "/",
+        english: words("{{subject}}", "{{text}}\n{{action_url}}", &[]),
+        persian: words("{{subject}}", "{{text}}\n{{action_url}}", &[]),
+    },
+];
+
+/// Everything people are told of.
+pub fn kinds() -> &'static [Kind] {
+    KINDS
+}
+
+/// The kind of this name.
+pub fn find(code: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|kind| kind.code == code)
+}
+
+/// Every category, each once.
+pub fn categories() -> &'static [&'static str] {
+    static FOUND: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
+        let mut found: Vec<_> = KINDS.iter().map(|kind| kind.category).collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    });
+    &FOUND
+}
+
+/// How much the most important kind of a category matters.
+pub fn class_of(category: &str) -> Class {
+    let of = |class| KINDS.iter().any(|kind| kind.category == category && kind.class == class);
+    match (of(Class::Critical), of(Class::Service)) {
+        (true, _) => Class::Critical,
+        (_, true) => Class::Service,
+        _ => Class::Marketing,
+    }
+}
+
+impl Kind {
+    /// Its words in a language, or in English.
+    pub fn words(&self, language: &str) -> &Words {
+        if spoken(language) == "fa" { &self.persian } else { &self.english }
+    }
+
+    /// What an event says, with what it does not say, and where the reader goes from here.
+    pub fn complete(&self, data: &Value, subject: Option<&str>, language: &str) -> Value {
+        let usual = self.words(language).usual.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value)));
+        let mut all: Map<String, Value> = usual.collect();
+        all.insert("action_url".into(), self.page.replace("{subject}", subject.unwrap_or_default()).into());
+        let said = data.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+        all.extend(said.map(|(name, value)| (name.clone(), value.clone())));
+        Value::Object(all)
+    }
+}
+
+/// The language that words are looked up by: the first part of a tag.
+pub fn spoken(language: &str) -> &str {
+    language.split('-').next().unwrap_or(language)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::notification::words;
+    use serde_json::json;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_kind_is_said_in_every_language_whatever_the_event_says() {
+        let said = json!({"subject": "S", "text": "T", "count": 2, "items": "a, b", "title": null});
+        for kind in KINDS {
+            for language in LANGUAGES {
+                let Words { subject, body, .. } = kind.words(language);
+                let data = kind.complete(&said, Some("x"), language);
+                let said = words::say(subject, body, &data).unwrap_or_else(|e| panic!("{} {language}: {e}", kind.code));
+                assert!(!said.subject.is_empty() && !said.lines.is_empty(), "{}", kind.code);
+            }
+            let both = [&kind.english, &kind.persian];
+            let names = both.map(|w| {
+                words::names(&format!("{}{}", w.subject, w.body))
+                    .unwrap()
+                    .into_iter()
+                    .map(str::to_owned)
+                    .collect::<BTreeSet<_>>()
+            });
+            assert_eq!(names[0], names[1], "{}: both languages tell the same", kind.code);
+        }
+    }
+
+    #[test]
+    fn what_needs_consent_shares_no_category_with_what_does_not() {
+        let codes: BTreeSet<_> = KINDS.iter().map(|kind| kind.code).collect();
+        assert_eq!(codes.len(), KINDS.len());
+        for kind in KINDS {
+            assert_eq!(kind.class == Class::Marketing, class_of(kind.category) == Class::Marketing, "{}", kind.code);
+            assert!(kind.ways.iter().all(|way| !way.contains(&Channel::Inapp)));
+        }
+    }
+}
