@@ -193,39 +193,3 @@ async fn days_that_were_missed_are_counted_before_they_are_final_and_corrected_a
         ]
     );
 }
-
-#[sqlx::test(migrations = "../migrations")]
-async fn who_uses_most_of_a_quota_is_told_once_a_period(db: PgPool) {
-    let world = World::new(db).await;
-    let jane = world.person(DEFAULT_TENANT, "jane@example.com", &["owner"]).await;
-    world.person(DEFAULT_TENANT, "joe@example.com", &["editor"]).await;
-    world.upload("logo.png", crate::world::png([1, 2, 3])).await;
-    let limit = async |percent: i64| {
-        let sql =
-            "update file_mgr.quotas set limit_bytes = used_bytes * 100 / $1 where owner_id is null and used_bytes > 0";
-        sqlx::query(sql).bind(percent).execute(&world.db).await.unwrap();
-    };
-    let warn = async || {
-        let mut tx = Scope::platform(Role::Admin).begin(&world.db).await.unwrap();
-        let told = usage::warn(&mut tx).await.unwrap();
-        tx.commit().await.unwrap();
-        told
-    };
-    assert_eq!(warn().await, 0, "nothing was agreed");
-    limit(50).await;
-    assert_eq!(warn().await, 0);
-    limit(90).await;
-    assert_eq!((warn().await, warn().await), (1, 0), "80 %, once");
-    limit(100).await;
-    assert_eq!((warn().await, warn().await), (1, 0), "all of it, once");
-    let told: Vec<(Uuid, String, String)> = sqlx::query_as(
-        "select user_id, severity, title from notification.notifications order by created_at, severity desc",
-    )
-    .fetch_all(&world.db)
-    .await
-    .unwrap();
-    let line = |severity: &str, percent| (jane, severity.to_owned(), format!("{percent} % of storage bytes is used"));
-    assert_eq!(told, [line("warning", 80), line("critical", 100)]);
-    crate::crashes::later(&world, Duration::from_secs(32 * 86_400)).await;
-    assert_eq!(warn().await, 2, "another month");
-}

@@ -14,7 +14,7 @@ use flatrender_workflows::{
     contracts::notify::{
         Channel, EMAIL_QUEUE, PUSH_QUEUE, SMS_QUEUE, SendEmail, SendPush, SendSms, SendTelegram, TELEGRAM_QUEUE,
     },
-    definitions::{deliver::Deliver, notify::Notify, send_digests::SendDigests},
+    definitions::{deliver::Deliver, notify::Notify, roll_up_usage::RollUpUsage, send_digests::SendDigests},
     models::{
         DEFAULT_TENANT, Role, Scope,
         notification::{
@@ -74,6 +74,7 @@ impl Stage {
             .workflow::<Notify>()
             .workflow::<Deliver>()
             .workflow::<SendDigests>()
+            .workflow::<RollUpUsage>()
             .queue(EMAIL_QUEUE, 8)
             .handler::<SendEmail>(courier.clone())
             .queue(PUSH_QUEUE, 8)

@@ -221,3 +221,71 @@ async fn marketing_takes_a_yes_and_a_broken_template_tells_nobody(db: PgPool) {
     assert_eq!(failed, "notification.unfit");
     assert_eq!(stage.mail.mails().len(), 1);
 }
+
+/// A film of a person that ends, and a quota that is used up: each told once a period by the one way for all that happens.
+#[sqlx::test(migrations = "../migrations")]
+async fn who_uses_most_of_a_quota_is_told_once_a_period(db: PgPool) {
+    let stage = Stage::new(db).await;
+    let jane = stage.world.person(DEFAULT_TENANT, "jane@example.com", &["owner"]).await;
+    stage.world.person(DEFAULT_TENANT, "joe@example.com", &["editor"]).await;
+    stage.world.upload("logo.png", crate::world::png([1, 2, 3])).await;
+    let limit = async |percent: i64| {
+        let sql =
+            "update file_mgr.quotas set limit_bytes = used_bytes * 100 / $1 where owner_id is null and used_bytes > 0";
+        sqlx::query(sql).bind(percent).execute(&stage.world.db).await.unwrap();
+    };
+    let warn = async || {
+        let mut tx = stage.world.db.begin().await.unwrap();
+        let roll_up = flatrender_workflows::definitions::roll_up_usage::RollUpUsage { at: None };
+        stage.world.app.workflows.start(&mut tx, DEFAULT_TENANT, None, roll_up).await.unwrap();
+        tx.commit().await.unwrap();
+        stage.play().await;
+        stage.world.count("notification.notifications").await
+    };
+    assert_eq!(warn().await, 0, "nothing was agreed");
+    limit(50).await;
+    assert_eq!(warn().await, 0);
+    limit(90).await;
+    assert_eq!((warn().await, warn().await), (1, 1), "80 %, once");
+    limit(100).await;
+    assert_eq!((warn().await, warn().await), (2, 2), "all of it, once");
+    let told: Vec<(Uuid, String, String)> = sqlx::query_as(
+        "select user_id, severity, title from notification.notifications order by created_at, severity desc",
+    )
+    .fetch_all(&stage.world.db)
+    .await
+    .unwrap();
+    let line = |severity: &str, percent| (jane, severity.to_owned(), format!("{percent} % of storage bytes is used"));
+    assert_eq!(told, [line("warning", 80), line("critical", 100)]);
+    crate::jane::pass(&stage.world, 32 * 86_400).await;
+    assert_eq!(warn().await, 4, "another month");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_happens_to_somebody_is_told_them_when_it_commits(db: PgPool) {
+    use flatrender_workflows::definitions::events::{Event, happened};
+    let stage = Stage::new(db).await;
+    let jane = stage.world.person(DEFAULT_TENANT, "jane@example.com", &["editor"]).await;
+    let event = |kind, user_id| Event {
+        tenant_id: DEFAULT_TENANT,
+        kind,
+        subject: Uuid::now_v7(),
+        user_id,
+        data: json!({"title": "Spring"}),
+        occurred_at: chrono::Utc::now(),
+    };
+    let (told, back) = (event("render.completed", Some(jane)), event("render.failed", Some(jane)));
+    let mut tx = stage.world.db.begin().await.unwrap();
+    happened(&stage.world.app.workflows, &mut tx, back).await.unwrap();
+    tx.rollback().await.unwrap();
+    for event in [told.clone(), told, event("render.completed", None), event("render.cancelled", Some(jane))] {
+        let mut tx = stage.world.db.begin().await.unwrap();
+        happened(&stage.world.app.workflows, &mut tx, event).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    stage.play().await;
+    let titles: Vec<String> =
+        sqlx::query_scalar("select title from notification.notifications").fetch_all(&stage.world.db).await.unwrap();
+    assert_eq!(titles, ["Spring is ready"]);
+    assert_eq!(stage.deliveries().await, ["email sent 1"]);
+}

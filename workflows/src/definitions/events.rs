@@ -1,7 +1,7 @@
 //! What happened, told to whoever wants to hear of it: written in the transaction of what it tells of, so that neither is there without
 //! the other.
 
-use super::webhook::TellWebhook;
+use super::{notify::Notify, webhook::TellWebhook};
 use crate::models::{
     Db, Role, Scope,
     identity::{
@@ -45,7 +45,21 @@ pub struct Event {
 /// Those of the database.
 pub async fn happened(workflows: &Client, db: Db<'_>, event: Event) -> Result<(), Error> {
     let event = Event { occurred_at: event.occurred_at.trunc_subsecs(6), ..event };
-    scope::aside(db, async |db: Db<'_>| tell_webhooks(workflows, db, &event).await).await
+    scope::aside(db, async |db: Db<'_>| {
+        tell_webhooks(workflows, &mut *db, &event).await?;
+        tell_people(workflows, db, &event).await
+    })
+    .await
+}
+
+/// Starts the run that tells people, if it is something that they are told of.
+async fn tell_people(workflows: &Client, db: Db<'_>, event: &Event) -> Result<(), Error> {
+    let Event { tenant_id, kind, subject, user_id, .. } = *event;
+    let Some(notify) = Notify::of_event(kind, event.source(), user_id, subject, event.data.clone()) else {
+        return Ok(());
+    };
+    Scope::tenant(Role::Workflow, tenant_id).enter(&mut *db).await?;
+    workflows.start(db, tenant_id, Some(&notify.key()), notify).await.map(drop)
 }
 
 /// Writes the event for its webhooks, with a delivery for each, and starts those.
@@ -120,7 +134,9 @@ pub async fn render_ended(workflows: &Client, db: Db<'_>, id: Uuid) -> Result<()
         "template_version": film.template_version, "kind": film.kind, "export_id": film.export_id,
         "error_code": film.error_code, "finished_at": film.finished_at});
     let (tenant_id, occurred_at) = (film.tenant_id, film.finished_at);
-    happened(workflows, db, Event { tenant_id, kind, subject: id, user_id: None, data, occurred_at }).await
+    // Whoever tries out how it looks sits before it.
+    let user_id = film.user_id.filter(|_| film.kind != "preview");
+    happened(workflows, db, Event { tenant_id, kind, subject: id, user_id, data, occurred_at }).await
 }
 
 #[cfg(test)]

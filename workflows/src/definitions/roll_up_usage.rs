@@ -1,9 +1,16 @@
 //! What tenants used, day by day.
 
-use crate::models::{Db, Role, Scope, identity::usage};
+use super::events::{self, Event};
+use crate::models::{
+    Db, Role, Scope,
+    identity::usage::{self, Threshold},
+};
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use flatrender_engine::{Context, Failure, Workflow};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use uuid::Builder;
 
 /// Counts today and the days that are still open, closes the day before them, and tells who uses most of what was agreed. Days that
 /// nobody was there for are counted before they are closed. Repeating it is harmless.
@@ -29,8 +36,32 @@ impl Workflow for RollUpUsage {
             changed += do_it(cx, &format!("count {day}"), async move |db: Db<'_>| usage::count(db, day).await).await?;
         }
         do_it(cx, "close", async move |db: Db<'_>| usage::close(db, open).await).await?;
-        do_it(cx, "warn", async |db: Db<'_>| usage::warn(db).await).await?;
+        let told = do_it(cx, "thresholds", async |db: Db<'_>| usage::thresholds(db).await).await?;
+        for (n, threshold) in told.iter().enumerate() {
+            cx.step(&format!("tell {n}"), async move |db: Db<'_>| {
+                let workflows = cx.client()?;
+                Ok(events::happened(&workflows, db, event(threshold)).await?)
+            })
+            .await?;
+        }
         Ok(changed)
+    }
+}
+
+/// That so much is used, as it is told: the same thing each time that it is in its period.
+fn event(threshold: &Threshold) -> Event {
+    let Threshold { tenant_id, quota, percent, began_at, used, limit } = threshold.clone();
+    let name = format!("{tenant_id} {quota} {percent}");
+    let mut subject = [0; 16];
+    subject.copy_from_slice(&Sha256::digest(name.as_bytes())[..16]);
+    Event {
+        tenant_id,
+        kind: "usage.threshold",
+        subject: Builder::from_custom_bytes(subject).into_uuid(),
+        user_id: None,
+        data: json!({"quota": quota.replace('_', " "), "percent": percent, "used": used, "limit": limit,
+                     "period": began_at.date_naive(), "severity": if percent < 100 { "warning" } else { "critical" }}),
+        occurred_at: began_at,
     }
 }
 

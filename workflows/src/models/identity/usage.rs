@@ -1,7 +1,8 @@
 //! What tenants used on each day, by UTC: counted from what was written down, and counted again while it may change.
 
 use crate::models::Db;
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// Days after which a day is final: nothing of it comes later any more.
@@ -120,31 +121,43 @@ pub async fn correct(db: Db<'_>, correction: &Correction<'_>) -> sqlx::Result<bo
     Ok(corrected.execute(db).await?.rows_affected() == 1)
 }
 
-/// Tells owners and administrators of tenants that use 80 % or all of what was agreed, once a period each: of storage a month, of films
-/// a day. What is told waits in the table of notifications. Gives how many were told.
-pub async fn warn(db: Db<'_>) -> sqlx::Result<u64> {
-    let told = sqlx::query!(
+/// That a tenant uses so much of what was agreed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Threshold {
+    /// Whose.
+    pub tenant_id: Uuid,
+    /// Of what.
+    pub quota: String,
+    /// How much of it: 80 or 100.
+    pub percent: i32,
+    /// When the period began that it is of: a month for storage, a day for films.
+    pub began_at: DateTime<Utc>,
+    /// How much is used.
+    pub used: i64,
+    /// Of how much.
+    pub limit: i64,
+}
+
+/// Which tenants use 80 % or all of what was agreed: of storage in this month, of films today. Who hears of them hears of each once a period.
+pub async fn thresholds(db: Db<'_>) -> sqlx::Result<Vec<Threshold>> {
+    sqlx::query_as!(
+        Threshold,
         r#"with used as (
-               select q.tenant_id, 'storage_bytes' as name, q.limit_bytes as hard, to_char(workflow.now() at time zone 'UTC', 'YYYY-MM') as period,
+               select q.tenant_id, 'storage_bytes' as name, q.limit_bytes as hard, date_trunc('month', workflow.now(), 'UTC') as began_at,
                       q.used_bytes as used
                from file_mgr.quotas q where q.owner_id is null and q.limit_bytes > 0
                union all
-               select l.tenant_id, l.name, l.hard, to_char(workflow.now() at time zone 'UTC', 'YYYY-MM-DD'),
+               select l.tenant_id, l.name, l.hard, date_trunc('day', workflow.now(), 'UTC'),
                       (select count(*) from render.render_jobs j where j.tenant_id = l.tenant_id and j.created_at >= date_trunc('day', workflow.now(), 'UTC'))
                from identity.tenant_limits l where l.name = 'renders_per_day' and l.hard > 0
            )
-           insert into notification.notifications (id, tenant_id, user_id, category, template_code, title, data, severity, dedupe_key, created_at)
-           select distinct on (u.tenant_id, b.user_id, u.name, t.percent)
-                  gen_random_uuid(), u.tenant_id, b.user_id, 'usage', 'usage.threshold',
-                  format('%s %% of %s is used', t.percent, replace(u.name, '_', ' ')),
-                  jsonb_build_object('quota', u.name, 'percent', t.percent, 'used', u.used, 'limit', u.hard, 'period', u.period),
-                  t.severity, format('usage.%s.%s.%s', u.name, t.percent, u.period), workflow.now()
-           from used u
-           join (values (80, 'warning'), (100, 'critical')) t (percent, severity) on u.used * 100 >= u.hard::numeric * t.percent
-           join identity.role_bindings b on b.tenant_id = u.tenant_id and b.role in ('owner', 'admin')
-           on conflict (tenant_id, user_id, dedupe_key) do nothing"#
-    );
-    Ok(told.execute(db).await?.rows_affected())
+           select u.tenant_id as "tenant_id!", u.name as "quota!", t.percent as "percent!", u.began_at as "began_at!", u.used as "used!",
+                  u.hard as "limit!"
+           from used u join (values (80), (100)) t (percent) on u.used * 100 >= u.hard::numeric * t.percent
+           order by 1, 2, 3"#
+    )
+    .fetch_all(db)
+    .await
 }
 
 /// What a tenant used from the day `from` to the day `to`, both included, in their order; of one metric, or of all.

@@ -151,7 +151,11 @@ pub async fn begin(db: Db<'_>, which: Which, short: bool) -> Result<Next, Failur
             Route::Send => open.push(address),
             Route::Wait(until) if until > facts.told_at + LIFE => return nothing("too_late"),
             Route::Wait(until) => {
-                return note(db, which, &facts, "deferred", Some(until)).await.map(|()| Next::Wait(until));
+                // Of browsers and chats each has a delivery of its own, which begins when it is sent.
+                if matches!(which.channel, Channel::Email | Channel::Sms) {
+                    note(db, which, &facts, "deferred", Some(until)).await?;
+                }
+                return Ok(Next::Wait(until));
             }
             Route::Gather(due) => {
                 note(&mut *db, which, &facts, "deferred", Some(due)).await?;
@@ -201,7 +205,7 @@ async fn send(
     }
     let kind = audience::kind(&facts.code)?;
     let text = template::text(&mut *db, which.tenant_id, kind, which.channel, &facts.locale, &facts.of_tenant).await?;
-    let mut said = text.say(&kind.complete(&facts.data, None, &text.language).merged(&facts.data))?;
+    let mut said = text.say(&kind.complete(&facts.data, None, &text.language))?;
     if short {
         said.lines.truncate(0);
     }
@@ -240,20 +244,6 @@ async fn send(
     }
     intend(db, which, facts.told_at, &calls).await?;
     Ok(Next::Send { told_at: facts.told_at, critical: class == Class::Critical, until, calls })
-}
-
-/// Values of the message itself over those that stand for what was not said: those were filled in when it was told.
-trait Merged {
-    fn merged(self, over: &Value) -> Value;
-}
-
-impl Merged for Value {
-    fn merged(mut self, over: &Value) -> Value {
-        if let (Some(all), Some(over)) = (self.as_object_mut(), over.as_object()) {
-            all.extend(over.iter().map(|(name, value)| (name.clone(), value.clone())));
-        }
-        self
-    }
 }
 
 /// Writes down that calls are about to be made: whoever finds it so and no outcome knows that nobody knows.

@@ -356,6 +356,8 @@ pub async fn settle(db: Db<'_>, id: Uuid, run_id: Uuid, outcome: Result<(), &Fai
 pub struct Ended {
     /// Its owner.
     pub tenant_id: Uuid,
+    /// Who ordered it, when it was a person.
+    pub user_id: Option<Uuid>,
     /// `completed`, `failed` or `cancelled`.
     pub status: String,
     /// Slug of the template.
@@ -376,7 +378,7 @@ pub struct Ended {
 pub async fn ended(db: Db<'_>, id: Uuid) -> sqlx::Result<Option<Ended>> {
     sqlx::query_as!(
         Ended,
-        r#"select tenant_id, status, template, template_version, kind, error_code, finished_at as "finished_at!",
+        r#"select tenant_id, user_id, status, template, template_version, kind, error_code, finished_at as "finished_at!",
                   (select e.id from render.exports e where e.render_job_id = j.id limit 1) as export_id
            from render.render_jobs j where id = $1 and finished_at is not null"#,
         id
