@@ -32,9 +32,9 @@ enum Deed {
         /// Where to go from here, as a path.
         #[arg(long)]
         path: Option<String>,
-        /// With the same id nobody is told twice [default: a new one].
-        #[arg(long, value_name = "UUID")]
-        id: Option<Uuid>,
+        /// With the same one nobody is told twice [default: a new one].
+        #[arg(long)]
+        key: Option<String>,
         #[command(flatten)]
         server: ServerArgs,
     },
@@ -71,15 +71,15 @@ enum To {
 /// See [`CliError`].
 pub async fn run(args: NotificationsArgs) -> Result<(), CliError> {
     match args.deed {
-        Deed::Tell { subject, text, to, news, path, id, server } => {
+        Deed::Tell { subject, text, to, news, path, key, server } => {
             let to = if matches!(to, To::Managers) { "managers" } else { "everyone" };
             let kind = if news { "news" } else { "announcement" };
-            let id = id.unwrap_or_else(Uuid::now_v7);
-            let body = json!({"id": id, "to": to, "kind": kind, "subject": subject, "text": text, "path": path});
+            let key = key.unwrap_or_else(|| Uuid::now_v7().to_string());
+            let body = json!({"key": key, "to": to, "kind": kind, "subject": subject, "text": text, "path": path});
             let client = server.connect().await?;
             let call = client.call(Method::POST, "/v1/notification-broadcasts").json(&body);
             let answer = client.json::<Value>(call).await?.value;
-            println!("{id} {}", if answer["started"] == true { "begun" } else { "was begun before" });
+            println!("{key} {}", if answer["started"] == true { "begun" } else { "was begun before" });
         }
         Deed::Accounts { server } => {
             let client = server.connect().await?;

@@ -16,8 +16,9 @@ use flatrender_workflows::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 /// Longest text, in characters.
 const TEXT: usize = 500;
@@ -46,8 +47,9 @@ enum As {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateBroadcast {
-    /// Makes repeating it harmless: with the same id nobody is told twice.
-    id: Uuid,
+    /// Makes repeating it harmless: with the same one nobody is told twice.
+    #[schema(example = "spring-templates", min_length = 1, max_length = 100)]
+    key: String,
     /// Who is told.
     to: To,
     /// As what.
@@ -66,8 +68,8 @@ pub struct CreateBroadcast {
 /// What was begun.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BroadcastView {
-    /// Its id.
-    id: Uuid,
+    /// As it was given.
+    key: String,
     /// Always `notification_broadcast`.
     #[schema(example = "notification_broadcast")]
     object: &'static str,
@@ -98,6 +100,7 @@ pub async fn create(
         true => Ok(()),
         false => Err(Problem::fault(pointer, "broadcast.text", format!("it has 1 to {most} characters"))),
     };
+    length("/key", &body.key, 100)?;
     length("/subject", &body.subject, 200)?;
     length("/text", &body.text, TEXT)?;
     let ours = |path: &String| {
@@ -108,7 +111,7 @@ pub async fn create(
     }
     let data = json!({ "subject": body.subject, "text": body.text, "action_url": body.path });
     let news = News {
-        event_id: body.id,
+        event_id: event_id(steward.tenant_id, &body.key),
         code: match body.kind {
             As::Announcement => "announcement".into(),
             As::News => "news".into(),
@@ -123,17 +126,24 @@ pub async fn create(
     let notify = Notify::of(news);
     let key = notify.key();
     let mut tx = steward.begin(&app).await?;
-    let object = format!("notification_broadcast:{}", body.id);
+    let object = format!("notification_broadcast:{}", notify.news.event_id);
     steward.record(&mut tx, "notification_broadcast.create", &object, made(&notify.news)).await?;
     Scope::tenant(Role::Workflow, steward.tenant_id).enter(&mut tx).await?;
     let started = app.workflows.start(&mut tx, steward.tenant_id, Some(&key), notify).await?;
     tx.commit().await?;
     app.workflows.announce();
     let view = BroadcastView {
-        id: body.id,
+        key: body.key,
         object: "notification_broadcast",
         run_id: started.run_id,
         started: started.started,
     };
     Ok((StatusCode::ACCEPTED, Json(view)))
+}
+
+/// The same for the same key of the same tenant.
+fn event_id(tenant_id: Uuid, key: &str) -> Uuid {
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&Sha256::digest(format!("broadcast {tenant_id} {key}"))[..16]);
+    Builder::from_custom_bytes(bytes).into_uuid()
 }

@@ -85,16 +85,21 @@ pub struct PushSubscriptionList {
 
 /// A browser, as it says of itself: `PushSubscription.toJSON()`.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct CreatePushSubscription {
     /// Its address at its push service.
     #[schema(example = "https://fcm.googleapis.com/fcm/send/…", max_length = 2048)]
     endpoint: String,
     /// Its keys.
     keys: PushKeys,
+    /// When the browser means to end it, in milliseconds since 1970; it is told until its push service says that it is gone.
+    #[serde(default, rename = "expirationTime")]
+    _expires: Option<f64>,
 }
 
 /// The keys of a browser.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct PushKeys {
     /// Its public key, in base64url.
     #[schema(example = "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4")]

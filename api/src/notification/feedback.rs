@@ -4,6 +4,7 @@ use super::{browsers::open, chats};
 use crate::{
     app::App,
     extract::Path,
+    openapi::Binary,
     problem::{Code, Problem, ProblemBody},
 };
 use axum::{
@@ -47,7 +48,7 @@ pub(super) fn purpose(account_id: Uuid) -> String {
                    \"soft_bounce\" | \"complaint\", \"message_id\": \"<…>\"}`. Twilio: the form of a status callback. Kavenegar: the form with `messageid` \
                    and `status`. Telegram: updates of the bot. What is not known is answered with 200 all the same. Repeating it is harmless.",
     params(("account" = Uuid, Path, description = "The account"), ("mark" = String, Path, description = "What only we can make")),
-    request_body(content = Value, content_type = "application/json", description = "What the provider says"),
+    request_body(content = Binary, content_type = "application/octet-stream", description = "What the provider says"),
     responses(
         (status = 200, description = "Heard"),
         (status = 404, description = "`unsubscribe.invalid`", body = ProblemBody, content_type = "application/problem+json")

@@ -25,8 +25,8 @@ use uuid::Uuid;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Unsubscribe {
-    /// Who.
-    user: Uuid,
+    /// Who, as it stands in the mail.
+    user: String,
     /// Of what.
     #[param(example = "news")]
     category: String,
@@ -35,10 +35,12 @@ pub struct Unsubscribe {
 }
 
 impl Unsubscribe {
-    fn check(&self, app: &App) -> Result<(), Problem> {
-        let right = app.vault.mark(&unsubscribe_purpose(self.user, &self.category));
+    /// Who it is, when the mark is ours.
+    fn check(&self, app: &App) -> Result<Uuid, Problem> {
+        let user_id = self.user.parse().unwrap_or_default();
+        let right = app.vault.mark(&unsubscribe_purpose(user_id, &self.category));
         let fits: bool = right.as_bytes().ct_eq(self.mark.as_bytes()).into();
-        if fits { Ok(()) } else { Err(Problem::not_found(Code::UnsubscribeInvalid, "address to unsubscribe")) }
+        if fits { Ok(user_id) } else { Err(Problem::not_found(Code::UnsubscribeInvalid, "address to unsubscribe")) }
     }
 }
 
@@ -76,13 +78,13 @@ pub async fn unsubscribe(
     State(app): State<App>,
     Query(who): Query<Unsubscribe>,
 ) -> Result<([(HeaderName, HeaderValue); 1], &'static str), Problem> {
-    who.check(&app)?;
+    let user_id = who.check(&app)?;
     let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
-    let tenant_id = suppression::tenant_of(&mut tx, who.user).await?;
+    let tenant_id = suppression::tenant_of(&mut tx, user_id).await?;
     // Who is deleted is told nothing anyway.
     if let Some(tenant_id) = tenant_id {
         Scope::tenant(Role::Notification, tenant_id).enter(&mut tx).await?;
-        preference::opt_out(&mut tx, tenant_id, who.user, &who.category, "email").await?;
+        preference::opt_out(&mut tx, tenant_id, user_id, &who.category, "email").await?;
         tx.commit().await?;
     }
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");

@@ -395,7 +395,7 @@ async fn a_broadcast_reaches_everybody_once_however_often_it_is_asked_for(db: Pg
     for n in 0..3 {
         stage.world.person(DEFAULT_TENANT, &format!("p{n}@example.com"), &["viewer"]).await;
     }
-    let body = json!({"id": Uuid::now_v7(), "to": "everyone", "kind": "announcement", "subject": "Soon", "text": "We move on Monday."});
+    let body = json!({"key": "soon", "to": "everyone", "kind": "announcement", "subject": "Soon", "text": "We move on Monday."});
     for started in [true, false] {
         let answer = jane.post("/v1/notification-broadcasts", body.clone()).await;
         assert_eq!(
@@ -407,6 +407,7 @@ async fn a_broadcast_reaches_everybody_once_however_often_it_is_asked_for(db: Pg
     }
     stage.play().await;
     assert_eq!(stage.mail.mails().len(), 4);
-    let evil = json!({"id": Uuid::now_v7(), "to": "everyone", "kind": "news", "subject": "x", "text": "y", "path": "//evil.example"});
+    let evil =
+        json!({"key": "evil", "to": "everyone", "kind": "news", "subject": "x", "text": "y", "path": "//evil.example"});
     assert_eq!(jane.post("/v1/notification-broadcasts", evil).await.faults(), ["/path broadcast.path"]);
 }
