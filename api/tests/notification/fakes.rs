@@ -29,8 +29,6 @@ pub enum Deed {
 /// A call that came.
 #[derive(Debug, Clone)]
 pub struct Call {
-    pub method: Method,
-    pub path: String,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
@@ -82,7 +80,7 @@ fn form(body: &[u8]) -> Value {
 
 async fn answer(State(web): State<Web>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     let path = uri.path().to_owned();
-    let call = Call { method: method.clone(), path: path.clone(), headers, body: body.clone() };
+    let call = Call { headers, body: body.clone() };
     let asks = method == Method::GET || path.contains("statuslocalmessageid");
     web.calls.lock().unwrap().push(call);
     let deed = if asks { None } else { web.plan.lock().unwrap().pop_front() };
