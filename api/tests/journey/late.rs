@@ -56,7 +56,7 @@ async fn frames_of_a_renderer_that_stands_still_are_made_by_another_node() {
     let other = NODES.into_iter().find(|node| *node != late).unwrap();
     // It has been at it for ten minutes, as far as a server knows that comes to know of it only now.
     let sql = "update workflow.tasks set leased_at = leased_at - interval '10 minutes'
-               where activity = 'RenderFrames' and split_part(leased_by, ':', 2) = $1 returning id, lease_token, step_key";
+               where activity = 'RenderFrames' and split_part(leased_by, ':', 2) = $1 returning id, lease_token, step_key::text";
     let (task, token, key): (i64, Uuid, String) = sqlx::query_as(sql).bind(late).fetch_one(&platform.db).await.unwrap();
     platform.kill_and_restart_api();
 
