@@ -247,12 +247,11 @@ mod tests {
         if !has_walls() {
             return eprintln!("this machine lets nobody make namespaces: there are no walls to be tried");
         }
-        let tries = "cat song; echo; cat ../canary; cat /etc/passwd; ls /proc /root /home /var; ls /; ls ..
+        let tries = "cat song; echo; cat ../canary; cat /etc/passwd; ls -d /proc /sys /home /var /boot /srv; ls ..
             mount -o remount,rw,bind . && echo remounted; mount -t tmpfs none /tmp && echo mounted
             chroot / true && echo rooted; unshare -r true && echo anew; (: >harm) && echo written; exit 0";
         let (said, _yard) = said(tries).await;
         let seen: Vec<&str> = said.lines().collect();
-        let known = ["la la", "bin", "dev", "etc", "gnu", "job", "lib", "lib32", "lib64", "nix", "sbin", "tmp", "usr"];
-        assert!(seen.first() == Some(&"la la") && seen.iter().all(|line| known.contains(line)), "{said}");
+        assert_eq!(seen, ["la la", "job"]);
     }
 }

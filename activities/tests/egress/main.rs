@@ -26,13 +26,13 @@ use std::{
 
 /// A server in our own network that counts who comes, and answers what it is told to.
 #[derive(Clone)]
-pub struct Canary {
-    pub address: SocketAddr,
+struct Canary {
+    address: SocketAddr,
     seen: Arc<AtomicUsize>,
 }
 
 impl Canary {
-    pub fn at(address: &str, answer: impl Fn(TcpStream) + Send + Sync + 'static) -> std::io::Result<Self> {
+    fn at(address: &str, answer: impl Fn(TcpStream) + Send + Sync + 'static) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         let (address, seen) = (listener.local_addr()?, Arc::<AtomicUsize>::default());
         let (counted, answer) = (seen.clone(), Arc::new(answer));
@@ -46,21 +46,21 @@ impl Canary {
         Ok(Self { address, seen })
     }
 
-    pub fn new(answer: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+    fn new(answer: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         Self::at("127.0.0.1:0", answer).unwrap()
     }
 
-    pub fn url(&self) -> String {
+    fn url(&self) -> String {
         format!("http://{}/hook", self.address)
     }
 
-    pub fn seen(&self) -> usize {
+    fn seen(&self) -> usize {
         self.seen.load(Ordering::SeqCst)
     }
 }
 
 /// Reads a request's begin, then says these bytes.
-pub fn says(bytes: impl Into<Vec<u8>>) -> impl Fn(TcpStream) + Send + Sync + 'static {
+fn says(bytes: impl Into<Vec<u8>>) -> impl Fn(TcpStream) + Send + Sync + 'static {
     let bytes = bytes.into();
     move |mut stream| {
         let _ = stream.read(&mut [0; 4096]);
@@ -68,7 +68,7 @@ pub fn says(bytes: impl Into<Vec<u8>>) -> impl Fn(TcpStream) + Send + Sync + 'st
     }
 }
 
-pub fn get(url: &str) -> Request {
+fn get(url: &str) -> Request {
     Request::new(Method::GET, url.parse().unwrap())
 }
 

@@ -27,6 +27,9 @@ pub async fn cast(db: PgPool) -> Cast {
     let owner = world.person(DEFAULT_TENANT, "owner@example.com", &["owner"]).await;
     let user = world.person(DEFAULT_TENANT, "jane@example.com", &["editor"]).await;
     let (owner, jane) = (world.session(DEFAULT_TENANT, owner).await, world.session(DEFAULT_TENANT, user).await);
+    // The clock goes on by months, and sessions end by it.
+    let long = "update identity.user_sessions set access_expires_at = '2100-01-01Z', idle_expires_at = '2100-01-01Z', absolute_expires_at = '2100-01-01Z'";
+    sqlx::query(long).execute(&world.db).await.unwrap();
     Cast { world, owner, user, jane }
 }
 

@@ -10,12 +10,14 @@ use uuid::Uuid;
 macro_rules! run {
     ($state:literal) => {
         concat!(
-            "insert into workflow.runs (id, tenant_id, kind, version, input, state, created_at, finished_at)
+            "insert into workflow.runs (id, tenant_id, kind, version, input, state, created_at, finished_at, error)
              values ('$R', '$D', 'clean', 1, '{}', '",
             $state,
             "', now(), case '",
             $state,
-            "' when 'running' then null else now() end)"
+            "' when 'running' then null else now() end, case '",
+            $state,
+            "' when 'cancelled' then '{}'::jsonb end)"
         )
     };
 }

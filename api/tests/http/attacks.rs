@@ -436,6 +436,12 @@ async fn m4_an_answer_holds_what_its_schema_names_and_nothing_else(db: PgPool) {
     let hook = id_of(jane.post("/v1/webhooks", json!({ "url": "https://example.com/" })).await);
     let told = id_of(jane.post(&format!("/v1/webhooks/{hook}/test"), json!({})).await);
     jane.post("/v1/domains", json!({ "hostname": "films.acme.example" })).await;
+    let price = json!({"currency": "USD", "interval": "month", "amount": 1900});
+    let plan = json!({"code": "pro", "name": {"en": "Pro"}, "prices": [price], "entitlements": {"render_minutes": 10}});
+    let plan = id_of(jane.post("/v1/plans", plan).await);
+    let coupon = "insert into identity.coupons (tenant_id, code, kind, value, max_redemptions, valid_from, valid_to)
+                  values ($1, 'SPRING', 'percent', 5, 1, '2026-01-01Z', '2099-01-01Z') returning id";
+    let coupon: Uuid = sqlx::query_scalar(coupon).bind(DEFAULT_TENANT).fetch_one(&world.db).await.unwrap();
     let rule = json!({"name": "old", "target": "trash", "older_than_seconds": 86_400, "cron": "30 3 * * *"});
     let rule = id_of(jane.post("/v1/cleanup-schedules", rule).await);
     let run = id_of(jane.post(&format!("/v1/cleanup-schedules/{rule}/runs"), json!({"dry_run": true})).await);
@@ -467,6 +473,8 @@ async fn m4_an_answer_holds_what_its_schema_names_and_nothing_else(db: PgPool) {
             "webhooks" => hook.clone(),
             "cleanup-schedules" => rule.clone(),
             "cleanup-runs" => run.clone(),
+            "plans" => plan.clone(),
+            "coupons" => coupon.to_string(),
             "members" if path.ends_with("/storage") => jane.id.to_string(),
             "platform" if path.contains("/nodes/") => node.to_string(),
             "platform" if path.contains("/schedules/") => schedule.to_string(),

@@ -3,7 +3,7 @@
 use crate::stage::Stage;
 use flatrender_workflows::models::notification::audience::Audience;
 use serde_json::json;
-use sqlx::PgPool;
+use sqlx::{PgPool, postgres::PgPoolOptions};
 use std::time::{Duration, Instant};
 
 /// People who are each told by three channels: the list, their browser, their e-mail. Everybody has a server of their own process: fakes of
@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 #[ignore = "takes minutes: scripts/notifications.sh bench"]
 async fn many_are_told_over_three_channels(db: PgPool) {
     let many: i32 = std::env::var("FLATRENDER_BENCH_NOTIFICATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000);
-    let stage = Stage::new(db).await;
+    // As many connections as a worker has; a test has but a few.
+    let pool = PgPoolOptions::new().max_connections(50).acquire_timeout(Duration::from_secs(120));
+    let stage = Stage::new(pool.connect_with((*db.connect_options()).clone()).await.unwrap()).await;
     let key = stage.vapid().await;
     let one = stage.world.person(flatrender_workflows::models::DEFAULT_TENANT, "one@example.com", &[]).await;
     stage.with_browser(one, "push/0", &key).await;

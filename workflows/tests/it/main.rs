@@ -4,6 +4,7 @@
 
 mod corpus;
 mod credits;
+mod events;
 mod keep_months;
 mod render_video;
 mod scene_snapshot;
