@@ -15,6 +15,14 @@ begin
         where f.id = any (p_files) and exists (select from file_mgr.holds h where h.tenant_id = f.tenant_id and h.released_at is null
             and (h.file_id = f.id or h.file_id is null and (h.owner_id is null or h.owner_id = f.owner_id)))
         union all
+        -- Films are nobody's own; they are held with the files of whoever ordered them.
+        select u.id, 'it is held' from file_mgr.holds h
+        join render.render_jobs j on j.tenant_id = h.tenant_id and j.user_id = h.owner_id
+        join render.exports e on e.render_job_id = j.id
+        cross join lateral (select unnest(array[e.file_id, e.sheet_file_id]) as id union all
+                            select d.file_id from render.derivatives d where d.export_id = e.id and d.file_id is not null) u
+        where h.released_at is null and h.file_id is null and u.id = any (p_files)
+        union all
         select f.id, 'a film under way is made of it' from file_mgr.files f join file_mgr.blobs b on b.id = f.blob_id
         where f.id = any (p_files) and b.sha256 in (select file_mgr.content_of_films_under_way())
         union all
@@ -24,7 +32,11 @@ begin
             where e.state = 'ready' and e.expires_at > workflow.now()
             union all
             select e.file_id, 'something is being made of its film'
-            where exists (select from render.derivatives d where d.export_id = e.id and d.state = 'queued')) u
+            where exists (select from render.derivatives d where d.export_id = e.id and d.state = 'queued')
+            union all
+            select unnest(array[e.file_id, e.sheet_file_id]), 'what was made of its film is held'
+            where exists (select from render.derivatives d join file_mgr.holds h on h.tenant_id = e.tenant_id and h.file_id = d.file_id
+                          where d.export_id = e.id and h.released_at is null)) u
         where (e.file_id = any (p_files) or e.sheet_file_id = any (p_files)) and u.id = any (p_files);
     for v_place in
         select c.oid::regclass::text as place, quote_ident(a.attname) as col

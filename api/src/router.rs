@@ -243,6 +243,7 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(audit::list))
         .routes(routes!(request_logs::list))
         .routes(routes!(usage::get))
+        .routes(routes!(usage::correct))
         .routes(routes!(rules::list, rules::create))
         .routes(routes!(rules::get, rules::update, rules::remove))
         .routes(routes!(runs::list, runs::start))

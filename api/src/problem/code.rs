@@ -317,6 +317,8 @@ codes! {
     ShareLinksFull = "share_link.too_many", CONFLICT, "Too many links";
     /// It has changed since it was looked at with the `ETag` that `If-Match` names. Look again, then repeat.
     RevisionStale = "revision.stale", PRECONDITION_FAILED, "It has changed meanwhile";
+    /// The day is not final yet, nothing of this was counted on it, or less than nothing would be left of it.
+    UsageNotCorrectable = "usage.not_correctable", CONFLICT, "That day cannot be corrected so";
     /// There is no such upload of yours.
     UploadNotFound = "upload.not_found", NOT_FOUND, "No such upload";
     /// The bytes do not follow those that are kept: something was cut, or two send at once. `Upload-Offset` tells how many are kept.

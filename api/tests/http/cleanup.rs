@@ -478,3 +478,105 @@ async fn a_rule_fires_in_its_zone_follows_its_changes_and_ends_with_it(db: PgPoo
     let actions = ["cleanup_schedule.create", "cleanup_schedule.update", "cleanup_schedule.delete"];
     assert_eq!(texts(&world, written).await, actions);
 }
+
+/// A hold on one of the things that were made of a preview keeps all of it.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_preview_stays_while_anything_that_was_made_of_it_is_held(db: PgPool) {
+    let world = World::new(db).await;
+    let export = publish(&world, world.order().await, b"a preview").await;
+    let poster = id_of(&world.upload("poster.png", png([4, 5, 6])).await);
+    run(
+        &world,
+        &format!(
+            "insert into render.derivatives (tenant_id, export_id, kind, state, file_id, sha256, size_bytes)
+             values ('{DEFAULT_TENANT}', '{export}', 'poster', 'ready', '{poster}', repeat('a', 64), 1);
+             insert into file_mgr.holds (tenant_id, file_id, reason, placed_by) values ('{DEFAULT_TENANT}', '{poster}', 'court order 17', 'cli');
+             update render.exports set expires_at = workflow.now() - interval '1 second'"
+        ),
+    )
+    .await;
+    let expire = async || {
+        let mut tx = Scope::platform(Role::Admin).begin(&world.db).await.unwrap();
+        let expired = flatrender_workflows::models::render::export::expire(&mut tx, 100).await.unwrap();
+        tx.commit().await.unwrap();
+        expired
+    };
+    assert_eq!(expire().await, 0);
+    let files = "select unnest(array[file_id, sheet_file_id]) from render.exports";
+    let files: Vec<Uuid> = sqlx::query_scalar(files).fetch_all(&world.db).await.unwrap();
+    let mut tx = Scope::platform(Role::Admin).begin(&world.db).await.unwrap();
+    let why = purge::in_use(&mut tx, &files).await.unwrap();
+    assert_eq!(why.iter().map(|(_, why)| why.as_str()).collect::<Vec<_>>(), ["what was made of its film is held"; 2]);
+    tx.commit().await.unwrap();
+    run(&world, "update file_mgr.holds set released_at = workflow.now(), released_by = 'cli'").await;
+    assert_eq!(expire().await, 1);
+    assert_eq!(world.count("file_mgr.files where state = 'purged'").await, 3, "film, contact sheet and poster");
+}
+
+/// A hold on what is gone would hold nothing. What was made of a film and is gone can be asked for again.
+#[sqlx::test(migrations = "../migrations")]
+async fn what_is_gone_is_not_held_and_can_be_made_again(db: PgPool) {
+    let world = World::new(db).await;
+    let export = publish(&world, world.order().await, b"a film").await;
+    let poster = id_of(&world.upload("poster.png", png([4, 5, 6])).await);
+    let made = format!(
+        "insert into render.derivatives (tenant_id, export_id, kind, state, file_id, sha256, size_bytes)
+         values ('{DEFAULT_TENANT}', '{export}', 'poster', 'ready', '{poster}', repeat('a', 64), 1)"
+    );
+    run(&world, &made).await;
+    let mut tx = Scope::platform(Role::Admin).begin(&world.db).await.unwrap();
+    purge::purge(&mut tx, &[poster]).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(
+        texts(&world, "select state || ' ' || error_code from render.derivatives").await,
+        ["failed file.purged"]
+    );
+    let admin = world.person(DEFAULT_TENANT, "root@example.com", &["platform_admin"]).await;
+    let admin = world.session(DEFAULT_TENANT, admin).await;
+    let place = format!("/v1/platform/tenants/{DEFAULT_TENANT}/holds");
+    let hold = json!({"file_id": poster, "reason": "court order 17"});
+    assert_eq!(world.send(with_json(request(Method::POST, &place, &admin), &hold)).await.problem(), "file.not_found");
+    let wide = json!({"reason": format!("too late{}", " ".repeat(2000))});
+    assert_eq!(world.send(with_json(request(Method::POST, &place, &admin), &wide)).await.status, StatusCode::CREATED);
+}
+
+/// Whoever changes a rule, or starts a run, with a key of their own is no second person.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_key_of_ones_own_makes_nobody_a_second_person(db: PgPool) {
+    let world = World::new(db).await;
+    let (ada, bob) = (Keeper::new(&world, "ada").await, Keeper::new(&world, "bob").await);
+    let made = ada.post("/v1/api-keys", json!({"name": "hers", "scopes": ["admin", "files"]})).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{:?}", made.body);
+    let key = made.json()["secret"].as_str().unwrap_or_else(|| panic!("{}", made.json())).to_owned();
+    let made =
+        world.send(with_json(request(Method::POST, "/v1/cleanup-schedules", &key), &terms("trash", false))).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{:?}", made.body);
+    trashed(&world, "old.png", 1, 2).await;
+    work(&world, |w| w);
+    let run = bob.start(id_of(&made), false).await;
+    ada.when(run, "awaiting_approval").await;
+    assert_eq!(ada.act(run, "approve").await.problem(), "cleanup.second_person", "her key made the rule");
+    assert_eq!(bob.act(run, "approve").await.problem(), "cleanup.second_person", "he has started it");
+    let carla = Keeper::new(&world, "carla").await;
+    assert_eq!(carla.act(run, "approve").await.status, StatusCode::OK);
+    carla.when(run, "done").await;
+}
+
+/// What a rule lists again and again does not fill the database: of former runs the sums are kept.
+#[sqlx::test(migrations = "../migrations")]
+async fn files_are_told_of_the_newest_run_of_a_rule_alone(db: PgPool) {
+    let world = World::new(db).await;
+    let keeper = Keeper::new(&world, "ada").await;
+    let rule = rule(&world, DEFAULT_TENANT, "trash", true).await;
+    many(&world, 20).await;
+    work(&world, |w| w);
+    let mut runs = vec![];
+    for _ in 0..3 {
+        runs.push(keeper.start(rule, true).await);
+        keeper.when(runs[runs.len() - 1], "done").await;
+    }
+    assert_eq!(world.count("file_mgr.cleanup_items").await, 20);
+    assert_eq!((keeper.files(runs[0]).await.len(), keeper.files(runs[2]).await.len()), (0, 20));
+    assert_eq!(keeper.when(runs[0], "done").await["planned_count"], 20);
+    assert_eq!(invariants::check(&world.db, false).await.unwrap(), []);
+}

@@ -227,6 +227,7 @@ const OPERATIONS: &[&str] = &[
     "POST /v1/platform/tenants/{id}/holds",
     "POST /v1/platform/tenants/{id}/resume",
     "POST /v1/platform/tenants/{id}/suspend",
+    "POST /v1/platform/tenants/{id}/usage-corrections",
     "POST /v1/referrals",
     "POST /v1/referrals/join",
     "POST /v1/renders",

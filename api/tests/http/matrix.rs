@@ -254,6 +254,7 @@ const ROWS: &[(&str, To)] = &[
     ("POST /v1/platform/tenants/{id}/holds", To::Administer),
     ("POST /v1/platform/tenants/{id}/resume", To::Administer),
     ("POST /v1/platform/tenants/{id}/suspend", To::Administer),
+    ("POST /v1/platform/tenants/{id}/usage-corrections", To::Administer),
     ("POST /v1/referrals", To::Me),
     ("POST /v1/referrals/join", To::Me),
     ("POST /v1/renders", To::Write("render")),

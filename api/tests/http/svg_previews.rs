@@ -5,6 +5,7 @@ use axum::{
     body::Body,
     http::{Method, Request, StatusCode},
 };
+use flatrender_workflows::models::{Role, Scope, file_mgr::purge};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -125,4 +126,31 @@ async fn a_stranger_sees_the_previews_of_a_shared_template_and_changes_none(db: 
         assert_eq!(ask(method, path, body).await.problem(), "template.not_found");
     }
     assert_eq!(world.get(PREVIEWS).await.json()["data"][0], preview);
+}
+
+/// A picture that is held stays when it is removed, out of sight, and goes once it is released.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_traced_picture_that_is_held_stays_until_it_is_released(db: PgPool) {
+    let world = World::new(db).await;
+    let file = uploaded(&world, [1, 100, 200]).await;
+    let made = world.post(PREVIEWS, json!({ "file_id": file })).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.json());
+    let hold = "insert into file_mgr.holds (tenant_id, file_id, reason, placed_by)
+                select tenant_id, id, 'court order 17', 'cli' from file_mgr.files where purpose = 'preview'";
+    sqlx::query(hold).execute(&world.db).await.unwrap();
+    let path = format!("{PREVIEWS}/{}", made.json()["id"].as_str().unwrap());
+    assert_eq!(send(&world, Method::DELETE, &path, json!({})).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(world.get(PREVIEWS).await.json()["data"], json!([]));
+    let purge = async || {
+        let mut tx = Scope::platform(Role::Admin).begin(&world.db).await.unwrap();
+        let looked = purge::overdue(&mut tx, None, 10).await.unwrap();
+        tx.commit().await.unwrap();
+        looked.purged
+    };
+    assert_eq!(purge().await, 0);
+    sqlx::query("update file_mgr.holds set released_at = workflow.now(), released_by = 'cli'")
+        .execute(&world.db)
+        .await
+        .unwrap();
+    assert_eq!(purge().await, 1);
 }

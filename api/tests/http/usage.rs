@@ -193,3 +193,68 @@ async fn days_that_were_missed_are_counted_before_they_are_final_and_corrected_a
         ]
     );
 }
+
+/// Of a day that is final, by who administers the platform, each by its reason; two at once do not make less than nothing of it.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_final_day_is_corrected_over_the_api_and_told_as_a_table(db: PgPool) {
+    let world = World::new(db).await;
+    let admin = world.person(DEFAULT_TENANT, "root@example.com", &["platform_admin"]).await;
+    let admin = world.session(DEFAULT_TENANT, admin).await;
+    let day = Utc::now().date_naive() - Days::new(10);
+    let sql = "insert into identity.tenant_usage_daily (tenant_id, day, metric, quantity, final)
+               values ($2, $1, 'frames', 40, true), ($2, $1 + 9, 'frames', 40, false)";
+    sqlx::query(sql).bind(day).bind(DEFAULT_TENANT).execute(&world.db).await.unwrap();
+    let correct = async |body: Value| {
+        let place = format!("/v1/platform/tenants/{DEFAULT_TENANT}/usage-corrections");
+        world.send(crate::world::with_json(request(Method::POST, &place, &admin), &body)).await
+    };
+    let by = |delta: i64| json!({"day": day, "metric": "frames", "delta": delta, "reason": "they were black"});
+    let made = correct(by(-8)).await;
+    assert_eq!((made.status.as_u16(), &made.json()["delta"]), (201, &json!(-8)), "{:?}", made.body);
+    let both = tokio::join!(correct(by(-20)), correct(by(-20)));
+    let mut both = [both.0.status.as_u16(), both.1.status.as_u16()];
+    both.sort_unstable();
+    assert_eq!(both, [201, 409]);
+    let open = json!({"day": day + Days::new(9), "metric": "frames", "delta": 1, "reason": "late"});
+    assert_eq!(correct(open).await.problem(), "usage.not_correctable");
+    for (field, wrong, fault) in [
+        ("delta", json!(0), "/delta usage.delta"),
+        ("delta", json!(i64::MIN), "/delta usage.delta"),
+        ("metric", json!("tea"), "/metric usage.metric"),
+        ("reason", json!(" "), "/reason usage.reason"),
+    ] {
+        let mut body = by(1);
+        body[field] = wrong;
+        assert_eq!(correct(body).await.faults(), [fault]);
+    }
+    assert_eq!(world.count("identity.audit_log where action = 'usage.correct'").await, 2);
+
+    let (_, key) = world.key_for(DEFAULT_TENANT, &["admin"]).await;
+    let table = async |accept: &str| {
+        let path = format!("/v1/usage?from={day}&to={}&metric=frames", day + Days::new(9));
+        let asked = request(Method::GET, &path, &key).header("accept", accept).body(Body::empty()).unwrap();
+        world.send(asked).await
+    };
+    let csv = table("text/csv").await;
+    let last = day + Days::new(9);
+    assert_eq!(csv.body, format!("day,metric,quantity,final\r\n{day},frames,12,true\r\n{last},frames,40,false\r\n"));
+    assert_eq!(csv.header("content-type"), "text/csv; charset=utf-8; header=present");
+    assert_eq!(csv.header("content-disposition"), format!("attachment; filename=\"usage-{day}-{last}.csv\""));
+    for accept in ["*/*", "application/json, text/csv", "application/json", "text/html"] {
+        assert_eq!(table(accept).await.json()["totals"]["frames"], 52, "{accept}");
+    }
+    assert!(table("text/html, TEXT/CSV;q=0.9").await.header("content-type").starts_with("text/csv"));
+}
+
+/// What was counted and is found no more by the end was nothing.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_figure_whose_source_has_gone_is_nothing(db: PgPool) {
+    let world = World::new(db).await;
+    let day = Utc::now().date_naive() - Days::new(1);
+    let sql = "insert into identity.tenant_usage_daily (tenant_id, day, metric, quantity)
+               values ('00000000-0000-0000-0000-000000000001', $1, 'notifications_email', 3)";
+    sqlx::query(sql).bind(day).execute(&world.db).await.unwrap();
+    assert_eq!((count(&world, day).await, count(&world, day).await), (1, 0));
+    let seen = figures(&world, &format!("?from={day}&to={day}")).await;
+    assert_eq!(seen, ["notifications_email 0 false"]);
+}

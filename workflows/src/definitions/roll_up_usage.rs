@@ -33,7 +33,15 @@ impl Workflow for RollUpUsage {
         let first: NaiveDate = do_it(cx, "first", async move |db: Db<'_>| usage::first_open(db, today).await).await?;
         let mut changed = 0;
         for day in first.iter_days().take_while(|day| *day <= today) {
-            changed += do_it(cx, &format!("count {day}"), async move |db: Db<'_>| usage::count(db, day).await).await?;
+            // A day is closed with what was counted last.
+            let count = async move |db: Db<'_>| {
+                let changed = usage::count(&mut *db, day).await?;
+                if day < open {
+                    usage::close(db, day + Days::new(1)).await?;
+                }
+                Ok(changed)
+            };
+            changed += do_it(cx, &format!("count {day}"), count).await?;
         }
         do_it(cx, "close", async move |db: Db<'_>| usage::close(db, open).await).await?;
         let told = do_it(cx, "thresholds", async |db: Db<'_>| usage::thresholds(db).await).await?;

@@ -139,7 +139,7 @@ pub async fn place(
     tenant::find(&mut tx, tenant_id).await?.ok_or_else(|| Problem::not_found(Code::TenantNotFound, "tenant"))?;
     Scope::tenant(Role::File, tenant_id).enter(&mut tx).await?;
     let PlaceHold { owner_id, file_id, reason } = body;
-    let new = NewHold { tenant_id, owner_id, file_id, reason: &reason, placed_by: steward.name() };
+    let new = NewHold { tenant_id, owner_id, file_id, reason: reason.trim(), placed_by: steward.name() };
     let no_file = || Problem::not_found(Code::FileNotFound, "file of the tenant");
     let id = hold::place(&mut tx, &new).await?.ok_or_else(no_file)?;
     let held: HoldView = hold::list(&mut tx, Some(id), false, None, 1).await?.pop().ok_or_else(none)?.into();

@@ -149,14 +149,14 @@ impl CleanupTerms {
         }
         let kinds = self.filter.kinds.as_deref().unwrap_or_default();
         let known = ["image", "audio", "video", "document", "archive", "font", "data"];
-        if kinds.iter().any(|kind| !known.contains(&kind.as_str())) || self.filter.at_least_bytes.is_some_and(|n| n < 0)
-        {
+        let wrong = |kind: &String| !known.contains(&kind.as_str());
+        if kinds.len() > known.len() || kinds.iter().any(wrong) || self.filter.at_least_bytes.is_some_and(|n| n < 0) {
             let detail = format!("kinds are {}; bytes are not negative", known.join(", "));
             return Err(Problem::fault("/filter", "cleanup.filter", detail));
         }
         self.check_times()?;
         Ok(Terms {
-            name: self.name,
+            name: self.name.trim().to_owned(),
             target: self.target,
             older_than_seconds: self.older_than_seconds,
             filter: self.filter,

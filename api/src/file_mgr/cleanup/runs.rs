@@ -16,11 +16,12 @@ use flatrender_engine::Delivery;
 use flatrender_workflows::{
     definitions::clean_up::{CleanUp, VERDICT, Verdict},
     models::{
-        Role, Scope,
+        Db, Role, Scope,
         file_mgr::{
             cleanup_run::{self, CleanupRun, Item},
             cleanup_schedule,
         },
+        identity::tenant_api_key,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -276,8 +277,14 @@ pub async fn act(
     let mut tx = app.db.begin(Scope::tenant(Role::File, tenant_id)).await?;
     let before = cleanup_run::find(&mut tx, tenant_id, id).await?.ok_or_else(none)?;
     let rule = cleanup_schedule::find(&mut tx, tenant_id, before.schedule_id).await?.ok_or_else(none)?;
-    let involved = [Some(rule.changed_by.as_str()), before.started_by.as_deref()].contains(&Some(trustee.name()));
-    // A key is whoever made it.
+    let mut involved = false;
+    if action == CleanupAct::Approve {
+        Scope::tenant(Role::Identity, tenant_id).enter(&mut tx).await?;
+        for name in [Some(rule.changed_by), before.started_by.clone()].into_iter().flatten() {
+            involved |= person_behind(&mut tx, tenant_id, name).await? == trustee.name();
+        }
+        Scope::tenant(Role::File, tenant_id).enter(&mut tx).await?;
+    }
     if action == CleanupAct::Approve && (involved || trustee.user_id.is_none()) {
         let detail = "a person approves it who neither changed the rule last nor started the run";
         return Err(Problem::new(Code::CleanupSecondPerson, detail));
@@ -307,6 +314,13 @@ pub async fn act(
     tx.commit().await?;
     app.workflows.announce();
     Ok(Json(after))
+}
+
+/// A key is whoever made it.
+async fn person_behind(db: Db<'_>, tenant_id: Uuid, name: String) -> Result<String, Problem> {
+    let Some(key) = name.strip_prefix("key:").and_then(|id| id.parse().ok()) else { return Ok(name) };
+    let maker = tenant_api_key::find(db, tenant_id, key).await?.and_then(|key| key.created_by);
+    Ok(maker.map_or(name, |person| format!("user:{person}")))
 }
 
 impl CleanupAct {

@@ -11,7 +11,7 @@ use crate::{
     problem::{Code, Problem},
 };
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use flatrender_workflows::{
     contracts::storage::{BlobHash, BlobRef, ByteStream, Shelf, StorageError},
     definitions::finish_upload::FinishUpload,
@@ -51,9 +51,8 @@ struct Intake {
     upload: Upload,
     /// What is kept, by the row.
     offset: u64,
-    /// The piece that is being gathered; it begins with the one that was cut short.
-    held: Vec<Bytes>,
-    held_bytes: u64,
+    /// The piece that is being gathered; it begins with the one that was cut short. In one buffer, however little comes at a time.
+    held: BytesMut,
     /// The one that was cut short and is to be replaced.
     replaced: Option<BlobHash>,
 }
@@ -62,7 +61,7 @@ impl Intake {
     fn new(app: &App, tenant: &Tenant, upload: &Upload) -> Self {
         let offset = upload.offset_bytes as u64;
         let (app, upload) = (app.clone(), upload.clone());
-        Self { app, tenant: *tenant, upload, offset, held: vec![], held_bytes: 0, replaced: None }
+        Self { app, tenant: *tenant, upload, offset, held: BytesMut::new(), replaced: None }
     }
 
     async fn take_in(mut self, checksum: Option<Checksum>, body: Body) -> Result<u64, Problem> {
@@ -80,7 +79,7 @@ impl Intake {
 
     /// How many bytes of the upload are neither kept nor held.
     fn missing(&self) -> u64 {
-        self.upload.total_bytes as u64 - self.offset / PIECE_BYTES * PIECE_BYTES - self.held_bytes
+        self.upload.total_bytes as u64 - self.offset / PIECE_BYTES * PIECE_BYTES - self.held.len() as u64
     }
 
     /// The number of the piece that is being gathered.
@@ -109,19 +108,22 @@ impl Intake {
             opened => opened?,
         };
         let unreadable = |error| Problem::unavailable(&error);
-        let chunks: Vec<Bytes> = body.stream.try_collect().await.map_err(unreadable)?;
-        let whole = chunks.concat();
+        let gather = |mut whole: BytesMut, chunk: Bytes| {
+            whole.extend_from_slice(&chunk);
+            std::future::ready(Ok(whole))
+        };
+        let whole = body.stream.try_fold(BytesMut::new(), gather).await.map_err(unreadable)?;
         if BlobHash::of(&whole) != piece.sha256 {
             return Err(Problem::unavailable(&io::Error::other("a piece of an upload is not what was stored")));
         }
-        (self.held, self.held_bytes) = (vec![whole.into()], cut_short);
+        self.held = whole;
         self.replaced = Some(piece.sha256);
         Ok(())
     }
 
     /// Stores what comes, piece by piece, and what has come when it ends early.
     async fn gather(mut self, mut chunks: ByteStream) -> Result<u64, Problem> {
-        let before = self.held_bytes;
+        let before = self.held.len();
         let mut came = false;
         let ended_early = loop {
             let mut chunk = match chunks.next().await {
@@ -133,16 +135,15 @@ impl Intake {
                 return Err(too_much(&self.upload));
             }
             while !chunk.is_empty() {
-                let room = (PIECE_BYTES - self.held_bytes).min(chunk.len() as u64);
-                self.held.push(chunk.split_to(room as usize));
-                self.held_bytes += room;
+                let room = (PIECE_BYTES as usize - self.held.len()).min(chunk.len());
+                self.held.extend_from_slice(&chunk.split_to(room));
                 came = true;
-                if self.held_bytes == PIECE_BYTES {
+                if self.held.len() as u64 == PIECE_BYTES {
                     self.keep().await?;
                 }
             }
         };
-        if came && self.held_bytes > 0 && (self.held_bytes != before || self.replaced.is_none()) {
+        if came && !self.held.is_empty() && (self.held.len() != before || self.replaced.is_none()) {
             self.keep().await?;
         }
         match ended_early {
@@ -154,14 +155,13 @@ impl Intake {
     /// Stores the piece that was gathered, then records it, and has the upload finished when it is whole.
     async fn keep(&mut self) -> Result<(), Problem> {
         let (number, start) = (self.number(), self.offset / PIECE_BYTES * PIECE_BYTES);
-        let chunks = std::mem::take(&mut self.held).into_iter().map(io::Result::Ok);
-        let body = futures::stream::iter(chunks).boxed();
+        let piece = std::mem::take(&mut self.held).freeze();
+        let body = futures::stream::once(std::future::ready(Ok(piece))).boxed();
         let stored = match self.app.storage.put(&self.shelf(), None, body, PIECE_BYTES).await {
             Ok(stored) => stored,
             // Its shelf may just have been removed, because it has ended.
             Err(error) => return Err(self.ended_meanwhile().await.unwrap_or_else(|| error.into())),
         };
-        self.held_bytes = 0;
         let to = start + stored.size_bytes;
         let (app, tenant_id, id) = (&self.app, self.tenant.id, self.upload.id);
         let mut tx = app.begin(&self.tenant, Role::File).await?;

@@ -176,13 +176,18 @@ pub async fn delete(db: Db<'_>, tenant_id: Uuid, project_id: Uuid, id: Uuid) -> 
     file_id.fetch_optional(db).await.map(Option::flatten)
 }
 
-/// Lets go of the file of a preview that was forgotten. In the scope of the files.
+/// Lets go of the file of a preview that was forgotten: at once, or from the trash when it is not held any more. In the scope of the files.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn let_go(db: Db<'_>, tenant_id: Uuid, file_id: Uuid) -> sqlx::Result<()> {
     let sql = sqlx::query!(
-        "update file_mgr.files set state = 'purged', updated_at = workflow.now() where tenant_id = $1 and id = $2 and purpose = 'preview'",
+        "update file_mgr.files
+         set state = case when held then 'trashed' else 'purged' end, trashed_at = case when held then workflow.now() end,
+             purge_after = case when held then workflow.now() end, updated_at = workflow.now()
+         from (select exists (select from file_mgr.holds h where h.tenant_id = $1 and h.released_at is null
+                              and (h.file_id = $2 or h.file_id is null and h.owner_id is null)) as held) h
+         where tenant_id = $1 and id = $2 and purpose = 'preview'",
         tenant_id,
         file_id,
     );

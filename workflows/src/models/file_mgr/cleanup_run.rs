@@ -2,7 +2,7 @@
 
 use super::{
     cleanup_schedule::{Filter, Rule},
-    purge,
+    purge, quota,
 };
 use crate::models::Db;
 use chrono::{DateTime, Utc};
@@ -121,9 +121,19 @@ pub async fn note_workflow(db: Db<'_>, id: Uuid, workflow_run_id: Uuid) -> sqlx:
         .map(drop)
 }
 
-/// Freezes what a run removes and whether somebody else has to approve it. As an administrator; so with the two below.
+/// Freezes what a run removes and whether somebody else has to approve it; what former runs removed is not told file by file any more. As an
+/// administrator; so with the two below.
 pub async fn plan(db: Db<'_>, rule: &Rule, run_id: Uuid) -> sqlx::Result<Plan> {
     let Rule { tenant_id, terms, .. } = rule;
+    // Of former runs the sums are kept: what a rule lists again and again would fill the database.
+    sqlx::query!(
+        "delete from file_mgr.cleanup_items where run_id in (
+             select id from file_mgr.cleanup_runs where schedule_id = $1 and id <> $2 and finished_at is not null)",
+        rule.id,
+        run_id,
+    )
+    .execute(&mut *db)
+    .await?;
     let found = sqlx::query!(
         r#"select c.file_id as "id!" from file_mgr.cleanup_runs r
            cross join lateral file_mgr.cleanup_candidates(r.tenant_id, $2, r.cutoff, $3) c
@@ -197,6 +207,8 @@ pub async fn remove_batch(db: Db<'_>, rule: &Rule, run_id: Uuid) -> sqlx::Result
     if batch.is_empty() {
         return Ok(0);
     }
+    // Before anything is looked at: who places a hold takes the same turn.
+    quota::take_turn(&mut *db, rule.tenant_id).await?;
     sqlx::query!("select id from file_mgr.files where id = any ($1) order by id for update", &batch)
         .fetch_all(&mut *db)
         .await?;

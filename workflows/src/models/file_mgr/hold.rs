@@ -1,5 +1,6 @@
 //! Legal holds: what nobody may remove while they stand.
 
+use super::quota;
 use crate::models::Db;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -42,15 +43,17 @@ pub struct NewHold<'a> {
     pub placed_by: &'a str,
 }
 
-/// Places a hold and gives its id; none when the tenant has no such file.
+/// Places a hold and gives its id; none when the tenant has no such file, or has it no more. Whatever removes files looks for holds after
+/// it has taken the tenant's turn, as this does: what a hold is placed on is still there.
 ///
 /// # Errors
 /// Those of the database; so with every call below.
 pub async fn place(db: Db<'_>, new: &NewHold<'_>) -> sqlx::Result<Option<Uuid>> {
+    quota::take_turn(&mut *db, new.tenant_id).await?;
     sqlx::query_scalar!(
         "insert into file_mgr.holds (id, tenant_id, owner_id, file_id, reason, placed_by, created_at)
          select $1, $2, $3, $4, $5, $6, workflow.now()
-         where $4::uuid is null or exists (select from file_mgr.files where tenant_id = $2 and id = $4)
+         where $4::uuid is null or exists (select from file_mgr.files where tenant_id = $2 and id = $4 and state <> 'purged')
          returning id",
         Uuid::now_v7(),
         new.tenant_id,

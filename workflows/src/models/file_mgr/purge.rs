@@ -36,6 +36,15 @@ pub async fn purge(db: Db<'_>, files: &[Uuid]) -> sqlx::Result<i64> {
         "update render.exports set state = 'deleted' where state <> 'deleted' and (file_id = any ($1) or sheet_file_id = any ($1))",
         files
     )
+    .execute(&mut *db)
+    .await?;
+    // What was made of a film and is gone can be asked for again.
+    sqlx::query!(
+        "update render.derivatives
+         set state = 'failed', error_code = 'file.purged', file_id = null, sha256 = null, size_bytes = null, updated_at = workflow.now()
+         where file_id = any ($1)",
+        files
+    )
     .execute(db)
     .await?;
     Ok(bytes)
@@ -76,7 +85,7 @@ pub async fn overdue(db: Db<'_>, after: Option<(DateTime<Utc>, Uuid)>, limit: i6
 }
 
 /// Removes up to `limit` folders of all tenants that are in the trash, whose time is over, and that have nothing in them any more; gives how
-/// many. What lay in them and is gone lies nowhere. As an administrator.
+/// many. What lay in them and is gone lies nowhere, and neither will uploads that were meant for them. As an administrator.
 pub async fn overdue_folders(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
     let empty = sqlx::query_scalar!(
         "select id from file_mgr.folders f
@@ -89,6 +98,9 @@ pub async fn overdue_folders(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
     .fetch_all(&mut *db)
     .await?;
     sqlx::query!("update file_mgr.files set folder_id = null where folder_id = any ($1) and state = 'purged'", &empty)
+        .execute(&mut *db)
+        .await?;
+    sqlx::query!("update file_mgr.upload_sessions set folder_id = null where folder_id = any ($1)", &empty)
         .execute(&mut *db)
         .await?;
     Ok(sqlx::query!("delete from file_mgr.folders where id = any ($1)", &empty).execute(db).await?.rows_affected())

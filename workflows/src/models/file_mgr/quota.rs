@@ -155,3 +155,8 @@ pub fn has_refused(error: &sqlx::Error) -> bool {
     let constraint = error.as_database_error().and_then(|e| e.constraint());
     matches!(constraint, Some("no_more_bytes_than_allowed" | "no_more_files_than_allowed"))
 }
+
+/// Takes the tenant's turn until the transaction ends: who changes what it keeps, or what of it may go, does so one after the other.
+pub(super) async fn take_turn(db: Db<'_>, tenant_id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!("select file_mgr.take_turn($1, null)", tenant_id).execute(db).await.map(drop)
+}

@@ -83,11 +83,17 @@ pub async fn first_open(db: Db<'_>, today: NaiveDate) -> sqlx::Result<NaiveDate>
 }
 
 /// Counts what every tenant used on a day; gives how many figures changed. A figure is replaced, not added to, so that
-/// counting again is harmless; a final one stays.
+/// counting again is harmless; what is found no more is nothing; a final one stays.
 pub async fn count(db: Db<'_>, day: NaiveDate) -> sqlx::Result<u64> {
     let counted = sqlx::query!(
-        "insert into identity.tenant_usage_daily as u (tenant_id, day, metric, quantity, source_watermark, computed_at)
-         select tenant_id, $1, metric, quantity, workflow.now(), workflow.now() from identity.usage_of($1)
+        "with found as (select tenant_id, metric, quantity from identity.usage_of($1))
+         insert into identity.tenant_usage_daily as u (tenant_id, day, metric, quantity, source_watermark, computed_at)
+         select tenant_id, $1, metric, quantity, workflow.now(), workflow.now() from (
+             select tenant_id, metric, quantity from found
+             union all
+             select tenant_id, metric, 0 from identity.tenant_usage_daily d
+             where day = $1 and not final and quantity > 0
+               and not exists (select from found f where f.tenant_id = d.tenant_id and f.metric = d.metric)) c
          on conflict (tenant_id, day, metric) do update
              set quantity = excluded.quantity, source_watermark = excluded.source_watermark, computed_at = excluded.computed_at
              where not u.final and u.quantity <> excluded.quantity",
@@ -105,6 +111,15 @@ pub async fn close(db: Db<'_>, day: NaiveDate) -> sqlx::Result<u64> {
 /// Corrects a day that is final: the day stays, the correction is a row of its own. False when it is not final, or would be less than
 /// nothing.
 pub async fn correct(db: Db<'_>, correction: &Correction<'_>) -> sqlx::Result<bool> {
+    // One at a time: what is left is looked at and changed by different rows.
+    sqlx::query!(
+        "select from identity.tenant_usage_daily where tenant_id = $1 and day = $2 and metric = $3 for update",
+        correction.tenant_id,
+        correction.day,
+        correction.metric,
+    )
+    .execute(&mut *db)
+    .await?;
     let corrected = sqlx::query!(
         "insert into identity.tenant_usage_corrections (tenant_id, day, metric, delta, reason, made_by, created_at)
          select tenant_id, day, metric, $4, $5, $6, workflow.now() from identity.tenant_usage_daily u

@@ -217,10 +217,12 @@ pub(super) const INVARIANTS: &[Invariant] = &[
         sql: "select 'clean-up ' || c.id || ': ' || c.deleted_count || ' gone and ' || c.skipped_count || ' not, by its files ' || i.gone || ' and ' || i.stayed
               from file_mgr.cleanup_runs c
               cross join lateral (select count(*) filter (where state = 'deleted') as gone, count(*) filter (where state = 'skipped') as stayed,
-                                         count(*) filter (where state = 'planned') as open
+                                         count(*) filter (where state = 'planned') as open, count(*) as listed
                                   from file_mgr.cleanup_items where run_id = c.id) i
-              where c.deleted_count <> i.gone or c.skipped_count <> i.stayed
-                 or c.state = 'done' and not c.dry_run and i.open > 0
+              -- Of former runs the sums alone are kept.
+              where (i.listed > 0 or not exists (select from file_mgr.cleanup_runs n where n.schedule_id = c.schedule_id and n.created_at > c.created_at))
+                and (c.deleted_count <> i.gone or c.skipped_count <> i.stayed
+                 or c.state = 'done' and not c.dry_run and i.open > 0)
               union all
               select 'clean-up ' || c.id || ' is ' || c.state || ', its run ' || r.state
               from file_mgr.cleanup_runs c join workflow.runs r on r.id = c.workflow_run_id
