@@ -206,7 +206,8 @@ pub(super) async fn whole(from: impl AsyncRead + Unpin, limit_bytes: u64) -> io:
     Ok(bytes)
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
 

@@ -47,7 +47,7 @@ pub fn is_service(endpoint: &str, reach: Reach) -> bool {
     let known = |service: &&str| host.strip_suffix(*service).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
     match reach {
         Reach::Anywhere => matches!(url.scheme(), "https" | "http"),
-        Reach::Public => url.scheme() == "https" && url.port().is_none() && SERVICES.iter().any(|s| known(&s)),
+        Reach::Public => url.scheme() == "https" && url.port().is_none() && SERVICES.iter().any(known),
     }
 }
 

@@ -302,10 +302,11 @@ async fn a_node_cut_off_for_ten_minutes_says_nothing_where_somebody_else_has_beg
         ledger.down = false;
     }
     until("nothing is kept", || scene.is_clean()).await;
-    let ledger = scene.books.open();
-    assert_eq!((&ledger.state, ledger.puts, ledger.released), (&State::Leased, puts, 0));
-    assert!(!ledger.refused.iter().any(|call| call == "complete" || call == "fail"), "{:?}", ledger.refused);
-    drop(ledger);
+    {
+        let ledger = scene.books.open();
+        assert_eq!((&ledger.state, ledger.puts, ledger.released), (&State::Leased, puts, 0));
+        assert!(!ledger.refused.iter().any(|call| call == "complete" || call == "fail"), "{:?}", ledger.refused);
+    }
     shutdown.cancel();
     node.await.unwrap().unwrap();
 }

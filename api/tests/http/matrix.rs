@@ -562,7 +562,11 @@ async fn what_belongs_to_another_cannot_be_told_from_what_is_not_there(db: PgPoo
     let mut seen = 0;
     for (method, path, _) in rows().filter(|(_, path, _)| path.contains("{id}")) {
         let Some(id) = theirs(path) else { continue };
-        let body = if path.ends_with("/roles") { r#"{"roles": []}"# } else { "{}" };
+        let body = match path.rsplit('/').next() {
+            Some("roles") => r#"{"roles": []}"#,
+            Some("credits") => r#"{"seconds": 5, "reason": "a present"}"#,
+            _ => "{}",
+        };
         let path = &path.replace("{kind}", "poster").replace("{link_id}", &Uuid::now_v7().to_string());
         let path = &path.replace("{delivery_id}", &Uuid::now_v7().to_string());
         for by in [By::StrangersOwner, By::StrangersKey] {

@@ -2,6 +2,7 @@
 
 use crate::world::{World, png, put};
 use axum::http::StatusCode;
+use flatrender_activities::storage::ObjectStorage;
 use flatrender_api::worker::Upkeep;
 use flatrender_engine::{Context, Failure, Workflow, testing::Stage, worker::Builder};
 use flatrender_workflows::{
@@ -130,7 +131,9 @@ async fn what_cannot_be_removed_is_tried_later_and_may_be_used_meanwhile(db: PgP
 #[sqlx::test(migrations = "../migrations")]
 async fn the_scan_finds_what_nothing_accounts_for_and_what_is_missing(db: PgPool) {
     let world = World::new(db).await;
-    let stranded = put(&*world.storage, b"nobody knows of it").await;
+    // Stored by somebody who told nobody: not even that it is wanted.
+    let untold = ObjectStorage::local(&world.folder.path().join("storage")).unwrap();
+    let stranded = put(&untold, b"nobody knows of it").await;
     let lost = world.upload("lost.png", png([5, 5, 5])).await;
     let run = stage(&world).finish(ScanOrphans {}).await.unwrap();
     assert_eq!(
