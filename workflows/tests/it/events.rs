@@ -32,7 +32,10 @@ async fn a_film_is_told_once_however_it_ends_and_whatever_crashes(db: PgPool) {
     World::with(Mischief { failing, ..Mischief::default() }).finish(&db, run, true).await;
     let [(completed, first), (failed, second)] = &told(&db).await[..] else { panic!("there are two") };
     assert_eq!((completed.as_str(), failed.as_str()), ("render.completed", "render.failed"));
-    assert_eq!((&first["id"], &first["status"], &first["error_code"]), (&json!(film), &json!("completed"), &Value::Null));
+    assert_eq!(
+        (&first["id"], &first["status"], &first["error_code"]),
+        (&json!(film), &json!("completed"), &Value::Null)
+    );
     assert!(first["export_id"].as_str().is_some_and(|id| id.parse::<Uuid>().is_ok()), "{first}");
     assert_eq!((&second["id"], &second["error_code"]), (&json!(other), &json!("test.refused")));
 
