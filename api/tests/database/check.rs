@@ -10,14 +10,16 @@ use uuid::Uuid;
 macro_rules! run {
     ($state:literal) => {
         concat!(
-            "insert into workflow.runs (id, tenant_id, kind, version, input, state, created_at, finished_at, error)
+            "insert into workflow.runs (id, tenant_id, kind, version, input, state, created_at, finished_at, error, error_fingerprint)
              values ('$R', '$D', 'clean', 1, '{}', '",
             $state,
             "', now(), case '",
             $state,
             "' when 'running' then null else now() end, case '",
             $state,
-            "' when 'cancelled' then '{}'::jsonb end)"
+            "' when 'cancelled' then '{}'::jsonb end, case '",
+            $state,
+            "' when 'cancelled' then 'x' end)"
         )
     };
 }

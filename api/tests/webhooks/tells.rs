@@ -59,7 +59,11 @@ async fn what_is_told_is_there_with_what_it_tells_of_once_or_not_at_all(db: PgPo
     let occurred_at = "2026-11-26T10:00:00.123456789Z".parse().unwrap();
     let event = |kind| Event { tenant_id: DEFAULT_TENANT, kind, subject, user_id: None, data: json!({}), occurred_at };
     let counts = async || {
-        let rows = ["identity.tenant_webhook_events", "identity.tenant_webhook_deliveries", "workflow.runs"];
+        let rows = [
+            "identity.tenant_webhook_events",
+            "identity.tenant_webhook_deliveries",
+            "workflow.runs where kind = 'webhook'",
+        ];
         futures::future::join_all(rows.map(|table| shop.world.count(table))).await
     };
     let mut tx = shop.db().begin().await.unwrap();
