@@ -155,6 +155,11 @@ setup_test_tools() {
         have rustup || die "cargo fmt and cargo clippy are missing: install them with your Rust toolchain"
         rustup component add rustfmt clippy >/dev/null 2>&1
     fi
+    # Programs of others that take what we send are in Python.
+    if ! python3 -c 'import ensurepip, venv' >/dev/null 2>&1; then
+        have apt-get || die "Python 3 with its module venv is needed for the tests: install it, then run this again"
+        apt_install python3-venv
+    fi
     cargo nextest --version >/dev/null 2>&1 && return 0
     say "installing cargo-nextest"
     local os=linux

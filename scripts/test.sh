@@ -22,8 +22,9 @@ step "tests"
 start_postgres
 cargo nextest run --locked --workspace --no-fail-fast "$@"
 
-step "a mail server and a browser of others"
+step "a mail server, a browser and a receiver of webhooks of others"
 scripts/notifications.sh
+scripts/webhooks.sh
 
 step "budgets of the engine"
 # On a server of its own: what the databases of the tests still have vacuumed would be counted too.

@@ -81,7 +81,9 @@ const PLANTED: &[(u8, &str, &[&str])] = &[
          insert into identity.credit_holds (id, tenant_id, account_id, run_id, amount, state, expires_at) values ('$B', '$D', '$A', '$R', 5, 'held', now());
          insert into render.render_jobs (id, tenant_id, project_id, project_version_id, template, template_version, spec, request_sha256, width, height,
              fps, frame_count, has_music, has_voiceover, has_sfx, workflow_run_id, status, error_code, finished_at)
-         values ('$A', '$D', '$B', '$B', 't', 1, '{}', repeat('a', 64), 2, 2, 1, 3, false, false, false, '$R', 'cancelled', 'x', now());", run!("cancelled")),
+         values ('$A', '$D', '$B', '$B', 't', 1, '{}', repeat('a', 64), 2, 2, 1, 3, false, false, false, '$R', 'cancelled', 'x', now());
+         insert into workflow.steps (run_id, seq, tenant_id, key, kind, outcome, lease_token, recorded_at)
+         values ('$R', 1, '$D', '$cancel', 'cancel', 'ok', '$A', now());", run!("cancelled")),
      &["hold $B is held, its film cancelled"]),
     (6, "insert into identity.users (id, tenant_id, email) values ('$B', '$D', 'b@b.b');
          insert into identity.subscriptions (id, tenant_id, user_id, plan_id, amount, currency, period_no, state, current_period_start, current_period_end)

@@ -72,8 +72,8 @@ async fn frames_of_a_renderer_that_stands_still_are_made_by_another_node() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     // Overtaken, or given up by its own driver on a slow machine: it delivered nothing.
-    let ended = "select count(*) from workflow.attempts where step_key = $1 and outcome = 'ok'";
-    let ended: i64 = sqlx::query_scalar(ended).bind(&key).fetch_one(&platform.db).await.unwrap();
+    let ended = "select count(*) from workflow.attempts where task_id = $1 and outcome = 'ok'";
+    let ended: i64 = sqlx::query_scalar(ended).bind(task).fetch_one(&platform.db).await.unwrap();
     assert_eq!(ended, 0);
     let refused = (409, "lease.lost".to_owned());
     let noted = json!({"lease_token": token, "frames": []});

@@ -19,6 +19,7 @@ use flatrender_workflows::{
     contracts::webhook::{CallSlowWebhook, CallWebhook, SLOW_WEBHOOK_QUEUE, WEBHOOK_QUEUE},
     definitions::{
         events::{self, Event},
+        notify::Notify,
         webhook::TellWebhook,
     },
     models::{DEFAULT_TENANT, invariants},
@@ -205,6 +206,8 @@ impl Shop {
     fn worker(&self, caller: Caller) -> Builder {
         Worker::builder(self.db().clone())
             .workflow::<TellWebhook>()
+            // People are told of the same events. Nobody is there whom it concerns, and a run that nobody takes would stop the clock.
+            .workflow::<Notify>()
             .queue(WEBHOOK_QUEUE, 32)
             .handler::<CallWebhook>(caller.clone())
             .queue(SLOW_WEBHOOK_QUEUE, 32)
