@@ -628,7 +628,7 @@ mod tests {
         assert_eq!((dearer.credit, dearer.charge, dearer.due), (500, 1450, 950));
         assert_eq!(dearer.effective_at, at("2026-06-16T00:00:00Z"));
         let later = quote(&current, 2900, true, at("2026-06-16T23:59:59Z"));
-        assert_eq!(later.due, 886, "a day that has begun counts: 14 are left and a part of one");
+        assert_eq!(later.due, 950, "a day that has begun counts whole: 14 are left and a part of one");
         assert_eq!(quote(&current, i64::MAX, true, at("2026-06-01T00:00:00Z")).due, i64::MAX - 1000);
     }
 
