@@ -48,9 +48,11 @@ fn parts(template: &str) -> Result<Vec<Part<'_>>, Unfit> {
 
 fn name_in(text: &str) -> Result<&str, Unfit> {
     let name = text.trim();
-    let fits = name.len() <= 64
-        && name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.'));
+    let is_word = |word: &str| {
+        word.starts_with(|c: char| c.is_ascii_lowercase())
+            && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
+    let fits = name.len() <= 64 && name.split('.').all(is_word);
     if fits { Ok(name) } else { Err(Unfit::NoName(text.chars().take(80).collect())) }
 }
 
