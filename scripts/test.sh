@@ -18,9 +18,13 @@ step "build"
 # All programs first: tests of one part run the programs of the others.
 cargo build --locked --workspace --all-targets
 
-step "tests"
+step "tests of the engine"
 start_postgres
-cargo nextest run --locked --workspace --no-fail-fast "$@"
+cargo nextest run --locked --workspace --no-fail-fast --no-tests pass -E 'package(flatrender-engine)' "$@"
+
+step "tests of all else"
+prefill_postgres
+cargo nextest run --locked --workspace --no-fail-fast --no-tests pass -E 'not package(flatrender-engine)' "$@"
 
 step "a mail server, a browser and a receiver of webhooks of others"
 scripts/notifications.sh
