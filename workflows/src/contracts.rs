@@ -9,6 +9,7 @@ pub mod media;
 pub mod message;
 pub mod node;
 pub mod notify;
+pub mod pay;
 pub mod render;
 pub mod snapshot;
 pub mod storage;
