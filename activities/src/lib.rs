@@ -11,5 +11,6 @@ pub mod log;
 pub mod media;
 pub mod message;
 pub mod notify;
+pub mod pay;
 pub mod storage;
 pub mod webhook;

@@ -141,7 +141,8 @@ pub enum By {
     OurId(DateTime<Utc>),
 }
 
-/// Looks at a payment without moving anything: none when the gateway has no such payment.
+/// Looks at a payment without moving anything: none when the gateway has no such payment. ZarinPal only says [`PaymentState::Authorized`]
+/// of what was paid: [`VerifyPayment`] says the rest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FetchPayment {
     /// At whom.
@@ -242,7 +243,8 @@ pub struct Seen {
     pub fee: Option<i64>,
     /// The card, masked, where the gateway says so: never more than the last four digits and the first six.
     pub card: Option<String>,
-    /// What is not as it was meant, as far as the gateway and its adapter can tell. Empty while nothing was paid.
+    /// What is not as it was meant, as far as the gateway and its adapter can tell. Empty while nothing was paid, but for what belongs
+    /// to another merchant: whether that was paid is not told.
     pub differences: Vec<Difference>,
 }
 
@@ -257,9 +259,9 @@ impl Seen {
             && self.payment_id == Some(due.payment_id)
     }
 
-    /// Whether money came that is not what was meant: a person looks.
+    /// Whether something came that is not what was meant: a person looks.
     pub fn needs_review(&self, due: &Due) -> bool {
-        self.state == PaymentState::Paid && !self.settles(due)
+        self.state == PaymentState::Paid && !self.settles(due) || !self.differences.is_empty()
     }
 
     /// The code of a payment that ended so; none when it did not fail.
@@ -334,7 +336,7 @@ pub struct RefundSeen {
 pub struct ListUnsettled {
     /// At whom.
     pub account: Account,
-    /// Since when; at most thirty days ago.
+    /// Since when; at most thirty days ago. ZarinPal tells of the last hundred, whenever they were.
     pub since: DateTime<Utc>,
 }
 
@@ -376,7 +378,8 @@ pub struct ListSettlements {
 pub struct Settlement {
     /// Whether it came or went.
     pub kind: SettlementKind,
-    /// What the gateway calls it: the `provider_txn` of a payment, the `provider_refund` of a refund.
+    /// What the gateway calls it: the `provider_txn` of a payment, the `provider_refund` of a refund. At ZarinPal it is the number of
+    /// the session for both: match by `payment_id`.
     pub provider_txn: String,
     /// Which of our payments it is for, as the gateway was told.
     pub payment_id: Option<Uuid>,

@@ -1,0 +1,11 @@
+//! The adapters of payment gateways against servers that speak their protocols, and fail as they do.
+
+mod contract;
+#[allow(dead_code, reason = "shared")]
+mod fakes;
+mod manual;
+mod mix;
+mod secrets;
+mod stripe;
+mod world;
+mod zarinpal;
