@@ -121,9 +121,9 @@ pub fn read_webhook(gateway: Gateway, inbound: &Inbound<'_>) -> Result<Event, Re
 }
 
 macro_rules! asked {
-    ($($activity:ident => $output:ty, |$counter:ident, $cx:ident, $ask:ident| $call:expr;)*) => {$(
+    ($($activity:ident => $output:ty, |$counter:ident, $ask:ident| $call:expr;)*) => {$(
         impl Handler<$activity> for Cashier {
-            async fn handle(&self, $cx: &Attempt, $ask: $activity) -> Result<$output, Failure> {
+            async fn handle(&self, _: &Attempt, $ask: $activity) -> Result<$output, Failure> {
                 let $counter = self.counter($ask.account())?;
                 $call.await
             }
@@ -131,19 +131,14 @@ macro_rules! asked {
     )*};
 }
 
-/// Whether an earlier attempt may have done something.
-fn is_repeat(cx: &Attempt) -> bool {
-    cx.task().attempt_no > 1
-}
-
 asked! {
-    CreatePayment => Created, |counter, cx, ask| counter.create(&ask, is_repeat(cx));
-    FetchPayment => Option<Seen>, |counter, _cx, ask| counter.fetch(&ask);
-    VerifyPayment => Seen, |counter, _cx, ask| counter.verify(&ask);
-    ExpirePayment => Seen, |counter, _cx, ask| counter.expire(&ask);
-    RefundPayment => RefundSeen, |counter, cx, ask| counter.refund(&ask, is_repeat(cx));
-    FetchRefund => Option<RefundSeen>, |counter, _cx, ask| counter.fetch_refund(&ask);
-    ListUnsettled => UnsettledList, |counter, _cx, ask| counter.list_unsettled(&ask);
-    ListSettlements => Statement, |counter, _cx, ask| counter.list_settlements(&ask);
-    CheckGateway => GatewayFacts, |counter, _cx, _ask| counter.check();
+    CreatePayment => Created, |counter, ask| counter.create(&ask);
+    FetchPayment => Option<Seen>, |counter, ask| counter.fetch(&ask);
+    VerifyPayment => Seen, |counter, ask| counter.verify(&ask);
+    ExpirePayment => Seen, |counter, ask| counter.expire(&ask);
+    RefundPayment => RefundSeen, |counter, ask| counter.refund(&ask);
+    FetchRefund => Option<RefundSeen>, |counter, ask| counter.fetch_refund(&ask);
+    ListUnsettled => UnsettledList, |counter, ask| counter.list_unsettled(&ask);
+    ListSettlements => Statement, |counter, ask| counter.list_settlements(&ask);
+    CheckGateway => GatewayFacts, |counter, ask| counter.check();
 }

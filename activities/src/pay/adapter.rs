@@ -13,13 +13,13 @@ use flatrender_workflows::contracts::pay::{
     ListUnsettled, RefundPayment, RefundSeen, Seen, Statement, UnsettledList, VerifyPayment, settings::Settings,
 };
 
-/// One account at one gateway. `repeat`: an earlier attempt may have done it already.
+/// One account at one gateway. Whatever it is asked, it may have been asked before: it looks first where a repeat could do harm.
 pub(super) trait Adapter {
-    async fn create(&self, ask: &CreatePayment, repeat: bool) -> Result<Created, Failure>;
+    async fn create(&self, ask: &CreatePayment) -> Result<Created, Failure>;
     async fn fetch(&self, ask: &FetchPayment) -> Result<Option<Seen>, Failure>;
     async fn verify(&self, ask: &VerifyPayment) -> Result<Seen, Failure>;
     async fn expire(&self, ask: &ExpirePayment) -> Result<Seen, Failure>;
-    async fn refund(&self, ask: &RefundPayment, repeat: bool) -> Result<RefundSeen, Failure>;
+    async fn refund(&self, ask: &RefundPayment) -> Result<RefundSeen, Failure>;
     async fn fetch_refund(&self, ask: &FetchRefund) -> Result<Option<RefundSeen>, Failure>;
     async fn list_unsettled(&self, ask: &ListUnsettled) -> Result<UnsettledList, Failure>;
     async fn list_settlements(&self, ask: &ListSettlements) -> Result<Statement, Failure>;
@@ -61,8 +61,8 @@ macro_rules! each {
 }
 
 impl Adapter for Counter<'_> {
-    async fn create(&self, ask: &CreatePayment, repeat: bool) -> Result<Created, Failure> {
-        each!(self, adapter => adapter.create(ask, repeat))
+    async fn create(&self, ask: &CreatePayment) -> Result<Created, Failure> {
+        each!(self, adapter => adapter.create(ask))
     }
 
     async fn fetch(&self, ask: &FetchPayment) -> Result<Option<Seen>, Failure> {
@@ -77,8 +77,8 @@ impl Adapter for Counter<'_> {
         each!(self, adapter => adapter.expire(ask))
     }
 
-    async fn refund(&self, ask: &RefundPayment, repeat: bool) -> Result<RefundSeen, Failure> {
-        each!(self, adapter => adapter.refund(ask, repeat))
+    async fn refund(&self, ask: &RefundPayment) -> Result<RefundSeen, Failure> {
+        each!(self, adapter => adapter.refund(ask))
     }
 
     async fn fetch_refund(&self, ask: &FetchRefund) -> Result<Option<RefundSeen>, Failure> {

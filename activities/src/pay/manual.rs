@@ -52,7 +52,7 @@ fn code(payment_id: Uuid) -> String {
 }
 
 impl Adapter for Transfer {
-    async fn create(&self, ask: &CreatePayment, _: bool) -> Result<Created, Failure> {
+    async fn create(&self, ask: &CreatePayment) -> Result<Created, Failure> {
         let code = code(ask.due.payment_id);
         let instructions = Some(format!("{}\n{code}", self.settings.instructions));
         Ok(Created { provider_ref: code, redirect_url: None, instructions, expires_at: Some(ask.expires_at) })
@@ -75,7 +75,7 @@ impl Adapter for Transfer {
         Ok(Seen { state: PaymentState::Expired, ..self.seen(ask.due.payment_id, &ask.provider_ref) })
     }
 
-    async fn refund(&self, _: &RefundPayment, _: bool) -> Result<RefundSeen, Failure> {
+    async fn refund(&self, _: &RefundPayment) -> Result<RefundSeen, Failure> {
         Ok(by_hand(None))
     }
 

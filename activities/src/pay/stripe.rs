@@ -175,7 +175,7 @@ impl<'a> Stripe<'a> {
 }
 
 impl Adapter for Stripe<'_> {
-    async fn create(&self, ask: &CreatePayment, _: bool) -> Result<Created, Failure> {
+    async fn create(&self, ask: &CreatePayment) -> Result<Created, Failure> {
         let amount = money::to_stripe(ask.due.amount, &ask.due.currency).map_err(|why| no_amount(why, &ask.due))?;
         let (form, since) = (Self::form(ask, amount), Utc::now() - LONGEST - LONGEST);
         for turn in 0..=SPARE_KEYS {
@@ -189,9 +189,11 @@ impl Adapter for Stripe<'_> {
                     None if kept => {}
                     None => return Err(failure),
                 },
+                // What was asked under this key before, such as for another time, has left something or it has not.
                 Err(Trouble::Differs) => {
-                    let found = self.session_of(ask.due.payment_id, since).await?.ok_or_else(differs)?;
-                    return self.found(found, ask, amount);
+                    if let Some(session) = self.session_of(ask.due.payment_id, since).await? {
+                        return self.found(session, ask, amount);
+                    }
                 }
             }
         }
@@ -229,9 +231,10 @@ impl Adapter for Stripe<'_> {
         self.seen(session, &ask.due).await
     }
 
-    async fn refund(&self, ask: &RefundPayment, repeat: bool) -> Result<RefundSeen, Failure> {
+    async fn refund(&self, ask: &RefundPayment) -> Result<RefundSeen, Failure> {
         let amount = money::to_stripe(ask.amount, &ask.due.currency).map_err(|why| no_amount(why, &ask.due))?;
-        if repeat && let Some(refund) = self.refund_of(ask).await? {
+        // Stripe forgets keys after a day, and we may have tried for longer.
+        if let Some(refund) = self.refund_of(ask).await? {
             return Ok(refunded(&refund));
         }
         let form = vec![
@@ -404,8 +407,8 @@ fn is_id(text: &str, kind: &str) -> bool {
 
 /// The language of the page for a reader's: the browser's where Stripe has none.
 fn language(tag: &str) -> &'static str {
-    let primary = tag.split('-').next().unwrap_or_default();
-    LANGUAGES.into_iter().find(|known| *known == tag || *known == primary).unwrap_or("auto")
+    let known = |wanted: &str| LANGUAGES.into_iter().find(|known| *known == wanted);
+    known(tag).or_else(|| known(tag.split('-').next().unwrap_or_default())).unwrap_or("auto")
 }
 
 fn held<T>(lock: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -146,7 +146,7 @@ impl<'a> Zarinpal<'a> {
 
 impl Adapter for Zarinpal<'_> {
     /// An authority that nobody was sent to expires: asking once more does no harm.
-    async fn create(&self, ask: &CreatePayment, _: bool) -> Result<Created, Failure> {
+    async fn create(&self, ask: &CreatePayment) -> Result<Created, Failure> {
         let rials = money::to_rials(ask.due.amount, &ask.due.currency).map_err(|why| no_amount(why, &ask.due))?;
         let description: String = ask.description.chars().take(DESCRIPTION_CHARS).collect();
         let mut metadata = json!({"order_id": ask.due.payment_id});
@@ -215,9 +215,9 @@ impl Adapter for Zarinpal<'_> {
         self.inquire(&ask.provider_ref, &ask.due).await?.ok_or_else(not_found)
     }
 
-    async fn refund(&self, ask: &RefundPayment, repeat: bool) -> Result<RefundSeen, Failure> {
+    async fn refund(&self, ask: &RefundPayment) -> Result<RefundSeen, Failure> {
         match self.ledger() {
-            Some(ledger) => ledger.refund(ask, repeat).await,
+            Some(ledger) => ledger.refund(ask).await,
             None => Ok(by_hand(None)),
         }
     }

@@ -329,7 +329,7 @@ async fn its_books_outlive_it_and_are_the_same_afterwards() {
         let lost = world.ask(refund.clone(), 1).await.unwrap_err();
         assert_eq!(lost.code, UNKNOWN_OUTCOME);
         world.fake.restart();
-        let (given, _) = world.insist_from(refund, 2).await.unwrap();
+        let (given, _) = world.insist(refund).await.unwrap();
         assert_ne!(given.state, RefundState::Refused, "{gateway}: {given:?}");
         assert_eq!((world.fake.captures().len(), world.fake.refunds().len()), (1, 1), "{gateway}");
     }

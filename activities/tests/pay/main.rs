@@ -5,6 +5,7 @@ mod contract;
 mod fakes;
 mod manual;
 mod mix;
+mod real;
 mod secrets;
 mod stripe;
 mod world;

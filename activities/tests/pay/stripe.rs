@@ -148,6 +148,19 @@ async fn a_refund_is_done_when_it_is_and_not_before() {
 }
 
 #[tokio::test]
+async fn a_refund_that_is_asked_for_again_after_the_key_was_forgotten_is_the_same() {
+    let world = World::stripe();
+    let due = world.due();
+    let paid = world.paid(&due).await;
+    let ask = world.refund(&due, &paid, 500);
+    world.fake.fail(Call::Refund, Fault::After(How::Cut));
+    assert!(world.ask(ask.clone(), 1).await.is_err());
+    world.as_stripe().forget_keys();
+    assert_eq!(world.ask(ask, 1).await.unwrap().state, RefundState::Done);
+    assert_eq!(sum(&world.fake.refunds()), 500);
+}
+
+#[tokio::test]
 async fn no_more_goes_back_than_came() {
     let world = World::stripe();
     let due = world.due();

@@ -123,15 +123,7 @@ impl World {
     where
         Cashier: Handler<A>,
     {
-        self.insist_from(ask, 1).await
-    }
-
-    /// The same after some attempts.
-    pub async fn insist_from<A: Activity + Clone>(&self, ask: A, first: i32) -> Result<(A::Output, i32), Failure>
-    where
-        Cashier: Handler<A>,
-    {
-        for attempt_no in first..first + 6 {
+        for attempt_no in 1..=6 {
             match self.ask(ask.clone(), attempt_no).await {
                 Ok(output) => return Ok((output, attempt_no)),
                 Err(failure) if !failure.retryable => return Err(failure),

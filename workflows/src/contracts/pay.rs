@@ -2,8 +2,8 @@
 //! of ISO 4217 (`USD` 1 = a cent, `JPY` 1 = a yen), `IRR` and `IRT` in whole rials and tomans. What a gateway counts in is its adapter's
 //! concern.
 //!
-//! No activity moves money in our books: it says what the gateway says. An attempt that is not the first one asks the gateway for what an
-//! earlier one may have done before it sends anything again.
+//! No activity moves money in our books: it says what the gateway says. Whatever is asked may have been asked before, by this task or
+//! another: the gateway is asked for what came of that before money could move twice.
 //!
 //! ```text
 //!   CreatePayment ──▶ Created ──▶ somebody pays ──▶ VerifyPayment ──▶ Seen: paid, and everything compared? ──▶ settle
@@ -274,7 +274,7 @@ impl Seen {
     }
 }
 
-/// Gives money back. A repeat asks for the same refund: money goes back once. Fails for good with [`MERCHANT_CONFIG`] or [`NOT_FOUND`];
+/// Gives money back. A repeat, also by another task and another day, asks for the same refund: money goes back once. Fails for good with [`MERCHANT_CONFIG`] or [`NOT_FOUND`];
 /// a refusal is an outcome, not a failure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefundPayment {

@@ -155,7 +155,7 @@ impl Ledger<'_> {
         }
     }
 
-    pub(super) async fn refund(&self, ask: &RefundPayment, repeat: bool) -> Result<RefundSeen, Failure> {
+    pub(super) async fn refund(&self, ask: &RefundPayment) -> Result<RefundSeen, Failure> {
         let Ok(rials) = money::to_rials(ask.amount, &ask.due.currency) else {
             return Ok(by_hand(Some("not an amount in rials".into())));
         };
@@ -165,7 +165,7 @@ impl Ledger<'_> {
         let session = self.session_of(ask).await?;
         let Some(id) = session.id.text() else { return Err(self.line.silent(Effect::None)) };
         match session.given() {
-            Some(given) if repeat && given.is_ours(ask, rials) => return Ok(given.seen(&id, &ask.due)),
+            Some(given) if given.is_ours(ask, rials) => return Ok(given.seen(&id, &ask.due)),
             // It cannot be told whose it is, nor whether there can be another one.
             Some(_) => return Ok(by_hand(Some("this payment has a refund already".into()))),
             None => {}

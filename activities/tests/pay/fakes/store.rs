@@ -39,6 +39,11 @@ impl Store {
         self.next += 1;
     }
 
+    /// Rows of this kind are there no more, until the file is opened again.
+    pub fn forget(&mut self, kind: &str) {
+        self.rows.remove(kind);
+    }
+
     pub fn get<T: DeserializeOwned>(&self, kind: &str, id: &str) -> Option<T> {
         let row = self.rows.get(kind)?.get(id)?.clone();
         Some(serde_json::from_value(row).unwrap())

@@ -191,6 +191,11 @@ impl StripeFake {
             .collect()
     }
 
+    /// A day has gone by: what was answered under a key is known no more.
+    pub fn forget_keys(&self) {
+        self.books.inner.lock().unwrap().store.forget("key");
+    }
+
     /// Whether somebody may still pay.
     pub fn is_open(&self, session: &str) -> bool {
         self.books.inner.lock().unwrap().session(session).status == "open"

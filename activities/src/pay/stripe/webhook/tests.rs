@@ -41,6 +41,17 @@ fn a_signature_is_what_another_implementation_makes_it() {
     assert_eq!(read_now(body, &format!("t={AT},v1={known}")), Err(Rejected::Unreadable));
 }
 
+/// Made by Stripe's own library for Node, 23.1.0: `webhooks.generateTestHeaderString`.
+#[test]
+fn what_the_library_of_stripe_signs_is_taken() {
+    let body = b"{\n  \"id\": \"evt_3\",\n  \"object\": \"event\",\n  \"type\": \"refund.failed\",\n  \"created\": 1492774577,\n  \
+        \"livemode\": false,\n  \"data\": {\n    \"object\": {\n      \"object\": \"refund\",\n      \"id\": \"re_9\",\n      \
+        \"payment_intent\": \"pi_9\",\n      \"metadata\": {}\n    }\n  }\n}";
+    let header = "t=1492774577,v1=5334fa8857655e777b5343c4bf49d17a9f11bd8f6b729a9054275ff7198a9d51";
+    let read = read_now(body, header).expect("it is good");
+    assert_eq!((read.kind, read.provider_refund.as_deref()), (EventKind::Refund, Some("re_9")));
+}
+
 #[test]
 fn a_webhook_that_is_signed_says_whose_it_is() {
     let body = event();
