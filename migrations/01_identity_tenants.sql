@@ -399,7 +399,8 @@ comment on table identity.roles is 'What people may be: within a tenant, or for 
 insert into identity.roles (name, rank, rights, platform) values
     ('viewer', 10, '{read}', false), ('billing', 20, '{read,pay}', false), ('editor', 30, '{read,edit,render}', false),
     ('admin', 40, '{read,edit,render,manage}', false), ('owner', 50, '{read,edit,render,manage,pay,close}', false),
-    ('platform_operator', 60, '{operate}', true), ('platform_admin', 70, '{operate,administer}', true);
+    ('platform_viewer', 55, '{observe}', true), ('platform_operator', 60, '{operate}', true),
+    ('platform_admin', 70, '{operate,administer}', true);
 
 create table identity.role_bindings (
     tenant_id  uuid not null,

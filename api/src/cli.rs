@@ -16,9 +16,11 @@ pub mod follow;
 mod here;
 pub mod node;
 pub mod notifications;
+pub mod operate;
 pub mod order;
 pub mod progress;
 pub mod render;
+pub mod runs;
 pub mod schedule;
 pub mod server;
 pub mod services;
@@ -69,6 +71,8 @@ enum Command {
     Notifications(notifications::NotificationsArgs),
     Simulate(simulate::SimulateArgs),
     Webhooks(webhooks::WebhooksArgs),
+    Runs(runs::RunsArgs),
+    Operate(operate::OperateArgs),
 }
 
 /// Reads the command line, runs the command, and says in one line why it failed if it did.
@@ -112,6 +116,8 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Notifications(args) => notifications::run(args).await,
         Command::Simulate(args) => simulate::run(args).await,
         Command::Webhooks(args) => webhooks::run(args).await,
+        Command::Runs(args) => runs::run(args).await,
+        Command::Operate(args) => operate::run(args).await,
     }
 }
 

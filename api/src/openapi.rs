@@ -42,6 +42,7 @@ Every error is a problem (RFC 9457) with a stable `code` that programs may decid
         (name = "Rewards", description = "Points, achievements, gifts, and who brought whom."),
         (name = "Nodes", description = "What render nodes call. Not for customers."),
         (name = "Platform", description = "For whoever administers the platform."),
+        (name = "Runs", description = "Runs of workflows, for whoever looks after them: of the platform, or of their tenant."),
         (name = "Operation", description = "For whoever runs the server.")
     ),
     components(schemas(ProblemBody)),

@@ -3,7 +3,7 @@
 use crate::{
     app::App,
     content::{svg_previews, templates},
-    docs,
+    dashboard, docs,
     file_mgr::{
         cleanup::{holds, rules, runs},
         content, files, folders, share, share_links, trash, uploads,
@@ -22,7 +22,7 @@ use crate::{
         accounts as notification_accounts, broadcasts, browsers, chats, feedback, inbox, preferences, stream,
         suppressions, templates as notification_templates, unsubscribe,
     },
-    openapi, peer,
+    openapi, operate as operators, peer,
     problem::{Code, Problem},
     render::{events, exports, last_frame, public_still, renders, scene_snapshots},
     request_id, request_log, schedules,
@@ -50,7 +50,7 @@ const RESUMABLE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 pub fn router(app: App) -> Router {
     let (routes, mut document) = documented().split_for_parts();
     openapi::finish(&mut document);
-    surrounded(routes.merge(docs::routes(&document)), app)
+    surrounded(routes.merge(docs::routes(&document)).merge(dashboard::routes()), app)
 }
 
 /// What is for machines of ours alone, behind a listener of its own: the public one has nothing at these addresses.
@@ -256,6 +256,22 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(schedules::operate::list))
         .routes(routes!(schedules::operate::get))
         .routes(routes!(schedules::operate::act))
+        .routes(routes!(operators::now::get))
+        .routes(routes!(operators::events::watch))
+        .routes(routes!(operators::runs::list))
+        .routes(routes!(operators::runs::dead_letters))
+        .routes(routes!(operators::run::get))
+        .routes(routes!(operators::act::act))
+        .routes(routes!(operators::failures::list))
+        .routes(routes!(operators::failures::get))
+        .routes(routes!(operators::bulk::create, operators::bulk::list))
+        .routes(routes!(operators::bulk::get))
+        .routes(routes!(operators::bulk::items))
+        .routes(routes!(operators::bulk::act))
+        .routes(routes!(operators::queues::list))
+        .routes(routes!(operators::queues::act))
+        .routes(routes!(operators::audit::list))
+        .routes(routes!(operators::versions::get))
         .routes(routes!(enrol::enrol))
         .routes(routes!(claims::claim))
         .routes(routes!(probe::report))

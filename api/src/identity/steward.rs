@@ -116,13 +116,19 @@ pub fn made<A>(after: A) -> Change<(), A> {
 }
 
 impl Steward {
-    fn acting(tenant_id: Uuid, actor: Actor, parts: &Parts) -> Self {
+    /// Somebody who acts for this tenant, or for the platform.
+    pub(crate) fn acting(tenant_id: Uuid, actor: Actor, parts: &Parts) -> Self {
         let (user_id, key_id) = match actor {
             Actor::User(id) => (Some(id), None),
             Actor::Key(id) => (None, Some(id)),
         };
         let ip = parts.extensions.get::<ClientAddress>().and_then(|a| a.0);
         Self { tenant_id, user_id, key_id, actor: actor.to_string(), ip }
+    }
+
+    /// The same, seeing to this tenant.
+    pub(crate) fn at(self, tenant_id: Uuid) -> Self {
+        Self { tenant_id, ..self }
     }
 
     /// Who it is, as the audit names them.

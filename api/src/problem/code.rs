@@ -352,6 +352,16 @@ codes! {
     EnrolTokenInvalid = "node.token_invalid", UNAUTHORIZED, "The enrolment token is not valid";
     /// The task is not leased to this node under this token. Nothing was changed; stop the attempt.
     LeaseLost = "lease.lost", CONFLICT, "The lease is lost";
+    /// There is no such run, group of failures or operation on many runs; or it is not yours.
+    RunNotFound = "run.not_found", NOT_FOUND, "No such run";
+    /// The run, task or operation is no longer in a state in which this can be done. Look at it again.
+    RunMoved = "run.moved", CONFLICT, "It has moved on";
+    /// Something else stands in the way: a later try is under way or went well, or the run could not take back all that it had done.
+    RunConflict = "run.conflict", CONFLICT, "Something stands in the way";
+    /// What the run is about is not made again like this; the detail tells what to do.
+    RunNoCopies = "run.no_copies", CONFLICT, "Not made again";
+    /// There is no such queue.
+    QueueNotFound = "queue.not_found", NOT_FOUND, "No such queue";
     /// There is no such schedule.
     ScheduleNotFound = "schedule.not_found", NOT_FOUND, "No such schedule";
     /// There is no such rule or run of a clean-up.
@@ -502,6 +512,10 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("node.sleep", "A schedule of sleep has at least one day."),
     ("node.token_lifetime", "A token is good for 60 to 604800 seconds."),
     ("node.report", "The report is larger than 32 KiB or has a NUL character."),
+    ("operate.reason", "A reason has 1 to 500 characters, and no control characters."),
+    ("operate.step", "The run has no such step."),
+    ("operate.task", "A task is a number."),
+    ("operate.bad", "The operation makes no sense like this; the detail tells why."),
     ("node.labels", "There are too many labels, or one is too long."),
 ];
 

@@ -138,6 +138,9 @@ const OF_NO_TENANT: &[&str] = &[
     "PUT /v1/cleanup-schedules/{id} filter.owner_id",
     // The template has to be one's own: `svg_previews` tries it by itself.
     "POST /v1/templates/{slug}/svg-previews file_id",
+    // Of another tenant: `runs` tries it by itself.
+    "POST /v1/operate/bulk filter.tenant_id",
+    "POST /v1/operate/bulk rest_of",
     // By whoever runs the platform.
     "POST /v1/platform/tenants/{id}/holds file_id",
     "POST /v1/platform/tenants/{id}/holds owner_id",
@@ -211,6 +214,8 @@ async fn m2_an_id_in_a_body_reaches_nothing_of_another_tenant(db: PgPool) {
             "POST /v1/gift-catalogue/{id}/give user_id",
             "POST /v1/identity-providers client_id",
             "POST /v1/me/identities/start provider",
+            "POST /v1/operate/bulk filter.tenant_id",
+            "POST /v1/operate/bulk rest_of",
             "POST /v1/platform/tenants/{id}/holds file_id",
             "POST /v1/platform/tenants/{id}/holds owner_id",
             "POST /v1/renders audio.music.file",
@@ -272,6 +277,9 @@ async fn m2_an_id_in_a_query_reaches_nothing_of_another_tenant(db: PgPool) {
                 "/v1/renders" => render,
                 "/v1/cleanup-schedules" | "/v1/cleanup-schedules/{id}/runs" => rule,
                 "/v1/coupons" => coupon,
+                // Runs, and whose: of another tenant it is told, not what is there.
+                _ if path.starts_with("/v1/operate/") && name != "tenant_id" => world.run_of(render).await,
+                _ if path.starts_with("/v1/operate/") => DEFAULT_TENANT,
                 // Of people alone, or of the account that pays: a key has none of them.
                 "/v1/credits/ledger"
                 | "/v1/gifts"
@@ -310,6 +318,15 @@ async fn m2_an_id_in_a_query_reaches_nothing_of_another_tenant(db: PgPool) {
             "GET /v1/gifts starting_after",
             "GET /v1/me/points starting_after",
             "GET /v1/members starting_after",
+            "GET /v1/operate/audit tenant_id",
+            "GET /v1/operate/bulk starting_after",
+            "GET /v1/operate/dead-letters starting_after",
+            "GET /v1/operate/dead-letters tenant_id",
+            "GET /v1/operate/events run_id",
+            "GET /v1/operate/failures tenant_id",
+            "GET /v1/operate/failures/{fingerprint} tenant_id",
+            "GET /v1/operate/runs starting_after",
+            "GET /v1/operate/runs tenant_id",
             "GET /v1/renders starting_after",
             "GET /v1/request-logs api_key_id",
             "GET /v1/subscription/change plan_id",
@@ -457,6 +474,12 @@ async fn m4_an_answer_holds_what_its_schema_names_and_nothing_else(db: PgPool) {
     world.node("n1").await;
     let node: Uuid = sqlx::query_scalar("select id from render.nodes").fetch_one(&world.db).await.unwrap();
     let project: Uuid = sqlx::query_scalar("select id from content.projects").fetch_one(&world.db).await.unwrap();
+    let failed = r#"insert into workflow.runs (id, tenant_id, kind, version, input, priority, state, error, created_at, finished_at, error_fingerprint)
+        values (workflow.new_run_id(workflow.now()), $1, 'notify', 1, '{}', 0, 'failed', '{"code": "a.b", "message": "m", "retryable": false}',
+                workflow.now(), workflow.now(), 'a.b:0')"#;
+    sqlx::query(failed).bind(DEFAULT_TENANT).execute(&world.db).await.unwrap();
+    let bulk = json!({"action": "cancel", "filter": {"states": ["running"]}, "reason": "because"});
+    let bulk = id_of(jane.post("/v1/operate/bulk", bulk).await);
     let mut looked = vec![];
     for (_, path, operation) in operations(&document).into_iter().filter(|(method, ..)| *method == Method::GET) {
         // One that is there needs a server to be found at: see `identity_providers`.
@@ -477,6 +500,8 @@ async fn m4_an_answer_holds_what_its_schema_names_and_nothing_else(db: PgPool) {
             "plans" => plan.clone(),
             "coupons" => coupon.to_string(),
             "members" if path.ends_with("/storage") => jane.id.to_string(),
+            "operate" if path.contains("/bulk/") => bulk.clone(),
+            "operate" => world.run_of(render).await.to_string(),
             "platform" if path.contains("/nodes/") => node.to_string(),
             "platform" if path.contains("/schedules/") => schedule.to_string(),
             _ => DEFAULT_TENANT.to_string(),
@@ -485,6 +510,7 @@ async fn m4_an_answer_holds_what_its_schema_names_and_nothing_else(db: PgPool) {
             .replace("{id}", &id)
             .replace("{delivery_id}", &told)
             .replace("{slug}", "tiny")
+            .replace("{fingerprint}", "a.b:0")
             .replace("{project_id}", &project.to_string());
         let ask = request(Method::GET, &at, &jane.access).body(Body::empty()).unwrap();
         let answer = world.send(ask).await;

@@ -42,6 +42,7 @@ mod previews;
 mod quotas;
 mod renders;
 mod request_logs;
+mod runs;
 mod schedules;
 mod secrets;
 #[path = "../../../activities/tests/storage/server.rs"]

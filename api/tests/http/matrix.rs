@@ -33,6 +33,10 @@ enum To {
     Write(&'static str),
     /// Who manages the tenant, or a key with the scope `admin`.
     Manage,
+    /// Who looks at runs: the platform's people at all, others at their own.
+    Watch,
+    /// Who looks after runs.
+    Steer,
     /// People, about themselves.
     Me,
     /// People who run the platform.
@@ -122,6 +126,19 @@ const ROWS: &[(&str, To)] = &[
     ("GET /v1/notifications", To::Me),
     ("GET /v1/notifications/counts", To::Me),
     ("GET /v1/notifications/events", To::Me),
+    ("GET /v1/operate/audit", To::Watch),
+    ("GET /v1/operate/bulk", To::Watch),
+    ("GET /v1/operate/bulk/{id}", To::Watch),
+    ("GET /v1/operate/bulk/{id}/items", To::Watch),
+    ("GET /v1/operate/dead-letters", To::Watch),
+    ("GET /v1/operate/events", To::Watch),
+    ("GET /v1/operate/failures", To::Watch),
+    ("GET /v1/operate/failures/{fingerprint}", To::Watch),
+    ("GET /v1/operate/now", To::Watch),
+    ("GET /v1/operate/queues", To::Operate),
+    ("GET /v1/operate/runs", To::Watch),
+    ("GET /v1/operate/runs/{id}", To::Watch),
+    ("GET /v1/operate/versions", To::Operate),
     ("GET /v1/plans", To::Read("admin")),
     ("GET /v1/plans/versions", To::Manage),
     ("GET /v1/plans/{id}", To::Read("admin")),
@@ -241,6 +258,10 @@ const ROWS: &[(&str, To)] = &[
     ("POST /v1/notification-feedback/{account}/{mark}", To::All),
     ("POST /v1/notification-templates/{kind}/{channel}/{language}/preview", To::Manage),
     ("POST /v1/notifications/read-all", To::Me),
+    ("POST /v1/operate/bulk", To::Steer),
+    ("POST /v1/operate/bulk/{id}/actions", To::Steer),
+    ("POST /v1/operate/queues/{queue}/actions", To::Operate),
+    ("POST /v1/operate/runs/{id}/actions", To::Steer),
     ("POST /v1/plans", To::Manage),
     ("POST /v1/plans/{id}/activate", To::Manage),
     ("POST /v1/plans/{id}/retire", To::Manage),
@@ -343,6 +364,9 @@ fn refusal(to: To, by: By, method: &Method) -> Option<&'static str> {
         (To::Manage, By::Key) => Some("auth.scope"),
         (To::Operate | To::Administer, By::Key) => Some("auth.scope"),
         (To::Operate | To::Administer, By::SuspendedKey) if suspended => Some("tenant.suspended"),
+        (To::Watch | To::Steer, By::Key) => Some("auth.scope"),
+        (To::Steer, By::Viewer | By::Editor) => Some("auth.forbidden"),
+        (To::Watch | To::Steer, _) => suspended.then_some("tenant.suspended"),
         (To::Read(_) | To::Write(_) | To::Manage, By::Operator | By::Admin) => Some("auth.forbidden"),
         (To::Read(_), _) => None,
         (To::Write(_), By::Viewer) => Some("auth.forbidden"),
@@ -458,6 +482,8 @@ fn path_of(template: &str) -> String {
         .replace("{kind}", "poster")
         .replace("{link_id}", &Uuid::now_v7().to_string())
         .replace("{delivery_id}", &Uuid::now_v7().to_string())
+        .replace("{queue}", "media")
+        .replace("{fingerprint}", "none:0")
         .replace("{token}", "fr_share_of_nobody")
         .replace("{number}", "1")
         .replace("{category}", "renders")

@@ -186,7 +186,7 @@ impl World {
 
     pub async fn send(&self, request: Request<Body>) -> Answer {
         // What comes there has no end.
-        let endless = request.uri().path() == "/v1/notifications/events";
+        let endless = ["/v1/notifications/events", "/v1/operate/events"].contains(&request.uri().path());
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = if endless && parts.status == StatusCode::OK { Body::empty() } else { body };

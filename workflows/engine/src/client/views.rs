@@ -256,7 +256,7 @@ impl From<EventRow> for Event {
 #[derive(FromRow)]
 pub(crate) struct TaskRow {
     id: i64,
-    pub(super) kind: String,
+    pub(crate) kind: String,
     key: String,
     queue: String,
     activity: String,

@@ -377,6 +377,8 @@ pub struct Cause {
     pub code: String,
     /// The message of the newest.
     pub message: Option<String>,
+    /// Kinds and versions of the runs, such as `notify.v1`.
+    pub versions: Vec<String>,
     /// How many runs.
     pub runs: i64,
     /// How many tenants.

@@ -29,6 +29,12 @@ pub struct Filter {
     pub attributes: Option<Value>,
     /// The cause of their failure: see [`Line::fingerprint`].
     pub fingerprint: Option<String>,
+    /// The code of their failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// Those that wait for, or do, something in this queue right now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
     /// Started no earlier.
     pub created_from: Option<DateTime<Utc>>,
     /// Started before.
@@ -38,11 +44,11 @@ pub struct Filter {
 impl Filter {
     pub(crate) fn only_failed(&self) -> bool {
         let failed = |s: &RunState| matches!(s, RunState::Failed | RunState::Cancelled);
-        self.fingerprint.is_some() || (!self.states.is_empty() && self.states.iter().all(failed))
+        self.fingerprint.is_some() || self.code.is_some() || (!self.states.is_empty() && self.states.iter().all(failed))
     }
 
     pub(crate) fn only_running(&self) -> bool {
-        self.states == [RunState::Running]
+        self.states == [RunState::Running] || self.queue.is_some()
     }
 
     pub(super) fn check(&self) -> Result<(), OperationError> {
@@ -96,6 +102,15 @@ pub struct Page {
 }
 
 impl Operations {
+    /// A run as lists show it; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`OperationError::Engine`].
+    pub async fn line(&self, run_id: Uuid) -> Result<Option<Line>, OperationError> {
+        let mut db = self.pool.acquire().await?;
+        Ok(sql::fitting(&mut db, &Filter::default(), &[run_id], 1).await?.pop())
+    }
+
     /// Runs that fit `filter`, newest first, after the cursor `after` of the page before.
     ///
     /// # Errors

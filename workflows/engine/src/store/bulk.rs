@@ -200,7 +200,7 @@ pub(crate) async fn evidence_of(db: impl PgExecutor<'_>, run_id: Uuid) -> Result
 pub(crate) async fn causes(db: impl PgExecutor<'_>, tenant: Option<Uuid>, window: i64) -> Result<Vec<Cause>> {
     sqlx::query_as(
         "select error_fingerprint as fingerprint, min(error ->> 'code') as code,
-                (array_agg(left(error ->> 'message', 500) order by id desc))[1] as message, count(*) as runs,
+                (array_agg(left(error ->> 'message', 500) order by id desc))[1] as message, array_agg(distinct kind || '.v' || version) as versions, count(*) as runs,
                 count(distinct tenant_id) as tenants, min(finished_at) as first_at, max(finished_at) as last_at
          from (select * from workflow.runs
                where error_fingerprint is not null and state = 'failed' and ($1::uuid is null or tenant_id = $1)

@@ -4,6 +4,7 @@ pub(crate) mod bulk;
 pub(crate) mod jobs;
 pub(crate) mod limits;
 pub(crate) mod operations;
+pub(crate) mod overview;
 mod retention;
 pub(crate) mod runs;
 pub(crate) mod schedules;

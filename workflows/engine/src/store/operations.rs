@@ -259,6 +259,14 @@ pub(crate) async fn fitting(db: &mut PgConnection, filter: &Filter, window: &[Uu
     if let Some(fingerprint) = &filter.fingerprint {
         sql.push(" and r.error_fingerprint = ").push_bind(fingerprint);
     }
+    if let Some(code) = &filter.code {
+        sql.push(" and r.error ->> 'code' = ").push_bind(code);
+    }
+    if let Some(queue) = &filter.queue {
+        sql.push(" and exists (select from workflow.tasks q where q.run_id = r.id and q.queue = ")
+            .push_bind(queue)
+            .push(")");
+    }
     if let Some(from) = filter.created_from {
         sql.push(" and r.created_at >= ").push_bind(from);
     }

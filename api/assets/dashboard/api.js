@@ -1,0 +1,111 @@
+// The API, with the tokens of whoever is signed in. They are kept for this tab only, and end with it.
+
+const KEY = "flatrender.session";
+let session = read();
+let renewing = null;
+let left = () => {};
+
+function read() {
+  try { return JSON.parse(sessionStorage.getItem(KEY)); } catch { return null; }
+}
+
+function keep(next) {
+  session = next;
+  if (next) sessionStorage.setItem(KEY, JSON.stringify(next));
+  else sessionStorage.removeItem(KEY);
+}
+
+/** A refusal of the API: `code` is stable, `message` is for people, `errors` names the fields. */
+export class Refused extends Error {
+  constructor(status, problem) {
+    super(problem?.detail ?? problem?.title ?? `HTTP ${status}`);
+    this.status = status;
+    this.code = problem?.code ?? "http";
+    this.errors = problem?.errors ?? [];
+    this.request = problem?.instance ?? "";
+  }
+}
+
+/** Whether somebody is signed in. */
+export function signedIn() { return session !== null; }
+
+/** Calls this when the session has ended. */
+export function whenSignedOut(then) { left = then; }
+
+/** Signs in; answers `{ challenge, factors }` when there is a second step. */
+export async function signIn(credentials) { return enter(await bare("POST", "/v1/auth/sign-in", credentials)); }
+
+/** The second step. */
+export async function secondStep(challenge, code) { return enter(await bare("POST", "/v1/auth/second-step", { challenge, code })); }
+
+function enter(answer) {
+  if (answer.object !== "tokens") return answer;
+  keep({ access: answer.access_token, refresh: answer.refresh_token, until: Date.now() + answer.expires_in * 1000 });
+  return null;
+}
+
+/** Signs out. */
+export async function signOut() {
+  await call("POST", "/v1/auth/sign-out", {}).catch(() => {});
+  keep(null);
+  left();
+}
+
+async function bare(method, path, body, token, signal) {
+  const headers = { accept: "application/json" };
+  if (token) headers.authorization = `Bearer ${token}`;
+  if (body !== undefined) headers["content-type"] = "application/json";
+  let answer;
+  try {
+    answer = await fetch(path, { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refused(0, { code: "offline", detail: error.message });
+  }
+  const text = await answer.text();
+  let json = null;
+  try { json = text ? JSON.parse(text) : null; } catch { json = { detail: text.slice(0, 200) }; }
+  if (!answer.ok) throw new Refused(answer.status, json);
+  return json;
+}
+
+/** A token that is good for a while yet. */
+export async function token() {
+  if (!session) { left(); throw new Refused(401, { code: "auth.missing" }); }
+  if (Date.now() > session.until - 30000) {
+    renewing ??= bare("POST", "/v1/auth/refresh", { refresh_token: session.refresh }).then(enter).finally(() => { renewing = null; });
+    try { await renewing; } catch (error) {
+      if (error.status === 401) { keep(null); left(); }
+      throw error;
+    }
+  }
+  return session.access;
+}
+
+/** A request with the session; once more with new tokens when they are no longer good. */
+export async function call(method, path, body, signal) {
+  try {
+    return await bare(method, path, body, await token(), signal);
+  } catch (error) {
+    if (error.status !== 401 || !session) throw error;
+    session.until = 0;
+    return bare(method, path, body, await token(), signal);
+  }
+}
+
+/** What is at a path. */
+export const get = (path, signal) => call("GET", path, undefined, signal);
+/** Does something. */
+export const post = (path, body) => call("POST", path, body);
+
+/** A picture behind the session, as an address for an image; none when there is none. */
+export async function picture(path) {
+  const answer = await fetch(path, { headers: { authorization: `Bearer ${await token()}` } });
+  return answer.ok ? URL.createObjectURL(await answer.blob()) : null;
+}
+
+/** A path with these parameters; empty ones are left out. */
+export function at(path, parameters) {
+  const given = Object.entries(parameters ?? {}).filter(([, value]) => value !== null && value !== undefined && value !== "");
+  return given.length ? `${path}?${new URLSearchParams(given)}` : path;
+}

@@ -1,0 +1,62 @@
+// Makes elements. Text is always put in as text: nothing here reads markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** An element: `h("p", { class: "dim", onclick: f }, "text", other)`. Null and false children are left out. */
+export function h(name, attributes, ...children) {
+  const element = document.createElement(name);
+  if (attributes && (attributes instanceof Node || typeof attributes !== "object" || Array.isArray(attributes))) {
+    children.unshift(attributes);
+    attributes = null;
+  }
+  for (const [key, value] of Object.entries(attributes ?? {})) set(element, key, value);
+  add(element, children);
+  return element;
+}
+
+function set(element, key, value) {
+  if (value === null || value === undefined || value === false) return;
+  if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+  else if (key === "value") element.value = value;
+  else if (key === "data") Object.entries(value).forEach(([name, text]) => { element.dataset[name] = text; });
+  else if (key === "at") Object.entries(value).forEach(([name, text]) => element.style.setProperty(name, text));
+  else element.setAttribute(key, value === true ? "" : String(value));
+}
+
+/** Adds children: elements, texts, lists of them. */
+export function add(element, children) {
+  for (const child of [children].flat(9)) {
+    if (child === null || child === undefined || child === false || child === true) continue;
+    element.append(child instanceof Node ? child : document.createTextNode(String(child)));
+  }
+  return element;
+}
+
+/** Puts these children in the place of what is there. */
+export function fill(element, ...children) {
+  element.replaceChildren();
+  return add(element, children);
+}
+
+/** A text that reads from left to right wherever it stands: ids, codes, names of machines. */
+export function ltr(text, attributes) {
+  return h("bdi", { dir: "ltr", class: "mono", ...attributes }, text);
+}
+
+/** A small drawing: paths on a 16 by 16 field, in the colour of the text. */
+export function icon(...paths) {
+  const svg = document.createElementNS(SVG, "svg");
+  for (const [key, value] of Object.entries({ viewBox: "0 0 16 16", width: 16, height: 16, fill: "none", stroke: "currentColor",
+    "stroke-width": 1.5, "stroke-linecap": "round", "stroke-linejoin": "round", "aria-hidden": "true" })) svg.setAttribute(key, value);
+  for (const d of paths) {
+    const path = document.createElementNS(SVG, "path");
+    path.setAttribute("d", d);
+    svg.append(path);
+  }
+  return svg;
+}
+
+/** Says something to those who listen instead of look. */
+export function say(text) {
+  document.getElementById("said").textContent = text;
+}

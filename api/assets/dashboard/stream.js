@@ -1,0 +1,57 @@
+// Server-sent events with a token, which EventSource cannot send. Comes back by itself, and says where it was.
+
+import { at, token } from "./api.js";
+
+const PAUSES = [500, 1000, 2000, 5000, 10000];
+
+/** Follows what changes. `hear(kind, data)` is called for each event, `stand(on)` when the stream stands or is lost. */
+export function follow(parameters, hear, stand) {
+  const stop = new AbortController();
+  let last = null, tries = 0;
+  (async () => {
+    while (!stop.signal.aborted) {
+      try {
+        const headers = { accept: "text/event-stream", authorization: `Bearer ${await token()}` };
+        if (last !== null) headers["last-event-id"] = last;
+        const answer = await fetch(at("/v1/operate/events", parameters), { headers, signal: stop.signal });
+        if (!answer.ok) throw new Error(String(answer.status));
+        stand(true);
+        tries = 0;
+        await read(answer.body, (event) => {
+          if (event.id) last = event.id;
+          if (event.data) hear(event.kind, JSON.parse(event.data));
+        });
+      } catch (error) {
+        if (stop.signal.aborted) return;
+        console.debug("the stream was lost", error);
+      }
+      stand(false);
+      await new Promise((again) => { setTimeout(again, PAUSES[Math.min(tries, PAUSES.length - 1)] * (0.75 + Math.random() / 2)); });
+      tries += 1;
+    }
+  })();
+  return () => stop.abort();
+}
+
+async function read(body, each) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    text += value;
+    let end;
+    while ((end = text.indexOf("\n\n")) >= 0) {
+      const event = { kind: "message", id: "", data: "" };
+      for (const line of text.slice(0, end).split("\n")) {
+        const colon = line.indexOf(":");
+        const name = line.slice(0, colon), rest = line.slice(colon + 1).replace(/^ /, "");
+        if (name === "event") event.kind = rest;
+        if (name === "id") event.id = rest;
+        if (name === "data") event.data += rest;
+      }
+      text = text.slice(end + 2);
+      each(event);
+    }
+  }
+}

@@ -1,0 +1,64 @@
+//! `/v1/operate`: runs of workflows, for whoever looks after them. Whoever runs the platform reaches every tenant's; whoever manages
+//! a tenant reaches its own.
+
+pub mod act;
+pub mod audit;
+pub mod bulk;
+pub mod cli_line;
+pub mod events;
+pub mod failures;
+mod kinds;
+pub mod now;
+mod party;
+pub mod queues;
+mod redact;
+pub mod run;
+pub mod runs;
+pub mod versions;
+
+pub use party::{Party, Rank};
+
+use crate::{
+    app::App,
+    problem::{Code, Problem},
+};
+use flatrender_engine::operations::{OperationError, Operations};
+
+/// Longest reason, in characters.
+const REASON: usize = 500;
+
+fn operations(app: &App) -> Operations {
+    Operations::new(app.workflows.clone())
+}
+
+/// A reason that somebody gave, where one is needed or not.
+fn reason(given: Option<&str>, needed: bool) -> Result<Option<String>, Problem> {
+    let given = given.map(str::trim).filter(|reason| !reason.is_empty());
+    match given {
+        Some(reason) if reason.chars().count() <= REASON && !reason.contains(char::is_control) => {
+            Ok(Some(reason.to_owned()))
+        }
+        None if !needed => Ok(None),
+        _ => Err(Problem::fault(
+            "/reason",
+            "operate.reason",
+            "say why, in 1 to 500 characters without control characters",
+        )),
+    }
+}
+
+impl From<OperationError> for Problem {
+    fn from(error: OperationError) -> Self {
+        match error {
+            OperationError::NotFound(what) => Self::new(Code::RunNotFound, format!("there is no {what}")),
+            OperationError::Moved(_) => Self::new(Code::RunMoved, error.to_string()),
+            OperationError::Conflict(_) => Self::new(Code::RunConflict, error.to_string()),
+            OperationError::NoSuchStep(_) => Self::fault("/from_step", "operate.step", error.to_string()),
+            OperationError::Bad(why) => Self::fault("", "operate.bad", why),
+            OperationError::Engine(flatrender_engine::client::Error::Unrecordable(failure)) => {
+                Self::fault("", "operate.bad", failure.message)
+            }
+            OperationError::Engine(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What there is to know of kinds of runs: which may be made again, and what fits as an input.
+
+use flatrender_engine::{
+    Workflow,
+    operations::{Fork, OperationError},
+};
+use flatrender_workflows::definitions::{
+    check_invariants::CheckInvariants, clean_up::CleanUp, deliver::Deliver, derive_film::DeriveFilm,
+    drain_deletions::DrainDeletions, expire_exports::ExpireExports, expire_uploads::ExpireUploads,
+    finish_upload::FinishUpload, forget_old::ForgetOld, keep_months::KeepMonths, look_after_credits::LookAfterCredits,
+    notify::Notify, purge_files::PurgeFiles, recheck_domains::RecheckDomains, render_video::RenderVideo,
+    retire_months::RetireMonths, roll_up_usage::RollUpUsage, scan_orphans::ScanOrphans, scene_snapshot::SceneSnapshot,
+    send_digests::SendDigests, send_message::SendMessage, subscription::KeepSubscription, webhook::TellWebhook,
+};
+use serde_json::Value;
+
+/// Why a run of this kind is not made again out of one that ended, as far as it is not.
+pub fn refuses_copies(kind: &str) -> Option<&'static str> {
+    Some(match kind {
+        RenderVideo::NAME => "a film belongs to the run it was ordered with: order it anew",
+        SceneSnapshot::NAME => {
+            "a snapshot belongs to the run it was asked for with: ask for the scene's snapshot again"
+        }
+        KeepSubscription::NAME => "a subscription is looked after by one run: look after credits starts another",
+        _ if of_money(kind) => "money moves once: what it is about has its own way to be tried again",
+        _ => return None,
+    })
+}
+
+/// Whether a run of this kind moves money: what it is to believe is not for one person to say.
+pub fn of_money(kind: &str) -> bool {
+    ["payment", "refund", "invoice", "reconcil"].iter().any(|word| kind.contains(word))
+}
+
+macro_rules! kinds {
+    ($($workflow:ident),+ $(,)?) => {
+        /// Every kind that is known.
+        pub const ALL: &[&str] = &[$(<$workflow as Workflow>::NAME),+];
+
+        /// A fork with another input, which is read as the kind's first.
+        ///
+        /// # Errors
+        /// [`OperationError::Bad`] when it does not fit, or nobody knows the kind.
+        pub fn with_input(fork: Fork, kind: &str, input: Value) -> Result<Fork, OperationError> {
+            match kind {
+                $(<$workflow as Workflow>::NAME => fork.input::<$workflow>(input),)+
+                _ => Err(OperationError::Bad(format!("nobody here knows the kind {kind:?}"))),
+            }
+        }
+    };
+}
+
+kinds!(
+    RenderVideo,
+    SceneSnapshot,
+    DeriveFilm,
+    SendMessage,
+    TellWebhook,
+    Notify,
+    Deliver,
+    SendDigests,
+    FinishUpload,
+    ExpireUploads,
+    CleanUp,
+    DrainDeletions,
+    ScanOrphans,
+    ExpireExports,
+    PurgeFiles,
+    ForgetOld,
+    KeepMonths,
+    RetireMonths,
+    RollUpUsage,
+    RecheckDomains,
+    CheckInvariants,
+    LookAfterCredits,
+    KeepSubscription,
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_belongs_to_its_run_is_not_made_again() {
+        let refused: Vec<_> = ALL.iter().filter(|kind| refuses_copies(kind).is_some()).collect();
+        assert_eq!(refused, [&"render_video", &"scene_snapshot", &"subscription"]);
+        assert!(refuses_copies("payment").is_some() && refuses_copies("notify").is_none());
+    }
+}

@@ -1,0 +1,403 @@
+//! `GET /v1/operate/runs/{id}`: one run, with all that is known of it.
+
+use super::{Party, Rank, kinds, operations, redact, runs::RunSummary};
+use crate::{
+    app::App,
+    extract::{Json, Path},
+    problem::{Code, Problem, ProblemBody},
+};
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use flatrender_engine::{
+    Failure,
+    client::{Event, Run, Task},
+    operations::{Child, Evidence, Explanation, Lineage, Span},
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// Entries of the history that are shown, the newest of them.
+const EVENTS: usize = 500;
+/// Bars of the chart that are shown.
+const SPANS: usize = 2000;
+
+/// A run, with all that is known of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RunDetail {
+    #[serde(flatten)]
+    run: RunSummary,
+    /// Why it does not go on, or what it is doing.
+    why: Why,
+    /// What it was started with, without secrets.
+    #[schema(value_type = Object)]
+    input: Value,
+    /// What it gave, without secrets.
+    #[schema(value_type = Object)]
+    output: Option<Value>,
+    /// Why it failed.
+    error: Option<RunError>,
+    /// Why somebody asked it to stop.
+    cancel_reason: Option<String>,
+    /// The run that asked for it.
+    parent_run_id: Option<Uuid>,
+    /// The first of its ancestors.
+    root_run_id: Option<Uuid>,
+    /// The run in whose place it goes on.
+    continued_from: Option<Uuid>,
+    /// The run that goes on in its place.
+    continued_as: Option<Uuid>,
+    /// The trace it belongs to.
+    #[schema(example = "4bf92f3577b34da6a3ce929d0e0e4736")]
+    trace_id: Option<String>,
+    /// What it has still to do: itself first.
+    tasks: Vec<RunTask>,
+    /// What it has done, oldest first; the newest 500.
+    steps: Vec<RunStep>,
+    /// Bars of a chart of its time, oldest first; at most 2000.
+    timeline: Vec<RunSpan>,
+    /// Runs that it has asked for.
+    children: Vec<RunChild>,
+    /// Attempts that failed, newest first.
+    failures: Vec<RunAttempt>,
+    /// The run that it was made out of.
+    origin: Option<RunOrigin>,
+    /// Runs that were made out of it.
+    copies: Vec<RunOrigin>,
+    /// What you may do with it now.
+    #[schema(example = json!(["retry", "fork"]))]
+    actions: Vec<&'static str>,
+    /// Why it cannot be made again, if so.
+    no_copies: Option<&'static str>,
+}
+
+/// Why a run does not go on.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Why {
+    /// The step that is in the way; empty when it is the run itself.
+    key: String,
+    /// One of a closed list.
+    #[schema(example = "queue_paused")]
+    reason: String,
+    /// In a sentence.
+    #[schema(example = "The run waits for a signal.")]
+    text: String,
+    /// What belongs to the reason.
+    #[schema(value_type = Object)]
+    details: Value,
+}
+
+impl From<Explanation> for Why {
+    fn from(explanation: Explanation) -> Self {
+        let mut details = json!(explanation.reason);
+        let reason = details.as_object_mut().and_then(|fields| fields.remove("reason"));
+        let reason = reason.and_then(|r| r.as_str().map(str::to_owned)).unwrap_or_default();
+        Self { key: explanation.key, reason, text: explanation.text, details: redact::shown(details) }
+    }
+}
+
+/// Why something failed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RunError {
+    /// Its code.
+    #[schema(example = "render.missing_font")]
+    code: String,
+    /// In a sentence.
+    message: String,
+    /// Whether another attempt may help.
+    retryable: bool,
+    /// Evidence: frames, exit codes, the end of a log.
+    #[schema(value_type = Object)]
+    details: Value,
+}
+
+impl From<Failure> for RunError {
+    fn from(f: Failure) -> Self {
+        Self { code: f.code, message: f.message, retryable: f.retryable, details: redact::shown(f.details) }
+    }
+}
+
+/// Something that a run has still to do.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RunTask {
+    /// Its id, as text: numbers of this size are not safe everywhere.
+    #[schema(example = "1204")]
+    id: String,
+    /// The step; empty for the run itself.
+    key: String,
+    /// The queue it is in.
+    queue: String,
+    /// The activity; for the run itself its kind and version.
+    activity: String,
+    /// `ready`, `waiting` or `leased`.
+    #[schema(example = "leased")]
+    state: String,
+    /// Attempts so far.
+    attempt_no: i32,
+    /// Those of them that failed.
+    failures: i32,
+    /// Those of them that were lost.
+    losses: i32,
+    /// When it is tried again.
+    run_at: Option<DateTime<Utc>>,
+    /// Who works on it.
+    leased_by: Option<String>,
+    /// Since when.
+    leased_at: Option<DateTime<Utc>>,
+    /// Until when, unless renewed.
+    lease_expires_at: Option<DateTime<Utc>>,
+    /// Units done, such as frames.
+    progress_done: Option<u32>,
+    /// Units in all; 0 when unknown.
+    progress_total: Option<u32>,
+    /// Whether it was asked to stop.
+    cancel_requested: bool,
+    /// Why nobody goes on with it until somebody resumes it.
+    parked_reason: Option<String>,
+    /// What stands in its way.
+    parked_error: Option<RunError>,
+}
+
+impl From<Task> for RunTask {
+    fn from(t: Task) -> Self {
+        Self {
+            id: t.id.to_string(),
+            key: t.key,
+            queue: t.queue,
+            activity: t.activity,
+            state: t.state,
+            attempt_no: t.attempt_no,
+            failures: t.failures,
+            losses: t.losses,
+            run_at: t.run_at,
+            leased_by: t.leased_by,
+            leased_at: t.leased_at,
+            lease_expires_at: t.lease_expires_at,
+            progress_done: t.progress.as_ref().map(|p| p.done),
+            progress_total: t.progress.as_ref().map(|p| p.total),
+            cancel_requested: t.cancel_requested,
+            parked_reason: t.parked_reason,
+            parked_error: t.parked_failure.map(Into::into),
+        }
+    }
+}
+
+/// Something that a run has done.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RunStep {
+    /// From 1.
+    seq: i64,
+    /// Its key.
+    key: String,
+    /// `step`, `activity`, `timer`, `cancel`, `signal`, `child`, `start`, `patch` or `compensation`.
+    #[schema(example = "activity")]
+    kind: String,
+    /// The activity, the kind of the run, the name of the signal.
+    name: Option<String>,
+    /// `ok`, `failed` or `cancelled`.
+    #[schema(example = "ok")]
+    outcome: String,
+    /// What it gave, without secrets.
+    #[schema(value_type = Object)]
+    output: Option<Value>,
+    /// Why it failed.
+    error: Option<RunError>,
+    /// The attempt that wrote it.
+    attempt_no: i32,
+    /// When.
+    recorded_at: DateTime<Utc>,
+}
+
+impl From<Event> for RunStep {
+    fn from(e: Event) -> Self {
+        Self {
+            seq: e.seq,
+            key: e.key,
+            kind: e.kind,
+            name: e.name,
+            outcome: e.outcome,
+            output: e.output.map(redact::shown),
+            error: e.failure.map(Into::into),
+            attempt_no: e.attempt_no,
+            recorded_at: e.recorded_at,
+        }
+    }
+}
+
+/// A bar of the chart of a run's time.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RunSpan {
+    /// The step; empty for the run itself.
+    key: String,
+    /// `queued`, `working`, `paused`, `parked`, `sleeping` or `step`.
+    #[schema(value_type = String, example = "working")]
+    doing: flatrender_engine::operations::Doing,
+    /// Its beginning.
+    from: DateTime<Utc>,
+    /// Its end; none while it lasts.
+    until: Option<DateTime<Utc>>,
+    /// The attempt, from 1; 0 for what has none.
+    attempt_no: i32,
+    /// Who worked on it.
+    worker: Option<String>,
+    /// `ok`, `failed`, `lost`, `released`, `cancelled` or `timeout`; none while it lasts.
+    outcome: Option<String>,
+}
+
+impl From<Span> for RunSpan {
+    fn from(s: Span) -> Self {
+        let Span { key, doing, from, until, attempt_no, worker, outcome } = s;
+        Self { key, doing, from, until, attempt_no, worker, outcome }
+    }
+}
+
+/// A run that another asked for.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RunChild {
+    /// The run.
+    run_id: Uuid,
+    /// What it does.
+    kind: String,
+    /// Under which key it was asked for.
+    key: String,
+    /// Where it stands.
+    #[schema(example = "running")]
+    state: &'static str,
+    /// When it was started.
+    created_at: DateTime<Utc>,
+    /// When it ended.
+    finished_at: Option<DateTime<Utc>>,
+}
+
+impl From<Child> for RunChild {
+    fn from(c: Child) -> Self {
+        let Child { run_id, kind, key, state, created_at, finished_at } = c;
+        Self { run_id, kind, key, state: state.as_str(), created_at, finished_at }
+    }
+}
+
+/// An attempt that failed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RunAttempt {
+    /// The step; empty for the run itself.
+    key: String,
+    /// From 1.
+    attempt_no: i32,
+    /// Who made it.
+    worker: String,
+    /// How it ended.
+    #[schema(example = "failed")]
+    outcome: String,
+    /// What went wrong, with its evidence.
+    #[schema(value_type = Object)]
+    failure: Option<Value>,
+    /// When.
+    ended_at: DateTime<Utc>,
+}
+
+impl From<Evidence> for RunAttempt {
+    fn from(e: Evidence) -> Self {
+        let Evidence { key, attempt_no, worker, outcome, failure, ended_at } = e;
+        Self { key, attempt_no, worker, outcome, failure: failure.map(redact::shown), ended_at }
+    }
+}
+
+/// Which run was made out of which.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RunOrigin {
+    /// The run.
+    run_id: Uuid,
+    /// The run it was made out of.
+    origin_run_id: Uuid,
+    /// `retry` or `fork`.
+    #[schema(example = "retry")]
+    how: String,
+    /// The step it began with.
+    from_key: Option<String>,
+    /// So many records are those of its origin.
+    copied: i64,
+    /// Whether an input was changed.
+    edited: bool,
+    /// When.
+    created_at: DateTime<Utc>,
+}
+
+impl From<Lineage> for RunOrigin {
+    fn from(l: Lineage) -> Self {
+        let Lineage { run_id, origin_run_id, how, from_key, copied, edited, created_at, .. } = l;
+        Self { run_id, origin_run_id, how, from_key, copied, edited, created_at }
+    }
+}
+
+/// A run that somebody reaches.
+///
+/// # Errors
+/// `run.not_found`, also for what is another tenant's.
+pub async fn found(app: &App, party: &Party, id: Uuid) -> Result<Run, Problem> {
+    let run = app.workflows.run(id).await?.filter(|run| party.reaches(run.tenant_id));
+    run.ok_or_else(|| Problem::not_found(Code::RunNotFound, "run"))
+}
+
+/// `GET /v1/operate/runs/{id}`
+#[utoipa::path(
+    get, path = "/v1/operate/runs/{id}", tag = "Runs", operation_id = "get_run", summary = "Look at a run",
+    description = "With its steps, its attempts, what it waits for, and why it does not go on, in one sentence. Secrets are hidden.",
+    params(("id" = Uuid, Path, description = "The run")),
+    responses(
+        (status = 200, description = "The run", body = RunDetail),
+        (status = 404, description = "`run.not_found`", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn get(State(app): State<App>, party: Party, Path(id): Path<Uuid>) -> Result<Json<RunDetail>, Problem> {
+    let run = found(&app, &party, id).await?;
+    let operations = operations(&app);
+    let (why, tasks) = (operations.explain_run(id).await?, operations.tasks(id).await?);
+    let mut steps = app.workflows.history(id).await?;
+    steps.drain(..steps.len().saturating_sub(EVENTS));
+    let timeline = operations.timeline(id).await?;
+    let (origin, copies) = operations.lineage(id).await?;
+    let line = operations.line(id).await?.ok_or_else(|| Problem::not_found(Code::RunNotFound, "run"))?;
+    let actions = actions(&party, &run, &tasks);
+    Ok(Json(RunDetail {
+        run: line.into(),
+        why: why.into(),
+        input: redact::shown(run.input),
+        output: run.output.map(redact::shown),
+        error: run.error.map(Into::into),
+        cancel_reason: run.cancel_reason,
+        parent_run_id: run.parent_run_id,
+        root_run_id: run.root_run_id,
+        continued_from: run.continued_from,
+        continued_as: run.continued_as,
+        trace_id: run.traceparent.map(|trace| trace.trace_id()),
+        tasks: tasks.into_iter().map(Into::into).collect(),
+        steps: steps.into_iter().map(Into::into).collect(),
+        timeline: timeline.into_iter().take(SPANS).map(Into::into).collect(),
+        children: operations.children(id).await?.into_iter().map(Into::into).collect(),
+        failures: operations.evidence(id).await?.into_iter().map(Into::into).collect(),
+        origin: origin.map(Into::into),
+        copies: copies.into_iter().map(Into::into).collect(),
+        actions,
+        no_copies: kinds::refuses_copies(&run.kind),
+    }))
+}
+
+/// What somebody may do with a run as it is.
+fn actions(party: &Party, run: &Run, tasks: &[Task]) -> Vec<&'static str> {
+    let (over, copies) = (run.state.is_final(), kinds::refuses_copies(&run.kind).is_none());
+    let failed = over && run.error.is_some();
+    let parked = tasks.iter().any(|t| t.parked_reason.is_some());
+    let doing = |state: &str| tasks.iter().any(|t| !t.key.is_empty() && t.state == state);
+    let all = [
+        ("retry", Rank::Keeper, failed && copies),
+        ("cancel", Rank::Keeper, !over && run.cancel_requested_at.is_none()),
+        ("retry_now", Rank::Operator, doing("waiting")),
+        ("set_priority", Rank::Operator, !over),
+        ("resume", Rank::Operator, parked),
+        ("release", Rank::Operator, tasks.iter().any(|t| t.state == "leased")),
+        ("fork", Rank::Admin, copies),
+        ("signal", Rank::Admin, !over),
+    ];
+    all.into_iter().filter(|(_, rank, fits)| *fits && party.rank >= *rank).map(|(name, ..)| name).collect()
+}
