@@ -160,6 +160,8 @@ setup_test_tools() {
         have apt-get || die "Python 3 with its module venv is needed for the tests: install it, then run this again"
         apt_install python3-venv
     fi
+    # The dashboard is looked at in a real browser. Never a reason to fail: scripts/test.sh says when it had to leave that out.
+    have chromedriver || ! have apt-get || (apt_install chromium chromium-driver) || true
     cargo nextest --version >/dev/null 2>&1 && return 0
     say "installing cargo-nextest"
     local os=linux

@@ -30,6 +30,13 @@ step "a mail server, a browser and a receiver of webhooks of others"
 scripts/notifications.sh
 scripts/webhooks.sh
 
+step "the dashboard in a browser"
+if command -v chromedriver >/dev/null; then
+    scripts/dashboard.sh
+else
+    echo "not checked: it takes chromium and chromedriver"
+fi
+
 step "budgets of the engine"
 # On a server of its own: what the databases of the tests still have vacuumed would be counted too.
 stop_postgres

@@ -5,6 +5,7 @@ use crate::{
     file_mgr::{probe::MediaProbe, uploads},
     identity::RelyingParty,
     nodes::{health::Samples, placement::Placement},
+    operate::now::Pulse,
     peer::Proxies,
     problem::Problem,
     render::{feed::Feeds, last_frame::LastFrames},
@@ -37,6 +38,8 @@ pub struct App {
     pub most_upload_bytes: u64,
     /// Live renders that somebody watches.
     pub feeds: Arc<Feeds>,
+    /// How things stand, for those who follow it.
+    pub pulse: Arc<Pulse>,
     /// Which node gets which task.
     pub placement: Arc<Placement>,
     /// Pictures of renders under way.
@@ -78,6 +81,7 @@ impl App {
             probe,
             most_upload_bytes: uploads::LIMIT_BYTES,
             feeds: Arc::default(),
+            pulse: Arc::default(),
             placement: Arc::default(),
             last_frames: Arc::default(),
             proxies: Proxies::default(),

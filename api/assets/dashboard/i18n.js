@@ -77,12 +77,17 @@ function two(a, unit, b, lower) {
   return b ? `${first} ${t(lower, { n: num(b) })}` : first;
 }
 
-/** How long ago a time was, or how far ahead it is. */
+/** How long ago a time was, or how far ahead it is; in one unit, so that a list of them stays calm. */
 export function ago(text) {
   if (!text) return "";
   const seconds = (Date.now() - new Date(text).getTime()) / 1000;
-  if (seconds < -1) return t("time.in", { span: span(-seconds) });
-  return seconds < 2 ? t("time.now") : t("time.ago", { span: span(seconds) });
+  if (seconds < -1) return t("time.in", { span: about(-seconds) });
+  return seconds < 2 ? t("time.now") : t("time.ago", { span: about(seconds) });
+}
+
+function about(seconds) {
+  const [unit, key] = [[86400, "time.d"], [3600, "time.h"], [60, "time.min"], [1, "time.s"]].find(([size]) => seconds >= size) ?? [1, "time.s"];
+  return t(key, { n: num(Math.floor(seconds / unit)) });
 }
 
 /** How long it took from one time to another, or has until now. */

@@ -25,6 +25,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     convert::Infallible,
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
     time::Duration,
 };
 use utoipa::IntoParams;
@@ -39,6 +40,8 @@ const NOW_EVERY: u32 = 3;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// A client that lost the stream comes back after this long.
 const COME_BACK: Duration = Duration::from_secs(1);
+/// A stream ends after this long: whoever comes back shows again that they may.
+const LONGEST: Duration = Duration::from_secs(600);
 /// Deeds of one look.
 const DEEDS: u32 = 500;
 /// Deeds have their numbers before they are committed: so many numbers back is looked again.
@@ -97,7 +100,13 @@ pub async fn watch(
         looks: 0,
         ready: VecDeque::new(),
     };
-    let events = watcher.events().take_until(stopping.cancelled_owned()).map(move |event| {
+    let end = async move {
+        tokio::select! {
+            () = stopping.cancelled_owned() => {}
+            () = tokio::time::sleep(LONGEST) => {}
+        }
+    };
+    let events = watcher.events().take_until(end).map(move |event| {
         // The place is given back when the stream is dropped.
         let _ = &place;
         event
@@ -124,7 +133,7 @@ struct Watcher {
     /// What was done later than this is told, unless it was.
     floor: Option<i64>,
     seen: BTreeSet<i64>,
-    now: Option<now::Now>,
+    now: Option<Arc<now::Now>>,
     digest: Option<u64>,
     looks: u32,
     ready: VecDeque<Event>,
@@ -159,10 +168,10 @@ impl Watcher {
             let event = Event::default().event("deed").id(deed.id.clone()).retry(COME_BACK);
             self.ready.push_back(event.json_data(deed).unwrap_or_default());
         }
-        if self.looks % NOW_EVERY == 0 {
-            let now = now::look(&self.app, self.tenant).await?;
+        if self.looks.is_multiple_of(NOW_EVERY) {
+            let now = self.app.pulse.feel(&self.app, self.tenant).await?;
             if self.now.as_ref().is_none_or(|before| before.differs(&now)) {
-                self.tell("now", &now);
+                self.tell("now", &*now);
                 self.now = Some(now);
             }
         }

@@ -13,12 +13,19 @@ use chrono::{DateTime, Utc};
 use flatrender_engine::operations::FailedIn;
 use flatrender_workflows::models::{Role, Scope, render::node::overview};
 use serde::Serialize;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::Mutex;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// How far back failures are shown, and in which stretches.
 const FAILURES: (Duration, Duration) = (Duration::from_secs(2 * 3600), Duration::from_secs(300));
+/// How long a look is good for those who follow.
+const FRESH: Duration = Duration::from_secs(2);
 /// Causes that are shown.
 const CAUSES: usize = 5;
 /// Nodes that are looked at.
@@ -176,6 +183,27 @@ pub struct DatabaseNow {
 )]
 pub async fn get(State(app): State<App>, party: Party) -> Result<Json<Now>, Problem> {
     Ok(Json(look(&app, party.reach).await?))
+}
+
+/// How things stood a moment ago, for all who follow: looked at once for all of them.
+#[derive(Debug, Default)]
+pub struct Pulse(Mutex<HashMap<Option<Uuid>, (Instant, Arc<Now>)>>);
+
+impl Pulse {
+    /// How things stand for one tenant, or for the platform; no older than [`FRESH`].
+    ///
+    /// # Errors
+    /// The database cannot be reached.
+    pub async fn feel(&self, app: &App, tenant: Option<Uuid>) -> Result<Arc<Now>, Problem> {
+        let mut known = self.0.lock().await;
+        known.retain(|_, (at, _)| at.elapsed() < FRESH);
+        if let Some((_, now)) = known.get(&tenant) {
+            return Ok(now.clone());
+        }
+        let now = Arc::new(look(app, tenant).await?);
+        known.insert(tenant, (Instant::now(), now.clone()));
+        Ok(now)
+    }
 }
 
 /// How things stand for one tenant, or for the platform.

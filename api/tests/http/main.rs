@@ -6,6 +6,7 @@ mod attacks;
 mod auth;
 mod authenticator;
 mod branding;
+mod browser;
 mod cleanup;
 mod contract;
 mod crashes;

@@ -160,7 +160,10 @@ impl Operations {
             return Err(OperationError::Bad("nothing is left over".to_owned()));
         }
         let reason = by.reason.as_deref().unwrap_or(&bulk.reason);
-        let filter = json!({ "rest_of": bulk_id });
+        let mut filter = json!({ "rest_of": bulk_id });
+        if let Some(tenant) = bulk.filter.get("tenant").filter(|tenant| tenant.is_string()) {
+            filter["tenant"] = tenant.clone();
+        }
         let rate_per_second = bulk.rate_per_second;
         let new = sql::NewBulk { id: Uuid::now_v7(), by, reason, action: json!(action), filter, rate_per_second };
         sql::insert_bulk(tx, &new, &runs).await?;

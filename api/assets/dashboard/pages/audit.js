@@ -1,0 +1,40 @@
+// What was done to runs and queues, by whom and why.
+
+import { h, ltr } from "../dom.js";
+import { t, word } from "../i18n.js";
+import { nothing } from "../parts/dialog.js";
+import { pages, table } from "../parts/list.js";
+import { head, json, link, when } from "../parts/show.js";
+
+const ROOMS = { run: "runs", bulk: "bulk" };
+
+function target(text) {
+  const [kind, id] = [text.slice(0, text.indexOf(":")), text.slice(text.indexOf(":") + 1)];
+  if (kind === "queue") return link("queues", ltr(text));
+  return ROOMS[kind] ? link(`${ROOMS[kind]}/${id}`, ltr(`${kind}:…${id.slice(-12)}`, { title: id })) : ltr(text);
+}
+
+const COLUMNS = [
+  { label: () => t("audit.what"), cell: (deed) => word("deed", deed.action) },
+  { label: () => t("audit.to"), cell: (deed) => target(deed.target) },
+  { label: () => t("audit.who"), cell: (deed) => h("span", { title: deed.actor }, ltr(deed.actor.length > 24 ? `${deed.actor.split(":")[0]}:…${deed.actor.slice(-8)}` : deed.actor)) },
+  { label: () => t("audit.why"), class: "two", cell: (deed) => (deed.reason ? h("div", { dir: "auto" }, deed.reason) : null) ?? h("span", { class: "dim" }, "–") },
+  { label: () => t("audit.change"), class: "two", cell: (deed) => (deed.before || deed.after ? h("details", h("summary", t("audit.change")), json({ before: deed.before, after: deed.after })) : "") },
+  { label: () => t("audit.when"), end: true, cell: (deed) => when(deed.at) },
+];
+const columns = () => COLUMNS.map((column) => ({ ...column, label: column.label() }));
+
+/** A table of deeds. */
+export function deeds(data) { return table(columns(), data); }
+
+export default function audit({ query, go, hear }) {
+  const made = pages({ path: "/v1/operate/audit", query, columns: columns(), key: (deed) => deed.id, label: t("audit.title"), empty: () => nothing("audit.none") });
+  const set = (change) => {
+    const next = Object.entries({ ...query, ...change }).filter(([, value]) => value);
+    go(next.length ? `audit?${new URLSearchParams(next)}` : "audit", true);
+  };
+  const text = (name, label, first) => h("input", { class: "i mono", dir: "ltr", value: query[name] ?? "", placeholder: label, "aria-label": label, "data-find": first ? "" : null, onchange: (event) => set({ [name]: event.target.value.trim() }) });
+  const free = hear("deed", () => made.reload());
+  return { element: h("div", head(t("audit.title"), t("audit.sub")), h("div", { class: "filters", role: "search" }, text("target", t("audit.target"), true), text("action", t("audit.what")), text("actor", t("audit.who")),
+    Object.keys(query).length ? h("button", { class: "b plain", type: "button", onclick: () => go("audit", true) }, t("runs.clear")) : null), made.element), end() { free(); made.end(); } };
+}

@@ -1,0 +1,144 @@
+// Bulk operations: a list, one with the outcome of each of its runs, and a new one: filter, preview, confirm, progress.
+
+import { get, post } from "../api.js";
+import { fill, h, ltr } from "../dom.js";
+import { num, t, word } from "../i18n.js";
+import { ask, cli, nothing, trouble } from "../parts/dialog.js";
+import { choice, field } from "../parts/form.js";
+import { pages, table } from "../parts/list.js";
+import { head, json, link, meter, pairs, sheet, short, state, when } from "../parts/show.js";
+
+export default function bulk(page) {
+  if (page.rest === "new") return fresh(page);
+  return page.rest ? one(page) : list(page);
+}
+
+/** Goes to where an operation on all runs of a filter is made. */
+export function act_on_many(go, action, filter) {
+  go(`bulk/new?${new URLSearchParams({ ...(action ? { action } : {}), filter: JSON.stringify(filter) })}`);
+}
+
+function list({ go }) {
+  const made = pages({
+    path: "/v1/operate/bulk", query: {}, key: (one) => one.id, label: t("bulk.title"), open: (one) => go(`bulk/${one.id}`),
+    columns: [
+      { label: t("bulk.action"), cell: (one) => link(`bulk/${one.id}`, word("act", one.action)) },
+      { label: t("bulk.state"), cell: (one) => state(one.state) },
+      { label: t("bulk.progress"), cell: (one) => h("div", meter(one.turned, one.total), h("span", { class: "small dim num" }, `${num(one.turned)} / ${num(one.total)}`)) },
+      { label: t("bulk.reason"), class: "clip", cell: (one) => one.reason },
+      { label: t("bulk.by"), cell: (one) => short(one.actor) },
+      { label: t("bulk.made"), end: true, cell: (one) => when(one.created_at) },
+    ], empty: () => nothing("bulk.none", h("button", { class: "b", type: "button", onclick: () => go("runs") }, t("nav.runs"))),
+  });
+  return { element: h("div", head(t("bulk.title"), t("bulk.sub"), h("button", { class: "b", type: "button", onclick: () => made.reload() }, t("list.refresh"))), made.element), end: () => made.end() };
+}
+
+function fresh({ query, go }) {
+  let filter = {};
+  try { filter = JSON.parse(query.filter ?? "{}"); } catch { /* An address that somebody mistyped means all runs. */ }
+  const below = h("div", { class: "stack" });
+  const wrong = h("p", { class: "ask bad small", role: "alert", hidden: true });
+  const form = h("form", { class: "in stack", novalidate: true, onsubmit: async (event) => {
+    event.preventDefault();
+    const values = Object.fromEntries(new FormData(form));
+    wrong.hidden = true;
+    try {
+      if (!values.reason.trim()) throw new Error(t("act.reason.needed"));
+      const preview = await post("/v1/operate/bulk", { action: values.action, filter, reason: values.reason.trim(),
+        ...(values.rate ? { rate_per_second: Number(values.rate) } : {}), ...(values.action === "set_priority" ? { priority: Number(values.priority || 0) } : {}) });
+      form.querySelectorAll("input, select, button").forEach((one) => { one.disabled = true; });
+      fill(below, shown(preview, go));
+      below.querySelector("input")?.focus();
+    } catch (error) {
+      wrong.hidden = false;
+      wrong.textContent = error.message;
+    }
+  } },
+  field("bulk.what", choice("action", ["retry", "cancel", "set_priority"].map((name) => [name, t(`act.${name}`)]), query.action ?? "retry", (name) => { priority.hidden = name !== "set_priority"; })),
+  field("act.reason", h("input", { class: "i", name: "reason", maxlength: 500, required: true, autocomplete: "off" }), "act.reason.hint"),
+  field("bulk.rate", h("input", { class: "i num", name: "rate", type: "number", min: 0.001, step: "any" }), "bulk.rate.hint"), wrong,
+  h("div", h("button", { class: "b first", type: "submit" }, t("bulk.preview"))));
+  const priority = field("ask.priority", h("input", { class: "i num", name: "priority", type: "number" }));
+  priority.hidden = query.action !== "set_priority";
+  form.children[0].after(priority);
+  return { element: h("div", { class: "stack" }, head(t("bulk.new"), t("bulk.sub")),
+    h("div", { class: "cols" }, sheet(t("bulk.filter"), null, h("div", { class: "in" }, Object.keys(filter).length ? pairs(Object.entries(filter).map(([name, value]) => [name, ltr([value].flat().join(", "))])) : t("bulk.everything"))),
+      sheet(t("bulk.what"), null, form)), below) };
+}
+
+function shown(preview, go) {
+  const confirm = h("input", { class: "i num", inputmode: "numeric", autocomplete: "off", oninput: () => { begin.disabled = confirm.value.trim() !== String(preview.total); } });
+  const wrong = h("p", { class: "ask bad small", role: "alert", hidden: true });
+  const begin = h("button", { class: "b first", type: "button", disabled: true, onclick: async () => {
+    try {
+      await post(`/v1/operate/bulk/${preview.id}/actions`, { action: "begin", confirm: preview.total });
+      go(`bulk/${preview.id}`);
+    } catch (error) {
+      wrong.hidden = false;
+      wrong.textContent = error.message;
+    }
+  } }, t("bulk.begin"));
+  return [
+    h("div", { class: "ask" }, h("div", { class: "grow" }, h("p", { class: "say" }, t("bulk.total", { n: preview.total })), h("p", { class: "small dim" }, t("bulk.total.say")))),
+    h("div", { class: "cols" },
+      sheet(t("bulk.counts"), null, table([
+        { label: t("runs.kind"), cell: (one) => ltr(one.kind) }, { label: t("runs.state"), cell: (one) => state(one.state) }, { label: t("runs.tenant"), cell: (one) => short(one.tenant_id) },
+        { label: t("failures.runs"), end: true, cell: (one) => num(one.n) },
+      ], preview.counts)),
+      sheet(t("bulk.sample"), null, table([
+        { label: t("runs.kind"), cell: (run) => link(`runs/${run.id}`, ltr(run.kind)) }, { label: t("runs.error"), cell: (run) => ltr(run.error_code ?? "–") }, { label: t("runs.created"), end: true, cell: (run) => when(run.created_at) },
+      ], preview.sample))),
+    sheet(t("bulk.begin"), null, h("div", { class: "in stack" }, h("div", { class: "field" }, h("label", { for: "confirm" }, t("bulk.confirm", { n: String(preview.total) })), Object.assign(confirm, { id: "confirm" })), wrong, cli(preview.cli), h("div", begin))),
+  ];
+}
+
+function one({ rest: id, go, role, hear }) {
+  const place = h("div", { class: "stack" });
+  let timer = null, stopped = false, items = null, seen = "";
+  const act = async (action) => { await post(`/v1/operate/bulk/${id}/actions`, { action }); load(); };
+  const rest = (reason) => post("/v1/operate/bulk", { action: "retry", rest_of: id, reason });
+  async function load() {
+    clearTimeout(timer);
+    try {
+      const data = await get(`/v1/operate/bulk/${id}`);
+      if (stopped) return;
+      if (seen !== JSON.stringify(data)) {
+        seen = JSON.stringify(data);
+        items?.end();
+        items = list_of(id);
+        fill(place, view(data));
+      }
+      if (data.state === "running") timer = setTimeout(load, 1000);
+    } catch (error) { fill(place, head(t("bulk.title")), trouble(error, load)); }
+  }
+  function view(data) {
+    const button = (name, words, tone = "") => h("button", { class: `b ${tone}`, type: "button", onclick: () => act(name).catch((error) => fill(place, trouble(error, load))) }, t(words));
+    const left = data.failed + data.conflicts;
+    return [
+      head(word("act", data.action), data.reason,
+        role.rank >= 1 && data.state === "running" ? button("pause", "bulk.pause") : null, role.rank >= 1 && data.state === "paused" ? button("resume", "bulk.resume", "first") : null,
+        role.rank >= 1 && ["running", "paused", "previewed"].includes(data.state) ? button("abort", "bulk.abort", "bad") : null,
+        role.rank >= 1 && data.state === "finished" && left && data.action === "retry" ? h("button", { class: "b", type: "button", onclick: () => ask({ title: t("bulk.rest"), act: (values) => rest(values.reason), then: (made) => go(`bulk/${made.id}`) }) }, t("bulk.rest")) : null),
+      h("div", { class: "sheet" }, h("div", { class: "in stack" }, h("div", state(data.state), " ", h("span", { class: "num dim" }, `${num(data.turned)} / ${num(data.total)}`)), meter(data.turned, data.total))),
+      h("div", { class: "figures" }, [["done", data.done, ""], ["skipped", data.skipped, ""], ["conflict", data.conflicts, "wait"], ["failed", data.failed, "bad"]].map(([name, n, tone]) =>
+        h("div", { class: "figure" }, h("div", { class: "of" }, t(`state.${name}`)), h("div", { class: `n ${n ? tone : ""}` }, num(n))))),
+      sheet(t("run.details"), null, h("div", { class: "in" }, pairs([[t("bulk.by"), ltr(data.actor)], [t("bulk.made"), when(data.created_at)], [t("bulk.rate"), data.rate_per_second && num(data.rate_per_second, 2)], [t("bulk.filter"), json(data.filter)]]))),
+      h("h2", t("bulk.items")), items.element,
+    ];
+  }
+  const free = hear("deed", (deed) => { if (deed.target === `bulk:${id}`) load(); });
+  load();
+  return { element: place, end() { stopped = true; clearTimeout(timer); free(); items?.end(); } };
+}
+
+function list_of(id) {
+  return pages({
+    path: `/v1/operate/bulk/${id}/items`, query: {}, label: t("bulk.items"), columns: [
+      { label: "#", end: true, cell: (item) => num(item.n) },
+      { label: t("runs.id"), cell: (item) => link(`runs/${item.run_id}`, short(item.run_id)) },
+      { label: t("bulk.outcome"), cell: (item) => (item.outcome ? state(item.outcome) : h("span", { class: "dim" }, "–")) },
+      { label: t("bulk.newrun"), cell: (item) => (item.new_run_id ? link(`runs/${item.new_run_id}`, short(item.new_run_id)) : "") },
+      { label: t("bulk.note"), class: "two dim", cell: (item) => item.note ?? "" },
+    ], empty: () => nothing("run.none"),
+  });
+}

@@ -1,0 +1,77 @@
+// Nodes: the machines that render, how they fare, and what failed on them.
+
+import { at, get, post } from "../api.js";
+import { fill, h, ltr } from "../dom.js";
+import { bytes, num, t, word } from "../i18n.js";
+import { ask, nothing, trouble } from "../parts/dialog.js";
+import { pages, table } from "../parts/list.js";
+import { head, pairs, sheet, state, when } from "../parts/show.js";
+
+const MB = 1048576;
+
+export default function nodes(page) {
+  return page.rest ? one(page) : list(page);
+}
+
+function list({ go }) {
+  const made = pages({
+    path: "/v1/platform/nodes", query: {}, key: (node) => node.id, label: t("nodes.title"), open: (node) => go(`nodes/${node.id}`),
+    columns: [
+      { label: t("nodes.node"), class: "two", cell: (node) => [h("a", { href: `/dashboard/nodes/${node.id}` }, ltr(node.name)), h("div", { class: "small dim" }, ltr(node.pool))] },
+      { label: t("nodes.status"), class: "two", cell: (node) => [state(node.status), node.quarantine_reason ? h("div", { class: "small dim clip" }, node.quarantine_reason) : null] },
+      { label: t("nodes.engine"), cell: (node) => h("span", { class: "tag" }, ltr(node.ae_version ? `After Effects ${node.ae_version}` : node.offers.engine ?? "–")) },
+      { label: t("nodes.slots"), end: true, cell: (node) => num(node.slots) },
+      { label: t("nodes.disk"), end: true, cell: (node) => (node.disk_free_mb === null ? "–" : bytes(node.disk_free_mb * MB)) },
+      { label: t("nodes.cache"), end: true, cell: (node) => bytes(node.cache_bytes) },
+      { label: t("nodes.crashes"), end: true, cell: (node) => (node.crashes ? h("span", { class: "state bad" }, num(node.crashes)) : h("span", { class: "dim" }, "–")) },
+      { label: t("nodes.seen"), end: true, cell: (node) => when(node.last_seen_at) },
+    ], empty: () => nothing("nodes.none"),
+  });
+  const timer = setInterval(() => made.reload(), 10000);
+  return { element: h("div", head(t("nodes.title"), t("nodes.sub"), h("button", { class: "b", type: "button", onclick: () => made.reload() }, t("list.refresh"))), made.element), end() { clearInterval(timer); made.end(); } };
+}
+
+function one({ rest: id, role }) {
+  const place = h("div", { class: "stack" });
+  const path = `/v1/platform/nodes/${id}`;
+  const act = (body) => post(`${path}/actions`, body);
+  const load = () => Promise.all([get(path), get(at(`${path}/health`, { limit: 100 })), get(at(`${path}/crashes`, { limit: 20 }))])
+    .then(([node, health, crashes]) => fill(place, view(node, health.data.reverse(), crashes.data))).catch((error) => fill(place, head(t("nodes.title")), trouble(error, load)));
+  function view(node, health, crashes) {
+    const button = (words, question, tone = "") => h("button", { class: `b ${tone}`, type: "button", onclick: () => ask({ then: load, ...question }) }, t(words));
+    return [
+      h("div", { class: "head" }, h("div", h("h1", ltr(node.name, { class: "" })), h("p", { class: "sub" }, state(node.status), " · ", ltr(node.pool), " · ", when(node.last_seen_at))), role.rank >= 3 ? h("div", { class: "do" },
+        node.status === "draining" ? button("nodes.resume", { title: t("nodes.resume"), reason: "none", act: () => act({ action: "resume" }) }, "first") : null,
+        node.status === "online" ? button("nodes.drain", { title: t("nodes.ask.drain", { name: node.name }), text: t("nodes.ask.drain.say"), reason: "none", act: () => act({ action: "drain" }) }) : null,
+        node.status === "quarantined" ? button("nodes.release", { title: t("nodes.release"), reason: "none", act: () => act({ action: "release" }) }, "first") : null,
+        !["quarantined", "retired"].includes(node.status) ? button("nodes.quarantine", { title: t("nodes.ask.quarantine", { name: node.name }), text: t("nodes.ask.quarantine.say"), danger: true, act: ({ reason }) => act({ action: "quarantine", reason }) }, "bad") : null) : null),
+      node.quarantine_reason ? h("div", { class: "ask bad" }, h("p", { class: "say" }, node.quarantine_reason)) : null,
+      h("div", { class: "cols" },
+        sheet(t("nodes.health"), null, h("div", { class: "in stack" },
+          line(t("nodes.cpu"), health.map((one) => one.cpu_percent), (n) => `${num(n)} %`), line(t("nodes.tasks"), health.map((one) => one.running_tasks), (n) => num(n)),
+          line(t("nodes.disk"), health.map((one) => one.disk_free_mb), (n) => bytes(n * MB)))),
+        sheet(t("nodes.machine"), null, h("div", { class: "in" }, pairs([
+          [t("nodes.version"), node.agent_version && ltr(node.agent_version)], [t("nodes.engine"), ltr(node.ae_version ? `After Effects ${node.ae_version}` : node.offers.engine ?? "–")], ["OS", node.os && ltr(node.os)], ["CPU", node.cpu && num(node.cpu)],
+          ["RAM", node.ram_mb && bytes(node.ram_mb * MB)], ["GPU", node.gpu && ltr(node.gpu)], [t("nodes.slots"), num(node.slots)], [t("nodes.fonts"), node.fonts !== null ? num(node.fonts) : null], [t("nodes.cache"), bytes(node.cache_bytes)],
+        ])))),
+      sheet(t("nodes.crashlog"), null, crashes.length ? table([
+        { label: t("runs.error"), class: "two", cell: (crash) => [ltr(crash.code), h("div", { class: "small dim" }, word("crash", crash.kind), " ", ltr(crash.signature.slice(0, 12)), crash.seen > 1 ? ` ×${num(crash.seen)}` : "")] },
+        { label: t("run.evidence"), class: "two", cell: (crash) => (crash.log_tail ? h("details", h("summary", t("run.evidence")), h("pre", { class: "json", tabindex: 0 }, crash.log_tail)) : "") },
+        { label: t("run.result"), cell: (crash) => crash.recovery ?? "" },
+        { label: t("run.at"), end: true, cell: (crash) => when(crash.occurred_at) },
+      ], crashes) : h("div", { class: "in dim" }, t("nodes.nocrash"))),
+    ];
+  }
+  load();
+  const timer = setInterval(load, 15000);
+  return { element: place, end: () => clearInterval(timer) };
+}
+
+/** A line of small bars with its newest value in words. */
+function line(name, values, words) {
+  const known = values.filter((value) => value !== null && value !== undefined);
+  if (!known.length) return null;
+  const most = Math.max(1, ...known);
+  return h("div", h("div", { class: "small dim" }, name, " ", h("strong", { class: "num" }, words(known.at(-1)))),
+    h("div", { class: "bars", role: "img", "aria-label": t("nodes.graph", { what: name, value: words(known.at(-1)) }), at: { "block-size": "2.5rem" } }, known.slice(-60).map((value) => h("div", { class: "bar", at: { "block-size": `${Math.max(3, (value / most) * 100)}%` } }))));
+}

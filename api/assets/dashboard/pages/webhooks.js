@@ -1,0 +1,49 @@
+// Where one's organisation hears of what happened, what was sent there, and sending it again.
+
+import { get, post } from "../api.js";
+import { fill, h, ltr } from "../dom.js";
+import { num, t } from "../i18n.js";
+import { nothing, toast, trouble } from "../parts/dialog.js";
+import { pages, table, walk } from "../parts/list.js";
+import { head, link, state, when } from "../parts/show.js";
+
+export default function webhooks(page) {
+  return page.rest ? one(page) : list(page);
+}
+
+function list({ go }) {
+  const place = h("div");
+  const free = walk(place, (hook) => go(`webhooks/${hook.id}`));
+  const load = () => get("/v1/webhooks").then(({ data }) => fill(place, h("div", { class: "sheet" }, data.length ? table([
+    { label: t("webhooks.url"), cell: (hook) => link(`webhooks/${hook.id}`, ltr(hook.url)) },
+    { label: t("webhooks.state"), class: "two", cell: (hook) => [state(hook.state), hook.disabled_reason ? h("div", { class: "small dim" }, hook.disabled_reason) : null] },
+    { label: t("webhooks.event"), cell: (hook) => (hook.events.length ? hook.events.slice(0, 3).map((name) => [h("span", { class: "tag" }, ltr(name)), " "]) : t("runs.any")) },
+    { label: t("state.failed"), end: true, cell: (hook) => num(hook.consecutive_failures) },
+  ], data, { open: (hook) => go(`webhooks/${hook.id}`) }) : nothing("webhooks.none")))).catch((error) => fill(place, trouble(error, load)));
+  load();
+  return { element: h("div", head(t("webhooks.title"), t("webhooks.sub")), place), end: free };
+}
+
+function one({ rest: id, query, go }) {
+  const path = `/v1/webhooks/${id}`;
+  const send = (at) => async () => {
+    try {
+      await post(`${path}${at}`);
+      toast(t("webhooks.sent"));
+      made.reload();
+    } catch (error) { toast(error.message); }
+  };
+  const made = pages({
+    path: `${path}/deliveries`, query, label: t("webhooks.deliveries"), key: (one) => one.id,
+    columns: [
+      { label: t("webhooks.event"), cell: (one) => ltr(one.event_type) }, { label: t("webhooks.state"), cell: (one) => state(one.state) },
+      { label: t("webhooks.status"), class: "two", cell: (one) => [ltr(one.last_status ?? one.last_error ?? "–"), one.response_excerpt ? h("div", { class: "small dim clip" }, one.response_excerpt) : null] },
+      { label: t("webhooks.attempts"), end: true, cell: (one) => num(one.attempts.length) }, { label: t("webhooks.when"), end: true, cell: (one) => when(one.occurred_at) },
+      { label: "", end: true, cell: (one) => (one.state === "pending" ? null : h("button", { class: "b tiny", type: "button", onclick: send(`/deliveries/${one.id}/replay`) }, t("webhooks.replay"))) },
+    ], empty: () => nothing("webhooks.nodeliveries"),
+  });
+  const name = h("div");
+  get(path).then((hook) => fill(name, head(new URL(hook.url).host, hook.url, h("button", { class: "b", type: "button", onclick: () => made.reload() }, t("list.refresh")), h("button", { class: "b first", type: "button", onclick: send("/test") }, t("webhooks.test")))))
+    .catch(() => fill(name, head(t("webhooks.title"), null, h("button", { class: "b", type: "button", onclick: () => go("webhooks") }, t("nav.webhooks")))));
+  return { element: h("div", name, made.element), end: () => made.end() };
+}

@@ -1,0 +1,107 @@
+// What lies above the page: questions before something is done, and what was said of it afterwards.
+
+import { post } from "../api.js";
+import { add, h, say } from "../dom.js";
+import { knows, t } from "../i18n.js";
+import { field } from "./form.js";
+
+const layer = () => document.getElementById("layer");
+
+/** Shows a box; the returned function takes it away. The keyboard stays within, and goes back to where it was. */
+export function box(title, content, buttons) {
+  const before = document.activeElement;
+  const inside = h("div", { class: "box", role: "dialog", "aria-modal": "true", "aria-label": title },
+    h("div", { class: "top" }, h("h2", { class: "grow" }, title), h("button", { class: "b plain tiny", type: "button", "aria-label": t("act.close"), onclick: () => close() }, "✕")),
+    h("div", { class: "in" }, content), buttons ? h("div", { class: "acts" }, buttons) : null);
+  const veil = h("div", { class: "veil", onmousedown: (event) => { if (event.target === veil) close(); }, onkeydown: (event) => {
+    if (event.key === "Escape") { event.stopPropagation(); close(); }
+    if (event.key !== "Tab") return;
+    const all = [...inside.querySelectorAll("button, input, select, textarea, a[href]")].filter((one) => !one.disabled && one.offsetParent);
+    const at = all.indexOf(document.activeElement);
+    if (event.shiftKey ? at <= 0 : at === all.length - 1) { event.preventDefault(); all.at(event.shiftKey ? -1 : 0).focus(); }
+  } }, inside);
+  function close() {
+    veil.remove();
+    before?.focus?.();
+  }
+  layer().append(veil);
+  (inside.querySelector(".in input, .in textarea, .in select") ?? inside.querySelector(".acts button") ?? inside.querySelector("button")).focus();
+  return close;
+}
+
+/** A question before something is done. `fields` make the inputs; `act(values)` does it and answers what the API said. */
+export function ask({ title, text, fields = [], reason = "needed", danger = false, act, then }) {
+  const why = h("input", { class: "i", name: "reason", maxlength: 500, required: reason === "needed", autocomplete: "off" });
+  const wrong = h("p", { class: "ask bad small", role: "alert", hidden: true });
+  const go = h("button", { class: `b first${danger ? " bad" : ""}`, type: "submit" }, t("act.do"));
+  const form = h("form", { class: "in", novalidate: true, onsubmit: async (event) => {
+    event.preventDefault();
+    const values = Object.fromEntries(new FormData(form));
+    if (reason === "needed" && !values.reason.trim()) return complain(t("act.reason.needed"));
+    go.disabled = true;
+    try {
+      const answer = await act(values);
+      close();
+      done(title, answer);
+      then?.(answer);
+    } catch (error) {
+      go.disabled = false;
+      if (error.code === "auth.step_up") { close(); return stepUp(() => ask({ title, text, fields, reason, danger, act, then })); }
+      complain(error.message);
+    }
+  } }, text ? h("p", { class: "dim" }, text) : null, fields, reason === "none" ? null : field("act.reason", why, "act.reason.hint"), wrong,
+  h("div", { class: "acts" }, h("button", { class: "b", type: "button", onclick: () => close() }, t("act.close")), go));
+  const close = box(title, form);
+  function complain(words) {
+    wrong.hidden = false;
+    wrong.textContent = words;
+  }
+}
+
+/** Proves again who it is. */
+function stepUp(then) {
+  ask({ title: t("act.stepup"), text: t("act.stepup.say"), reason: "none", then, fields: [
+    field("act.stepup.code", h("input", { class: "i", name: "code", autocomplete: "one-time-code", inputmode: "numeric" })),
+    field("act.stepup.password", h("input", { class: "i", name: "password", type: "password", autocomplete: "current-password", dir: "ltr" })),
+  ], act: ({ code, password }) => post("/v1/auth/step-up", code.trim() ? { code: code.trim() } : { password }) });
+}
+
+/** Says that something was done, and how the command line does it. */
+export function done(title, answer) {
+  const line = answer?.cli;
+  toast(title, line ? cli(line) : null);
+}
+
+/** A line of the command line, to be copied. */
+export function cli(line) {
+  const copy = h("button", { class: "b tiny", type: "button", onclick: async () => {
+    await navigator.clipboard?.writeText(line).catch(() => {});
+    copy.textContent = t("act.copied");
+  } }, t("act.copy"));
+  return h("div", { class: "cli", title: t("act.cli") }, h("code", line), copy);
+}
+
+/** Says something for a while. */
+export function toast(words, more) {
+  let place = document.querySelector(".toasts");
+  if (!place) { place = h("div", { class: "toasts" }); document.body.append(place); }
+  const one = h("div", { class: "toast" }, h("div", { class: "line" }, h("span", { class: "state good grow" }, words),
+    h("button", { class: "b plain tiny", type: "button", "aria-label": t("act.close"), onclick: () => one.remove() }, "✕")), more);
+  place.append(one);
+  say(words);
+  setTimeout(() => { if (!one.matches(":hover, :focus-within")) one.remove(); }, more ? 12000 : 5000);
+}
+
+/** What to show instead of what could not be loaded. */
+export function trouble(error, again) {
+  const key = error.status === 403 ? "none.forbidden" : null;
+  return h("div", { class: "sheet none wrong", role: "alert" }, h("strong", t(key ?? "error.title")),
+    h("p", key ? t(`${key}.say`) : error.code === "offline" ? t("error.offline") : error.message),
+    error.request ? h("p", { class: "small" }, t("error.request", { id: error.request })) : null,
+    again && !key ? h("button", { class: "b", type: "button", onclick: again }, t("error.again")) : null);
+}
+
+/** Says that there is nothing, and what to do about it. */
+export function nothing(key, ...more) {
+  return add(h("div", { class: "none" }), [h("strong", t(key)), knows(`${key}.say`) ? h("p", t(`${key}.say`)) : null, more]);
+}

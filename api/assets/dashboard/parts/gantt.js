@@ -1,0 +1,39 @@
+// What a run did with its time: a lane for each step, a bar for each thing it did or waited for.
+
+import { h, ltr } from "../dom.js";
+import { between, span, t } from "../i18n.js";
+
+/** Most lanes that are drawn: the first ones, and the last. */
+const LANES = 60;
+const KINDS = [["queued", "--bar-queue"], ["working", "--bar-work"], ["step", "--bar-step"], ["paused", "--bar-pause"], ["parked", "--bar-sleep"], ["failed", "--bar-bad"]];
+
+/** The chart of a run. */
+export function gantt(run) {
+  const begin = new Date(run.created_at).getTime();
+  const end = Math.max(begin + 1, run.finished_at ? new Date(run.finished_at).getTime() : Date.now());
+  const lanes = new Map();
+  for (const one of run.timeline) {
+    if (!lanes.has(one.key)) lanes.set(one.key, []);
+    lanes.get(one.key).push(one);
+  }
+  let keys = [...lanes.keys()];
+  const left_out = keys.length - LANES;
+  if (left_out > 0) keys = [...keys.slice(0, LANES - 10), ...keys.slice(-10)];
+  if (!keys.length) return h("p", { class: "dim" }, t("run.none"));
+  const place = (time) => Math.max(0, Math.min(100, ((time - begin) / (end - begin)) * 100));
+  return h("div", { class: "stack" }, h("div", { class: "gantt", role: "list", "aria-label": t("run.timeline") }, keys.map((key) => {
+    const all = lanes.get(key);
+    const attempts = Math.max(...all.map((one) => one.attempt_no));
+    const at_work = all.filter((one) => one.doing === "working" || one.doing === "step");
+    const worked = (at_work.length ? at_work : all).reduce((sum, one) => sum + (new Date(one.until ?? end) - new Date(one.from)), 0);
+    return [
+      h("div", { class: "clip", role: "listitem", title: key }, key ? ltr(key) : h("span", { class: "dim" }, t("run.itself")), attempts > 1 ? h("span", { class: "tag wait" }, `×${attempts}`) : null),
+      h("div", { class: "lane", "aria-hidden": "true" }, all.map((one) => {
+        const from = place(new Date(one.from).getTime()), until = place(one.until ? new Date(one.until).getTime() : end);
+        const words = [t(`doing.${one.doing}`), one.worker, one.outcome, between(one.from, one.until)].filter(Boolean).join(" · ");
+        return h("div", { class: `span ${one.doing} ${one.outcome ?? ""}${one.until ? "" : " open"}`, title: words, at: { "left": `${from}%`, "width": `${until - from}%` } });
+      })),
+      h("div", { class: "num dim end" }, span(worked / 1000)),
+    ];
+  })), h("div", { class: "legend" }, KINDS.map(([name, colour]) => h("span", h("i", { at: { background: `var(${colour})` } }), t(`doing.${name}`)))));
+}

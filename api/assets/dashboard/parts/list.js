@@ -1,0 +1,75 @@
+// Tables that are gone through with the keyboard, and lists that are loaded page by page.
+
+import { at, get } from "../api.js";
+import { fill, h } from "../dom.js";
+import { t } from "../i18n.js";
+import { bind } from "../keys.js";
+import { trouble } from "./dialog.js";
+
+/** A table. `columns`: `{ label, cell(row), class, end }`; `open(row)` is what Enter and a click do. */
+export function table(columns, rows, { open, label, key } = {}) {
+  const body = h("tbody", rows.map((row) => {
+    const line = h("tr", { tabindex: open ? -1 : null, "data-open": open ? "" : null, onclick: open && ((event) => {
+      if (!event.target.closest("a, button, input, summary")) open(row);
+    }) }, columns.map((column) => h("td", { class: [column.class, column.end && "end"].filter(Boolean).join(" ") || null }, column.cell(row))));
+    line.row = row;
+    if (key) line.dataset.key = key(row);
+    return line;
+  }));
+  return h("div", { class: "over" }, h("table", { class: "rows", "aria-label": label ?? null },
+    h("thead", h("tr", columns.map((column) => h("th", { scope: "col", class: column.end ? "end" : null }, column.label)))), body));
+}
+
+/** Binds j, k and Enter to the rows within `place`. */
+export function walk(place, open) {
+  const lines = () => [...place.querySelectorAll("tr[data-open]")];
+  const step = (by) => () => {
+    const all = lines();
+    const from = all.findIndex((line) => line.classList.contains("at"));
+    const next = all[Math.max(0, Math.min(all.length - 1, from + by))];
+    all[from]?.classList.remove("at");
+    if (!next) return;
+    next.classList.add("at");
+    next.focus({ preventScroll: true });
+    next.scrollIntoView({ block: "nearest" });
+  };
+  const let_go = [bind("j", step(1)), bind("k", step(-1)), bind("Enter", (event) => {
+    const line = event.target.closest?.("tr[data-open]") ?? place.querySelector("tr.at");
+    if (event.target.closest?.("a, button")) return event.target.closest("a, button").click();
+    if (line) open(line.row);
+  })];
+  return () => let_go.forEach((free) => free());
+}
+
+/** A list that is loaded page by page into a sheet. Answers its element, `reload()` and `end()`. */
+export function pages({ path, query, columns, open, empty, label, limit = 50, key }) {
+  const place = h("div", { class: "sheet", "aria-busy": "true" });
+  const stop = new AbortController();
+  const free = open ? walk(place, open) : () => {};
+  let rows = [], next = null, more = false;
+
+  async function load(fresh) {
+    try {
+      const page = await get(at(path, { ...query, limit, starting_after: fresh ? null : next }), stop.signal);
+      rows = fresh ? page.data : rows.concat(page.data);
+      next = page.next_cursor;
+      more = page.has_more;
+      show();
+    } catch (error) {
+      if (error.name !== "AbortError") fill(place, trouble(error, () => load(true)));
+    }
+    place.removeAttribute("aria-busy");
+  }
+
+  function show() {
+    const at_row = place.querySelector("tr.at")?.dataset.key;
+    if (!rows.length && !more) return fill(place, empty());
+    fill(place, table(columns, rows, { open, label, key }), h("div", { class: "foot" },
+      h("span", { class: "grow num" }, t("list.count", { n: rows.length }), more ? "" : ` · ${t("list.end")}`, more && !rows.length ? ` · ${t("list.sparse")}` : ""),
+      more ? h("button", { class: "b", type: "button", onclick: () => load(false) }, t("list.more")) : null));
+    if (at_row) place.querySelector(`tr[data-key="${CSS.escape(at_row)}"]`)?.classList.add("at");
+  }
+
+  load(true);
+  return { element: place, reload: () => load(true), rows: () => rows, end() { stop.abort(); free(); } };
+}

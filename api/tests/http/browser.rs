@@ -1,0 +1,284 @@
+//! The dashboard in a real Chromium: every page in both languages, light and dark, and the ways people go. Takes `chromedriver`; see
+//! `scripts/dashboard.sh`. Pictures are kept where `FLATRENDER_PICTURES` says.
+
+mod driver;
+
+use crate::{
+    jane::{PASSWORD, person},
+    world::World,
+};
+use driver::Browser;
+use flatrender_engine::{Client, Worker, operations::Operations, schedules::Schedules};
+use flatrender_workflows::{
+    definitions::{keep_months::KeepMonths, schedules},
+    models::DEFAULT_TENANT,
+};
+use serde_json::json;
+use sqlx::PgPool;
+use std::{net::SocketAddr, path::PathBuf};
+use uuid::Uuid;
+
+/// What somebody might call things so that a page runs it.
+const WILD: [&str; 4] = [
+    "<img src=x onerror=window.wild=1>",
+    "\"><script>window.wild=1</script>",
+    "javascript:window.wild=1",
+    "</title><svg onload=window.wild=1>{{constructor.constructor('window.wild=1')()}}",
+];
+
+/// Serves the world on a port of this machine.
+async fn serve(world: &World) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let service = world.router.clone().into_make_service_with_connect_info::<SocketAddr>();
+    let stopping = world.stopping.clone();
+    tokio::spawn(async move {
+        axum::serve(listener, service).with_graceful_shutdown(stopping.cancelled_owned()).await.unwrap();
+    });
+    base
+}
+
+/// Fills the world with something of everything.
+async fn furnish(world: &World) -> Uuid {
+    let mut tx = world.db.begin().await.unwrap();
+    for terms in schedules::all(true).unwrap() {
+        Schedules::new(Client::new(world.db.clone())).ensure(&mut tx, DEFAULT_TENANT, &terms).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let failed = "insert into workflow.runs (id, tenant_id, kind, version, input, priority, state, business_key, error, created_at, finished_at, error_fingerprint)
+        select workflow.new_run_id(workflow.now()), $1, $2, 1, jsonb_build_object('to', $3::text, 'api_key', 'x'), 0, 'failed', null, f.error, workflow.now() - m * interval '7 min' - interval '9 s',
+               workflow.now() - m * interval '7 min', workflow.fingerprint(f.error)
+        from generate_series(1, $5) m, lateral (select jsonb_build_object('code', $4::text, 'message', $3 || ' was refused after ' || m || ' tries', 'retryable', true)) f (error)";
+    let told = [
+        ("notify", "mail for jane@example.com", "smtp.refused", 9),
+        ("webhook", WILD[0], "http.unreachable", 5),
+        ("keep_months", WILD[1], "months.faulty", 3),
+        ("send_message", WILD[2], "sms.no_credit", 2),
+    ];
+    for (kind, message, code, many) in told {
+        sqlx::query(failed)
+            .bind(DEFAULT_TENANT)
+            .bind(kind)
+            .bind(message)
+            .bind(code)
+            .bind(many)
+            .execute(&world.db)
+            .await
+            .unwrap();
+    }
+    let mut db = world.db.acquire().await.unwrap();
+    let wild =
+        flatrender_workflows::models::identity::tenant::create(&mut db, "wild", WILD[3], "en", "UTC").await.unwrap();
+    assert!(wild.is_some());
+    drop(db);
+    world.node("render-01").await;
+    world.node("render-02").await;
+    world.order().await;
+    let client = Client::new(world.db.clone());
+    let mut tx = world.db.begin().await.unwrap();
+    let run = client.start(&mut tx, DEFAULT_TENANT, None, KeepMonths { at: None }).await.unwrap().run_id;
+    tx.commit().await.unwrap();
+    let worker = Worker::builder(world.db.clone()).workflow::<KeepMonths>().build();
+    let stop = world.stopping.child_token();
+    tokio::spawn(async move { worker.run(stop).await.unwrap() });
+    client.finished(run, std::time::Duration::from_secs(20)).await.unwrap().expect("it ends");
+    let mut tx = world.db.begin().await.unwrap();
+    let by = flatrender_engine::operations::By::new("cli").because("the storage is being moved");
+    Operations::new(client).pause_queue(&mut tx, &by, "node.snapshot").await.unwrap();
+    tx.commit().await.unwrap();
+    run
+}
+
+async fn keep(browser: &Browser, name: &str) {
+    let Ok(folder) = std::env::var("FLATRENDER_PICTURES") else { return };
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(PathBuf::from(folder).join(format!("{name}.png")), browser.picture().await).unwrap();
+}
+
+async fn sign_in(browser: &Browser, base: &str, email: &str) {
+    browser.go(&format!("{base}/dashboard")).await;
+    browser.write("input[name=email]", email).await;
+    browser.write("input[name=password]", PASSWORD).await;
+    browser.click("form button[type=submit]").await;
+    browser.until("document.querySelector('main h1')").await;
+}
+
+/// Everything is there: nothing is loaded any more, and nothing went wrong.
+const QUIET: &str =
+    "document.querySelector('main h1') && !document.querySelector('[aria-busy]') && document.fonts.status === 'loaded'";
+
+/// Looks at a page: it says what it is, in the language, and nothing on it is amiss.
+async fn look(browser: &Browser, base: &str, path: &str, language: &str) {
+    browser.go(&format!("{base}/dashboard/{path}")).await;
+    browser.until(QUIET).await;
+    tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+    let dir = if language == "fa" { "rtl" } else { "ltr" };
+    let seen = browser.run("return [document.documentElement.dir, document.documentElement.lang, document.querySelectorAll('.wrong').length,
+        document.documentElement.scrollWidth <= window.innerWidth, window.wild ?? null]").await;
+    assert_eq!(seen, json!([dir, language, 0, true, null]), "{path}");
+    // Keys of messages that nobody wrote show as themselves.
+    let keys = "return [...document.querySelectorAll('main, .side')].flatMap((p) => [...p.querySelectorAll('*')]).filter((e) => !e.children.length && !e.closest('.mono, pre, bdi, code'))
+        .map((e) => e.textContent).filter((text) => /^[a-z_]+[.][a-z_.]+$/.test(text) || /[{][a-z]+[}]/.test(text) && !text.includes('constructor'))";
+    assert_eq!(browser.run(keys).await, json!([]), "{path} in {language}");
+    if let Ok(axe) = std::env::var("FLATRENDER_AXE") {
+        let source = std::fs::read_to_string(axe).unwrap();
+        let check = "return axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'] })
+            .then((r) => r.violations.map((v) => v.id + ': ' + v.nodes.slice(0, 3).map((n) => n.target + ' ' + n.any.concat(n.all).map((a) => a.message).join()).join(' | ')))";
+        let found = browser.run(&format!("{source}\n{check}")).await;
+        assert_eq!(found, json!([]), "{path} in {language}");
+    }
+    assert_eq!(browser.complaints().await, [""; 0], "{path}");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+#[ignore = "takes chromedriver: scripts/dashboard.sh"]
+async fn every_page_stands_in_both_languages_light_and_dark(db: PgPool) {
+    let world = World::new(db).await;
+    let run = furnish(&world).await;
+    person(&world, "root@example.com", &["owner", "platform_admin"]).await;
+    let base = serve(&world).await;
+    let browser = Browser::start().await;
+    browser.go(&format!("{base}/dashboard")).await;
+    browser.until("document.querySelector('input[name=email]')").await;
+    keep(&browser, "door").await;
+    sign_in(&browser, &base, "root@example.com").await;
+    let failure: String =
+        sqlx::query_scalar("select error_fingerprint from workflow.runs where kind = 'webhook' limit 1")
+            .fetch_one(&world.db)
+            .await
+            .unwrap();
+    let node: Uuid = sqlx::query_scalar("select id from render.nodes limit 1").fetch_one(&world.db).await.unwrap();
+    let failed: Uuid =
+        sqlx::query_scalar("select id from workflow.runs where kind = 'keep_months' and state = 'failed' limit 1")
+            .fetch_one(&world.db)
+            .await
+            .unwrap();
+    let schedule: Uuid =
+        sqlx::query_scalar("select id from workflow.schedules limit 1").fetch_one(&world.db).await.unwrap();
+    let pages = [
+        ("now", "now".to_owned()),
+        ("failures", "failures".to_owned()),
+        ("failure", format!("failures/{}", failure.replace(':', "%3A"))),
+        ("runs", "runs".to_owned()),
+        ("run", format!("runs/{run}")),
+        ("run-failed", format!("runs/{failed}")),
+        ("dead", "dead".to_owned()),
+        ("bulk", "bulk".to_owned()),
+        ("queues", "queues".to_owned()),
+        ("nodes", "nodes".to_owned()),
+        ("node", format!("nodes/{node}")),
+        ("schedules", "schedules".to_owned()),
+        ("schedule", format!("schedules/{schedule}")),
+        ("projects", "projects".to_owned()),
+        ("project", "projects/tiny".to_owned()),
+        ("versions", "versions".to_owned()),
+        ("audit", "audit".to_owned()),
+        ("tenants", "tenants".to_owned()),
+        ("webhooks", "webhooks".to_owned()),
+    ];
+    for (language, theme) in [("en", "light"), ("fa", "dark"), ("en", "dark"), ("fa", "light")] {
+        browser.run(&format!("localStorage.setItem('flatrender.language', '{language}'); localStorage.setItem('flatrender.theme', '{theme}')")).await;
+        // The second pass of a language is for its colours: those are told apart on the pages that have most of them.
+        let second = (language, theme) == ("en", "dark") || (language, theme) == ("fa", "light");
+        for (name, path) in
+            pages.iter().filter(|(name, _)| !second || ["now", "runs", "run-failed", "failures"].contains(name))
+        {
+            look(&browser, &base, path, language).await;
+            keep(&browser, &format!("{name}-{language}-{theme}")).await;
+        }
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+#[ignore = "takes chromedriver: scripts/dashboard.sh"]
+async fn a_cause_is_found_mended_and_all_of_it_tried_again(db: PgPool) {
+    let world = World::new(db).await;
+    furnish(&world).await;
+    person(&world, "root@example.com", &["owner", "platform_admin"]).await;
+    let base = serve(&world).await;
+    let browser = Browser::start().await;
+    sign_in(&browser, &base, "root@example.com").await;
+    // By the keyboard alone: to the failures, the third row, into it.
+    browser.until("document.querySelector('.live[data-on=true]')").await;
+    browser.keys(&["g", "f"]).await;
+    browser
+        .until("location.pathname === '/dashboard/failures' && document.querySelectorAll('tr[data-open]').length === 4")
+        .await;
+    browser.keys(&["j", "j", "j", "\u{E007}"]).await;
+    browser.until("document.querySelector('h1')?.textContent === 'months.faulty'").await;
+    browser.click(".head .b.first").await;
+    browser.until("location.pathname === '/dashboard/bulk/new'").await;
+    browser.click("form button[type=submit]").await;
+    browser.until("!document.querySelector('form [role=alert]').hidden").await;
+    browser.write("input[name=reason]", "the months are there").await;
+    browser.click("form button[type=submit]").await;
+    browser.until("document.querySelector('#confirm')").await;
+    assert_eq!(
+        browser.run("return document.querySelector('main .ask .say').textContent").await,
+        "3 runs are in the set"
+    );
+    keep(&browser, "journey-preview").await;
+    browser.write("#confirm", "3").await;
+    browser.run("[...document.querySelectorAll('button')].find((b) => b.textContent === 'Begin').click()").await;
+    browser.until("document.querySelector('main .state[data-state=finished]') && document.querySelectorAll('tbody .state[data-state=done]').length === 3").await;
+    keep(&browser, "journey-done").await;
+    browser.keys(&["g", "r"]).await;
+    browser.until("location.pathname === '/dashboard/runs' && document.querySelector('tr[data-open]')").await;
+    browser.keys(&["/"]).await;
+    assert_eq!(browser.run("return document.activeElement.getAttribute('aria-label')").await, "Kind");
+    let done: i64 = sqlx::query_scalar("select count(*) from workflow.run_lineage where how = 'retry'")
+        .fetch_one(&world.db)
+        .await
+        .unwrap();
+    assert_eq!(done, 3);
+    assert_eq!(browser.run("return window.wild ?? null").await, json!(null));
+    // Cancelling asks for a reason, is written down, and tells its line of the command line.
+    let client = Client::new(world.db.clone());
+    let mut tx = world.db.begin().await.unwrap();
+    let waiting = client
+        .start(
+            &mut tx,
+            DEFAULT_TENANT,
+            None,
+            flatrender_workflows::definitions::retire_months::RetireMonths { at: None },
+        )
+        .await
+        .unwrap()
+        .run_id;
+    tx.commit().await.unwrap();
+    browser.go(&format!("{base}/dashboard/runs/{waiting}")).await;
+    browser.click("[data-act=cancel]").await;
+    browser.until("document.activeElement.name === 'reason'").await;
+    browser.write("[role=dialog] input[name=reason]", "enough").await;
+    keep(&browser, "journey-ask").await;
+    browser.click("[role=dialog] button[type=submit]").await;
+    browser.until("document.querySelector('.toast .cli code')?.textContent.startsWith('flatrender runs cancel')").await;
+    let reason: Option<String> = sqlx::query_scalar("select reason from workflow.audit where action = 'cancel'")
+        .fetch_one(&world.db)
+        .await
+        .unwrap();
+    assert_eq!(reason.as_deref(), Some("enough"));
+    assert_eq!(browser.complaints().await, [""; 0]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+#[ignore = "takes chromedriver: scripts/dashboard.sh"]
+async fn who_keeps_a_tenant_sees_what_is_theirs(db: PgPool) {
+    let world = World::new(db).await;
+    furnish(&world).await;
+    person(&world, "ann@example.com", &["admin"]).await;
+    let base = serve(&world).await;
+    let browser = Browser::start().await;
+    sign_in(&browser, &base, "ann@example.com").await;
+    let pages = browser.run("return [...document.querySelectorAll('.nav a')].map((a) => a.dataset.page)").await;
+    assert_eq!(pages, json!(["now", "failures", "runs", "dead", "bulk", "projects", "audit", "tenants", "webhooks"]));
+    browser.go(&format!("{base}/dashboard/queues")).await;
+    browser.until("document.querySelector('.none strong')?.textContent === 'Not for your role'").await;
+    // The button that has the pictures of all scenes made.
+    world.work();
+    browser.go(&format!("{base}/dashboard/projects/tiny")).await;
+    browser.click("[data-act=make]").await;
+    browser.until("document.querySelector('[role=status] .say')").await;
+    keep(&browser, "journey-scenes").await;
+    assert_eq!(browser.complaints().await, [""; 0]);
+}

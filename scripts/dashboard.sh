@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# The dashboard in a real Chromium, every page in both languages, light and dark, checked with axe; and the ways people go. Takes chromium
+# and chromedriver (Debian: chromium, chromium-driver), Python 3 and its package index once. Pictures of the pages are kept in
+# target/dashboard/pictures. Needs DATABASE_URL, or starts a PostgreSQL of its own.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export SQLX_OFFLINE=true PATH="$HOME/.cargo/bin:$PATH"
+
+home="${CARGO_TARGET_DIR:-target}/dashboard"
+case "$home" in /*) ;; *) home="$PWD/$home" ;; esac
+axe() { find "$home/python" -name axe.min.js 2>/dev/null | head -n 1; }
+if [ -z "$(axe)" ]; then
+    python3 -m venv "$home/python"
+    "$home/python/bin/pip" install --quiet --disable-pip-version-check axe-playwright-python==0.1.8 --no-deps
+fi
+FLATRENDER_AXE=$(axe)
+export FLATRENDER_AXE FLATRENDER_PICTURES="$home/pictures"
+command -v chromedriver >/dev/null || { echo "error: chromedriver is missing: install chromium and chromium-driver" >&2; exit 1; }
+
+if [ -z "${DATABASE_URL:-}" ]; then
+    # shellcheck source=throwaway-postgres.sh
+    . scripts/throwaway-postgres.sh
+    trap stop_postgres EXIT
+    start_postgres
+fi
+cargo nextest run --locked -p flatrender-api --test http --run-ignored only -E 'test(/^browser::/)'
