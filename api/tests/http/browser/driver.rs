@@ -21,6 +21,7 @@ pub struct Browser {
 impl Browser {
     /// Starts one that nobody sees.
     pub async fn start() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let program = std::env::var("FLATRENDER_CHROMEDRIVER").unwrap_or_else(|_| "chromedriver".into());
         let mut driver = Command::new(&program)
             .args(["--port=0"])
