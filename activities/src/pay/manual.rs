@@ -45,8 +45,8 @@ impl Transfer {
 /// The code that belongs on the transfer for a payment: always the same, and told by nothing else.
 fn code(payment_id: Uuid) -> String {
     let hash = Sha256::digest(payment_id.as_bytes());
-    let bits = hash.iter().take(8).fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
-    let letters: Vec<u8> = (0..LETTERS).map(|n| DIGITS[(bits >> (n * 5) & 31) as usize]).collect();
+    let bits = hash.iter().take(8).fold(0_u64, |bits, byte| (bits << 8) | u64::from(*byte));
+    let letters: Vec<u8> = (0..LETTERS).map(|n| DIGITS[((bits >> (n * 5)) & 31) as usize]).collect();
     let parts: Vec<String> = letters.chunks(4).map(|part| String::from_utf8_lossy(part).into_owned()).collect();
     format!("FR-{}", parts.join("-"))
 }

@@ -3,6 +3,7 @@
 mod contract;
 #[allow(dead_code, reason = "shared")]
 mod fakes;
+mod library;
 mod manual;
 mod mix;
 mod real;

@@ -44,12 +44,16 @@ fn reply((status, body): (u16, Value)) -> Response {
 }
 
 /// Whether the key is one of ours, and of which mode.
-fn caller(headers: &HeaderMap) -> Result<bool, Response> {
+fn caller(headers: &HeaderMap) -> Option<bool> {
     match headers.get("authorization").and_then(|value| value.to_str().ok()?.strip_prefix("Bearer ")) {
-        Some(TEST_KEY) => Ok(false),
-        Some(LIVE_KEY) => Ok(true),
-        _ => Err(reply(error(401, "invalid_request_error", "", None))),
+        Some(TEST_KEY) => Some(false),
+        Some(LIVE_KEY) => Some(true),
+        _ => None,
     }
+}
+
+fn stranger() -> Response {
+    reply(error(401, "invalid_request_error", "", None))
 }
 
 impl Books {
@@ -59,10 +63,7 @@ impl Books {
         headers: &HeaderMap,
         work: impl FnOnce(&mut Inner, bool) -> (u16, Value),
     ) -> Response {
-        let live = match caller(headers) {
-            Ok(live) => live,
-            Err(refused) => return refused,
-        };
+        let Some(live) = caller(headers) else { return stranger() };
         match self.faults.take(call) {
             Some(Fault::Before(how)) => return how.answer().await,
             Some(Fault::After(how)) => {
@@ -84,10 +85,7 @@ impl Books {
         body: &Bytes,
         work: impl FnOnce(&mut Inner, bool, &Form) -> (u16, Value),
     ) -> Response {
-        let live = match caller(headers) {
-            Ok(live) => live,
-            Err(refused) => return refused,
-        };
+        let Some(live) = caller(headers) else { return stranger() };
         let form = form(std::str::from_utf8(body).unwrap());
         let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
         // What is only repeated does not go wrong.
@@ -300,7 +298,23 @@ pub(super) fn router(books: Arc<Books>) -> Router {
     async fn account(State(books): Shared, headers: HeaderMap) -> Response {
         books.ask(Call::Account, &headers, |_, _| (200, json!({"id": ACCOUNT, "object": "account"}))).await
     }
+    /// The page that the payer sees, and its button.
+    async fn page_of(State(books): Shared, At(id): At<String>) -> Response {
+        match books.inner.lock().unwrap().store.get::<Session>("session", &id) {
+            Some(session) => format!("{} of {}", session.amount, session.currency).into_response(),
+            None => StatusCode::NOT_FOUND.into_response(),
+        }
+    }
+    async fn pay(State(books): Shared, At(id): At<String>) -> Response {
+        let mut inner = books.inner.lock().unwrap();
+        if inner.store.get::<Session>("session", &id).is_none() {
+            return StatusCode::NOT_FOUND.into_response();
+        }
+        let to = inner.pay(&id, Pay::default(), "succeeded");
+        (StatusCode::SEE_OTHER, [("location", to)]).into_response()
+    }
     Router::new()
+        .route("/c/pay/{id}", get(page_of).post(pay))
         .route("/v1/checkout/sessions", posted(open).get(sessions))
         .route("/v1/checkout/sessions/{id}", get(look))
         .route("/v1/checkout/sessions/{id}/expire", posted(close))
@@ -317,7 +331,7 @@ pub(super) fn router(books: Arc<Books>) -> Router {
 fn rows(inner: &Inner, kind: &str, query: &Form, raw: &str) -> Vec<(i64, Value)> {
     let types = reqwest::Url::parse(&format!("http://form/?{raw}")).unwrap();
     let types: Vec<String> =
-        types.query_pairs().filter(|(name, _)| name == "types[]").map(|(_, kind)| kind.into_owned()).collect();
+        types.query_pairs().filter(|(name, _)| name.starts_with("types[")).map(|(_, kind)| kind.into_owned()).collect();
     match kind {
         "sessions" => {
             let all: Vec<Session> = inner.store.all("session");

@@ -144,17 +144,7 @@ impl ZarinpalFake {
     }
 
     fn end(&self, authority: &str, status: &str, rials: Option<i64>) -> String {
-        let mut inner = self.books.inner.lock().unwrap();
-        let session = inner.change(authority, |session| {
-            if session.status == "IN_BANK" {
-                session.status = status.to_owned();
-                session.paid = if status == "PAID" { rials.unwrap_or(session.amount) } else { 0 };
-            }
-        });
-        let ok = if session.status == "PAID" { "OK" } else { "NOK" };
-        let mut url = reqwest::Url::parse(&session.callback_url).unwrap();
-        url.query_pairs_mut().append_pair("Authority", authority).append_pair("Status", ok);
-        url.into()
+        self.books.inner.lock().unwrap().end(authority, status, rials)
     }
 
     /// Every payment whose money stays with the merchant: those that were verified.
@@ -210,6 +200,19 @@ fn tehran(at: DateTime<Utc>) -> DateTime<FixedOffset> {
 impl Inner {
     fn now(&self) -> DateTime<Utc> {
         Utc::now() + self.now
+    }
+
+    fn end(&mut self, authority: &str, status: &str, rials: Option<i64>) -> String {
+        let session = self.change(authority, |session| {
+            if session.status == "IN_BANK" {
+                session.status = status.to_owned();
+                session.paid = if status == "PAID" { rials.unwrap_or(session.amount) } else { 0 };
+            }
+        });
+        let ok = if session.status == "PAID" { "OK" } else { "NOK" };
+        let mut url = reqwest::Url::parse(&session.callback_url).unwrap();
+        url.query_pairs_mut().append_pair("Authority", authority).append_pair("Status", ok);
+        url.into()
     }
 
     fn change(&mut self, authority: &str, change: impl FnOnce(&mut Session)) -> Session {
@@ -378,10 +381,20 @@ async fn page(State(books): State<Arc<Books>>, At(authority): At<String>) -> Res
     }
 }
 
+/// The button of the page.
+async fn button(State(books): State<Arc<Books>>, At(authority): At<String>) -> Response {
+    let mut inner = books.inner.lock().unwrap();
+    if inner.store.get::<Session>("session", &authority).is_none() {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    let to = inner.end(&authority, "PAID", None);
+    (StatusCode::FOUND, [("location", to)]).into_response()
+}
+
 fn router(books: Arc<Books>) -> Router {
     Router::new()
         .route("/pg/v4/payment/{method}", post(service))
-        .route("/pg/StartPay/{authority}", get(page))
+        .route("/pg/StartPay/{authority}", get(page).post(button))
         .route("/api/v4/graphql", post(lists))
         .with_state(books)
 }
