@@ -20,6 +20,7 @@ mod put;
 mod read;
 mod s3;
 mod settings;
+mod sign;
 
 pub use errors::failure;
 pub use settings::{BadStorage, Credentials, S3Settings, StorageSettings};
@@ -36,6 +37,7 @@ use std::{
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 /// Blobs in a folder or a bucket.
@@ -103,7 +105,9 @@ impl ObjectStorage {
 
     fn store(&self, shelf: &Shelf) -> &Arc<dyn ObjectStore> {
         match shelf {
-            Shelf::Files { .. } | Shelf::Upload { .. } | Shelf::Scene { .. } | Shelf::Public => &self.files,
+            Shelf::Files { .. } | Shelf::Upload { .. } | Shelf::Scene { .. } | Shelf::Public | Shelf::Archives => {
+                &self.files
+            }
             Shelf::Render { .. } => &self.renders,
         }
     }
@@ -174,6 +178,12 @@ impl BlobStore for ObjectStorage {
 
     fn direct(&self) -> Option<&dyn DirectUploads> {
         self.bucket.as_deref().map(|bucket| bucket as &dyn DirectUploads)
+    }
+
+    fn tidy(&self) -> BoxFuture<'_, Result<u64, StorageError>> {
+        // No upload to a bucket goes on for longer than nine days, and no file is written for a day.
+        let days = if self.bucket.is_some() { 10 } else { 2 };
+        Box::pin(self.remove_stale(Duration::from_secs(days * 86_400)))
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<(), StorageError>> {

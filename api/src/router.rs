@@ -309,6 +309,7 @@ fn resumable_uploads() -> OpenApiRouter<App> {
         .routes(routes!(uploads::options, uploads::create))
         .routes(routes!(uploads::direct::create))
         .routes(routes!(uploads::direct::sign))
+        .routes(routes!(uploads::direct::parts_sent))
         .routes(routes!(uploads::direct::complete))
         .routes(routes!(uploads::head, uploads::get, uploads::append, uploads::end, uploads::overridden))
         .route_layer(from_fn(|request, next| within(RESUMABLE_TIMEOUT, request, next)))

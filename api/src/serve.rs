@@ -74,6 +74,7 @@ pub async fn run(config: ServeConfig, shutdown: CancellationToken) -> Result<(),
         Listen::Address(address) => TcpListener::bind(address).await.map_err(|e| ServeError::Bind(address, e))?,
     };
     metrics::install();
+    let _ = tokio::task::spawn_blocking(crate::file_mgr::upload::remove_stale).await;
     let reach = Reach::from_env();
     if reach == Reach::Anywhere {
         tracing::warn!("FLATRENDER_DEV_EGRESS is on: tenants may have this server call into its own network");

@@ -133,6 +133,12 @@ async fn keep_house(db: PgPool, storage: Arc<dyn BlobStore>, scratch: PathBuf, p
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut scheduled = false;
+    // What killed processes left: at the start, and then with everything else.
+    match storage.tidy().await {
+        Ok(0) => {}
+        Ok(objects) => tracing::info!(objects, "removed what killed processes had left in the storage"),
+        Err(error) => tracing::warn!(error = &error as &dyn Error, "cannot tidy the storage"),
+    }
     loop {
         ticks.tick().await;
         if !scheduled {
@@ -144,7 +150,7 @@ async fn keep_house(db: PgPool, storage: Arc<dyn BlobStore>, scratch: PathBuf, p
             }
         }
         let folder = scratch.clone();
-        if let Ok(Err(error)) = spawn_blocking(move || media::scratch::remove_stale(&folder, STALE)).await {
+        if let Ok(Err(error)) = spawn_blocking(move || media::scratch::remove_stale(&folder, "", STALE)).await {
             tracing::warn!(%error, "cannot tidy the scratch folder");
         }
         match settle_abandoned(&db).await {

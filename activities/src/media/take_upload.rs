@@ -8,14 +8,13 @@ use crate::storage::failure;
 use bytes::Bytes;
 use flatrender_engine::{Attempt, Failure, Handler};
 use flatrender_workflows::contracts::{
-    storage::{BlobHash, BlobRef, Shelf, StorageError},
+    storage::{BlobHash, BlobRef, DirectUploads, Shelf, StorageError},
     upload::{ClearUploads, Pieces, TakeUpload, TakenUpload},
 };
 use futures::TryStreamExt;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use tokio::io::AsyncWriteExt;
-use uuid::Uuid;
 
 /// The file it is put together in.
 const WHOLE: &str = "whole";
@@ -25,10 +24,18 @@ impl Handler<TakeUpload> for Media {
         let scratch = self.scratch(cx)?;
         let path = scratch.path().join(WHOLE);
         let take = async {
-            self.put_together(cx, &input, &path).await?;
-            // Of a picture our own encoding takes the place of what came.
+            let whole = self.put_together(cx, &input, &path).await?;
+            // Nothing is kept before it was looked at.
             let upload = self.look(&path, input.total_bytes).await?;
-            Ok(taken(self.store(&files(cx), &path).await?, upload))
+            let blob = match (&input.from, &upload) {
+                // Of a picture our own encoding takes the place of what came.
+                (Pieces::Shelf(_), _) | (_, Upload::Image { .. }) => self.store(&files(cx), &path).await?,
+                (Pieces::Direct, _) => {
+                    let shelved = self.direct()?.shelve(input.upload_id, &files(cx), &whole).await;
+                    shelved.map(|()| whole).map_err(|e| failure(&e))?
+                }
+            };
+            Ok(taken(blob, upload))
         };
         unless_ended(cx, take).await
     }
@@ -51,28 +58,24 @@ impl Handler<ClearUploads> for Media {
 }
 
 impl Media {
-    /// Writes the whole upload to `path` and checks its length and hash.
-    async fn put_together(&self, cx: &Attempt, input: &TakeUpload, path: &Path) -> Result<(), Failure> {
-        match &input.from {
+    /// Writes the whole upload to `path`, checks its length and hash, and tells them.
+    async fn put_together(&self, cx: &Attempt, input: &TakeUpload, path: &Path) -> Result<BlobRef, Failure> {
+        let whole = match &input.from {
             Pieces::Shelf(pieces) => {
                 let shelf = Shelf::Upload { tenant_id: cx.task().tenant_id, upload_id: input.upload_id };
-                let whole = self.join(&shelf, pieces, path).await?;
-                as_announced(input, &whole)
+                self.join(&shelf, pieces, path).await?
             }
             Pieces::Direct => {
-                let whole = self.shelve(cx, input.upload_id, input).await?;
-                as_announced(input, &whole)?;
-                self.fetch(&files(cx), &whole, path).await
+                let fetched = self.direct()?.fetch(input.upload_id, path, input.total_bytes).await;
+                fetched.map_err(|e| failure(&e))?
             }
-        }
+        };
+        as_announced(input, &whole).map(|()| whole)
     }
 
-    async fn shelve(&self, cx: &Attempt, upload_id: Uuid, input: &TakeUpload) -> Result<BlobRef, Failure> {
-        let Some(direct) = self.storage.direct() else {
-            return Err(Failure::permanent("storage.not_direct", "the storage takes no uploads by itself any more"));
-        };
-        let shelved = direct.shelve(upload_id, &files(cx), input.sha256.as_ref(), input.total_bytes).await;
-        shelved.map_err(|e| failure(&e))
+    fn direct(&self) -> Result<&dyn DirectUploads, Failure> {
+        let none = || Failure::permanent("storage.not_direct", "the storage takes no uploads by itself any more");
+        self.storage.direct().ok_or_else(none)
     }
 
     /// Writes pieces one behind the other, each as it was recorded, and tells what they make.

@@ -39,8 +39,8 @@ impl ObjectStorage {
     }
 
     pub(super) async fn clear_shelf(&self, shelf: &Shelf) -> Result<(), StorageError> {
-        if *shelf == Shelf::Public {
-            return Err(errors::from_io(io::Error::other("the public shelf is never emptied")));
+        if matches!(shelf, Shelf::Public | Shelf::Archives) {
+            return Err(errors::from_io(io::Error::other("what is public or an archive is never emptied")));
         }
         let prefix = keys::shelf(shelf);
         match &self.root {

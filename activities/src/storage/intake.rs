@@ -54,7 +54,7 @@ impl Intake {
     }
 
     /// Up to `room` bytes more, or none at the end.
-    async fn chunk(&mut self, room: usize) -> Result<Option<Bytes>, StorageError> {
+    pub(super) async fn chunk(&mut self, room: usize) -> Result<Option<Bytes>, StorageError> {
         if self.rest.is_empty() {
             let Some(next) = self.body.next().await else {
                 self.ended = true;

@@ -9,7 +9,8 @@ pub(super) const INCOMING: &str = "incoming";
 /// Small objects that prove the storage works.
 pub(super) const PROBE: &str = "probe";
 
-/// `tenants/<tenant>/files`, `tenants/<tenant>/uploads/<upload>`, `tenants/<tenant>/renders/<render>`, `tenants/<tenant>/scenes/<two digits>/<key>` or `public`.
+/// `tenants/<tenant>/files`, `tenants/<tenant>/uploads/<upload>`, `tenants/<tenant>/renders/<render>`, `tenants/<tenant>/scenes/<two digits>/<key>`,
+/// `public` or `archives`.
 pub fn shelf(shelf: &Shelf) -> Path {
     match shelf {
         Shelf::Files { tenant_id } => Path::from_iter(["tenants", &tenant_id.to_string(), "files"]),
@@ -20,6 +21,7 @@ pub fn shelf(shelf: &Shelf) -> Path {
             Path::from_iter(["tenants", &tenant_id.to_string(), "uploads", &upload_id.to_string()])
         }
         Shelf::Public => Path::from("public"),
+        Shelf::Archives => Path::from("archives"),
         Shelf::Scene { tenant_id, key } => {
             Path::from_iter(["tenants", &tenant_id.to_string(), "scenes", &key.as_str()[..2], key.as_str()])
         }

@@ -9,7 +9,7 @@ use flatrender_workflows::contracts::storage::{BlobHash, Claims, Shelf, SignedGe
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{
     ObjectStoreExt,
-    aws::AmazonS3,
+    aws::{AmazonS3, AwsCredentialProvider},
     multipart::{MultipartStore, PartId},
     path::Path as Key,
     prefix::PrefixStore,
@@ -38,6 +38,8 @@ pub(super) struct Bucket {
     pub(super) store: PrefixStore<AmazonS3>,
     /// The same bucket at the address that clients reach.
     pub(super) public: PrefixStore<AmazonS3>,
+    /// What it is opened with.
+    pub(super) keys: AwsCredentialProvider,
     /// `/<bucket>/<prefix>`, as a source of copies is named.
     pub(super) root: String,
     /// For requests that the store's own client does not know.
@@ -66,7 +68,7 @@ impl Bucket {
             ("response-content-type", says.content_type),
             ("response-content-disposition", says.disposition),
         ]);
-        self.sign(Method::GET, &keys::blob(shelf, hash), says.valid_for, &options).await
+        self.sign(Method::GET, &keys::blob(shelf, hash), says.valid_for, &options).await.map(Into::into)
     }
 
     /// An address for one request by somebody else.
@@ -76,9 +78,14 @@ impl Bucket {
         key: &Key,
         valid_for: Duration,
         options: &SignedUrlOptions,
-    ) -> Result<String, StorageError> {
-        let url = self.public.signed_url_opts(method, key, valid_for.min(LONGEST), options).await;
-        url.map(Into::into).map_err(errors::from_store)
+    ) -> Result<reqwest::Url, StorageError> {
+        self.public.signed_url_opts(method, key, valid_for.min(LONGEST), options).await.map_err(errors::from_store)
+    }
+
+    /// What requests are signed with at this moment.
+    pub(super) async fn secret_key(&self) -> Result<String, StorageError> {
+        let keys = self.keys.get_credential().await.map_err(errors::from_store)?;
+        Ok(keys.secret_key.clone())
     }
 
     async fn copy_in_parts(&self, from: &Key, to: &Key, size_bytes: u64, part_bytes: u64) -> Result<(), StorageError> {
@@ -144,7 +151,7 @@ fn etag(xml: &str) -> Option<String> {
     (!tag.is_empty()).then_some(tag)
 }
 
-fn code(xml: &str) -> &str {
+pub(super) fn code(xml: &str) -> &str {
     element(xml, "Code").unwrap_or("no reason given")
 }
 

@@ -159,9 +159,11 @@ impl S3Settings {
         let http = reqwest::Client::builder().read_timeout(SILENCE).build();
         let slash = if self.prefix.is_empty() { "" } else { "/" };
         let public = self.public_endpoint.as_ref().or(self.endpoint.as_ref());
+        let client = self.client(public, credentials.as_ref())?;
         Ok(ObjectStorage::bucket(Bucket {
             store: prefixed(self.client(self.endpoint.as_ref(), credentials.as_ref())?),
-            public: prefixed(self.client(public, credentials.as_ref())?),
+            keys: client.credentials().clone(),
+            public: prefixed(client),
             root: format!("/{}/{}{slash}", self.bucket, self.prefix),
             http: http.map_err(|error| StorageError::Io(Box::new(error)))?,
             claims: None,

@@ -6,7 +6,9 @@ use super::{
     world::*,
 };
 use flatrender_activities::storage::{ObjectStorage, keys};
-use flatrender_workflows::contracts::storage::{BlobHash, BlobStore, DirectPart, Shelf, SignedGet, StorageError};
+use flatrender_workflows::contracts::storage::{
+    BlobHash, BlobStore, DirectPart, SentPart, Shelf, SignedGet, StorageError,
+};
 use std::{process::Command, time::Duration};
 use uuid::Uuid;
 
@@ -99,7 +101,8 @@ async fn a_client_sends_parts_straight_to_the_bucket() {
     for (number, part) in (1..).zip(content.chunks(6 * 1024 * 1024)) {
         let path = server.folder.path().join("part");
         std::fs::write(&path, part).unwrap();
-        let part = DirectPart { upload, name: &name, number, md5: None, valid_for: HOUR };
+        let size_bytes = part.len() as u64;
+        let part = DirectPart { upload, name: &name, number, size_bytes, md5: None, valid_for: HOUR };
         let url = direct.sign_part(&part).await.unwrap();
         let (file, tag) = (format!("{}", path.display()), server.folder.path().join("tag"));
         let (status, _) = curl(&["-T", &file, "-D", &tag.display().to_string(), &url]);
@@ -109,19 +112,29 @@ async fn a_client_sends_parts_straight_to_the_bucket() {
         let headers = std::fs::read_to_string(tag).unwrap().to_lowercase();
         etags.push(headers.lines().find_map(|line| line.strip_prefix("etag: ")).expect("a tag").to_owned());
     }
-    assert!(matches!(direct.shelve(upload, &files(), None, PLENTY).await, Err(StorageError::NotUploaded(_))));
+    let parts = direct.parts(upload, &name, 0, 1000).await.unwrap();
+    let listed = |parts: &[SentPart]| parts.iter().map(|p| (p.etag.clone(), p.size_bytes)).collect::<Vec<_>>();
+    let sent = etags.iter().cloned().zip(content.chunks(6 * 1024 * 1024).map(|part| part.len() as u64));
+    assert_eq!(listed(&parts), sent.collect::<Vec<_>>(), "who has lost everything can go on");
+    assert_eq!(direct.parts(upload, &name, 1, 1).await.unwrap(), parts[1..2]);
+
+    let whole = server.folder.path().join("whole");
+    let refused = direct.fetch(upload, &whole, PLENTY).await;
+    assert!(matches!(refused, Err(StorageError::NotUploaded(_))), "{refused:?}");
     for _ in 0..2 {
         direct.complete(upload, &name, &etags).await.unwrap();
     }
+    let gone = direct.parts(upload, &name, 0, 1000).await;
+    assert!(matches!(gone, Err(StorageError::NotUploaded(_)) | Ok(_)), "{gone:?}");
 
-    let announced = BlobHash::of(b"something else");
-    let refused = direct.shelve(upload, &files(), Some(&announced), PLENTY).await;
-    assert!(matches!(refused, Err(StorageError::Mismatch { .. })), "{refused:?}");
-    let refused = direct.shelve(upload, &files(), None, LARGE as u64 - 1).await;
+    let refused = direct.fetch(upload, &whole, LARGE as u64 - 1).await;
     assert!(matches!(refused, Err(StorageError::TooLong { .. })), "{refused:?}");
+    let blob = direct.fetch(upload, &whole, PLENTY).await.unwrap();
+    assert_eq!((&blob.sha256, blob.size_bytes), (&BlobHash::of(&content), LARGE as u64));
+    assert!(std::fs::read(&whole).unwrap() == content);
+    assert_eq!(storage.stat(&files(), &blob.sha256).await.unwrap(), None, "nobody has looked at it yet");
     for _ in 0..2 {
-        let blob = direct.shelve(upload, &files(), None, PLENTY).await.unwrap();
-        assert_eq!((&blob.sha256, blob.size_bytes), (&BlobHash::of(&content), LARGE as u64));
+        direct.shelve(upload, &files(), &blob).await.unwrap();
     }
     for _ in 0..2 {
         direct.discard(upload, &name).await.unwrap();
@@ -136,7 +149,7 @@ async fn a_discarded_upload_leaves_nothing_and_takes_nothing_more() {
     let direct = storage.direct().unwrap();
     let upload = Uuid::from_u128(8);
     let name = direct.begin(upload).await.unwrap();
-    let part = DirectPart { upload, name: &name, number: 1, md5: None, valid_for: HOUR };
+    let part = DirectPart { upload, name: &name, number: 1, size_bytes: 11, md5: None, valid_for: HOUR };
     let url = direct.sign_part(&part).await.unwrap();
     assert_eq!(curl(&["-X", "PUT", "-d", "half a film", &url]).0, 200);
     direct.discard(upload, &name).await.unwrap();
@@ -153,10 +166,27 @@ async fn a_part_whose_hash_was_announced_has_to_be_sent_with_it() {
     let upload = Uuid::from_u128(9);
     let name = direct.begin(upload).await.unwrap();
     let md5 = "XUFAKrxLKna5cZ2REBfFkg==";
-    let part = DirectPart { upload, name: &name, number: 1, md5: Some(md5), valid_for: HOUR };
+    let part = DirectPart { upload, name: &name, number: 1, size_bytes: 5, md5: Some(md5), valid_for: HOUR };
     let url = direct.sign_part(&part).await.unwrap();
     assert_eq!(curl(&["-X", "PUT", "-d", "hello", &url]).0, 403);
     assert_eq!(curl(&["-X", "PUT", "-d", "hello", "-H", &format!("Content-MD5: {md5}"), &url]).0, 200);
+}
+
+/// Room is set aside for what was announced: neither more nor fewer bytes are taken, however the client says how many they are.
+#[tokio::test]
+async fn a_part_is_as_long_as_it_was_announced() {
+    let (_server, storage) = bucket();
+    let direct = storage.direct().unwrap();
+    let upload = Uuid::from_u128(10);
+    let name = direct.begin(upload).await.unwrap();
+    let part = DirectPart { upload, name: &name, number: 1, size_bytes: 5, md5: None, valid_for: HOUR };
+    let url = direct.sign_part(&part).await.unwrap();
+    for wrong in ["hello!", "hell", ""] {
+        assert_eq!(curl(&["-X", "PUT", "-d", wrong, &url]).0, 403, "{wrong}");
+    }
+    assert_ne!(curl(&["-X", "PUT", "-d", "hello!", "-H", "Transfer-Encoding: chunked", &url]).0, 200);
+    assert_eq!(curl(&["-X", "PUT", "-d", "hello", &url]).0, 200);
+    assert_eq!(direct.parts(upload, &name, 0, 10).await.unwrap()[0].size_bytes, 5);
 }
 
 #[tokio::test]

@@ -138,6 +138,11 @@ impl Client {
         self.http.request(method, self.at(path)).bearer_auth(&self.key)
     }
 
+    /// A call to an address of somebody else's, which is not shown the key.
+    pub(super) fn elsewhere(&self, method: Method, url: &str) -> RequestBuilder {
+        self.http.request(method, url)
+    }
+
     pub(super) async fn json<T: DeserializeOwned>(&self, call: RequestBuilder) -> Result<Answer<T>, CliError> {
         let body = self.send(call).await?.bytes().await.map_err(|e| self.lost(&e))?;
         let odd = |e| anyhow!("{} answers, but not as a FlatRender server: {e}", self.url());

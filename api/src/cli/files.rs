@@ -39,9 +39,15 @@ enum Deed {
     Upload {
         /// The file.
         path: PathBuf,
-        /// Goes on with this upload, of the same file.
-        #[arg(long, value_name = "ID")]
+        /// Goes on with this upload, of the same file: from what the server, or the storage, has of it.
+        #[arg(long, value_name = "ID", conflicts_with_all = ["folder", "direct"])]
         resume: Option<Uuid>,
+        /// The folder it comes into.
+        #[arg(long, value_name = "FOLDER")]
+        folder: Option<String>,
+        /// Sends its parts to the storage itself, where that is a bucket.
+        #[arg(long)]
+        direct: bool,
         #[command(flatten)]
         server: ServerArgs,
     },
@@ -111,8 +117,15 @@ enum Deed {
 pub async fn run(args: FilesArgs) -> Result<(), CliError> {
     match args.deed {
         Deed::Ls { folder, trash, server } => ls(&server.connect().await?, folder.as_deref(), trash).await,
-        Deed::Upload { path, resume, server } => {
-            println!("{}", upload::file(&server.connect().await?, &path, resume).await?);
+        Deed::Upload { path, resume, folder, direct, server } => {
+            let client = server.connect().await?;
+            let folder = client.folder_at(folder.as_deref().unwrap_or_default()).await?;
+            let how = match (resume, direct) {
+                (Some(id), _) => upload::How::Resume(id),
+                (None, true) => upload::How::Direct(folder),
+                (None, false) => upload::How::Tus(folder),
+            };
+            println!("{}", upload::file(&client, &path, how).await?);
             Ok(())
         }
         Deed::Mkdir { path, server } => {

@@ -1,5 +1,7 @@
 //! `flatrender files upload`: sends a file piece by piece, and goes on after a cut where it was.
 
+mod direct;
+
 use super::{client::Client, failure::CliError};
 use anyhow::{Context as _, anyhow};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
@@ -20,9 +22,24 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// How often it is asked what became of the upload.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// How a file is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// As an upload that was begun before; what is sent has to be the same file.
+    Resume(Uuid),
+    /// Through the server, into a folder.
+    Tus(Option<Uuid>),
+    /// To the storage itself, into a folder.
+    Direct(Option<Uuid>),
+}
+
 /// An upload as far as the command cares.
 #[derive(Debug, Clone, Deserialize)]
 struct Upload {
+    id: Uuid,
+    protocol: String,
+    part_bytes: Option<u64>,
+    part_count: Option<u32>,
     state: String,
     file_id: Option<Uuid>,
     refusal: Option<Refusal>,
@@ -34,20 +51,25 @@ struct Refusal {
     detail: String,
 }
 
-/// Uploads the file at `path` under its own name and gives the id of the file that it became. `resume` goes on with an upload that was
-/// begun before; what is sent has to be the same file.
+/// Uploads the file at `path` under its own name and gives the id of the file that it became.
 ///
 /// # Errors
 /// The server refuses, the connection stays cut, or the file cannot be read.
-pub async fn file(client: &Client, path: &Path, resume: Option<Uuid>) -> Result<Uuid, CliError> {
+pub async fn file(client: &Client, path: &Path, how: How) -> Result<Uuid, CliError> {
     let unreadable = |e| CliError::unreadable("upload", path, e);
     let size = tokio::fs::metadata(path).await.map_err(unreadable)?.len();
-    let upload = match resume {
-        Some(id) => format!("/v1/uploads/{id}"),
-        None => begin(client, path, size).await?,
+    let upload = match how {
+        How::Resume(id) => format!("/v1/uploads/{id}"),
+        How::Tus(folder) => begin(client, path, size, folder).await?,
+        How::Direct(folder) => direct::begin(client, path, size, folder).await?,
     };
+    let seen: Upload = client.json(client.call(Method::GET, &upload)).await?.value;
     let bar = bar(size);
-    let sent = send_all(client, path, &upload, size, &bar).await;
+    let sent = match (seen.state.as_str(), seen.protocol.as_str()) {
+        ("open", "multipart") => direct::send_all(client, path, &seen, size, &bar).await,
+        ("open", _) => send_all(client, path, &upload, size, &bar).await,
+        _ => Ok(()),
+    };
     bar.finish_and_clear();
     let id = upload.rsplit('/').next().unwrap_or_default();
     if let Err(CliError::NoServer(why)) = sent {
@@ -57,15 +79,21 @@ pub async fn file(client: &Client, path: &Path, resume: Option<Uuid>) -> Result<
     outcome(client, path, &upload).await
 }
 
-async fn begin(client: &Client, path: &Path, size: u64) -> Result<String, CliError> {
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+async fn begin(client: &Client, path: &Path, size: u64, folder: Option<Uuid>) -> Result<String, CliError> {
     let sha256 = hash(path).await?;
-    let metadata = format!("filename {},sha256 {}", BASE64.encode(name), BASE64.encode(sha256));
+    let mut metadata = format!("filename {},sha256 {}", BASE64.encode(name_of(path)), BASE64.encode(sha256));
+    if let Some(folder) = folder {
+        metadata += &format!(",folder_id {}", BASE64.encode(folder.to_string()));
+    }
     let call =
         tus(client, Method::POST, "/v1/uploads").header("upload-length", size).header("upload-metadata", metadata);
     let answer = client.send(call).await.map_err(|e| e.about(path.display().to_string()))?;
     let location = answer.headers().get("location").and_then(|v| v.to_str().ok()).map(str::to_owned);
     location.ok_or_else(|| anyhow!("{} begins an upload and does not say where", client.url()).into())
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 async fn hash(path: &Path) -> Result<String, CliError> {

@@ -157,12 +157,22 @@ pub async fn create(
     let taken = upload::take(&app, &tenant, &headers, body).await?;
     let mut tx = app.begin(&tenant, Role::Identity).await?;
     let row = taken.row(&tenant, &name);
-    let id = quotas::within_room(&mut tx, tenant.id, async |db| file::insert(db, tenant.id, &row).await).await?;
-    if let Some(folder) = query.folder_id {
-        let into = Change { folder: Some(Some(folder)), ..Change::default() };
-        file::change(&mut tx, tenant.id, id, None, &into).await.map_err(|e| Thing::File.refusal(e))?;
-    }
-    tx.commit().await?;
+    let added = async {
+        let id = quotas::within_room(&mut tx, tenant.id, async |db| file::insert(db, tenant.id, &row).await).await?;
+        if let Some(folder) = query.folder_id {
+            let into = Change { folder: Some(Some(folder)), ..Change::default() };
+            file::change(&mut tx, tenant.id, id, None, &into).await.map_err(|e| Thing::File.refusal(e))?;
+        }
+        tx.commit().await?;
+        Ok(id)
+    };
+    let id = match added.await {
+        Ok(id) => id,
+        Err(refused) => {
+            upload::let_go(&app, &tenant, &taken).await;
+            return Err(refused);
+        }
+    };
     let entry = find(&app, &tenant, id).await?;
     let location = [(header::LOCATION, format!("/v1/files/{id}"))];
     Ok((location, Revised { status: StatusCode::CREATED, ..revised(entry) }))
@@ -337,7 +347,10 @@ pub async fn restore(
 }
 
 /// Whether something may come into a folder, as far as can be told before it is there.
-async fn check_place(app: &App, tenant: &Tenant, id: Uuid) -> Result<(), Problem> {
+///
+/// # Errors
+/// `request.invalid`, `folder.in_trash`
+pub(super) async fn check_place(app: &App, tenant: &Tenant, id: Uuid) -> Result<(), Problem> {
     let mut tx = app.begin(tenant, Role::File).await?;
     match folder::get(&mut tx, tenant.id, id).await? {
         None => Err(Thing::File.refusal(TreeError::FolderMissing)),

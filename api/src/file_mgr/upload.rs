@@ -9,17 +9,24 @@ use crate::{
     problem::{Code, Problem},
 };
 use axum::{body::Body, http::HeaderMap, http::header};
+use flatrender_activities::media::scratch::{self, Scratch};
 use flatrender_workflows::{
     contracts::{file_name::FileName, storage::BlobRef},
-    models::file_mgr::file::NewFile,
+    models::{
+        Role,
+        file_mgr::{blob_claim, file::NewFile},
+    },
 };
 use futures::StreamExt;
-use std::path::Path;
-use tempfile::TempPath;
+use std::{path::Path, time::Duration};
 use tokio::io::AsyncWriteExt;
 
 /// Longest upload.
 pub const LIMIT_BYTES: u64 = 200_000_000;
+/// How folders are called that uploads are looked at in.
+const FOLDER: &str = "flatrender-upload-";
+/// Longest that one is used where folders cannot be locked.
+const STALE: Duration = Duration::from_secs(86_400);
 /// Name of a file that came without one.
 const NAMELESS: &str = "upload";
 
@@ -59,19 +66,41 @@ pub fn checked_name(name: Option<String>) -> Result<String, Problem> {
     Ok(name.to_string())
 }
 
+/// Removes what killed processes left of uploads that they were looking at. To be called at the start of a process.
+pub fn remove_stale() {
+    match scratch::remove_stale(&std::env::temp_dir(), FOLDER, STALE) {
+        Ok(0) => {}
+        Ok(folders) => tracing::info!(folders, "removed uploads that a killed process had left"),
+        Err(error) => tracing::warn!(%error, "cannot remove uploads that a killed process may have left"),
+    }
+}
+
 /// Takes in the body of an upload.
 ///
 /// # Errors
 /// `file.*` by what is wrong with it; `quota.storage`.
 pub async fn take(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> Result<Taken, Problem> {
-    let path = receive(app, tenant, headers, body).await?;
+    let folder = receive(app, tenant, headers, body).await?;
+    let path = folder.path().join(NAMELESS);
     let probed = app.probe.inspect(&path).await.map_err(refusal)?;
     let blob = app.storage.put_file(&app::files(tenant.id), &path).await?;
     Ok(Taken { blob, probed })
 }
 
-/// The body in a temporary file, which is removed when the path is dropped.
-async fn receive(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> Result<TempPath, Problem> {
+/// Has what was stored and was refused a place removed again, unless something else uses it. What cannot be said now is found later.
+pub async fn let_go(app: &App, tenant: &Tenant, taken: &Taken) {
+    let gone = async {
+        let mut tx = app.begin(tenant, Role::File).await?;
+        blob_claim::let_go(&mut tx, tenant.id, &taken.blob.sha256).await?;
+        Ok::<_, Problem>(tx.commit().await?)
+    };
+    if let Err(problem) = gone.await {
+        tracing::warn!(code = ?problem.code(), "what was not taken in stays for a while");
+    }
+}
+
+/// The body in a folder of its own: whoever looks at it sees nothing else there. It is removed when dropped.
+async fn receive(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> Result<Scratch, Problem> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > LIMIT_BYTES) {
         drain(headers, body.into_data_stream()).await;
@@ -81,13 +110,13 @@ async fn receive(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) ->
         drain(headers, body.into_data_stream()).await;
         return Err(refused);
     }
-    let path = tempfile::NamedTempFile::new().map_err(|e| Problem::unavailable(&e))?.into_temp_path();
-    let length = write(&path, headers, body).await?;
+    let folder = Scratch::named(&std::env::temp_dir(), FOLDER).map_err(|e| Problem::unavailable(&e))?;
+    let length = write(&folder.path().join(NAMELESS), headers, body).await?;
     if length == 0 {
         return Err(refusal(ProbeError::Empty));
     }
     quotas::check_room(app, tenant.id, length).await?;
-    Ok(path)
+    Ok(folder)
 }
 
 /// Writes the body to `path`, a chunk at a time, and gives its length.

@@ -10,7 +10,7 @@ mod view;
 
 pub use view::UploadView;
 
-use super::upload::checked_name;
+use super::{files::check_place, upload::checked_name};
 use crate::{
     app::App,
     auth::{Editor, Tenant, Viewer},
@@ -73,17 +73,17 @@ pub async fn options(State(app): State<App>) -> impl IntoResponse {
 /// `POST /v1/uploads`: begins an upload and sets its room aside; with a body, takes the first bytes.
 #[utoipa::path(
     post, path = "/v1/uploads", tag = "Uploads", operation_id = "create_upload", summary = "Begin a resumable upload",
-    description = "By tus 1.0: `Tus-Resumable`, `Upload-Length`, and `Upload-Metadata` with `filename`, and if need be `purpose` and `sha256` of \
-                   the whole. The address of the upload is in `Location`. Room is set aside at once; an upload that nobody goes on with for a \
+    description = "By tus 1.0: `Tus-Resumable`, `Upload-Length`, and `Upload-Metadata` with `filename`, and if need be `purpose`, `folder_id` and \
+                   `sha256` of the whole. The address of the upload is in `Location`. Room is set aside at once; an upload that nobody goes on with for a \
                    day is given up. When everything is there, a `GET` of the upload tells what became of it.",
     request_body(content = crate::openapi::Binary, content_type = "application/offset+octet-stream", description = "The first bytes, or nothing"),
     responses(
         (status = 201, description = "Begun", headers(("Location" = String, description = "The upload"), ("Upload-Offset" = u64, description = "Bytes that are kept"))),
         (status = 400, description = "`header.invalid`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "`quota.storage`, `upload.too_many`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "`quota.storage`, `upload.too_many`, `folder.in_trash`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 412, description = "`upload.version`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 413, description = "`file.too_large`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "`file.empty`, `file.name_invalid`", body = ProblemBody, content_type = "application/problem+json")
+        (status = 422, description = "`file.empty`, `file.name_invalid`, `request.invalid`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn create(
@@ -119,9 +119,12 @@ async fn begin(app: &App, tenant: &Tenant, headers: &HeaderMap) -> Result<Uuid, 
     check_length(app, total_bytes)?;
     let metadata = Metadata::of(headers)?;
     let name = checked_name(metadata.name)?;
+    if let Some(folder) = metadata.folder_id {
+        check_place(app, tenant, folder).await?;
+    }
     let new = NewUpload {
         owner_id: tenant.actor.user_id(),
-        folder_id: None,
+        folder_id: metadata.folder_id,
         name: &name,
         purpose: metadata.purpose,
         total_bytes: total_bytes as i64,

@@ -8,7 +8,7 @@ use flatrender_workflows::{
         storage::{BlobHash, BlobRef, BlobStore, Shelf},
         upkeep::{ArchiveMonth, ArchivedMonth, CompareShelf, MOST_NAMED, RemoveObjects, RemovedObjects, ShelfReport},
     },
-    models::{DEFAULT_TENANT, Role, Scope, file_mgr::blob, time_series},
+    models::{Role, Scope, file_mgr::blob, time_series},
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sqlx::PgPool;
@@ -158,7 +158,6 @@ impl Upkeep {
 
 impl Handler<ArchiveMonth> for Upkeep {
     async fn handle(&self, cx: &Attempt, input: ArchiveMonth) -> Result<ArchivedMonth, Failure> {
-        let shelf = Shelf::Files { tenant_id: DEFAULT_TENANT };
         let (pieces, waiting) = mpsc::channel::<std::io::Result<Bytes>>(WAITING);
         let body = stream::unfold(waiting, async |mut waiting| waiting.recv().await.map(|piece| (piece, waiting)));
         let mut db = self.db.acquire().await?;
@@ -173,7 +172,7 @@ impl Handler<ArchiveMonth> for Upkeep {
             }
             Ok::<(), Failure>(())
         };
-        let stored = self.storage.put(&shelf, None, body.boxed(), LONGEST);
+        let stored = self.storage.put(&Shelf::Archives, None, body.boxed(), LONGEST);
         let (written, file) = tokio::join!(written, stored);
         written?;
         Ok(ArchivedMonth { rows, file: file.map_err(|e| storage::failure(&e))? })

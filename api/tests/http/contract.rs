@@ -140,6 +140,7 @@ const OPERATIONS: &[&str] = &[
     "GET /v1/tenant/quotas",
     "GET /v1/unsubscribe",
     "GET /v1/uploads/{id}",
+    "GET /v1/uploads/{id}/parts",
     "GET /v1/usage",
     "GET /v1/webhook-events",
     "GET /v1/webhooks",

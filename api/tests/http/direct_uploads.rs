@@ -16,7 +16,7 @@ use std::sync::Arc;
 const MIB: usize = 1024 * 1024;
 
 /// A world whose files are kept in a bucket.
-async fn in_a_bucket(db: PgPool) -> (World, S3Server) {
+pub async fn in_a_bucket(db: PgPool) -> (World, S3Server) {
     let server = S3Server::start();
     let mut world = World::new(db).await;
     let StorageSettings::S3(bucket) = server.storage("eu").parse().unwrap() else { panic!("a bucket") };
@@ -27,12 +27,12 @@ async fn in_a_bucket(db: PgPool) -> (World, S3Server) {
 }
 
 impl World {
-    async fn begin_direct(&self, body: Value) -> Answer {
+    pub async fn begin_direct(&self, body: Value) -> Answer {
         self.post("/v1/uploads/direct", body).await
     }
 
     /// Sends a part to where the server says, and gives its tag.
-    async fn send_part(&self, upload: &str, number: usize, bytes: &[u8]) -> String {
+    pub async fn send_part(&self, upload: &str, number: usize, bytes: &[u8]) -> String {
         let address = self.post(&format!("{upload}/parts/{number}"), json!({})).await;
         assert_eq!(address.status, StatusCode::OK, "{:?}", address.body);
         let url = address.json()["url"].as_str().unwrap().to_owned();
@@ -67,6 +67,13 @@ async fn parts_go_to_the_storage_and_become_a_file_once_all_of_it_was_hashed(db:
         // Sent again, with other bytes first: the last one counts.
         if n == 1 {
             world.send_part(&upload, n + 1, &vec![9; part.len()]).await;
+            let listed = world.get(&format!("{upload}/parts?limit=1")).await.json();
+            assert_eq!((&listed["has_more"], &listed["next_cursor"]), (&json!(true), &json!("1")), "{listed}");
+            assert_eq!(listed["data"][0]["etag"], json!(etags[0]), "{listed}");
+            let rest = world.get(&format!("{upload}/parts?starting_after=1")).await.json();
+            assert_eq!((&rest["data"][0]["number"], &rest["has_more"]), (&json!(2), &json!(false)), "{rest}");
+            let early = world.post(&format!("{upload}/complete"), json!({})).await;
+            assert_eq!(early.problem(), "upload.parts_missing", "the third is not there");
         }
         etags.push(world.send_part(&upload, n + 1, part).await);
     }
@@ -126,23 +133,89 @@ async fn m37_parts_are_what_they_were_said_to_be(db: PgPool) {
     assert_eq!(world.give_up(&upload).await.status, StatusCode::NO_CONTENT);
     assert_eq!(world.post(&format!("{upload}/parts/1"), json!({})).await.problem(), "upload.ended");
 
-    // One byte too few, and another content than announced.
-    let other = BlobHash::of(b"other");
-    for (sha256, bytes, code) in
-        [(None, &sound[..sound.len() - 1], "blob.mismatch"), (Some(other.as_str()), &sound[..], "storage.mismatch")]
-    {
-        let upload = begin(sha256).await;
-        let mut etags = vec![];
-        for (n, part) in bytes.chunks(5 * MIB).enumerate() {
-            etags.push(world.send_part(&upload, n + 1, part).await);
-        }
-        world.complete(&upload, &etags).await;
-        let ended = world.outcome(&upload).await;
-        assert_eq!((&ended["state"], &ended["refusal"]["code"]), (&json!("refused"), &json!(code)), "{ended}");
+    // One byte too many or too few is not taken for a part, and one that has got there all the same is found.
+    let upload = begin(None).await;
+    let address = world.post(&format!("{upload}/parts/2"), json!({})).await.json();
+    assert_eq!(address["size_bytes"], json!(sound.len() - 5 * MIB));
+    for length in [sound.len() - 5 * MIB + 1, sound.len() - 5 * MIB - 1] {
+        let sent = reqwest::Client::new().put(address["url"].as_str().unwrap()).body(vec![7; length]).send().await;
+        assert_eq!(sent.unwrap().status().as_u16(), 403, "{length}");
     }
+    let mut etags = vec![];
+    for (n, part) in sound.chunks(5 * MIB).enumerate() {
+        etags.push(world.send_part(&upload, n + 1, part).await);
+    }
+    let parts = std::fs::read_dir(server.folder.path()).unwrap().flatten().map(|entry| entry.path());
+    let last = parts.into_iter().find(|path| path.to_string_lossy().ends_with(".part-2")).unwrap();
+    std::fs::write(last, vec![7; 8 * MIB]).unwrap();
+    assert_eq!(world.complete(&upload, &etags).await.problem(), "upload.parts_missing");
+    assert_eq!(world.get(&upload).await.json()["state"], "open");
+    assert_eq!(world.give_up(&upload).await.status, StatusCode::NO_CONTENT);
+
+    // Another content than announced.
+    let other = BlobHash::of(b"other");
+    let upload = begin(Some(other.as_str())).await;
+    for (n, part) in sound.chunks(5 * MIB).enumerate() {
+        world.send_part(&upload, n + 1, part).await;
+    }
+    world.post(&format!("{upload}/complete"), json!({})).await;
+    let ended = world.outcome(&upload).await;
+    assert_eq!((&ended["state"], &ended["refusal"]["code"]), (&json!("refused"), &json!("blob.mismatch")), "{ended}");
     assert_eq!(world.count("file_mgr.files").await, 0);
     world.keeps_every_rule().await;
     drop(server);
+}
+
+/// What is looked at and not taken in was never among the files: nothing of it is left in the bucket, and its room is free.
+#[sqlx::test(migrations = "../migrations")]
+async fn what_is_refused_leaves_nothing_in_the_bucket(db: PgPool) {
+    let (world, server) = in_a_bucket(db).await;
+    world.work();
+    let text = b"#EXTM3U\nfile:///etc/passwd\n".repeat(1000);
+    let upload = world.begin_direct(json!({"name": "a.mp4", "total_bytes": text.len()})).await;
+    let upload = upload.header("location").to_owned();
+    world.send_part(&upload, 1, &text).await;
+    world.post(&format!("{upload}/complete"), json!({})).await;
+    let ended = world.outcome(&upload).await;
+    assert_eq!(ended["refusal"]["code"], json!("file.unsupported_type"), "{ended}");
+    let empty = async {
+        while every_object(&server.objects()) > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), empty).await.expect("nothing of it is left");
+    assert_eq!(world.count("file_mgr.blobs").await, 0, "and it was never claimed");
+    world.keeps_every_rule().await;
+}
+
+fn every_object(folder: &std::path::Path) -> usize {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.map(|path| if path.is_dir() { every_object(&path) } else { 1 }).sum()
+}
+
+/// The folder of another tenant's is as if it were not there.
+#[sqlx::test(migrations = "../migrations")]
+async fn parts_come_into_a_folder_of_ones_own(db: PgPool) {
+    let (world, _server) = in_a_bucket(db).await;
+    world.work();
+    let stranger = world.stranger().await;
+    let make = |key: &str| {
+        let ask = crate::world::request(axum::http::Method::POST, "/v1/folders", key);
+        crate::world::with_json(ask, &json!({"name": "Sounds"}))
+    };
+    let theirs = world.send(make(&stranger)).await.json()["id"].clone();
+    let mine = world.send(make(&world.key)).await.json()["id"].clone();
+    let sound = sound(MIB);
+    let body = |folder: &Value| json!({"name": "a.wav", "total_bytes": sound.len(), "folder_id": folder});
+    let (real, none) =
+        (world.begin_direct(body(&theirs)).await, world.begin_direct(body(&json!(uuid::Uuid::now_v7()))).await);
+    assert_eq!((real.problem(), none.problem()), ("request.invalid".to_owned(), "request.invalid".to_owned()));
+    let upload = world.begin_direct(body(&mine)).await.header("location").to_owned();
+    world.send_part(&upload, 1, &sound).await;
+    world.post(&format!("{upload}/complete"), json!({})).await;
+    let file = world.outcome(&upload).await["file_id"].as_str().unwrap().to_owned();
+    assert_eq!(world.get(&format!("/v1/files/{file}")).await.json()["folder_id"], mine);
+    world.keeps_every_rule().await;
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -171,6 +171,7 @@ const ROWS: &[(&str, To)] = &[
     ("GET /v1/tenant/quotas", To::Read("admin")),
     ("GET /v1/unsubscribe", To::All),
     ("GET /v1/uploads/{id}", To::Read("files")),
+    ("GET /v1/uploads/{id}/parts", To::Read("files")),
     ("GET /v1/usage", To::Read("admin")),
     ("GET /v1/webhook-events", To::Manage),
     ("GET /v1/webhooks", To::Manage),

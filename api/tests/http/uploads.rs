@@ -453,3 +453,31 @@ async fn a_crash_after_every_step_of_completion_leaves_nothing_wrong(db: PgPool)
     assert_eq!(world.count("file_mgr.files").await, 1);
     world.keeps_every_rule().await;
 }
+
+/// An upload comes into the folder that it was begun for; should something have its name there by then, into none.
+#[sqlx::test(migrations = "../migrations")]
+async fn an_upload_comes_into_its_folder(db: PgPool) {
+    let world = World::new(db).await;
+    world.work();
+    let folder = world.post("/v1/folders", serde_json::json!({"name": "Sounds"})).await.json()["id"].clone();
+    let id = folder.as_str().unwrap();
+    let told = format!("filename {},folder_id {}", base64("a.wav"), base64(id));
+    let sound = sound(100_000);
+    let mut files = vec![];
+    let both = [world.begin(sound.len(), &told).await, world.begin(sound.len(), &told).await];
+    for begun in both {
+        let upload = begun.header("location").to_owned();
+        assert!(world.get(&upload).await.json()["folder_id"] == folder);
+        assert_eq!(world.append(&upload, 0, sound.clone()).await.status, StatusCode::NO_CONTENT);
+        let file = world.outcome(&upload).await["file_id"].as_str().unwrap().to_owned();
+        files.push(world.get(&format!("/v1/files/{file}")).await.json()["folder_id"].clone());
+    }
+    assert_eq!(files, [folder.clone(), Value::Null]);
+    for wrong in [uuid::Uuid::now_v7().to_string(), "x".to_owned()] {
+        let refused = world.begin(5, &format!("folder_id {}", base64(&wrong))).await;
+        assert!(["request.invalid", "header.invalid"].contains(&refused.problem().as_str()), "{wrong}");
+    }
+    world.post(&format!("/v1/folders/{id}/trash"), serde_json::json!({})).await;
+    assert_eq!(world.begin(5, &told).await.problem(), "folder.in_trash");
+    world.keeps_every_rule().await;
+}

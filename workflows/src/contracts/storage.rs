@@ -103,6 +103,8 @@ pub enum Shelf {
     },
     /// What everybody may see, for ever, under an address made of its hash: stills of scenes. Of no tenant, and never emptied.
     Public,
+    /// What left the database for good: months of its time series. The platform's own, of no tenant, and never emptied.
+    Archives,
 }
 
 /// Chunks of a body, in order.
@@ -193,6 +195,9 @@ pub trait BlobStore: Send + Sync + 'static {
     /// Uploads that clients send straight to the store; none where every byte comes through us.
     fn direct(&self) -> Option<&dyn DirectUploads>;
 
+    /// Removes what killed processes have left and nobody can see; tells how much. What somebody may be writing stays.
+    fn tidy(&self) -> BoxFuture<'_, Result<u64, StorageError>>;
+
     /// Whether a small object can be written, read and removed now.
     fn probe(&self) -> BoxFuture<'_, Result<(), StorageError>>;
 }
@@ -215,8 +220,19 @@ pub trait DirectUploads: Send + Sync {
     /// Begins an upload and gives the store's own name for it. Each call begins another.
     fn begin(&self, upload: Uuid) -> BoxFuture<'_, Result<String, StorageError>>;
 
-    /// An address that takes one part by PUT; its answer's `ETag` is what [`DirectUploads::complete`] wants.
+    /// An address that takes one part by PUT, exactly as long as it was announced; its answer's `ETag` is what
+    /// [`DirectUploads::complete`] wants.
     fn sign_part<'a>(&'a self, part: &'a DirectPart<'a>) -> BoxFuture<'a, Result<String, StorageError>>;
+
+    /// Up to `limit` parts, at most 1,000, that are there and numbered above `after`, in their order.
+    /// [`StorageError::NotUploaded`] when the upload is not, or not any more.
+    fn parts<'a>(
+        &'a self,
+        upload: Uuid,
+        name: &'a str,
+        after: u32,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<SentPart>, StorageError>>;
 
     /// Puts the parts with these tags together, in their order. Doing so again is harmless.
     fn complete<'a>(
@@ -226,15 +242,22 @@ pub trait DirectUploads: Send + Sync {
         etags: &'a [String],
     ) -> BoxFuture<'a, Result<(), StorageError>>;
 
-    /// Hashes a completed upload and makes a blob of it; the upload stays, so that a repeat is harmless. With `expected`,
-    /// other content is refused; so is more than `limit_bytes`.
+    /// Writes a completed upload, at most `limit_bytes` long, to `path` and tells what it is. Nothing of it is a blob yet.
+    fn fetch<'a>(
+        &'a self,
+        upload: Uuid,
+        path: &'a Path,
+        limit_bytes: u64,
+    ) -> BoxFuture<'a, Result<BlobRef, StorageError>>;
+
+    /// Makes a blob of a completed upload whose content [`DirectUploads::fetch`] has told. The bytes stay with the store, and so does
+    /// the upload, so that a repeat is harmless.
     fn shelve<'a>(
         &'a self,
         upload: Uuid,
         shelf: &'a Shelf,
-        expected: Option<&'a BlobHash>,
-        limit_bytes: u64,
-    ) -> BoxFuture<'a, Result<BlobRef, StorageError>>;
+        blob: &'a BlobRef,
+    ) -> BoxFuture<'a, Result<(), StorageError>>;
 
     /// Removes what has come of an upload, completed or not; no blob. One that is not there is no error.
     fn discard<'a>(&'a self, upload: Uuid, name: &'a str) -> BoxFuture<'a, Result<(), StorageError>>;
@@ -249,10 +272,23 @@ pub struct DirectPart<'a> {
     pub name: &'a str,
     /// From 1 to 10,000.
     pub number: u32,
+    /// Its length: the client has to send so many bytes and say so beforehand; the store refuses others.
+    pub size_bytes: u64,
     /// Base64 of the part's MD5, which the client must then send as `Content-MD5`; the store refuses other bytes.
     pub md5: Option<&'a str>,
     /// How long the address works; at most seven days.
     pub valid_for: Duration,
+}
+
+/// A part that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SentPart {
+    /// From 1 to 10,000.
+    pub number: u32,
+    /// Its length.
+    pub size_bytes: u64,
+    /// The store's tag of its content.
+    pub etag: String,
 }
 
 /// Why storage did not do it.

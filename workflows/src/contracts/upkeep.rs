@@ -77,7 +77,7 @@ impl Activity for CompareShelf {
     }
 }
 
-/// Stores the rows of a month that was detached from its series, as CSV with a header. Repeatable: the month does not change any more, and
+/// Stores the rows of a month that was detached from its series, as CSV with a header, among the archives of the platform. Repeatable: the month does not change any more, and
 /// the file is named by its content. `month.gone` for good when there is no such month.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArchiveMonth {

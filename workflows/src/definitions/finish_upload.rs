@@ -2,12 +2,18 @@
 //!
 //! ```text
 //! work ─▶ take (put together, looked at, stored) ─▶ keep: file, quota, upload in one commit ─▶ clear the pieces
-//!                                   └── not taken in ─▶ refuse: room given back
+//!                                   └── not taken in ─▶ refuse: room given back, what was stored for it let go of
 //! ```
 
 use crate::{
-    contracts::upload::{ClearUploads, EndedUpload},
-    models::{Db, Role, Scope, file_mgr::upload},
+    contracts::{
+        storage::BlobHash,
+        upload::{ClearUploads, EndedUpload},
+    },
+    models::{
+        Db, Role, Scope,
+        file_mgr::{blob_claim, upload},
+    },
 };
 use flatrender_engine::{Context, Failure, Workflow};
 use serde::{Deserialize, Serialize};
@@ -44,11 +50,18 @@ impl Workflow for FinishUpload {
     async fn run(self, cx: &Context) -> Result<Uuid, Failure> {
         let Self { upload_id, storage_upload } = self;
         let tenant_id = cx.tenant_id();
-        let kept = keep(cx, upload_id).await;
+        let mut stored = None;
+        let kept = keep(cx, upload_id, &mut stored).await;
         if let Err(why) = &kept {
-            let scope = Scope::tenant(Role::File, tenant_id);
+            let (scope, stored) = (Scope::tenant(Role::File, tenant_id), &stored);
             cx.step("refuse", async move |db: Db<'_>| {
-                let refuse = async |db: Db<'_>| Ok::<_, Failure>(upload::refuse(db, tenant_id, upload_id, why).await?);
+                let refuse = async |db: Db<'_>| {
+                    // What was stored for nothing goes by the queue of deletions.
+                    if let Some(hash) = stored {
+                        blob_claim::let_go(&mut *db, tenant_id, hash).await?;
+                    }
+                    Ok::<_, Failure>(upload::refuse(db, tenant_id, upload_id, why).await?)
+                };
                 scope.within(db, refuse).await
             })
             .await?;
@@ -60,7 +73,8 @@ impl Workflow for FinishUpload {
     }
 }
 
-async fn keep(cx: &Context, upload_id: Uuid) -> Result<Uuid, Failure> {
+/// Makes a file of the upload. `stored` is what was stored for it.
+async fn keep(cx: &Context, upload_id: Uuid, stored: &mut Option<BlobHash>) -> Result<Uuid, Failure> {
     let (tenant_id, scope) = (cx.tenant_id(), Scope::tenant(Role::File, cx.tenant_id()));
     let work = cx
         .step("work", async move |db: Db<'_>| {
@@ -70,6 +84,7 @@ async fn keep(cx: &Context, upload_id: Uuid) -> Result<Uuid, Failure> {
     let mut round = 1;
     loop {
         let taken = &cx.activity(&format!("take {round}"), work.clone()).await?;
+        *stored = Some(taken.blob.sha256.clone());
         let key = format!("keep {round}");
         let kept = cx.step(&key, async move |db: Db<'_>| {
             scope.within(db, async |db: Db<'_>| upload::become_file(db, tenant_id, upload_id, taken).await).await

@@ -6,11 +6,7 @@
 
 use crate::{
     contracts::upkeep::{ArchiveMonth, ArchivedMonth},
-    models::{
-        DEFAULT_TENANT, Db, Role, Scope,
-        file_mgr::file::{self, NewFile},
-        time_series,
-    },
+    models::{Db, Role, Scope, time_series},
 };
 use chrono::{DateTime, Utc};
 use flatrender_engine::{Context, Failure, Workflow};
@@ -74,7 +70,8 @@ async fn unarchived(cx: &Context) -> Result<Vec<String>, Failure> {
     .await
 }
 
-/// Stores a month as a file of the platform's own tenant, and notes that it may go. One that cannot be stored stays until it can.
+/// Stores a month among the archives of the platform, which are nobody's files, and notes that it may go. One that cannot be stored stays
+/// until it can.
 async fn archive(cx: &Context, at: DateTime<Utc>, month: String) -> Result<String, Failure> {
     let ArchivedMonth { rows, file } = match cx.activity(&month, ArchiveMonth { month: month.clone() }).await {
         Ok(archived) => archived,
@@ -83,25 +80,10 @@ async fn archive(cx: &Context, at: DateTime<Utc>, month: String) -> Result<Strin
     };
     let line = format!("archived {month}: {rows} rows, {}", file.sha256);
     cx.step(&format!("note {month}"), async move |db: Db<'_>| {
-        Scope::platform(Role::Admin)
-            .within(db, async |db: Db<'_>| {
-                if time_series::note_archive(&mut *db, &month, rows, file.sha256.as_str(), at).await? {
-                    let new = NewFile {
-                        owner_id: None,
-                        name: &format!("{month}.csv"),
-                        purpose: "archive",
-                        kind: "data",
-                        mime: "text/csv",
-                        blob: &file,
-                        width: None,
-                        height: None,
-                        duration_ms: None,
-                    };
-                    file::insert(db, DEFAULT_TENANT, &new).await?;
-                }
-                Ok::<_, Failure>(())
-            })
-            .await
+        let note = async |db: Db<'_>| {
+            Ok::<_, Failure>(time_series::note_archive(db, &month, rows, file.sha256.as_str(), at).await?)
+        };
+        Scope::platform(Role::Admin).within(db, note).await.map(drop)
     })
     .await?;
     Ok(line)

@@ -3,9 +3,12 @@
 use super::{check_length, find, insert, open};
 use crate::{
     app::App,
-    auth::{Editor, Tenant},
-    extract::{Json, Path},
-    file_mgr::{upload::checked_name, uploads::UploadView},
+    auth::{Editor, Tenant, Viewer},
+    extract::{
+        Json, Path, Query,
+        page::{self, Page},
+    },
+    file_mgr::{files::check_place, upload::checked_name, uploads::UploadView},
     problem::{Code, Problem, ProblemBody},
 };
 use axum::{
@@ -15,7 +18,7 @@ use axum::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use flatrender_workflows::{
-    contracts::storage::{DirectPart, DirectUploads, StorageError},
+    contracts::storage::{DirectPart, DirectUploads, SentPart, StorageError},
     definitions::finish_upload::FinishUpload,
     models::{
         Role, Scope,
@@ -24,7 +27,7 @@ use flatrender_workflows::{
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 /// Shortest part, but for the last one.
@@ -37,6 +40,8 @@ const USUAL_PART: u64 = 16 * 1024 * 1024;
 const MOST_PARTS: u64 = 10_000;
 /// How long an address of a part works.
 const VALID_FOR: Duration = Duration::from_secs(3600);
+/// How many parts are asked for at once.
+const LISTED: u32 = 1000;
 /// Longest tag of a part.
 const ETAG_BYTES: usize = 255;
 
@@ -50,6 +55,8 @@ pub struct BeginDirect {
     /// What it is for, of `asset voiceover music package avatar font`; `asset` when absent.
     #[schema(example = "asset")]
     purpose: Option<String>,
+    /// The folder it comes into; in none when absent.
+    folder_id: Option<Uuid>,
     /// Its length.
     #[schema(example = 1_073_741_824_u64)]
     total_bytes: u64,
@@ -77,9 +84,9 @@ pub struct PartAddress {
     object: &'static str,
     /// Its number, from 1 on.
     number: u32,
-    /// How many bytes it has.
+    /// How many bytes it has. Exactly so many are taken, and their number is to be sent as `Content-Length`.
     size_bytes: u64,
-    /// Send them here with `PUT`; the `ETag` of the answer is asked for at the end.
+    /// Send them here with `PUT`; the `ETag` of the answer may be named at the end.
     url: String,
     /// Until then.
     expires_at: DateTime<Utc>,
@@ -89,8 +96,44 @@ pub struct PartAddress {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CompleteDirect {
-    /// The `ETag` of every part, in their order.
-    etags: Vec<String>,
+    /// The `ETag` of every part, in their order; those that the storage has when absent.
+    etags: Option<Vec<String>>,
+}
+
+/// A part that the storage has.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PartView {
+    /// Always `upload_part`.
+    #[schema(example = "upload_part")]
+    object: &'static str,
+    /// Its number, from 1 on.
+    #[schema(example = 1)]
+    number: u32,
+    /// Its length.
+    #[schema(example = 16_777_216_u64)]
+    size_bytes: u64,
+    /// The storage's tag of its content; of most storages its MD5.
+    #[schema(example = "\"7778aef83f66abc1fa1e8477f296d394\"")]
+    etag: String,
+}
+
+impl From<SentPart> for PartView {
+    fn from(part: SentPart) -> Self {
+        let SentPart { number, size_bytes, etag } = part;
+        Self { object: "upload_part", number, size_bytes, etag }
+    }
+}
+
+/// Which parts to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListParts {
+    /// How many at most, 1 to 100; 20 when absent.
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<u32>,
+    /// Those numbered above this one: `next_cursor` of the page before.
+    starting_after: Option<u32>,
 }
 
 /// `POST /v1/uploads/direct`
@@ -101,7 +144,7 @@ pub struct CompleteDirect {
     request_body = BeginDirect,
     responses(
         (status = 201, description = "Begun", body = UploadView, headers(("Location" = String, description = "The upload"))),
-        (status = 409, description = "`upload.not_direct`, `quota.storage`, `upload.too_many`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "`upload.not_direct`, `quota.storage`, `upload.too_many`, `folder.in_trash`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 413, description = "`file.too_large`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`request.invalid`, `file.empty`, `file.name_invalid`", body = ProblemBody, content_type = "application/problem+json")
     )
@@ -117,12 +160,15 @@ pub async fn create(
     let sha256 = sha256
         .map_err(|_| Problem::fault("/sha256", "upload.sha256", "a SHA-256 is 64 lowercase hexadecimal digits"))?;
     let name = checked_name(body.name)?;
+    if let Some(folder) = body.folder_id {
+        check_place(&app, &tenant, folder).await?;
+    }
     let direct = direct(&app)?;
     let id = Uuid::now_v7();
     let storage_upload = direct.begin(id).await?;
     let new = NewUpload {
         owner_id: tenant.actor.user_id(),
-        folder_id: None,
+        folder_id: body.folder_id,
         name: &name,
         purpose: super::headers::purpose(body.purpose.as_deref().unwrap_or("asset")).ok_or_else(|| {
             Problem::fault(
@@ -172,10 +218,41 @@ pub async fn sign(
     if body.md5.as_ref().is_some_and(|md5| md5.len() != 24 || !md5.is_ascii()) {
         return Err(Problem::fault("/md5", "upload.md5", "an MD5 in base64 has 24 characters"));
     }
-    let part = DirectPart { upload: id, name, number, md5: body.md5.as_deref(), valid_for: VALID_FOR };
+    let size_bytes = size_of(&upload, number);
+    let part = DirectPart { upload: id, name, number, size_bytes, md5: body.md5.as_deref(), valid_for: VALID_FOR };
     let url = direct(&app)?.sign_part(&part).await?;
     let expires_at = Utc::now() + TimeDelta::from_std(VALID_FOR).unwrap_or_default();
-    Ok(Json(PartAddress { object: "upload_part", number, size_bytes: size_of(&upload, number), url, expires_at }))
+    Ok(Json(PartAddress { object: "upload_part", number, size_bytes, url, expires_at }))
+}
+
+/// `GET /v1/uploads/{id}/parts`
+#[utoipa::path(
+    get, path = "/v1/uploads/{id}/parts", tag = "Uploads", operation_id = "list_upload_parts", summary = "List the parts that are there",
+    description = "In their order, as the storage has them: whoever has lost track of an upload goes on with those that are missing. One whose \
+                   size is not that of its address has to be sent again.",
+    params(("id" = Uuid, Path, description = "The upload"), ListParts),
+    responses(
+        (status = 200, description = "A page", body = Page<PartView>),
+        (status = 404, description = "`upload.not_found`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "`upload.not_direct`, `upload.complete`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 410, description = "`upload.ended`", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn parts_sent(
+    State(app): State<App>,
+    Viewer(tenant): Viewer,
+    Path(id): Path<Uuid>,
+    Query(query): Query<ListParts>,
+) -> Result<Json<Page<PartView>>, Problem> {
+    let size = page::size(query.limit)?;
+    let upload = open(&app, &tenant, id).await?;
+    let (name, _) = of_storage(&upload)?;
+    let after = query.starting_after.unwrap_or_default().min(MOST_PARTS as u32);
+    let parts = match direct(&app)?.parts(id, name, after, size as u32 + 1).await {
+        Err(StorageError::NotUploaded(_)) => vec![],
+        parts => parts?,
+    };
+    Ok(Json(Page::of(parts, size, |part| part.number.to_string())))
 }
 
 /// `POST /v1/uploads/{id}/complete`
@@ -202,16 +279,19 @@ pub async fn complete(
     let (name, count) = of_storage(&upload)?;
     if upload.state == "open" {
         let fine = |etag: &String| (1..=ETAG_BYTES).contains(&etag.len()) && etag.bytes().all(|b| b.is_ascii_graphic());
-        if body.etags.len() != count as usize || !body.etags.iter().all(fine) {
+        let named = body.etags.as_ref();
+        if named.is_some_and(|etags| etags.len() != count as usize || !etags.iter().all(fine)) {
             return Err(Problem::new(Code::UploadPart, format!("name the ETag of each of the {count} parts")));
         }
-        let completed = direct(&app)?.complete(id, name, &body.etags).await;
+        let direct = direct(&app)?;
+        let there = sent(direct, &upload, name, count).await?;
+        let completed = direct.complete(id, name, named.unwrap_or(&there)).await;
         // Of two who say so at once the storage may refuse one: for the other it is done.
         if let Err(error) = completed
             && find(&app, &tenant, id).await?.state == "open"
         {
             return Err(match error {
-                StorageError::NotUploaded(_) => missing(),
+                StorageError::NotUploaded(_) => missing(1),
                 other => other.into(),
             });
         }
@@ -222,6 +302,34 @@ pub async fn complete(
         return Err(super::ended(&upload));
     }
     Ok((StatusCode::ACCEPTED, Json(upload.into())))
+}
+
+/// The tags of all parts, each of which has the length that was announced; none when the storage has put them together before.
+///
+/// # Errors
+/// `upload.parts_missing`
+async fn sent(direct: &dyn DirectUploads, upload: &Upload, name: &str, count: u32) -> Result<Vec<String>, Problem> {
+    let mut etags = Vec::with_capacity(count as usize);
+    while (etags.len() as u32) < count {
+        let page = match direct.parts(upload.id, name, etags.len() as u32, LISTED).await {
+            Err(StorageError::NotUploaded(_)) => return Ok(vec![]),
+            page => page?,
+        };
+        if page.is_empty() {
+            return Err(missing(etags.len() as u32 + 1));
+        }
+        for part in page {
+            let number = etags.len() as u32 + 1;
+            if part.number > count {
+                break;
+            }
+            if part.number != number || part.size_bytes != size_of(upload, number) {
+                return Err(missing(number));
+            }
+            etags.push(part.etag);
+        }
+    }
+    Ok(etags)
 }
 
 /// Has an upload finished whose parts are together. Of two who say so one starts the run.
@@ -282,11 +390,10 @@ fn parts(total: u64, part: Option<u64>) -> Result<Protocol, Problem> {
     Ok(Protocol::Multipart { part_bytes: part as i64, parts: count as i32 })
 }
 
-fn missing() -> Problem {
-    Problem::new(
-        Code::UploadPartsMissing,
-        "the storage does not have these parts, or one of them is too short; send them again",
-    )
+/// A part is not there as it was announced.
+fn missing(number: u32) -> Problem {
+    let detail = format!("the storage does not have part {number}, or not in its length; send it again");
+    Problem::new(Code::UploadPartsMissing, detail)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use flatrender_workflows::{contracts::storage::BlobHash, models::file_mgr::uploa
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use uuid::Uuid;
 
 /// The version of tus that is spoken.
 pub const VERSION: &str = "1.0.0";
@@ -91,7 +92,10 @@ pub fn date(at: DateTime<Utc>) -> HeaderValue {
 
 /// What is known of an upload, as it was told when it began.
 pub fn metadata(upload: &Upload) -> HeaderValue {
-    let text = format!("filename {},purpose {}", BASE64.encode(&upload.name), BASE64.encode(&upload.purpose));
+    let mut text = format!("filename {},purpose {}", BASE64.encode(&upload.name), BASE64.encode(&upload.purpose));
+    if let Some(folder) = upload.folder_id {
+        text += &format!(",folder_id {}", BASE64.encode(folder.to_string()));
+    }
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
 }
 
@@ -102,6 +106,8 @@ pub struct Metadata {
     pub name: Option<String>,
     /// What it is for.
     pub purpose: &'static str,
+    /// The folder the file comes into.
+    pub folder_id: Option<Uuid>,
     /// SHA-256 of the whole.
     pub sha256: Option<BlobHash>,
 }
@@ -112,7 +118,7 @@ impl Metadata {
     /// # Errors
     /// `header.invalid`
     pub fn of(headers: &HeaderMap) -> Result<Self, Problem> {
-        let mut told = Self { name: None, purpose: PURPOSES[0], sha256: None };
+        let mut told = Self { name: None, purpose: PURPOSES[0], folder_id: None, sha256: None };
         let Some(value) = headers.get(METADATA) else { return Ok(told) };
         let text = value.to_str().map_err(|_| malformed())?;
         if text.len() > METADATA_BYTES || text.split(',').count() > METADATA_ENTRIES {
@@ -128,6 +134,10 @@ impl Metadata {
                 "purpose" => {
                     let detail = || invalid(format!("a purpose is one of {}", PURPOSES.join(", ")));
                     told.purpose = purpose(&value).ok_or_else(detail)?;
+                }
+                "folder_id" => {
+                    let id = value.parse().map_err(|_| invalid("folder_id is the id of a folder, in base64".into()))?;
+                    told.folder_id = Some(id);
                 }
                 "sha256" => {
                     let hash = value
@@ -223,7 +233,7 @@ mod tests {
                 .unwrap();
         assert_eq!((told.name.as_deref(), told.purpose), (Some("ي"), "asset"));
         assert_eq!(told.sha256.unwrap().as_str(), "a".repeat(64));
-        for wrong in ["filename ä", "filename /w==", "purpose ZXhwb3J0", "sha256 YQ=="] {
+        for wrong in ["filename ä", "filename /w==", "purpose ZXhwb3J0", "sha256 YQ==", "folder_id YQ=="] {
             let mut map = HeaderMap::new();
             map.insert(METADATA, HeaderValue::from_bytes(wrong.as_bytes()).unwrap());
             assert_eq!(Metadata::of(&map).unwrap_err().code(), Code::HeaderInvalid, "{wrong}");

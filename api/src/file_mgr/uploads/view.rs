@@ -23,6 +23,8 @@ pub struct UploadView {
     /// What it is for.
     #[schema(example = "asset")]
     purpose: String,
+    /// The folder it comes into; should that be gone then, or have something of the same name, it comes into none.
+    folder_id: Option<Uuid>,
     /// Its length.
     #[schema(example = 1_073_741_824_i64)]
     total_bytes: i64,
@@ -65,6 +67,7 @@ impl From<Upload> for UploadView {
             protocol: u.protocol,
             name: u.name,
             purpose: u.purpose,
+            folder_id: u.folder_id,
             total_bytes: u.total_bytes,
             offset_bytes: u.offset_bytes,
             part_bytes: u.part_bytes,

@@ -6,7 +6,7 @@
 
 use crate::{
     contracts::storage::{BlobHash, Claims, StorageError},
-    models::{Role, Scope},
+    models::{Db, Role, Scope},
 };
 use futures::future::BoxFuture;
 use sqlx::PgPool;
@@ -44,6 +44,31 @@ impl BlobClaims {
         tx.commit().await?;
         Ok(claimed.rows_affected() > 0)
     }
+}
+
+/// Lets go of content that was stored and of which nothing came, unless a file uses it: it is removed in an hour. Whoever has stored the same
+/// meanwhile has that long to record it, or stores it again ([`super::blob::is_gone`]).
+///
+/// # Errors
+/// Those of the database.
+pub async fn let_go(db: Db<'_>, tenant_id: Uuid, hash: &BlobHash) -> sqlx::Result<()> {
+    let unused = sqlx::query!(
+        "update file_mgr.blobs set wanted_until = least(wanted_until, workflow.now() + interval '1 hour')
+         where tenant_id = $1 and sha256 = $2 and refcount = 0 and wanted_until is not null",
+        tenant_id,
+        hash.as_str(),
+    );
+    if unused.execute(&mut *db).await?.rows_affected() > 0 {
+        sqlx::query!(
+            "insert into file_mgr.deletion_queue (tenant_id, sha256, not_before)
+             values ($1, $2, workflow.now() + interval '1 hour') on conflict do nothing",
+            tenant_id,
+            hash.as_str(),
+        )
+        .execute(db)
+        .await?;
+    }
+    Ok(())
 }
 
 impl Claims for BlobClaims {

@@ -125,6 +125,26 @@ pub async fn change(
     Ok(folder.fetch_one(db).await?)
 }
 
+/// Whether something of this name may come into a folder. It stays so until the transaction ends.
+///
+/// # Errors
+/// Those of the database.
+pub(super) async fn has_place(db: Db<'_>, tenant_id: Uuid, id: Uuid, name: &str) -> sqlx::Result<bool> {
+    hold(&mut *db, tenant_id).await?;
+    sqlx::query_scalar!(
+        r#"select exists (select from file_mgr.folders where tenant_id = $1 and id = $2 and trashed_at is null)
+              and not exists (select from file_mgr.folders
+                              where parent_id = $2 and name_key = file_mgr.name_key($3) and trashed_at is null)
+              and not exists (select from file_mgr.files where folder_id = $2 and name_key = file_mgr.name_key($3)
+                              and state not in ('trashed', 'purged', 'rejected')) as "it!""#,
+        tenant_id,
+        id,
+        name,
+    )
+    .fetch_one(db)
+    .await
+}
+
 pub(super) async fn standing(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> Result<Standing, TreeError> {
     let found = sqlx::query_as!(
         Standing,

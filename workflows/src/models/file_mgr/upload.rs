@@ -15,7 +15,9 @@
 use super::{
     blob,
     file::{self, NewFile},
+    folder,
     quota::{self, Outcome},
+    tree::{Change, TreeError},
 };
 use crate::{
     contracts::{
@@ -310,13 +312,14 @@ async fn pieces(db: Db<'_>, id: Uuid) -> sqlx::Result<Vec<BlobRef>> {
     rows.fetch_all(db).await?.into_iter().map(|r| blob_ref(r.sha256, r.size_bytes)).collect()
 }
 
-/// Makes a file of an upload that was taken in, in the room that was set aside for it, and gives the file's id.
+/// Makes a file of an upload that was taken in, in the room that was set aside for it, and gives the file's id. It comes into its folder,
+/// or into none when that is gone, in the trash, or has something of the same name by now.
 ///
 /// # Errors
 /// `upload.gone` when the upload is not to be completed any more; `quota.storage` when what came of it has no room; those of the database.
 pub async fn become_file(db: Db<'_>, tenant_id: Uuid, id: Uuid, taken: &TakenUpload) -> Result<Uuid, Failure> {
     let row = sqlx::query!(
-        "select owner_id, name, purpose from file_mgr.upload_sessions
+        "select owner_id, folder_id, name, purpose from file_mgr.upload_sessions
          where tenant_id = $1 and id = $2 and state = 'completing' for update",
         tenant_id,
         id
@@ -343,6 +346,15 @@ pub async fn become_file(db: Db<'_>, tenant_id: Uuid, id: Uuid, taken: &TakenUpl
         }
         error.into()
     })?;
+    if let Some(folder) = row.folder_id
+        && folder::has_place(&mut *db, tenant_id, folder, &row.name).await?
+    {
+        let into = Change { folder: Some(Some(folder)), ..Change::default() };
+        file::change(&mut *db, tenant_id, file_id, None, &into).await.map_err(|why| match why {
+            TreeError::Database(error) => error.into(),
+            why => Failure::transient("folder.changed", format!("the folder has changed: {why}")),
+        })?;
+    }
     sqlx::query!(
         "update file_mgr.upload_sessions set state = 'completed', file_id = $3, updated_at = workflow.now() where tenant_id = $1 and id = $2",
         tenant_id,
