@@ -19,8 +19,9 @@ use std::{
 const SIDE: u32 = 16_384;
 /// The longest file; decoders hold all of it.
 const FILE_BYTES: u64 = 128 * 1024 * 1024;
-/// The most memory a picture may take while it is decoded.
-const DECODER_BYTES: u64 = 512 * 1024 * 1024;
+/// The most memory the pixels of a picture may take: judged by its width, height and depth before one is decoded. Turning it the right way
+/// up takes as much again.
+const DECODER_BYTES: u64 = 256 * 1024 * 1024;
 /// The longest colour profile that is read; those of printers have some megabytes.
 const PROFILE_BYTES: usize = 4 * 1024 * 1024;
 /// Of JPEGs. Another generation at this quality is not seen.

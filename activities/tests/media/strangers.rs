@@ -3,6 +3,7 @@
 
 mod archives;
 mod films;
+mod harmed;
 mod names;
 mod pictures;
 

@@ -11,7 +11,7 @@ use crate::{
 };
 use axum::{
     extract::State,
-    http::{HeaderMap, Method, StatusCode},
+    http::{HeaderMap, Method, StatusCode, header},
     response::Response,
 };
 use chrono::{DateTime, Utc};
@@ -31,12 +31,19 @@ use flatrender_workflows::{
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
-use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    task::spawn_blocking,
+    time::timeout,
+};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// Pictures traced at a time: each takes a core.
-static TRACERS: Semaphore = Semaphore::const_new(2);
+/// Pictures traced at a time: each takes a core and its memory.
+static TRACERS: Semaphore = Semaphore::const_new(MOST_TRACERS);
+const MOST_TRACERS: usize = 2;
+/// Who waits for longer is told to come again.
+const TURN: Duration = Duration::from_secs(2);
 /// A picture takes well below a second.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Most previews of a template that are shown.
@@ -125,7 +132,8 @@ pub struct SvgPreviews {
         (status = 201, description = "Traced", body = SvgPreviewView),
         (status = 409, description = "`quota.storage`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 413, description = "`file.too_large`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "`svg_preview.untraceable`, `request.invalid`", body = ProblemBody, content_type = "application/problem+json")
+        (status = 422, description = "`svg_preview.untraceable`, `request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "`server.unavailable`: too many are traced at this moment", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn create(
@@ -142,7 +150,8 @@ pub async fn create(
     if let Some(id) = known(&app, &tenant, &source).await? {
         return Ok((StatusCode::OK, Json(find(&app, &template, &slug, id).await?)));
     }
-    let traced = trace(bytes_of(&app, &tenant, &picture.blob).await?).await?;
+    let turn = turn().await?;
+    let traced = trace(bytes_of(&app, &tenant, &picture.blob).await?, turn).await?;
     let id = match keep(&app, &tenant, &picture, &source, traced).await? {
         Some(id) => id,
         // Somebody was faster.
@@ -291,12 +300,26 @@ async fn bytes_of(app: &App, tenant: &Tenant, blob: &BlobRef) -> Result<Vec<u8>,
     body.stream.try_fold(Vec::new(), gather).await.map_err(|error| Problem::unavailable(&error))
 }
 
-async fn trace(picture: Vec<u8>) -> Result<Traced, Problem> {
-    let late = || Problem::new(Code::SvgPreviewUntraceable, "the picture takes too long to be traced");
-    let traced = async {
-        let _permit = TRACERS.acquire().await;
-        spawn_blocking(move || flatrender_tracer::trace(&picture)).await
+/// A turn to trace a picture. Who has none holds no picture in memory.
+///
+/// # Errors
+/// `server.unavailable` when too many pictures are being traced.
+async fn turn() -> Result<SemaphorePermit<'static>, Problem> {
+    let full = || {
+        let again = header::HeaderValue::from_static("5");
+        let detail = "other pictures are being traced; try again in a moment";
+        Problem::new(Code::Unavailable, detail).with_header(header::RETRY_AFTER, again)
     };
+    timeout(TURN, TRACERS.acquire()).await.ok().and_then(Result::ok).ok_or_else(full)
+}
+
+async fn trace(picture: Vec<u8>, turn: SemaphorePermit<'static>) -> Result<Traced, Problem> {
+    let late = || Problem::new(Code::SvgPreviewUntraceable, "the picture takes too long to be traced");
+    let traced = spawn_blocking(move || {
+        // One that nobody waits for any more has its turn to its end.
+        let _turn = turn;
+        flatrender_tracer::trace(&picture)
+    });
     let traced = timeout(PATIENCE, traced).await.map_err(|_| late())?;
     let traced = traced.map_err(|panic| Problem::internal(&std::io::Error::other(panic)))?;
     traced.map_err(|error| refusal(&error))

@@ -1,6 +1,10 @@
 //! Zip archives that say two things at once, hold too much or lead elsewhere.
 
-use super::{Yard, peak_bytes};
+use super::{
+    Yard,
+    harmed::{cases, harm},
+    peak_bytes,
+};
 use flatrender_activities::{
     aerender::unpack::{Bounds, unpack},
     archive::{self, ArchiveError, Budget},
@@ -550,62 +554,8 @@ fn m30_a_name_in_the_old_code_page_is_read_as_such() {
     assert_eq!((name.chars().count(), name.chars().next(), name.chars().last()), (128, Some('Ç'), Some('■')));
 }
 
-/// What is done to a sound archive, at a place in thousandths of it.
-#[derive(Debug, Clone)]
-enum Harm {
-    Byte(usize, u8),
-    Number(usize, usize, u64),
-    Cut(usize, usize),
-    Copy(usize, usize, usize),
-}
-
-impl Harm {
-    fn to(&self, bytes: &mut Vec<u8>) {
-        let place = |thousandths: usize| thousandths * bytes.len() / 1000;
-        match *self {
-            Self::Byte(at, value) => {
-                let at = place(at);
-                bytes.splice(at..(at + 1).min(bytes.len()), [value]);
-            }
-            Self::Number(at, length, value) => {
-                let at = place(at);
-                bytes.splice(at..(at + length).min(bytes.len()), value.to_le_bytes()[..length].to_vec());
-            }
-            Self::Cut(at, length) => {
-                let at = place(at);
-                bytes.drain(at..(at + length).min(bytes.len()));
-            }
-            Self::Copy(from, length, to) => {
-                let (from, to) = (place(from), place(to));
-                let copied = bytes[from..(from + length).min(bytes.len())].to_vec();
-                bytes.splice(to..to, copied);
-            }
-        }
-    }
-}
-
-fn harm() -> impl Strategy<Value = Harm> {
-    let numbers = prop_oneof![
-        Just(0u64),
-        Just(1),
-        Just(0xffff),
-        Just(0xffff_ffff),
-        Just(u64::MAX),
-        Just(1 << 31),
-        Just(1 << 63),
-        0..2000u64
-    ];
-    let lengths = prop_oneof![Just(2usize), Just(4), Just(8)];
-    prop_oneof![
-        4 => (0..1000usize, any::<u8>()).prop_map(|(at, value)| Harm::Byte(at, value)),
-        4 => (0..1000usize, lengths, numbers).prop_map(|(at, length, value)| Harm::Number(at, length, value)),
-        1 => (0..1000usize, 1..40usize).prop_map(|(at, length)| Harm::Cut(at, length)),
-        1 => (0..1000usize, 1..60usize, 0..1000usize).prop_map(|(from, length, to)| Harm::Copy(from, length, to)),
-    ]
-}
-
 /// M30, of what nobody thought of: sound archives of all kinds, harmed at random. Whatever is taken unpacks to exactly what was looked at.
-/// `FLATRENDER_FUZZ_CASES` says how many; an hour takes some ten million.
+/// An hour takes some ten million, which is what `scripts/chaos.sh fuzz` does.
 #[test]
 fn m30_whatever_is_taken_unpacks_to_what_was_looked_at() {
     let sound = [
@@ -617,8 +567,8 @@ fn m30_whatever_is_taken_unpacks_to_what_was_looked_at() {
     ];
     let yard = Yard::new();
     let path = yard.jail().join("harmed.zip");
-    let cases = std::env::var("FLATRENDER_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(4000);
-    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    let config = cases(4000);
+    let cases = config.cases;
     let taken = std::cell::Cell::new(0);
     let tried = (0..sound.len(), prop::collection::vec(harm(), 0..4));
     proptest::test_runner::TestRunner::new(config)

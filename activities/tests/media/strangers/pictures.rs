@@ -154,6 +154,39 @@ fn odd() -> Vec<(String, Vec<u8>)> {
     all
 }
 
+/// What a picture takes in memory is judged by its header, depth and all, before a pixel is decoded.
+#[tokio::test]
+async fn m32_a_deep_picture_is_judged_by_its_depth() {
+    let (yard, inspector) = (Yard::new(), inspector("ffprobe".into()));
+    let path = yard.jail().join("deep.png");
+    let before = peak_bytes();
+    for (side, depth, colours) in [(7000u32, 16u8, 6u8), (6500, 16, 2), (7000, 16, 4)] {
+        let mut bytes = sized_png(side, side);
+        (bytes[24], bytes[25]) = (depth, colours);
+        let sum = crc(&bytes[12..29]).to_be_bytes();
+        bytes[29..33].copy_from_slice(&sum);
+        std::fs::write(&path, &bytes).unwrap();
+        let refused = inspector.inspect(&path).await;
+        let heavy = u64::from(side)
+            * u64::from(side)
+            * u64::from(match colours {
+                6 => 8,
+                2 => 6,
+                _ => 4u8,
+            })
+            > 256 << 20;
+        match refused {
+            Err(UploadError::TooLarge { .. }) => assert!(heavy, "{side} {colours}"),
+            Err(UploadError::Corrupt) => assert!(!heavy, "{side} {colours}"),
+            other => panic!("{side} {colours}: {other:?}"),
+        }
+        assert!(!heavy || peak_bytes() < before + (64 << 20), "{side} {colours}: nothing was decoded");
+    }
+    let deep = DynamicImage::ImageRgba16(picture().to_rgba16());
+    deep.save_with_format(&path, ImageFormat::Png).unwrap();
+    assert!(matches!(inspector.inspect(&path).await, Ok(Upload::Image { .. })), "a small one is kept");
+}
+
 #[tokio::test]
 async fn m32_of_a_picture_only_its_pixels_are_kept() {
     let odd = odd();
