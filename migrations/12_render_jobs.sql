@@ -342,6 +342,7 @@ create table render.exports (
     frame_count    int not null check (frame_count > 0),
     state          text not null default 'ready' check (state in ('uploading', 'ready', 'expired', 'deleted')),
     expires_at     timestamptz,
+    warned_at      timestamptz,
     download_count bigint not null default 0 check (download_count >= 0),
     created_at     timestamptz not null default now(),
     unique (tenant_id, id),
@@ -354,6 +355,7 @@ create index exports_sheet on render.exports (sheet_file_id);
 comment on table render.exports is 'A finished, verified, stored film.';
 comment on column render.exports.file_id is 'softref:file_mgr.files(id)';
 comment on column render.exports.sheet_file_id is 'softref:file_mgr.files(id)';
+comment on column render.exports.warned_at is 'When whoever ordered it was told that it goes soon.';
 create trigger exports_ended before update on render.exports for each row when (
     old.state = 'deleted' and new.state <> old.state or old.state = 'expired' and new.state not in ('expired', 'deleted')
     or (old.sha256, old.size_bytes, old.frame_count) is distinct from (new.sha256, new.size_bytes, new.frame_count))

@@ -52,6 +52,27 @@ begin
 end $$;
 comment on function file_mgr.in_use is 'Whatever names files has to say so in a comment: softref:file_mgr.files(id).';
 
+-- Forgets events that nobody was told of, or whose deliveries went with their months; gives how many. Nobody else removes any.
+create function identity.forget_webhook_events(p_limit int) returns int
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_scope text := coalesce(current_setting('app.platform', true), '');
+    v_before timestamptz;
+    v_gone int;
+begin
+    perform set_config('app.platform', 'on', true);
+    select workflow.now() - make_interval(months => keep_months + 1) into v_before
+    from platform.time_series where name = 'identity.tenant_webhook_deliveries';
+    delete from identity.tenant_webhook_events where id in (
+        select e.id from identity.tenant_webhook_events e
+        where e.created_at < least(v_before, now() - interval '6 months')
+          and not exists (select from identity.tenant_webhook_deliveries d where d.event_id = e.id)
+        limit p_limit);
+    get diagnostics v_gone = row_count;
+    perform set_config('app.platform', v_scope, true);
+    return v_gone;
+end $$;
+
 -- Hashes of what films under way are made of: whatever looks like one in their frozen orders.
 create function file_mgr.content_of_films_under_way() returns setof text language sql stable as $$
     select distinct m[1] from render.render_jobs j cross join lateral regexp_matches(j.spec::text, '[0-9a-f]{64}', 'g') m
@@ -127,4 +148,4 @@ create function identity.usage_of(p_day date) returns table (tenant_id uuid, met
 $$;
 
 revoke execute on function file_mgr.in_use, file_mgr.content_of_films_under_way, file_mgr.cleanup_candidates, file_mgr.is_of_film,
-    identity.usage_of from public;
+    identity.usage_of, identity.forget_webhook_events from public;

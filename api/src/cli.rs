@@ -29,6 +29,7 @@ pub mod snapshots;
 pub mod sse;
 pub mod templates;
 mod upload;
+pub mod usage;
 pub mod webhooks;
 
 use clap::{Parser, Subcommand};
@@ -70,6 +71,7 @@ enum Command {
     Cleanup(cleanup::CleanupArgs),
     Notifications(notifications::NotificationsArgs),
     Simulate(simulate::SimulateArgs),
+    Usage(usage::UsageArgs),
     Webhooks(webhooks::WebhooksArgs),
     Runs(runs::RunsArgs),
     Operate(operate::OperateArgs),
@@ -115,6 +117,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Cleanup(args) => cleanup::run(args).await,
         Command::Notifications(args) => notifications::run(args).await,
         Command::Simulate(args) => simulate::run(args).await,
+        Command::Usage(args) => usage::run(args).await,
         Command::Webhooks(args) => webhooks::run(args).await,
         Command::Runs(args) => runs::run(args).await,
         Command::Operate(args) => operate::run(args).await,

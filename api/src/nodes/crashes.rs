@@ -4,18 +4,21 @@
 //! the first finds the crash written down already: there is one an attempt.
 
 use crate::{app::App, auth::NodeCaller, problem::Problem};
+use chrono::{DurationRound as _, TimeDelta};
 use flatrender_engine::{Failure, remote::Lease};
 use flatrender_workflows::{
     contracts::{
         evidence::{Cure, Evidence},
         storage::BlobHash,
     },
+    definitions::events::{self, Event},
     models::{
-        Role, Scope,
+        DEFAULT_TENANT, Db, Role, Scope,
         render::node::crash::{self, Consequence, NewCrash},
+        time_series,
     },
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// Writes down why an attempt ended, if it is the node's renderer that failed.
@@ -44,7 +47,13 @@ pub async fn note(app: &App, caller: &NodeCaller, task: Task<'_>, failure: &Fail
     };
     let mut tx = app.db.begin(Scope::platform(Role::Render)).await?;
     let led_to = crash::record(&mut tx, &new).await?;
+    if let Some(led_to) = led_to {
+        tell(app, &mut tx, caller, failure, led_to).await?;
+    }
     tx.commit().await?;
+    if led_to.is_some() {
+        app.workflows.announce();
+    }
     if matches!(led_to, Some(Consequence::Quarantined | Consequence::Blocked)) {
         app.placement.nodes_have_changed();
     }
@@ -62,6 +71,29 @@ pub async fn note(app: &App, caller: &NodeCaller, task: Task<'_>, failure: &Fail
         Some(Consequence::Noted) | None => {}
     }
     Ok(())
+}
+
+/// Operators are told once an hour of a node, however often it crashes, and again when it gets no more work.
+async fn tell(
+    app: &App,
+    db: Db<'_>,
+    caller: &NodeCaller,
+    failure: &Failure,
+    led_to: Consequence,
+) -> Result<(), Problem> {
+    let now = time_series::moment(&mut *db).await?;
+    let quarantined = led_to == Consequence::Quarantined;
+    let occurred_at = if quarantined { now } else { now.duration_trunc(TimeDelta::hours(1)).unwrap_or(now) };
+    let data = json!({"object": "node", "node": caller.node.name, "reason": failure.code, "quarantined": quarantined});
+    let event = Event {
+        tenant_id: DEFAULT_TENANT,
+        kind: "node.crashed",
+        subject: caller.node.id,
+        user_id: None,
+        data,
+        occurred_at,
+    };
+    events::happened(&app.workflows, db, event).await.map_err(|error| Problem::internal(&error))
 }
 
 /// A node has done a task without a crash: what its package did there before is overcome.

@@ -108,6 +108,9 @@ async fn a_crash_is_written_down_once_an_attempt(db: PgPool) {
     assert_eq!((&row["render_job_id"], &row["recovery"]), (&json!(render), &json!("requeued")));
     assert_eq!(row["package_sha256"], json!(world.package.sha256));
     assert!(row["template_version_id"].is_string() && row["log_tail"].as_str().unwrap().contains("crashed at"));
+    // Operators hear of it, once an hour.
+    let told = "workflow.runs where kind = 'notify' and input::text like '%node.crashed%' and input::text like '%n1%'";
+    assert_eq!(world.count(told).await, 1);
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -5,8 +5,10 @@ use axum::{
     body::Body,
     http::{Method, StatusCode, header},
 };
+use flatrender_engine::{testing::Stage, worker::Builder};
 use flatrender_workflows::{
     contracts::media::{EncodeProfile, ProbedVideo},
+    definitions::expire_exports::ExpireExports,
     models::render::{
         export::{self, NewExport},
         render_job,
@@ -111,4 +113,34 @@ async fn a_contact_sheet_is_a_picture(db: PgPool) {
     let answer = film.world.get(&path).await;
     assert_eq!((answer.status, answer.header(header::CONTENT_TYPE)), (StatusCode::OK, "image/png"));
     assert_eq!(answer.body, png([5, 5, 5]));
+}
+
+/// Whoever ordered a film is told a day before it goes: once, and not of what is kept for a day only.
+#[sqlx::test(migrations = "../migrations")]
+async fn whoever_ordered_a_film_is_told_once_that_it_goes(db: PgPool) {
+    let world = World::new(db).await;
+    let ada = world.person(world.tenant, "ada@example.com", &["owner"]).await;
+    let soon = publish(&world, world.order().await, b"a film").await;
+    let later = publish(&world, world.order().await, b"another film").await;
+    let brief = publish(&world, world.order().await, b"a third film").await;
+    let mut set = vec![format!("update render.render_jobs set user_id = '{ada}'")];
+    for (id, hours, age) in [(soon, 20, 100), (later, 30, 100), (brief, 20, 4)] {
+        set.push(format!(
+            "update render.exports set expires_at = workflow.now() + interval '{hours} hours',
+                    created_at = workflow.now() - interval '{age} hours' where id = '{id}'"
+        ));
+    }
+    for sql in set {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&world.db).await.unwrap();
+    }
+    for _ in 0..2 {
+        let stage = Stage::new(world.db.clone(), |worker: Builder| worker.workflow::<ExpireExports>());
+        let run = stage.survives_a_crash_after_every_event(ExpireExports {}).await.unwrap();
+        assert_eq!(run.output_as::<u64>(), Some(0));
+    }
+    let told = "select input::text from workflow.runs where kind = 'notify' and input::text like '%export.expiring%'";
+    let told: Vec<String> = sqlx::query_scalar(told).fetch_all(&world.db).await.unwrap();
+    assert_eq!(told.len(), 1);
+    assert!(told[0].contains(&soon.to_string()) && told[0].contains(&ada.to_string()), "{told:?}");
+    assert_eq!(world.count("render.exports where warned_at is not null").await, 1);
 }

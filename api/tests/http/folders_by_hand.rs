@@ -11,13 +11,13 @@ use std::net::SocketAddr;
 use tokio::{net::TcpListener, process::Command};
 
 /// The program, told where the server is: how it ended, and what it said.
-struct Hand<'a> {
+pub struct Hand<'a> {
     world: &'a World,
     at: SocketAddr,
 }
 
 impl<'a> Hand<'a> {
-    async fn new(world: &'a World) -> Self {
+    pub async fn new(world: &'a World) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         let service = world.router.clone().into_make_service_with_connect_info::<SocketAddr>();
@@ -26,8 +26,13 @@ impl<'a> Hand<'a> {
     }
 
     async fn run(&self, args: &[&str]) -> (i32, String) {
+        self.call(&[&["files"], args].concat(), &[]).await
+    }
+
+    /// The same of any command, with an environment.
+    pub async fn call(&self, args: &[&str], env: &[(&str, &str)]) -> (i32, String) {
         let mut program = Command::new(env!("CARGO_BIN_EXE_flatrender"));
-        program.arg("files").args(args).env_remove("FLATRENDER_LOG").current_dir(self.world.folder.path());
+        program.args(args).envs(env.iter().copied()).env_remove("FLATRENDER_LOG").current_dir(self.world.folder.path());
         program.env("FLATRENDER_URL", format!("http://{}", self.at)).env("FLATRENDER_API_KEY", &self.world.key);
         let out = program.output().await.unwrap();
         let said = if out.status.success() { out.stdout } else { out.stderr };

@@ -55,6 +55,7 @@ mod svg_previews;
 mod tenants;
 mod traces;
 mod upkeep;
+mod upkeep_by_hand;
 mod uploads;
 mod usage;
 mod webauthn;

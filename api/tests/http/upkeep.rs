@@ -12,6 +12,7 @@ use flatrender_workflows::{
     },
     definitions::{
         drain_deletions::{DrainDeletions, Drained},
+        forget_old::{ForgetOld, Old},
         retire_months::RetireMonths,
         scan_orphans::{Difference, ScanOrphans},
     },
@@ -33,6 +34,7 @@ fn stage(world: &World) -> Stage {
         worker
             .workflow::<DrainDeletions>()
             .workflow::<Late>()
+            .workflow::<ForgetOld>()
             .workflow::<ScanOrphans>()
             .workflow::<RetireMonths>()
             .queue(UPKEEP_QUEUE, 2)
@@ -179,12 +181,12 @@ async fn a_month_is_archived_before_it_is_dropped(db: PgPool) {
     .await
     .unwrap();
     assert_eq!(noted, (500, hash.clone()));
-    let file: String = sqlx::query_scalar("select b.sha256 from file_mgr.files f join file_mgr.blobs b on b.id = f.blob_id where f.name = 'render.node_health_logs_2026_01.csv'")
-        .fetch_one(&world.db)
-        .await
-        .unwrap();
-    assert_eq!(file, hash);
-    let csv = std::fs::read(world.file_named(&hash)).unwrap();
+    // It is the platform's: no tenant sees it among its files, pays for it or gets it.
+    assert_eq!(world.count("file_mgr.files where name ~ 'node_health_logs' or purpose = 'archive'").await, 0);
+    assert_eq!(world.count("file_mgr.quotas where used_bytes > 0").await, 0);
+    let file = world.file_named(&hash);
+    assert!(file.components().any(|part| part.as_os_str() == "archives"), "{}", file.display());
+    let csv = std::fs::read(file).unwrap();
     assert_eq!(hex::encode(sha2::Sha256::digest(&csv)), hash);
     assert_eq!(csv.iter().filter(|b| **b == b'\n').count(), 501, "a header and a line each");
     // Not before its grace is over.
@@ -194,4 +196,31 @@ async fn a_month_is_archived_before_it_is_dropped(db: PgPool) {
     let done: Vec<String> = run.output_as().expect("it succeeds");
     assert!(done.contains(&"dropped render.node_health_logs_2026_01".to_owned()), "{done:?}");
     assert_eq!(world.count(there).await, 0);
+}
+
+/// What was read long ago is forgotten, with counts of days that are over and events whose deliveries are gone; what is younger stays, and
+/// nobody else removes an event.
+#[sqlx::test(migrations = "../migrations")]
+async fn messages_counts_and_events_are_forgotten_in_time(db: PgPool) {
+    let world = World::new(db).await;
+    let rows = format!(
+        "insert into notification.notifications (tenant_id, user_id, category, template_code, title, dedupe_key, read_at, created_at)
+         select '{DEFAULT_TENANT}', gen_random_uuid(), 'renders', 'x', 'x', n::text, workflow.now() - n * interval '100 days',
+                workflow.now() - interval '400 days' from generate_series(1, 2) n;
+         insert into notification.notifications (tenant_id, user_id, category, template_code, title, dedupe_key, created_at)
+         values ('{DEFAULT_TENANT}', gen_random_uuid(), 'renders', 'x', 'x', 'unread', workflow.now() - interval '400 days');
+         insert into notification.sms_counts (tenant_id, day, scope, what, sent)
+         select '{DEFAULT_TENANT}', current_date - n, 'tenant', '', 1 from unnest(array[0, 1, 9]) n;
+         insert into identity.tenant_webhook_events (tenant_id, type, data, occurred_at, source_event_id, created_at)
+         select '{DEFAULT_TENANT}', 'render.completed', '{{}}', now() - n * interval '1 month', gen_random_uuid(), now() - n * interval '1 month'
+         from unnest(array[0, 5, 9]) n"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(rows)).execute(&world.db).await.unwrap();
+    let run = stage(&world).survives_a_crash_after_every_event(ForgetOld { what: Old::Messages }).await.unwrap();
+    assert_eq!(run.output_as::<u64>(), Some(3));
+    assert_eq!(world.count("notification.notifications").await, 2);
+    assert_eq!(world.count("notification.sms_counts").await, 2);
+    assert_eq!(world.count("identity.tenant_webhook_events").await, 2);
+    let young = sqlx::query("delete from identity.tenant_webhook_events").execute(&world.db).await;
+    assert_eq!(young.unwrap_err().as_database_error().unwrap().code().as_deref(), Some("23001"));
 }

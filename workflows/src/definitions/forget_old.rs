@@ -1,9 +1,10 @@
-//! What was kept for a while only: links and codes, logins under way, sessions that have ended, keys of requests.
+//! What was kept for a while only: links and codes, logins under way, sessions that have ended, keys of requests, old messages.
 
 use crate::models::{
     Db, Role, Scope,
     file_mgr::deletion,
-    identity::{auth_challenge, auth_throttle, openid_sign_in, user_session},
+    identity::{auth_challenge, auth_throttle, openid_sign_in, rate_bucket, tenant_webhook_event, user_session},
+    notification::{message, sms},
     render::{render_job, snapshot_batch, snapshot_job, snapshot_request},
 };
 use flatrender_engine::{Context, Failure, Workflow};
@@ -20,8 +21,10 @@ const ROUNDS: usize = 50;
 pub enum Old {
     /// Links, codes, logins under way, sessions, failures to sign in.
     Auth,
-    /// Keys of requests that were answered, requests for stills that have ended, and removals that were done.
+    /// Keys of requests that were answered, requests for stills that have ended, removals that were done, and budgets that are full.
     Requests,
+    /// Messages that were read long ago, counts of text messages of days that are over, and events whose deliveries are gone.
+    Messages,
 }
 
 /// Drops what is past its time. Repeating it is harmless.
@@ -66,7 +69,13 @@ async fn forget(what: Old, db: Db<'_>) -> Result<u64, Failure> {
                 + render_job::forget_joined(&mut *db, BATCH).await?
                 + snapshot_batch::forget_old(&mut *db, BATCH).await?
                 + snapshot_job::forget_old(&mut *db, BATCH).await?
+                + rate_bucket::forget_idle(&mut *db).await?
                 + deletion::forget_old(db, BATCH).await?
+        }
+        Old::Messages => {
+            message::forget_old(&mut *db, BATCH).await?
+                + sms::forget_old(&mut *db).await?
+                + tenant_webhook_event::forget_old(db, BATCH).await?
         }
     })
 }

@@ -40,6 +40,7 @@ pub fn all(production: bool) -> Result<Vec<Terms>, ScheduleError> {
         every("usage_daily", "30 0 * * *", &RollUpUsage { at: None })?,
         one("auth_purge", "35 * * * *", &ForgetOld { what: Old::Auth })?,
         one("idempotency_purge", "45 * * * *", &ForgetOld { what: Old::Requests })?,
+        one("message_purge", "50 * * * *", &ForgetOld { what: Old::Messages })?,
         one("credit_upkeep", "*/10 * * * *", &LookAfterCredits {})?,
         one("domain_recheck", "40 * * * *", &RecheckDomains {})?,
         Terms { catch_up: CatchUp::Skip, ..one("digests", "*/15 * * * *", &SendDigests {})? },

@@ -67,3 +67,13 @@ pub async fn insert(db: Db<'_>, new: NewEvent<'_>) -> sqlx::Result<Option<Uuid>>
     .fetch_optional(db)
     .await
 }
+
+/// Forgets up to `limit` events that are older than the months in which their deliveries lay, and of which none is left; gives how many.
+/// As an administrator.
+///
+/// # Errors
+/// Those of the database.
+pub async fn forget_old(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
+    let gone = sqlx::query_scalar!(r#"select identity.forget_webhook_events($1) as "gone!""#, limit as i32);
+    Ok(gone.fetch_one(db).await?.unsigned_abs().into())
+}

@@ -131,6 +131,46 @@ async fn insert(db: Db<'_>, new: &NewExport<'_>) -> sqlx::Result<Uuid> {
     Ok(id)
 }
 
+/// A film that goes soon.
+#[derive(Debug, Clone)]
+pub struct Expiring {
+    /// Its id.
+    pub id: Uuid,
+    /// Its owner.
+    pub tenant_id: Uuid,
+    /// The render it came from.
+    pub render_id: Uuid,
+    /// Who ordered it; nobody in person when a key did.
+    pub user_id: Option<Uuid>,
+    /// The template it was made of.
+    pub template: String,
+    /// When it goes.
+    pub expires_at: DateTime<Utc>,
+    /// Now: it is told once.
+    pub warned_at: DateTime<Utc>,
+}
+
+/// Up to `limit` films that go within a day and of which nobody was told; from here on they count as told. Previews and what is kept for no more
+/// than a day are not among them.
+pub async fn warn(db: Db<'_>, limit: i64) -> sqlx::Result<Vec<Expiring>> {
+    sqlx::query_as!(
+        Expiring,
+        r#"update render.exports e set warned_at = workflow.now()
+           from render.render_jobs j
+           where j.id = e.render_job_id and e.id in (
+               select x.id from render.exports x join render.render_jobs o on o.id = x.render_job_id
+               where x.state = 'ready' and x.warned_at is null and o.kind <> 'preview'
+                 and x.expires_at > workflow.now() and x.expires_at <= workflow.now() + interval '1 day'
+                 and x.expires_at > x.created_at + interval '25 hours'
+               order by x.expires_at limit $1 for update of x skip locked)
+           returning e.id, e.tenant_id, e.render_job_id as render_id, j.user_id, j.template, e.expires_at as "expires_at!",
+                     e.warned_at as "warned_at!""#,
+        limit,
+    )
+    .fetch_all(db)
+    .await
+}
+
 /// Lets go of up to `limit` films whose time is over and of which nobody holds anything, with all files that were made of them; gives how many films.
 /// As an administrator: the files are another service's.
 pub async fn expire(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
