@@ -32,8 +32,9 @@ impl<'a> Hand<'a> {
     /// The same of any command, with an environment.
     pub async fn call(&self, args: &[&str], env: &[(&str, &str)]) -> (i32, String) {
         let mut program = Command::new(env!("CARGO_BIN_EXE_flatrender"));
-        program.args(args).envs(env.iter().copied()).env_remove("FLATRENDER_LOG").current_dir(self.world.folder.path());
+        program.args(args).env_remove("FLATRENDER_LOG").current_dir(self.world.folder.path());
         program.env("FLATRENDER_URL", format!("http://{}", self.at)).env("FLATRENDER_API_KEY", &self.world.key);
+        program.envs(env.iter().copied());
         let out = program.output().await.unwrap();
         let said = if out.status.success() { out.stdout } else { out.stderr };
         (out.status.code().unwrap(), String::from_utf8(said).unwrap().trim().to_owned())

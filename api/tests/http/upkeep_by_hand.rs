@@ -60,7 +60,8 @@ async fn schedules_and_clean_ups_are_seen_and_steered_by_hand(db: PgPool) {
     tx.commit().await.unwrap();
     let call = async |args: &[&str]| hand.call(args, at).await;
     let all = json_of(&call(&["schedule", "list", "--json"]).await);
-    let names: Vec<&str> = all.as_array().unwrap().iter().filter_map(|s| s["name"].as_str()).collect();
+    let names: Vec<&str> =
+        all.as_array().unwrap().iter().filter_map(|s| s["name"].as_str().or(s["terms"]["name"].as_str())).collect();
     assert!(names.contains(&"file_purge") && names.contains(&"message_purge"), "{names:?}");
     assert_eq!(call(&["schedule", "pause", "file_purge"]).await.0, 0);
     assert_eq!(world.count("workflow.schedules where name = 'file_purge' and paused_at is not null").await, 1);
