@@ -67,6 +67,7 @@ async fn s033_one_function_writes_across_schemas(db: PgPool) {
     let allowed = [
         "content.set_scene_snapshot(uuid,uuid,text,text,timestamptz) render_svc",
         "file_mgr.in_use(uuid[]) admin_api file_svc",
+        "identity.forget_webhook_events(integer) admin_api",
         "platform.ensure_month(text,timestamptz) admin_api identity_svc notification_svc render_svc",
         "platform.ensure_months(timestamptz,timestamptz) admin_api",
         "platform.faults_of_months(timestamptz) admin_api",
