@@ -100,12 +100,12 @@ async fn sign_in(browser: &Browser, base: &str, email: &str) {
     browser.write("input[name=email]", email).await;
     browser.write("input[name=password]", PASSWORD).await;
     browser.click("form button[type=submit]").await;
-    browser.until("document.querySelector('main h1')").await;
+    // The door has a heading, too.
+    browser.until("document.querySelector('.frame .nav a') && document.querySelector('main h1')").await;
 }
 
 /// Everything is there: nothing is loaded any more, and nothing went wrong.
-const QUIET: &str =
-    "document.querySelector('main h1') && !document.querySelector('[aria-busy]') && document.fonts.status === 'loaded'";
+const QUIET: &str = "document.querySelector('.frame main h1') && !document.querySelector('[aria-busy]') && document.fonts.status === 'loaded'";
 
 /// Looks at a page: it says what it is, in the language, and nothing on it is amiss.
 async fn look(browser: &Browser, base: &str, path: &str, language: &str) {

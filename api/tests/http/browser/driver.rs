@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use std::{
-    io::{BufRead as _, BufReader},
-    process::{Child, Command, Stdio},
+    io::{BufRead as _, BufReader, Lines},
+    process::{Child, ChildStdout, Command, Stdio},
     time::Duration,
 };
 
@@ -16,6 +16,8 @@ pub struct Browser {
     driver: Child,
     http: reqwest::Client,
     base: String,
+    /// A program that speaks to nobody may be ended for it.
+    _said: Lines<BufReader<ChildStdout>>,
 }
 
 impl Browser {
@@ -29,10 +31,13 @@ impl Browser {
             .stderr(Stdio::null())
             .spawn()
             .unwrap_or_else(|e| panic!("{program}: {e}"));
-        let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
         let port = lines
+            .by_ref()
             .map_while(Result::ok)
-            .find_map(|line| line.rsplit_once("on port ").map(|(_, port)| port.trim_matches('.').to_owned()))
+            .find_map(|line| {
+                line.rsplit_once("successfully on port ").map(|(_, port)| port.trim_matches('.').to_owned())
+            })
             .expect("a port");
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap();
         let options = json!({
@@ -45,7 +50,7 @@ impl Browser {
         let address = format!("http://127.0.0.1:{port}/session");
         let made: Value = http.post(&address).json(&wanted).send().await.unwrap().json().await.unwrap();
         let id = made["value"]["sessionId"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
-        Self { driver, http, base: format!("{address}/{id}") }
+        Self { driver, http, base: format!("{address}/{id}"), _said: lines }
     }
 
     async fn post(&self, path: &str, body: Value) -> Result<Value, String> {
