@@ -1,5 +1,7 @@
 //! The adapters of payment gateways against servers that speak their protocols, and fail as they do.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 mod contract;
 #[allow(dead_code, reason = "shared")]
 mod fakes;

@@ -55,11 +55,7 @@ fn signature<'a>(inbound: &Inbound<'a>) -> Result<Header<'a>, Rejected> {
     let (mut text, mut signatures) = (None, vec![]);
     for part in header.split(',') {
         match part.trim().split_once('=') {
-            Some(("t", at)) => {
-                if text.replace(at).is_some() {
-                    return Err(Rejected::Unsigned);
-                }
-            }
+            Some(("t", at)) if text.replace(at).is_some() => return Err(Rejected::Unsigned),
             Some(("v1", signature)) if signatures.len() < SIGNATURES => {
                 signatures.extend(hex::decode(signature).ok().filter(|bytes| bytes.len() == 32));
             }
