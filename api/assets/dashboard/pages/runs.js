@@ -53,7 +53,7 @@ function list(page) {
     head(t("runs.title"), t("runs.sub"), fresh, role.rank >= 1 && Object.keys(query).length ? h("button", { class: "b", type: "button", onclick: () => act_on_many(go, null, bulk_filter(asked(query))) }, t("runs.bulk")) : null),
     h("div", { class: "filters", role: "search", "aria-label": t("list.filter") },
       pick(t("runs.state"), [["", t("runs.any")], ...STATES.map((name) => [name, word("state", name)])], query.state ?? "", (state) => set({ state })),
-      choice("since", [["", t("runs.from")], ...Object.keys(SINCE).map((name) => [name, t(`runs.${name}`)])], query.since ?? "", (since) => set({ since })),
+      choice("since", [["", t("runs.from")], ...Object.keys(SINCE).map((name) => [name, t(`runs.${name}`)])], query.since ?? "", (since) => set({ since }), t("runs.from")),
       text("kind", t("runs.kind"), true), text("code", t("runs.code")), text("queue", t("runs.queue")), text("business_key", t("runs.key")),
       role.wide ? text("tenant_id", t("runs.tenant")) : null,
       Object.keys(query).length ? h("button", { class: "b plain", type: "button", onclick: () => go("runs", true) }, t("runs.clear")) : null),

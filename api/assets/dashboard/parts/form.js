@@ -15,8 +15,8 @@ export function field(label, input, hint) {
 }
 
 /** A choice out of some: `[value, words]`. */
-export function choice(name, options, value, onchange) {
-  const select = h("select", { class: "i", name, onchange: () => onchange?.(select.value) },
+export function choice(name, options, value, onchange, label) {
+  const select = h("select", { class: "i", name, "aria-label": label, onchange: () => onchange?.(select.value) },
     options.map(([key, words]) => h("option", { value: key, selected: key === value }, words)));
   select.value = value ?? "";
   return select;
