@@ -43,6 +43,43 @@ create table identity.plan_entitlements (
 );
 comment on table identity.plan_entitlements is 'What a plan allows.';
 
+create table identity.payment_gateways (
+    id           uuid primary key default gen_random_uuid(),
+    tenant_id    uuid not null references identity.tenants (id),
+    provider     text not null check (provider in ('stripe', 'zarinpal', 'manual')),
+    mode         text not null check (mode in ('live', 'test')),
+    state        text not null default 'active' check (state in ('active', 'retired')),
+    settings_enc bytea not null check (octet_length(settings_enc) <= 16384),
+    merchant     text check (char_length(merchant) between 1 and 255),
+    refund_limit bigint not null default 0 check (refund_limit >= 0),
+    created_at   timestamptz not null default now(),
+    updated_at   timestamptz not null default now(),
+    unique (tenant_id, id)
+);
+create unique index payment_gateways_active on identity.payment_gateways (tenant_id, provider) where state = 'active';
+comment on table identity.payment_gateways is 'Accounts of tenants at those who take money. A retired one sees to what was begun with it.';
+comment on column identity.payment_gateways.settings_enc is 'secret:aead';
+comment on column identity.payment_gateways.refund_limit is 'Minor units: what goes back beyond takes a second person.';
+create trigger payment_gateways_retired before update on identity.payment_gateways
+    for each row when (old.state = 'retired' and new.state <> 'retired') execute function platform.refuse_to_go_on();
+
+create table identity.credit_packs (
+    id         uuid primary key default gen_random_uuid(),
+    tenant_id  uuid not null references identity.tenants (id),
+    code       text not null check (code ~ '^[a-z0-9_-]{1,64}$'),
+    credits    bigint not null check (credits between 1 and 1000000000000),
+    amount     bigint not null check (amount > 0),
+    currency   char(3) not null check (currency ~ '^[A-Z]{3}$'),
+    state      text not null default 'active' check (state in ('active', 'retired')),
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    unique (tenant_id, id)
+);
+create unique index credit_packs_active on identity.credit_packs (tenant_id, code, currency) where state = 'active';
+comment on table identity.credit_packs is 'Credits that are sold together, and what they cost.';
+create trigger credit_packs_retired before update on identity.credit_packs
+    for each row when (old.state = 'retired' and new.state <> 'retired') execute function platform.refuse_to_go_on();
+
 create table identity.payments (
     id              uuid primary key default gen_random_uuid(),
     tenant_id       uuid not null references identity.tenants (id),
@@ -57,14 +94,27 @@ create table identity.payments (
     state           text not null default 'created' check (state in ('created', 'pending', 'verifying', 'paid', 'failed', 'expired',
                         'cancelled', 'review', 'refunding', 'partially_refunded', 'refunded')),
     provider        text not null check (provider ~ '^[a-z0-9_]{1,40}$'),
+    gateway_id      uuid,
     provider_ref    text check (char_length(provider_ref) between 1 and 255),
     provider_txn    text check (char_length(provider_txn) between 1 and 255),
     idempotency_key text not null check (char_length(idempotency_key) between 1 and 255),
+    request_sha256  bytea check (octet_length(request_sha256) = 32),
     return_url      text check (return_url ~ '^https?://' and char_length(return_url) <= 2048),
+    redirect_url    text check (redirect_url ~ '^https?://' and char_length(redirect_url) <= 4096),
+    instructions    text check (char_length(instructions) <= 4000),
+    coupon_id       uuid,
     price_snapshot  jsonb not null check (octet_length(price_snapshot::text) <= 16384),
     failure_code    text check (char_length(failure_code) <= 128),
+    review_code     text check (char_length(review_code) between 1 and 128),
+    review_detail   text check (char_length(review_detail) <= 1000),
+    review_at       timestamptz,
+    review_told_at  timestamptz,
+    cancel_asked_at timestamptz,
     expires_at      timestamptz not null,
+    looked_at       timestamptz,
+    captured_at     timestamptz,
     paid_at         timestamptz,
+    settled_at      timestamptz,
     workflow_run_id uuid not null unique,
     created_at      timestamptz not null default now(),
     updated_at      timestamptz not null default now(),
@@ -74,16 +124,27 @@ create table identity.payments (
     unique (provider, provider_txn),
     foreign key (tenant_id, user_id) references identity.users (tenant_id, id),
     foreign key (tenant_id, plan_id) references identity.plans (tenant_id, id),
+    foreign key (tenant_id, gateway_id) references identity.payment_gateways (tenant_id, id),
     constraint no_more_is_given_back_than_was_paid check (refunded_amount between 0 and amount),
     constraint a_paid_payment_says_when check ((state in ('paid', 'refunding', 'partially_refunded', 'refunded')) = (paid_at is not null)),
     constraint a_paid_payment_has_a_transaction check (paid_at is null or provider_txn is not null),
     constraint a_refunded_payment_is_given_back check ((state = 'refunded') <= (refunded_amount = amount)),
+    constraint what_was_paid_for_is_given_once_it_is_paid check (settled_at is null or paid_at is not null),
+    constraint a_payment_in_review_says_why check ((state = 'review') <= (review_code is not null and review_at is not null)),
     constraint a_payment_is_for_what_it_says check ((purpose = 'plan') = (plan_id is not null) and (purpose = 'credits') = (credits is not null))
 );
 create index payments_user on identity.payments (user_id, created_at desc);
 create index payments_open on identity.payments (state, created_at) where state in ('created', 'pending', 'verifying', 'review', 'refunding');
 create index payments_plan on identity.payments (plan_id) where plan_id is not null;
+create index payments_gateway on identity.payments (gateway_id) where gateway_id is not null;
+create index payments_coupon on identity.payments (coupon_id) where coupon_id is not null;
+create index payments_expired on identity.payments (expires_at) where state = 'expired';
+create index payments_tenant on identity.payments (tenant_id, created_at desc, id desc);
 comment on table identity.payments is 'Money that somebody means to pay. A transaction of a provider credits one payment only.';
+comment on column identity.payments.provider_ref is 'opaque: the provider''s';
+comment on column identity.payments.looked_at is 'When its gateway was asked last.';
+comment on column identity.payments.captured_at is 'When it was paid, by the clock of its gateway.';
+comment on column identity.payments.settled_at is 'When what was paid for was given: never, when the money goes straight back.';
 comment on column identity.payments.workflow_run_id is 'opaque: a run of the engine, which may be purged after its end';
 create function identity.guard_payment() returns trigger language plpgsql as $$
 begin
@@ -92,12 +153,14 @@ end $$;
 -- Money that came late may still settle an expired payment; nothing else comes back.
 create trigger payments_ended before update on identity.payments for each row when (
     old.state in ('failed', 'cancelled', 'refunded') and new.state <> old.state
-    or old.state = 'expired' and new.state not in ('expired', 'verifying', 'paid', 'review')
+    or old.state = 'expired' and new.state not in ('expired', 'verifying', 'paid', 'review', 'refunding')
     or old.state in ('paid', 'partially_refunded') and new.state not in ('paid', 'refunding', 'partially_refunded', 'refunded'))
     execute function identity.guard_payment();
 create trigger payments_price before update on identity.payments for each row when (
-    (old.amount, old.currency, old.tenant_id, old.user_id, old.price_snapshot)
-        is distinct from (new.amount, new.currency, new.tenant_id, new.user_id, new.price_snapshot))
+    (old.amount, old.currency, old.tenant_id, old.user_id, old.price_snapshot, old.gateway_id)
+        is distinct from (new.amount, new.currency, new.tenant_id, new.user_id, new.price_snapshot, new.gateway_id)
+    or old.provider_txn is distinct from new.provider_txn and old.provider_txn is not null
+    or old.settled_at is distinct from new.settled_at and old.settled_at is not null)
     execute function identity.guard_payment();
 
 create table identity.subscriptions (
@@ -196,27 +259,37 @@ create table identity.refunds (
     tenant_id       uuid not null,
     payment_id      uuid not null,
     amount          bigint not null check (amount > 0),
-    state           text not null default 'requested' check (state in ('requested', 'approved', 'sending', 'done', 'refused', 'failed')),
+    state           text not null default 'requested' check (state in ('requested', 'approved', 'sending', 'manual', 'done', 'refused', 'failed')),
     reason          text not null check (char_length(reason) between 1 and 1000),
     provider        text not null check (provider ~ '^[a-z0-9_]{1,40}$'),
     provider_refund text check (char_length(provider_refund) between 1 and 255),
-    requested_by    uuid not null,
+    automatic       boolean not null default false,
+    revoke          boolean not null default true,
+    requested_by    uuid,
     approved_by     uuid,
+    failure_code    text check (char_length(failure_code) <= 128),
+    failure_detail  text check (char_length(failure_detail) <= 1000),
+    done_at         timestamptz,
     idempotency_key text not null check (char_length(idempotency_key) between 1 and 255),
     workflow_run_id uuid unique,
     created_at      timestamptz not null default now(),
     updated_at      timestamptz not null default now(),
+    unique (tenant_id, id),
     unique (tenant_id, idempotency_key),
     unique (provider, provider_refund),
     foreign key (tenant_id, payment_id) references identity.payments (tenant_id, id),
     foreign key (tenant_id, requested_by) references identity.users (tenant_id, id),
     foreign key (tenant_id, approved_by) references identity.users (tenant_id, id),
-    constraint a_second_person_approves check (approved_by <> requested_by)
+    constraint a_second_person_approves check (approved_by <> requested_by),
+    constraint somebody_asks_for_a_refund check (automatic = (requested_by is null)),
+    constraint a_refund_that_is_done_says_when check ((state = 'done') = (done_at is not null))
 );
 create index refunds_payment on identity.refunds (payment_id);
-create index refunds_requester on identity.refunds (requested_by);
+create index refunds_requester on identity.refunds (requested_by) where requested_by is not null;
+create index refunds_open on identity.refunds (state, updated_at) where state in ('requested', 'approved', 'sending', 'manual');
 create index refunds_approver on identity.refunds (approved_by) where approved_by is not null;
-comment on table identity.refunds is 'Money that goes back.';
+comment on table identity.refunds is 'Money that goes back. manual: the gateway cannot, so people have to, and two of them say that they did.';
+comment on column identity.refunds.revoke is 'Whether what was bought is taken back with it.';
 comment on column identity.refunds.workflow_run_id is 'opaque: a run of the engine, which may be purged after its end';
 create trigger refunds_ended before update on identity.refunds
     for each row when (old.state in ('done', 'refused', 'failed') and new.state <> old.state) execute function platform.refuse_to_go_on();
@@ -233,6 +306,41 @@ begin
 end $$;
 create trigger refunds_count after insert or update of state, amount on identity.refunds
     for each row execute function identity.count_refund();
+
+create table identity.payment_decisions (
+    id           uuid primary key default gen_random_uuid(),
+    tenant_id    uuid not null,
+    payment_id   uuid not null,
+    refund_id    uuid,
+    outcome      text not null check (outcome in ('paid', 'refund', 'failed', 'refunded', 'given_up')),
+    provider_txn text check (char_length(provider_txn) between 1 and 200),
+    amount       bigint check (amount > 0),
+    currency     char(3) check (currency ~ '^[A-Z]{3}$'),
+    evidence     text not null check (char_length(evidence) between 1 and 4000),
+    state        text not null default 'proposed' check (state in ('proposed', 'confirmed', 'refused')),
+    proposed_by  uuid not null,
+    decided_by   uuid,
+    created_at   timestamptz not null default now(),
+    decided_at   timestamptz,
+    unique (tenant_id, id),
+    foreign key (tenant_id, payment_id) references identity.payments (tenant_id, id),
+    foreign key (tenant_id, refund_id) references identity.refunds (tenant_id, id),
+    foreign key (tenant_id, proposed_by) references identity.users (tenant_id, id),
+    foreign key (tenant_id, decided_by) references identity.users (tenant_id, id),
+    constraint a_second_person_confirms check (state <> 'confirmed' or decided_by <> proposed_by),
+    constraint a_decision_says_when_and_by_whom check ((state = 'proposed') = (decided_by is null) and (decided_by is null) = (decided_at is null)),
+    constraint a_decision_that_moves_money_names_it check (outcome not in ('paid', 'refunded') or provider_txn is not null),
+    constraint a_refund_is_decided_as_one check ((outcome in ('refunded', 'given_up')) = (refund_id is not null)),
+    constraint an_amount_has_a_currency check ((amount is null) = (currency is null))
+);
+create unique index payment_decisions_open on identity.payment_decisions (payment_id) where state = 'proposed';
+create index payment_decisions_payment on identity.payment_decisions (payment_id, created_at desc);
+create index payment_decisions_refund on identity.payment_decisions (refund_id) where refund_id is not null;
+create index payment_decisions_proposer on identity.payment_decisions (proposed_by);
+create index payment_decisions_decider on identity.payment_decisions (decided_by) where decided_by is not null;
+comment on table identity.payment_decisions is 'What people say of money that no gateway can tell of: one with evidence, and another one who has looked at it.';
+create trigger payment_decisions_ended before update on identity.payment_decisions
+    for each row when (old.state <> 'proposed') execute function platform.refuse_to_go_on();
 
 create table identity.invoice_counters (
     tenant_id uuid not null references identity.tenants (id),
@@ -257,16 +365,24 @@ create table identity.invoices (
     tax_amount   bigint not null,
     total_amount bigint not null,
     payment_id   uuid,
+    refund_id    uuid unique,
+    corrects_id  uuid,
     pdf_file_id  uuid,
     created_at   timestamptz not null default now(),
     updated_at   timestamptz not null default now(),
     unique (tenant_id, id),
     unique (tenant_id, series, year, number),
     foreign key (tenant_id, payment_id) references identity.payments (tenant_id, id),
+    foreign key (tenant_id, refund_id) references identity.refunds (tenant_id, id),
+    foreign key (tenant_id, corrects_id) references identity.invoices (tenant_id, id),
+    constraint a_refund_corrects_a_bill check ((refund_id is null) = (corrects_id is null)),
     constraint a_total_is_a_sum check (total_amount = net_amount + tax_amount),
     constraint an_issued_invoice_has_a_number check ((state = 'draft') = (number is null) and (number is null) = (issue_date is null))
 );
 create index invoices_payment on identity.invoices (payment_id) where payment_id is not null;
+create unique index invoices_one_a_payment on identity.invoices (payment_id) where payment_id is not null and refund_id is null;
+create index invoices_corrects on identity.invoices (corrects_id) where corrects_id is not null;
+create index invoices_tenant on identity.invoices (tenant_id, created_at desc, id desc);
 comment on table identity.invoices is 'Bills, numbered without gaps. An issued one never changes; it is made void by another.';
 comment on column identity.invoices.buyer is 'pii:name, address';
 comment on column identity.invoices.pdf_file_id is 'softref:file_mgr.files(id)';
@@ -277,8 +393,8 @@ begin
 end $$;
 create trigger invoices_issued before update on identity.invoices for each row when (
     old.state <> 'draft' and (old.tenant_id, old.series, old.year, old.number, old.issue_date, old.buyer, old.currency, old.net_amount,
-        old.tax_amount, old.total_amount, old.payment_id) is distinct from (new.tenant_id, new.series, new.year, new.number,
-        new.issue_date, new.buyer, new.currency, new.net_amount, new.tax_amount, new.total_amount, new.payment_id)
+        old.tax_amount, old.total_amount, old.payment_id, old.refund_id, old.corrects_id) is distinct from (new.tenant_id, new.series, new.year, new.number,
+        new.issue_date, new.buyer, new.currency, new.net_amount, new.tax_amount, new.total_amount, new.payment_id, new.refund_id, new.corrects_id)
     or old.state = 'void' and new.state <> 'void' or old.state = 'issued' and new.state = 'draft'
     or old.pdf_file_id is not null and new.pdf_file_id is distinct from old.pdf_file_id)
     execute function identity.refuse_changed_invoice();
@@ -348,6 +464,7 @@ create table identity.coupons (
 );
 create unique index coupons_code on identity.coupons (tenant_id, lower(code));
 comment on table identity.coupons is 'Reductions by code.';
+alter table identity.payments add constraint payments_with_coupon foreign key (tenant_id, coupon_id) references identity.coupons (tenant_id, id);
 
 create table identity.coupon_redemptions (
     tenant_id  uuid not null,
@@ -441,3 +558,28 @@ create table identity.provider_reconciliations (
     constraint a_difference_is_explained check ((state = 'explained') <= (note is not null))
 );
 comment on table identity.provider_reconciliations is 'Our sum of a day against the provider''s.';
+
+create table identity.unmatched_payments (
+    tenant_id    uuid not null,
+    gateway_id   uuid not null,
+    provider_ref text not null check (char_length(provider_ref) between 1 and 255),
+    payment_id   uuid,
+    amount       bigint not null check (amount >= 0),
+    currency     char(3) not null check (currency ~ '^[A-Z]{3}$'),
+    why          text not null check (why in ('unknown', 'ended')),
+    moved_at     timestamptz,
+    found_at     timestamptz not null default now(),
+    note         text check (char_length(note) between 1 and 4000),
+    resolved_by  uuid,
+    resolved_at  timestamptz,
+    primary key (gateway_id, provider_ref),
+    foreign key (tenant_id, gateway_id) references identity.payment_gateways (tenant_id, id),
+    foreign key (tenant_id, payment_id) references identity.payments (tenant_id, id),
+    foreign key (tenant_id, resolved_by) references identity.users (tenant_id, id),
+    constraint what_is_resolved_says_how check ((resolved_at is null) = (note is null) and (resolved_at is null) = (resolved_by is null))
+);
+create index unmatched_payments_payment on identity.unmatched_payments (payment_id) where payment_id is not null;
+create index unmatched_payments_resolver on identity.unmatched_payments (resolved_by) where resolved_by is not null;
+create index unmatched_payments_open on identity.unmatched_payments (tenant_id, found_at desc) where resolved_at is null;
+comment on table identity.unmatched_payments is 'Money that gateways have and no payment of ours took: somebody looks.';
+comment on column identity.unmatched_payments.provider_ref is 'opaque: the provider''s';

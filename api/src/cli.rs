@@ -18,6 +18,7 @@ pub mod node;
 pub mod notifications;
 pub mod operate;
 pub mod order;
+pub mod payments;
 pub mod progress;
 pub mod render;
 pub mod runs;
@@ -59,6 +60,10 @@ enum Command {
     Plans(billing::PlansArgs),
     Credits(billing::CreditsArgs),
     Coupons(billing::CouponsArgs),
+    Payments(payments::PaymentsArgs),
+    Refunds(payments::RefundsArgs),
+    Invoices(payments::InvoicesArgs),
+    Gateways(payments::GatewaysArgs),
     Demo(demo::DemoArgs),
     Doctor(doctor::DoctorArgs),
     Serve(services::ServeArgs),
@@ -105,6 +110,10 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Plans(args) => billing::plans(args).await,
         Command::Credits(args) => billing::credits(args).await,
         Command::Coupons(args) => billing::coupons(args).await,
+        Command::Payments(args) => payments::payments(args).await,
+        Command::Refunds(args) => payments::refunds(args).await,
+        Command::Invoices(args) => payments::invoices(args).await,
+        Command::Gateways(args) => payments::gateways(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Serve(args) => services::serve(args).await,

@@ -11,7 +11,9 @@ use crate::{
     health,
     identity::{
         account, api_keys, audit,
-        billing::{coupons, credits, plans, subscriptions},
+        billing::{
+            callbacks, coupons, credits, decisions, gateways, invoices, payments, plans, refunds, subscriptions,
+        },
         branding, domains, factors, identities, identity_providers, members, openid, quotas, request_logs,
         rewards::{achievements, gifts, progress, referrals},
         sessions, sign_in, tenants, usage, webauthn, webhooks,
@@ -205,6 +207,28 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(subscriptions::cancel))
         .routes(routes!(subscriptions::resume))
         .routes(routes!(subscriptions::preview, subscriptions::change))
+        .routes(routes!(payments::open, payments::list))
+        .routes(routes!(payments::get))
+        .routes(routes!(payments::cancel))
+        .routes(routes!(payments::verify))
+        .routes(routes!(callbacks::come_back))
+        .routes(routes!(callbacks::hear))
+        .routes(routes!(decisions::propose))
+        .routes(routes!(decisions::propose_for_refund))
+        .routes(routes!(decisions::confirm))
+        .routes(routes!(decisions::refuse))
+        .routes(routes!(refunds::request))
+        .routes(routes!(refunds::list))
+        .routes(routes!(refunds::get))
+        .routes(routes!(refunds::approve))
+        .routes(routes!(refunds::refuse))
+        .routes(routes!(invoices::list))
+        .routes(routes!(invoices::get))
+        .routes(routes!(gateways::list))
+        .routes(routes!(gateways::put, gateways::remove))
+        .routes(routes!(gateways::rotate))
+        .routes(routes!(gateways::packs, gateways::create_pack))
+        .routes(routes!(gateways::retire_pack))
         .routes(routes!(progress::get))
         .routes(routes!(progress::points))
         .routes(routes!(achievements::create, achievements::list))

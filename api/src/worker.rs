@@ -16,6 +16,7 @@ use flatrender_activities::{
     media::{self, Media},
     message::Mailer,
     notify::Courier,
+    pay::{self, Cashier, Places},
     webhook::Caller,
 };
 use flatrender_engine::{
@@ -33,6 +34,10 @@ use flatrender_workflows::{
         },
         message::{MESSAGE_QUEUE, SendMail},
         notify::{EMAIL_QUEUE, PUSH_QUEUE, SMS_QUEUE, SendEmail, SendPush, SendSms, SendTelegram, TELEGRAM_QUEUE},
+        pay::{
+            CheckGateway, CreatePayment, ExpirePayment, FetchPayment, FetchRefund, ListSettlements, ListUnsettled,
+            PAY_QUEUE, RefundPayment, VerifyPayment,
+        },
         snapshot::MakeStill,
         storage::{BlobStore, Shelf},
         upkeep::{ArchiveMonth, CompareShelf, RemoveObjects, UPKEEP_QUEUE},
@@ -40,17 +45,39 @@ use flatrender_workflows::{
         webhook::{CALL, CallSlowWebhook, CallWebhook, SLOW_WEBHOOK_QUEUE, WEBHOOK_QUEUE},
     },
     definitions::{
-        check_invariants::CheckInvariants, clean_up::CleanUp, deliver::Deliver, derive_film::DeriveFilm,
-        drain_deletions::DrainDeletions, events, expire_exports::ExpireExports, expire_uploads::ExpireUploads,
-        finish_upload::FinishUpload, forget_old::ForgetOld, keep_months::KeepMonths,
-        look_after_credits::LookAfterCredits, notify::Notify, purge_files::PurgeFiles, recheck_domains::RecheckDomains,
-        render_video::RenderVideo, retire_months::RetireMonths, roll_up_usage::RollUpUsage, scan_orphans::ScanOrphans,
-        scene_snapshot::SceneSnapshot, schedules, send_digests::SendDigests, send_message::SendMessage,
-        subscription::KeepSubscription, webhook::TellWebhook,
+        check_invariants::CheckInvariants,
+        clean_up::CleanUp,
+        deliver::Deliver,
+        derive_film::DeriveFilm,
+        drain_deletions::DrainDeletions,
+        events,
+        expire_exports::ExpireExports,
+        expire_uploads::ExpireUploads,
+        finish_upload::FinishUpload,
+        forget_old::ForgetOld,
+        keep_months::KeepMonths,
+        look_after_credits::LookAfterCredits,
+        notify::Notify,
+        payment::TakePayment,
+        payment::settle,
+        purge_files::PurgeFiles,
+        recheck_domains::RecheckDomains,
+        reconcile::{CompareSettlements, ReconcilePayments},
+        refund::GiveBack,
+        render_video::RenderVideo,
+        retire_months::RetireMonths,
+        roll_up_usage::RollUpUsage,
+        scan_orphans::ScanOrphans,
+        scene_snapshot::SceneSnapshot,
+        schedules,
+        send_digests::SendDigests,
+        send_message::SendMessage,
+        subscription::KeepSubscription,
+        webhook::TellWebhook,
     },
     models::{
         DEFAULT_TENANT, Role, Scope,
-        identity::tenant_webhook_delivery,
+        identity::{payment::state as payments, refund, tenant_webhook_delivery},
         render::{derivative, render_job, scene_cache, snapshot_job},
         time_series,
     },
@@ -75,12 +102,22 @@ const UPKEEP: usize = 2;
 const WEBHOOKS: usize = 128;
 /// The same of those that take long.
 const SLOW_WEBHOOKS: usize = 64;
+/// Payment gateways asked at a time: they wait more than they work.
+const PAYMENTS: usize = 32;
 /// Names looked up at a time.
 const LOOK_UPS: usize = 4;
 
 /// Calls webhooks through `egress`; their secrets open with the key of the installation.
 pub fn webhook_caller(egress: Egress, vault: Vault) -> Caller {
     Caller::new(egress.with_patience(CALL), Arc::new(move |id, sealed| vault.unseal(&webhooks::place(id), sealed).ok()))
+}
+
+/// Asks payment gateways through `egress`; what their accounts open with opens with the key of the installation.
+pub fn cashier(egress: Egress, vault: Vault, places: Places) -> Cashier {
+    let opener = Arc::new(move |sealed: &flatrender_workflows::contracts::notify::Sealed| {
+        vault.unseal(&sealed.place, &hex::decode(&sealed.hex).ok()?).ok()
+    });
+    Cashier::new(egress.with_patience(pay::CALL), places, opener)
 }
 
 /// What a worker is made of.
@@ -103,6 +140,8 @@ pub struct WorkerConfig {
     pub webhooks: Caller,
     /// Carries what people are told.
     pub courier: Courier,
+    /// Asks payment gateways.
+    pub cashier: Cashier,
     /// How long what is over is kept in the tables of the engine.
     pub retention: Retention,
     /// Whether stills are painted instead of rendered: in development only.
@@ -164,6 +203,13 @@ async fn keep_house(db: PgPool, storage: Arc<dyn BlobStore>, scratch: PathBuf, p
             Ok(0) => {}
             Ok(deliveries) => tracing::warn!(deliveries, "settled deliveries whose run the engine gave up"),
             Err(error) => tracing::warn!(%error, "cannot look for deliveries whose run ended"),
+        }
+        match settle_payments(&db).await {
+            Ok(0) => {}
+            Ok(payments) => tracing::warn!(payments, "handed payments to people whose run the engine gave up"),
+            Err(error) => {
+                tracing::warn!(error = error.as_ref() as &dyn Error, "cannot look for payments whose run ended")
+            }
         }
         if let Err(error) = tidy_snapshots(&db, storage.as_ref()).await {
             tracing::warn!(error = error.as_ref() as &dyn Error, "cannot tidy up after stills");
@@ -285,6 +331,20 @@ async fn settle_abandoned(db: &PgPool) -> Result<usize, Box<dyn Error + Send + S
     Ok(settled.len())
 }
 
+/// Payments and refunds whose run the engine gave up are for people to look at.
+pub async fn settle_payments(db: &PgPool) -> Result<usize, Box<dyn Error + Send + Sync>> {
+    let workflows = Client::new(db.clone());
+    let mut tx = Scope::platform(Role::Identity).begin(db).await?;
+    let settled = payments::settle_abandoned(&mut tx).await?;
+    for (tenant_id, id) in &settled {
+        settle::told_of_review(&workflows, &mut tx, *tenant_id, *id).await?;
+    }
+    let refunds = refund::settle_abandoned(&mut tx).await?;
+    tx.commit().await?;
+    workflows.announce();
+    Ok(settled.len() + refunds.len())
+}
+
 async fn settle_deliveries(db: &PgPool) -> sqlx::Result<u64> {
     let mut tx = Scope::platform(Role::Identity).begin(db).await?;
     let settled = tenant_webhook_delivery::settle_abandoned(&mut tx).await?;
@@ -330,6 +390,10 @@ fn builder(config: WorkerConfig) -> Builder {
         .workflow::<CheckInvariants>()
         .workflow::<LookAfterCredits>()
         .workflow::<KeepSubscription>()
+        .workflow::<TakePayment>()
+        .workflow::<GiveBack>()
+        .workflow::<ReconcilePayments>()
+        .workflow::<CompareSettlements>()
         .schedules()
         .queue(MEDIA_QUEUE, slots)
         .handler::<VerifyFrames>(media.clone())
@@ -363,6 +427,16 @@ fn builder(config: WorkerConfig) -> Builder {
         .handler::<SendSms>(config.courier.clone())
         .queue(TELEGRAM_QUEUE, MESSAGES)
         .handler::<SendTelegram>(config.courier)
+        .queue(PAY_QUEUE, PAYMENTS)
+        .handler::<CreatePayment>(config.cashier.clone())
+        .handler::<FetchPayment>(config.cashier.clone())
+        .handler::<VerifyPayment>(config.cashier.clone())
+        .handler::<ExpirePayment>(config.cashier.clone())
+        .handler::<RefundPayment>(config.cashier.clone())
+        .handler::<FetchRefund>(config.cashier.clone())
+        .handler::<ListUnsettled>(config.cashier.clone())
+        .handler::<ListSettlements>(config.cashier.clone())
+        .handler::<CheckGateway>(config.cashier)
         .queue(DNS_QUEUE, LOOK_UPS)
         .handler::<LookUpTexts>(Resolver::system())
 }

@@ -12,6 +12,7 @@ use flatrender_activities::{
     egress::{Egress, Reach},
     message::{Mailer, MailerConfig, MailerError},
     notify::{Courier, CourierConfig},
+    pay::Places,
 };
 use flatrender_engine::operations::Retention;
 use flatrender_workflows::contracts::storage::{BlobStore, StorageError};
@@ -204,6 +205,7 @@ impl Parts {
     pub async fn work(self, stopping: CancellationToken) -> Result<(), WorkError> {
         let Self { db: pool, storage, vault, scratch, mailer, courier, retention, placeholders, .. } = self;
         let (ffmpeg, ffprobe) = ("ffmpeg".into(), PROBE.into());
+        let cashier = worker::cashier(Egress::new(Reach::from_env()), vault.clone(), Places::from_env());
         let webhooks = worker::webhook_caller(Egress::new(Reach::from_env()), vault);
         let config = WorkerConfig {
             pool,
@@ -215,6 +217,7 @@ impl Parts {
             mailer,
             courier,
             webhooks,
+            cashier,
             retention,
             placeholders,
         };

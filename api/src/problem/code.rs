@@ -89,6 +89,36 @@ codes! {
     CouponInUse = "coupon.in_use", CONFLICT, "The coupon is in use";
     /// The coupon takes nothing off; the detail tells why.
     CouponRefused = "coupon.refused", CONFLICT, "The coupon is not taken";
+    /// There is no such payment, or it is not yours.
+    PaymentNotFound = "payment.not_found", NOT_FOUND, "No such payment";
+    /// The payment has ended, or its money is there: ask for a refund instead.
+    PaymentTooLate = "payment.too_late", CONFLICT, "Too late for that";
+    /// You have many payments under way. Pay or cancel some of them first.
+    PaymentTooMany = "payment.too_many", CONFLICT, "Too many payments under way";
+    /// It costs something else than you were shown. Look at the price again.
+    PaymentPriceChanged = "payment.price_changed", CONFLICT, "It costs something else now";
+    /// People do not decide about this payment or refund: its gateway says what becomes of it, or it has ended.
+    PaymentNotDecidable = "payment.not_decidable", CONFLICT, "Not for people to decide";
+    /// A decision about this payment waits for its second person. Confirm or refuse that one first.
+    PaymentDecisionOpen = "payment_decision.open", CONFLICT, "A decision waits";
+    /// There is no such decision.
+    PaymentDecisionNotFound = "payment_decision.not_found", NOT_FOUND, "No such decision";
+    /// It takes another person: not the one who asked for it, and no key.
+    SecondPersonNeeded = "second_person.needed", CONFLICT, "Another person has to";
+    /// There is no such refund.
+    RefundNotFound = "refund.not_found", NOT_FOUND, "No such refund";
+    /// No more goes back than was paid, and nothing where nothing was.
+    RefundTooMuch = "refund.too_much", CONFLICT, "Not so much can go back";
+    /// There is no such bill, or it is not yours.
+    InvoiceNotFound = "invoice.not_found", NOT_FOUND, "No such bill";
+    /// There is no such payment gateway, or no account at it.
+    GatewayNotFound = "gateway.not_found", NOT_FOUND, "No such payment gateway";
+    /// The webhook is not signed by the gateway, or was signed too long ago.
+    GatewaySignature = "gateway.signature", UNAUTHORIZED, "The signature is not good";
+    /// The webhook is signed well, and is no event.
+    GatewayUnreadable = "gateway.unreadable", BAD_REQUEST, "No event";
+    /// There is no such pack of credits, or it is not sold any more.
+    CreditPackNotFound = "credit_pack.not_found", NOT_FOUND, "No such pack";
     /// You have no plan.
     SubscriptionNotFound = "subscription.not_found", NOT_FOUND, "No subscription";
     /// There is no trial of this plan for you. Pay for the plan.

@@ -59,8 +59,8 @@ const PLANTED: &[(u8, &str, &[&str])] = &[
     (5, "insert into identity.payments (id, tenant_id, user_id, purpose, credits, amount, currency, refunded_amount, state, provider, provider_ref,
              provider_txn, idempotency_key, price_snapshot, expires_at, paid_at, workflow_run_id)
          values ('$R', '$D', '$B', 'credits', 1, 9, 'IRR', 5, 'partially_refunded', 'zarinpal', 'r', 't', 'k', '{}', now(), now(), '$R');
-         insert into identity.refunds (tenant_id, payment_id, amount, state, reason, provider, requested_by, idempotency_key)
-         values ('$D', '$R', 4, 'done', 'why', 'zarinpal', '$B', 'k'), ('$D', '$R', 1, 'refused', 'why', 'zarinpal', '$B', 'l');
+         insert into identity.refunds (tenant_id, payment_id, amount, state, reason, provider, requested_by, idempotency_key, done_at)
+         values ('$D', '$R', 4, 'done', 'why', 'zarinpal', '$B', 'k', now()), ('$D', '$R', 1, 'refused', 'why', 'zarinpal', '$B', 'l', null);
          insert into identity.provider_reconciliations (tenant_id, provider, day, currency, our_amount, their_amount, state)
          values ('$D', 'zarinpal', '2026-06-11', 'IRR', 9, 7, 'open'), ('$D', 'zarinpal', '2026-06-12', 'IRR', 9, 9, 'open');
          insert into identity.users (id, tenant_id, email) values ('$B', '$D', 'b@b.b')",
@@ -91,6 +91,27 @@ const PLANTED: &[(u8, &str, &[&str])] = &[
          insert into identity.subscription_periods (tenant_id, subscription_id, period_no, user_id, plan_id, starts_at, ends_at)
          values ('$D', '$R', 0, '$B', '$B', '2026-01-01Z', '2026-01-15Z')",
      &["subscription $R is in period 0 until 2026-02-01 00:00:00+00, paid are 0"]),
+    (4, "insert into identity.users (id, tenant_id, email) values ('$B', '$D', 'b@b.b');
+         insert into identity.payments (id, tenant_id, user_id, purpose, credits, amount, currency, state, provider, gateway_id, idempotency_key,
+             price_snapshot, expires_at, workflow_run_id)
+         values ('$A', '$D', '$B', 'credits', 1, 9, 'IRR', 'pending', 'zarinpal', '$B', 'k', '{}', now(), '$R')",
+     &["payment $A is pending, its run not there"]),
+    (6, "insert into identity.users (id, tenant_id, email) values ('$B', '$D', 'b@b.b');
+         insert into identity.payments (id, tenant_id, user_id, purpose, credits, amount, currency, state, provider, gateway_id, provider_txn,
+             idempotency_key, price_snapshot, expires_at, paid_at, settled_at, workflow_run_id)
+         values ('$A', '$D', '$B', 'credits', 1, 9, 'IRR', 'paid', 'zarinpal', '$B', 't', 'k', '{}', now(), now(), now(), '$R')",
+     &["payment $A gave no credits", "payment $A has no bill of what was paid"]),
+    (8, "insert into identity.users (id, tenant_id, email) values ('$B', '$D', 'b@b.b');
+         insert into identity.payments (id, tenant_id, user_id, purpose, plan_id, amount, refunded_amount, currency, state, provider, gateway_id,
+             provider_txn, idempotency_key, price_snapshot, expires_at, paid_at, settled_at, workflow_run_id)
+         values ('$A', '$D', '$B', 'plan', '$B', 9, 9, 'IRR', 'refunded', 'zarinpal', '$B', 't', 'k', '{\"what\": {\"prospect\": {\"did\": \"changed\"}}}',
+             now(), now(), now(), '$R');
+         insert into identity.invoices (tenant_id, series, year, number, state, issue_date, buyer, currency, net_amount, tax_amount, total_amount, payment_id)
+         values ('$D', 'INV', 2026, 1, 'issued', '2026-06-11', '{}', 'IRR', 9, 0, 9, '$A');
+         insert into identity.invoice_counters values ('$D', 'INV', 2026, 2);
+         insert into identity.refunds (id, tenant_id, payment_id, amount, state, reason, provider, requested_by, idempotency_key, done_at)
+         values ('$R', '$D', '$A', 9, 'done', 'why', 'zarinpal', '$B', 'k', now())",
+     &["refund $R"]),
     (9, "insert into identity.users (id, tenant_id, email) values ('$B', '$D', 'b@b.b');
          insert into identity.user_progress (user_id, tenant_id, points) values ('$B', '$D', 5)",
      &["user $B: 5, by the ledger 0"]),

@@ -151,6 +151,8 @@ const OF_NO_TENANT: &[&str] = &[
     "POST /v1/gift-catalogue/{id}/give user_id",
     "POST /v1/subscription/change plan_id",
     "POST /v1/subscription/trial plan_id",
+    "POST /v1/payments plan_id",
+    "POST /v1/payments credit_pack_id",
 ];
 
 /// Every place of every body where an id may stand is tried with an id of another tenant's: it is as if there were no such thing.
@@ -218,6 +220,8 @@ async fn m2_an_id_in_a_body_reaches_nothing_of_another_tenant(db: PgPool) {
             "POST /v1/me/identities/start provider",
             "POST /v1/operate/bulk filter.tenant_id",
             "POST /v1/operate/bulk rest_of",
+            "POST /v1/payments credit_pack_id",
+            "POST /v1/payments plan_id",
             "POST /v1/platform/tenants/{id}/holds file_id",
             "POST /v1/platform/tenants/{id}/holds owner_id",
             "POST /v1/renders audio.music.file",
@@ -286,7 +290,10 @@ async fn m2_an_id_in_a_query_reaches_nothing_of_another_tenant(db: PgPool) {
                 // Of people alone, or of the account that pays: a key has none of them.
                 "/v1/credits/ledger"
                 | "/v1/gifts"
+                | "/v1/invoices"
                 | "/v1/me/points"
+                | "/v1/payments"
+                | "/v1/refunds"
                 | "/v1/subscription/change"
                 | "/v1/subscriptions" => coupon,
                 _ => panic!("nobody says which id to try at {path} {name}"),
@@ -319,6 +326,7 @@ async fn m2_an_id_in_a_query_reaches_nothing_of_another_tenant(db: PgPool) {
             "GET /v1/folders parent_id",
             "GET /v1/folders starting_after",
             "GET /v1/gifts starting_after",
+            "GET /v1/invoices starting_after",
             "GET /v1/me/points starting_after",
             "GET /v1/members starting_after",
             "GET /v1/operate/audit tenant_id",
@@ -330,6 +338,8 @@ async fn m2_an_id_in_a_query_reaches_nothing_of_another_tenant(db: PgPool) {
             "GET /v1/operate/failures/{fingerprint} tenant_id",
             "GET /v1/operate/runs starting_after",
             "GET /v1/operate/runs tenant_id",
+            "GET /v1/payments starting_after",
+            "GET /v1/refunds starting_after",
             "GET /v1/renders starting_after",
             "GET /v1/request-logs api_key_id",
             "GET /v1/subscription/change plan_id",
@@ -372,7 +382,7 @@ async fn m3_no_body_takes_what_the_platform_decides(db: PgPool) {
         let properties = document.pointer(target).unwrap_or(schema)["properties"].clone();
         let id = Uuid::now_v7().to_string();
         let at = path.replace("{id}", &id).replace("{project_id}", &id).replace("{name}", "requests");
-        let at = at.replace("{number}", "1");
+        let at = at.replace("{number}", "1").replace("{provider}", "stripe");
         for column in columns.iter().filter(|column| properties.get(**column).is_none()) {
             let mut body = json!({ *column: "00000000-0000-0000-0000-000000000001" });
             // Which fields there are is the action's to say.
@@ -462,6 +472,23 @@ async fn m4_an_answer_holds_what_its_schema_names_and_nothing_else(db: PgPool) {
     let coupon = "insert into identity.coupons (tenant_id, code, kind, value, max_redemptions, valid_from, valid_to)
                   values ($1, 'SPRING', 'percent', 5, 1, '2026-01-01Z', '2099-01-01Z') returning id";
     let coupon: Uuid = sqlx::query_scalar(coupon).bind(DEFAULT_TENANT).fetch_one(&world.db).await.unwrap();
+    let paid = "insert into identity.payments (tenant_id, user_id, purpose, credits, amount, currency, state, provider, provider_txn, idempotency_key,
+                    price_snapshot, expires_at, paid_at, workflow_run_id)
+                values ($1, $2, 'credits', 1, 9, 'USD', 'paid', 'manual', 't', 'k', '{}', workflow.now(), workflow.now(), gen_random_uuid()) returning id";
+    let paid: Uuid = sqlx::query_scalar(paid).bind(DEFAULT_TENANT).bind(jane.id).fetch_one(&world.db).await.unwrap();
+    let refund =
+        id_of(jane.post(&format!("/v1/payments/{paid}/refunds"), json!({"amount": 4, "reason": "late"})).await);
+    let bill = "with made as (insert into identity.invoices (tenant_id, series, year, buyer, currency, net_amount, tax_amount, total_amount, payment_id)
+                    values ($1, 'INV', 2026, '{}', 'USD', 9, 0, 9, $2) returning id) select id from made";
+    let bill: Uuid = sqlx::query_scalar(bill).bind(DEFAULT_TENANT).bind(paid).fetch_one(&world.db).await.unwrap();
+    sqlx::query("select identity.issue_invoice($1, '2026-06-11')").bind(bill).execute(&world.db).await.unwrap();
+    let account =
+        json!({"mode": "test", "settings": {"secret_key": "sk_test_hidden", "webhook_secrets": ["whsec_hidden"]}});
+    let put = request(Method::PUT, "/v1/gateways/stripe", &jane.access);
+    assert_eq!(world.send(with_json(put, &account)).await.status, StatusCode::OK);
+    id_of(
+        jane.post("/v1/credit-packs", json!({"code": "hour", "seconds": 3600, "amount": 500, "currency": "USD"})).await,
+    );
     let rule = json!({"name": "old", "target": "trash", "older_than_seconds": 86_400, "cron": "30 3 * * *"});
     let rule = id_of(jane.post("/v1/cleanup-schedules", rule).await);
     let run = id_of(jane.post(&format!("/v1/cleanup-schedules/{rule}/runs"), json!({"dry_run": true})).await);
@@ -504,6 +531,9 @@ async fn m4_an_answer_holds_what_its_schema_names_and_nothing_else(db: PgPool) {
             "cleanup-runs" => run.clone(),
             "plans" => plan.clone(),
             "coupons" => coupon.to_string(),
+            "payments" => paid.to_string(),
+            "refunds" => refund.clone(),
+            "invoices" => bill.to_string(),
             "members" if path.ends_with("/storage") => jane.id.to_string(),
             "operate" if path.contains("/bulk/") => bulk.clone(),
             "operate" => world.run_of(render).await.to_string(),
@@ -524,7 +554,16 @@ async fn m4_an_answer_holds_what_its_schema_names_and_nothing_else(db: PgPool) {
         fits(&document, schema, &answer.json(), "", &mut wrong);
         assert!(wrong.is_empty(), "{path}: {wrong:?}");
         let text = String::from_utf8_lossy(&answer.body).to_lowercase();
-        for secret in kept.split(' ').chain([PASSWORD, "argon2", &jane.access, &jane.refresh, &world.key, &token]) {
+        for secret in kept.split(' ').chain([
+            PASSWORD,
+            "argon2",
+            "sk_test_hidden",
+            "whsec_hidden",
+            &jane.access,
+            &jane.refresh,
+            &world.key,
+            &token,
+        ]) {
             assert!(!text.contains(&secret.to_lowercase()), "{path} tells {secret}");
         }
         looked.push(path);

@@ -63,6 +63,8 @@ pub struct World {
     pub stopping: CancellationToken,
     /// Whether its workers paint stills.
     pub placeholders: worker::Placeholders,
+    /// Where payment gateways are.
+    pub places: Mutex<flatrender_activities::pay::Places>,
     /// What nodes were given in a visit and have not taken up yet, by incarnation.
     pub given: Mutex<HashMap<Uuid, VecDeque<Value>>>,
 }
@@ -130,8 +132,8 @@ impl World {
         project::publish(&mut tx, DEFAULT_TENANT, &manifest(), &package, Some(&preview)).await.unwrap();
         tx.commit().await.unwrap();
         let placeholders = worker::Placeholders::Off;
-        let (tenant, given) = (DEFAULT_TENANT, Mutex::default());
-        Self { db, app, router, storage, folder, tenant, key, package, preview, stopping, placeholders, given }
+        let (tenant, given, places) = (DEFAULT_TENANT, Mutex::default(), Mutex::default());
+        Self { db, app, router, storage, folder, tenant, key, package, preview, stopping, placeholders, places, given }
     }
 
     /// Another tenant.
@@ -247,6 +249,7 @@ impl World {
             mailer: self.mailer(),
             webhooks: worker::webhook_caller(self.app.egress.clone(), self.app.vault.clone()),
             courier: self.courier(),
+            cashier: self.cashier(),
             retention: flatrender_engine::operations::Retention::forever(),
             placeholders: self.placeholders,
         };
@@ -277,6 +280,12 @@ impl World {
             marks: Arc::new(move |purpose| marks.mark(purpose)),
             public_url: PUBLIC_URL.into(),
         })
+    }
+
+    /// Asks payment gateways where the test has them.
+    pub fn cashier(&self) -> flatrender_activities::pay::Cashier {
+        let places = self.places.lock().unwrap().clone();
+        worker::cashier(Egress::new(Reach::Anywhere), self.app.vault.clone(), places)
     }
 
     /// Enrols a node over HTTP.

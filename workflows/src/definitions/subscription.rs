@@ -97,7 +97,10 @@ impl Workflow for KeepSubscription {
                 let now = self.look(cx, &format!("look {changes}")).await?;
                 match now {
                     Some(now) if !now.is_live() => return Ok(now.state),
-                    Some(now) if now.period_no == first.period_no && changes < MOST_CHANGES => {}
+                    Some(now)
+                        if now.period_no == first.period_no
+                            && now.current_period_end == first.current_period_end
+                            && changes < MOST_CHANGES => {}
                     _ => return cx.continue_as_new(self),
                 }
             }

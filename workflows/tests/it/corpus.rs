@@ -13,8 +13,8 @@ use flatrender_engine::{
 use flatrender_workflows::{
     contracts::message::{Brand, Letter, SendMail},
     definitions::{
-        keep_months::KeepMonths, render_video::RenderVideo, retire_months::RetireMonths, roll_up_usage::RollUpUsage,
-        send_message::SendMessage,
+        keep_months::KeepMonths, payment::TakePayment, refund::GiveBack, render_video::RenderVideo,
+        retire_months::RetireMonths, roll_up_usage::RollUpUsage, send_message::SendMessage,
     },
     models::DEFAULT_TENANT,
 };
@@ -34,6 +34,8 @@ fn corpus() -> Corpus {
 fn today(history: &History) -> Result<(), Mismatch> {
     match (history.kind.as_str(), history.version) {
         ("keep_months", 1) => replay::<KeepMonths>(history),
+        ("payment", 1) => replay::<TakePayment>(history),
+        ("refund", 1) => replay::<GiveBack>(history),
         ("render_video", 1) => replay::<RenderVideo>(history),
         ("retire_months", 1) => replay::<RetireMonths>(history),
         ("roll_up_usage", 1) => replay::<RollUpUsage>(history),
@@ -51,7 +53,7 @@ fn every_stored_history_fits_the_definitions_of_today() {
     let kinds: BTreeSet<&str> = all.iter().map(|(_, history)| history.kind.as_str()).collect();
     assert_eq!(
         kinds.into_iter().collect::<Vec<_>>(),
-        ["keep_months", "render_video", "retire_months", "roll_up_usage", "send_message"]
+        ["keep_months", "payment", "refund", "render_video", "retire_months", "roll_up_usage", "send_message"]
     );
 }
 
@@ -145,5 +147,8 @@ async fn keeping_histories_of_each_ending(db: PgPool) {
     let mail =
         SendMail { id, to, locale: "en".to_owned(), product, brand: Brand::default(), letter: Letter::PasswordChanged };
     play(&db, SendMessage { mail }, "sent", &mut missing).await;
+    for (run_id, what) in crate::payments::histories(&db).await {
+        offer(&db, run_id, what, &mut missing).await;
+    }
     assert!(missing.is_empty(), "FLATRENDER_CORPUS=add keeps {missing:?}");
 }

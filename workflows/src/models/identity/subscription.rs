@@ -10,6 +10,12 @@
 //! changes its plan at once. Periods are counted from an anchor, so that the 31st stays the 31st where a month has one, and follow each
 //! other without a gap: who pays late has no free days, and who pays early loses none.
 
+mod prospect;
+mod revocation;
+
+pub use prospect::{Prospect, prospect, prospect_now};
+pub use revocation::revoke;
+
 use super::{
     credit::{self, Reason},
     plan::{self, Entitlements, Interval},

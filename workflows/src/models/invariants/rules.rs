@@ -88,6 +88,45 @@ pub(super) const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         number: 6,
+        rule: "what was paid for was given once, with one bill, or the money went back",
+        sql: "select 'payment ' || p.id || ' ' || w.what from identity.payments p
+              cross join lateral (values
+                  ('has no bill of what was paid', p.settled_at is not null and not exists (select from identity.invoices i
+                      where i.payment_id = p.id and i.refund_id is null and i.state = 'issued' and i.total_amount = p.amount)),
+                  ('gave no credits', p.settled_at is not null and p.purpose = 'credits' and not exists (select from identity.credit_ledger l
+                      where l.tenant_id = p.tenant_id and l.entry_key = 'payment:' || p.id and l.delta = p.credits)),
+                  ('paid no period', p.settled_at is not null and p.purpose = 'plan'
+                      and p.price_snapshot #>> '{what,prospect,did}' in ('begun', 'renewed')
+                      and not exists (select from identity.subscription_periods n where n.payment_id = p.id)),
+                  ('was paid, and neither given nor given back', p.paid_at is not null and p.settled_at is null and not exists (
+                      select from identity.refunds r where r.payment_id = p.id and r.state not in ('refused', 'failed'))),
+                  ('gave something that was not paid', p.settled_at is null and (exists (select from identity.credit_ledger l
+                      where l.tenant_id = p.tenant_id and l.entry_key = 'payment:' || p.id)
+                      or exists (select from identity.invoices i where i.payment_id = p.id)))
+              ) w (what, wrong) where p.gateway_id is not null and w.wrong",
+    },
+    Invariant {
+        number: 8,
+        rule: "a refund of what was billed has its credit note",
+        sql: "select 'refund ' || r.id from identity.refunds r join identity.payments p on p.id = r.payment_id
+              where r.state = 'done' and p.settled_at is not null and p.gateway_id is not null
+                and not exists (select from identity.invoices i where i.refund_id = r.id and i.state = 'issued' and i.total_amount = -r.amount)",
+    },
+    Invariant {
+        number: 4,
+        rule: "somebody sees to a payment that is open, and to a refund that is on its way",
+        sql: "select 'payment ' || p.id || ' is ' || p.state || ', its run ' || coalesce(r.state, 'not there') from identity.payments p
+              left join workflow.runs r on r.id = p.workflow_run_id
+              where p.gateway_id is not null and p.state in ('created', 'pending', 'verifying')
+                and (r.id is null or r.tenant_id <> p.tenant_id or r.finished_at < workflow.now() - interval '5 minutes')
+              union all
+              select 'refund ' || f.id || ' is ' || f.state || ', its run ' || coalesce(r.state, 'not there') from identity.refunds f
+              join identity.payments p on p.id = f.payment_id left join workflow.runs r on r.id = f.workflow_run_id
+              where p.gateway_id is not null and f.state in ('approved', 'sending')
+                and (r.id is null or r.tenant_id <> f.tenant_id or r.finished_at < workflow.now() - interval '5 minutes')",
+    },
+    Invariant {
+        number: 6,
         rule: "a plan is had until the end of the last period that was paid for",
         sql: "select 'subscription ' || s.id || ' is in period ' || s.period_no || ' until ' || s.current_period_end || ', paid are ' || coalesce(p.last, 0)
               from identity.subscriptions s

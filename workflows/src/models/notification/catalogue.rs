@@ -84,6 +84,11 @@ const KINDS: &[Kind] = &[
         persian: words("پرداخت شما در دست بررسی است", "همکاران ما پرداخت شما را بررسی می‌کنند. نیازی به کاری نیست؛ نتیجه را به شما خبر می‌دهیم.\n{{action_url}}", &[]),
     },
     Kind {
+        code: "payment.waiting", category: "operation", class: Class::Service, severity: "critical", ways: LOUD, page: "/billing/payments/{subject}",
+        english: words("A payment waits for somebody", "A payment has been in review for an hour: {{reason}}.\n{{action_url}}", &[("reason", "the page tells more")]),
+        persian: words("پرداختی در انتظار بررسی است", "پرداختی بیش از یک ساعت است که در انتظار بررسی است: {{reason}}.\n{{action_url}}", &[("reason", "جزئیات در صفحه‌ی آن است")]),
+    },
+    Kind {
         code: "refund.done", category: "billing", class: Class::Critical, severity: "success", ways: &[&[Email], &[Push]], page: "/billing/payments/{subject}",
         english: words("Refund: {{amount}}", "We have paid {{amount}} back.\n{{action_url}}", &[("amount", "what was agreed")]),
         persian: words("بازپرداخت: {{amount}}", "{{amount}} به شما بازپرداخت شد.\n{{action_url}}", &[("amount", "مبلغ توافق‌شده")]),

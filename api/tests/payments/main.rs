@@ -1,0 +1,16 @@
+//! Money over HTTP: paid, given back, billed, and decided about by people.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod by_hand;
+#[path = "../../../activities/tests/pay/fakes/mod.rs"]
+#[allow(dead_code, reason = "of all tests together")]
+mod fakes;
+mod gateways;
+#[path = "../http/jane.rs"]
+#[allow(dead_code, reason = "of all tests together")]
+mod jane;
+mod shop;
+#[path = "../http/world.rs"]
+#[allow(dead_code, reason = "of all tests together")]
+mod world;
