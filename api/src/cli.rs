@@ -14,6 +14,8 @@ pub mod files;
 pub mod film;
 pub mod follow;
 mod here;
+pub mod import;
+mod nexrender;
 pub mod node;
 pub mod notifications;
 pub mod operate;
@@ -54,6 +56,7 @@ pub struct Cli {
 enum Command {
     Up(services::UpArgs),
     Render(render::RenderArgs),
+    Import(import::ImportArgs),
     Templates(templates::TemplatesArgs),
     Snapshots(snapshots::SnapshotsArgs),
     Files(files::FilesArgs),
@@ -104,6 +107,7 @@ async fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::Up(args) => services::up(args).await,
         Command::Render(args) => render::run(args).await,
+        Command::Import(args) => import::run(args).await,
         Command::Templates(args) => templates::run(args).await,
         Command::Snapshots(args) => snapshots::run(args).await,
         Command::Files(args) => files::run(args).await,

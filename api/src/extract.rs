@@ -1,7 +1,7 @@
 //! Extractors whose refusals are problems: JSON bodies, path and query.
 
 mod body;
-mod json;
+pub(crate) mod json;
 pub mod page;
 
 pub use body::{drain, idle_limited};

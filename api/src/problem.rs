@@ -107,7 +107,8 @@ impl Problem {
         self.code
     }
 
-    fn body(&self) -> ProblemBody {
+    /// What a client reads of it.
+    pub(crate) fn body(&self) -> ProblemBody {
         let code = self.code.as_str();
         ProblemBody {
             kind: format!("/docs#problem-{code}"),

@@ -1,5 +1,6 @@
 //! Renders, their events and exports.
 
+pub mod batch;
 pub mod download;
 pub mod eta;
 pub mod events;

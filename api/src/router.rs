@@ -26,7 +26,7 @@ use crate::{
     },
     openapi, operate as operators, peer,
     problem::{Code, Problem},
-    render::{events, exports, last_frame, public_still, renders, scene_snapshots},
+    render::{batch, events, exports, last_frame, public_still, renders, scene_snapshots},
     request_id, request_log, schedules,
 };
 use axum::{
@@ -95,6 +95,7 @@ fn surrounded(routes: Router<App>, app: App) -> Router {
 fn documented() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(renders::create, renders::list))
+        .routes(routes!(batch::create))
         .routes(routes!(renders::get))
         .routes(routes!(renders::cancel))
         .routes(routes!(last_frame::get))

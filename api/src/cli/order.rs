@@ -32,6 +32,12 @@ pub struct OrderArgs {
     /// A ready set of colours.
     #[arg(long, value_name = "ID")]
     pub theme: Option<String>,
+    /// Something to show, by its key. May be repeated.
+    #[arg(long, value_name = "KEY")]
+    pub show: Vec<String>,
+    /// Something to leave out, by its key. May be repeated.
+    #[arg(long, value_name = "KEY")]
+    pub hide: Vec<String>,
     /// Music of your own in place of the template's.
     #[arg(long, value_name = "FILE", conflicts_with = "no_music")]
     pub music: Option<PathBuf>,
@@ -83,6 +89,8 @@ impl OrderArgs {
         data.texts.extend(self.text.iter().cloned());
         data.colors.extend(self.color.iter().cloned());
         data.images.extend(self.image.iter().map(|(key, path)| (key.clone(), path.into())));
+        data.visibility.extend(self.show.iter().map(|key| (key.clone(), true)));
+        data.visibility.extend(self.hide.iter().map(|key| (key.clone(), false)));
         data.theme = self.theme.clone().or(data.theme);
         let mut files: Vec<(String, PathBuf)> =
             data.images.iter().map(|(key, path)| (format!("{PICTURES}{key}"), path.clone())).collect();
@@ -127,13 +135,37 @@ impl LocalOrder {
         self.files.len()
     }
 
+    /// What is given back with the render.
+    #[must_use]
+    pub fn with_metadata(mut self, metadata: Map<String, Value>) -> Self {
+        self.body["metadata"] = metadata.into();
+        self
+    }
+
+    /// The order without the files.
+    #[cfg(test)]
+    pub(super) fn body(&self) -> &Value {
+        &self.body
+    }
+
     /// Uploads the files, each once, and gives the body of `POST /v1/renders`.
     ///
     /// # Errors
     /// The server refused a file; the line names it.
-    pub async fn upload(mut self, client: &Client) -> Result<Value, CliError> {
+    pub async fn upload(self, client: &Client) -> Result<Value, CliError> {
+        self.upload_once(client, &mut BTreeMap::new()).await
+    }
+
+    /// The same of one order among many: `ids` are those of files that others of them uploaded.
+    ///
+    /// # Errors
+    /// The server refused a file; the line names it.
+    pub async fn upload_once(
+        mut self,
+        client: &Client,
+        ids: &mut BTreeMap<PathBuf, String>,
+    ) -> Result<Value, CliError> {
         self.check_pictures(client).await?;
-        let mut ids: BTreeMap<PathBuf, String> = BTreeMap::new();
         for (place, path) in std::mem::take(&mut self.files) {
             let id = match ids.get(&path) {
                 Some(id) => id.clone(),

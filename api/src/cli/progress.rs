@@ -57,6 +57,11 @@ impl Progress {
     }
 }
 
+/// A bar that counts to `length`; hidden when `quiet`, or where nobody sees it.
+pub fn count(length: u64, quiet: bool) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() { ProgressBar::hidden() } else { ProgressBar::new(length) }
+}
+
 fn bar() -> ProgressBar {
     let style = ProgressStyle::with_template("{spinner:.cyan} {bar:32.cyan/240} {percent:>3} %  {msg}");
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸─");

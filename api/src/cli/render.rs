@@ -60,7 +60,7 @@ pub fn describe(render: &super::answers::Render) -> String {
 }
 
 /// Better to know now than after the render.
-fn check_out(out: &Path) -> Result<(), CliError> {
+pub(super) fn check_out(out: &Path) -> Result<(), CliError> {
     let dir = out.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if out.is_dir() {
         return Err(CliError::Usage(format!("--out: {} is a folder", out.display())));

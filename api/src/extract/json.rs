@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use flatrender_workflows::models::render::freeze::Fault;
 use futures::StreamExt;
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use serde_path_to_error::Segment;
 
 /// Longest JSON body.
@@ -70,6 +71,14 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let value = serde_path_to_error::deserialize(&mut reader).map_err(refusal)?;
     reader.end().map_err(|e| Problem::new(Code::BodySyntax, e.to_string()))?;
     Ok(value)
+}
+
+/// Reads a part of a body, with pointers that begin there.
+///
+/// # Errors
+/// As of a body.
+pub(crate) fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
+    serde_path_to_error::deserialize(value).map_err(refusal)
 }
 
 fn refusal(error: serde_path_to_error::Error<serde_json::Error>) -> Problem {

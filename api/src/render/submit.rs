@@ -34,7 +34,7 @@ use uuid::Uuid;
 /// The header of a client that may ask twice.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Longest key.
-const KEY_BYTES: usize = 255;
+pub(super) const KEY_BYTES: usize = 255;
 /// Longest metadata, as JSON. The column holds 16 KiB as PostgreSQL prints it, with spaces.
 const METADATA_BYTES: usize = 16 * 1024;
 

@@ -255,14 +255,21 @@ impl Platform {
         if answer.status() == 200 { answer.json().await.ok() } else { None }
     }
 
-    /// Waits until the render is as `wanted`; gives it.
+    /// Waits until the render is as `wanted`; gives it. A machine may be slow, but something has to happen.
     pub async fn until(&self, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let started = Instant::now();
+        let (mut since, mut stood) = (Instant::now(), Value::Null);
         loop {
-            match self.render(id).await {
-                Some(render) if wanted(&render) => return render,
-                last => assert!(started.elapsed() < PATIENCE, "still waiting: {last:?}"),
+            let last = self.render(id).await;
+            if let Some(render) = &last {
+                if wanted(render) {
+                    return render.clone();
+                }
+                let stands = json!([render["status"], render["step"], render["frames"]]);
+                if stands != stood {
+                    (since, stood) = (Instant::now(), stands);
+                }
             }
+            assert!(since.elapsed() < PATIENCE, "nothing happens: {last:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
