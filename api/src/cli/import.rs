@@ -194,7 +194,9 @@ fn order<'a>(
         let beside = || folder.join(cell);
         match (kind, key) {
             ("text", key) if !key.is_empty() => args.text.push((key.to_owned(), cell.to_owned())),
-            ("image", key) if !key.is_empty() => args.image.push((key.to_owned(), beside().to_string_lossy().into_owned())),
+            ("image", key) if !key.is_empty() => {
+                args.image.push((key.to_owned(), beside().to_string_lossy().into_owned()))
+            }
             ("color", key) if !key.is_empty() => args.color.push((key.to_owned(), cell.to_owned())),
             ("metadata", key) if !key.is_empty() => {
                 metadata.insert(key.to_owned(), cell.into());
@@ -208,11 +210,13 @@ fn order<'a>(
             ("quality", "") => args.quality = Some(cell.to_owned()),
             ("music", "") => args.music = Some(beside()),
             ("height", "") => {
-                let height = cell.trim().parse().map_err(|_| CliError::Usage(format!("height: {cell:?} is no number")))?;
+                let height =
+                    cell.trim().parse().map_err(|_| CliError::Usage(format!("height: {cell:?} is no number")))?;
                 args.height = Some(height);
             }
             _ => {
-                let known = "text.KEY, image.KEY, color.KEY, visible.KEY, metadata.KEY, theme, height, quality and music";
+                let known =
+                    "text.KEY, image.KEY, color.KEY, visible.KEY, metadata.KEY, theme, height, quality and music";
                 return Err(CliError::Usage(format!("there is no column {name:?}; there are {known}")));
             }
         }
@@ -242,7 +246,9 @@ async fn one_job(args: NexrenderArgs) -> Result<(), CliError> {
         }
         if !mapped.lost.is_empty() && !args.lossy {
             let lost = mapped.lost.join("; ");
-            return Err(CliError::Usage(format!("the film would be another; --lossy makes it all the same. Lost: {lost}")));
+            return Err(CliError::Usage(format!(
+                "the film would be another; --lossy makes it all the same. Lost: {lost}"
+            )));
         }
         let out = args.out.or(mapped.out).unwrap_or_else(|| "film.mp4".into());
         check_out(&out)?;

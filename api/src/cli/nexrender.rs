@@ -96,7 +96,9 @@ impl Mapped {
         }
         for key in ["frameStart", "frameEnd", "frameIncrement", "incrementFrame"] {
             if !template[key].is_null() {
-                self.lost.push(format!("template.{key}: a film is rendered whole; leave scenes out instead (--data, scenes)"));
+                self.lost.push(format!(
+                    "template.{key}: a film is rendered whole; leave scenes out instead (--data, scenes)"
+                ));
             }
         }
         for key in ["outputModule", "outputExt", "settingsTemplate"] {
@@ -109,9 +111,12 @@ impl Mapped {
     fn asset(&mut self, asset: &Value, folder: &Path, manifest: &Value) {
         let layer = asset["layerName"].as_str().unwrap_or_default();
         let kind = asset["type"].as_str().unwrap_or_default();
-        let called = format!("{kind} {}", if layer.is_empty() { asset["layerIndex"].to_string() } else { format!("{layer:?}") });
+        let called =
+            format!("{kind} {}", if layer.is_empty() { asset["layerIndex"].to_string() } else { format!("{layer:?}") });
         let done = match kind {
-            _ if layer.is_empty() && kind != "script" && kind != "static" => Err("layers are found by name, not by number".to_owned()),
+            _ if layer.is_empty() && kind != "script" && kind != "static" => {
+                Err("layers are found by name, not by number".to_owned())
+            }
             "data" => self.data(asset, layer, manifest),
             "image" => self.image(asset, layer, folder, manifest),
             "audio" => local(asset, folder).map(|path| {
@@ -148,7 +153,11 @@ impl Mapped {
         }
         if let (true, Some(shown)) = (matches!(folded.as_str(), "enabled" | "video enabled"), truth(value)) {
             let key = field(manifest, "visibility", layer)?;
-            if shown { self.order.show.push(key.clone()) } else { self.order.hide.push(key.clone()) }
+            if shown {
+                self.order.show.push(key.clone())
+            } else {
+                self.order.hide.push(key.clone())
+            }
             return Ok(format!("visibility {key:?}"));
         }
         Err(format!("the property {property:?} can be a text, a colour or whether a layer is shown, and nothing else"))
@@ -166,11 +175,17 @@ impl Mapped {
         let output = action["output"].as_str();
         match (module.trim_start_matches("@nexrender/"), output) {
             ("action-copy", Some(path)) if !path.contains("://") => self.out = Some(folder.join(path)),
-            ("action-encode", _) => self.moot.push(format!("{stage} {module}: films are encoded as MP4; see --quality")),
-            ("action-copy" | "action-upload", _) => {
-                self.moot.push(format!("{stage} {module}: the film is at the server; webhooks tell when (flatrender webhooks)"));
+            ("action-encode", _) => {
+                self.moot.push(format!("{stage} {module}: films are encoded as MP4; see --quality"))
             }
-            _ => self.lost.push(format!("{stage} {module}: actions are programs of nexrender's; a webhook can start yours")),
+            ("action-copy" | "action-upload", _) => {
+                self.moot.push(format!(
+                    "{stage} {module}: the film is at the server; webhooks tell when (flatrender webhooks)"
+                ));
+            }
+            _ => self
+                .lost
+                .push(format!("{stage} {module}: actions are programs of nexrender's; a webhook can start yours")),
         }
     }
 }
@@ -224,7 +239,8 @@ fn colour(value: &Value) -> Option<String> {
     }
     let parts = value.as_array().filter(|parts| matches!(parts.len(), 3 | 4))?;
     let parts = parts.iter().take(3).map(|part| part.as_f64().filter(|part| (0.0..=1.0).contains(part)));
-    let parts: Vec<String> = parts.map(|part| part.map(|p| format!("{:02x}", (p * 255.0).round() as u8))).collect::<Option<_>>()?;
+    let parts: Vec<String> =
+        parts.map(|part| part.map(|p| format!("{:02x}", (p * 255.0).round() as u8))).collect::<Option<_>>()?;
     Some(format!("#{}", parts.concat()))
 }
 
@@ -274,7 +290,10 @@ mod tests {
         });
         let mapped = mapped(&job);
         assert_eq!(mapped.lost, Vec::<String>::new());
-        assert_eq!(mapped.order.text, [("title".into(), "Spring".into()), ("second_line".into(), "\u{202e}\"quoted\"".into())]);
+        assert_eq!(
+            mapped.order.text,
+            [("title".into(), "Spring".into()), ("second_line".into(), "\u{202e}\"quoted\"".into())]
+        );
         assert_eq!(mapped.order.color, [("accent".into(), "#ff8000".into())]);
         assert_eq!(mapped.order.hide, ["badge"]);
         assert_eq!(mapped.order.image, [("logo".into(), "/pictures/a logo.png".into())]);

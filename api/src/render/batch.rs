@@ -125,7 +125,13 @@ pub async fn create(
     Ok(Json(Batch { object: "batch", accepted, replayed, refused, data }))
 }
 
-async fn one(app: &App, tenant: &Tenant, key: Option<&str>, order: Value, until: Instant) -> Result<Submitted, Problem> {
+async fn one(
+    app: &App,
+    tenant: &Tenant,
+    key: Option<&str>,
+    order: Value,
+    until: Instant,
+) -> Result<Submitted, Problem> {
     if Instant::now() >= until {
         return Err(Problem::new(Code::Timeout, "there was no time for this order; send it again"));
     }

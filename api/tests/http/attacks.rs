@@ -138,6 +138,10 @@ const OF_NO_TENANT: &[&str] = &[
     "PUT /v1/cleanup-schedules/{id} filter.owner_id",
     // The storage has to be a bucket: `direct_uploads` tries it by itself.
     "POST /v1/uploads/direct folder_id",
+    // Each as `POST /v1/renders` takes it, in the same code.
+    "POST /v1/renders/batch orders.*.audio.music.file",
+    "POST /v1/renders/batch orders.*.audio.voice_over.file",
+    "POST /v1/renders/batch orders.*.data.images.*",
     // The template has to be one's own: `svg_previews` tries it by itself.
     "POST /v1/templates/{slug}/svg-previews file_id",
     // Of another tenant: `runs` tries it by itself.
@@ -227,6 +231,9 @@ async fn m2_an_id_in_a_body_reaches_nothing_of_another_tenant(db: PgPool) {
             "POST /v1/renders audio.music.file",
             "POST /v1/renders audio.voice_over.file",
             "POST /v1/renders data.images.*",
+            "POST /v1/renders/batch orders.*.audio.music.file",
+            "POST /v1/renders/batch orders.*.audio.voice_over.file",
+            "POST /v1/renders/batch orders.*.data.images.*",
             "POST /v1/scene-snapshots/{project_id} scenes.*",
             "POST /v1/subscription/change plan_id",
             "POST /v1/subscription/trial plan_id",

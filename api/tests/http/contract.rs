@@ -273,6 +273,7 @@ const OPERATIONS: &[&str] = &[
     "POST /v1/refunds/{id}/decisions",
     "POST /v1/refunds/{id}/refuse",
     "POST /v1/renders",
+    "POST /v1/renders/batch",
     "POST /v1/renders/{id}/cancel",
     "POST /v1/scene-snapshots/{project_id}",
     "POST /v1/subscription/cancel",

@@ -5,6 +5,7 @@
 mod attacks;
 mod auth;
 mod authenticator;
+mod batches;
 mod branding;
 mod browser;
 mod cleanup;

@@ -304,6 +304,7 @@ const ROWS: &[(&str, To)] = &[
     ("POST /v1/refunds/{id}/decisions", To::Manage),
     ("POST /v1/refunds/{id}/refuse", To::Manage),
     ("POST /v1/renders", To::Write("render")),
+    ("POST /v1/renders/batch", To::Write("render")),
     ("POST /v1/renders/{id}/cancel", To::Write("render")),
     ("POST /v1/scene-snapshots/{project_id}", To::Manage),
     ("POST /v1/subscription/cancel", To::Me),
