@@ -24,4 +24,4 @@ if [ -z "${DATABASE_URL:-}" ]; then
     trap stop_postgres EXIT
     start_postgres
 fi
-cargo nextest run --locked -p flatrender-api --test http --run-ignored only -E "test(/^browser::${1:-a_cause}/)"
+cargo nextest run --locked --workspace --run-ignored only -E "binary(http) and test(/^browser::${1:-a_cause}/)"

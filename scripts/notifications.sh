@@ -22,7 +22,7 @@ if [ -z "${DATABASE_URL:-}" ]; then
 fi
 if [ "${1:-}" = bench ]; then
     export FLATRENDER_BENCH_NOTIFICATIONS="${2:-10000}"
-    cargo nextest run --locked --profile chaos -p flatrender-api --test notification --run-ignored only --no-capture -E 'test(/^bench::/)'
+    cargo nextest run --locked --profile chaos --workspace --run-ignored only --no-capture -E 'binary(notification) and test(/^bench::/)'
 else
-    cargo nextest run --locked -p flatrender-api --test notification --run-ignored only -E 'test(/^outside::/)'
+    cargo nextest run --locked --workspace --run-ignored only -E 'binary(notification) and test(/^outside::/)'
 fi

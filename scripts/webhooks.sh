@@ -18,4 +18,4 @@ if [ -z "${DATABASE_URL:-}" ]; then
     trap stop_postgres EXIT
     start_postgres
 fi
-cargo nextest run --locked -p flatrender-api --test webhooks --run-ignored only -E 'test(/^foreign::/)'
+cargo nextest run --locked --workspace --run-ignored only -E 'binary(webhooks) and test(/^foreign::/)'

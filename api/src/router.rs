@@ -91,9 +91,36 @@ fn surrounded(routes: Router<App>, app: App) -> Router {
         .with_state(app)
 }
 
-/// Routes that stand in the API's document.
+/// Routes that stand in the API's document. A function each part: in a build without optimisation one for all of them takes most of a
+/// thread's stack.
 fn documented() -> OpenApiRouter<App> {
-    OpenApiRouter::with_openapi(openapi::base())
+    let parts = [
+        films,
+        kept_files,
+        accounts,
+        tenancy,
+        listeners,
+        plans_and_credits,
+        money,
+        earnings,
+        messages,
+        upkeep,
+        operation,
+        farm,
+    ];
+    let whole = OpenApiRouter::with_openapi(openapi::base());
+    parts
+        .into_iter()
+        .fold(whole, |whole, part| whole.merge(part()))
+        .route_layer(from_fn(|request, next| within(TIMEOUT, request, next)))
+        .merge(file_uploads())
+        .merge(resumable_uploads())
+        .merge(frame_uploads())
+}
+
+/// Films, templates and their stills.
+fn films() -> OpenApiRouter<App> {
+    OpenApiRouter::default()
         .routes(routes!(renders::create, renders::list))
         .routes(routes!(batch::create))
         .routes(routes!(renders::get))
@@ -114,6 +141,11 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(svg_previews::svg))
         .routes(routes!(scene_snapshots::create, scene_snapshots::list))
         .routes(routes!(public_still::get))
+}
+
+/// Files and folders.
+fn kept_files() -> OpenApiRouter<App> {
+    OpenApiRouter::default()
         .routes(routes!(files::list))
         .routes(routes!(files::get, files::update))
         .routes(routes!(files::trash))
@@ -128,6 +160,11 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(trash::empty))
         .routes(routes!(content::get))
         .routes(routes!(content::link))
+}
+
+/// Who somebody is.
+fn accounts() -> OpenApiRouter<App> {
+    OpenApiRouter::default()
         .routes(routes!(account::register))
         .routes(routes!(account::verify_email))
         .routes(routes!(account::forgot_password))
@@ -156,6 +193,11 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(identities::start))
         .routes(routes!(identities::finish))
         .routes(routes!(identities::remove))
+}
+
+/// Tenants and who belongs to them.
+fn tenancy() -> OpenApiRouter<App> {
+    OpenApiRouter::default()
         .routes(routes!(tenants::own, tenants::update))
         .routes(routes!(branding::own, branding::set))
         .routes(routes!(branding::get))
@@ -180,6 +222,11 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(api_keys::create, api_keys::list))
         .routes(routes!(api_keys::revoke))
         .routes(routes!(api_keys::rotate))
+}
+
+/// Webhooks.
+fn listeners() -> OpenApiRouter<App> {
+    OpenApiRouter::default()
         .routes(routes!(webhooks::create, webhooks::list))
         .routes(routes!(webhooks::get, webhooks::update, webhooks::remove))
         .routes(routes!(webhooks::rotate))
@@ -189,6 +236,11 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(webhooks::deliveries::replay_all))
         .routes(routes!(webhooks::deliveries::test))
         .routes(routes!(webhooks::events::list))
+}
+
+/// Plans, coupons and credits.
+fn plans_and_credits() -> OpenApiRouter<App> {
+    OpenApiRouter::default()
         .routes(routes!(plans::create, plans::list))
         .routes(routes!(plans::versions))
         .routes(routes!(plans::get))
@@ -208,6 +260,11 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(subscriptions::cancel))
         .routes(routes!(subscriptions::resume))
         .routes(routes!(subscriptions::preview, subscriptions::change))
+}
+
+/// Payments.
+fn money() -> OpenApiRouter<App> {
+    OpenApiRouter::default()
         .routes(routes!(payments::open, payments::list))
         .routes(routes!(payments::get))
         .routes(routes!(payments::cancel))
@@ -230,6 +287,11 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(gateways::rotate))
         .routes(routes!(gateways::packs, gateways::create_pack))
         .routes(routes!(gateways::retire_pack))
+}
+
+/// What is earned.
+fn earnings() -> OpenApiRouter<App> {
+    OpenApiRouter::default()
         .routes(routes!(progress::get))
         .routes(routes!(progress::points))
         .routes(routes!(achievements::create, achievements::list))
@@ -241,6 +303,11 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(gifts::give))
         .routes(routes!(referrals::list, referrals::create))
         .routes(routes!(referrals::join))
+}
+
+/// What people are told.
+fn messages() -> OpenApiRouter<App> {
+    OpenApiRouter::default()
         .routes(routes!(inbox::list))
         .routes(routes!(inbox::counts))
         .routes(routes!(inbox::read_all))
@@ -265,6 +332,11 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(suppressions::list))
         .routes(routes!(suppressions::lift))
         .routes(routes!(broadcasts::create))
+}
+
+/// What was done, what is used, what is cleaned up.
+fn upkeep() -> OpenApiRouter<App> {
+    OpenApiRouter::default()
         .routes(routes!(audit::list))
         .routes(routes!(request_logs::list))
         .routes(routes!(usage::get))
@@ -281,6 +353,11 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(schedules::operate::list))
         .routes(routes!(schedules::operate::get))
         .routes(routes!(schedules::operate::act))
+}
+
+/// Runs and queues.
+fn operation() -> OpenApiRouter<App> {
+    OpenApiRouter::default()
         .routes(routes!(operators::now::get))
         .routes(routes!(operators::events::watch))
         .routes(routes!(operators::runs::list))
@@ -297,6 +374,11 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(operators::queues::act))
         .routes(routes!(operators::audit::list))
         .routes(routes!(operators::versions::get))
+}
+
+/// Nodes, and what machines ask.
+fn farm() -> OpenApiRouter<App> {
+    OpenApiRouter::default()
         .routes(routes!(enrol::enrol))
         .routes(routes!(claims::claim))
         .routes(routes!(probe::report))
@@ -318,10 +400,6 @@ fn documented() -> OpenApiRouter<App> {
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(metrics::show))
-        .route_layer(from_fn(|request, next| within(TIMEOUT, request, next)))
-        .merge(file_uploads())
-        .merge(resumable_uploads())
-        .merge(frame_uploads())
 }
 
 fn file_uploads() -> OpenApiRouter<App> {

@@ -60,24 +60,24 @@ pub async fn unique(db: &PgPool) -> String {
 }
 
 /// Databases made for a test, dropped at its end by [`Databases::drop_all`].
-struct Databases<'a>(&'a PgPool, Vec<String>);
+pub struct Databases<'a>(pub &'a PgPool, pub Vec<String>);
 
 impl Databases<'_> {
-    async fn create(&mut self, suffix: &str, more: &str) -> PgConnectOptions {
+    pub async fn create(&mut self, suffix: &str, more: &str) -> PgConnectOptions {
         let name = format!("{}_{suffix}", unique(self.0).await);
         run(&mut self.0.acquire().await.unwrap(), &format!("create database {name} template template0 {more}")).await;
         self.1.push(name.clone());
         (*self.0.connect_options()).clone().database(&name)
     }
 
-    async fn drop_all(self) {
+    pub async fn drop_all(self) {
         for name in self.1 {
             run(&mut self.0.acquire().await.unwrap(), &format!("drop database {name} with (force)")).await;
         }
     }
 }
 
-async fn pool(options: PgConnectOptions) -> PgPool {
+pub async fn pool(options: PgConnectOptions) -> PgPool {
     PgPoolOptions::new().max_connections(2).connect_with(options).await.unwrap()
 }
 

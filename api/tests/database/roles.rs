@@ -1,6 +1,10 @@
 //! Who may do what.
 
-use super::{assert_none, attempt, rows, run};
+use super::{
+    assert_none, attempt,
+    files::{Databases, migrate, pool},
+    rows, run,
+};
 use flatrender_workflows::models::{Database, Role, Scope};
 use sqlx::PgPool;
 
@@ -42,9 +46,13 @@ async fn s031_no_service_touches_a_table_of_another(db: PgPool) {
 }
 
 /// Nobody but the owner makes anything, anywhere.
-#[sqlx::test(migrations = "../migrations")]
+/// On a database that was migrated where it is: what is granted on a database itself does not go along with copies of it.
+#[sqlx::test(migrations = false)]
 async fn s032_no_service_makes_tables(db: PgPool) {
-    let mut connection = db.acquire().await.unwrap();
+    let mut databases = Databases(&db, vec![]);
+    let fresh = pool(databases.create("fresh", "").await).await;
+    migrate(&fresh).await;
+    let mut connection = fresh.acquire().await.unwrap();
     for (role, schema) in SERVICES {
         run(&mut connection, &format!("set role {role}")).await;
         for place in [schema, "public", "platform", "workflow", "pg_temp"] {
@@ -53,9 +61,12 @@ async fn s032_no_service_makes_tables(db: PgPool) {
         }
         run(&mut connection, "reset role").await;
     }
+    drop(connection);
     let sql = "select rolname::text from pg_roles where rolname in ('identity_svc', 'content_svc', 'studio_svc', 'render_svc', 'file_svc',
         'notification_svc', 'workflow_svc', 'admin_api', 'readonly') and (rolsuper or rolcreaterole or rolcreatedb or rolbypassrls or rolreplication)";
-    assert_none(&rows(&db, sql).await);
+    assert_none(&rows(&fresh, sql).await);
+    fresh.close().await;
+    databases.drop_all().await;
 }
 
 #[sqlx::test(migrations = "../migrations")]

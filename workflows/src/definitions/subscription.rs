@@ -182,7 +182,6 @@ async fn act(
         if !subscription::end(&mut *db, tenant_id, id, period_no, state).await? {
             return Ok(Acted::Paid);
         }
-        tell(&mut *db, &now, state, "info").await?;
         let at = subscription::now(&mut *db).await?;
         let kind = if state == "cancelled" { "subscription.cancelled" } else { "subscription.expired" };
         announce(workflows, db, &Subscription { state: state.into(), ..now }, kind, at).await?;
@@ -191,7 +190,6 @@ async fn act(
     match deed {
         Deed::Notice if now.cancel_at.is_none() => tell(db, &now, "renewal_soon", "info").await?,
         Deed::Due if subscription::lapse(&mut *db, tenant_id, id, period_no).await? => {
-            tell(&mut *db, &now, "past_due", "warning").await?;
             let at = subscription::now(&mut *db).await?;
             announce(workflows, db, &Subscription { state: "past_due".into(), ..now }, "subscription.past_due", at)
                 .await?;
@@ -223,7 +221,7 @@ async fn announce(
     Ok(events::happened(workflows, db, Event { tenant_id, kind, subject: now.id, user_id, data, occurred_at }).await?)
 }
 
-/// Tells the owner, once a period: what is due is in it, so that it can be paid from there.
+/// Tells the owner of what is no event, once a period: what is due is in it, so that it can be paid from there.
 async fn tell(db: Db<'_>, now: &Subscription, what: &str, severity: &str) -> Result<(), Failure> {
     let amount = match (now.next_plan_id, Interval::parse(&now.interval)) {
         (Some(next), Some(interval)) => plan::list_price(&mut *db, next, &now.currency, interval).await?,
@@ -231,8 +229,6 @@ async fn tell(db: Db<'_>, now: &Subscription, what: &str, severity: &str) -> Res
     };
     let title = match what {
         "renewal_soon" => "Your plan is about to be renewed",
-        "cancelled" => "Your plan has ended, as you asked",
-        "expired" => "Your plan has ended, because it was not paid",
         _ => "Your plan is to be paid",
     };
     let notice = Notice {
