@@ -88,7 +88,8 @@ fn is_in_use(folder: &Path) -> Option<bool> {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -187,7 +187,10 @@ pub async fn get(State(app): State<App>, party: Party) -> Result<Json<Now>, Prob
 
 /// How things stood a moment ago, for all who follow: looked at once for all of them.
 #[derive(Debug, Default)]
-pub struct Pulse(Mutex<HashMap<Option<Uuid>, (Instant, Arc<Now>)>>);
+pub struct Pulse(Mutex<HashMap<Option<Uuid>, Looked>>);
+
+/// When, and how things stood then.
+type Looked = (Instant, Arc<Now>);
 
 impl Pulse {
     /// How things stand for one tenant, or for the platform; no older than [`FRESH`].
