@@ -40,7 +40,7 @@ impl Scratch {
     /// It cannot be made.
     pub fn named(root: &Path, prefix: &str) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(root)?;
-        let lock = File::open(folder.path()).ok().filter(|folder| folder.try_lock().is_ok());
+        let lock = File::open(folder.path()).ok().filter(|folder| folder.lock().is_ok());
         Ok(Self { folder, _lock: lock })
     }
 

@@ -107,6 +107,7 @@ async fn csv(args: CsvArgs) -> Result<(), CliError> {
     }
     let client = args.server.connect().await?;
     let key = args.key.unwrap_or_else(|| Uuid::now_v7().to_string());
+    eprintln!("orders of {} under --key {key}", args.file.display());
     let (mut uploaded, mut done) = (BTreeMap::new(), vec![]);
     let count = orders.len();
     let bar = progress::count(count as u64, args.json);

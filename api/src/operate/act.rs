@@ -117,6 +117,9 @@ pub async fn act(
     if let (RunAct::Retry | RunAct::Fork, Some(why)) = (wanted.action, kinds::refuses_copies(&run.kind)) {
         return Err(Problem::new(Code::RunNoCopies, why));
     }
+    if let (RunAct::Cancel, Some(why)) = (wanted.action, kinds::refuses_cancel(&run.kind)) {
+        return Err(Problem::new(Code::RunNoCopies, why));
+    }
     if wanted.action == RunAct::Signal && kinds::of_money(&run.kind) {
         return Err(Problem::new(Code::RunNoCopies, "what moves money hears from those who pay, and from two people"));
     }

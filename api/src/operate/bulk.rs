@@ -29,6 +29,16 @@ pub enum BulkKind {
     SetPriority,
 }
 
+impl BulkKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Cancel => "cancel",
+            Self::SetPriority => "set_priority",
+        }
+    }
+}
+
 /// An operation on many runs.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -258,14 +268,21 @@ pub async fn create(
     };
     let (operations, by) = (operations(&app), party.by(because.clone()));
     let mut filter = body.filter.within(&party)?;
-    if action == Action::Retry {
-        repeatable(&mut filter.kinds)?;
+    match action {
+        Action::Retry => only(&mut filter.kinds, kinds::refuses_copies)?,
+        Action::Cancel => only(&mut filter.kinds, kinds::refuses_cancel)?,
+        _ => {}
     }
     let tenant = filter.tenant;
     let mut tx = party.begin(&app).await?;
     let preview = match body.rest_of {
         Some(id) => {
-            found(&operations, &party, id).await?;
+            let whole = found(&operations, &party, id).await?;
+            if whole.action != body.action.name() {
+                let detail = format!("the rest of that operation is a matter of {}", whole.action);
+                return Err(Problem::fault("/action", "operate.bad", detail));
+            }
+            mine(&party, &whole)?;
             operations.preview_rest(&mut tx, &by, id).await?
         }
         None => operations.preview(&mut tx, &by, action, &filter, body.rate_per_second).await?,
@@ -276,14 +293,14 @@ pub async fn create(
     Ok((StatusCode::CREATED, Json(preview.into())))
 }
 
-/// Leaves out what is not made again.
-fn repeatable(kinds: &mut Vec<String>) -> Result<(), Problem> {
+/// Leaves out the kinds that refuse; one that was named is told why it does.
+fn only(kinds: &mut Vec<String>, refuses: fn(&str) -> Option<&'static str>) -> Result<(), Problem> {
     if kinds.is_empty() {
         kinds.extend(kinds::ALL.iter().map(ToString::to_string));
-        kinds.retain(|kind| kinds::refuses_copies(kind).is_none());
+        kinds.retain(|kind| refuses(kind).is_none());
         return Ok(());
     }
-    match kinds.iter().find_map(|kind| kinds::refuses_copies(kind)) {
+    match kinds.iter().find_map(|kind| refuses(kind)) {
         Some(why) => Err(Problem::new(Code::RunNoCopies, why)),
         None => Ok(()),
     }
@@ -309,6 +326,17 @@ async fn found(operations: &Operations, party: &Party, id: Uuid) -> Result<Bulk,
     let bulk = operations.bulk(id).await?;
     let bulk = bulk.filter(|bulk| party.reach.is_none() || whose(bulk).is_some_and(|tenant| party.reaches(tenant)));
     bulk.ok_or_else(|| Problem::not_found(Code::RunNotFound, "operation"))
+}
+
+/// Whoever keeps a tenant acts on what they made themselves: what those who run the platform do to it is theirs.
+fn mine(party: &Party, bulk: &Bulk) -> Result<(), Problem> {
+    match party.reach.is_none() || bulk.actor == party.by(None).actor {
+        true => Ok(()),
+        false => Err(Problem::new(
+            Code::AuthForbidden,
+            "somebody else's operation is theirs to begin, to stop and to go on with",
+        )),
+    }
 }
 
 /// `GET /v1/operate/bulk`
@@ -385,6 +413,7 @@ pub async fn act(
     party.may(Rank::Keeper)?;
     let (operations, by) = (operations(&app), party.by(None));
     let bulk = found(&operations, &party, id).await?;
+    mine(&party, &bulk)?;
     if bulk.action == "set_priority" {
         party.may(Rank::Operator)?;
     }

@@ -85,7 +85,7 @@ pub async fn watch(
         Some(id) => Some(super::run::found(&app, &party, id).await?.id),
         None => None,
     };
-    let last = headers.get(LAST_EVENT_ID).and_then(|v| v.to_str().ok()?.parse().ok());
+    let last = headers.get(LAST_EVENT_ID).and_then(|v| v.to_str().ok()?.parse().ok()).filter(|last| *last >= 0);
     let stopping = app.stopping.clone();
     let floor = last.map(|last: i64| last - LATE);
     let watcher = Watcher {

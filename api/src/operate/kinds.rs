@@ -27,6 +27,17 @@ pub fn refuses_copies(kind: &str) -> Option<&'static str> {
     })
 }
 
+/// Why a run of this kind is not stopped from here, as far as it is not.
+pub fn refuses_cancel(kind: &str) -> Option<&'static str> {
+    match kind {
+        KeepSubscription::NAME => {
+            Some("a subscription ends by POST /v1/subscription/cancel: without its run nobody would end it")
+        }
+        _ if of_money(kind) => Some("what moves money is stopped where the payment is: it may have been paid already"),
+        _ => None,
+    }
+}
+
 /// Whether a run of this kind moves money: what it is to believe is not for one person to say.
 pub fn of_money(kind: &str) -> bool {
     ["payment", "refund", "invoice", "reconcil"].iter().any(|word| kind.contains(word))
@@ -85,5 +96,8 @@ mod tests {
         let refused: Vec<_> = ALL.iter().filter(|kind| refuses_copies(kind).is_some()).collect();
         assert_eq!(refused, [&"render_video", &"scene_snapshot", &"subscription"]);
         assert!(refuses_copies("payment").is_some() && refuses_copies("notify").is_none());
+        let kept: Vec<_> = ALL.iter().filter(|kind| refuses_cancel(kind).is_some()).collect();
+        assert_eq!(kept, [&"subscription"]);
+        assert!(["payment", "refund", "reconcile_payments"].iter().all(|kind| refuses_cancel(kind).is_some()));
     }
 }

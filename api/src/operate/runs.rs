@@ -7,7 +7,7 @@ use crate::{
     problem::{Code, Problem},
 };
 use axum::extract::State;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike as _, Utc};
 use flatrender_engine::{
     client::RunState,
     operations::{Filter, Line, Page},
@@ -179,6 +179,9 @@ impl RunFilter {
         let texts = texts.into_iter().flatten().chain(&self.kinds);
         if self.kinds.len() > MOST || self.states.len() > MOST || !texts.into_iter().all(|t| fits(t)) {
             return Err(Problem::new(Code::QueryInvalid, "a filter has at most 30 kinds, and texts of 1 to 300 bytes"));
+        }
+        if [self.from, self.until].iter().flatten().any(|at| !(1970..=9999).contains(&at.year())) {
+            return Err(Problem::new(Code::QueryInvalid, "from and until lie between 1970 and 9999"));
         }
         Ok(Filter {
             tenant: party.tenant(self.tenant_id)?,

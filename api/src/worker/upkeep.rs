@@ -164,7 +164,10 @@ impl Handler<ArchiveMonth> for Upkeep {
         let (rows, mut out) = time_series::read_out(&mut db, &input.month).await?;
         let written = async move {
             while let Some(piece) = out.next().await {
-                cx.check()?;
+                if let Err(stopped) = cx.check() {
+                    let _ = pieces.send(Err(std::io::Error::other("stopped"))).await;
+                    return Err(stopped);
+                }
                 // What ends early is never taken for a whole file.
                 if pieces.send(piece.map_err(std::io::Error::other)).await.is_err() {
                     break;

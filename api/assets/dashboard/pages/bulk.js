@@ -34,8 +34,9 @@ function list({ go }) {
 }
 
 function fresh({ query, go }) {
-  let filter = {};
-  try { filter = JSON.parse(query.filter ?? "{}"); } catch { /* An address that somebody mistyped means all runs. */ }
+  let filter;
+  // An address that somebody mistyped means nothing, least of all every run.
+  try { filter = JSON.parse(query.filter); } catch { return { element: head(t("bulk.title"), t("bulk.none")) }; }
   const below = h("div", { class: "stack" });
   const wrong = h("p", { class: "ask bad small", role: "alert", hidden: true });
   const form = h("form", { class: "in stack", novalidate: true, onsubmit: async (event) => {
