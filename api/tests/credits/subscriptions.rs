@@ -92,6 +92,16 @@ async fn comes<T: PartialEq + std::fmt::Debug>(expected: T, look: impl AsyncFn()
     assert_eq!(seen, expected);
 }
 
+/// Looks once for what was lost.
+async fn look_after(db: &PgPool) {
+    let client = Client::new(db.clone());
+    let mut tx = db.begin().await.unwrap();
+    let upkeep = client.start(&mut tx, DEFAULT_TENANT, None, LookAfterCredits {}).await.unwrap();
+    tx.commit().await.unwrap();
+    client.announce();
+    client.finished(upkeep.run_id, Duration::from_secs(30)).await.unwrap().unwrap();
+}
+
 const DAY: i64 = 86_400;
 
 #[sqlx::test(migrations = "../migrations")]
@@ -271,13 +281,42 @@ async fn a_subscription_without_a_run_gets_one_and_a_payment_pays_one_period(db:
     assert!(again.as_database_error().unwrap().is_unique_violation(), "{again}");
     assert_eq!(now(db, id).await.period_no, 1);
     let keeper = Keeper::begin(db, false);
+    look_after(db).await;
+    comes(true, async || now(db, id).await.workflow_run_id.is_some()).await;
+    keeper.end().await;
+    sound(db).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_subscription_whose_run_was_lost_is_kept_by_another_an_hour_after_something_was_due(db: PgPool) {
+    let cast = cast(db).await;
+    let db = &cast.world.db;
+    let plan = cast.plan(pro(1900)).await;
+    let id = buy(db, cast.user, plan, Interval::Month).await.unwrap().subscription.id;
+    let keeper = Keeper::begin(db, false);
+    let lost = start(db, id).await;
+    comes(Some(lost), async || now(db, id).await.workflow_run_id).await;
     let client = Client::new(db.clone());
     let mut tx = db.begin().await.unwrap();
-    let upkeep = client.start(&mut tx, DEFAULT_TENANT, None, LookAfterCredits {}).await.unwrap();
+    client.cancel(&mut tx, lost, "by mistake").await.unwrap();
     tx.commit().await.unwrap();
     client.announce();
-    client.finished(upkeep.run_id, Duration::from_secs(30)).await.unwrap().unwrap();
-    comes(true, async || now(db, id).await.workflow_run_id.is_some()).await;
+    client.finished(lost, Duration::from_secs(30)).await.unwrap().unwrap_err();
+
+    until(&cast, id, 600).await;
+    look_after(db).await;
+    assert_eq!(now(db, id).await.workflow_run_id, Some(lost), "nothing is missing yet: a worker may be late");
+    until(&cast, id, 3700).await;
+    look_after(db).await;
+    comes("past_due".to_owned(), async || now(db, id).await.state).await;
+    let kept_by = now(db, id).await.workflow_run_id;
+    assert_ne!(kept_by, Some(lost));
+
+    until(&cast, id, 8 * DAY).await;
+    comes("expired".to_owned(), async || now(db, id).await.state).await;
+    look_after(db).await;
+    let sql = "select count(*) from workflow.runs where kind = 'subscription'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(sql).fetch_one(db).await.unwrap(), 2, "one keeper followed the lost one");
     keeper.end().await;
     sound(db).await;
 }

@@ -5,18 +5,17 @@ use crate::models::{
     Db, Role, Scope,
     identity::{
         credit::{self, Looked},
-        subscription,
+        subscription::{self, Unkept},
     },
 };
 use flatrender_engine::{Context, Failure, Workflow};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 /// Holds and subscriptions a run.
 const MOST: i64 = 500;
 
-/// Frees credits that are held for runs that are over or gone, and starts the runs of subscriptions that have none yet. Repeating it is
-/// harmless.
+/// Frees credits that are held for runs that are over or gone, and starts the runs of subscriptions that have none, or whose run was
+/// lost. Repeating it is harmless.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LookAfterCredits {}
 
@@ -31,14 +30,16 @@ impl Workflow for LookAfterCredits {
                 scope.within(db, async |db: Db<'_>| Ok::<_, Failure>(credit::look_after(db, MOST).await?)).await
             })
             .await?;
-        let unkept: Vec<(Uuid, Uuid)> = cx
+        let unkept: Vec<Unkept> = cx
             .step("unkept", async move |db: Db<'_>| {
                 scope.within(db, async |db: Db<'_>| Ok::<_, Failure>(subscription::unkept(db, MOST).await?)).await
             })
             .await?;
-        for (tenant_id, subscription_id) in unkept {
-            let keeper = KeepSubscription { tenant_id, subscription_id };
-            cx.start_detached(&format!("keep {subscription_id}"), Some(&subscription_id.to_string()), keeper).await?;
+        for Unkept { tenant_id, id, was_kept_by } in unkept {
+            let keeper = KeepSubscription { tenant_id, subscription_id: id };
+            // A key has one run for ever: whoever follows a run that is over is known by that one too.
+            let business_key = was_kept_by.map_or_else(|| id.to_string(), |run| format!("{id} after {run}"));
+            cx.start_detached(&format!("keep {id}"), Some(&business_key), keeper).await?;
         }
         Ok(looked)
     }

@@ -10,18 +10,22 @@
 //! changes its plan at once. Periods are counted from an anchor, so that the 31st stays the 31st where a month has one, and follow each
 //! other without a gap: who pays late has no free days, and who pays early loses none.
 
+mod periods;
 mod prospect;
 mod revocation;
 
+pub use periods::{Quote, quote};
 pub use prospect::{Prospect, prospect, prospect_now};
 pub use revocation::revoke;
+
+use periods::next_end;
 
 use super::{
     credit::{self, Reason},
     plan::{self, Entitlements, Interval},
 };
 use crate::models::{Db, Role, Scope, file_mgr::quota};
-use chrono::{DateTime, Datelike as _, Months, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -113,62 +117,6 @@ pub struct Activated {
     pub did: Did,
     /// The subscription, afterwards.
     pub subscription: Subscription,
-}
-
-/// What a change of plan costs, at a time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Quote {
-    /// To pay before the plan changes, in minor units; 0: it changes when the period ends, and costs nothing now.
-    #[schema(example = 950)]
-    pub due: i64,
-    /// What is left of the old plan, in minor units.
-    #[schema(example = 500)]
-    pub credit: i64,
-    /// What the new one costs until the period ends.
-    #[schema(example = 1450)]
-    pub charge: i64,
-    /// ISO 4217.
-    #[schema(example = "USD")]
-    pub currency: String,
-    /// When the plan changes.
-    pub effective_at: DateTime<Utc>,
-    /// What a period costs from then on.
-    #[schema(example = 2900)]
-    pub next_amount: i64,
-}
-
-/// The first end of a period after `end`, counted from `anchor` in steps of so many months.
-fn next_end(anchor: DateTime<Utc>, end: DateTime<Utc>, months: u32) -> Option<DateTime<Utc>> {
-    let between = (end.year() - anchor.year()) * 12 + end.month() as i32 - anchor.month() as i32;
-    let first = u32::try_from(between).unwrap_or_default() / months.max(1);
-    (first..first.saturating_add(3)).find_map(|k| {
-        let candidate = anchor.checked_add_months(Months::new(k.checked_mul(months)?))?;
-        (candidate > end).then_some(candidate)
-    })
-}
-
-/// What a change to a plan at `amount` a period costs at `now`. Within a period only what costs more changes at once; days that have
-/// begun count whole, so that what was shown holds until midnight by the period's clock.
-pub fn quote(current: &Subscription, amount: i64, same_interval: bool, now: DateTime<Utc>) -> Quote {
-    let days = |from: DateTime<Utc>, to: DateTime<Utc>| {
-        (to - from).num_seconds().max(0).div_euclid(86_400) + i64::from((to - from).num_seconds() % 86_400 > 0)
-    };
-    let (start, end) = (current.current_period_start, current.current_period_end);
-    let (left, all) = (days(now, end), days(start, end).max(1));
-    let part = |amount: i64| i64::try_from(i128::from(amount) * i128::from(left) / i128::from(all)).unwrap_or(i64::MAX);
-    // A trial was paid by nobody: nothing is left of it.
-    let credit = if current.period_no == 0 { 0 } else { part(current.amount) };
-    let charge = part(amount);
-    let due = (charge - credit).max(0);
-    let at_once = same_interval && current.state == "active" && due > 0;
-    Quote {
-        due: if at_once { due } else { 0 },
-        credit,
-        charge,
-        currency: current.currency.clone(),
-        effective_at: if at_once { now } else { end.max(now) },
-        next_amount: amount,
-    }
 }
 
 /// The time of the database.
@@ -490,14 +438,41 @@ pub async fn renewed_at(db: Db<'_>, id: Uuid, period_no: i32) -> sqlx::Result<Op
     .await
 }
 
-/// Subscriptions that no run keeps, with their tenants.
-pub async fn unkept(db: Db<'_>, limit: i64) -> sqlx::Result<Vec<(Uuid, Uuid)>> {
-    let rows = sqlx::query!(
-        "select tenant_id, id from identity.subscriptions where workflow_run_id is null and state in ('trialing', 'active', 'past_due')
-         order by id limit $1",
+/// A subscription that nobody keeps.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Unkept {
+    /// Its tenant.
+    pub tenant_id: Uuid,
+    /// The subscription.
+    pub id: Uuid,
+    /// The run that kept it and is over; none: none ever did.
+    pub was_kept_by: Option<Uuid>,
+}
+
+/// Subscriptions that no run keeps: those that never had one, and those whose run is over although something was due an hour ago.
+/// Begins and ends as the platform's identity service.
+pub async fn unkept(db: Db<'_>, limit: i64) -> sqlx::Result<Vec<Unkept>> {
+    let mut found = sqlx::query_as!(
+        Unkept,
+        r#"(select tenant_id as "tenant_id!", id as "id!", workflow_run_id as "was_kept_by?" from identity.subscriptions
+            where workflow_run_id is null and state in ('trialing', 'active', 'past_due') order by id limit $1)
+           union all
+           (select tenant_id, id, workflow_run_id from identity.subscriptions
+            where workflow_run_id is not null and state in ('trialing', 'active', 'past_due')
+              and current_period_end < workflow.now() - case state when 'past_due' then interval '7 days 1 hour' else interval '1 hour' end
+            order by current_period_end limit $1)"#,
         limit
-    );
-    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.tenant_id, row.id)).collect())
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    let runs: Vec<Uuid> = found.iter().filter_map(|one| one.was_kept_by).collect();
+    Scope::platform(Role::Workflow).enter(&mut *db).await?;
+    let alive = sqlx::query_scalar!("select id from workflow.runs where id = any($1) and finished_at is null", &runs)
+        .fetch_all(&mut *db)
+        .await?;
+    Scope::platform(Role::Identity).enter(db).await?;
+    found.retain(|one| one.was_kept_by.is_none_or(|run| !alive.contains(&run)));
+    Ok(found)
 }
 
 /// Notes that period `period_no` is over and the next is not paid. False when it is paid meanwhile, or noted before.
@@ -574,76 +549,4 @@ async fn entitle(
         quota::agree(&mut *db, tenant_id, Some(user_id), limits).await?;
     }
     Scope::tenant(Role::Identity, tenant_id).enter(db).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(text: &str) -> DateTime<Utc> {
-        text.parse().unwrap()
-    }
-
-    fn paid(start: &str, end: &str, amount: i64) -> Subscription {
-        let (id, start, end) = (Uuid::nil(), at(start), at(end));
-        Subscription {
-            id,
-            tenant_id: id,
-            user_id: id,
-            plan_id: id,
-            amount,
-            currency: "USD".into(),
-            interval: "month".into(),
-            anchored_at: start,
-            period_no: 1,
-            next_plan_id: None,
-            state: "active".into(),
-            current_period_start: start,
-            current_period_end: end,
-            cancel_at: None,
-            workflow_run_id: None,
-        }
-    }
-
-    #[test]
-    fn the_31st_stays_the_31st_where_a_month_has_one() {
-        let anchor = at("2026-01-31T10:00:00Z");
-        let mut end = anchor;
-        let days: Vec<String> = (0..14)
-            .map(|_| {
-                end = next_end(anchor, end, 1).unwrap();
-                end.format("%m-%d").to_string()
-            })
-            .collect();
-        let expected = "02-28 03-31 04-30 05-31 06-30 07-31 08-31 09-30 10-31 11-30 12-31 01-31 02-28 03-31";
-        assert_eq!(days.join(" "), expected);
-        assert_eq!(
-            next_end(at("2024-02-29T00:00:00Z"), at("2024-02-29T00:00:00Z"), 12),
-            Some(at("2025-02-28T00:00:00Z"))
-        );
-        assert_eq!(
-            next_end(at("2024-02-29T00:00:00Z"), at("2027-02-28T00:00:00Z"), 12),
-            Some(at("2028-02-29T00:00:00Z"))
-        );
-    }
-
-    #[test]
-    fn a_dearer_plan_costs_what_the_days_that_are_left_cost_more() {
-        let current = paid("2026-06-01T00:00:00Z", "2026-07-01T00:00:00Z", 1000);
-        let dearer = quote(&current, 2900, true, at("2026-06-16T00:00:00Z"));
-        assert_eq!((dearer.credit, dearer.charge, dearer.due), (500, 1450, 950));
-        assert_eq!(dearer.effective_at, at("2026-06-16T00:00:00Z"));
-        let later = quote(&current, 2900, true, at("2026-06-16T23:59:59Z"));
-        assert_eq!(later.due, 950, "a day that has begun counts whole: 14 are left and a part of one");
-        assert_eq!(quote(&current, i64::MAX, true, at("2026-06-01T00:00:00Z")).due, i64::MAX - 1000);
-    }
-
-    #[test]
-    fn a_cheaper_plan_or_another_interval_follows_when_the_period_ends_and_costs_nothing_now() {
-        let current = paid("2026-06-01T00:00:00Z", "2026-07-01T00:00:00Z", 1000);
-        for (amount, same) in [(500, true), (1000, true), (9000, false)] {
-            let quote = quote(&current, amount, same, at("2026-06-16T00:00:00Z"));
-            assert_eq!((quote.due, quote.effective_at, quote.next_amount), (0, current.current_period_end, amount));
-        }
-    }
 }
