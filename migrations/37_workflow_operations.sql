@@ -26,6 +26,7 @@ create table workflow.audit (
 );
 comment on column workflow.audit.target is 'run:<id>, task:<id>, job:<id>, queue:<name>, bulk:<id>.';
 create index audit_of_target on workflow.audit (target, id);
+create index audit_of_tenant on workflow.audit (tenant_id, id) where tenant_id is not null;
 create trigger audit_append_only before update or delete on workflow.audit
     for each row execute function workflow.refuse_change();
 

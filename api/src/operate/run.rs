@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// Entries of the history that are shown, the newest of them.
-const EVENTS: usize = 500;
+const EVENTS: u32 = 500;
 /// Bars of the chart that are shown.
 const SPANS: usize = 2000;
 
@@ -353,8 +353,7 @@ pub async fn get(State(app): State<App>, party: Party, Path(id): Path<Uuid>) -> 
     let run = found(&app, &party, id).await?;
     let operations = operations(&app);
     let (why, tasks) = (operations.explain_run(id).await?, operations.tasks(id).await?);
-    let mut steps = app.workflows.history(id).await?;
-    steps.drain(..steps.len().saturating_sub(EVENTS));
+    let steps = app.workflows.newest_of(id, EVENTS).await?;
     let timeline = operations.timeline(id).await?;
     let (origin, copies) = operations.lineage(id).await?;
     let line = operations.line(id).await?.ok_or_else(|| Problem::not_found(Code::RunNotFound, "run"))?;

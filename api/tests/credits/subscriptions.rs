@@ -301,7 +301,7 @@ async fn a_subscription_whose_run_was_lost_is_kept_by_another_an_hour_after_some
     client.cancel(&mut tx, lost, "by mistake").await.unwrap();
     tx.commit().await.unwrap();
     client.announce();
-    client.finished(lost, Duration::from_secs(30)).await.unwrap().unwrap_err();
+    assert_eq!(client.finished(lost, Duration::from_secs(30)).await.unwrap().unwrap().state, RunState::Cancelled);
 
     until(&cast, id, 600).await;
     look_after(db).await;

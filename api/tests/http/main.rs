@@ -38,6 +38,7 @@ mod nodes;
 mod openid;
 mod operate;
 mod orders;
+mod pages;
 mod people;
 mod placement;
 mod previews;

@@ -3,7 +3,7 @@
 use crate::platform::Platform;
 use flatrender_api::platform::{import, samples::Package};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 use uuid::Uuid;
 
 const SCENES: usize = 8;
@@ -75,10 +75,20 @@ async fn film(platform: &Platform, words: &BTreeMap<String, String>) -> (Value, 
     (film, count(rendered).await, count(reused).await)
 }
 
+/// Waits until a node has told what it renders with: scenes are known by that, and what nobody could render yet is not kept.
+async fn has_a_renderer(platform: &Platform) {
+    let sql =
+        "select exists (select from render.nodes where status = 'online' and capabilities -> 'renderers' is not null)";
+    while !sqlx::query_scalar::<_, bool>(sql).fetch_one(&platform.db).await.unwrap() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_changed_text_of_eight_scenes_renders_one_scene_again() {
     let platform = Platform::start(1).await;
     import::templates(&platform.db, &platform.storage(), &[package()]).await.unwrap();
+    has_a_renderer(&platform).await;
     let all = (SCENES * (FRAMES - SHARED) + SHARED) as i64;
     let mut words: BTreeMap<String, String> = (0..SCENES).map(|n| (format!("t{n}"), format!("scene {n}"))).collect();
     let (first, rendered, reused) = film(&platform, &words).await;

@@ -330,7 +330,19 @@ impl Client {
     /// [`Error::Database`].
     pub async fn history(&self, run_id: Uuid) -> Result<Vec<Event>, Error> {
         let rows = store::steps::history(&self.pool, run_id).await?;
-        let mut events: Vec<Event> = rows.into_iter().map(Event::from).collect();
+        self.shown(run_id, rows.into_iter().map(Event::from).collect()).await
+    }
+
+    /// The last `limit` things that a run has done, oldest first; as [`Client::history`] shows them.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn newest_of(&self, run_id: Uuid, limit: u32) -> Result<Vec<Event>, Error> {
+        let rows = store::steps::newest(&self.pool, run_id, limit.into()).await?;
+        self.shown(run_id, rows.into_iter().rev().map(Event::from).collect()).await
+    }
+
+    async fn shown(&self, run_id: Uuid, mut events: Vec<Event>) -> Result<Vec<Event>, Error> {
         if events.iter().filter_map(|event| event.output.as_ref()).any(Payloads::is_reference) {
             let tenant_id = store::runs::tenant_of(&self.pool, run_id).await?.unwrap_or_default();
             for output in events.iter_mut().filter_map(|event| event.output.as_mut()) {

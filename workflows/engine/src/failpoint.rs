@@ -286,6 +286,7 @@ mod tests {
         "runs.rs find",
         "runs.rs tenant_of",
         "steps.rs history",
+        "steps.rs newest",
         "tasks.rs holds",
         "tasks.rs holds_for_share",
         "tasks.rs input",

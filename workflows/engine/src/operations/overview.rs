@@ -212,7 +212,7 @@ impl Operations {
             let next = rows.last().map(|row| row.id);
             return Ok((rows, next));
         }
-        let next = sql::audit_window_end(&self.pool, before, WINDOW).await?;
+        let next = sql::audit_window_end(&self.pool, filter.tenant, before, WINDOW).await?;
         Ok((rows, next))
     }
 

@@ -129,7 +129,7 @@ pub(crate) async fn bulks(
 
 const AUDIT: &str = "id, at, actor, action, tenant_id, target, reason, before, after";
 
-/// Of one target by its index; else among the newest `window` before `before`.
+/// Of one target by its index; else among the newest `window` before `before`, of the tenant if there is one.
 pub(crate) async fn audit_before(
     db: impl PgExecutor<'_>,
     filter: &AuditFilter,
@@ -147,6 +147,9 @@ pub(crate) async fn audit_before(
         }
         None => {
             sql.push(format!("(select {AUDIT} from workflow.audit where true"));
+            if let Some(tenant) = filter.tenant {
+                sql.push(" and tenant_id = ").push_bind(tenant);
+            }
             if let Some(before) = before {
                 sql.push(" and id < ").push_bind(before);
             }
@@ -167,14 +170,21 @@ pub(crate) async fn audit_before(
 }
 
 /// The oldest row that a look at `window` of them reaches; none when it reaches the first.
-pub(crate) async fn audit_window_end(db: impl PgExecutor<'_>, before: Option<i64>, window: i64) -> Result<Option<i64>> {
-    sqlx::query_scalar(
-        "select id from workflow.audit where ($1::bigint is null or id < $1) order by id desc offset $2 limit 1",
-    )
-    .bind(before)
-    .bind(window - 1)
-    .fetch_optional(db)
-    .await
+pub(crate) async fn audit_window_end(
+    db: impl PgExecutor<'_>,
+    tenant: Option<Uuid>,
+    before: Option<i64>,
+    window: i64,
+) -> Result<Option<i64>> {
+    let mut sql = QueryBuilder::<Postgres>::new("select id from workflow.audit where true");
+    if let Some(tenant) = tenant {
+        sql.push(" and tenant_id = ").push_bind(tenant);
+    }
+    if let Some(before) = before {
+        sql.push(" and id < ").push_bind(before);
+    }
+    sql.push(" order by id desc limit 1 offset ").push_bind(window - 1);
+    sql.build_query_scalar().fetch_optional(db).await
 }
 
 pub(crate) async fn audit_after(

@@ -116,3 +116,15 @@ pub(crate) async fn history(db: impl PgExecutor<'_>, run_id: Uuid) -> Result<Vec
     .fetch_all(db)
     .await
 }
+
+/// The last `limit` records of a run, newest first.
+pub(crate) async fn newest(db: impl PgExecutor<'_>, run_id: Uuid, limit: i64) -> Result<Vec<EventRow>> {
+    sqlx::query_as(
+        "select seq, key, kind, name, outcome, output, failure, attempt_no, recorded_at
+         from workflow.steps where run_id = $1 order by seq desc limit $2",
+    )
+    .bind(run_id)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
