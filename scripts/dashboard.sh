@@ -1,11 +1,22 @@
 #!/usr/bin/env bash
 # The dashboard in a real Chromium: a cause of failures is found and all of it tried again. With `every`: every page in both languages, light and
-# dark, checked with axe, which not all pages pass yet. With `who`: what a tenant sees of it. Takes chromium
+# dark, checked with axe, which not all pages pass yet. With `who`: what a tenant sees of it. With `pages [runs]`: how long what the pages ask
+# for takes over ten million runs, or so many; minutes, and a kilobyte of disk a run. Takes chromium
 # and chromedriver (Debian: chromium, chromium-driver), Python 3 and its package index once. Pictures of the pages are kept in
 # target/dashboard/pictures. Needs DATABASE_URL, or starts a PostgreSQL of its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SQLX_OFFLINE=true PATH="$HOME/.cargo/bin:$PATH"
+
+if [ "${1:-}" = pages ]; then
+    # shellcheck source=throwaway-postgres.sh
+    . scripts/throwaway-postgres.sh
+    trap stop_postgres EXIT
+    FLATRENDER_TMP=/tmp start_postgres -c shared_buffers=2GB -c max_wal_size=8GB
+    export FLATRENDER_RUNS="${2:-10000000}"
+    cargo nextest run --locked --profile soak --workspace --run-ignored only --no-capture -E 'binary(http) and test(/^pages::/)'
+    exit
+fi
 
 home="${CARGO_TARGET_DIR:-target}/dashboard"
 case "$home" in /*) ;; *) home="$PWD/$home" ;; esac

@@ -8,15 +8,38 @@ export SQLX_OFFLINE=true RUST_BACKTRACE=0 RUST_LIB_BACKTRACE=0 PATH="$HOME/.carg
 # shellcheck source=throwaway-postgres.sh
 . scripts/throwaway-postgres.sh
 
-trap stop_postgres EXIT
+FORM='' FORM_LOG=$(mktemp)
+leave() {
+    [ -z "$FORM" ] || pkill -P "$FORM" 2>/dev/null || true
+    rm -f "$FORM_LOG"
+    stop_postgres
+}
+trap leave EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
 step() { printf '\n== %s\n' "$*"; }
 
+# What the compiler says of the code without running it. In a folder of its own, so that nobody waits for its lock.
+form() {
+    local windows=x86_64-pc-windows-gnu
+    export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/form
+    cargo fmt --all --check
+    nice -n 19 cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
+    if [ -d "$(rustc --print sysroot)/lib/rustlib/$windows" ] && command -v x86_64-w64-mingw32-gcc >/dev/null; then
+        nice -n 19 cargo check --locked --quiet --target "$windows" -p flatrender-activities
+    else
+        echo "not compiled for Windows: it takes 'rustup target add $windows' and a C compiler for it, x86_64-w64-mingw32-gcc"
+    fi
+}
+
 step "build"
 # All programs first: tests of one part run the programs of the others.
 cargo build --locked --workspace --all-targets
+
+# Tests wait more than they compute: the rest of the machine does this meanwhile.
+form >"$FORM_LOG" 2>&1 &
+FORM=$!
 
 step "tests of the engine"
 start_postgres
@@ -52,16 +75,8 @@ if cargo tree --locked --quiet -e normal -p flatrender-activities -i sqlx 2>/dev
     exit 1
 fi
 
-step "the node compiles for Windows"
-windows=x86_64-pc-windows-gnu
-if [ -d "$(rustc --print sysroot)/lib/rustlib/$windows" ] && command -v x86_64-w64-mingw32-gcc >/dev/null; then
-    cargo check --locked --quiet --target "$windows" -p flatrender-activities
-else
-    echo "not checked: it takes 'rustup target add $windows' and a C compiler for it, x86_64-w64-mingw32-gcc"
-fi
-
-step "form"
-cargo fmt --all --check
-cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
+step "form, and the node compiled for Windows"
+wait "$FORM" || { cat "$FORM_LOG" >&2; exit 1; }
+cat "$FORM_LOG"
 
 step "all tests passed"

@@ -36,9 +36,11 @@ setpriv_or_su() {
     fi
 }
 
-# In memory where 6 GB of it are free: each test makes and removes two thousand files, which ext4 is slow at.
+# In memory where 6 GB of it are free: each test makes and removes two thousand files, which ext4 is slow at. Else, or for what is larger,
+# in FLATRENDER_TMP.
 roomy() {
     local free=0 spare=0
+    if [ -n "${FLATRENDER_TMP:-}" ]; then echo "$FLATRENDER_TMP"; return; fi
     free=$(df -k --output=avail /dev/shm 2>/dev/null | tail -n 1) || free=0
     spare=$(awk '/^MemAvailable/ {print $2}' /proc/meminfo 2>/dev/null) || spare=0
     if [ "${free:-0}" -gt 6000000 ] && [ "${spare:-0}" -gt 8000000 ]; then echo /dev/shm; else echo /tmp; fi

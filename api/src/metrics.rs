@@ -123,4 +123,23 @@ mod tests {
         stop.cancel();
         served.await.unwrap().unwrap();
     }
+    #[test]
+    fn the_dashboard_for_grafana_shows_what_there_is() {
+        let own =
+            ["flatrender_http_requests_total", "flatrender_http_request_seconds", "flatrender_requests_limited_total"];
+        let own = own.into_iter().chain(["flatrender_farm_decision_seconds"]);
+        let known: Vec<&str> = flatrender_engine::measures::all().map(|(name, ..)| name).chain(own).collect();
+        let board: serde_json::Value = serde_json::from_str(include_str!("../../docs/grafana.json")).unwrap();
+        let targets =
+            board["panels"].as_array().unwrap().iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+        let mut shown = 0;
+        for asked in targets.map(|target| target["expr"].as_str().unwrap()) {
+            let name =
+                asked.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').find(|w| w.starts_with("flatrender_"));
+            let name = name.unwrap();
+            assert!(known.contains(&name.trim_end_matches("_bucket")), "{name} is counted by nobody");
+            shown += 1;
+        }
+        assert!(shown > 20, "{shown}");
+    }
 }

@@ -43,6 +43,16 @@ export function num(value, digits = 0) {
   return new Intl.NumberFormat(LANGUAGES[now].locale, { maximumFractionDigits: digits }).format(value);
 }
 
+/** Digits of a currency behind the point, where there are not two. Source: ISO 4217; rials and tomans are counted whole, as everybody does. */
+const DIGITS = { BIF: 0, CLP: 0, DJF: 0, GNF: 0, IRR: 0, IRT: 0, ISK: 0, JPY: 0, KMF: 0, KRW: 0, PYG: 0, RWF: 0, UGX: 0, VND: 0, VUV: 0, XAF: 0, XOF: 0, XPF: 0, BHD: 3, IQD: 3, JOD: 3, KWD: 3, LYD: 3, OMR: 3, TND: 3 };
+
+/** An amount of minor units, with its currency. */
+export function money(amount, currency) {
+  const digits = DIGITS[currency] ?? 2;
+  const whole = new Intl.NumberFormat(LANGUAGES[now].locale, { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(amount / 10 ** digits);
+  return `${whole} ${currency}`;
+}
+
 /** A number of bytes. */
 export function bytes(value) {
   const units = ["B", "KB", "MB", "GB", "TB"];

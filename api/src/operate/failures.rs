@@ -43,6 +43,7 @@ pub struct FailureGroup {
 impl From<Cause> for FailureGroup {
     fn from(c: Cause) -> Self {
         let Cause { fingerprint, code, message, versions, runs, tenants, first_at, last_at } = c;
+        let message = message.map(|text| super::redact::sentence(&text));
         Self { fingerprint, object: "failure_group", code, message, versions, runs, tenants, first_at, last_at }
     }
 }

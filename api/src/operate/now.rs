@@ -185,9 +185,9 @@ pub async fn get(State(app): State<App>, party: Party) -> Result<Json<Now>, Prob
     Ok(Json(look(&app, party.reach).await?))
 }
 
-/// How things stood a moment ago, for all who follow: looked at once for all of them.
+/// How things stood a moment ago, for all who follow: looked at once for all of them, and nobody waits for a look at another tenant.
 #[derive(Debug, Default)]
-pub struct Pulse(Mutex<HashMap<Option<Uuid>, Looked>>);
+pub struct Pulse(Mutex<HashMap<Option<Uuid>, Arc<Mutex<Option<Looked>>>>>);
 
 /// When, and how things stood then.
 type Looked = (Instant, Arc<Now>);
@@ -198,15 +198,26 @@ impl Pulse {
     /// # Errors
     /// The database cannot be reached.
     pub async fn feel(&self, app: &App, tenant: Option<Uuid>) -> Result<Arc<Now>, Problem> {
-        let mut known = self.0.lock().await;
-        known.retain(|_, (at, _)| at.elapsed() < FRESH);
-        if let Some((_, now)) = known.get(&tenant) {
-            return Ok(now.clone());
+        let place = {
+            let mut known = self.0.lock().await;
+            // Whoever is looking holds the place, too.
+            known.retain(|_, place| {
+                Arc::strong_count(place) > 1 || place.try_lock().is_ok_and(|it| fresh(&it).is_some())
+            });
+            known.entry(tenant).or_default().clone()
+        };
+        let mut looked = place.lock().await;
+        if let Some(now) = fresh(&looked) {
+            return Ok(now);
         }
         let now = Arc::new(look(app, tenant).await?);
-        known.insert(tenant, (Instant::now(), now.clone()));
+        *looked = Some((Instant::now(), now.clone()));
         Ok(now)
     }
+}
+
+fn fresh(looked: &Option<Looked>) -> Option<Arc<Now>> {
+    looked.as_ref().filter(|(at, _)| at.elapsed() < FRESH).map(|(_, now)| now.clone())
 }
 
 /// How things stand for one tenant, or for the platform.
@@ -216,7 +227,7 @@ impl Pulse {
 pub async fn look(app: &App, tenant: Option<Uuid>) -> Result<Now, Problem> {
     let operations = operations(app);
     let mut kinds: BTreeMap<String, KindNow> = BTreeMap::new();
-    for total in operations.totals(tenant).await? {
+    for total in operations.totals_by_kind(tenant).await? {
         let none = || KindNow { kind: total.kind.clone(), running: 0, succeeded: 0, failed: 0, cancelled: 0 };
         let kind = kinds.entry(total.kind.clone()).or_insert_with(none);
         match total.state.as_str() {

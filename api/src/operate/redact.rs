@@ -46,7 +46,7 @@ fn hide(value: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(hide),
         Value::String(text) if BEGINNINGS.iter().any(|b| text.starts_with(b)) => HIDDEN.clone_into(text),
-        Value::String(text) => without_query(text),
+        Value::String(text) => *text = sentence(text),
         _ => {}
     }
 }
@@ -57,12 +57,36 @@ fn is_secret(name: &str) -> bool {
     NAMES.iter().any(|part| name.contains(part))
 }
 
-/// What stands behind the question mark of an address opens what is before it.
-fn without_query(text: &mut String) {
-    let is_address = text.starts_with("https://") || text.starts_with("http://");
-    if let Some(at) = text.find('?').filter(|_| is_address) {
-        text.truncate(at + 1);
-        text.push_str(HIDDEN);
+/// A sentence, such as the message of a failure, without the secrets that others wrote into it: what begins like one, what follows
+/// `Bearer`, what a field of such a name is, and what stands behind the question mark of an address.
+pub fn sentence(text: &str) -> String {
+    let mut told = String::with_capacity(text.len());
+    let mut announced = false;
+    for piece in text.split_inclusive(|c: char| c.is_whitespace() || "\"'`,;()<>".contains(c)) {
+        let word = piece.trim_end_matches(|c: char| c.is_whitespace() || "\"'`,;()<>".contains(c));
+        let (shown, rest) = (part_of(word), &piece[word.len()..]);
+        told.push_str(if announced && !word.is_empty() { HIDDEN } else { word.get(..shown).unwrap_or(word) });
+        if shown < word.len() && !announced {
+            told.push_str(HIDDEN);
+        }
+        told.push_str(rest);
+        announced = ["bearer", "basic"].contains(&word.to_ascii_lowercase().as_str()) || announced && word.is_empty();
+    }
+    told
+}
+
+/// How many bytes of a word may be shown.
+fn part_of(word: &str) -> usize {
+    let begins = |word: &str| BEGINNINGS.iter().any(|b| word.starts_with(b));
+    if begins(word) {
+        return 0;
+    }
+    if let (Some(_), Some(at)) = (word.find("://"), word.find('?')) {
+        return at + 1;
+    }
+    match word.find(['=', ':']) {
+        Some(at) if at + 1 < word.len() && (is_secret(&word[..at]) || begins(&word[at + 1..])) => at + 1,
+        _ => word.len(),
     }
 }
 
@@ -83,6 +107,22 @@ mod tests {
                 "link": "https://example.com/a?•••", "key": "•••", "has_secret": true, "secret": null,
             })
         );
+    }
+
+    #[test]
+    fn what_others_wrote_into_a_sentence_is_hidden_too() {
+        let told = [
+            ("refused: Authorization: Bearer abc.def, sorry", "refused: Authorization: Bearer •••, sorry"),
+            ("no such key (fr_live_1234)", "no such key (•••)"),
+            ("https://a.example/x?token=1 said 500", "https://a.example/x?••• said 500"),
+            ("api_key=abc123; the password: wrong", "api_key=•••; the password: wrong"),
+            ("frame 12 of 30 is missing: 40 %", "frame 12 of 30 is missing: 40 %"),
+            ("چهار قاب کم است", "چهار قاب کم است"),
+            ("", ""),
+        ];
+        for (written, expected) in told {
+            assert_eq!(sentence(written), expected);
+        }
     }
 
     #[test]

@@ -114,7 +114,12 @@ pub struct RunError {
 
 impl From<Failure> for RunError {
     fn from(f: Failure) -> Self {
-        Self { code: f.code, message: f.message, retryable: f.retryable, details: redact::shown(f.details) }
+        Self {
+            code: f.code,
+            message: redact::sentence(&f.message),
+            retryable: f.retryable,
+            details: redact::shown(f.details),
+        }
     }
 }
 

@@ -74,7 +74,7 @@ impl From<Line> for RunSummary {
             state: line.state.as_str(),
             priority: line.priority,
             error_code: line.error_code,
-            error_message: line.error_message,
+            error_message: line.error_message.map(|text| super::redact::sentence(&text)),
             fingerprint: line.fingerprint,
             attributes: line.attributes.map(super::redact::shown),
             cancel_requested_at: line.cancel_requested_at,

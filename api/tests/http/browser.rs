@@ -89,6 +89,19 @@ async fn furnish(world: &World) -> Uuid {
     run
 }
 
+/// A payment that waits for people, and what one of them said of it.
+async fn in_review(world: &World, user: Uuid) -> Uuid {
+    let sql = "with payment as (
+            insert into identity.payments (tenant_id, user_id, purpose, credits, amount, currency, state, provider, provider_ref, review_code, review_at,
+                                           idempotency_key, price_snapshot, expires_at, workflow_run_id)
+            values ($1, $2, 'credits', 600, 1520, 'USD', 'review', 'stripe', 'cs_1', 'payment.amount_differs', now(), 'k', '{}', now() + interval '1 day',
+                    gen_random_uuid())
+            returning id)
+        insert into identity.payment_decisions (tenant_id, payment_id, outcome, provider_txn, amount, currency, evidence, proposed_by)
+        select $1, id, 'paid', 'pi_1', 1520, 'USD', $3, $2 from payment returning payment_id";
+    sqlx::query_scalar(sql).bind(DEFAULT_TENANT).bind(user).bind(WILD[0]).fetch_one(&world.db).await.unwrap()
+}
+
 async fn keep(browser: &Browser, name: &str) {
     let Ok(folder) = std::env::var("FLATRENDER_PICTURES") else { return };
     std::fs::create_dir_all(&folder).unwrap();
@@ -135,7 +148,7 @@ async fn look(browser: &Browser, base: &str, path: &str, language: &str) {
 async fn every_page_stands_in_both_languages_light_and_dark(db: PgPool) {
     let world = World::new(db).await;
     let run = furnish(&world).await;
-    person(&world, "root@example.com", &["owner", "platform_admin"]).await;
+    let root = person(&world, "root@example.com", &["owner", "platform_admin"]).await;
     let base = serve(&world).await;
     let browser = Browser::start().await;
     browser.go(&format!("{base}/dashboard")).await;
@@ -155,6 +168,7 @@ async fn every_page_stands_in_both_languages_light_and_dark(db: PgPool) {
             .unwrap();
     let schedule: Uuid =
         sqlx::query_scalar("select id from workflow.schedules limit 1").fetch_one(&world.db).await.unwrap();
+    let payment = in_review(&world, root).await;
     let pages = [
         ("now", "now".to_owned()),
         ("failures", "failures".to_owned()),
@@ -175,6 +189,8 @@ async fn every_page_stands_in_both_languages_light_and_dark(db: PgPool) {
         ("audit", "audit".to_owned()),
         ("tenants", "tenants".to_owned()),
         ("webhooks", "webhooks".to_owned()),
+        ("payments", "payments".to_owned()),
+        ("payment", format!("payments/{payment}")),
     ];
     for (language, theme) in [("en", "light"), ("fa", "dark"), ("en", "dark"), ("fa", "light")] {
         browser.run(&format!("localStorage.setItem('flatrender.language', '{language}'); localStorage.setItem('flatrender.theme', '{theme}')")).await;
@@ -271,7 +287,10 @@ async fn who_keeps_a_tenant_sees_what_is_theirs(db: PgPool) {
     let browser = Browser::start().await;
     sign_in(&browser, &base, "ann@example.com").await;
     let pages = browser.run("return [...document.querySelectorAll('.nav a')].map((a) => a.dataset.page)").await;
-    assert_eq!(pages, json!(["now", "failures", "runs", "dead", "bulk", "projects", "audit", "tenants", "webhooks"]));
+    assert_eq!(
+        pages,
+        json!(["now", "failures", "runs", "dead", "bulk", "projects", "audit", "tenants", "webhooks", "payments"])
+    );
     browser.go(&format!("{base}/dashboard/queues")).await;
     browser.until("document.querySelector('.none strong')?.textContent === 'Not for your role'").await;
     // The button that has the pictures of all scenes made.

@@ -325,6 +325,7 @@ mod tests {
         "operations.rs window",
         "operations.rs fitting",
         "operations.rs totals",
+        "operations.rs totals_by_kind",
         "operations.rs paused_queues",
         "operations.rs paused",
         "operations.rs facts",

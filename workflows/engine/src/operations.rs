@@ -140,6 +140,17 @@ pub struct Total {
     pub n: i64,
 }
 
+/// How many runs there are of a kind in a state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
+pub struct KindTotal {
+    /// [`crate::Workflow::NAME`].
+    pub kind: String,
+    /// Where they stand.
+    pub state: crate::client::RunState,
+    /// How many; exact.
+    pub n: i64,
+}
+
 /// A queue that nobody claims from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
 pub struct PausedQueue {
@@ -379,6 +390,14 @@ impl Operations {
     /// [`OperationError::Engine`].
     pub async fn totals(&self, tenant: Option<Uuid>) -> Result<Vec<Total>, OperationError> {
         Ok(sql::totals(&self.pool, tenant).await?)
+    }
+
+    /// The same, summed over tenants unless there is one.
+    ///
+    /// # Errors
+    /// [`OperationError::Engine`].
+    pub async fn totals_by_kind(&self, tenant: Option<Uuid>) -> Result<Vec<KindTotal>, OperationError> {
+        Ok(sql::totals_by_kind(&self.pool, tenant).await?)
     }
 
     /// Folds what has happened since into the counters; workers do it by themselves. Answers how much there was.

@@ -5,9 +5,9 @@ import { ago, clock, moment, t, word } from "../i18n.js";
 
 const TONES = {
   run: ["running", "leased", "rendering", "registering"],
-  good: ["succeeded", "ok", "done", "finished", "online", "active", "delivered", "in_use"],
-  bad: ["failed", "lost", "timeout", "quarantined", "nobody_knows", "aborted", "suspended", "missed"],
-  wait: ["waiting", "queued", "ready", "paused", "previewed", "draining", "pending", "conflict", "disabled"],
+  good: ["paid", "confirmed", "succeeded", "ok", "done", "finished", "online", "active", "delivered", "in_use"],
+  bad: ["review", "refused", "failed", "lost", "timeout", "quarantined", "nobody_knows", "aborted", "suspended", "missed"],
+  wait: ["proposed", "refunding", "verifying", "waiting", "queued", "ready", "paused", "previewed", "draining", "pending", "conflict", "disabled"],
 };
 
 /** A state in words, with a shape and a colour. */

@@ -163,20 +163,18 @@ pub async fn create(
     if let Some(folder) = body.folder_id {
         check_place(&app, &tenant, folder).await?;
     }
+    let purpose = super::headers::purpose(body.purpose.as_deref().unwrap_or("asset")).ok_or_else(|| {
+        Problem::fault("/purpose", "upload.purpose", "a purpose is asset, voiceover, music, package, avatar or font")
+    })?;
     let direct = direct(&app)?;
     let id = Uuid::now_v7();
+    // From here on there is something in the bucket to be forgotten.
     let storage_upload = direct.begin(id).await?;
     let new = NewUpload {
         owner_id: tenant.actor.user_id(),
         folder_id: body.folder_id,
         name: &name,
-        purpose: super::headers::purpose(body.purpose.as_deref().unwrap_or("asset")).ok_or_else(|| {
-            Problem::fault(
-                "/purpose",
-                "upload.purpose",
-                "a purpose is asset, voiceover, music, package, avatar or font",
-            )
-        })?,
+        purpose,
         total_bytes: body.total_bytes as i64,
         sha256: sha256.as_ref(),
         protocol,

@@ -3,7 +3,7 @@
 pub(crate) use super::{bulk::*, retention::*};
 use crate::failpoint::{At as _, Point};
 use crate::operations::{
-    AttemptRow, AuditRow, By, Facts, Filter, Line, Lineage, MarkRow, Offer, PausedQueue, QueueDepth, Total,
+    AttemptRow, AuditRow, By, Facts, Filter, KindTotal, Line, Lineage, MarkRow, Offer, PausedQueue, QueueDepth, Total,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -281,6 +281,16 @@ pub(crate) async fn totals(db: impl PgExecutor<'_>, tenant: Option<Uuid>) -> Res
     sqlx::query_as(
         "select kind, tenant_id, state, n from workflow.run_totals where ($1::uuid is null or tenant_id = $1)
          order by kind, tenant_id, state",
+    )
+    .bind(tenant)
+    .fetch_all(db)
+    .await
+}
+
+pub(crate) async fn totals_by_kind(db: impl PgExecutor<'_>, tenant: Option<Uuid>) -> Result<Vec<KindTotal>> {
+    sqlx::query_as(
+        "select kind, state, sum(n)::bigint as n from workflow.run_totals where ($1::uuid is null or tenant_id = $1)
+         group by kind, state order by kind, state",
     )
     .bind(tenant)
     .fetch_all(db)

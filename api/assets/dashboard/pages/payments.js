@@ -1,0 +1,80 @@
+// Payments of one's organisation: those that wait for people, what people said of them, and the second one who agrees.
+
+import { get, post } from "../api.js";
+import { fill, h, ltr } from "../dom.js";
+import { money, t, word } from "../i18n.js";
+import { ask, nothing, trouble } from "../parts/dialog.js";
+import { choice, field, pick } from "../parts/form.js";
+import { pages, table } from "../parts/list.js";
+import { head, link, pairs, sheet, short, state, when } from "../parts/show.js";
+
+const STATES = ["review", "pending", "paid", "refunding", "partially_refunded", "refunded", "failed", "expired", "cancelled"];
+/** What may be said of a payment, and whether that takes an amount and what the bank calls it. */
+const OUTCOMES = { paid: true, refund: true, failed: false };
+
+export default function payments(page) {
+  return page.rest ? one(page) : list(page);
+}
+
+function list({ query, go }) {
+  const wanted = query.state ?? "review";
+  const made = pages({
+    path: "/v1/payments", query: wanted === "any" ? {} : { state: wanted }, key: (one) => one.id, label: t("payments.title"), open: (one) => go(`payments/${one.id}`),
+    columns: [
+      { label: t("payments.payment"), class: "two", cell: (one) => [link(`payments/${one.id}`, short(one.id)), h("div", { class: "small dim" }, word("payments.purpose", one.purpose))] },
+      { label: t("webhooks.state"), class: "two", cell: (one) => [state(one.state), one.review_code ?? one.failure_code ? h("div", { class: "small dim" }, ltr(one.review_code ?? one.failure_code)) : null] },
+      { label: t("payments.provider"), cell: (one) => h("span", { class: "tag" }, ltr(one.provider)) },
+      { label: t("payments.amount"), end: true, cell: (one) => money(one.amount, one.currency) },
+      { label: t("payments.opened"), end: true, cell: (one) => when(one.created_at) },
+    ], empty: () => nothing("payments.none"),
+  });
+  const states = pick(t("webhooks.state"), [["review", word("state", "review")], ["any", t("runs.any")]], wanted, (name) => go(name === "review" ? "payments" : `payments?state=${name}`));
+  const more = choice("state", [["any", t("runs.any")], ...STATES.map((name) => [name, word("state", name)])], wanted, (name) => go(`payments?state=${name}`), t("webhooks.state"));
+  return { element: h("div", head(t("payments.title"), t("payments.sub")), h("div", { class: "line" }, states, more), made.element), end: () => made.end() };
+}
+
+function one({ rest: id, me }) {
+  const place = h("div", { class: "stack" });
+  const load = () => get(`/v1/payments/${id}`).then((payment) => fill(place, view(payment))).catch((error) => fill(place, head(t("payments.title")), trouble(error, load)));
+  const decidable = (payment) => payment.state === "review" || (payment.provider === "manual" && ["pending", "verifying", "cancelled", "expired"].includes(payment.state));
+
+  function propose(payment) {
+    ask({ title: t("payments.decide"), text: t("payments.decide.say"), reason: "none", then: load,
+      fields: [
+        field("payments.outcome", choice("outcome", Object.keys(OUTCOMES).map((name) => [name, t(`payments.outcome.${name}`)]), "paid")),
+        field("payments.amount", h("input", { class: "i num", name: "amount", type: "number", min: 0, value: payment.amount }), "payments.amount.hint"),
+        field("payments.currency", h("input", { class: "i mono", name: "currency", dir: "ltr", maxlength: 3, value: payment.currency })),
+        field("payments.transaction", h("input", { class: "i mono", name: "transaction", dir: "ltr", maxlength: 200, autocomplete: "off" }), "payments.transaction.hint"),
+        field("payments.evidence", h("textarea", { class: "i", name: "evidence", maxlength: 4000, required: true }), "payments.evidence.hint"),
+      ],
+      act: ({ outcome, amount, currency, transaction, evidence }) => post(`/v1/payments/${id}/decisions`, { outcome, evidence,
+        ...(OUTCOMES[outcome] ? { amount: Number(amount), currency: currency.trim(), transaction: transaction.trim() } : {}) }) });
+  }
+
+  const answer = (decision, how, tone) => h("button", { class: `b tiny ${tone}`, type: "button", onclick: () => ask({ title: t(`payments.${how}`), text: t(`payments.${how}.say`), reason: "none", danger: tone === "bad", then: load,
+    act: () => post(`/v1/payment-decisions/${decision.id}/${how}`) }) }, t(`payments.${how}`));
+
+  function view(payment) {
+    const mine = (decision) => decision.proposed_by === me.id;
+    return [
+      head(money(payment.amount, payment.currency), [state(payment.state), " · ", ltr(payment.provider)], decidable(payment) ? h("button", { class: "b first", type: "button", onclick: () => propose(payment) }, t("payments.decide")) : null),
+      payment.review_code ? h("div", { class: "ask bad" }, h("p", { class: "say" }, word("payments.review", payment.review_code))) : null,
+      sheet(t("payments.payment"), null, h("div", { class: "in" }, pairs([
+        [t("payments.purpose"), word("payments.purpose", payment.purpose)], [t("payments.amount"), money(payment.amount, payment.currency)],
+        [t("payments.back"), payment.refunded_amount ? money(payment.refunded_amount, payment.currency) : null], [t("payments.who"), short(payment.user_id)],
+        [t("payments.opened"), when(payment.created_at)], [t("payments.paid"), payment.paid_at && when(payment.paid_at)], [t("payments.until"), when(payment.expires_at)],
+        [t("runs.error"), payment.failure_code && ltr(payment.failure_code)], [t("payments.payment"), ltr(payment.id)],
+      ]))),
+      sheet(t("payments.decisions"), null, payment.decisions.length ? table([
+        { label: t("payments.outcome"), class: "two", cell: (one) => [t(`payments.outcome.${one.outcome}`), one.transaction ? h("div", { class: "small dim" }, ltr(one.transaction)) : null] },
+        { label: t("payments.amount"), end: true, cell: (one) => (one.amount === null ? "–" : money(one.amount, one.currency ?? payment.currency)) },
+        { label: t("payments.evidence"), cell: (one) => h("div", { class: "say" }, one.evidence) },
+        { label: t("webhooks.state"), cell: (one) => state(one.state) },
+        { label: t("payments.who"), class: "two", cell: (one) => [short(one.proposed_by), one.decided_by ? h("div", { class: "small dim" }, short(one.decided_by)) : null] },
+        { label: "", end: true, cell: (one) => (one.state !== "proposed" ? null : h("div", { class: "line" }, mine(one) ? h("span", { class: "small dim" }, t("payments.another")) : answer(one, "confirm", "first"), answer(one, "refuse", "bad"))) },
+      ], payment.decisions) : h("div", { class: "in dim" }, t("payments.nodecision"))),
+    ];
+  }
+  load();
+  return { element: place, end() {} };
+}
