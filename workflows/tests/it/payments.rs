@@ -180,7 +180,7 @@ impl Shop {
             mode: "test".parse().unwrap(),
             settings: b"sealed",
             merchant: None,
-            refund_limit: 0,
+            limit: None,
         };
         gateway::put(&mut tx, DEFAULT_TENANT, &new).await.unwrap();
         tx.commit().await.unwrap();

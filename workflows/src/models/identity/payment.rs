@@ -6,7 +6,8 @@
 //!                └─▶ expired┴─▶ review: money came that is not what was meant; two people decide
 //! ```
 //!
-//! Money that comes after `expired` still settles it where the price still holds, and goes back otherwise.
+//! Money that comes after `expired`, or after `cancelled` by a transfer, still settles it where the price still holds, and goes back
+//! otherwise.
 
 pub mod state;
 
@@ -107,6 +108,12 @@ impl Payment {
     /// Whether it can still be paid.
     pub fn is_open(&self) -> bool {
         matches!(self.state.as_str(), "created" | "pending" | "verifying")
+    }
+
+    /// Whether it has ended, and money may come all the same: somebody looks at it, its time is over, or it was cancelled and a transfer
+    /// was on its way, which nobody can call back.
+    pub fn may_come_late(&self) -> bool {
+        matches!(self.state.as_str(), "expired" | "review") || self.state == "cancelled" && self.provider == "manual"
     }
 }
 
@@ -375,6 +382,17 @@ async fn select(
     )
     .fetch_all(db)
     .await
+}
+
+/// Waits until whoever else opens a payment of this person has done so.
+pub async fn take_turn(db: Db<'_>, user_id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"select pg_advisory_xact_lock(hashtextextended('payments of ' || $1::uuid, 0)) as "locked!: ()""#,
+        user_id
+    )
+    .fetch_one(db)
+    .await
+    .map(drop)
 }
 
 /// How many a person has under way.

@@ -40,7 +40,7 @@ pub async fn revoke(db: Db<'_>, tenant_id: Uuid, payment_id: Uuid) -> sqlx::Resu
     .execute(&mut *db)
     .await?;
     let key = format!("subscription:{}:{}", period.subscription_id, period.period_no);
-    let account = credit::open(&mut *db, tenant_id, Some(period.user_id)).await?;
+    let account = credit::open_locked(&mut *db, tenant_id, Some(period.user_id)).await?;
     let came = sqlx::query_scalar!(
         "select delta from identity.credit_ledger where tenant_id = $1 and entry_key = $2 and account_id = $3",
         tenant_id,
