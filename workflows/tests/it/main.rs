@@ -6,6 +6,7 @@ mod corpus;
 mod credits;
 mod events;
 mod keep_months;
+mod money;
 mod payments;
 mod render_video;
 mod scene_snapshot;
