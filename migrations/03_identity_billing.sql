@@ -187,6 +187,7 @@ create table identity.subscriptions (
     current_period_start     timestamptz not null,
     current_period_end       timestamptz not null,
     cancel_at                timestamptz,
+    past_due_since           timestamptz,
     provider                 text check (provider ~ '^[a-z0-9_]{1,40}$'),
     provider_subscription    text check (char_length(provider_subscription) between 1 and 255),
     activated_by_payment_id  uuid unique,
@@ -200,6 +201,7 @@ create table identity.subscriptions (
     foreign key (tenant_id, activated_by_payment_id) references identity.payments (tenant_id, id),
     foreign key (tenant_id, next_plan_id) references identity.plans (tenant_id, id),
     constraint a_period_has_a_length check (current_period_end > current_period_start),
+    constraint what_is_past_due_says_since_when check ((state = 'past_due') <= (past_due_since is not null)),
     constraint nobody_has_two_plans_at_a_time exclude using gist
         (user_id with =, tstzrange(current_period_start, current_period_end) with &&) where (state in ('trialing', 'active', 'past_due', 'paused'))
 );
@@ -240,7 +242,29 @@ create index subscription_periods_user on identity.subscription_periods (user_id
 create index subscription_periods_plan on identity.subscription_periods (plan_id);
 comment on table identity.subscription_periods is 'Which times are paid for, and by which payment: one payment, one period.';
 
+create table identity.subscription_changes (
+    payment_id      uuid primary key,
+    tenant_id       uuid not null,
+    subscription_id uuid not null,
+    period_no       int not null check (period_no >= 0),
+    from_plan_id    uuid not null,
+    from_amount     bigint not null check (from_amount >= 0),
+    to_plan_id      uuid not null,
+    to_amount       bigint not null check (to_amount >= 0),
+    created_at      timestamptz not null default now(),
+    undone_at       timestamptz,
+    foreign key (tenant_id, payment_id) references identity.payments (tenant_id, id),
+    foreign key (tenant_id, subscription_id) references identity.subscriptions (tenant_id, id),
+    foreign key (tenant_id, from_plan_id) references identity.plans (tenant_id, id),
+    foreign key (tenant_id, to_plan_id) references identity.plans (tenant_id, id)
+);
+create index subscription_changes_subscription on identity.subscription_changes (subscription_id, created_at);
+create index subscription_changes_from on identity.subscription_changes (from_plan_id);
+create index subscription_changes_to on identity.subscription_changes (to_plan_id);
+comment on table identity.subscription_changes is 'Which plans were changed within a period, and by which payment: whoever gets that money back has the plan before again.';
+
 create table identity.payment_events (
+    gateway_id   uuid not null,
     provider     text not null check (provider ~ '^[a-z0-9_]{1,40}$'),
     event_id     text not null check (char_length(event_id) between 1 and 255),
     tenant_id    uuid not null references identity.tenants (id),
@@ -252,14 +276,15 @@ create table identity.payment_events (
     received_at  timestamptz not null default now(),
     processed_at timestamptz,
     outcome      text check (outcome in ('applied', 'ignored', 'refused')),
-    primary key (provider, event_id),
+    primary key (gateway_id, event_id),
+    foreign key (tenant_id, gateway_id) references identity.payment_gateways (tenant_id, id),
     foreign key (tenant_id, payment_id) references identity.payments (tenant_id, id),
     constraint a_processed_event_has_an_outcome check ((processed_at is null) = (outcome is null)),
     constraint a_forged_event_is_not_applied check (signature_ok or outcome is distinct from 'applied')
 );
 create index payment_events_tenant on identity.payment_events (tenant_id, received_at desc);
 create index payment_events_payment on identity.payment_events (payment_id) where payment_id is not null;
-comment on table identity.payment_events is 'What providers told us; an event counts once.';
+comment on table identity.payment_events is 'What providers told us; an event counts once an account, which may hear of what is another''s.';
 comment on column identity.payment_events.event_id is 'opaque: the provider''s';
 comment on column identity.payment_events.payload_enc is 'secret:aead';
 

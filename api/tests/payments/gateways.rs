@@ -93,7 +93,7 @@ impl Street {
         self.zarinpal.advance(TimeDelta::minutes(minutes));
     }
 
-    async fn run<W: Workflow>(&self, workflow: W) -> W::Output
+    pub async fn run<W: Workflow>(&self, workflow: W) -> W::Output
     where
         W::Output: DeserializeOwned,
     {
@@ -228,7 +228,7 @@ async fn p19_the_books_of_gateways_and_ours_are_equal_whatever_fails(db: PgPool)
     assert_eq!((looked.unmatched, looked.waiting), (0, wrong.len()));
     let again: Reconciled = street.run(ReconcilePayments {}).await;
     assert_eq!(again.waiting, 0, "once");
-    let _: usize = street.run(CompareSettlements { day: Some(chrono::Utc::now().date_naive()) }).await;
+    let _: usize = street.run(CompareSettlements { day: Some(chrono::Utc::now().date_naive()), after: None }).await;
     let sums = "select count(*) from identity.provider_reconciliations where provider = 'stripe' and state = 'open' and note like '%not ours%'";
     let named: i64 = sqlx::query_scalar(sums).fetch_one(&shop.world.db).await.unwrap();
     assert!(named >= 1, "what is in review is a difference with a name");

@@ -11,6 +11,7 @@ mod gateways;
 #[allow(dead_code, reason = "of all tests together")]
 mod jane;
 mod late;
+mod renewals;
 mod shop;
 #[path = "../http/world.rs"]
 #[allow(dead_code, reason = "of all tests together")]

@@ -8,6 +8,7 @@ mod events;
 mod keep_months;
 mod money;
 mod payments;
+mod reconcile;
 mod render_video;
 mod scene_snapshot;
 mod world;

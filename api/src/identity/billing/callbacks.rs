@@ -102,13 +102,14 @@ async fn take(app: &App, db: Db<'_>, gateway: &Gateway, event: &Event, body: &[u
     };
     let payment_id = payment.map(|(id, _)| id).or(refund.as_ref().map(|told| told.payment_id));
     let new = NewEvent {
+        gateway_id: gateway.id,
         provider: &gateway.provider,
         event_id: &event.event_id,
         tenant_id: gateway.tenant_id,
         payment_id,
         kind: &event.event_type,
         sha256: &Sha256::digest(body),
-        sealed: &app.vault.seal(&payment_event::place(&gateway.provider, &event.event_id), body),
+        sealed: &app.vault.seal(&payment_event::place(gateway.id, &event.event_id), body),
         applied: payment.is_some() || refund.is_some(),
     };
     if !payment_event::keep(&mut *db, &new).await? {

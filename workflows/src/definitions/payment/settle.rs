@@ -1,11 +1,10 @@
 //! What follows from what became of a payment, each in one commit: the row, what was bought, its bill, and who is told.
 
 use crate::{
-    contracts::pay::{REFUND_BY_HAND, Seen},
+    contracts::pay::{DECLINED, REFUND_BY_HAND, Seen},
     definitions::{
         events::{self, Event},
         refund::{GiveBack, hand_over},
-        subscription::{CHANGED, KeepSubscription},
     },
     models::{
         Db, Role, Scope,
@@ -154,25 +153,9 @@ pub(crate) async fn wake(
     workflows: &Client,
     db: Db<'_>,
     now: &subscription::Subscription,
-    begun: bool,
+    _: bool,
 ) -> Result<(), Failure> {
-    let (tenant_id, subscription_id) = (now.tenant_id, now.id);
-    Scope::tenant(Role::Workflow, tenant_id).enter(&mut *db).await?;
-    let run = match (now.workflow_run_id, begun) {
-        (Some(run_id), _) => {
-            let _ = workflows.signal(&mut *db, run_id, CHANGED, None, &Value::Null).await?;
-            None
-        }
-        (None, _) => {
-            let keeper = KeepSubscription { tenant_id, subscription_id };
-            Some(workflows.start(&mut *db, tenant_id, Some(&subscription_id.to_string()), keeper).await?.run_id)
-        }
-    };
-    Scope::tenant(Role::Identity, tenant_id).enter(&mut *db).await?;
-    if let Some(run_id) = run {
-        subscription::keep(db, tenant_id, subscription_id, run_id).await?;
-    }
-    Ok(())
+    crate::definitions::subscription::wake(workflows, db, now).await
 }
 
 /// All of it goes back: what it was for is not sold like this any more, or people have decided so.
@@ -242,6 +225,10 @@ async fn end(
         return Ok(());
     }
     let Some(found) = payment::find(&mut *db, tenant_id, id).await? else { return Ok(()) };
+    // Who has not asked for a payment, nor tried to pay, is not told that it failed: the plan it was for is told of by itself.
+    if code != DECLINED && found.snapshot().is_ok_and(|agreed| agreed.by_itself) {
+        return Ok(());
+    }
     let mut told = told(&found, state);
     told["reason"] = json!(code);
     tell(workflows, db, &found, "payment.failed", told).await

@@ -129,6 +129,9 @@ pub struct Snapshot {
     /// Its code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coupon: Option<String>,
+    /// Nobody has asked for it: it was opened because a plan is to be renewed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_itself: bool,
 }
 
 /// What is paid for.
@@ -264,7 +267,7 @@ pub async fn quote(
         amount: list_amount,
         currency,
         coupon_id: None,
-        snapshot: Snapshot { what, list_amount, reduction: 0, coupon: None },
+        snapshot: Snapshot { what, list_amount, reduction: 0, coupon: None, by_itself: false },
     };
     if let Some(code) = code {
         match coupon::check(db, tenant_id, code, user_id, list_amount, &quoted.currency).await? {
