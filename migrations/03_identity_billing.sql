@@ -52,14 +52,20 @@ create table identity.payment_gateways (
     settings_enc bytea not null check (octet_length(settings_enc) <= 16384),
     merchant     text check (char_length(merchant) between 1 and 255),
     refund_limit bigint not null default 0 check (refund_limit >= 0),
+    refund_limit_currency char(3) check (refund_limit_currency ~ '^[A-Z]{3}$'),
+    refund_limit_by       uuid,
     created_at   timestamptz not null default now(),
     updated_at   timestamptz not null default now(),
-    unique (tenant_id, id)
+    unique (tenant_id, id),
+    foreign key (tenant_id, refund_limit_by) references identity.users (tenant_id, id),
+    constraint a_limit_has_a_currency check ((refund_limit > 0) <= (refund_limit_currency is not null))
 );
+create index payment_gateways_limit_by on identity.payment_gateways (refund_limit_by) where refund_limit_by is not null;
 create unique index payment_gateways_active on identity.payment_gateways (tenant_id, provider) where state = 'active';
 comment on table identity.payment_gateways is 'Accounts of tenants at those who take money. A retired one sees to what was begun with it.';
 comment on column identity.payment_gateways.settings_enc is 'secret:aead';
-comment on column identity.payment_gateways.refund_limit is 'Minor units: what goes back beyond takes a second person.';
+comment on column identity.payment_gateways.refund_limit is 'Minor units: what goes back of a payment beyond, in all, takes a second person.';
+comment on column identity.payment_gateways.refund_limit_by is 'Who said so: their own refunds take a second person, however small.';
 create trigger payment_gateways_retired before update on identity.payment_gateways
     for each row when (old.state = 'retired' and new.state <> 'retired') execute function platform.refuse_to_go_on();
 
@@ -120,8 +126,8 @@ create table identity.payments (
     updated_at      timestamptz not null default now(),
     unique (tenant_id, id),
     unique (tenant_id, idempotency_key),
-    unique (provider, provider_ref),
-    unique (provider, provider_txn),
+    unique (gateway_id, provider_ref),
+    unique (gateway_id, provider_txn),
     foreign key (tenant_id, user_id) references identity.users (tenant_id, id),
     foreign key (tenant_id, plan_id) references identity.plans (tenant_id, id),
     foreign key (tenant_id, gateway_id) references identity.payment_gateways (tenant_id, id),
@@ -140,7 +146,7 @@ create index payments_gateway on identity.payments (gateway_id) where gateway_id
 create index payments_coupon on identity.payments (coupon_id) where coupon_id is not null;
 create index payments_expired on identity.payments (expires_at) where state = 'expired';
 create index payments_tenant on identity.payments (tenant_id, created_at desc, id desc);
-comment on table identity.payments is 'Money that somebody means to pay. A transaction of a provider credits one payment only.';
+comment on table identity.payments is 'Money that somebody means to pay. A transaction of an account at a provider credits one payment only.';
 comment on column identity.payments.provider_ref is 'opaque: the provider''s';
 comment on column identity.payments.looked_at is 'When its gateway was asked last.';
 comment on column identity.payments.captured_at is 'When it was paid, by the clock of its gateway.';
@@ -150,9 +156,12 @@ create function identity.guard_payment() returns trigger language plpgsql as $$
 begin
     raise exception 'payment % is % and cannot become %', old.id, old.state, new.state using errcode = 'restrict_violation';
 end $$;
--- Money that came late may still settle an expired payment; nothing else comes back.
+-- Money that came late may still settle an expired payment, and a transfer one that was cancelled: nobody can call it back. A refund
+-- that fails after it was done is under way again. Nothing else comes back.
 create trigger payments_ended before update on identity.payments for each row when (
-    old.state in ('failed', 'cancelled', 'refunded') and new.state <> old.state
+    old.state = 'failed' and new.state <> old.state
+    or old.state = 'cancelled' and new.state <> old.state and not (old.provider = 'manual' and new.state in ('paid', 'review', 'refunding'))
+    or old.state = 'refunded' and new.state not in ('refunded', 'refunding')
     or old.state = 'expired' and new.state not in ('expired', 'verifying', 'paid', 'review', 'refunding')
     or old.state in ('paid', 'partially_refunded') and new.state not in ('paid', 'refunding', 'partially_refunded', 'refunded'))
     execute function identity.guard_payment();
@@ -178,6 +187,7 @@ create table identity.subscriptions (
     current_period_start     timestamptz not null,
     current_period_end       timestamptz not null,
     cancel_at                timestamptz,
+    past_due_since           timestamptz,
     provider                 text check (provider ~ '^[a-z0-9_]{1,40}$'),
     provider_subscription    text check (char_length(provider_subscription) between 1 and 255),
     activated_by_payment_id  uuid unique,
@@ -191,6 +201,7 @@ create table identity.subscriptions (
     foreign key (tenant_id, activated_by_payment_id) references identity.payments (tenant_id, id),
     foreign key (tenant_id, next_plan_id) references identity.plans (tenant_id, id),
     constraint a_period_has_a_length check (current_period_end > current_period_start),
+    constraint what_is_past_due_says_since_when check ((state = 'past_due') <= (past_due_since is not null)),
     constraint nobody_has_two_plans_at_a_time exclude using gist
         (user_id with =, tstzrange(current_period_start, current_period_end) with &&) where (state in ('trialing', 'active', 'past_due', 'paused'))
 );
@@ -231,7 +242,29 @@ create index subscription_periods_user on identity.subscription_periods (user_id
 create index subscription_periods_plan on identity.subscription_periods (plan_id);
 comment on table identity.subscription_periods is 'Which times are paid for, and by which payment: one payment, one period.';
 
+create table identity.subscription_changes (
+    payment_id      uuid primary key,
+    tenant_id       uuid not null,
+    subscription_id uuid not null,
+    period_no       int not null check (period_no >= 0),
+    from_plan_id    uuid not null,
+    from_amount     bigint not null check (from_amount >= 0),
+    to_plan_id      uuid not null,
+    to_amount       bigint not null check (to_amount >= 0),
+    created_at      timestamptz not null default now(),
+    undone_at       timestamptz,
+    foreign key (tenant_id, payment_id) references identity.payments (tenant_id, id),
+    foreign key (tenant_id, subscription_id) references identity.subscriptions (tenant_id, id),
+    foreign key (tenant_id, from_plan_id) references identity.plans (tenant_id, id),
+    foreign key (tenant_id, to_plan_id) references identity.plans (tenant_id, id)
+);
+create index subscription_changes_subscription on identity.subscription_changes (subscription_id, created_at);
+create index subscription_changes_from on identity.subscription_changes (from_plan_id);
+create index subscription_changes_to on identity.subscription_changes (to_plan_id);
+comment on table identity.subscription_changes is 'Which plans were changed within a period, and by which payment: whoever gets that money back has the plan before again.';
+
 create table identity.payment_events (
+    gateway_id   uuid not null,
     provider     text not null check (provider ~ '^[a-z0-9_]{1,40}$'),
     event_id     text not null check (char_length(event_id) between 1 and 255),
     tenant_id    uuid not null references identity.tenants (id),
@@ -243,14 +276,15 @@ create table identity.payment_events (
     received_at  timestamptz not null default now(),
     processed_at timestamptz,
     outcome      text check (outcome in ('applied', 'ignored', 'refused')),
-    primary key (provider, event_id),
+    primary key (gateway_id, event_id),
+    foreign key (tenant_id, gateway_id) references identity.payment_gateways (tenant_id, id),
     foreign key (tenant_id, payment_id) references identity.payments (tenant_id, id),
     constraint a_processed_event_has_an_outcome check ((processed_at is null) = (outcome is null)),
     constraint a_forged_event_is_not_applied check (signature_ok or outcome is distinct from 'applied')
 );
 create index payment_events_tenant on identity.payment_events (tenant_id, received_at desc);
 create index payment_events_payment on identity.payment_events (payment_id) where payment_id is not null;
-comment on table identity.payment_events is 'What providers told us; an event counts once.';
+comment on table identity.payment_events is 'What providers told us; an event counts once an account, which may hear of what is another''s.';
 comment on column identity.payment_events.event_id is 'opaque: the provider''s';
 comment on column identity.payment_events.payload_enc is 'secret:aead';
 
@@ -269,6 +303,7 @@ create table identity.refunds (
     approved_by     uuid,
     failure_code    text check (char_length(failure_code) <= 128),
     failure_detail  text check (char_length(failure_detail) <= 1000),
+    waiting_told_at timestamptz,
     done_at         timestamptz,
     idempotency_key text not null check (char_length(idempotency_key) between 1 and 255),
     workflow_run_id uuid unique,
@@ -276,7 +311,7 @@ create table identity.refunds (
     updated_at      timestamptz not null default now(),
     unique (tenant_id, id),
     unique (tenant_id, idempotency_key),
-    unique (provider, provider_refund),
+    unique (tenant_id, provider, provider_refund),
     foreign key (tenant_id, payment_id) references identity.payments (tenant_id, id),
     foreign key (tenant_id, requested_by) references identity.users (tenant_id, id),
     foreign key (tenant_id, approved_by) references identity.users (tenant_id, id),
@@ -291,8 +326,10 @@ create index refunds_approver on identity.refunds (approved_by) where approved_b
 comment on table identity.refunds is 'Money that goes back. manual: the gateway cannot, so people have to, and two of them say that they did.';
 comment on column identity.refunds.revoke is 'Whether what was bought is taken back with it.';
 comment on column identity.refunds.workflow_run_id is 'opaque: a run of the engine, which may be purged after its end';
-create trigger refunds_ended before update on identity.refunds
-    for each row when (old.state in ('done', 'refused', 'failed') and new.state <> old.state) execute function platform.refuse_to_go_on();
+-- A bank may send back what was done: then people have to.
+create trigger refunds_ended before update on identity.refunds for each row when (
+    old.state in ('refused', 'failed') and new.state <> old.state or old.state = 'done' and new.state not in ('done', 'manual'))
+    execute function platform.refuse_to_go_on();
 
 -- The refunds of a payment never exceed it: refunded_amount is theirs, and its check refuses more. The row of the
 -- payment is locked by the update, so that refunds take turns.

@@ -76,7 +76,7 @@ impl Places {
 
 /// Asks gateways. Cheap to clone.
 #[derive(Clone)]
-pub struct Cashier(Arc<Inner>);
+pub struct Cashier(Arc<Inner>, Arc<str>);
 
 struct Inner {
     egress: Egress,
@@ -94,7 +94,13 @@ impl fmt::Debug for Cashier {
 impl Cashier {
     /// One that goes out through `egress`, which should have the patience of [`CALL`], to `places`, and opens settings with `opener`.
     pub fn new(egress: Egress, places: Places, opener: Opener) -> Self {
-        Self(Arc::new(Inner { egress, places, opener, owners: stripe::Owners::default() }))
+        Self(Arc::new(Inner { egress, places, opener, owners: stripe::Owners::default() }), Arc::default())
+    }
+
+    /// The same, which sends payers back to `public_url` where a payment names only the page.
+    #[must_use]
+    pub fn reached_at(self, public_url: &str) -> Self {
+        Self(self.0, public_url.trim_end_matches('/').into())
     }
 
     /// Whoever speaks to the gateway of an account.
@@ -131,8 +137,16 @@ macro_rules! asked {
     )*};
 }
 
+impl Handler<CreatePayment> for Cashier {
+    async fn handle(&self, _: &Attempt, mut ask: CreatePayment) -> Result<Created, Failure> {
+        if ask.return_url.starts_with('/') {
+            ask.return_url.insert_str(0, &self.1);
+        }
+        self.counter(ask.account())?.create(&ask).await
+    }
+}
+
 asked! {
-    CreatePayment => Created, |counter, ask| counter.create(&ask);
     FetchPayment => Option<Seen>, |counter, ask| counter.fetch(&ask);
     VerifyPayment => Seen, |counter, ask| counter.verify(&ask);
     ExpirePayment => Seen, |counter, ask| counter.expire(&ask);

@@ -63,7 +63,7 @@ use flatrender_workflows::{
         purge_files::PurgeFiles,
         recheck_domains::RecheckDomains,
         reconcile::{CompareSettlements, ReconcilePayments},
-        refund::GiveBack,
+        refund::{self as refunds, GiveBack},
         render_video::RenderVideo,
         retire_months::RetireMonths,
         roll_up_usage::RollUpUsage,
@@ -339,10 +339,14 @@ pub async fn settle_payments(db: &PgPool) -> Result<usize, Box<dyn Error + Send 
     for (tenant_id, id) in &settled {
         settle::told_of_review(&workflows, &mut tx, *tenant_id, *id).await?;
     }
-    let refunds = refund::settle_abandoned(&mut tx).await?;
+    let handed_over = refund::settle_abandoned(&mut tx).await?;
+    for (tenant_id, id) in &handed_over {
+        refunds::told(&workflows, &mut tx, *tenant_id, *id).await?;
+    }
+    refunds::page_operators(&workflows, &mut tx).await?;
     tx.commit().await?;
     workflows.announce();
-    Ok(settled.len() + refunds.len())
+    Ok(settled.len() + handed_over.len())
 }
 
 async fn settle_deliveries(db: &PgPool) -> sqlx::Result<u64> {

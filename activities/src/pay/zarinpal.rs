@@ -210,9 +210,14 @@ impl Adapter for Zarinpal<'_> {
         }
     }
 
-    /// It closes payments by itself, after some minutes.
+    /// It closes payments by itself, after some minutes. What was paid before that is ours only once it is verified.
     async fn expire(&self, ask: &ExpirePayment) -> Result<Seen, Failure> {
-        self.inquire(&ask.provider_ref, &ask.due).await?.ok_or_else(not_found)
+        let seen = self.inquire(&ask.provider_ref, &ask.due).await?.ok_or_else(not_found)?;
+        if seen.state != PaymentState::Authorized {
+            return Ok(seen);
+        }
+        let ExpirePayment { account, due, provider_ref } = ask.clone();
+        self.verify(&VerifyPayment { account, due, provider_ref }).await
     }
 
     async fn refund(&self, ask: &RefundPayment) -> Result<RefundSeen, Failure> {

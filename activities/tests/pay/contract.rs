@@ -13,9 +13,9 @@ use crate::{
 };
 use chrono::{TimeDelta, Utc};
 use flatrender_workflows::contracts::pay::{
-    AMOUNT_LIMITS, By, CURRENCY, CheckGateway, Class, Difference, Due, Gateway, ListSettlements, ListUnsettled,
-    MERCHANT_CONFIG, NOT_FOUND, PaymentState, RefundState, SettlementKind, THROTTLED, UNKNOWN_OUTCOME, UNREACHABLE,
-    class_of,
+    AMOUNT_LIMITS, By, CURRENCY, CheckGateway, Class, Difference, Due, ExpirePayment, Gateway, ListSettlements,
+    ListUnsettled, MERCHANT_CONFIG, NOT_FOUND, PaymentState, RefundState, SettlementKind, THROTTLED, UNKNOWN_OUTCOME,
+    UNREACHABLE, class_of,
 };
 use std::time::Duration;
 use uuid::Uuid;
@@ -92,6 +92,30 @@ async fn whatever_goes_wrong_when_a_payment_is_opened_it_is_paid_once() {
                 "{gateway} {fault:?}"
             );
             assert_eq!(world.fake.captures().len(), 1, "{gateway} {fault:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_paid_before_it_is_closed_is_taken_and_not_given_up() {
+    for gateway in BOTH {
+        for fault in [None, Some(After(Cut)), Some(Before(Status(500)))] {
+            let world = World::new(gateway);
+            let due = world.due();
+            let created = world.open(&due).await;
+            world.fake.pay(&created.provider_ref);
+            if let Some(fault) = fault {
+                world.fake.fail(if gateway == Gateway::Stripe { Call::Read } else { Call::Verify }, fault);
+            }
+            let close = ExpirePayment {
+                account: world.account.clone(),
+                due: due.clone(),
+                provider_ref: created.provider_ref.clone(),
+            };
+            let (seen, _) = world.insist(close.clone()).await.unwrap();
+            assert!(seen.settles(&due), "{gateway} {fault:?}: {seen:?}");
+            assert_eq!(world.ask(close, 1).await.unwrap(), seen, "{gateway}: it stays so");
+            assert_eq!(sum(&world.fake.captures()), units(&world, due.amount), "{gateway} {fault:?}");
         }
     }
 }

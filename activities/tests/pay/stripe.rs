@@ -91,6 +91,24 @@ async fn money_that_is_not_what_was_meant_is_named() {
 }
 
 #[tokio::test]
+async fn a_card_that_is_refused_ends_nothing_and_another_one_may_pay() {
+    let world = World::stripe();
+    let due = world.due();
+    let created = world.open(&due).await;
+    for _ in 0..2 {
+        world.as_stripe().refuse(&created.provider_ref);
+        let (event, kind) = world.as_stripe().events().pop().unwrap();
+        assert_eq!(kind, "payment_intent.payment_failed");
+        assert_eq!(read(world.as_stripe(), &event).unwrap().payment_id, Some(due.payment_id));
+        let seen = world.ask(world.verify(&due, &created.provider_ref), 1).await.unwrap();
+        assert_eq!((seen.state, seen.needs_review(&due)), (PaymentState::Open, false));
+    }
+    world.fake.pay(&created.provider_ref);
+    assert!(world.ask(world.verify(&due, &created.provider_ref), 1).await.unwrap().settles(&due));
+    assert_eq!(sum(&world.fake.captures()), due.amount);
+}
+
+#[tokio::test]
 async fn the_same_payment_for_other_money_is_refused() {
     let world = World::stripe();
     let due = world.due();

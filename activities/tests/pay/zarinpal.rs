@@ -9,9 +9,10 @@ use crate::{
     world::{World, account},
 };
 use chrono::{TimeDelta, Utc};
+use flatrender_engine::Activity as _;
 use flatrender_workflows::contracts::pay::{
-    By, CheckGateway, DECLINED, Difference, Due, ExpirePayment, Gateway, ListSettlements, ListUnsettled,
-    MERCHANT_CONFIG, Mode, PaymentState, REFUND_BY_HAND, RefundState,
+    By, CheckGateway, Class, DECLINED, Difference, Due, ExpirePayment, Gateway, ListSettlements, ListUnsettled,
+    MERCHANT_CONFIG, Mode, PaymentState, REFUND_BY_HAND, RefundState, class_of,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -131,6 +132,23 @@ async fn a_refund_that_may_be_somebody_elses_is_left_to_a_person() {
     // Less than it gives back.
     assert!(by_hand(world.ask(world.refund(&due, &paid, 1999), 1).await.unwrap()));
     assert_eq!(sum(&world.fake.refunds()), first.amount * 10);
+}
+
+#[tokio::test]
+async fn a_refund_that_is_not_on_the_lists_yet_is_only_looked_for() {
+    let world = World::zarinpal();
+    let due = world.due();
+    let paid = world.paid(&due).await;
+    let ask = world.refund(&due, &paid, due.amount / 5);
+    world.as_zarinpal().hide_refunds(TimeDelta::seconds(5));
+    world.fake.fail(Call::Refund, Fault::After(How::Cut));
+    let failure = world.ask(ask.clone(), 1).await.unwrap_err();
+    assert_eq!(class_of(&failure), Class::UnknownOutcome);
+    assert!(!ask.account.gateway.knows_keys() && ask.policy().max_failures == 1, "nobody sends it again by themselves");
+    assert_eq!(world.find_refund(&ask, None).await, None, "not yet");
+    world.as_zarinpal().advance(TimeDelta::minutes(1));
+    assert_eq!(world.find_refund(&ask, None).await.unwrap().amount, Some(ask.amount));
+    assert_eq!(world.fake.refunds().len(), 1);
 }
 
 #[tokio::test]

@@ -107,6 +107,19 @@ enum RefundDeed {
         /// Its id.
         id: String,
     },
+    /// Says what became of one that is for people; another person confirms it with `flatrender payments confirm`.
+    Decide {
+        /// Its id.
+        id: String,
+        /// refunded or given_up.
+        outcome: String,
+        /// What the bank calls the movement of money; for refunded.
+        #[arg(long)]
+        transaction: Option<String>,
+        /// How you know.
+        #[arg(long)]
+        evidence: String,
+    },
 }
 
 /// Lists bills and credit notes, or shows one.
@@ -230,16 +243,26 @@ pub async fn refunds(args: RefundsArgs) -> Result<(), CliError> {
         Some(RefundDeed::Refuse { id }) => {
             ask(&client, Method::POST, &format!("/v1/refunds/{}/refuse", path_part(id)), Some(json!({}))).await?
         }
+        Some(RefundDeed::Decide { id, outcome, transaction, evidence }) => {
+            let mut body = json!({ "outcome": outcome, "evidence": evidence });
+            if let Some(transaction) = transaction {
+                body["transaction"] = json!(transaction);
+            }
+            ask(&client, Method::POST, &format!("/v1/refunds/{}/decisions", path_part(id)), Some(body)).await?
+        }
     };
-    show(args.how.json, &answer, |r| {
-        format!(
+    show(args.how.json, &answer, |r| match r["outcome"].as_str() {
+        Some(outcome) => {
+            format!("{}  {:<10} {outcome:<10} {}", text(&r["id"]), text(&r["state"]), text(&r["evidence"]))
+        }
+        None => format!(
             "{}  {:<10} {:>12}  of {}  {}",
             text(&r["id"]),
             text(&r["state"]),
             r["amount"],
             text(&r["payment_id"]),
             text(&r["reason"])
-        )
+        ),
     })
 }
 

@@ -203,9 +203,10 @@ impl Parts {
     /// # Errors
     /// The worker cannot go on.
     pub async fn work(self, stopping: CancellationToken) -> Result<(), WorkError> {
-        let Self { db: pool, storage, vault, scratch, mailer, courier, retention, placeholders, .. } = self;
+        let Self { db: pool, storage, vault, scratch, mailer, courier, public_url, retention, placeholders } = self;
         let (ffmpeg, ffprobe) = ("ffmpeg".into(), PROBE.into());
         let cashier = worker::cashier(Egress::new(Reach::from_env()), vault.clone(), Places::from_env());
+        let cashier = cashier.reached_at(&public_url);
         let webhooks = worker::webhook_caller(Egress::new(Reach::from_env()), vault);
         let config = WorkerConfig {
             pool,

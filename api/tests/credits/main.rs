@@ -5,6 +5,7 @@
 #[path = "../http/jane.rs"]
 #[allow(dead_code, reason = "of all tests together")]
 mod jane;
+mod keeping;
 mod money;
 mod plans;
 mod races;

@@ -10,9 +10,10 @@ use flatrender_workflows::models::{
         coupon::{self, NewCoupon},
         credit::{self, Entered, Reason},
         gift::{self, Claim, NewGift},
-        plan,
+        payment as payments, plan,
         points::{self, Source},
         referral::{self, Joined},
+        refund::{self, NewRefund},
         reward, subscription,
     },
 };
@@ -305,5 +306,44 @@ async fn m043_a_person_has_one_plan_whoever_begins_it(db: PgPool) {
     .await;
     assert_eq!(won, ROUNDS as u64);
     assert_eq!(cast.world.count("identity.subscription_periods").await, ROUNDS as i64);
+    sound(&cast.world.db).await;
+}
+
+/// Everybody asks for two fifths of what was paid at the same time: two have it, and no more goes back than came.
+#[sqlx::test(migrations = "../migrations")]
+async fn m043_no_more_goes_back_than_was_paid_whoever_asks(db: PgPool) {
+    let cast = cast(db).await;
+    let plan = cast.plan(pro(1900)).await;
+    let mut db = cast.world.db.acquire().await.unwrap();
+    let mut payments = vec![];
+    for _ in 0..ROUNDS {
+        let id = payment(&cast.world.db, cast.user, plan, 1000, true).await;
+        payments.push(Arc::new(payments::find(&mut db, DEFAULT_TENANT, id).await.unwrap().unwrap()));
+    }
+    drop(db);
+    let (pool, user) = (connections(&cast.world.db).await, cast.user);
+    let won = race(move |client, round| {
+        let (pool, payment) = (pool.clone(), payments[round].clone());
+        async move {
+            let new = NewRefund {
+                amount: 400,
+                reason: "a race",
+                requested_by: Some(user),
+                approved: true,
+                revoke: false,
+                idempotency_key: &format!("{round}:{client}"),
+            };
+            let mut tx = pool.begin().await.unwrap();
+            let won = refund::create(&mut tx, &payment, &new).await.unwrap().is_some();
+            tx.commit().await.unwrap();
+            won
+        }
+    })
+    .await;
+    assert_eq!(won, 2 * ROUNDS as u64);
+    let sql = "select count(*) from identity.payments p where refunded_amount = 800
+               and 800 = (select sum(amount) from identity.refunds r where r.payment_id = p.id)";
+    let right: i64 = sqlx::query_scalar(sql).fetch_one(&cast.world.db).await.unwrap();
+    assert_eq!(right, ROUNDS as i64);
     sound(&cast.world.db).await;
 }

@@ -109,6 +109,8 @@ const PLANTED: &[(u8, &str, &[&str])] = &[
          insert into identity.invoices (tenant_id, series, year, number, state, issue_date, buyer, currency, net_amount, tax_amount, total_amount, payment_id)
          values ('$D', 'INV', 2026, 1, 'issued', '2026-06-11', '{}', 'IRR', 9, 0, 9, '$A');
          insert into identity.invoice_counters values ('$D', 'INV', 2026, 2);
+         insert into identity.subscription_changes (payment_id, tenant_id, subscription_id, period_no, from_plan_id, from_amount, to_plan_id, to_amount)
+         values ('$A', '$D', '$R', 1, '$B', 5, '$B', 9);
          insert into identity.refunds (id, tenant_id, payment_id, amount, state, reason, provider, requested_by, idempotency_key, done_at)
          values ('$R', '$D', '$A', 9, 'done', 'why', 'zarinpal', '$B', 'k', now())",
      &["refund $R"]),
@@ -214,10 +216,10 @@ const PLANTED: &[(u8, &str, &[&str])] = &[
     (18, "insert into file_mgr.folders (tenant_id, owner_id, name, created_at) values ('$D', '$R', 'x', '2026-01-01Z')",
      &["file_mgr.folders.owner_id = $R"]),
     (19, run!("running"), &["run $R (clean)"]),
-    (20, "insert into identity.payment_events (provider, event_id, tenant_id, type, signature_ok, raw_sha256, payload_enc, received_at)
-          values ('zarinpal', 'old', '$D', 'paid', true, sha256('a'), 'x', now() - interval '2 minutes'),
-                 ('zarinpal', 'new', '$D', 'paid', true, sha256('a'), 'x', now()),
-                 ('zarinpal', 'forged', '$D', 'paid', false, sha256('a'), 'x', now() - interval '2 minutes')",
+    (20, "insert into identity.payment_events (gateway_id, provider, event_id, tenant_id, type, signature_ok, raw_sha256, payload_enc, received_at)
+          values ('$R', 'zarinpal', 'old', '$D', 'paid', true, sha256('a'), 'x', now() - interval '2 minutes'),
+                 ('$R', 'zarinpal', 'new', '$D', 'paid', true, sha256('a'), 'x', now()),
+                 ('$R', 'zarinpal', 'forged', '$D', 'paid', false, sha256('a'), 'x', now() - interval '2 minutes')",
      &["event old of zarinpal"]),
     (23, "insert into identity.audit_log (at, tenant_id, seq, actor, action, object, chain_hash)
           values ('2026-01-02Z', '$D', 1, 'somebody', 'deletes', 'everything', sha256('x'))",

@@ -285,7 +285,7 @@ impl World {
     /// Asks payment gateways where the test has them.
     pub fn cashier(&self) -> flatrender_activities::pay::Cashier {
         let places = self.places.lock().unwrap().clone();
-        worker::cashier(Egress::new(Reach::Anywhere), self.app.vault.clone(), places)
+        worker::cashier(Egress::new(Reach::Anywhere), self.app.vault.clone(), places).reached_at(PUBLIC_URL)
     }
 
     /// Enrols a node over HTTP.

@@ -171,3 +171,164 @@ async fn m042_what_is_paid_is_the_servers_price_and_m045_a_key_opens_one_payment
         assert_eq!(answer.problem(), "payment.not_found", "{deed}");
     }
 }
+
+async fn pending(shop: &Shop, key: &str) -> String {
+    let id = shop.pay(shop.credits("manual"), key).await.json()["id"].as_str().unwrap().to_owned();
+    shop.comes(&id, "pending").await;
+    id
+}
+
+/// One says so and another one confirms it; gives what became of that.
+async fn agree(shop: &Shop, path: &str, said: Value) -> crate::world::Answer {
+    let proposed = shop.by(shop.first, Method::POST, path, said).await;
+    assert_eq!(proposed.status, StatusCode::CREATED, "{:?}", proposed.body);
+    let confirmed = decide(shop, shop.second, &proposed.json(), "confirm").await;
+    if confirmed.status != StatusCode::OK {
+        assert_eq!(decide(shop, shop.first, &proposed.json(), "refuse").await.status, StatusCode::OK);
+    }
+    confirmed
+}
+
+async fn refunds_of(shop: &Shop, payment: &str) -> Vec<Value> {
+    let all = shop.by(shop.first, Method::GET, "/v1/refunds?limit=100", Value::Null).await.json();
+    all["data"].as_array().unwrap().iter().filter(|r| r["payment_id"] == *payment).cloned().collect()
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_came_instead_goes_back_by_hand_and_what_came_late_still_counts(db: PgPool) {
+    let shop = Shop::open(db).await;
+    shop.gateway("manual", "live", json!({"instructions": "To us", "merchant": "us"})).await;
+    shop.work();
+    // More came than was due, or in another currency: that goes back, and no gateway or book says that it was what was due.
+    for (key, amount, currency) in [("more", 600, "USD"), ("other", 500, "EUR")] {
+        let id = pending(&shop, key).await;
+        let path = format!("/v1/payments/{id}/decisions");
+        let mut wrong = said("refund", key, amount);
+        wrong["currency"] = currency.into();
+        let mut silent = wrong.clone();
+        for part in ["amount", "currency"] {
+            silent.as_object_mut().unwrap().remove(part);
+        }
+        assert_eq!(shop.by(shop.first, Method::POST, &path, silent).await.faults(), ["/amount decision.shape"]);
+        assert_eq!(agree(&shop, &path, wrong).await.status, StatusCode::OK);
+        let after = shop.comes(&id, "refunding").await;
+        assert_eq!((&after["refunded_amount"], shop.balance().await), (&json!(500), 0), "{after}");
+        let refunds = refunds_of(&shop, &id).await;
+        let words = refunds[0]["failure_detail"].as_str().unwrap();
+        assert_eq!((refunds.len(), &refunds[0]["state"]), (1, &json!("manual")));
+        assert!(words.contains(currency) && words.contains("5.00 USD"), "{words}");
+        let back =
+            json!({"outcome": "refunded", "transaction": format!("{key} back"), "evidence": "Statement, line 9"});
+        let path = format!("/v1/refunds/{}/decisions", refunds[0]["id"].as_str().unwrap());
+        assert_eq!(agree(&shop, &path, back).await.status, StatusCode::OK);
+        shop.comes(&id, "refunded").await;
+    }
+    // Somebody has settled it while the second person looked: nothing follows from what they said.
+    let id = pending(&shop, "both").await;
+    let path = format!("/v1/payments/{id}/decisions");
+    let proposed = shop.by(shop.first, Method::POST, &path, said("refund", "t-2", 500)).await.json();
+    let client = flatrender_engine::Client::new(shop.world.db.clone());
+    let scope = flatrender_workflows::models::Scope::tenant(
+        flatrender_workflows::models::Role::Identity,
+        flatrender_workflows::models::DEFAULT_TENANT,
+    );
+    let mut tx = scope.begin(&shop.world.db).await.unwrap();
+    let captured =
+        flatrender_workflows::models::identity::payment::state::Captured { provider_txn: "meanwhile", at: None };
+    use flatrender_workflows::definitions::payment::settle::{Goes, settle_as};
+    let tenant = flatrender_workflows::models::DEFAULT_TENANT;
+    let settled = settle_as(&client, &mut tx, tenant, id.parse().unwrap(), &captured, Goes::Here).await.unwrap();
+    assert_eq!(settled, "paid");
+    tx.commit().await.unwrap();
+    assert_eq!(decide(&shop, shop.second, &proposed, "confirm").await.problem(), "payment.not_decidable");
+    assert_eq!(decide(&shop, shop.second, &proposed, "refuse").await.status, StatusCode::OK);
+    assert_eq!(refunds_of(&shop, &id).await.len(), 0);
+    // Cancelled, and the transfer was on its way: it still buys.
+    let late = pending(&shop, "late").await;
+    assert_eq!(shop.post(&format!("/v1/payments/{late}/cancel"), json!({})).await.status, StatusCode::ACCEPTED);
+    shop.comes(&late, "cancelled").await;
+    let path = format!("/v1/payments/{late}/decisions");
+    assert_eq!(agree(&shop, &path, said("paid", "t-3", 500)).await.status, StatusCode::OK);
+    shop.comes(&late, "paid").await;
+    assert_eq!(shop.balance().await, 2 * 3600);
+    // One transfer gives back two payments: each names its part of it.
+    for (paid, transaction, status) in
+        [(&id, "t-9", StatusCode::OK), (&late, "t-9", StatusCode::CONFLICT), (&late, "t-9/2", StatusCode::OK)]
+    {
+        if status == StatusCode::OK && transaction == "t-9" || status == StatusCode::CONFLICT {
+            let ask = json!({"amount": 100, "reason": "the film was late"});
+            let path = format!("/v1/payments/{paid}/refunds");
+            let asked = shop.by(shop.first, Method::POST, &path, ask).await.json();
+            let approve = format!("/v1/refunds/{}/approve", asked["id"].as_str().unwrap());
+            assert_eq!(shop.by(shop.second, Method::POST, &approve, json!({})).await.status, StatusCode::OK);
+        }
+        let mut refund = Value::Null;
+        for _ in 0..500 {
+            refund = refunds_of(&shop, paid).await[0].clone();
+            if refund["state"] == "manual" {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        let path = format!("/v1/refunds/{}/decisions", refund["id"].as_str().unwrap());
+        let back = json!({"outcome": "refunded", "transaction": transaction, "evidence": "Statement, line 9"});
+        assert_eq!(agree(&shop, &path, back).await.status, status, "{transaction}");
+    }
+    shop.sound().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_one_person_may_give_back_is_counted_together_and_not_theirs_to_say(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let account = json!({"instructions": "To us", "merchant": "us"});
+    let put = async |more: Value| {
+        let mut body = json!({"mode": "live", "settings": account});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        shop.by(shop.first, Method::PUT, "/v1/gateways/manual", body).await
+    };
+    let fault = ["/refund_limit_currency gateway.limit"];
+    assert_eq!(put(json!({"refund_limit": 200})).await.faults(), fault);
+    assert_eq!(put(json!({"refund_limit": 200, "refund_limit_currency": "usd"})).await.faults(), fault);
+    let limited = put(json!({"refund_limit": 200, "refund_limit_currency": "USD"})).await;
+    assert_eq!((limited.status, &limited.json()["refund_limit_currency"]), (StatusCode::OK, &json!("USD")));
+    shop.work();
+    let id = pending(&shop, "a").await;
+    let path = format!("/v1/payments/{id}/decisions");
+    assert_eq!(agree(&shop, &path, said("paid", "t-1", 500)).await.status, StatusCode::OK);
+    shop.comes(&id, "paid").await;
+    let ask = async |by: Uuid, amount: i64| {
+        let path = format!("/v1/payments/{id}/refunds");
+        let asked = shop.by(by, Method::POST, &path, json!({"amount": amount, "reason": "late"})).await;
+        assert_eq!(asked.status, StatusCode::CREATED, "{:?}", asked.body);
+        asked.json()["state"].as_str().unwrap().to_owned()
+    };
+    // Whoever said the limit does not use it; for another one it counts with all that goes back.
+    assert_eq!(ask(shop.first, 10).await, "requested");
+    assert_eq!(ask(shop.second, 150).await, "approved");
+    assert_eq!(ask(shop.second, 41).await, "requested", "201 in all");
+    shop.sound().await;
+}
+
+/// A person has so many payments under way, however many are opened at once; where they come back to is kept as it was read.
+#[sqlx::test(migrations = "../migrations")]
+async fn payments_under_way_are_counted_and_addresses_are_kept_as_they_were_read(db: PgPool) {
+    let shop = Shop::open(db).await;
+    shop.gateway("manual", "live", json!({"instructions": "To us", "merchant": "us"})).await;
+    let mut read = vec![];
+    for url in [" https://films.example/a", "HTTPS://FILMS.example/b", "https://films.example/c\n?d=e f"] {
+        let mut body = shop.credits("manual");
+        body["return_url"] = url.into();
+        let opened = shop.pay(body, &format!("{}", read.len())).await;
+        assert_eq!(opened.status, StatusCode::CREATED, "{url:?}: {:?}", opened.body);
+        let back = shop.get(&format!("/v1/payments/{}/return", opened.json()["id"].as_str().unwrap())).await;
+        assert_eq!(back.status, StatusCode::SEE_OTHER, "{url:?}");
+        read.push(back.header("location").split("payment=").next().unwrap().to_owned());
+    }
+    let expected = ["https://films.example/a?", "https://films.example/b?", "https://films.example/c?d=e%20f&"];
+    assert_eq!(read, expected);
+    let all = futures::future::join_all(
+        (0..64).map(async |n| shop.pay(shop.credits("manual"), &format!("at once {n}")).await),
+    );
+    let refused = all.await.into_iter().filter(|answer| answer.status == StatusCode::CONFLICT).count();
+    assert_eq!((refused, shop.world.count("identity.payments").await), (47, 20));
+}

@@ -29,18 +29,18 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// Both gateways, and a shop that takes money by them.
-struct Street {
-    shop: Shop,
-    stripe: StripeFake,
-    zarinpal: ZarinpalFake,
-    account: String,
+pub struct Street {
+    pub shop: Shop,
+    pub stripe: StripeFake,
+    pub zarinpal: ZarinpalFake,
+    pub account: String,
     /// Zarinpal's pack: it takes tomans.
     pack: String,
     _folder: TempDir,
 }
 
 impl Street {
-    async fn open(db: PgPool) -> Self {
+    pub async fn open(db: PgPool) -> Self {
         let folder = TempDir::new().unwrap();
         let (stripe, zarinpal) = (StripeFake::start(folder.path()), ZarinpalFake::start(folder.path()));
         let shop = Shop::open(db).await;
@@ -62,7 +62,7 @@ impl Street {
     }
 
     /// A payment that waits for its payer; what the gateway calls it.
-    async fn pending(&self, provider: &str) -> (String, String) {
+    pub async fn pending(&self, provider: &str) -> (String, String) {
         let pack = if provider == "stripe" { &self.shop.pack } else { &self.pack };
         let key = uuid::Uuid::new_v4().to_string();
         let opened = self.shop.pay(json!({"provider": provider, "credit_pack_id": pack}), &key).await;
@@ -76,24 +76,24 @@ impl Street {
     }
 
     /// The payer comes back.
-    async fn back(&self, id: &str) {
+    pub async fn back(&self, id: &str) {
         let answer = self.shop.get(&format!("/v1/payments/{id}/return?Authority=A&Status=OK")).await;
         assert_eq!(answer.status, StatusCode::SEE_OTHER);
     }
 
-    async fn hear(&self, account: &str, body: &[u8], signature: &str) -> Answer {
+    pub async fn hear(&self, account: &str, body: &[u8], signature: &str) -> Answer {
         let request = Request::builder().method(Method::POST).uri(format!("/v1/gateways/stripe/webhook/{account}"));
         let request = request.header("stripe-signature", signature).body(Body::from(body.to_vec())).unwrap();
         self.shop.world.send(request).await
     }
 
-    async fn pass(&self, minutes: i64) {
+    pub async fn pass(&self, minutes: i64) {
         crate::jane::pass(&self.shop.world, (minutes * 60) as i32).await;
         self.stripe.advance(TimeDelta::minutes(minutes));
         self.zarinpal.advance(TimeDelta::minutes(minutes));
     }
 
-    async fn run<W: Workflow>(&self, workflow: W) -> W::Output
+    pub async fn run<W: Workflow>(&self, workflow: W) -> W::Output
     where
         W::Output: DeserializeOwned,
     {
@@ -228,7 +228,7 @@ async fn p19_the_books_of_gateways_and_ours_are_equal_whatever_fails(db: PgPool)
     assert_eq!((looked.unmatched, looked.waiting), (0, wrong.len()));
     let again: Reconciled = street.run(ReconcilePayments {}).await;
     assert_eq!(again.waiting, 0, "once");
-    let _: usize = street.run(CompareSettlements { day: Some(chrono::Utc::now().date_naive()) }).await;
+    let _: usize = street.run(CompareSettlements { day: Some(chrono::Utc::now().date_naive()), after: None }).await;
     let sums = "select count(*) from identity.provider_reconciliations where provider = 'stripe' and state = 'open' and note like '%not ours%'";
     let named: i64 = sqlx::query_scalar(sums).fetch_one(&shop.world.db).await.unwrap();
     assert!(named >= 1, "what is in review is a difference with a name");

@@ -10,6 +10,8 @@ mod gateways;
 #[path = "../http/jane.rs"]
 #[allow(dead_code, reason = "of all tests together")]
 mod jane;
+mod late;
+mod renewals;
 mod shop;
 #[path = "../http/world.rs"]
 #[allow(dead_code, reason = "of all tests together")]

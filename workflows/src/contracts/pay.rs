@@ -164,7 +164,8 @@ pub struct VerifyPayment {
     pub provider_ref: String,
 }
 
-/// Closes a payment that nobody shall pay any more, where the gateway can; one that was paid meanwhile stays paid, and is seen so.
+/// Closes a payment that nobody shall pay any more, where the gateway can; one that was paid meanwhile stays paid, and is seen so: verified
+/// where that takes a word of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExpirePayment {
     /// At whom.
@@ -274,8 +275,9 @@ impl Seen {
     }
 }
 
-/// Gives money back. A repeat, also by another task and another day, asks for the same refund: money goes back once. Fails for good with [`MERCHANT_CONFIG`] or [`NOT_FOUND`];
-/// a refusal is an outcome, not a failure.
+/// Gives money back. A repeat, also by another task and another day, asks for the same refund: money goes back once. Where the gateway
+/// knows no keys ([`Gateway::knows_keys`]) that holds once it shows what it was told: after [`UNKNOWN_OUTCOME`] it is only looked for, by
+/// [`FetchRefund`]. Fails for good with [`MERCHANT_CONFIG`] or [`NOT_FOUND`]; a refusal is an outcome, not a failure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefundPayment {
     /// At whom.
@@ -450,15 +452,21 @@ fn patient() -> Policy {
     Policy { max_failures: 12, backoff_base: Duration::from_secs(5), backoff_cap: Duration::from_secs(7200), ..short() }
 }
 
+/// What may not be sent twice is tried once; whoever asked decides what then.
+fn once() -> Policy {
+    Policy { max_failures: 1, max_losses: 1, ..short() }
+}
+
 macro_rules! asked_of_a_gateway {
-    ($($activity:ident => $output:ty, $policy:ident;)*) => {$(
+    ($($activity:ident => $output:ty, $policy:expr;)*) => {$(
         impl Activity for $activity {
             const NAME: &'static str = stringify!($activity);
             const QUEUE: &'static str = PAY_QUEUE;
             type Output = $output;
 
             fn policy(&self) -> Policy {
-                $policy()
+                let policy: fn(&Self) -> Policy = $policy;
+                policy(self)
             }
 
             fn limit_key(&self) -> Option<String> {
@@ -489,15 +497,15 @@ impl FetchRefund {
 }
 
 asked_of_a_gateway! {
-    CreatePayment => Created, short;
-    FetchPayment => Option<Seen>, short;
-    VerifyPayment => Seen, patient;
-    ExpirePayment => Seen, short;
-    RefundPayment => RefundSeen, patient;
-    FetchRefund => Option<RefundSeen>, short;
-    ListUnsettled => UnsettledList, short;
-    ListSettlements => Statement, short;
-    CheckGateway => GatewayFacts, short;
+    CreatePayment => Created, |_| short();
+    FetchPayment => Option<Seen>, |_| short();
+    VerifyPayment => Seen, |_| patient();
+    ExpirePayment => Seen, |_| short();
+    RefundPayment => RefundSeen, |ask| if ask.account.gateway.knows_keys() { patient() } else { once() };
+    FetchRefund => Option<RefundSeen>, |_| short();
+    ListUnsettled => UnsettledList, |_| short();
+    ListSettlements => Statement, |_| short();
+    CheckGateway => GatewayFacts, |_| short();
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What credits and subscriptions lose when something dies is found again.
 
-use super::subscription::KeepSubscription;
+use super::subscription::keep;
 use crate::models::{
     Db, Role, Scope,
     identity::{
@@ -36,10 +36,13 @@ impl Workflow for LookAfterCredits {
             })
             .await?;
         for Unkept { tenant_id, id, was_kept_by } in unkept {
-            let keeper = KeepSubscription { tenant_id, subscription_id: id };
-            // A key has one run for ever: whoever follows a run that is over is known by that one too.
-            let business_key = was_kept_by.map_or_else(|| id.to_string(), |run| format!("{id} after {run}"));
-            cx.start_detached(&format!("keep {id}"), Some(&business_key), keeper).await?;
+            // In the subscription's tenant, not in ours: whoever wakes it looks for it there.
+            let scope = Scope::tenant(Role::Identity, tenant_id);
+            cx.step(&format!("keep {id}"), async move |db: Db<'_>| {
+                let keep = async |db: Db<'_>| keep(&cx.client()?, db, tenant_id, id, was_kept_by).await;
+                scope.within(db, keep).await
+            })
+            .await?;
         }
         Ok(looked)
     }

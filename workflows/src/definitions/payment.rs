@@ -15,7 +15,8 @@ pub mod settle;
 
 use crate::{
     contracts::pay::{
-        Account, Class, CreatePayment, Created, Due, ExpirePayment, PaymentState, Seen, VerifyPayment, class_of,
+        Account, Class, CreatePayment, Created, Due, ExpirePayment, MERCHANT_CONFIG, PaymentState, Seen, VerifyPayment,
+        class_of,
     },
     models::{
         Db, Role, Scope,
@@ -73,6 +74,7 @@ enum Begun {
 /// A payment that its gateway knows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Opened {
+    /// As it was when the run began: each look reads it anew, since its key may be changed.
     account: Account,
     due: Due,
     provider_ref: String,
@@ -85,10 +87,13 @@ enum Look {
     Over(String),
     /// Wait until then, unless there is a hint.
     Wait(DateTime<Utc>),
-    /// Ask the gateway.
-    Ask,
-    /// Have the gateway close it: `expired` or `cancelled`.
-    Close(String),
+    /// Ask the gateway, with the account as it is now.
+    Ask {
+        /// The account.
+        account: Box<Account>,
+        /// Have it close the payment, which is `expired` or `cancelled` then.
+        closing: Option<String>,
+    },
 }
 
 impl Workflow for TakePayment {
@@ -115,9 +120,13 @@ impl Workflow for TakePayment {
                         waited => drop(waited?),
                     }
                 }
-                ask @ (Look::Ask | Look::Close(_)) => {
-                    let closing = if let Look::Close(state) = ask { Some(state) } else { None };
-                    let asked = ask_gateway(cx, n, &opened, closing.is_some()).await;
+                Look::Ask { account, closing } => {
+                    let now = Opened { account: *account, ..opened.clone() };
+                    let mut asked = ask_gateway(cx, &n.to_string(), &now, closing.is_some()).await;
+                    // It was paid after all, and the gateway gives the money back unless we say that we want it.
+                    if closing.is_some() && asked.as_ref().is_ok_and(|seen| seen.state == PaymentState::Authorized) {
+                        asked = ask_gateway(cx, &format!("{n} after all"), &now, false).await;
+                    }
                     if asked.as_ref().is_err_and(Failure::is_cancelled) {
                         return self.give_up(cx).await;
                     }
@@ -132,7 +141,7 @@ impl Workflow for TakePayment {
 }
 
 /// Asks what became of it; an answer that takes too long is asked for anew by the next look.
-async fn ask_gateway(cx: &Context, n: u32, opened: &Opened, close: bool) -> Result<Seen, Failure> {
+async fn ask_gateway(cx: &Context, n: &str, opened: &Opened, close: bool) -> Result<Seen, Failure> {
     let Opened { account, due, provider_ref } = opened.clone();
     let key = format!("ask {n}");
     let ask = async {
@@ -188,17 +197,35 @@ impl TakePayment {
                 scope.within(db, note).await
             })
             .await?;
-        Ok(match (state, created) {
-            (None, Ok(created)) => Ok(Opened { account, due, provider_ref: created.provider_ref }),
-            (state, _) => Err(state.unwrap_or_else(|| "failed".into())),
+        let provider_ref = match (state, created) {
+            (Some(state), _) => return Ok(Err(state)),
+            (None, Ok(created)) => created.provider_ref,
+            // Somebody else has opened it: it goes on with that.
+            (None, Err(_)) => match self.opened_before(cx).await? {
+                Some(provider_ref) => provider_ref,
+                None => return Ok(Err("failed".into())),
+            },
+        };
+        Ok(Ok(Opened { account, due, provider_ref }))
+    }
+
+    /// What the gateway calls it, as it is written down.
+    async fn opened_before(&self, cx: &Context) -> Result<Option<String>, Failure> {
+        let (scope, tenant_id, id) = (self.scope(), self.tenant_id, self.payment_id);
+        cx.step("opened before", async move |db: Db<'_>| {
+            let read = async |db: Db<'_>| {
+                Ok::<_, Failure>(payment::find(db, tenant_id, id).await?.and_then(|found| found.provider_ref))
+            };
+            scope.within(db, read).await
         })
+        .await
     }
 
     async fn look(&self, cx: &Context, n: u32, opened: &Opened) -> Result<Look, Failure> {
         let (scope, tenant_id, id, again, now) = (self.scope(), self.tenant_id, self.payment_id, self.again, cx.now());
-        let manual = opened.account.gateway.is_manual();
+        let account = &opened.account;
         cx.step(&format!("look {n}"), async move |db: Db<'_>| {
-            let look = async |db: Db<'_>| look(db, (tenant_id, id), (n, again, manual), now).await;
+            let look = async |db: Db<'_>| look(db, (tenant_id, id), (n, again), account, now).await;
             scope.within(db, look).await
         })
         .await
@@ -239,8 +266,7 @@ impl TakePayment {
 
 async fn begin(db: Db<'_>, tenant_id: Uuid, id: Uuid, again: bool, run_id: Uuid) -> Result<Begun, Failure> {
     let Some(found) = state::lock(&mut *db, tenant_id, id).await? else { return Ok(Begun::Over("gone".into())) };
-    let late = again && matches!(found.state.as_str(), "expired" | "review");
-    if !found.is_open() && !late {
+    if !found.is_open() && !(again && found.may_come_late()) {
         return Ok(Begun::Over(found.state));
     }
     if !again {
@@ -255,7 +281,8 @@ async fn begin(db: Db<'_>, tenant_id: Uuid, id: Uuid, again: bool, run_id: Uuid)
     if let Some(provider_ref) = found.provider_ref {
         return Ok(Begun::Opened(Box::new(Opened { account, due, provider_ref })));
     }
-    if late {
+    // Nobody has been sent to it yet; its own run opens it.
+    if again {
         return Ok(Begun::Over(found.state));
     }
     let payer = user::find(&mut *db, tenant_id, found.user_id).await?;
@@ -302,12 +329,17 @@ async fn created_at(
 async fn look(
     db: Db<'_>,
     (tenant_id, id): (Uuid, Uuid),
-    (n, again, manual): (u32, bool, bool),
+    (n, again): (u32, bool),
+    account: &Account,
     now: DateTime<Utc>,
 ) -> Result<Look, Failure> {
+    let manual = account.gateway.is_manual();
     let Some(found) = state::lock(&mut *db, tenant_id, id).await? else { return Ok(Look::Over("gone".into())) };
+    let account = Box::new(
+        gateway::find(&mut *db, account.gateway_id).await?.and_then(|g| g.account()).unwrap_or_else(|| account.clone()),
+    );
     if again {
-        return Ok(if n == 1 && !manual { Look::Ask } else { Look::Over(found.state) });
+        return Ok(if n == 1 && !manual { Look::Ask { account, closing: None } } else { Look::Over(found.state) });
     }
     if !found.is_open() {
         return Ok(Look::Over(found.state));
@@ -326,7 +358,7 @@ async fn look(
         _ => {}
     }
     state::looking(db, id).await?;
-    Ok(closing.map_or(Look::Ask, |state| Look::Close(state.into())))
+    Ok(Look::Ask { account, closing: closing.map(Into::into) })
 }
 
 async fn note(
@@ -378,6 +410,8 @@ async fn note(
             // The bank thinks about it.
             _ => {}
         },
+        // Its key may have been changed, or will be: it is asked again, until that takes too long.
+        Err(failure) if failure.code == MERCHANT_CONFIG => {}
         Err(failure) if class_of(failure) == Class::Permanent => {
             let why = format!("the gateway says: {failure}");
             settle::review(workflows, db, tenant_id, id, &failure.code, &why).await?;

@@ -44,7 +44,7 @@ pub fn all(production: bool) -> Result<Vec<Terms>, ScheduleError> {
         one("message_purge", "50 * * * *", &ForgetOld { what: Old::Messages })?,
         one("credit_upkeep", "*/10 * * * *", &LookAfterCredits {})?,
         Terms { catch_up: CatchUp::Skip, ..one("payment_reconciliation", "*/5 * * * *", &ReconcilePayments {})? },
-        one("settlement_comparison", "0 6 * * *", &CompareSettlements { day: None })?,
+        one("settlement_comparison", "0 6 * * *", &CompareSettlements::default())?,
         one("domain_recheck", "40 * * * *", &RecheckDomains {})?,
         Terms { catch_up: CatchUp::Skip, ..one("digests", "*/15 * * * *", &SendDigests {})? },
         one("fr_check", "0 5 * * *", &CheckInvariants { production })?,

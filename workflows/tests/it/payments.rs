@@ -3,8 +3,8 @@
 use flatrender_engine::{Attempt, Client, Failure, Handler, Worker, client::RunState, testing::history};
 use flatrender_workflows::{
     contracts::pay::{
-        CreatePayment, Created, DECLINED, Difference, ExpirePayment, FetchRefund, PaymentState, RefundPayment,
-        RefundSeen, RefundState, Seen, UNKNOWN_OUTCOME, VerifyPayment,
+        Account, CreatePayment, Created, DECLINED, Difference, ExpirePayment, FetchRefund, MERCHANT_CONFIG,
+        PaymentState, RefundPayment, RefundSeen, RefundState, Seen, UNKNOWN_OUTCOME, VerifyPayment,
     },
     definitions::{
         look_after_credits::LookAfterCredits,
@@ -46,6 +46,10 @@ pub struct Book {
     pub silent: u32,
     /// Refunds are refused, or take their time.
     pub refund: Option<RefundState>,
+    /// What its account opens with; anything does when absent.
+    pub key: Option<String>,
+    /// Where payers come back to.
+    pub pages: Vec<String>,
     /// Money that came, by payment.
     pub came: BTreeMap<Uuid, i64>,
     /// Money that went back, by refund.
@@ -57,6 +61,13 @@ pub struct Book {
 pub struct Till(pub Arc<Mutex<Book>>);
 
 impl Till {
+    fn opens(&self, account: &Account) -> Result<(), Failure> {
+        match &self.0.lock().unwrap().key {
+            Some(key) if *key != account.settings.hex => Err(Failure::permanent(MERCHANT_CONFIG, "as told")),
+            _ => Ok(()),
+        }
+    }
+
     fn silent(&self) -> Result<(), Failure> {
         let mut book = self.0.lock().unwrap();
         if book.silent > 0 {
@@ -74,6 +85,8 @@ impl Till {
                 book.came.insert(payment_id, amount);
                 PaymentState::Paid
             }
+            // It is ours once we say that we want it.
+            Some(PaymentState::Paid) => PaymentState::Authorized,
             state => state.unwrap_or(PaymentState::Open),
         };
         let paid = state == PaymentState::Paid;
@@ -95,6 +108,7 @@ impl Till {
 
 impl Handler<CreatePayment> for Till {
     async fn handle(&self, _: &Attempt, ask: CreatePayment) -> Result<Created, Failure> {
+        self.0.lock().unwrap().pages.push(ask.return_url);
         self.silent()?;
         let provider_ref = format!("ref-{}", ask.due.payment_id);
         let redirect_url = Some(format!("https://pay.example/{provider_ref}"));
@@ -104,6 +118,7 @@ impl Handler<CreatePayment> for Till {
 
 impl Handler<VerifyPayment> for Till {
     async fn handle(&self, _: &Attempt, ask: VerifyPayment) -> Result<Seen, Failure> {
+        self.opens(&ask.account)?;
         let seen = self.seen(ask.due.payment_id, ask.due.amount, &ask.due.currency, true);
         self.silent()?;
         Ok(seen)
@@ -147,6 +162,7 @@ impl Handler<RefundPayment> for Till {
 
 impl Handler<FetchRefund> for Till {
     async fn handle(&self, _: &Attempt, ask: FetchRefund) -> Result<Option<RefundSeen>, Failure> {
+        self.opens(&ask.refund.account)?;
         Ok(Some(self.refund(&ask.refund)))
     }
 }
@@ -180,7 +196,7 @@ impl Shop {
             mode: "test".parse().unwrap(),
             settings: b"sealed",
             merchant: None,
-            refund_limit: 0,
+            limit: None,
         };
         gateway::put(&mut tx, DEFAULT_TENANT, &new).await.unwrap();
         tx.commit().await.unwrap();

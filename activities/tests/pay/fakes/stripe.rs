@@ -139,13 +139,21 @@ impl StripeFake {
         self.books.inner.lock().unwrap().expire(session);
     }
 
-    /// A refund that was pending ends so.
+    /// The bank says no, and the page says so: its payer may try another card.
+    pub fn refuse(&self, session: &str) {
+        self.books.inner.lock().unwrap().refuse(session);
+    }
+
+    /// A refund ends so; also one that was done, which its bank sends back.
     pub fn finish_refund(&self, refund: &str, status: &str) {
         let mut books = self.books.inner.lock().unwrap();
         let mut refund: Refund = books.store.get("refund", refund).unwrap();
         refund.status = status.to_owned();
         refund.failure_reason = (status == "failed").then(|| "expired_or_canceled_card".to_owned());
         books.keep_refund(&refund, "refund.updated");
+        if status == "failed" {
+            books.keep_refund(&refund, "refund.failed");
+        }
     }
 
     /// The events, the oldest first.
@@ -256,7 +264,7 @@ impl Inner {
         let is_paid = status == "succeeded";
         let currency = pay.currency.map_or(session.currency.clone(), str::to_owned);
         let amount = pay.amount.unwrap_or(session.amount);
-        let (intent_id, charge_id) = (self.id("pi"), self.id("ch"));
+        let (intent_id, charge_id) = (session.intent.clone().unwrap_or_else(|| self.id("pi")), self.id("ch"));
         let charge = Charge {
             id: charge_id.clone(),
             intent: intent_id.clone(),
@@ -288,6 +296,37 @@ impl Inner {
         }
         self.tell("checkout.session.completed", session.live, session.to_json(""));
         session.success_url
+    }
+
+    fn refuse(&mut self, id: &str) {
+        let mut session = self.session(id);
+        let (intent_id, charge_id) = (session.intent.clone().unwrap_or_else(|| self.id("pi")), self.id("ch"));
+        let (currency, metadata) = (session.currency.clone(), session.intent_metadata.clone());
+        let charge = Charge {
+            id: charge_id.clone(),
+            intent: intent_id.clone(),
+            created: self.now(),
+            amount: session.amount,
+            currency: currency.clone(),
+            status: "failed".into(),
+            refunded: 0,
+            metadata: metadata.clone(),
+        };
+        let intent = Intent {
+            id: intent_id.clone(),
+            session: id.to_owned(),
+            status: "requires_payment_method".into(),
+            received: 0,
+            currency,
+            destination: None,
+            metadata,
+            charge: Some(charge_id),
+        };
+        session.intent = Some(intent_id);
+        self.store.put("charge", &charge.id, &charge);
+        self.store.put("intent", &intent.id, &intent);
+        self.store.put("session", id, &session);
+        self.tell("payment_intent.payment_failed", session.live, intent.to_json());
     }
 
     fn decide(&mut self, id: &str, paid: bool) {

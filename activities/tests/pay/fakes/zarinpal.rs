@@ -42,7 +42,7 @@ struct Session {
     paid: i64,
     reference: u64,
     created: DateTime<Utc>,
-    refund: Option<Given>,
+    given: Vec<Given>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -56,6 +56,8 @@ struct Inner {
     store: Store,
     now: TimeDelta,
     refunds_become: String,
+    /// How long a refund is not on the lists yet.
+    hidden: TimeDelta,
 }
 
 pub struct Books {
@@ -78,7 +80,8 @@ impl ZarinpalFake {
 
     fn serve(folder: &Path, port: u16) -> Self {
         let store = Store::open(&folder.join("zarinpal.jsonl"));
-        let inner = Inner { store, now: TimeDelta::zero(), refunds_become: "PENDING".into() };
+        let inner =
+            Inner { store, now: TimeDelta::zero(), refunds_become: "PENDING".into(), hidden: TimeDelta::zero() };
         let books = Arc::new(Books { inner: Mutex::new(inner), faults: Faults::default() });
         let server = Server::start(router(books.clone()), port);
         Self { url: server.url.clone(), folder: folder.to_owned(), books, server }
@@ -112,6 +115,11 @@ impl ZarinpalFake {
         self.books.inner.lock().unwrap().refunds_become = status.to_owned();
     }
 
+    /// How long refunds are not on the lists yet, from now on.
+    pub fn hide_refunds(&self, time: TimeDelta) {
+        self.books.inner.lock().unwrap().hidden = time;
+    }
+
     /// Somebody pays; where their browser goes then.
     pub fn pay(&self, authority: &str) -> String {
         self.end(authority, "PAID", None)
@@ -139,7 +147,7 @@ impl ZarinpalFake {
 
     /// The refund of a payment ends so.
     pub fn finish_refund(&self, authority: &str, status: &str) {
-        let end = |session: &mut Session| session.refund.as_mut().unwrap().status = status.to_owned();
+        let end = |session: &mut Session| session.given.last_mut().unwrap().status = status.to_owned();
         self.books.inner.lock().unwrap().change(authority, end);
     }
 
@@ -157,11 +165,13 @@ impl ZarinpalFake {
     /// Every refund that was given, or is on its way.
     pub fn refunds(&self) -> Vec<Movement> {
         let sessions: Vec<Session> = self.books.inner.lock().unwrap().store.all("session");
-        let given = sessions.into_iter().filter_map(|session| {
-            let given = session.refund.clone().filter(|given| given.status != "FAILED")?;
-            Some(session.movement(format!("{}-{}", session.number, given.at.timestamp()), given.amount))
-        });
-        given.collect()
+        let mut all = vec![];
+        for session in sessions {
+            for given in session.given.iter().filter(|given| given.status != "FAILED") {
+                all.push(session.movement(format!("{}-{}", session.number, given.at.timestamp()), given.amount));
+            }
+        }
+        all
     }
 
     /// Whether somebody may still pay.
@@ -182,8 +192,13 @@ impl Session {
         Movement { provider_ref: self.authority.clone(), id, payment_id, amount, currency: "IRR".into() }
     }
 
-    fn to_json(&self) -> Value {
-        let timeline = self.refund.as_ref().map(|given| {
+    /// The refund that its lists show at a time.
+    fn shown(&self, at: DateTime<Utc>) -> Option<&Given> {
+        self.given.iter().rev().find(|given| given.at <= at)
+    }
+
+    fn to_json(&self, shown: Option<&Given>) -> Value {
+        let timeline = shown.map(|given| {
             json!({"refund_amount": given.amount, "refund_time": tehran(given.at).to_rfc3339(), "refund_status": given.status})
         });
         json!({
@@ -252,7 +267,7 @@ fn request(inner: &mut Inner, ask: &Value) -> (u16, Value) {
         paid: 0,
         reference: 201_000_000 + inner.store.number(),
         created: inner.now(),
-        refund: None,
+        given: vec![],
     };
     inner.store.put("session", &session.authority, &session);
     let authority = &session.authority;
@@ -312,28 +327,30 @@ fn graph(inner: &mut Inner, ask: &Value) -> (u16, Value) {
         let wanted = |session: &&Session| given["session_id"] == session.number.to_string().as_str();
         let Some(session) = sessions.iter().find(wanted) else { return failed("Session not found") };
         let amount = given["amount"].as_i64().unwrap_or_default();
-        if session.status != "VERIFIED" || session.refund.is_some() || amount > session.paid || amount < 20_000 {
+        let left = session.paid - session.given.iter().map(|given| given.amount).sum::<i64>();
+        if session.status != "VERIFIED" || amount > left || amount < 20_000 {
             return failed("Refund is not possible");
         }
         let refund = Given { amount, at: inner.now(), status: inner.refunds_become.clone() };
-        let session = inner.change(&session.authority, |session| session.refund = Some(refund));
-        return (200, json!({"data": {"resource": session.to_json()}}));
+        let session = inner.change(&session.authority, |session| session.given.push(refund));
+        return (200, json!({"data": {"resource": session.to_json(session.given.last())}}));
     }
     if given["terminal_id"] != TERMINAL {
         return failed("Terminal not found");
     }
+    let seen = inner.now() - inner.hidden;
     let fits = |session: &&Session| {
         let reference = given["reference_id"].as_str();
         let filter = match given["filter"].as_str() {
-            Some("REFUNDED") => session.refund.is_some(),
-            Some(filter) => session.status == filter && session.refund.is_none(),
+            Some("REFUNDED") => session.shown(seen).is_some(),
+            Some(filter) => session.status == filter && session.shown(seen).is_none(),
             None => true,
         };
         filter && session.merchant == MERCHANT && reference.is_none_or(|number| number == session.reference.to_string())
     };
     let number = |name: &str, usual: u64| given[name].as_u64().unwrap_or(usual) as usize;
     let rows = sessions.iter().rev().filter(fits).skip(number("offset", 0)).take(number("limit", 25));
-    (200, json!({"data": {"Session": rows.map(Session::to_json).collect::<Vec<_>>()}}))
+    (200, json!({"data": {"Session": rows.map(|session| session.to_json(session.shown(seen))).collect::<Vec<_>>()}}))
 }
 
 impl Books {

@@ -96,19 +96,20 @@ async fn take(app: &App, db: Db<'_>, gateway: &Gateway, event: &Event, body: &[u
     };
     let refund = match event.kind {
         EventKind::Refund if ours => {
-            refund::find_at(&mut *db, gateway.id, event.provider_refund.as_deref(), event.refund_id).await?
+            refund::find_at(&mut *db, gateway, event.provider_refund.as_deref(), event.refund_id).await?
         }
         _ => None,
     };
-    let payment_id = payment.map(|(id, _)| id).or(refund.map(|(id, _)| id));
+    let payment_id = payment.map(|(id, _)| id).or(refund.as_ref().map(|told| told.payment_id));
     let new = NewEvent {
+        gateway_id: gateway.id,
         provider: &gateway.provider,
         event_id: &event.event_id,
         tenant_id: gateway.tenant_id,
         payment_id,
         kind: &event.event_type,
         sha256: &Sha256::digest(body),
-        sealed: &app.vault.seal(&payment_event::place(&gateway.provider, &event.event_id), body),
+        sealed: &app.vault.seal(&payment_event::place(gateway.id, &event.event_id), body),
         applied: payment.is_some() || refund.is_some(),
     };
     if !payment_event::keep(&mut *db, &new).await? {
@@ -117,13 +118,18 @@ async fn take(app: &App, db: Db<'_>, gateway: &Gateway, event: &Event, body: &[u
     let nothing = serde_json::Value::Null;
     let wake = [
         payment.filter(|_| event.kind == EventKind::Payment).map(|(_, run)| (run, payment::HINT)),
-        refund.map(|(_, run)| (run, refunds::HINT)),
+        refund.as_ref().map(|told| (told.run_id, refunds::HINT)),
     ];
     Scope::tenant(Role::Workflow, gateway.tenant_id).enter(&mut *db).await?;
     for (run, signal) in wake.into_iter().flatten() {
         let _ = app.workflows.signal(&mut *db, run, signal, None, &nothing).await?;
     }
     Scope::tenant(Role::Identity, gateway.tenant_id).enter(&mut *db).await?;
+    // Its run is over, and a bank may have sent back what was done.
+    if let Some(told) = refund.filter(|told| told.state == "done") {
+        let looked = settle::look_again(&app.workflows, &mut *db, gateway.tenant_id, told.id).await;
+        looked.map_err(|e| Problem::internal(&e))?;
+    }
     if let (EventKind::Dispute, Some((id, _))) = (event.kind, payment) {
         let told = settle::disputed(&app.workflows, db, gateway.tenant_id, id, &event.event_type).await;
         told.map_err(|e| Problem::internal(&e))?;

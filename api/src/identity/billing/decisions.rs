@@ -10,11 +10,18 @@ use crate::{
 use axum::{extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
 use flatrender_workflows::{
-    definitions::{payment::settle, refund as refunds},
+    definitions::{
+        payment::settle::{self, Goes},
+        refund as refunds,
+    },
     models::{
         Db,
         identity::{
-            payment::{Payment, state::Captured},
+            money,
+            payment::{
+                Payment,
+                state::{self, Captured},
+            },
             payment_decision::{self, Decision, NewDecision},
             refund,
         },
@@ -96,7 +103,7 @@ pub struct ProposeDecision {
     /// What the bank calls the movement of money; for `paid`, `refund` and `refunded`.
     #[schema(example = "2026-11-27/0042", max_length = 200)]
     transaction: Option<String>,
-    /// How much came, in minor units; for `paid`.
+    /// How much came, in minor units; for `paid` and `refund`.
     #[schema(example = 1520)]
     amount: Option<i64>,
     /// Of what.
@@ -129,8 +136,8 @@ pub async fn propose(
     let mut tx = steward.begin(&app).await?;
     let payment = found(&mut tx, steward.tenant_id, id).await?;
     body.check(&["paid", "refund", "failed"])?;
-    let open = payment.is_open() && payment.provider == "manual";
-    if !open && payment.state != "review" && !(payment.state == "expired" && payment.provider == "manual") {
+    let by_hand = payment.provider == "manual" && (payment.is_open() || payment.may_come_late());
+    if !by_hand && payment.state != "review" {
         let detail = format!("the payment is {}: its gateway says what becomes of it", payment.state);
         return Err(Problem::new(Code::PaymentNotDecidable, detail));
     }
@@ -168,6 +175,10 @@ pub async fn propose_for_refund(
     let refund = refund::find(&mut tx, steward.tenant_id, id).await?;
     let refund = refund.ok_or_else(|| Problem::not_found(Code::RefundNotFound, "refund"))?;
     body.check(&["refunded", "given_up"])?;
+    if refund.came_back() && body.outcome == "given_up" {
+        let detail = "it was done, and has its credit note: whoever paid still has to get the money";
+        return Err(Problem::new(Code::PaymentNotDecidable, detail));
+    }
     if refund.state != "manual" {
         let detail = format!("the refund is {}: it is not for people", refund.state);
         return Err(Problem::new(Code::PaymentNotDecidable, detail));
@@ -226,6 +237,16 @@ pub async fn refuse(
     Ok(Json(decision.into()))
 }
 
+/// What came instead of what was meant; none when it is that.
+fn otherwise(payment: &Payment, decision: &Decision) -> Option<String> {
+    let (amount, currency) = (decision.amount?, decision.currency.as_deref()?);
+    let meant = amount == payment.amount && currency == payment.currency;
+    (!meant).then(|| {
+        let (came, due) = (money::text(amount, currency), money::text(payment.amount, &payment.currency));
+        format!("{came} came for {due}: what came goes back, by hand")
+    })
+}
+
 /// What follows from a decision that two people have made.
 async fn follow(app: &App, db: Db<'_>, payment: &Payment, decision: &Decision) -> Result<(), Problem> {
     let (tenant_id, workflows) = (payment.tenant_id, &app.workflows);
@@ -239,10 +260,21 @@ async fn follow(app: &App, db: Db<'_>, payment: &Payment, decision: &Decision) -
     let captured = Captured { provider_txn: &txn, at: None };
     match (decision.outcome.as_str(), decision.refund_id) {
         ("paid" | "refund", None) => {
-            let back = decision.outcome == "refund";
-            let after = settle::settle_as(workflows, db, tenant_id, payment.id, &captured, back).await;
+            // Nothing would follow for what its gateway, or somebody, has settled meanwhile.
+            let now = state::lock(&mut *db, tenant_id, payment.id).await?;
+            if let Some(settled) = now.filter(|now| now.paid_at.is_some()) {
+                return Err(undecidable(&settled.state));
+            }
+            let other = otherwise(payment, decision);
+            let goes = match (decision.outcome.as_str(), &other) {
+                ("refund", Some(other)) => Goes::BackByHand(other),
+                ("refund", None) => Goes::Back,
+                _ => Goes::Here,
+            };
+            let after = settle::settle_as(workflows, db, tenant_id, payment.id, &captured, goes).await;
             match after.map_err(|e| Problem::internal(&e))?.as_str() {
-                "paid" | "refunding" => Ok(()),
+                "refunding" => Ok(()),
+                "paid" if goes == Goes::Here => Ok(()),
                 other => Err(undecidable(other)),
             }
         }
@@ -251,9 +283,11 @@ async fn follow(app: &App, db: Db<'_>, payment: &Payment, decision: &Decision) -
             failed.map_err(|e| Problem::internal(&e))
         }
         ("refunded", Some(refund)) => {
-            let name = decision.provider_txn.as_deref();
-            let done =
-                refunds::done(workflows, db, tenant_id, refund, name).await.map_err(|e| Problem::internal(&e))?;
+            // As a bank calls it, and told apart from what gateways call theirs.
+            let name =
+                decision.provider_txn.as_ref().map(|txn| format!("{}:{txn}", payment.gateway_id.unwrap_or_default()));
+            let done = refunds::done(workflows, db, tenant_id, refund, name.as_deref()).await;
+            let done = done.map_err(|e| Problem::internal(&e))?;
             if done == "done" { Ok(()) } else { Err(undecidable(&done)) }
         }
         (_, Some(refund)) => refunds::give_up(db, tenant_id, refund).await.map_err(|e| Problem::internal(&e)),
@@ -264,7 +298,9 @@ async fn follow(app: &App, db: Db<'_>, payment: &Payment, decision: &Decision) -
 fn undecidable(state: &str) -> Problem {
     Problem::new(
         Code::PaymentNotDecidable,
-        format!("it is {state} meanwhile, or the movement has paid for another payment"),
+        format!(
+            "it is {state} meanwhile, or the movement is that of another payment or refund: name its part, such as 0042/2"
+        ),
     )
 }
 
@@ -335,6 +371,9 @@ impl ProposeDecision {
         let moves = matches!(self.outcome.as_str(), "paid" | "refund" | "refunded");
         if self.transaction.as_deref().is_some_and(|text| !plain(text, 200)) || moves && self.transaction.is_none() {
             return fault("/transaction", "say what the bank calls the movement, in 1 to 200 characters");
+        }
+        if self.outcome == "refund" && self.amount.is_none() {
+            return fault("/amount", "say how much came, and of what: that goes back");
         }
         if self.amount.is_some() != self.currency.is_some() || self.amount.is_some_and(|amount| amount <= 0) {
             return fault("/amount", "an amount is more than 0 and has a currency");

@@ -1,7 +1,7 @@
 //! `/v1/gateways` and `/v1/credit-packs`: who takes money for a tenant, and what credits cost. What an account opens with goes in and
 //! never comes out.
 
-use super::plans::is_currency;
+use super::{decisions::person, plans::is_currency};
 use crate::{
     app::App,
     auth::SignedIn,
@@ -20,7 +20,7 @@ use flatrender_workflows::{
         Db, Role, Scope,
         identity::{
             credit_pack::{self, CreditPack},
-            gateway::{self, Gateway, NewGateway},
+            gateway::{self, Gateway, NewGateway, RefundLimit},
         },
     },
 };
@@ -43,9 +43,12 @@ pub struct GatewayView {
     /// `live`, or `test`: no money moves.
     #[schema(example = "live")]
     mode: String,
-    /// Minor units: a refund of more takes a second person.
+    /// Minor units: what goes back of a payment beyond, in all, takes a second person.
     #[schema(example = 0)]
     refund_limit: i64,
+    /// Of which currency.
+    #[schema(example = "USD")]
+    refund_limit_currency: Option<String>,
     /// Where its webhooks go.
     webhook_url: String,
     /// Since when.
@@ -73,9 +76,13 @@ pub struct PutGateway {
     /// manual: `instructions` for payers, `merchant`.
     #[schema(value_type = Object, example = json!({"secret_key": "sk_test_…", "webhook_secrets": ["whsec_…"]}))]
     settings: Value,
-    /// Minor units: a refund of more takes a second person. Every refund does when absent.
+    /// Minor units: what goes back of a payment beyond, in all, takes a second person. Every refund does when absent, and always those that
+    /// you ask for yourself.
     #[schema(example = 0, minimum = 0)]
     refund_limit: Option<i64>,
+    /// Of which currency; with a limit of more than 0. Every refund of a payment in another one takes a second person.
+    #[schema(example = "USD")]
+    refund_limit_currency: Option<String>,
 }
 
 /// What to change of what an account opens with; what is absent stays.
@@ -155,6 +162,7 @@ fn view(app: &App, g: Gateway) -> GatewayView {
         provider: g.provider,
         mode: g.mode,
         refund_limit: g.refund_limit,
+        refund_limit_currency: g.refund_limit_currency,
         created_at: g.created_at,
     }
 }
@@ -193,13 +201,20 @@ pub async fn put(
     let mode: Mode = body.mode.parse().map_err(|_| Problem::fault("/mode", "gateway.mode", "mode is live or test"))?;
     let settings = Settings::read(provider, mode, body.settings.to_string().as_bytes());
     let settings = settings.map_err(|why| Problem::fault("/settings", "gateway.settings", why))?;
-    let refund_limit = body.refund_limit.unwrap_or(0);
-    if refund_limit < 0 {
-        return Err(Problem::fault("/refund_limit", "gateway.limit", "a limit is 0 or more"));
-    }
+    let limit = match (body.refund_limit.unwrap_or(0), &body.refund_limit_currency) {
+        (..0, _) => return Err(Problem::fault("/refund_limit", "gateway.limit", "a limit is 0 or more")),
+        (0, _) => None,
+        (amount, Some(currency)) if is_currency(currency) => {
+            Some(RefundLimit { amount, currency, by: person(&steward)? })
+        }
+        _ => {
+            let detail = "a limit has a currency: three capital letters";
+            return Err(Problem::fault("/refund_limit_currency", "gateway.limit", detail));
+        }
+    };
     let id = Uuid::now_v7();
     let sealed = app.vault.seal(&gateway::place(id), &settings.to_json());
-    let new = NewGateway { id, provider, mode, settings: &sealed, merchant: None, refund_limit };
+    let new = NewGateway { id, provider, mode, settings: &sealed, merchant: None, limit };
     let mut tx = steward.begin(&app).await?;
     gateway::put(&mut tx, steward.tenant_id, &new).await?;
     let put = found(&mut tx, steward.tenant_id, provider).await?;

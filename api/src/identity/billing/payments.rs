@@ -236,11 +236,14 @@ pub async fn open(
     if let Some(known) = replay(&mut tx, tenant_id, &key, &sha256).await? {
         return Ok((StatusCode::OK, Json(known.into())));
     }
-    if let Some(url) = &body.return_url {
-        check_return(&app, &mut tx, tenant_id, url).await?;
-    }
+    let return_url = match &body.return_url {
+        Some(url) => Some(check_return(&app, &mut tx, tenant_id, url).await?),
+        None => None,
+    };
     let gateway = gateway::find_active(&mut tx, tenant_id, provider).await?;
     let gateway = gateway.ok_or_else(|| Problem::not_found(Code::GatewayNotFound, "payment gateway"))?;
+    // Whoever else of them opens one waits: they are counted.
+    payment::take_turn(&mut tx, user_id).await?;
     if payment::count_open(&mut tx, tenant_id, user_id).await? >= MOST_OPEN {
         let detail = "you have many payments under way: pay or cancel some of them first";
         return Err(Problem::new(Code::PaymentTooMany, detail));
@@ -267,7 +270,7 @@ pub async fn open(
         gateway_id: gateway.id,
         idempotency_key: &key,
         request_sha256: &sha256,
-        return_url: body.return_url.as_deref(),
+        return_url: return_url.as_deref(),
         quoted: &quoted,
         run_id: run.run_id,
     };
@@ -408,7 +411,7 @@ pub(super) async fn found(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> Result<Payme
     payment::find(db, tenant_id, id).await?.ok_or_else(missing)
 }
 
-fn missing() -> Problem {
+pub(super) fn missing() -> Problem {
     Problem::not_found(Code::PaymentNotFound, "payment")
 }
 
@@ -432,21 +435,21 @@ async fn replay(db: Db<'_>, tenant_id: Uuid, key: &str, sha256: &[u8]) -> Result
     Ok(Some(known))
 }
 
-/// Nobody is sent anywhere but to us, or to whoever has proven that a domain is theirs.
-async fn check_return(app: &App, db: Db<'_>, tenant_id: Uuid, url: &str) -> Result<(), Problem> {
+/// Nobody is sent anywhere but to us, or to whoever has proven that a domain is theirs. Gives the address as it was read: that one is kept.
+async fn check_return(app: &App, db: Db<'_>, tenant_id: Uuid, url: &str) -> Result<String, Problem> {
     let wrong = || {
         let detail = "return_url is a page of ours, or of a domain of yours that is proven: https://…";
         Problem::fault("/return_url", "return_url.foreign", detail)
     };
-    let url = reqwest::Url::parse(url).ok().filter(|_| url.len() <= 2048).ok_or_else(wrong)?;
+    let url = reqwest::Url::parse(url).ok().filter(|url| url.as_str().len() <= 2048).ok_or_else(wrong)?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(wrong());
     }
     if reqwest::Url::parse(&app.public_url).is_ok_and(|ours| ours.origin() == url.origin()) {
-        return Ok(());
+        return Ok(url.into());
     }
     let host = url.host_str().filter(|_| url.scheme() == "https" && url.port().is_none()).ok_or_else(wrong)?;
-    if tenant_domain::is_proven(db, tenant_id, host).await? { Ok(()) } else { Err(wrong()) }
+    if tenant_domain::is_proven(db, tenant_id, host).await? { Ok(url.into()) } else { Err(wrong()) }
 }
 
 async fn record(db: Db<'_>, person: &SignedIn, action: &str, id: Uuid) -> sqlx::Result<()> {

@@ -22,7 +22,7 @@ use flatrender_workflows::{
         Db,
         identity::{
             gateway,
-            payment::Payment,
+            payment::{Payment, state},
             refund::{self, NewRefund, Refund},
         },
     },
@@ -120,7 +120,7 @@ pub struct ListRefunds {
 /// `POST /v1/payments/{id}/refunds`
 #[utoipa::path(
     post, path = "/v1/payments/{id}/refunds", tag = "Billing", operation_id = "request_refund", summary = "Give money back",
-    description = "Never more than was paid. Above the limit of the gateway it waits for a second person. With an `Idempotency-Key` it is asked for \
+    description = "Never more than was paid. Above the limit of the gateway, counted with all that goes back of it, it waits for a second person. With an `Idempotency-Key` it is asked for \
                    once, however often this is sent.",
     params(("id" = Uuid, Path, description = "The payment"), ("Idempotency-Key" = Option<String>, Header, description = "1 to 200 printable ASCII characters, yours")),
     request_body = RequestRefund,
@@ -145,7 +145,7 @@ pub async fn request(
         return Err(Problem::fault("/reason", "reason.length", "say why in 1 to 1000 characters"));
     }
     let mut tx = steward.begin(&app).await?;
-    let payment = payments::found(&mut tx, steward.tenant_id, id).await?;
+    payments::found(&mut tx, steward.tenant_id, id).await?;
     let requested_by = person(&steward)?;
     let key = submit::idempotency_key(&headers)?.map_or_else(|| Uuid::now_v7().to_string(), ToOwned::to_owned);
     if key.len() > 200 {
@@ -155,13 +155,15 @@ pub async fn request(
         ));
     }
     let key = format!("{requested_by}:{key}");
+    // Whoever asks for another refund of it waits: what is small is counted together.
+    let payment = state::lock(&mut tx, steward.tenant_id, id).await?.ok_or_else(payments::missing)?;
     let amount = body.amount.unwrap_or(payment.amount - payment.refunded_amount);
     if let Some(known) = refund::find_by_key(&mut tx, steward.tenant_id, &key).await? {
         let same = known.payment_id == id && body.amount.is_none_or(|amount| amount == known.amount);
         let other = || Problem::new(Code::IdempotencyKeyReused, "this idempotency key was used with another body");
         return if same { Ok((StatusCode::OK, Json(known.into()))) } else { Err(other()) };
     }
-    let approved = is_small(&mut tx, &payment, amount).await?;
+    let approved = is_small(&mut tx, &payment, amount, requested_by).await?;
     let new = NewRefund {
         amount,
         reason: body.reason.trim(),
@@ -288,10 +290,11 @@ async fn start(app: &App, db: Db<'_>, tenant_id: Uuid, id: Uuid) -> Result<(), P
     settle::start_refund(&app.workflows, db, tenant_id, id).await.map_err(|e| Problem::internal(&e))
 }
 
-/// Whether one person is enough.
-async fn is_small(db: Db<'_>, payment: &Payment, amount: i64) -> Result<bool, Problem> {
+/// Whether one person is enough: with all that went back of it before, or is asked for.
+async fn is_small(db: Db<'_>, payment: &Payment, amount: i64, by: Uuid) -> Result<bool, Problem> {
     let Some(gateway) = payment.gateway_id else { return Ok(false) };
-    Ok(gateway::find(db, gateway).await?.is_some_and(|gateway| amount <= gateway.refund_limit))
+    let all = amount.saturating_add(payment.refunded_amount);
+    Ok(gateway::find(db, gateway).await?.is_some_and(|gateway| gateway.is_within_limit(all, &payment.currency, by)))
 }
 
 async fn found(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> Result<Refund, Problem> {

@@ -14,7 +14,7 @@ use crate::{
 use axum::{extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
 use flatrender_workflows::{
-    definitions::subscription::{CHANGED, KeepSubscription},
+    definitions::subscription as keeping,
     models::{
         Db, Role, Scope,
         identity::{
@@ -210,11 +210,7 @@ pub async fn trial(
         Problem::new(Code::SubscriptionNoTrial, detail)
     })?;
     let id = begun.id;
-    let keeper = KeepSubscription { tenant_id, subscription_id: id };
-    Scope::tenant(Role::Workflow, tenant_id).enter(&mut tx).await?;
-    let run = app.workflows.start(&mut tx, tenant_id, Some(&id.to_string()), keeper).await?;
-    Scope::tenant(Role::Identity, tenant_id).enter(&mut tx).await?;
-    subscription::keep(&mut tx, tenant_id, id, run.run_id).await?;
+    keeping::keep(&app.workflows, &mut tx, tenant_id, id, None).await.map_err(|e| Problem::internal(&e))?;
     record(&mut tx, &person, "subscription.trial", id).await?;
     tx.commit().await?;
     app.workflows.announce();
@@ -341,16 +337,12 @@ async fn quoted(db: Db<'_>, current: &Subscription, plan_id: Uuid) -> Result<Quo
         false => plan::price(&mut *db, plan_id, &current.currency, interval).await?,
     };
     let amount = amount.ok_or_else(|| Problem::not_found(Code::PlanNotFound, "plan"))?;
-    let now = subscription::now(db).await?;
-    Ok(subscription::quote(current, amount, true, now))
+    Ok(subscription::quote_now(db, current, amount, true).await?)
 }
 
-/// Tells the run that keeps it to look again. One that is not there yet looks anyhow.
+/// Tells the run that keeps it to look again, or starts one.
 async fn wake(app: &App, db: Db<'_>, subscription: &Subscription) -> Result<(), Problem> {
-    let Some(run_id) = subscription.workflow_run_id else { return Ok(()) };
-    Scope::tenant(Role::Workflow, subscription.tenant_id).enter(&mut *db).await?;
-    let _ = app.workflows.signal(db, run_id, CHANGED, None, &serde_json::Value::Null).await?;
-    Ok(())
+    keeping::wake(&app.workflows, db, subscription).await.map_err(|e| Problem::internal(&e))
 }
 
 async fn record(db: Db<'_>, person: &SignedIn, action: &str, id: Uuid) -> sqlx::Result<()> {

@@ -72,7 +72,9 @@ fn description(name: &str) -> &'static str {
         "payment.review" => "A payment waits for somebody to look at it.",
         "refund.done" => "Money was given back.",
         "subscription.renewed" => "A subscription goes on for another period.",
-        "subscription.past_due" => "A subscription could not be paid for; it is tried again.",
+        "subscription.past_due" => {
+            "A subscription is to be paid within a week: by the payment `payment_id`, where one could be opened."
+        }
         "subscription.cancelled" => "A subscription was cancelled.",
         "subscription.expired" => "A subscription has ended.",
         "usage.threshold" => "A good part of what was agreed is used.",

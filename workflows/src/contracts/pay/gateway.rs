@@ -33,6 +33,11 @@ impl Gateway {
         self == Self::Stripe
     }
 
+    /// Whether what it is told twice under one key is done once. Where it knows no keys, what may have been sent is not sent again.
+    pub fn knows_keys(self) -> bool {
+        self == Self::Stripe
+    }
+
     /// Whether people decide what was paid, not the gateway: nothing is verified, and every refund is by hand.
     pub fn is_manual(self) -> bool {
         self == Self::Manual

@@ -1,11 +1,10 @@
 //! What follows from what became of a payment, each in one commit: the row, what was bought, its bill, and who is told.
 
 use crate::{
-    contracts::pay::Seen,
+    contracts::pay::{DECLINED, REFUND_BY_HAND, Seen},
     definitions::{
         events::{self, Event},
-        refund::GiveBack,
-        subscription::{CHANGED, KeepSubscription},
+        refund::{GiveBack, hand_over},
     },
     models::{
         Db, Role, Scope,
@@ -40,23 +39,34 @@ pub(crate) fn unreadable(_: serde_json::Error) -> Failure {
 /// Those of the database; so with every call below.
 pub async fn settle(workflows: &Client, db: Db<'_>, tenant_id: Uuid, id: Uuid, seen: &Seen) -> Result<String, Failure> {
     let txn = seen.provider_txn.clone().unwrap_or_default();
-    settle_as(workflows, db, tenant_id, id, &Captured { provider_txn: &txn, at: seen.paid_at }, false).await
+    settle_as(workflows, db, tenant_id, id, &Captured { provider_txn: &txn, at: seen.paid_at }, Goes::Here).await
 }
 
-/// The same for money of which people tell; `back`: they have decided that it goes back.
+/// Where money that came goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goes<'a> {
+    /// It pays for what it was for, where that can still be had; else all of it goes back.
+    Here,
+    /// All of it goes back: people have decided so.
+    Back,
+    /// The same, by hand: what came is not what was meant, which these words tell.
+    BackByHand(&'a str),
+}
+
+/// The same for money of which people tell.
 pub async fn settle_as(
     workflows: &Client,
     db: Db<'_>,
     tenant_id: Uuid,
     id: Uuid,
     captured: &Captured<'_>,
-    back: bool,
+    goes: Goes<'_>,
 ) -> Result<String, Failure> {
     let Some(found) = state::lock(&mut *db, tenant_id, id).await? else { return Ok("gone".into()) };
     if found.paid_at.is_some() {
         return Ok(found.state);
     }
-    if !found.is_open() && !matches!(found.state.as_str(), "expired" | "review") {
+    if !found.is_open() && !found.may_come_late() {
         return Ok(found.state);
     }
     if state::is_used(&mut *db, id, captured.provider_txn).await? {
@@ -65,10 +75,10 @@ pub async fn settle_as(
         return Ok("review".into());
     }
     let snapshot = found.snapshot().map_err(unreadable)?;
-    let kept = !back && still_holds(&mut *db, &found, &snapshot).await?;
+    let kept = goes == Goes::Here && still_holds(&mut *db, &found, &snapshot).await?;
     state::paid(&mut *db, id, captured, kept).await?;
     if !kept {
-        return send_back(workflows, db, &found).await;
+        return send_back(workflows, db, &found, goes).await;
     }
     let given = give(workflows, &mut *db, &found, &snapshot).await?;
     let invoice = invoice::bill(&mut *db, &found, &snapshot).await?;
@@ -83,7 +93,7 @@ pub async fn settle_as(
 /// Whether what was agreed can still be given: the coupon is there, and a plan does what it was to do. Money that came after the end buys
 /// only at the price of today.
 async fn still_holds(db: Db<'_>, found: &Payment, snapshot: &Snapshot) -> Result<bool, Failure> {
-    let late = matches!(found.state.as_str(), "expired" | "review");
+    let late = found.may_come_late();
     match &snapshot.what {
         What::Plan { plan_id, interval, prospect, .. } => {
             let now = subscription::prospect_now(&mut *db, found.tenant_id, found.user_id, *plan_id).await?;
@@ -143,39 +153,33 @@ pub(crate) async fn wake(
     workflows: &Client,
     db: Db<'_>,
     now: &subscription::Subscription,
-    begun: bool,
+    _: bool,
 ) -> Result<(), Failure> {
-    let (tenant_id, subscription_id) = (now.tenant_id, now.id);
-    Scope::tenant(Role::Workflow, tenant_id).enter(&mut *db).await?;
-    let run = match (now.workflow_run_id, begun) {
-        (Some(run_id), _) => {
-            let _ = workflows.signal(&mut *db, run_id, CHANGED, None, &Value::Null).await?;
-            None
-        }
-        (None, _) => {
-            let keeper = KeepSubscription { tenant_id, subscription_id };
-            Some(workflows.start(&mut *db, tenant_id, Some(&subscription_id.to_string()), keeper).await?.run_id)
-        }
-    };
-    Scope::tenant(Role::Identity, tenant_id).enter(&mut *db).await?;
-    if let Some(run_id) = run {
-        subscription::keep(db, tenant_id, subscription_id, run_id).await?;
-    }
-    Ok(())
+    crate::definitions::subscription::wake(workflows, db, now).await
 }
 
-/// All of it goes back: what it was for is not sold like this any more.
-async fn send_back(workflows: &Client, db: Db<'_>, found: &Payment) -> Result<String, Failure> {
+/// All of it goes back: what it was for is not sold like this any more, or people have decided so.
+async fn send_back(workflows: &Client, db: Db<'_>, found: &Payment, goes: Goes<'_>) -> Result<String, Failure> {
+    let reason = match goes {
+        Goes::Here => "the money came when what it was for could not be had like this any more",
+        Goes::Back | Goes::BackByHand(_) => "two people decided that the money that came goes back",
+    };
     let new = NewRefund {
         amount: found.amount,
-        reason: "the money came when what it was for could not be had like this any more",
+        reason,
         requested_by: None,
         approved: true,
         revoke: false,
         idempotency_key: &format!("payment:{}:back", found.id),
     };
     if let Some(refund_id) = refund::create(&mut *db, found, &new).await? {
-        start_refund(workflows, &mut *db, found.tenant_id, refund_id).await?;
+        match goes {
+            // No gateway gives back another amount, or in another currency, than it was told of.
+            Goes::BackByHand(why) => {
+                hand_over(workflows, &mut *db, found.tenant_id, refund_id, (REFUND_BY_HAND, why)).await?;
+            }
+            _ => start_refund(workflows, &mut *db, found.tenant_id, refund_id).await?,
+        }
     }
     coupon::give_back(db, found.id).await?;
     Ok("refunding".into())
@@ -184,8 +188,17 @@ async fn send_back(workflows: &Client, db: Db<'_>, found: &Payment) -> Result<St
 /// Starts the run that gives money back, for a refund that is approved.
 pub async fn start_refund(workflows: &Client, db: Db<'_>, tenant_id: Uuid, refund_id: Uuid) -> Result<(), Failure> {
     Scope::tenant(Role::Workflow, tenant_id).enter(&mut *db).await?;
-    let run = GiveBack { tenant_id, refund_id };
+    let run = GiveBack { tenant_id, refund_id, again: false };
     let run_id = workflows.start(&mut *db, tenant_id, Some(&run.key()), run).await?.run_id;
+    Scope::tenant(Role::Identity, tenant_id).enter(&mut *db).await?;
+    Ok(refund::taken_by(db, refund_id, run_id).await?)
+}
+
+/// Has the gateway asked what became of a refund that was done: it may have come back.
+pub async fn look_again(workflows: &Client, db: Db<'_>, tenant_id: Uuid, refund_id: Uuid) -> Result<(), Failure> {
+    Scope::tenant(Role::Workflow, tenant_id).enter(&mut *db).await?;
+    let run_id =
+        workflows.start(&mut *db, tenant_id, None, GiveBack { tenant_id, refund_id, again: true }).await?.run_id;
     Scope::tenant(Role::Identity, tenant_id).enter(&mut *db).await?;
     Ok(refund::taken_by(db, refund_id, run_id).await?)
 }
@@ -212,6 +225,10 @@ async fn end(
         return Ok(());
     }
     let Some(found) = payment::find(&mut *db, tenant_id, id).await? else { return Ok(()) };
+    // Who has not asked for a payment, nor tried to pay, is not told that it failed: the plan it was for is told of by itself.
+    if code != DECLINED && found.snapshot().is_ok_and(|agreed| agreed.by_itself) {
+        return Ok(());
+    }
     let mut told = told(&found, state);
     told["reason"] = json!(code);
     tell(workflows, db, &found, "payment.failed", told).await
@@ -273,8 +290,29 @@ pub(crate) async fn tell(
     kind: &'static str,
     data: Value,
 ) -> Result<(), Failure> {
+    tell_of(workflows, db, found, Some(found.user_id), kind, data).await
+}
+
+/// The same of what concerns whoever manages the money of the tenant, and not its payer.
+pub(crate) async fn tell_managers(
+    workflows: &Client,
+    db: Db<'_>,
+    found: &Payment,
+    kind: &'static str,
+    data: Value,
+) -> Result<(), Failure> {
+    tell_of(workflows, db, found, None, kind, data).await
+}
+
+async fn tell_of(
+    workflows: &Client,
+    db: Db<'_>,
+    found: &Payment,
+    user_id: Option<Uuid>,
+    kind: &'static str,
+    data: Value,
+) -> Result<(), Failure> {
     let occurred_at = subscription::now(&mut *db).await?;
-    let (tenant_id, user_id) = (found.tenant_id, Some(found.user_id));
-    Ok(events::happened(workflows, db, Event { tenant_id, kind, subject: found.id, user_id, data, occurred_at })
-        .await?)
+    let event = Event { tenant_id: found.tenant_id, kind, subject: found.id, user_id, data, occurred_at };
+    Ok(events::happened(workflows, db, event).await?)
 }

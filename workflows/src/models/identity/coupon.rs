@@ -270,7 +270,7 @@ pub async fn redeem(db: Db<'_>, coupon_id: Uuid, payment_id: Uuid, user_id: Uuid
     Ok(true)
 }
 
-/// Gives back what a payment used that nobody has paid. Repeating it is harmless.
+/// Gives back what a payment used that has bought nothing: nobody has paid it, or the money goes back. Repeating it is harmless.
 pub async fn give_back(db: Db<'_>, payment_id: Uuid) -> sqlx::Result<()> {
     // The coupon first, as whoever uses it does.
     sqlx::query!(
@@ -282,7 +282,7 @@ pub async fn give_back(db: Db<'_>, payment_id: Uuid) -> sqlx::Result<()> {
     sqlx::query!(
         "with gone as (
              delete from identity.coupon_redemptions r where payment_id = $1
-               and not exists (select from identity.payments p where p.id = r.payment_id and p.paid_at is not null)
+               and not exists (select from identity.payments p where p.id = r.payment_id and p.settled_at is not null)
              returning coupon_id)
          update identity.coupons c set redeemed = redeemed - 1 from gone g where c.id = g.coupon_id",
         payment_id

@@ -128,6 +128,16 @@ pub async fn open(db: Db<'_>, tenant_id: Uuid, user_id: Option<Uuid>) -> sqlx::R
     find(db, tenant_id, user_id).await?.ok_or(sqlx::Error::RowNotFound)
 }
 
+/// The same, and nobody else changes it until this transaction ends: what is free now stays so.
+pub async fn open_locked(db: Db<'_>, tenant_id: Uuid, user_id: Option<Uuid>) -> sqlx::Result<Account> {
+    let account = open(&mut *db, tenant_id, user_id).await?;
+    sqlx::query!("select id from identity.credit_accounts where id = $1 for no key update", account.id)
+        .fetch_one(&mut *db)
+        .await?;
+    // In a statement of its own: as it is after whoever had it.
+    find(db, tenant_id, user_id).await?.ok_or(sqlx::Error::RowNotFound)
+}
+
 /// Who pays for a film: the person, else the tenant; none when neither has an account.
 pub async fn payer(db: Db<'_>, tenant_id: Uuid, user_id: Option<Uuid>) -> sqlx::Result<Option<Account>> {
     if user_id.is_some()

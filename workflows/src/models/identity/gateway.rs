@@ -31,8 +31,12 @@ pub struct Gateway {
     pub state: String,
     /// What the provider calls it, where that is known.
     pub merchant: Option<String>,
-    /// Minor units: what goes back beyond takes a second person.
+    /// Minor units: what goes back of a payment beyond, in all, takes a second person.
     pub refund_limit: i64,
+    /// Of which currency; payments in others have no limit that one person may use.
+    pub refund_limit_currency: Option<String>,
+    /// Who said so.
+    pub refund_limit_by: Option<Uuid>,
     /// Since when.
     pub created_at: DateTime<Utc>,
     /// Its settings.
@@ -41,6 +45,13 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// Whether one person may give back so much of a payment in all: up to the limit, in its currency, and not whoever has set it.
+    pub fn is_within_limit(&self, all: i64, currency: &str, by: Uuid) -> bool {
+        all <= self.refund_limit
+            && self.refund_limit_currency.as_deref() == Some(currency)
+            && self.refund_limit_by != Some(by)
+    }
+
     /// As whoever asks the provider needs it. None when it is none that is known.
     pub fn account(&self) -> Option<Account> {
         let gateway: Provider = self.provider.parse().ok()?;
@@ -62,8 +73,19 @@ pub struct NewGateway<'a> {
     pub settings: &'a [u8],
     /// What the provider calls it.
     pub merchant: Option<&'a str>,
-    /// Minor units: what goes back beyond takes a second person.
-    pub refund_limit: i64,
+    /// What goes back beyond takes a second person.
+    pub limit: Option<RefundLimit<'a>>,
+}
+
+/// What one person may give back of a payment, in all, unless it is they who say so.
+#[derive(Debug, Clone, Copy)]
+pub struct RefundLimit<'a> {
+    /// In minor units, from 1.
+    pub amount: i64,
+    /// ISO 4217.
+    pub currency: &'a str,
+    /// Who says so.
+    pub by: Uuid,
 }
 
 /// Adds an account, which takes the place of the one before at the same provider.
@@ -74,15 +96,18 @@ pub async fn put(db: Db<'_>, tenant_id: Uuid, new: &NewGateway<'_>) -> sqlx::Res
     take_turn(&mut *db, tenant_id).await?;
     retire(&mut *db, tenant_id, new.provider).await?;
     sqlx::query!(
-        "insert into identity.payment_gateways (id, tenant_id, provider, mode, settings_enc, merchant, refund_limit, created_at, updated_at)
-         values ($1, $2, $3, $4, $5, $6, $7, workflow.now(), workflow.now())",
+        "insert into identity.payment_gateways (id, tenant_id, provider, mode, settings_enc, merchant, refund_limit, refund_limit_currency,
+             refund_limit_by, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, workflow.now(), workflow.now())",
         new.id,
         tenant_id,
         new.provider.as_str(),
         new.mode.as_str(),
         new.settings,
         new.merchant,
-        new.refund_limit,
+        new.limit.map_or(0, |limit| limit.amount),
+        new.limit.map(|limit| limit.currency),
+        new.limit.map(|limit| limit.by),
     )
     .execute(db)
     .await
@@ -137,7 +162,8 @@ pub async fn all(db: Db<'_>) -> sqlx::Result<Vec<Gateway>> {
 async fn select(db: Db<'_>, tenant_id: Option<Uuid>, id: Option<Uuid>, active: bool) -> sqlx::Result<Vec<Gateway>> {
     sqlx::query_as!(
         Gateway,
-        "select id, tenant_id, provider, mode, state, merchant, refund_limit, created_at, settings_enc from identity.payment_gateways
+        "select id, tenant_id, provider, mode, state, merchant, refund_limit, refund_limit_currency, refund_limit_by,
+                created_at, settings_enc from identity.payment_gateways
          where ($1::uuid is null or tenant_id = $1) and ($2::uuid is null or id = $2) and (not $3 or state = 'active')
            and ($2 is not null or state = 'active' or updated_at > workflow.now() - interval '7 days')
          order by provider, created_at limit 10000",

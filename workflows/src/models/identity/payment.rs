@@ -6,7 +6,8 @@
 //!                └─▶ expired┴─▶ review: money came that is not what was meant; two people decide
 //! ```
 //!
-//! Money that comes after `expired` still settles it where the price still holds, and goes back otherwise.
+//! Money that comes after `expired`, or after `cancelled` by a transfer, still settles it where the price still holds, and goes back
+//! otherwise.
 
 pub mod state;
 
@@ -108,6 +109,12 @@ impl Payment {
     pub fn is_open(&self) -> bool {
         matches!(self.state.as_str(), "created" | "pending" | "verifying")
     }
+
+    /// Whether it has ended, and money may come all the same: somebody looks at it, its time is over, or it was cancelled and a transfer
+    /// was on its way, which nobody can call back.
+    pub fn may_come_late(&self) -> bool {
+        matches!(self.state.as_str(), "expired" | "review") || self.state == "cancelled" && self.provider == "manual"
+    }
 }
 
 /// What was agreed when a payment was opened.
@@ -122,6 +129,9 @@ pub struct Snapshot {
     /// Its code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coupon: Option<String>,
+    /// Nobody has asked for it: it was opened because a plan is to be renewed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_itself: bool,
 }
 
 /// What is paid for.
@@ -257,7 +267,7 @@ pub async fn quote(
         amount: list_amount,
         currency,
         coupon_id: None,
-        snapshot: Snapshot { what, list_amount, reduction: 0, coupon: None },
+        snapshot: Snapshot { what, list_amount, reduction: 0, coupon: None, by_itself: false },
     };
     if let Some(code) = code {
         match coupon::check(db, tenant_id, code, user_id, list_amount, &quoted.currency).await? {
@@ -375,6 +385,17 @@ async fn select(
     )
     .fetch_all(db)
     .await
+}
+
+/// Waits until whoever else opens a payment of this person has done so.
+pub async fn take_turn(db: Db<'_>, user_id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"select pg_advisory_xact_lock(hashtextextended('payments of ' || $1::uuid, 0)) as "locked!: ()""#,
+        user_id
+    )
+    .fetch_one(db)
+    .await
+    .map(drop)
 }
 
 /// How many a person has under way.

@@ -1,16 +1,19 @@
-//! What gateways tell us by themselves, as it came; each counts once.
+//! What gateways tell us by themselves, as it came; each counts once an account. Two accounts of ours may be one at the gateway, which
+//! then tells both: the one that was retired, and the one that knows what it is about.
 
 use crate::models::Db;
 use uuid::Uuid;
 
 /// What the body of an event is sealed for.
-pub fn place(provider: &str, event_id: &str) -> String {
-    format!("payment_event:{provider}:{event_id}")
+pub fn place(gateway_id: Uuid, event_id: &str) -> String {
+    format!("payment_event:{gateway_id}:{event_id}")
 }
 
 /// An event that was signed well.
 #[derive(Debug, Clone)]
 pub struct NewEvent<'a> {
+    /// The account that was told.
+    pub gateway_id: Uuid,
     /// Who tells.
     pub provider: &'a str,
     /// What they call it.
@@ -36,9 +39,9 @@ pub struct NewEvent<'a> {
 pub async fn keep(db: Db<'_>, new: &NewEvent<'_>) -> sqlx::Result<bool> {
     let kept = sqlx::query!(
         "insert into identity.payment_events (provider, event_id, tenant_id, payment_id, type, signature_ok, raw_sha256, payload_enc, received_at,
-             processed_at, outcome)
-         values ($1, $2, $3, $4, left($5, 100), true, $6, $7, workflow.now(), workflow.now(), case when $8 then 'applied' else 'ignored' end)
-         on conflict (provider, event_id) do nothing",
+             processed_at, outcome, gateway_id)
+         values ($1, $2, $3, $4, left($5, 100), true, $6, $7, workflow.now(), workflow.now(), case when $8 then 'applied' else 'ignored' end, $9)
+         on conflict (gateway_id, event_id) do nothing",
         new.provider,
         new.event_id,
         new.tenant_id,
@@ -47,6 +50,7 @@ pub async fn keep(db: Db<'_>, new: &NewEvent<'_>) -> sqlx::Result<bool> {
         new.sha256,
         new.sealed,
         new.applied,
+        new.gateway_id,
     );
     Ok(kept.execute(db).await?.rows_affected() == 1)
 }

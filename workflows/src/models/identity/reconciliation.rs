@@ -4,9 +4,9 @@ use crate::{
     contracts::pay::{Settlement, SettlementKind, Unsettled},
     models::Db,
 };
-use chrono::NaiveDate;
+use chrono::{Days, NaiveDate};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 /// A payment that has not moved for a while, or that ended without money not long ago.
@@ -111,82 +111,224 @@ pub async fn waiting(db: Db<'_>, limit: i64) -> sqlx::Result<Vec<(Uuid, Uuid, St
     Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.tenant_id, row.id, row.code)).collect())
 }
 
-/// Compares the movements of a day with ours, by currency, and keeps the sums; what differs is named. Gives how many sums differ.
-pub async fn compare(
-    db: Db<'_>,
-    (tenant_id, gateway_id, provider): (Uuid, Uuid, &str),
-    day: NaiveDate,
-    lines: &[Settlement],
-) -> sqlx::Result<usize> {
-    let rows = sqlx::query!(
-        r#"select provider_txn as "name!", amount as "amount!", currency as "currency!",
-                  ((captured_at at time zone 'UTC')::date = $2) as "today!", false as "back!"
-           from identity.payments where gateway_id = $1 and provider_txn is not null
-             and captured_at >= $2::date - interval '2 days' and captured_at < $2::date + interval '3 days'
-           union all
-           select r.provider_refund, r.amount, p.currency, ((r.done_at at time zone 'UTC')::date = $2), true
-           from identity.refunds r join identity.payments p on p.id = r.payment_id
-           where p.gateway_id = $1 and r.provider_refund is not null and r.state = 'done'
-             and r.done_at >= $2::date - interval '2 days' and r.done_at < $2::date + interval '3 days'"#,
-        gateway_id,
-        day,
+/// What is compared: the accounts of a tenant at a provider, as one.
+#[derive(Debug, Clone, Copy)]
+pub struct Books<'a> {
+    /// The tenant.
+    pub tenant_id: Uuid,
+    /// At whom.
+    pub provider: &'a str,
+    /// The first day that is compared.
+    pub first: NaiveDate,
+    /// The last one.
+    pub last: NaiveDate,
+    /// Which accounts have told of which days, also of those before and after.
+    pub told: &'a [(Uuid, NaiveDate)],
+}
+
+impl Books<'_> {
+    /// Whether a day is compared.
+    fn holds(&self, day: NaiveDate) -> bool {
+        (self.first..=self.last).contains(&day)
+    }
+
+    /// Whether an account has told of a day and of those beside it: a movement that it does not name is none.
+    fn is_told(&self, gateway_id: Option<Uuid>, day: NaiveDate) -> bool {
+        let around = [day - Days::new(1), day, day + Days::new(1)];
+        gateway_id.is_some_and(|id| around.iter().all(|day| self.told.contains(&(id, *day))))
+    }
+}
+
+/// The sums of a day in a currency: ours, theirs, and what differs.
+#[derive(Debug, Default)]
+struct Sums {
+    ours: i64,
+    theirs: i64,
+    named: Vec<String>,
+}
+
+/// A movement in our books.
+struct Entry {
+    payment_id: Uuid,
+    gateway_id: Option<Uuid>,
+    /// What the provider calls it, where that is known.
+    name: Option<String>,
+    amount: i64,
+    currency: String,
+    day: Option<NaiveDate>,
+    created: NaiveDate,
+    back: bool,
+    /// People gave it back by another way.
+    by_hand: bool,
+}
+
+impl Entry {
+    /// Tomans are listed as rials.
+    fn counted(&self) -> (i64, String) {
+        let amount = if self.back { -self.amount } else { self.amount };
+        match self.currency.as_str() {
+            "IRT" => (amount.saturating_mul(10), "IRR".to_owned()),
+            other => (amount, other.to_owned()),
+        }
+    }
+}
+
+/// Compares the movements of days with ours, by currency, and keeps the sums; what differs is named. A movement counts on the day of which
+/// its provider tells; one that is no payment of ours, such as of another system at the same account, counts for nobody. Gives how many sums
+/// differ. As the platform's identity service.
+pub async fn compare(db: Db<'_>, books: &Books<'_>, lines: &[Settlement]) -> sqlx::Result<usize> {
+    let is_back = |line: &Settlement| line.kind == SettlementKind::Refund;
+    // Two accounts of ours that are one at the provider tell of the same.
+    let lines: BTreeMap<_, &Settlement> = lines
+        .iter()
+        .map(|line| ((is_back(line), line.provider_txn.as_str(), line.payment_id, line.at, line.amount), line))
+        .collect();
+    let entries = entries(&mut *db, books, lines.values().copied()).await?;
+    let theirs: Vec<Uuid> = lines.values().filter_map(|line| line.payment_id).collect();
+    let foreign = sqlx::query_scalar!(
+        "select id from identity.payments where id = any($1) and tenant_id <> $2",
+        &theirs,
+        books.tenant_id
     )
     .fetch_all(&mut *db)
     .await?;
-    // Tomans are listed as rials.
-    let counted = |amount: i64, currency: &str| match currency {
-        "IRT" => (amount.saturating_mul(10), "IRR".to_owned()),
-        other => (amount, other.to_owned()),
-    };
-    let mut sums: BTreeMap<String, (i64, i64, Vec<String>)> = BTreeMap::new();
-    for line in lines {
-        let back = line.kind == SettlementKind::Refund;
-        let sign = if back { -1 } else { 1 };
-        let sum = sums.entry(line.currency.clone()).or_default();
-        sum.1 = sum.1.saturating_add(sign * line.amount);
-        match rows.iter().find(|row| row.name == line.provider_txn && row.back == back) {
-            Some(row) => {
-                let (amount, _) = counted(row.amount, &row.currency);
-                sum.0 = sum.0.saturating_add(sign * amount);
-                if amount != line.amount {
-                    sum.2.push(format!("{}: {amount} and {}", line.provider_txn, line.amount));
+    let mut sums: BTreeMap<(NaiveDate, String), Sums> = BTreeMap::new();
+    let mut used = vec![false; entries.len()];
+    let (mut by_payment, mut by_name) = (HashMap::<_, Vec<usize>>::new(), HashMap::<_, Vec<usize>>::new());
+    for (n, entry) in entries.iter().enumerate() {
+        by_payment.entry((entry.payment_id, entry.back)).or_default().push(n);
+        by_name.entry((entry.name.as_deref(), entry.back)).or_default().push(n);
+    }
+    for line in lines.values() {
+        let (day, back) = (line.at.date_naive(), is_back(line));
+        let amount = if back { -line.amount } else { line.amount };
+        let fitting = match line.payment_id {
+            Some(id) => by_payment.get(&(id, back)),
+            None => by_name.get(&(Some(line.provider_txn.as_str()), back)),
+        };
+        // Of several refunds of a payment the one of this name, or else of this amount.
+        let best = fitting.into_iter().flatten().copied().filter(|n| !used[*n]).max_by_key(|n| {
+            let entry = &entries[*n];
+            (entry.name.as_deref() == Some(&line.provider_txn), entry.counted() == (amount, line.currency.clone()))
+        });
+        let entry = best.map(|n| {
+            used[n] = true;
+            &entries[n]
+        });
+        let is_foreign = line.payment_id.is_none_or(|id| foreign.contains(&id));
+        if !books.holds(day) || entry.is_none() && is_foreign {
+            continue;
+        }
+        let sum = sums.entry((day, line.currency.clone())).or_default();
+        sum.theirs = sum.theirs.saturating_add(amount);
+        match entry.map(Entry::counted) {
+            None => sum.named.push(format!("{}: not ours, {amount}", line.provider_txn)),
+            Some((ours, currency)) if currency == line.currency => {
+                sum.ours = sum.ours.saturating_add(ours);
+                if ours != amount {
+                    sum.named.push(format!("{}: {ours} and {amount}", line.provider_txn));
                 }
             }
-            None => sum.2.push(format!("{}: not ours, {}", line.provider_txn, sign * line.amount)),
+            Some((ours, currency)) => {
+                sum.named.push(format!("{}: {ours} {currency} and {amount}", line.provider_txn));
+                let sum = sums.entry((day, currency)).or_default();
+                sum.ours = sum.ours.saturating_add(ours);
+                sum.named.push(format!("{}: {ours} and {amount} {}", line.provider_txn, line.currency));
+            }
         }
     }
-    for row in rows.iter().filter(|row| row.today) {
-        if !lines.iter().any(|line| line.provider_txn == row.name && (line.kind == SettlementKind::Refund) == row.back)
-        {
-            let (amount, currency) = counted(row.amount, &row.currency);
-            let signed = if row.back { -amount } else { amount };
-            let sum = sums.entry(currency).or_default();
-            sum.0 = sum.0.saturating_add(signed);
-            sum.2.push(format!("{}: not theirs, {signed}", row.name));
+    for (_, entry) in entries.iter().enumerate().filter(|(n, entry)| !used[*n] && !entry.by_hand) {
+        // One that is older may have been told of before the first of these days.
+        let Some(day) = entry.day.filter(|day| books.holds(*day) && entry.created >= books.first - Days::new(1)) else {
+            continue;
+        };
+        if books.is_told(entry.gateway_id, day) {
+            let (amount, currency) = entry.counted();
+            let sum = sums.entry((day, currency)).or_default();
+            sum.ours = sum.ours.saturating_add(amount);
+            let name = entry.name.clone().unwrap_or_else(|| entry.payment_id.to_string());
+            sum.named.push(format!("{name}: not theirs, {amount}"));
         }
     }
+    keep(db, books, &sums).await
+}
+
+/// What we have of these movements, and what we have of these days.
+async fn entries<'a>(
+    db: Db<'_>,
+    books: &Books<'_>,
+    lines: impl Iterator<Item = &'a Settlement> + Clone,
+) -> sqlx::Result<Vec<Entry>> {
+    let ids: Vec<Uuid> = lines.clone().filter_map(|line| line.payment_id).collect();
+    let names: Vec<String> = lines.map(|line| line.provider_txn.clone()).filter(|name| !name.is_empty()).collect();
+    sqlx::query_as!(
+        Entry,
+        r#"select id as "payment_id!", gateway_id, provider_txn as name, amount as "amount!", currency as "currency!",
+                  (captured_at at time zone 'UTC')::date as day, (created_at at time zone 'UTC')::date as "created!", false as "back!",
+                  false as "by_hand!"
+           from identity.payments
+           where tenant_id = $1 and provider = $2 and captured_at is not null
+             and (id = any ($5) or provider_txn = any ($6)
+                  or created_at >= $3::date - interval '1 day' and captured_at >= $3::date and captured_at < $4::date + interval '1 day')
+           union all
+           select p.id, p.gateway_id, r.provider_refund, r.amount, p.currency, (r.done_at at time zone 'UTC')::date,
+                  (r.created_at at time zone 'UTC')::date, true,
+                  exists (select from identity.payment_decisions d where d.refund_id = r.id and d.state = 'confirmed')
+           from identity.refunds r join identity.payments p on p.id = r.payment_id
+           where r.tenant_id = $1 and p.provider = $2 and r.state in ('sending', 'done')
+             and (p.id = any ($5) or r.provider_refund = any ($6)
+                  or r.created_at >= $3::date - interval '1 day' and r.done_at >= $3::date and r.done_at < $4::date + interval '1 day')"#,
+        books.tenant_id,
+        books.provider,
+        books.first,
+        books.last,
+        &ids,
+        &names,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Keeps the sums of days. What somebody has explained stays so as long as the sums do.
+async fn keep(db: Db<'_>, books: &Books<'_>, sums: &BTreeMap<(NaiveDate, String), Sums>) -> sqlx::Result<usize> {
     let mut differing = 0;
-    for (currency, (ours, theirs, named)) in &sums {
-        let note: String = named.join("; ").chars().take(4000).collect();
-        differing += usize::from(ours != theirs);
+    for ((day, currency), sum) in sums {
+        let note: String = sum.named.join("; ").chars().take(4000).collect();
+        differing += usize::from(sum.ours != sum.theirs);
         sqlx::query!(
             "insert into identity.provider_reconciliations (tenant_id, provider, day, currency, our_amount, their_amount, state, note, updated_at)
              values ($1, $2, $3, $4, $5, $6, case when $5::bigint = $6::bigint then 'equal' else 'open' end, nullif($7, ''), workflow.now())
              on conflict (tenant_id, provider, day, currency) do update
              set our_amount = excluded.our_amount, their_amount = excluded.their_amount, state = excluded.state, note = excluded.note,
                  updated_at = excluded.updated_at
-             where provider_reconciliations.state <> 'explained'",
-            tenant_id,
-            provider,
+             where provider_reconciliations.state <> 'explained'
+               or (provider_reconciliations.our_amount, provider_reconciliations.their_amount) <> (excluded.our_amount, excluded.their_amount)",
+            books.tenant_id,
+            books.provider,
             day,
             currency,
-            ours,
-            theirs,
+            sum.ours,
+            sum.theirs,
             note,
         )
         .execute(&mut *db)
         .await?;
     }
+    // What was a difference and is no movement of these days any more: it is counted on another one.
+    let (days, currencies): (Vec<NaiveDate>, Vec<String>) = sums.keys().cloned().unzip();
+    let told: Vec<NaiveDate> = books.told.iter().map(|(_, day)| *day).filter(|day| books.holds(*day)).collect();
+    sqlx::query!(
+        "update identity.provider_reconciliations set our_amount = 0, their_amount = 0, state = 'equal', note = null, updated_at = workflow.now()
+         where tenant_id = $1 and provider = $2 and day = any ($3) and state = 'open'
+           and (day, currency::text) not in (select * from unnest($4::date[], $5::text[]))",
+        books.tenant_id,
+        books.provider,
+        &told,
+        &days,
+        &currencies,
+    )
+    .execute(db)
+    .await?;
     Ok(differing)
 }
 

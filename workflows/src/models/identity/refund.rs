@@ -4,12 +4,17 @@
 //! requested ─approved by a second person─▶ approved ─▶ sending ─▶ done
 //!     └─▶ refused                                        └─▶ manual: people have to ─▶ done, failed
 //! ```
+//!
+//! A bank may send back what was done: it is `manual` again then, with the code [`CAME_BACK`].
 
-use super::payment::Payment;
+use super::{gateway::Gateway, payment::Payment};
 use crate::models::Db;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use uuid::Uuid;
+
+/// The code of a refund that was done, and whose money came back to us: the payer still has to get it.
+pub const CAME_BACK: &str = "refund.came_back";
 
 /// A refund.
 #[derive(Debug, Clone, Serialize)]
@@ -44,6 +49,13 @@ pub struct Refund {
     pub done_at: Option<DateTime<Utc>>,
     /// When it was asked for.
     pub created_at: DateTime<Utc>,
+}
+
+impl Refund {
+    /// Whether it was done once, and has its credit note: what was owed since is not owed less.
+    pub fn came_back(&self) -> bool {
+        self.failure_code.as_deref() == Some(CAME_BACK)
+    }
 }
 
 /// A refund to be made.
@@ -188,10 +200,12 @@ pub async fn sending(db: Db<'_>, id: Uuid) -> sqlx::Result<bool> {
     Ok(sent.execute(db).await?.rows_affected() == 1)
 }
 
-/// The gateway has taken it on.
+/// The gateway has taken it on. What it calls it is kept when it calls no other one so.
 pub async fn called(db: Db<'_>, id: Uuid, provider_refund: Option<&str>) -> sqlx::Result<()> {
     sqlx::query!(
-        "update identity.refunds set provider_refund = coalesce(provider_refund, $2), updated_at = workflow.now() where id = $1",
+        "update identity.refunds r set updated_at = workflow.now(), provider_refund = coalesce(provider_refund, case when not exists (
+             select from identity.refunds o where o.tenant_id = r.tenant_id and o.provider = r.provider and o.provider_refund = $2) then $2 end)
+         where id = $1",
         id,
         provider_refund,
     )
@@ -212,6 +226,50 @@ pub async fn by_hand(db: Db<'_>, id: Uuid, code: &str, detail: &str) -> sqlx::Re
     Ok(set.execute(db).await?.rows_affected() == 1)
 }
 
+/// Whether another refund of its tenant has this movement of money at its provider. Whoever else asks for the movement waits until this
+/// transaction ends.
+pub async fn is_used(db: Db<'_>, id: Uuid, provider_refund: &str) -> sqlx::Result<bool> {
+    sqlx::query!(
+        r#"select pg_advisory_xact_lock(hashtextextended('movement of money ' || $1::text, 0)) as "locked!: ()""#,
+        provider_refund
+    )
+    .fetch_one(&mut *db)
+    .await?;
+    sqlx::query_scalar!(
+        r#"select exists (select from identity.refunds r join identity.refunds o on o.tenant_id = r.tenant_id and o.provider = r.provider
+                          where r.id = $1 and o.id <> $1 and o.provider_refund = $2) as "it!""#,
+        id,
+        provider_refund,
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// What was done came back: people have to. False when it is not done.
+pub async fn reopen(db: Db<'_>, id: Uuid, detail: &str) -> sqlx::Result<bool> {
+    let reopened = sqlx::query!(
+        "update identity.refunds set state = 'manual', failure_code = $2, failure_detail = left($3, 1000), done_at = null, provider_refund = null,
+             waiting_told_at = null, updated_at = workflow.now()
+         where id = $1 and state = 'done'",
+        id,
+        CAME_BACK,
+        detail,
+    );
+    Ok(reopened.execute(db).await?.rows_affected() == 1)
+}
+
+/// Refunds that people have not made for an hour, with their tenants and why; each is given once.
+pub async fn waiting(db: Db<'_>, limit: i64) -> sqlx::Result<Vec<(Uuid, Uuid, String)>> {
+    let rows = sqlx::query!(
+        r#"update identity.refunds set waiting_told_at = workflow.now()
+           where id in (select id from identity.refunds where state = 'manual' and waiting_told_at is null
+                          and updated_at < workflow.now() - interval '1 hour' order by updated_at limit $1)
+           returning tenant_id, payment_id, coalesce(failure_code, 'refund.manual') as "code!""#,
+        limit
+    );
+    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.tenant_id, row.payment_id, row.code)).collect())
+}
+
 /// It went back, or never will: `done` or `failed`. False when that was known.
 pub async fn end(db: Db<'_>, id: Uuid, state: &str, provider_refund: Option<&str>) -> sqlx::Result<bool> {
     let ended = sqlx::query!(
@@ -225,21 +283,39 @@ pub async fn end(db: Db<'_>, id: Uuid, state: &str, provider_refund: Option<&str
     Ok(ended.execute(db).await?.rows_affected() == 1)
 }
 
-/// Which run sees to the refund that a gateway calls so.
+/// A refund that a gateway tells of.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// The refund.
+    pub id: Uuid,
+    /// Of which payment.
+    pub payment_id: Uuid,
+    /// How it stands.
+    pub state: String,
+    /// The run that sees to it.
+    pub run_id: Uuid,
+}
+
+/// The refund that an account calls so, or ours of this id.
 pub async fn find_at(
     db: Db<'_>,
-    gateway_id: Uuid,
+    gateway: &Gateway,
     provider_refund: Option<&str>,
     id: Option<Uuid>,
-) -> sqlx::Result<Option<(Uuid, Uuid)>> {
-    let found = sqlx::query!(
-        r#"select r.payment_id, r.workflow_run_id as "run_id!" from identity.refunds r join identity.payments p on p.id = r.payment_id
-           where p.gateway_id = $1 and (r.provider_refund = $2 or r.id = $3) and r.workflow_run_id is not null limit 1"#,
-        gateway_id,
+) -> sqlx::Result<Option<Told>> {
+    sqlx::query_as!(
+        Told,
+        r#"select r.id, r.payment_id, r.state, r.workflow_run_id as "run_id!" from identity.refunds r
+           join identity.payments p on p.id = r.payment_id and p.gateway_id = $3
+           where (r.tenant_id = $1 and r.provider = $2 and r.provider_refund = $4 or r.id = $5) and r.workflow_run_id is not null limit 1"#,
+        gateway.tenant_id,
+        gateway.provider,
+        gateway.id,
         provider_refund,
         id,
-    );
-    Ok(found.fetch_optional(db).await?.map(|row| (row.payment_id, row.run_id)))
+    )
+    .fetch_optional(db)
+    .await
 }
 
 /// Refunds that are approved or sent and whose run has ended without them: they are handed to people. Gives them with their tenants.

@@ -10,11 +10,13 @@
 //! changes its plan at once. Periods are counted from an anchor, so that the 31st stays the 31st where a month has one, and follow each
 //! other without a gap: who pays late has no free days, and who pays early loses none.
 
+mod keeping;
 mod periods;
 mod prospect;
 mod revocation;
 
-pub use periods::{Quote, quote};
+pub use keeping::{Unkept, keep, lapse, paid_by, renewed_at, unkept};
+pub use periods::{Quote, quote_now};
 pub use prospect::{Prospect, prospect, prospect_now};
 pub use revocation::revoke;
 
@@ -65,6 +67,9 @@ pub struct Subscription {
     pub current_period_end: DateTime<Utc>,
     /// When it ends, as somebody asked.
     pub cancel_at: Option<DateTime<Utc>>,
+    /// Since when it waits to be paid.
+    #[serde(default)]
+    pub past_due_since: Option<DateTime<Utc>>,
     /// The run that keeps it.
     pub workflow_run_id: Option<Uuid>,
 }
@@ -152,7 +157,7 @@ async fn select(
     sqlx::query_as!(
         Subscription,
         "select id, tenant_id, user_id, plan_id, amount, currency, interval, anchored_at, period_no, next_plan_id, state,
-                current_period_start, current_period_end, cancel_at, workflow_run_id
+                current_period_start, current_period_end, cancel_at, past_due_since, workflow_run_id
          from identity.subscriptions
          where tenant_id = $1 and ($2::uuid is null or id = $2) and ($3::uuid is null or user_id = $3)
            and (not $4 or state in ('trialing', 'active', 'past_due', 'paused'))
@@ -171,7 +176,7 @@ pub async fn page(db: Db<'_>, tenant_id: Uuid, before: Option<Uuid>, limit: i64)
     sqlx::query_as!(
         Subscription,
         "select id, tenant_id, user_id, plan_id, amount, currency, interval, anchored_at, period_no, next_plan_id, state,
-                current_period_start, current_period_end, cancel_at, workflow_run_id
+                current_period_start, current_period_end, cancel_at, past_due_since, workflow_run_id
          from identity.subscriptions s
          where tenant_id = $1 and ($2::uuid is null or (created_at, id) < (select b.created_at, b.id from identity.subscriptions b
                                                                           where b.tenant_id = $1 and b.id = $2))
@@ -220,7 +225,8 @@ pub async fn price(
     if current.next_plan_id == Some(plan_id) && now >= current.current_period_end - EARLY {
         return Ok(Some(sold));
     }
-    Ok(Some(quote(&current, sold, current.interval == interval.name(), now).due).filter(|due| *due > 0))
+    let quote = quote_now(db, &current, sold, current.interval == interval.name()).await?;
+    Ok(Some(quote.due).filter(|due| *due > 0))
 }
 
 /// What a paid payment for a plan does, in the transaction that says it is paid. A payment does it once. Begins and ends as the
@@ -246,6 +252,7 @@ pub async fn activate(db: Db<'_>, new: &Activation<'_>) -> sqlx::Result<Activate
             )
             .execute(&mut *db)
             .await?;
+            note_change(&mut *db, new, &current, amount).await?;
             (Did::Changed, current.id)
         }
     };
@@ -304,8 +311,8 @@ async fn renew(
     sqlx::query!(
         "update identity.subscriptions
          set plan_id = $2, amount = $3, currency = $9, interval = $4, anchored_at = $5, period_no = period_no + 1, state = 'active', next_plan_id = null,
-             current_period_start = $6, current_period_end = $7, cancel_at = null, updated_at = workflow.now(),
-             activated_by_payment_id = coalesce(activated_by_payment_id, $8)
+             current_period_start = $6, current_period_end = $7, cancel_at = null, past_due_since = null,
+             updated_at = workflow.now(), activated_by_payment_id = coalesce(activated_by_payment_id, $8)
          where id = $1",
         current.id,
         new.plan_id,
@@ -320,6 +327,26 @@ async fn renew(
     .execute(&mut *db)
     .await?;
     note(db, current.id, Some(new.payment_id), from, end).await
+}
+
+/// Writes down which plan a payment has changed.
+async fn note_change(db: Db<'_>, new: &Activation<'_>, before: &Subscription, amount: i64) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into identity.subscription_changes (payment_id, tenant_id, subscription_id, period_no, from_plan_id, from_amount, to_plan_id,
+             to_amount, created_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, workflow.now())",
+        new.payment_id,
+        new.tenant_id,
+        before.id,
+        before.period_no,
+        before.plan_id,
+        before.amount,
+        new.plan_id,
+        amount,
+    )
+    .execute(db)
+    .await
+    .map(drop)
 }
 
 /// Writes down which time is paid for.
@@ -410,81 +437,6 @@ pub async fn set_next(db: Db<'_>, tenant_id: Uuid, id: Uuid, plan_id: Option<Uui
     .execute(db)
     .await
     .map(drop)
-}
-
-/// Notes which run keeps a subscription from now on, and gives it as it is.
-pub async fn keep(db: Db<'_>, tenant_id: Uuid, id: Uuid, run_id: Uuid) -> sqlx::Result<Option<Subscription>> {
-    sqlx::query!(
-        "update identity.subscriptions set workflow_run_id = $3 where tenant_id = $1 and id = $2 and workflow_run_id is distinct from $3
-           and state in ('trialing', 'active', 'past_due', 'paused')",
-        tenant_id,
-        id,
-        run_id,
-    )
-    .execute(&mut *db)
-    .await?;
-    find(db, tenant_id, id).await
-}
-
-/// When a period was paid that follows another one.
-pub async fn renewed_at(db: Db<'_>, id: Uuid, period_no: i32) -> sqlx::Result<Option<DateTime<Utc>>> {
-    sqlx::query_scalar!(
-        "select created_at from identity.subscription_periods p where subscription_id = $1 and period_no = $2
-           and exists (select from identity.subscription_periods b where b.subscription_id = $1 and b.period_no < $2)",
-        id,
-        period_no,
-    )
-    .fetch_optional(db)
-    .await
-}
-
-/// A subscription that nobody keeps.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Unkept {
-    /// Its tenant.
-    pub tenant_id: Uuid,
-    /// The subscription.
-    pub id: Uuid,
-    /// The run that kept it and is over; none: none ever did.
-    pub was_kept_by: Option<Uuid>,
-}
-
-/// Subscriptions that no run keeps: those that never had one, and those whose run is over although something was due an hour ago.
-/// Begins and ends as the platform's identity service.
-pub async fn unkept(db: Db<'_>, limit: i64) -> sqlx::Result<Vec<Unkept>> {
-    let mut found = sqlx::query_as!(
-        Unkept,
-        r#"(select tenant_id as "tenant_id!", id as "id!", workflow_run_id as "was_kept_by?" from identity.subscriptions
-            where workflow_run_id is null and state in ('trialing', 'active', 'past_due') order by id limit $1)
-           union all
-           (select tenant_id, id, workflow_run_id from identity.subscriptions
-            where workflow_run_id is not null and state in ('trialing', 'active', 'past_due')
-              and current_period_end < workflow.now() - case state when 'past_due' then interval '7 days 1 hour' else interval '1 hour' end
-            order by current_period_end limit $1)"#,
-        limit
-    )
-    .fetch_all(&mut *db)
-    .await?;
-    let runs: Vec<Uuid> = found.iter().filter_map(|one| one.was_kept_by).collect();
-    Scope::platform(Role::Workflow).enter(&mut *db).await?;
-    let alive = sqlx::query_scalar!("select id from workflow.runs where id = any($1) and finished_at is null", &runs)
-        .fetch_all(&mut *db)
-        .await?;
-    Scope::platform(Role::Identity).enter(db).await?;
-    found.retain(|one| one.was_kept_by.is_none_or(|run| !alive.contains(&run)));
-    Ok(found)
-}
-
-/// Notes that period `period_no` is over and the next is not paid. False when it is paid meanwhile, or noted before.
-pub async fn lapse(db: Db<'_>, tenant_id: Uuid, id: Uuid, period_no: i32) -> sqlx::Result<bool> {
-    let lapsed = sqlx::query!(
-        "update identity.subscriptions set state = 'past_due', updated_at = workflow.now()
-         where tenant_id = $1 and id = $2 and period_no = $3 and state in ('trialing', 'active') and current_period_end <= workflow.now()",
-        tenant_id,
-        id,
-        period_no,
-    );
-    Ok(lapsed.execute(db).await?.rows_affected() == 1)
 }
 
 /// Ends a subscription whose period `period_no` is over, and with it what its plan allows. False when it goes on: it was paid

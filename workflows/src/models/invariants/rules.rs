@@ -98,6 +98,9 @@ pub(super) const INVARIANTS: &[Invariant] = &[
                   ('paid no period', p.settled_at is not null and p.purpose = 'plan'
                       and p.price_snapshot #>> '{what,prospect,did}' in ('begun', 'renewed')
                       and not exists (select from identity.subscription_periods n where n.payment_id = p.id)),
+                  ('changed no plan', p.settled_at is not null and p.purpose = 'plan'
+                      and p.price_snapshot #>> '{what,prospect,did}' = 'changed'
+                      and not exists (select from identity.subscription_changes c where c.payment_id = p.id)),
                   ('was paid, and neither given nor given back', p.paid_at is not null and p.settled_at is null and not exists (
                       select from identity.refunds r where r.payment_id = p.id and r.state not in ('refused', 'failed'))),
                   ('gave something that was not paid', p.settled_at is null and (exists (select from identity.credit_ledger l

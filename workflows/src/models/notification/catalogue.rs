@@ -100,8 +100,8 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         code: "subscription.past_due", category: "billing", class: Class::Critical, severity: "warning", ways: SURE, page: "/billing",
-        english: words("Your plan could not be renewed", "The payment for your plan did not go through. We try again; until then everything stays as it is.\n{{action_url}}", &[]),
-        persian: words("تمدید اشتراک انجام نشد", "پرداخت اشتراک شما انجام نشد. دوباره تلاش می‌کنیم؛ تا آن زمان چیزی تغییر نمی‌کند.\n{{action_url}}", &[]),
+        english: words("Your plan is to be paid", "The time that is paid for is over. Pay for your plan within a week; until then everything stays as it is.\n{{action_url}}", &[]),
+        persian: words("زمان پرداخت اشتراک شماست", "دوره‌ی پرداخت‌شده‌ی اشتراک شما تمام شد. تا یک هفته فرصت پرداخت دارید؛ تا آن زمان چیزی تغییر نمی‌کند.\n{{action_url}}", &[]),
     },
     Kind {
         code: "subscription.cancelled", category: "billing", class: Class::Service, severity: "info", ways: &[&[Email]], page: "/billing",

@@ -37,7 +37,7 @@ pub async fn taken_by(db: Db<'_>, id: Uuid, run_id: Uuid) -> sqlx::Result<()> {
 /// The gateway has opened it. False when another payment has what it calls it; then nothing has changed.
 pub async fn opened(db: Db<'_>, id: Uuid, created: &Created) -> sqlx::Result<bool> {
     let taken = sqlx::query_scalar!(
-        r#"select exists (select from identity.payments o join identity.payments p on p.provider = o.provider
+        r#"select exists (select from identity.payments o join identity.payments p on p.gateway_id = o.gateway_id
                           where p.id = $1 and o.id <> $1 and o.provider_ref = $2) as "it!""#,
         id,
         created.provider_ref,
@@ -132,11 +132,21 @@ pub struct Captured<'a> {
     pub at: Option<DateTime<Utc>>,
 }
 
-/// Whether another payment has this movement of money.
+/// Whether another payment has this movement of money, by whichever account of its tenant at this provider: the same one may have been
+/// given to us twice. Whoever else asks for the movement waits until this transaction ends.
 pub async fn is_used(db: Db<'_>, id: Uuid, provider_txn: &str) -> sqlx::Result<bool> {
+    sqlx::query!(
+        r#"select pg_advisory_xact_lock(hashtextextended('movement of money ' || $1::text, 0)) as "locked!: ()""#,
+        provider_txn
+    )
+    .fetch_one(&mut *db)
+    .await?;
+    // In a statement of its own: as it is after whoever had it.
     sqlx::query_scalar!(
-        r#"select exists (select from identity.payments o join identity.payments p on p.provider = o.provider
-                          where p.id = $1 and o.id <> $1 and o.provider_txn = $2) as "it!""#,
+        r#"select exists (select from identity.payments p
+                          join identity.payment_gateways g on g.tenant_id = p.tenant_id and g.provider = p.provider
+                          join identity.payments o on o.gateway_id = g.id and o.provider_txn = $2 and o.id <> p.id
+                          where p.id = $1) as "it!""#,
         id,
         provider_txn,
     )
@@ -150,7 +160,7 @@ pub async fn paid(db: Db<'_>, id: Uuid, captured: &Captured<'_>, kept: bool) -> 
         "update identity.payments set state = case when $4 then 'paid' else 'refunding' end, provider_txn = $2,
              captured_at = coalesce($3, workflow.now()), paid_at = workflow.now(), settled_at = case when $4 then workflow.now() end,
              updated_at = workflow.now()
-         where id = $1 and state in ('created', 'pending', 'verifying', 'expired', 'review')",
+         where id = $1 and (state in ('created', 'pending', 'verifying', 'expired', 'review') or state = 'cancelled' and provider = 'manual')",
         id,
         captured.provider_txn,
         captured.at,

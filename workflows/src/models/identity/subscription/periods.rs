@@ -1,6 +1,7 @@
 //! When periods end, and what a change of plan within one costs.
 
-use super::Subscription;
+use super::{Subscription, now};
+use crate::models::Db;
 use chrono::{DateTime, Datelike as _, Months, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -36,20 +37,56 @@ pub(super) fn next_end(anchor: DateTime<Utc>, end: DateTime<Utc>, months: u32) -
     })
 }
 
-/// What a change to a plan at `amount` a period costs at `now`. Within a period only what costs more changes at once; days that have
-/// begun count whole, so that what was shown holds until midnight by the period's clock.
-pub fn quote(current: &Subscription, amount: i64, same_interval: bool, now: DateTime<Utc>) -> Quote {
+/// A time that is paid for, and not over.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+}
+
+/// What a change to a plan at `amount` a period costs now, see [`quote`].
+///
+/// # Errors
+/// Those of the database.
+pub async fn quote_now(db: Db<'_>, current: &Subscription, amount: i64, same_interval: bool) -> sqlx::Result<Quote> {
+    let now = now(&mut *db).await?;
+    let spans = sqlx::query_as!(
+        Span,
+        "select starts_at as \"from\", ends_at as \"to\" from identity.subscription_periods
+         where subscription_id = $1 and ends_at > workflow.now() and (period_no > 0 or $2 = 0) order by period_no",
+        current.id,
+        current.period_no,
+    );
+    Ok(quote(current, &spans.fetch_all(db).await?, amount, same_interval, now))
+}
+
+/// What a change to a plan at `amount` a period costs at `now`, for all that is paid for: who has paid for months ahead has the other plan
+/// in all of them. Within a period only what costs more changes at once; days that have begun count whole, so that what was shown holds
+/// until midnight by the period's clock.
+fn quote(current: &Subscription, spans: &[Span], amount: i64, same_interval: bool, now: DateTime<Utc>) -> Quote {
     let days = |from: DateTime<Utc>, to: DateTime<Utc>| {
         (to - from).num_seconds().max(0).div_euclid(86_400) + i64::from((to - from).num_seconds() % 86_400 > 0)
     };
-    let (start, end) = (current.current_period_start, current.current_period_end);
-    let (left, all) = (days(now, end), days(start, end).max(1));
-    let part = |amount: i64| i64::try_from(i128::from(amount) * i128::from(left) / i128::from(all)).unwrap_or(i64::MAX);
+    let long = |span: &Span| days(span.from, span.to).max(1);
+    let last = spans.last().map_or(1, long);
+    // What is left of each, of how much: a period from before the interval was changed counts by the days of the new one.
+    let parts: Vec<(i64, i64)> = spans
+        .iter()
+        .map(|span| {
+            let all = Some(long(span)).filter(|all| all * 2 >= last && *all <= last * 2).unwrap_or(last);
+            (days(span.from.max(now), span.to), all)
+        })
+        .collect();
+    let part = |amount: i64| {
+        let one = |(left, all): &(i64, i64)| i128::from(amount) * i128::from(*left) / i128::from(*all);
+        i64::try_from(parts.iter().map(one).sum::<i128>()).unwrap_or(i64::MAX)
+    };
     // A trial was paid by nobody: nothing is left of it.
     let credit = if current.period_no == 0 { 0 } else { part(current.amount) };
     let charge = part(amount);
     let due = (charge - credit).max(0);
     let at_once = same_interval && current.state == "active" && due > 0;
+    let end = current.current_period_end;
     Quote {
         due: if at_once { due } else { 0 },
         credit,
@@ -86,8 +123,13 @@ mod tests {
             current_period_start: start,
             current_period_end: end,
             cancel_at: None,
+            past_due_since: None,
             workflow_run_id: None,
         }
+    }
+
+    fn whole(one: &Subscription) -> Vec<Span> {
+        vec![Span { from: one.current_period_start, to: one.current_period_end }]
     }
 
     #[test]
@@ -115,19 +157,40 @@ mod tests {
     #[test]
     fn a_dearer_plan_costs_what_the_days_that_are_left_cost_more() {
         let current = paid("2026-06-01T00:00:00Z", "2026-07-01T00:00:00Z", 1000);
-        let dearer = quote(&current, 2900, true, at("2026-06-16T00:00:00Z"));
+        let dearer = quote(&current, &whole(&current), 2900, true, at("2026-06-16T00:00:00Z"));
         assert_eq!((dearer.credit, dearer.charge, dearer.due), (500, 1450, 950));
         assert_eq!(dearer.effective_at, at("2026-06-16T00:00:00Z"));
-        let later = quote(&current, 2900, true, at("2026-06-16T23:59:59Z"));
+        let later = quote(&current, &whole(&current), 2900, true, at("2026-06-16T23:59:59Z"));
         assert_eq!(later.due, 950, "a day that has begun counts whole: 14 are left and a part of one");
-        assert_eq!(quote(&current, i64::MAX, true, at("2026-06-01T00:00:00Z")).due, i64::MAX - 1000);
+        assert_eq!(quote(&current, &whole(&current), i64::MAX, true, at("2026-06-01T00:00:00Z")).due, i64::MAX - 1000);
+    }
+
+    #[test]
+    fn who_has_paid_for_months_ahead_pays_the_difference_for_all_of_them() {
+        let mut current = paid("2026-06-01T00:00:00Z", "2026-07-01T00:00:00Z", 1000);
+        let mut spans = whole(&current);
+        for month in 7..=12 {
+            let to =
+                if month == 12 { "2027-01-01T00:00:00Z".into() } else { format!("2026-{:02}-01T00:00:00Z", month + 1) };
+            spans.push(Span { from: current.current_period_end, to: at(&to) });
+            (current.period_no, current.current_period_end) = (current.period_no + 1, at(&to));
+        }
+        let dearer = quote(&current, &spans, 3000, true, at("2026-06-16T00:00:00Z"));
+        assert_eq!((dearer.credit, dearer.charge, dearer.due), (6500, 19_500, 13_000), "half a month, and six");
+        // A year that follows the last days of a month: those cost what days of a year cost.
+        let spans = [
+            Span { from: at("2026-06-01T00:00:00Z"), to: at("2026-07-01T00:00:00Z") },
+            Span { from: at("2026-07-01T00:00:00Z"), to: at("2027-07-01T00:00:00Z") },
+        ];
+        let dearer = quote(&current, &spans, 36_500, true, at("2026-06-29T00:00:00Z"));
+        assert_eq!((dearer.credit, dearer.charge), (1000 + 5, 36_500 + 200));
     }
 
     #[test]
     fn a_cheaper_plan_or_another_interval_follows_when_the_period_ends_and_costs_nothing_now() {
         let current = paid("2026-06-01T00:00:00Z", "2026-07-01T00:00:00Z", 1000);
         for (amount, same) in [(500, true), (1000, true), (9000, false)] {
-            let quote = quote(&current, amount, same, at("2026-06-16T00:00:00Z"));
+            let quote = quote(&current, &whole(&current), amount, same, at("2026-06-16T00:00:00Z"));
             assert_eq!((quote.due, quote.effective_at, quote.next_amount), (0, current.current_period_end, amount));
         }
     }

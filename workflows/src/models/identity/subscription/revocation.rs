@@ -1,16 +1,27 @@
 //! What was bought is taken back with the money.
 
-use super::{Subscription, credit, end, find, take_turn};
+use super::{Subscription, credit, end, entitle, find, take_turn};
 use crate::models::{Db, identity::credit::Reason};
 use uuid::Uuid;
 
 /// Takes back the period that a payment paid, with the credits that came with it as far as they are free: it ends now, or never begins.
-/// Gives the subscription and whether it is over. None when a later period is paid, or the payment paid none: then nothing changes.
+/// Of a change within a period the plan before it is had again. Gives the subscription and whether it is over. None when a later period
+/// is paid or a later change rests on it, or the payment paid neither: then nothing changes.
 /// Begins and ends as the tenant's identity service.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn revoke(db: Db<'_>, tenant_id: Uuid, payment_id: Uuid) -> sqlx::Result<Option<(Subscription, bool)>> {
+    let change = sqlx::query_scalar!(
+        "select s.user_id from identity.subscription_changes c join identity.subscriptions s on s.id = c.subscription_id
+         where c.tenant_id = $1 and c.payment_id = $2 and c.undone_at is null",
+        tenant_id,
+        payment_id,
+    );
+    if let Some(user_id) = change.fetch_optional(&mut *db).await? {
+        take_turn(&mut *db, user_id).await?;
+        return Ok(undo(db, tenant_id, payment_id).await?.map(|now| (now, false)));
+    }
     let period = sqlx::query!(
         "select p.subscription_id, p.period_no, p.user_id from identity.subscription_periods p
          join identity.subscriptions s on s.id = p.subscription_id and s.period_no = p.period_no
@@ -40,7 +51,7 @@ pub async fn revoke(db: Db<'_>, tenant_id: Uuid, payment_id: Uuid) -> sqlx::Resu
     .execute(&mut *db)
     .await?;
     let key = format!("subscription:{}:{}", period.subscription_id, period.period_no);
-    let account = credit::open(&mut *db, tenant_id, Some(period.user_id)).await?;
+    let account = credit::open_locked(&mut *db, tenant_id, Some(period.user_id)).await?;
     let came = sqlx::query_scalar!(
         "select delta from identity.credit_ledger where tenant_id = $1 and entry_key = $2 and account_id = $3",
         tenant_id,
@@ -54,4 +65,41 @@ pub async fn revoke(db: Db<'_>, tenant_id: Uuid, payment_id: Uuid) -> sqlx::Resu
     }
     let over = end(&mut *db, tenant_id, period.subscription_id, period.period_no, "cancelled").await?;
     Ok(find(db, tenant_id, period.subscription_id).await?.map(|now| (now, over)))
+}
+
+/// Takes a change of plan back.
+async fn undo(db: Db<'_>, tenant_id: Uuid, payment_id: Uuid) -> sqlx::Result<Option<Subscription>> {
+    let undone = sqlx::query!(
+        "update identity.subscription_changes set undone_at = workflow.now() where payment_id = $1 and undone_at is null
+         returning subscription_id, period_no, created_at",
+        payment_id,
+    );
+    let Some(undone) = undone.fetch_optional(&mut *db).await? else { return Ok(None) };
+    let found = find(&mut *db, tenant_id, undone.subscription_id).await?;
+    let Some(found) = found.filter(|s| s.is_live() && s.period_no == undone.period_no) else { return Ok(None) };
+    let changes = sqlx::query!(
+        "select from_plan_id, from_amount, to_plan_id, to_amount, created_at, undone_at is not null as \"undone!\"
+         from identity.subscription_changes where subscription_id = $1 and period_no = $2 order by created_at",
+        undone.subscription_id,
+        undone.period_no,
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    if changes.iter().any(|c| !c.undone && c.created_at > undone.created_at) {
+        return Ok(None);
+    }
+    let last = changes.iter().rev().find(|c| !c.undone).map(|c| (c.to_plan_id, c.to_amount));
+    let before = last.or_else(|| changes.first().map(|c| (c.from_plan_id, c.from_amount)));
+    let Some((plan_id, amount)) = before else { return Ok(None) };
+    sqlx::query!(
+        "update identity.subscriptions set plan_id = $2, amount = $3, next_plan_id = nullif(next_plan_id, $2), updated_at = workflow.now()
+         where id = $1",
+        found.id,
+        plan_id,
+        amount,
+    )
+    .execute(&mut *db)
+    .await?;
+    entitle(&mut *db, tenant_id, found.user_id, Some(plan_id), None).await?;
+    find(db, tenant_id, found.id).await
 }

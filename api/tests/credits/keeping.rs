@@ -1,0 +1,196 @@
+//! Subscriptions whose run is lost, late, or somewhere else, and what becomes of the money of who changes plans.
+
+use crate::{
+    money::{activate, buy, paid, sound},
+    plans::{Cast, cast, pro},
+    subscriptions::{DAY, Keeper, comes, look_after, now, start, told, until},
+};
+use axum::http::StatusCode;
+use flatrender_engine::Client;
+use flatrender_workflows::models::{
+    DEFAULT_TENANT, Role, Scope,
+    identity::{
+        plan::Interval,
+        subscription::{self, Did},
+    },
+};
+use serde_json::json;
+use sqlx::PgPool;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Loses a run as people can: by stopping it.
+async fn lose(db: &PgPool, run: Uuid) {
+    let client = Client::new(db.clone());
+    let mut tx = db.begin().await.unwrap();
+    client.cancel(&mut tx, run, "by mistake").await.unwrap();
+    tx.commit().await.unwrap();
+    client.announce();
+    let lost = client.finished(run, Duration::from_secs(30)).await.unwrap().expect("it ends");
+    assert!(lost.error.is_some(), "{lost:?}");
+}
+
+async fn keepers(db: &PgPool) -> i64 {
+    let sql = "select count(*) from workflow.runs where kind = 'subscription' and continued_from is null";
+    sqlx::query_scalar(sql).fetch_one(db).await.unwrap()
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_subscription_whose_run_was_lost_is_kept_by_another_an_hour_after_something_was_due(db: PgPool) {
+    let cast = cast(db).await;
+    let db = &cast.world.db;
+    let plan = cast.plan(pro(1900)).await;
+    let id = buy(db, cast.user, plan, Interval::Month).await.unwrap().subscription.id;
+    let keeper = Keeper::begin(db, false);
+    let lost = start(db, id).await;
+    comes(Some(lost), async || now(db, id).await.workflow_run_id).await;
+    lose(db, lost).await;
+
+    until(&cast, id, 600).await;
+    look_after(db).await;
+    assert_eq!(now(db, id).await.workflow_run_id, Some(lost), "nothing is missing yet: a worker may be late");
+    until(&cast, id, 3700).await;
+    look_after(db).await;
+    comes("past_due".to_owned(), async || now(db, id).await.state).await;
+    let kept_by = now(db, id).await.workflow_run_id;
+    assert_ne!(kept_by, Some(lost));
+
+    until(&cast, id, 8 * DAY).await;
+    comes("expired".to_owned(), async || now(db, id).await.state).await;
+    look_after(db).await;
+    assert_eq!(keepers(db).await, 2, "one keeper followed the lost one");
+    let tenants = "select count(distinct tenant_id) from workflow.runs where kind = 'subscription'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(tenants).fetch_one(db).await.unwrap(), 1, "where it is looked for");
+    keeper.end().await;
+    sound(db).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_run_that_comes_late_gives_the_week_that_nobody_was_told_of(db: PgPool) {
+    let cast = cast(db).await;
+    let db = &cast.world.db;
+    let plan = cast.plan(pro(1900)).await;
+    let id = buy(db, cast.user, plan, Interval::Month).await.unwrap().subscription.id;
+    until(&cast, id, 20 * DAY).await;
+    let keeper = Keeper::begin(db, false);
+    look_after(db).await;
+    comes("past_due".to_owned(), async || now(db, id).await.state).await;
+    assert_eq!(told(db).await, [] as [&str; 0], "that it will be due is no news");
+    for days in [1, 3] {
+        until(&cast, id, (20 + days) * DAY + 600).await;
+        comes(Some(format!("subscription.reminder_{days}")), async || told(db).await.last().cloned()).await;
+        assert_eq!(now(db, id).await.state, "past_due");
+    }
+    // Late again: what it says when it ends is enough.
+    let run = now(db, id).await.workflow_run_id.unwrap();
+    lose(db, run).await;
+    until(&cast, id, 28 * DAY).await;
+    look_after(db).await;
+    comes("expired".to_owned(), async || now(db, id).await.state).await;
+    assert_eq!(told(db).await.len(), 2);
+    keeper.end().await;
+    sound(db).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_run_that_went_on_as_another_is_not_lost(db: PgPool) {
+    let cast = cast(db).await;
+    let db = &cast.world.db;
+    let plan = cast.plan(pro(1900)).await;
+    let id = buy(db, cast.user, plan, Interval::Month).await.unwrap().subscription.id;
+    let keeper = Keeper::begin(db, false);
+    let first = start(db, id).await;
+    comes(Some(first), async || now(db, id).await.workflow_run_id).await;
+    until(&cast, id, -2 * DAY).await;
+    buy(db, cast.user, plan, Interval::Month).await.unwrap();
+    // Any deed has it see that.
+    until(&cast, id, -4 * DAY).await;
+    comes(true, async || now(db, id).await.workflow_run_id != Some(first)).await;
+    keeper.end().await;
+    // As it is between the end of the one and the begin of the other.
+    let sql = "update identity.subscriptions set workflow_run_id = $1";
+    sqlx::query(sql).bind(first).execute(db).await.unwrap();
+    until(&cast, id, 2 * DAY).await;
+    let mut tx = Scope::platform(Role::Identity).begin(db).await.unwrap();
+    assert_eq!(subscription::unkept(&mut tx, 10).await.unwrap().len(), 0);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn whoever_changes_a_subscription_whose_run_was_lost_has_it_kept_again(db: PgPool) {
+    let cast = cast(db).await;
+    let db = &cast.world.db;
+    let plan = cast.plan(pro(1900)).await;
+    let id = buy(db, cast.user, plan, Interval::Month).await.unwrap().subscription.id;
+    let keeper = Keeper::begin(db, false);
+    let lost = start(db, id).await;
+    comes(Some(lost), async || now(db, id).await.workflow_run_id).await;
+    lose(db, lost).await;
+    for _ in 0..2 {
+        assert_eq!(cast.post("/v1/subscription/cancel", json!({})).await.status, StatusCode::OK);
+        assert_ne!(now(db, id).await.workflow_run_id, Some(lost));
+        assert_eq!(keepers(db).await, 2, "once");
+    }
+    until(&cast, id, 60).await;
+    comes("cancelled".to_owned(), async || now(db, id).await.state).await;
+    keeper.end().await;
+    sound(db).await;
+}
+
+/// The small plan and the large one.
+async fn two(cast: &Cast) -> (Uuid, Uuid) {
+    let small = cast.plan(pro(1000)).await;
+    let mut large = pro(3000);
+    large["code"] = json!("studio");
+    (small, cast.plan(large).await)
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_has_paid_for_months_ahead_pays_the_difference_for_each_of_them(db: PgPool) {
+    let cast = cast(db).await;
+    let db = &cast.world.db;
+    let (small, large) = two(&cast).await;
+    let begun = buy(db, cast.user, small, Interval::Month).await.unwrap().subscription;
+    for _ in 0..11 {
+        assert_eq!(buy(db, cast.user, small, Interval::Month).await.unwrap().did, Did::Renewed);
+    }
+    let shown = cast.get(&format!("/v1/subscription/change?plan_id={large}")).await.json();
+    assert_eq!(shown["due"], 12 * 2000, "{shown}");
+    let dearer =
+        activate(db, cast.user, large, Interval::Month, paid(db, cast.user, large, 24_000).await).await.unwrap();
+    assert_eq!((dearer.did, dearer.subscription.id, dearer.subscription.period_no), (Did::Changed, begun.id, 12));
+    sound(db).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_change_whose_money_went_back_leaves_the_plan_before_it(db: PgPool) {
+    let cast = cast(db).await;
+    let db = &cast.world.db;
+    let (small, large) = two(&cast).await;
+    let mut larger = pro(5000);
+    larger["code"] = json!("house");
+    let larger = cast.plan(larger).await;
+    let id = buy(db, cast.user, small, Interval::Month).await.unwrap().subscription.id;
+    let change = async |plan: Uuid| {
+        let payment = paid(db, cast.user, plan, 2000).await;
+        assert_eq!(activate(db, cast.user, plan, Interval::Month, payment).await.unwrap().did, Did::Changed);
+        payment
+    };
+    let back = async |payment: Uuid| {
+        let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(db).await.unwrap();
+        let revoked = subscription::revoke(&mut tx, DEFAULT_TENANT, payment).await.unwrap();
+        tx.commit().await.unwrap();
+        revoked.map(|(now, over)| (now.plan_id, now.amount, now.state, over))
+    };
+    let only = change(large).await;
+    assert_eq!(back(only).await, Some((small, 1000, "active".into(), false)));
+    assert_eq!(back(only).await, None, "once");
+    // The last one first, and the other way round.
+    let (first, second) = (change(large).await, change(larger).await);
+    assert_eq!(back(second).await, Some((large, 3000, "active".into(), false)));
+    assert_eq!(back(first).await, Some((small, 1000, "active".into(), false)));
+    let (first, second) = (change(large).await, change(larger).await);
+    assert_eq!(back(first).await, None, "the second one rests on it");
+    assert_eq!(now(db, id).await.plan_id, larger);
+    assert_eq!(back(second).await, Some((small, 1000, "active".into(), false)));
+    sound(db).await;
+}

@@ -1,0 +1,130 @@
+//! A plan that is renewed by a payment nobody had to open, and an event that two accounts hear of.
+
+use crate::gateways::Street;
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use std::time::Duration;
+
+/// The payments for plans, oldest first, as they are.
+async fn states(street: &Street) -> Vec<String> {
+    let sql = "select coalesce(substring(idempotency_key from '^renewal:.*:(.*)$'), 'asked for') || ' ' || state from identity.payments
+               where purpose = 'plan' order by created_at, id";
+    sqlx::query_scalar(sql).fetch_all(&street.shop.world.db).await.unwrap()
+}
+
+async fn come(street: &Street, expected: &[&str]) {
+    for _ in 0..1500 {
+        if states(street).await == expected {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(states(street).await, expected);
+}
+
+/// Waits until a payment was opened when something was told; gives it, and what its gateway calls it.
+async fn opened(street: &Street, told: &str, n: i64) -> (String, String) {
+    let sql = "select id::text, provider_ref from identity.payments where idempotency_key like 'renewal:%:' || $1 and state = 'pending'
+               order by created_at";
+    for _ in 0..1500 {
+        let found: Option<(String, String)> =
+            sqlx::query_as(sql).bind(told).fetch_optional(&street.shop.world.db).await.unwrap();
+        match found {
+            Some(found) => return found,
+            None => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+    panic!("nothing is open ({n}): {:?}", states(street).await);
+}
+
+/// Lets so many minutes pass since the end of the period.
+async fn until(street: &Street, minutes: i64) {
+    let sql =
+        "select (extract(epoch from current_period_end - workflow.now()) / 60)::bigint from identity.subscriptions";
+    let left: i64 = sqlx::query_scalar(sql).fetch_one(&street.shop.world.db).await.unwrap();
+    street.pass(left + minutes).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_plan_is_renewed_by_a_payment_that_nobody_had_to_open(db: PgPool) {
+    let street = Street::open(db).await;
+    let shop = &street.shop;
+    let id = shop.pay(shop.plan("stripe"), "a").await.json()["id"].as_str().unwrap().to_owned();
+    shop.comes(&id, "pending").await;
+    let sql = "select provider_ref from identity.payments where id = $1::uuid";
+    let name: String = sqlx::query_scalar(sql).bind(&id).fetch_one(&shop.world.db).await.unwrap();
+    street.stripe.pay(&name);
+    street.back(&id).await;
+    shop.comes(&id, "paid").await;
+
+    // Three days before the end: the notice brings a payment along, which pays the next period.
+    const DAY: i64 = 24 * 60;
+    until(&street, -3 * DAY + 5).await;
+    let (renewal, name) = opened(&street, "notice", 1).await;
+    let told =
+        "select data->>'payment_id' from notification.notifications where template_code = 'subscription.renewal_soon'";
+    assert_eq!(sqlx::query_scalar::<_, String>(told).fetch_one(&shop.world.db).await.unwrap(), renewal);
+    let shown = shop.get(&format!("/v1/payments/{renewal}")).await.json();
+    assert_eq!((&shown["amount"], shown["redirect_url"].is_string()), (&json!(1999), true), "{shown}");
+    street.stripe.pay(&name);
+    street.back(&renewal).await;
+    shop.comes(&renewal, "paid").await;
+    let period = "select period_no from identity.subscriptions";
+    assert_eq!(sqlx::query_scalar::<_, i32>(period).fetch_one(&shop.world.db).await.unwrap(), 2);
+
+    // Nobody pays: that one ends after a day, without a word, and another one comes when the plan is due.
+    until(&street, -3 * DAY + 5).await;
+    opened(&street, "notice", 2).await;
+    street.pass(DAY + 5).await;
+    come(&street, &["asked for paid", "notice paid", "notice expired"]).await;
+    until(&street, 5).await;
+    let (due, name) = opened(&street, "due", 3).await;
+    assert_ne!(due, renewal);
+    let failed = "select count(*) from workflow.runs where kind = 'notify' and business_key like '%:payment.failed'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(failed).fetch_one(&shop.world.db).await.unwrap(), 0);
+
+    // Its payer opens one as well, and pays that: the other one is closed.
+    sqlx::query("select platform.ensure_months(workflow.now(), now())").execute(&shop.world.db).await.unwrap();
+    // A session ends when nobody uses it for a month.
+    sqlx::query("update identity.user_sessions set idle_expires_at = absolute_expires_at")
+        .execute(&shop.world.db)
+        .await
+        .unwrap();
+    let own = shop.pay(shop.plan("stripe"), "b").await;
+    assert_eq!(own.status, StatusCode::CREATED, "{:?}", own.body);
+    let own = own.json()["id"].as_str().unwrap().to_owned();
+    shop.comes(&own, "pending").await;
+    let sql = "select provider_ref from identity.payments where id = $1::uuid";
+    let own_name: String = sqlx::query_scalar(sql).bind(&own).fetch_one(&shop.world.db).await.unwrap();
+    street.stripe.pay(&own_name);
+    street.back(&own).await;
+    shop.comes(&own, "paid").await;
+    come(&street, &["asked for paid", "notice paid", "notice expired", "due cancelled", "asked for paid"]).await;
+    assert!(!street.stripe.is_open(&name));
+    let state = "select state from identity.subscriptions where period_no = 3";
+    assert_eq!(sqlx::query_scalar::<_, String>(state).fetch_one(&shop.world.db).await.unwrap(), "active");
+    shop.sound().await;
+}
+
+/// The account was put anew: two of ours are one at Stripe, which tells both of everything.
+#[sqlx::test(migrations = "../migrations")]
+async fn an_event_that_another_account_has_heard_counts_where_it_belongs(db: PgPool) {
+    let street = Street::open(db).await;
+    let settings = json!({"secret_key": crate::fakes::stripe::TEST_KEY, "webhook_secrets": [crate::fakes::stripe::WEBHOOK_SECRET]});
+    let put: Value = street.shop.gateway("stripe", "test", settings).await;
+    let account = put["id"].as_str().unwrap();
+    assert_ne!(account, street.account);
+    let (id, name) = street.pending("stripe").await;
+    street.stripe.pay(&name);
+    let event = street.stripe.events().into_iter().map(|(event, _)| event).next_back().unwrap();
+    let webhook = street.stripe.webhook(&event);
+    for hears in [street.account.as_str(), account, account] {
+        assert_eq!(street.hear(hears, &webhook.body, &webhook.signature).await.status, StatusCode::OK);
+    }
+    street.shop.comes(&id, "paid").await;
+    let kept = "select outcome from identity.payment_events order by received_at";
+    let kept: Vec<String> = sqlx::query_scalar(kept).fetch_all(&street.shop.world.db).await.unwrap();
+    assert_eq!(kept, ["ignored", "applied"]);
+    street.shop.sound().await;
+}

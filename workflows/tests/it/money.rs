@@ -1,0 +1,230 @@
+//! Money that comes at the wrong moment, accounts whose key is changed under way, and what goes back and does not stay there.
+
+use crate::payments::{Shop, Working};
+use flatrender_engine::{Client, client::RunState};
+use flatrender_workflows::{
+    contracts::pay::{PaymentState, RefundState},
+    definitions::{
+        payment::{TakePayment, settle},
+        refund as refunds,
+    },
+    models::{
+        DEFAULT_TENANT, Role, Scope,
+        identity::{
+            coupon::{self, NewCoupon},
+            credit, gateway, payment, refund,
+        },
+    },
+};
+use sqlx::PgPool;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// What is paid just before its time is over, or it is cancelled, is taken: the gateway would give it back otherwise.
+#[sqlx::test(migrations = "../migrations")]
+async fn what_was_paid_before_a_payment_was_closed_is_taken(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let working = Working::begin(shop.worker(true));
+    let (cancelled, run) = shop.buy(shop.credits(), None).await;
+    shop.comes(cancelled, "pending").await;
+    let (expired, _) = shop.buy(shop.credits(), None).await;
+    shop.comes(expired, "pending").await;
+    shop.till.0.lock().unwrap().state = Some(PaymentState::Paid);
+    let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(&shop.db).await.unwrap();
+    assert!(payment::state::ask_cancel(&mut tx, DEFAULT_TENANT, cancelled).await.unwrap());
+    tx.commit().await.unwrap();
+    shop.hint(run).await;
+    shop.comes(cancelled, "paid").await;
+    shop.pass(24.0 * 3600.0 + 60.0).await;
+    shop.comes(expired, "paid").await;
+    assert_eq!(shop.balance().await, 2 * 3600);
+    working.end().await;
+    shop.sound().await;
+}
+
+async fn rotate(shop: &Shop, to: &[u8], counts: bool) {
+    if counts {
+        shop.till.0.lock().unwrap().key = Some(hex::encode(to));
+        return;
+    }
+    let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(&shop.db).await.unwrap();
+    gateway::rotate(&mut tx, DEFAULT_TENANT, shop.gateway, to).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+/// A key that is revoked before it is changed here, or after: what is under way waits, and goes on with the new one.
+#[sqlx::test(migrations = "../migrations")]
+async fn what_is_under_way_goes_on_with_the_new_key(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let working = Working::begin(shop.worker(false));
+    let (id, run) = shop.buy(shop.credits(), None).await;
+    shop.comes(id, "pending").await;
+    shop.till.0.lock().unwrap().state = Some(PaymentState::Paid);
+    rotate(&shop, b"second", true).await;
+    shop.hint(run).await;
+    let asked = "select count(*) from workflow.steps where run_id = $1 and key = 'note 2'";
+    for _ in 0..500 {
+        if sqlx::query_scalar::<_, i64>(asked).bind(run).fetch_one(&shop.db).await.unwrap() == 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(shop.now(id).await.state, "pending", "the account does not open, and nobody has to look yet");
+    rotate(&shop, b"second", false).await;
+    shop.hint(run).await;
+    shop.comes(id, "paid").await;
+    // The same of a refund.
+    shop.till.0.lock().unwrap().refund = Some(RefundState::Pending);
+    let back = shop.give_back(id, 100, "a").await.unwrap();
+    shop.refund_comes(back, "sending").await;
+    rotate(&shop, b"third", true).await;
+    shop.till.0.lock().unwrap().refund = Some(RefundState::Done);
+    shop.pass(7.0 * 3600.0).await;
+    rotate(&shop, b"third", false).await;
+    for _ in 0..3 {
+        shop.pass(7.0 * 3600.0).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    shop.refund_comes(back, "done").await;
+    working.end().await;
+    shop.sound().await;
+}
+
+/// Looking again at a payment that its run is opening leaves it to that run.
+#[sqlx::test(migrations = "../migrations")]
+async fn looking_again_at_a_payment_that_is_not_open_yet_does_nothing(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let (id, run) = shop.buy(shop.credits(), None).await;
+    let client = Client::new(shop.db.clone());
+    let again = TakePayment { tenant_id: DEFAULT_TENANT, payment_id: id, again: true, return_page: String::new() };
+    let mut tx = shop.db.begin().await.unwrap();
+    let again = client.start(&mut tx, DEFAULT_TENANT, None, again).await.unwrap().run_id;
+    tx.commit().await.unwrap();
+    client.announce();
+    shop.till.0.lock().unwrap().silent = 2;
+    let working = Working::begin(shop.worker(false));
+    let ended = client.finished(again, Duration::from_secs(30)).await.unwrap().unwrap();
+    assert_eq!(ended.state, RunState::Succeeded, "{:?}", ended.error);
+    shop.comes(id, "pending").await;
+    let pages = shop.till.0.lock().unwrap().pages.clone();
+    assert!(pages.iter().all(|page| page == "https://us.example/p"), "{pages:?}");
+    shop.till.0.lock().unwrap().state = Some(PaymentState::Paid);
+    shop.hint(run).await;
+    shop.comes(id, "paid").await;
+    working.end().await;
+    shop.sound().await;
+}
+
+/// Money that goes straight back bought nothing: its coupon can be used again.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_coupon_is_there_again_when_the_money_goes_straight_back(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(&shop.db).await.unwrap();
+    let new = NewCoupon {
+        code: "SPRING",
+        kind: "percent",
+        value: 10,
+        currency: None,
+        max_redemptions: 1,
+        per_user_limit: 1,
+        valid_from: None,
+        valid_to: "2099-01-01T00:00:00Z".parse().unwrap(),
+    };
+    let spring = coupon::create(&mut tx, DEFAULT_TENANT, &new).await.unwrap().unwrap();
+    tx.commit().await.unwrap();
+    let working = Working::begin(shop.worker(true));
+    // Two windows, and both are paid: there is nothing for the second one to begin.
+    let (second, second_run) = shop.buy(shop.plan(), Some("spring")).await;
+    let (first, first_run) = shop.buy(shop.plan(), None).await;
+    for id in [first, second] {
+        shop.comes(id, "pending").await;
+    }
+    shop.till.0.lock().unwrap().state = Some(PaymentState::Paid);
+    shop.hint(first_run).await;
+    shop.comes(first, "paid").await;
+    shop.hint(second_run).await;
+    shop.comes(second, "refunded").await;
+    let mut db = shop.db.acquire().await.unwrap();
+    assert_eq!(coupon::find(&mut db, DEFAULT_TENANT, spring).await.unwrap().unwrap().redeemed, 0);
+    drop(db);
+    working.end().await;
+    shop.sound().await;
+}
+
+/// Credits that a film takes at the moment when their money goes back: what is free after it is taken, and not nothing.
+#[sqlx::test(migrations = "../migrations")]
+async fn what_is_free_when_the_money_goes_back_is_taken_back_whoever_holds_the_rest(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let working = Working::begin(shop.worker(false));
+    shop.till.0.lock().unwrap().state = Some(PaymentState::Paid);
+    let (id, run) = shop.buy(shop.credits(), None).await;
+    shop.comes(id, "pending").await;
+    shop.hint(run).await;
+    shop.comes(id, "paid").await;
+    let mut film = shop.db.begin().await.unwrap();
+    let account = credit::find(&mut film, DEFAULT_TENANT, Some(shop.user)).await.unwrap().unwrap();
+    assert!(credit::hold(&mut film, account.id, Uuid::now_v7(), 3000).await.unwrap().is_some());
+    let back = shop.give_back(id, 500, "a").await.unwrap();
+    let waits = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    for _ in 0..500 {
+        if sqlx::query_scalar::<_, i64>(waits).fetch_one(&shop.db).await.unwrap() > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    film.commit().await.unwrap();
+    shop.refund_comes(back, "done").await;
+    assert_eq!(shop.balance().await, 3000, "what the film holds is its own");
+    working.end().await;
+}
+
+/// What a bank sends back after it was done is for people, who are told; two of them cannot say that it is settled by nothing.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_refund_that_comes_back_after_it_was_done_is_for_people(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let working = Working::begin(shop.worker(true));
+    shop.till.0.lock().unwrap().state = Some(PaymentState::Paid);
+    let (id, run) = shop.buy(shop.credits(), None).await;
+    shop.comes(id, "pending").await;
+    shop.hint(run).await;
+    shop.comes(id, "paid").await;
+    let back = shop.give_back(id, 500, "a").await.unwrap();
+    shop.refund_comes(back, "done").await;
+    shop.comes(id, "refunded").await;
+    let (client, invoices) = (Client::new(shop.db.clone()), shop.invoices().await);
+    let look = async || {
+        let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(&shop.db).await.unwrap();
+        settle::look_again(&client, &mut tx, DEFAULT_TENANT, back).await.unwrap();
+        let sql = "select workflow_run_id from identity.refunds where id = $1";
+        let run = sqlx::query_scalar(sql).bind(back).fetch_one(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+        client.announce();
+        client.finished(run, Duration::from_secs(30)).await.unwrap().unwrap().output_as::<String>().unwrap()
+    };
+    assert_eq!(look().await, "done", "it is there still");
+    shop.till.0.lock().unwrap().refund = Some(RefundState::Refused);
+    assert_eq!(look().await, "manual");
+    let told = "select count(*) from workflow.runs where kind = 'notify' and business_key like '%:payment.review'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(told).fetch_one(&shop.db).await.unwrap(), 1);
+    assert_eq!(shop.comes(id, "refunding").await.refunded_amount, 500);
+    let now = refund::find(&mut shop.db.acquire().await.unwrap(), DEFAULT_TENANT, back).await.unwrap().unwrap();
+    assert!(now.came_back() && now.done_at.is_none());
+    // Nobody has looked for an hour: operators hear of it, once.
+    let page = async || {
+        let mut tx = Scope::platform(Role::Identity).begin(&shop.db).await.unwrap();
+        let told = refunds::page_operators(&client, &mut tx).await.unwrap();
+        tx.commit().await.unwrap();
+        told
+    };
+    assert_eq!(page().await, 0);
+    shop.pass(3700.0).await;
+    assert_eq!((page().await, page().await), (1, 0));
+    // By hand, then: its credit note is there, and nothing is taken back again.
+    let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(&shop.db).await.unwrap();
+    assert_eq!(refunds::done(&client, &mut tx, DEFAULT_TENANT, back, Some("t-1")).await.unwrap(), "done");
+    tx.commit().await.unwrap();
+    shop.comes(id, "refunded").await;
+    assert_eq!((shop.invoices().await, shop.balance().await), (invoices, 0));
+    working.end().await;
+    shop.sound().await;
+}
