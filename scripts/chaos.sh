@@ -5,6 +5,7 @@
 #   scripts/chaos.sh [filter]       only the faults whose tests contain the filter, such as f03, or f_500 for the farm
 #   scripts/chaos.sh fleet          two hundred nodes and two hundred renders, and what they cost the database
 #   scripts/chaos.sh fuzz           archives, pictures and sounds harmed at random for an hour or two: FLATRENDER_FUZZ_TIMES=2000
+#   scripts/chaos.sh races          sixty-four at once for the last one of something, a thousand times
 #   scripts/tus.sh                  a gibibyte over a wire that is cut, by a client of others; part of the whole
 #   FLATRENDER_CHAOS=soak           the longest form: F6 and F8 for ten minutes, F35 with a million jobs and then for hours
 #   FLATRENDER_SOAK_JOBS=50000      how many F35 burns down in that form, and FLATRENDER_SOAK_SECONDS=600 how long it bears them
@@ -34,6 +35,14 @@ fuzz() {
         --no-capture -E 'test(/_harmed_|whatever_is_taken|that_are_harmed/)'
 }
 if [ "${1:-}" = fuzz ]; then fuzz; exit; fi
+races() {
+    # shellcheck source=throwaway-postgres.sh
+    . scripts/throwaway-postgres.sh
+    trap 'stop_postgres; rm -rf "$TMPDIR"' EXIT
+    start_postgres
+    FLATRENDER_ROUNDS="${FLATRENDER_ROUNDS:-1000}" cargo nextest run --locked --workspace -E 'binary(credits) and test(/^races::/)'
+}
+if [ "${1:-}" = races ]; then races; exit; fi
 cargo build --locked --quiet -p flatrender-renderer
 cargo nextest run --locked --profile "$([ "$FLATRENDER_CHAOS" = soak ] && echo soak || echo chaos)" -p flatrender-engine -p flatrender-api \
     --test chaos --test journey --run-ignored all --no-fail-fast \

@@ -37,7 +37,7 @@ struct Storm {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_storm_changes_no_frame() {
-    weather(Storm { faults: 25, films: 4, pause: (200, 900), longest: 6_000 }).await;
+    weather(Storm { faults: 15, films: 3, pause: (200, 900), longest: 6_000 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
