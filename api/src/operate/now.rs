@@ -187,8 +187,10 @@ pub async fn get(State(app): State<App>, party: Party) -> Result<Json<Now>, Prob
 
 /// How things stood a moment ago, for all who follow: looked at once for all of them, and nobody waits for a look at another tenant.
 #[derive(Debug, Default)]
-pub struct Pulse(Mutex<HashMap<Option<Uuid>, Arc<Mutex<Option<Looked>>>>>);
+pub struct Pulse(Mutex<HashMap<Option<Uuid>, Place>>);
 
+/// The last look of a tenant; held by who looks.
+type Place = Arc<Mutex<Option<Looked>>>;
 /// When, and how things stood then.
 type Looked = (Instant, Arc<Now>);
 

@@ -100,7 +100,9 @@ pub async fn look_after(db: &PgPool) {
     let upkeep = client.start(&mut tx, Uuid::now_v7(), None, LookAfterCredits {}).await.unwrap();
     tx.commit().await.unwrap();
     client.announce();
-    client.finished(upkeep.run_id, Duration::from_secs(30)).await.unwrap().unwrap();
+    let over = async || client.finished(upkeep.run_id, Duration::from_secs(30)).await.unwrap();
+    // A clock that leaps over a month has a partition made at that moment; who looks meanwhile may find the run on neither side.
+    assert!(over().await.is_some() || over().await.is_some(), "it ends");
 }
 
 pub const DAY: i64 = 86_400;

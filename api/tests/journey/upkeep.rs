@@ -30,8 +30,8 @@ const OBJECTS: usize = 20;
 const CALLS: i64 = 7;
 /// The longest that a worker takes until it is where it is killed.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long whoever has come to such a place waits for the others.
-const TOGETHER: Duration = Duration::from_millis(250);
+/// How long whoever has come to such a place waits for the others: a run that is slower is lost as well, and ten times in a row are enough.
+const TOGETHER: Duration = Duration::from_millis(700);
 
 /// What is written down of these runs, and their end, stays within its transaction until it is let through. Whoever waits there is told
 /// by a lock.

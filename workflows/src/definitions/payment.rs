@@ -266,7 +266,7 @@ impl TakePayment {
 
 async fn begin(db: Db<'_>, tenant_id: Uuid, id: Uuid, again: bool, run_id: Uuid) -> Result<Begun, Failure> {
     let Some(found) = state::lock(&mut *db, tenant_id, id).await? else { return Ok(Begun::Over("gone".into())) };
-    if !found.is_open() && !(again && found.may_come_late()) {
+    if !(found.is_open() || again && found.may_come_late()) {
         return Ok(Begun::Over(found.state));
     }
     if !again {
