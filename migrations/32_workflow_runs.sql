@@ -528,6 +528,7 @@ create function workflow.cancel(p_run uuid, p_reason text) returns setof workflo
 declare
     v_run uuid := p_run;
 begin
+    lock table only workflow.runs in access share mode;
     loop
         perform workflow.lock_tasks(array (select id from workflow.tasks where run_id = v_run));
         if exists (select from workflow.tasks where run_id = v_run and kind = 'run') then
@@ -653,6 +654,7 @@ declare
     v_run uuid := p_run;
     v_key text := '$signal:' || p_name || ':' || coalesce(p_dedupe, '#' || gen_random_uuid());
 begin
+    lock table only workflow.runs in access share mode;
     loop
         perform 1 from workflow.tasks where run_id = v_run and kind = 'run' and step_key = '' for update;
         if p_dedupe is not null and exists (select from workflow.steps where run_id = v_run and key = v_key) then

@@ -242,6 +242,8 @@ declare
     v_runs uuid[];
     v_parents uuid[];
 begin
+    -- Nothing of what follows is looked for where it was: see `workflow.lock_series`.
+    lock table only workflow.runs in access share mode;
     -- Records alone lock their tasks in order as they update them. What needs more locks takes all of them first.
     if array_position(p_keys, null) is not null then
         -- What stands around runs that end: their activities and children, and who waits for them.

@@ -160,6 +160,7 @@ declare
     v_peer record;
     v_gone bigint[];
 begin
+    lock table only workflow.runs in access share mode;
     update workflow.workers set seen_at = v_now, suspected_at = null
     where id = p_me and ended_at is null and (seen_at < v_now - interval '1 s' or suspected_at is not null);
     if pg_try_advisory_xact_lock(17997, 0) then

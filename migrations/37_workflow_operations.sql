@@ -213,6 +213,7 @@ create function workflow.force_release(p_task bigint, p_why text) returns text l
 declare
     v_task workflow.tasks;
 begin
+    lock table only workflow.runs in access share mode;
     perform workflow.lock_run_of(p_task);
     select * into v_task from workflow.tasks where id = p_task;
     if not found then
@@ -243,6 +244,7 @@ create function workflow.skip_activity(p_task bigint, p_output jsonb) returns te
 declare
     v_task workflow.tasks;
 begin
+    lock table only workflow.runs in access share mode;
     perform workflow.lock_run_of(p_task);
     delete from workflow.tasks where id = p_task and kind = 'activity' returning * into v_task;
     if not found then
@@ -262,6 +264,7 @@ end $$;
 -- Changes the priority of a live run and of what it has asked for; leases go on.
 create function workflow.set_priority(p_run uuid, p_priority smallint) returns text language plpgsql as $$
 begin
+    lock table only workflow.runs in access share mode;
     perform workflow.lock_tasks(array (select id from workflow.tasks where run_id = p_run));
     update workflow.tasks set priority = p_priority where run_id = p_run;
     if not found then
@@ -285,6 +288,7 @@ declare
     v_before bigint;
     v_copied bigint;
 begin
+    lock table only workflow.runs in access share mode;
     select * into v_origin from workflow.runs where id = p_origin;
     if not found then
         return 'not_found';
@@ -363,6 +367,7 @@ create function workflow.purge_run(p_run uuid) returns text language plpgsql sec
 declare
     v_gone int;
 begin
+    lock table only workflow.runs in access share mode;
     if exists (select from workflow.tasks where run_id = p_run) then
         return 'moved';
     end if;

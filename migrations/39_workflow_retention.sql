@@ -84,11 +84,11 @@ begin
         end if;
         perform workflow.close_partition(v_piece);
     end loop;
+    perform workflow.lock_series(v_series.tables);
     perform set_config('workflow.purging', 'on', true);
     for i in 1..cardinality(v_series.tables) loop
         v_piece := v_series.tables[i] || to_char(v_from, '_YYYY_MM_DD');
         v_range := format('%1$I >= %2$s and %1$I < %3$s', v_series.keys[i], workflow.bound_of(p_series, v_from), workflow.bound_of(p_series, v_until));
-        execute format('lock table workflow.%I in access exclusive mode', v_series.tables[i] || '_rest');
         execute workflow.copying(v_series.tables[i], v_piece, format('workflow.%I where %s', v_series.tables[i] || '_rest', v_range));
         execute format('delete from workflow.%I where %s', v_series.tables[i] || '_rest', v_range);
         execute format('alter table workflow.%I attach partition workflow.%I for values from (%s) to (%s)', v_series.tables[i], v_piece,
@@ -96,6 +96,16 @@ begin
     end loop;
     perform set_config('workflow.purging', '', true);
     return true;
+end $$;
+
+-- Locks tables and their rests against everybody, for the rest of the transaction. A statement that had to wait for a piece alone would
+-- look for its rows where they were when it was planned, or with a snapshot from before they came to where they are: it would not find
+-- them. Statements of clients are planned and see what there is once they have the table itself. Functions see, in each of their
+-- statements, what there was before it waited: those that change runs wait for the first table before anything else.
+create function workflow.lock_series(p_tables text[]) returns void language plpgsql as $$
+begin
+    execute format('lock table %s in access exclusive mode',
+                   (select string_agg(format('only workflow.%I, workflow.%I', t, t || '_rest'), ', ') from unnest(p_tables) t));
 end $$;
 
 -- A statement that copies rows from a source, in SQL, into a table of the same shape.
@@ -282,5 +292,5 @@ begin
         using p_whole;
 end $$;
 
-revoke execute on function workflow.retire_runs, workflow.retire_rows, workflow.make_partition, workflow.keep_beside, workflow.keep_up,
+revoke execute on function workflow.retire_runs, workflow.retire_rows, workflow.make_partition, workflow.lock_series, workflow.keep_beside, workflow.keep_up,
     workflow.close_partition, workflow.lock_piece from public;

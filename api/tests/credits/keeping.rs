@@ -30,6 +30,18 @@ async fn lose(db: &PgPool, run: Uuid) {
     assert!(lost.error.is_some(), "{lost:?}");
 }
 
+/// A subscription whose run was lost, who would keep it, and the run.
+async fn lost(cast: &Cast) -> (Uuid, Keeper, Uuid) {
+    let db = &cast.world.db;
+    let plan = cast.plan(pro(1900)).await;
+    let id = buy(db, cast.user, plan, Interval::Month).await.unwrap().subscription.id;
+    let keeper = Keeper::begin(db, false);
+    let run = start(db, id).await;
+    comes(Some(run), async || now(db, id).await.workflow_run_id).await;
+    lose(db, run).await;
+    (id, keeper, run)
+}
+
 async fn keepers(db: &PgPool) -> i64 {
     let sql = "select count(*) from workflow.runs where kind = 'subscription' and continued_from is null";
     sqlx::query_scalar(sql).fetch_one(db).await.unwrap()
@@ -39,12 +51,7 @@ async fn keepers(db: &PgPool) -> i64 {
 async fn a_subscription_whose_run_was_lost_is_kept_by_another_an_hour_after_something_was_due(db: PgPool) {
     let cast = cast(db).await;
     let db = &cast.world.db;
-    let plan = cast.plan(pro(1900)).await;
-    let id = buy(db, cast.user, plan, Interval::Month).await.unwrap().subscription.id;
-    let keeper = Keeper::begin(db, false);
-    let lost = start(db, id).await;
-    comes(Some(lost), async || now(db, id).await.workflow_run_id).await;
-    lose(db, lost).await;
+    let (id, keeper, lost) = lost(&cast).await;
 
     until(&cast, id, 600).await;
     look_after(db).await;
@@ -119,12 +126,7 @@ async fn a_run_that_went_on_as_another_is_not_lost(db: PgPool) {
 async fn whoever_changes_a_subscription_whose_run_was_lost_has_it_kept_again(db: PgPool) {
     let cast = cast(db).await;
     let db = &cast.world.db;
-    let plan = cast.plan(pro(1900)).await;
-    let id = buy(db, cast.user, plan, Interval::Month).await.unwrap().subscription.id;
-    let keeper = Keeper::begin(db, false);
-    let lost = start(db, id).await;
-    comes(Some(lost), async || now(db, id).await.workflow_run_id).await;
-    lose(db, lost).await;
+    let (id, keeper, lost) = lost(&cast).await;
     for _ in 0..2 {
         assert_eq!(cast.post("/v1/subscription/cancel", json!({})).await.status, StatusCode::OK);
         assert_ne!(now(db, id).await.workflow_run_id, Some(lost));

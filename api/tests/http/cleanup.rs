@@ -19,6 +19,7 @@ use flatrender_workflows::{
             cleanup_run::BATCH,
             deletion,
             file::{self, NewFile},
+            hold::{self, NewHold},
             purge,
         },
         identity::tenant_api_key::SCOPES,
@@ -511,6 +512,41 @@ async fn a_preview_stays_while_anything_that_was_made_of_it_is_held(db: PgPool) 
     run(&world, "update file_mgr.holds set released_at = workflow.now(), released_by = 'cli'").await;
     assert_eq!(expire().await, 1);
     assert_eq!(world.count("file_mgr.files where state = 'purged'").await, 3, "film, contact sheet and poster");
+}
+
+/// Whoever removes something waits for who is placing a hold at that moment, and finds it.
+#[sqlx::test(migrations = "../migrations")]
+async fn what_is_about_to_be_held_does_not_go_because_its_time_is_over(db: PgPool) {
+    let world = World::new(db).await;
+    publish(&world, world.order().await, b"a film").await;
+    id_of(&world.upload("a.png", png([4, 5, 6])).await);
+    run(&world, "update render.exports set expires_at = workflow.now() - interval '1 second'").await;
+    run(&world, "update file_mgr.files set purge_after = workflow.now() - interval '1 second' where name = 'a.png'")
+        .await;
+    let mut placing = Scope::platform(Role::Admin).begin(&world.db).await.unwrap();
+    let all = NewHold {
+        tenant_id: DEFAULT_TENANT,
+        owner_id: None,
+        file_id: None,
+        reason: "court order 17",
+        placed_by: "cli",
+    };
+    assert!(hold::place(&mut placing, &all).await.unwrap().is_some());
+    let db = world.db.clone();
+    let removing = tokio::spawn(async move {
+        let mut tx = Scope::platform(Role::Admin).begin(&db).await.unwrap();
+        let films = flatrender_workflows::models::render::export::expire(&mut tx, 100).await.unwrap();
+        let files = purge::overdue(&mut tx, None, 100).await.unwrap().purged;
+        tx.commit().await.unwrap();
+        (films, files)
+    });
+    let waits =
+        "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
+    while !removing.is_finished() && !sqlx::query_scalar::<_, bool>(waits).fetch_one(&world.db).await.unwrap() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    placing.commit().await.unwrap();
+    assert_eq!(removing.await.unwrap(), (0, 0));
 }
 
 /// A hold on what is gone would hold nothing. What was made of a film and is gone can be asked for again.

@@ -11,6 +11,7 @@
 use super::{
     events::{self, Event},
     payment::settle,
+    subscription as keeping,
 };
 use crate::{
     contracts::pay::{
@@ -420,7 +421,7 @@ async fn take_back(
         }
         What::Plan { .. } if all => {
             if let Some((now, _)) = subscription::revoke(&mut *db, paid.tenant_id, paid.id).await? {
-                settle::wake(workflows, db, &now, false).await?;
+                keeping::wake(workflows, db, &now).await?;
             }
         }
         What::Plan { .. } => {}

@@ -231,6 +231,55 @@ async fn a_run_whose_month_is_missing_starts_all_the_same_and_moves_when_it_is_m
     assert!(sqlx::raw_sql("delete from workflow.steps").execute(&world.db).await.is_err());
 }
 
+/// Does one thing, once it is let, and then another.
+#[derive(Serialize, Deserialize)]
+struct Held;
+static LET: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(0);
+
+impl Workflow for Held {
+    const NAME: &'static str = "held";
+    type Output = u32;
+
+    async fn run(self, cx: &Context) -> Result<u32, Failure> {
+        cx.memo("one", async || {
+            LET.acquire().await.map_err(|closed| Failure::permanent("closed", closed.to_string()))?.forget();
+            Ok(1)
+        })
+        .await
+    }
+}
+
+#[sqlx::test(migrations = false)]
+async fn what_is_written_while_a_month_is_made_finds_its_run_where_it_is_then(db: PgPool) {
+    let mut world = World::new(db).await;
+    world.move_clock(5 * MONTH).await;
+    // Nobody but us makes months.
+    sqlx::raw_sql("update workflow.last_sweep set partitions_at = 'infinity'").execute(&world.db).await.unwrap();
+    world.worker(|w| w.workflow::<Held>().workflow::<Patient>());
+    let (held, patient, stopped) = (world.start(Held).await, world.start(Patient).await, world.start(Patient).await);
+    world.until(2, "select count(*) from workflow.steps where key = 'first'").await;
+    assert_eq!(world.count("select count(*) from workflow.runs_rest").await, 3);
+
+    let waiting = "select least(4, count(*)) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    let mut making = world.db.begin().await.unwrap();
+    sqlx::raw_sql("select workflow.make_partitions()").execute(&mut *making).await.unwrap();
+    LET.add_permits(1);
+    let others = async {
+        tokio::join!(world.signal(patient, "word", None, "late"), world.cancel(stopped), world.client.run(held))
+    };
+    let (found, ()) = tokio::join!(others, async {
+        world.until(4, waiting).await;
+        making.commit().await.unwrap();
+    });
+    assert_eq!((found.0, found.1, found.2.unwrap().map(|run| run.id)), (Delivery::Accepted, true, Some(held)));
+    assert_eq!(world.count("select count(*) from workflow.runs_rest").await, 0);
+    let began = Instant::now();
+    assert_eq!(world.end(held).await.output_as::<u32>(), Some(1));
+    assert_eq!(world.end(patient).await.output_as::<String>().as_deref(), Some("late"));
+    assert_eq!(world.end(stopped).await.state, RunState::Cancelled);
+    assert!(began.elapsed() < Duration::from_secs(20), "nobody lost a lease");
+}
+
 #[sqlx::test(migrations = false)]
 async fn for_two_years_months_come_and_go_and_who_was_there_from_the_beginning_stays(db: PgPool) {
     let mut world = World::new(db).await;

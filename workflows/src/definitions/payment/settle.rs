@@ -5,6 +5,7 @@ use crate::{
     definitions::{
         events::{self, Event},
         refund::{GiveBack, hand_over},
+        subscription as keeping,
     },
     models::{
         Db, Role, Scope,
@@ -19,7 +20,7 @@ use crate::{
             points::Source,
             refund::{self, NewRefund},
             reward,
-            subscription::{self, Activation, Did},
+            subscription::{self, Activation},
         },
     },
 };
@@ -133,7 +134,7 @@ async fn give(workflows: &Client, db: Db<'_>, found: &Payment, snapshot: &Snapsh
             };
             let activated = subscription::activate(&mut *db, &new).await?;
             let id = activated.subscription.id;
-            wake(workflows, db, &activated.subscription, activated.did == Did::Begun).await?;
+            keeping::wake(workflows, db, &activated.subscription).await?;
             Ok(json!({ "subscription_id": id }))
         }
         What::Credits { seconds, .. } => {
@@ -146,16 +147,6 @@ async fn give(workflows: &Client, db: Db<'_>, found: &Payment, snapshot: &Snapsh
             }
         }
     }
-}
-
-/// Has a subscription looked after, or looked at again.
-pub(crate) async fn wake(
-    workflows: &Client,
-    db: Db<'_>,
-    now: &subscription::Subscription,
-    _: bool,
-) -> Result<(), Failure> {
-    crate::definitions::subscription::wake(workflows, db, now).await
 }
 
 /// All of it goes back: what it was for is not sold like this any more, or people have decided so.

@@ -1,6 +1,6 @@
 //! Pictures that were traced to SVG, with colours that a browser may change.
 
-use crate::models::Db;
+use crate::models::{Db, file_mgr::quota};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
@@ -181,6 +181,8 @@ pub async fn delete(db: Db<'_>, tenant_id: Uuid, project_id: Uuid, id: Uuid) -> 
 /// # Errors
 /// Those of the database.
 pub async fn let_go(db: Db<'_>, tenant_id: Uuid, file_id: Uuid) -> sqlx::Result<()> {
+    // Who places a hold takes the same turn.
+    quota::take_turns(&mut *db, &[tenant_id]).await?;
     let sql = sqlx::query!(
         "update file_mgr.files
          set state = case when held then 'trashed' else 'purged' end, trashed_at = case when held then workflow.now() end,

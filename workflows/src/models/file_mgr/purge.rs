@@ -1,6 +1,7 @@
 //! Files that go for good: which may, and that they are gone. Their rows stay and say so; what they used is given back by triggers,
 //! in the same transaction.
 
+use super::quota;
 use crate::models::Db;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -65,19 +66,29 @@ pub struct Looked {
 /// `after`. As an administrator.
 pub async fn overdue(db: Db<'_>, after: Option<(DateTime<Utc>, Uuid)>, limit: i64) -> sqlx::Result<Looked> {
     let (after_at, after_id) = after.unzip();
-    let due = sqlx::query!(
-        r#"select id, purge_after as "at!" from file_mgr.files
+    let seen = sqlx::query!(
+        r#"select id, tenant_id, purge_after as "at!" from file_mgr.files
            where purge_after <= workflow.now() and state in ('ready', 'rejected', 'trashed')
              and ($1::timestamptz is null or (purge_after, id) > ($1, $2::uuid))
-           order by purge_after, id limit $3 for update skip locked"#,
+           order by purge_after, id limit $3"#,
         after_at,
         after_id,
         limit
     )
     .fetch_all(&mut *db)
     .await?;
-    let last = due.last().map(|r| (r.at, r.id)).filter(|_| due.len() as i64 == limit);
-    let due: Vec<Uuid> = due.into_iter().map(|r| r.id).collect();
+    let last = seen.last().map(|r| (r.at, r.id)).filter(|_| seen.len() as i64 == limit);
+    let (seen, tenants): (Vec<Uuid>, Vec<Uuid>) = seen.into_iter().map(|r| (r.id, r.tenant_id)).unzip();
+    // Before anything is looked at or locked: who places a hold takes the same turn.
+    quota::take_turns(&mut *db, &tenants).await?;
+    let due = sqlx::query_scalar!(
+        "select id from file_mgr.files
+         where id = any ($1) and purge_after <= workflow.now() and state in ('ready', 'rejected', 'trashed')
+         order by id for update skip locked",
+        &seen
+    )
+    .fetch_all(&mut *db)
+    .await?;
     let needed: Vec<Uuid> = in_use(&mut *db, &due).await?.into_iter().map(|(id, _)| id).collect();
     let free: Vec<Uuid> = due.iter().copied().filter(|id| !needed.contains(id)).collect();
     purge(db, &free).await?;

@@ -158,5 +158,16 @@ pub fn has_refused(error: &sqlx::Error) -> bool {
 
 /// Takes the tenant's turn until the transaction ends: who changes what it keeps, or what of it may go, does so one after the other.
 pub(super) async fn take_turn(db: Db<'_>, tenant_id: Uuid) -> sqlx::Result<()> {
-    sqlx::query!("select file_mgr.take_turn($1, null)", tenant_id).execute(db).await.map(drop)
+    take_turns(db, &[tenant_id]).await
+}
+
+/// The same for several tenants, in the order of their ids: two that do so never wait for each other.
+pub(in crate::models) async fn take_turns(db: Db<'_>, tenants: &[Uuid]) -> sqlx::Result<()> {
+    sqlx::query!(
+        "select file_mgr.take_turn(t, null) from (select distinct t from unnest($1::uuid[]) t order by t) s",
+        tenants
+    )
+    .execute(db)
+    .await
+    .map(drop)
 }

@@ -9,7 +9,10 @@ use crate::{
     models::{
         Db, Role, Scope,
         content::project::blob_ref,
-        file_mgr::file::{self, NewFile},
+        file_mgr::{
+            file::{self, NewFile},
+            quota,
+        },
     },
 };
 use chrono::{DateTime, Utc};
@@ -174,11 +177,19 @@ pub async fn warn(db: Db<'_>, limit: i64) -> sqlx::Result<Vec<Expiring>> {
 /// Lets go of up to `limit` films whose time is over and of which nobody holds anything, with all files that were made of them; gives how many films.
 /// As an administrator: the files are another service's.
 pub async fn expire(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
+    let tenants = sqlx::query_scalar!(
+        "select tenant_id from render.exports where state = 'ready' and expires_at <= workflow.now() order by expires_at limit $1",
+        limit,
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    // Before anything is looked at: who places a hold takes the same turn.
+    quota::take_turns(&mut *db, &tenants).await?;
     let expired = sqlx::query_scalar!(
         r#"update render.exports set state = 'expired'
            where id in (select e.id from render.exports e join file_mgr.files f on f.id = e.file_id
                         join render.render_jobs j on j.id = e.render_job_id
-                        where e.state = 'ready' and e.expires_at <= workflow.now()
+                        where e.state = 'ready' and e.expires_at <= workflow.now() and e.tenant_id = any ($2)
                           and not exists (select from file_mgr.holds h where h.tenant_id = e.tenant_id and h.released_at is null
                               and (h.file_id in (e.file_id, e.sheet_file_id)
                                    or h.file_id in (select d.file_id from render.derivatives d where d.export_id = e.id)
@@ -186,6 +197,7 @@ pub async fn expire(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
                         order by e.expires_at limit $1 for update of e skip locked)
            returning id"#,
         limit,
+        &tenants,
     )
     .fetch_all(&mut *db)
     .await?;
