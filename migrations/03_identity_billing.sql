@@ -580,6 +580,7 @@ create trigger credit_ledger_no_truncate before truncate on identity.credit_ledg
     for each statement execute function platform.refuse_change();
 
 create table identity.provider_reconciliations (
+    id          uuid not null unique default gen_random_uuid(),
     tenant_id   uuid not null references identity.tenants (id),
     provider    text not null check (provider ~ '^[a-z0-9_]{1,40}$'),
     day         date not null,
@@ -589,14 +590,27 @@ create table identity.provider_reconciliations (
     diff_amount  bigint not null generated always as (our_amount - their_amount) stored,
     state       text not null check (state in ('open', 'equal', 'explained')),
     note        text check (char_length(note) <= 4000),
+    explanation  text check (char_length(explanation) between 1 and 4000),
+    explained_by uuid,
+    confirmed_by uuid,
+    confirmed_at timestamptz,
+    found_at    timestamptz not null default now(),
     updated_at  timestamptz not null default now(),
     primary key (tenant_id, provider, day, currency),
+    foreign key (tenant_id, explained_by) references identity.users (tenant_id, id),
+    foreign key (tenant_id, confirmed_by) references identity.users (tenant_id, id),
     constraint equal_means_equal check ((state = 'equal') <= (our_amount = their_amount)),
-    constraint a_difference_is_explained check ((state = 'explained') <= (note is not null))
+    constraint a_difference_is_explained check ((state = 'explained') = (confirmed_at is not null)),
+    constraint an_explanation_is_somebodys check ((explanation is null) = (explained_by is null)),
+    constraint a_second_person_confirms check (confirmed_at is null or explained_by is not null and confirmed_by <> explained_by),
+    constraint a_confirmation_says_by_whom check ((confirmed_by is null) = (confirmed_at is null))
 );
+create index provider_reconciliations_explainer on identity.provider_reconciliations (explained_by) where explained_by is not null;
+create index provider_reconciliations_confirmer on identity.provider_reconciliations (confirmed_by) where confirmed_by is not null;
 comment on table identity.provider_reconciliations is 'Our sum of a day against the provider''s.';
 
 create table identity.unmatched_payments (
+    id           uuid not null unique default gen_random_uuid(),
     tenant_id    uuid not null,
     gateway_id   uuid not null,
     provider_ref text not null check (char_length(provider_ref) between 1 and 255),
@@ -606,17 +620,22 @@ create table identity.unmatched_payments (
     why          text not null check (why in ('unknown', 'ended')),
     moved_at     timestamptz,
     found_at     timestamptz not null default now(),
-    note         text check (char_length(note) between 1 and 4000),
-    resolved_by  uuid,
-    resolved_at  timestamptz,
+    explanation  text check (char_length(explanation) between 1 and 4000),
+    explained_by uuid,
+    confirmed_by uuid,
+    confirmed_at timestamptz,
     primary key (gateway_id, provider_ref),
     foreign key (tenant_id, gateway_id) references identity.payment_gateways (tenant_id, id),
     foreign key (tenant_id, payment_id) references identity.payments (tenant_id, id),
-    foreign key (tenant_id, resolved_by) references identity.users (tenant_id, id),
-    constraint what_is_resolved_says_how check ((resolved_at is null) = (note is null) and (resolved_at is null) = (resolved_by is null))
+    foreign key (tenant_id, explained_by) references identity.users (tenant_id, id),
+    foreign key (tenant_id, confirmed_by) references identity.users (tenant_id, id),
+    constraint an_explanation_is_somebodys check ((explanation is null) = (explained_by is null)),
+    constraint a_second_person_confirms check (confirmed_at is null or explained_by is not null and confirmed_by <> explained_by),
+    constraint a_confirmation_says_by_whom check ((confirmed_by is null) = (confirmed_at is null))
 );
 create index unmatched_payments_payment on identity.unmatched_payments (payment_id) where payment_id is not null;
-create index unmatched_payments_resolver on identity.unmatched_payments (resolved_by) where resolved_by is not null;
-create index unmatched_payments_open on identity.unmatched_payments (tenant_id, found_at desc) where resolved_at is null;
+create index unmatched_payments_explainer on identity.unmatched_payments (explained_by) where explained_by is not null;
+create index unmatched_payments_confirmer on identity.unmatched_payments (confirmed_by) where confirmed_by is not null;
+create index unmatched_payments_tenant on identity.unmatched_payments (tenant_id, found_at desc);
 comment on table identity.unmatched_payments is 'Money that gateways have and no payment of ours took: somebody looks.';
 comment on column identity.unmatched_payments.provider_ref is 'opaque: the provider''s';

@@ -367,12 +367,12 @@ create function workflow.purge_run(p_run uuid) returns text language plpgsql sec
 declare
     v_gone int;
 begin
+    -- Not while retention counts what goes.
+    perform pg_advisory_xact_lock_shared(17997, 2);
     lock table only workflow.runs in access share mode;
     if exists (select from workflow.tasks where run_id = p_run) then
         return 'moved';
     end if;
-    -- Not while retention counts what goes.
-    perform pg_advisory_xact_lock_shared(17997, 2);
     perform set_config('workflow.purging', 'on', true);
     delete from workflow.attempts where run_id = p_run;
     delete from workflow.steps where run_id = p_run;

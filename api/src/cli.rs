@@ -7,6 +7,7 @@ pub mod check;
 pub mod cleanup;
 pub mod client;
 pub mod demo;
+pub mod differences;
 pub mod doctor;
 pub mod download;
 pub mod failure;
@@ -67,6 +68,7 @@ enum Command {
     Refunds(payments::RefundsArgs),
     Invoices(payments::InvoicesArgs),
     Gateways(payments::GatewaysArgs),
+    Differences(differences::DifferencesArgs),
     Demo(demo::DemoArgs),
     Doctor(doctor::DoctorArgs),
     Serve(services::ServeArgs),
@@ -118,6 +120,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Refunds(args) => payments::refunds(args).await,
         Command::Invoices(args) => payments::invoices(args).await,
         Command::Gateways(args) => payments::gateways(args).await,
+        Command::Differences(args) => differences::differences(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Serve(args) => services::serve(args).await,

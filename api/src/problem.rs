@@ -197,7 +197,11 @@ impl From<StorageError> for Problem {
             StorageError::Mismatch { .. } => Self::new(Code::BlobMismatch, error.to_string()),
             StorageError::TooLong { .. } => Self::new(Code::BodyTooLarge, error.to_string()),
             StorageError::BadRange { .. } => Self::new(Code::RangeNotSatisfiable, error.to_string()),
-            StorageError::BeingRemoved(_) | StorageError::Full(_) | StorageError::Io(_) => Self::unavailable(&error),
+            StorageError::Full(_) => {
+                tracing::error!(error = %causes(&error), "the storage has no room left");
+                Self::new(Code::StorageFull, "the server's storage has no room left; its operators have to make some")
+            }
+            StorageError::BeingRemoved(_) | StorageError::Io(_) => Self::unavailable(&error),
         }
     }
 }

@@ -12,7 +12,8 @@ use crate::{
     identity::{
         account, api_keys, audit,
         billing::{
-            callbacks, coupons, credits, decisions, gateways, invoices, payments, plans, refunds, subscriptions,
+            callbacks, coupons, credits, decisions, differences, gateways, invoices, payments, plans, refunds,
+            subscriptions,
         },
         branding, domains, factors, identities, identity_providers, members, openid, quotas, request_logs,
         rewards::{achievements, gifts, progress, referrals},
@@ -275,6 +276,10 @@ fn money() -> OpenApiRouter<App> {
         .routes(routes!(decisions::propose_for_refund))
         .routes(routes!(decisions::confirm))
         .routes(routes!(decisions::refuse))
+        .routes(routes!(differences::list))
+        .routes(routes!(differences::get))
+        .routes(routes!(differences::explain))
+        .routes(routes!(differences::confirm))
         .routes(routes!(refunds::request))
         .routes(routes!(refunds::list))
         .routes(routes!(refunds::get))
@@ -282,6 +287,7 @@ fn money() -> OpenApiRouter<App> {
         .routes(routes!(refunds::refuse))
         .routes(routes!(invoices::list))
         .routes(routes!(invoices::get))
+        .routes(routes!(invoices::pdf))
         .routes(routes!(gateways::list))
         .routes(routes!(gateways::put, gateways::remove))
         .routes(routes!(gateways::rotate))
@@ -363,6 +369,8 @@ fn operation() -> OpenApiRouter<App> {
         .routes(routes!(operators::runs::list))
         .routes(routes!(operators::runs::dead_letters))
         .routes(routes!(operators::run::get))
+        .routes(routes!(operators::frames::film))
+        .routes(routes!(operators::frames::picture))
         .routes(routes!(operators::act::act))
         .routes(routes!(operators::failures::list))
         .routes(routes!(operators::failures::get))

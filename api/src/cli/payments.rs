@@ -127,6 +127,9 @@ enum RefundDeed {
 pub struct InvoicesArgs {
     /// The id of one.
     id: Option<String>,
+    /// Writes it as PDF to this file.
+    #[arg(long, value_name = "FILE", requires = "id")]
+    pdf: Option<PathBuf>,
     #[command(flatten)]
     how: How,
 }
@@ -164,12 +167,22 @@ enum GatewayDeed {
 }
 
 #[derive(Debug, Args)]
-struct How {
+pub(super) struct How {
     /// Print what the server says, as JSON.
     #[arg(long, global = true)]
     json: bool,
     #[command(flatten)]
     server: ServerArgs,
+}
+
+impl How {
+    pub(super) async fn connect(&self) -> Result<Client, CliError> {
+        self.server.connect().await
+    }
+
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
 }
 
 /// `flatrender payments`
@@ -276,6 +289,11 @@ pub async fn invoices(args: InvoicesArgs) -> Result<(), CliError> {
         None => "/v1/invoices?limit=100".to_owned(),
         Some(id) => format!("/v1/invoices/{}", path_part(id)),
     };
+    if let Some(file) = &args.pdf {
+        let answer = client.send(client.call(Method::GET, &format!("{path}/pdf"))).await?;
+        let bytes = answer.bytes().await.context("the bill ended early")?;
+        std::fs::write(file, &bytes).with_context(|| format!("cannot write {}", file.display()))?;
+    }
     let answer = ask(&client, Method::GET, &path, None).await?;
     show(args.how.json, &answer, |i| {
         format!(
@@ -320,14 +338,14 @@ fn read(file: &PathBuf) -> Result<Value, CliError> {
     serde_json::from_str(&text).map_err(|e| CliError::Usage(format!("{}: {e}", file.display())))
 }
 
-async fn ask(client: &Client, method: Method, path: &str, body: Option<Value>) -> Result<Value, CliError> {
+pub(super) async fn ask(client: &Client, method: Method, path: &str, body: Option<Value>) -> Result<Value, CliError> {
     let call = client.call(method, path);
     let call = if let Some(body) = body { call.json(&body) } else { call };
     Ok(client.json::<Value>(call).await?.json)
 }
 
 /// Prints an answer: as it is, or a line for each thing of a list.
-fn show(as_json: bool, answer: &Value, line: impl Fn(&Value) -> String) -> Result<(), CliError> {
+pub(super) fn show(as_json: bool, answer: &Value, line: impl Fn(&Value) -> String) -> Result<(), CliError> {
     if as_json {
         println!("{}", serde_json::to_string_pretty(answer).context("cannot write JSON")?);
         return Ok(());
@@ -339,6 +357,6 @@ fn show(as_json: bool, answer: &Value, line: impl Fn(&Value) -> String) -> Resul
     Ok(())
 }
 
-fn text(value: &Value) -> &str {
+pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }

@@ -103,6 +103,10 @@ codes! {
     PaymentDecisionOpen = "payment_decision.open", CONFLICT, "A decision waits";
     /// There is no such decision.
     PaymentDecisionNotFound = "payment_decision.not_found", NOT_FOUND, "No such decision";
+    /// There is no such difference between our books and a gateway's.
+    PaymentDifferenceNotFound = "payment_difference.not_found", NOT_FOUND, "No such difference";
+    /// Two people have explained the difference, or it is not, by now, what you have seen. Look at it again.
+    PaymentDifferenceOver = "payment_difference.over", CONFLICT, "The difference is over";
     /// It takes another person: not the one who asked for it, and no key.
     SecondPersonNeeded = "second_person.needed", CONFLICT, "Another person has to";
     /// There is no such refund.
@@ -418,6 +422,8 @@ codes! {
     InputNotNamed = "node.input_not_named", NOT_FOUND, "The task does not name this content";
     /// The request took longer than the server waits. It may have been done: ask before repeating.
     Timeout = "server.timeout", GATEWAY_TIMEOUT, "The request took too long";
+    /// The server's storage has no room left. Nothing of the request was kept; its operators have to make room.
+    StorageFull = "storage.full", INSUFFICIENT_STORAGE, "The storage is full";
     /// The server cannot do this right now. Try again after `Retry-After`.
     Unavailable = "server.unavailable", SERVICE_UNAVAILABLE, "Temporarily unavailable";
     /// The server met an error of its own. Name the `instance` when asking for help.

@@ -20,6 +20,7 @@ use flatrender_workflows::{
     models::{
         Role,
         render::{render_job, stored_frame},
+        scope::Scoped,
     },
 };
 use futures::TryStreamExt;
@@ -93,6 +94,20 @@ pub async fn get(
     let mut tx = app.begin(&tenant, Role::Render).await?;
     let job = render_job::find(&mut tx, tenant.id, id).await?;
     job.ok_or_else(|| Problem::not_found(Code::RenderNotFound, "render"))?;
+    answer(&app, tx, tenant.id, id, &asked).await
+}
+
+/// The picture of a film's last frame, for who was asked for it.
+///
+/// # Errors
+/// `render.no_frame`
+pub async fn answer(
+    app: &App,
+    mut tx: Scoped,
+    tenant_id: Uuid,
+    id: Uuid,
+    asked: &HeaderMap,
+) -> Result<Response, Problem> {
     let newest = stored_frame::newest(&mut tx, id).await?;
     drop(tx);
     let (frame, stored_at) = newest.ok_or_else(none)?;
@@ -102,7 +117,7 @@ pub async fn get(
     if asked.get(header::IF_NONE_MATCH).is_some_and(|seen| seen.as_bytes() == etag.as_bytes()) {
         return Ok((StatusCode::NOT_MODIFIED, kept).into_response());
     }
-    let jpeg = picture(&app, Shelf::Render { tenant_id: tenant.id, render_id: id }, &frame).await?;
+    let jpeg = picture(app, Shelf::Render { tenant_id, render_id: id }, &frame).await?;
     let content = [(header::CONTENT_TYPE, HeaderValue::from_static("image/jpeg"))];
     Ok((kept, content, jpeg).into_response())
 }

@@ -5,18 +5,20 @@ use flatrender_activities::storage;
 use flatrender_engine::{Attempt, Failure, Handler};
 use flatrender_workflows::{
     contracts::{
-        storage::{BlobHash, BlobRef, BlobStore, Shelf},
+        storage::{BlobHash, BlobRef, BlobStore, Shelf, StorageError},
         upkeep::{ArchiveMonth, ArchivedMonth, CompareShelf, MOST_NAMED, RemoveObjects, RemovedObjects, ShelfReport},
     },
     models::{Role, Scope, file_mgr::blob, time_series},
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sqlx::PgPool;
-use std::{collections::HashSet, sync::Arc};
-use tokio::sync::mpsc;
+use std::{collections::HashSet, sync::Arc, time::Duration};
+use tokio::{sync::mpsc, time::timeout};
 
 /// Objects removed at a time.
 const HANDS: usize = 16;
+/// The longest that a removal may take: a session that does nothing for a minute loses what it holds.
+const REMOVAL: Duration = Duration::from_secs(40);
 /// Hashes that are looked up at a time.
 const PAGE: usize = 1000;
 /// How old an object is that nothing accounts for: what is being stored right now is not told of yet.
@@ -40,18 +42,30 @@ impl Handler<RemoveObjects> for Upkeep {
         let shelf = Shelf::Files { tenant_id: input.tenant_id };
         let tried = stream::iter(input.hashes).map(async |hash| {
             cx.check()?;
-            // Whoever was slow finds that others have done it, and that the content may be there again.
+            // Whoever was slow finds that others have done it, and that the content may be there again: nobody says so while this goes on.
             let mut tx = Scope::tenant(Role::File, input.tenant_id).begin(&self.db).await?;
-            let outcome = match blob::is_doomed(&mut tx, input.tenant_id, &hash).await? {
-                true => Some(self.storage.remove(&shelf, &hash).await),
+            let outcome = match blob::stays_doomed(&mut tx, input.tenant_id, &hash).await? {
+                true => Some(
+                    timeout(REMOVAL, self.storage.remove(&shelf, &hash))
+                        .await
+                        .unwrap_or_else(|late| Err(StorageError::Io(late.into()))),
+                ),
                 false => None,
             };
+            drop(tx);
             Ok::<_, Failure>((hash, outcome))
         });
         let mut tried = tried.buffer_unordered(HANDS);
-        let mut removed = RemovedObjects::default();
+        let (mut removed, mut stopped) = (RemovedObjects::default(), None);
         while let Some(outcome) = tried.next().await {
-            let (hash, outcome) = outcome?;
+            // Those that are under way come to their end first.
+            let (hash, outcome) = match outcome {
+                Ok(outcome) => outcome,
+                Err(failure) => {
+                    stopped.get_or_insert(failure);
+                    continue;
+                }
+            };
             let Some(outcome) = outcome else { continue };
             match outcome {
                 Ok(()) => removed.gone.push(hash),
@@ -61,7 +75,7 @@ impl Handler<RemoveObjects> for Upkeep {
                 }
             }
         }
-        Ok(removed)
+        stopped.map_or(Ok(removed), Err)
     }
 }
 

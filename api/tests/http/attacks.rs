@@ -299,6 +299,7 @@ async fn m2_an_id_in_a_query_reaches_nothing_of_another_tenant(db: PgPool) {
                 | "/v1/gifts"
                 | "/v1/invoices"
                 | "/v1/me/points"
+                | "/v1/payment-differences"
                 | "/v1/payments"
                 | "/v1/refunds"
                 | "/v1/subscription/change"
@@ -345,6 +346,7 @@ async fn m2_an_id_in_a_query_reaches_nothing_of_another_tenant(db: PgPool) {
             "GET /v1/operate/failures/{fingerprint} tenant_id",
             "GET /v1/operate/runs starting_after",
             "GET /v1/operate/runs tenant_id",
+            "GET /v1/payment-differences starting_after",
             "GET /v1/payments starting_after",
             "GET /v1/refunds starting_after",
             "GET /v1/renders starting_after",

@@ -419,10 +419,23 @@ async fn content_that_was_stored_is_not_removed_before_it_is_recorded(db: PgPool
         recorded
     };
     assert!(blob::is_gone(&record().await.unwrap_err()), "it is being removed");
-    let mut tx = Scope::platform(Role::Admin).begin(&world.db).await.unwrap();
-    deletion::settle(&mut tx, tenant_id, &[sha], &[], "").await.unwrap();
-    tx.commit().await.unwrap();
+    // Whoever removes it, however slowly, does so before anybody may say that it is gone and store it anew.
+    let mut removing = Scope::tenant(Role::File, tenant_id).begin(&world.db).await.unwrap();
+    assert!(blob::stays_doomed(&mut removing, tenant_id, &hash).await.unwrap());
+    let db = world.db.clone();
+    let settling = tokio::spawn(async move {
+        let mut tx = Scope::platform(Role::Admin).begin(&db).await.unwrap();
+        deletion::settle(&mut tx, tenant_id, &[sha], &[], "").await.unwrap();
+        tx.commit().await.unwrap();
+    });
+    somebody_waits(&world, &settling).await;
     world.storage.remove(&shelf, &hash).await.unwrap();
+    assert!(!settling.is_finished());
+    drop(removing);
+    settling.await.unwrap();
+    let mut late = Scope::tenant(Role::File, tenant_id).begin(&world.db).await.unwrap();
+    assert!(!blob::stays_doomed(&mut late, tenant_id, &hash).await.unwrap());
+    drop(late);
     assert!(blob::is_gone(&record().await.unwrap_err()), "it is gone");
     assert_eq!(world.upload("again.png", picture).await.status, StatusCode::CREATED);
     assert_eq!(world.storage.stat(&shelf, &hash).await.unwrap(), Some(stored.size_bytes));
@@ -514,6 +527,15 @@ async fn a_preview_stays_while_anything_that_was_made_of_it_is_held(db: PgPool) 
     assert_eq!(world.count("file_mgr.files where state = 'purged'").await, 3, "film, contact sheet and poster");
 }
 
+/// Comes back when somebody waits for a lock, or `task` is over without that.
+async fn somebody_waits<T>(world: &World, task: &tokio::task::JoinHandle<T>) {
+    let waits =
+        "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
+    while !task.is_finished() && !sqlx::query_scalar::<_, bool>(waits).fetch_one(&world.db).await.unwrap() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// Whoever removes something waits for who is placing a hold at that moment, and finds it.
 #[sqlx::test(migrations = "../migrations")]
 async fn what_is_about_to_be_held_does_not_go_because_its_time_is_over(db: PgPool) {
@@ -540,11 +562,7 @@ async fn what_is_about_to_be_held_does_not_go_because_its_time_is_over(db: PgPoo
         tx.commit().await.unwrap();
         (films, files)
     });
-    let waits =
-        "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
-    while !removing.is_finished() && !sqlx::query_scalar::<_, bool>(waits).fetch_one(&world.db).await.unwrap() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    somebody_waits(&world, &removing).await;
     placing.commit().await.unwrap();
     assert_eq!(removing.await.unwrap(), (0, 0));
 }

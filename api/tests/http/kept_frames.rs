@@ -2,6 +2,7 @@
 
 use crate::world::{Claimed, Node, World, png};
 use axum::http::{Method, StatusCode, header};
+use flatrender_workflows::models::DEFAULT_TENANT;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -167,7 +168,33 @@ async fn the_last_rendered_frame_can_be_seen_while_the_film_is_made(db: PgPool) 
     assert_eq!(world.send(again.body(axum::body::Body::empty()).unwrap()).await.status, StatusCode::NOT_MODIFIED);
     store(&node, &task, 3..4).await;
     assert_ne!(world.get(&path).await.header(header::ETAG), etag, "a newer one is there");
+    // Whoever looks after runs sees the same, and how each frame stands.
+    let owner = world.person(DEFAULT_TENANT, "owner@example.com", &["owner"]).await;
+    let owner = world.session(DEFAULT_TENANT, owner).await;
+    let run = format!("/v1/operate/runs/{}", world.run_of(id).await);
+    let look = async |what: &str, by: &str| {
+        let asked = crate::world::request(Method::GET, &format!("{run}/{what}"), by);
+        world.send(asked.body(axum::body::Body::empty()).unwrap()).await
+    };
+    let stretches = async || {
+        let film = look("film", &owner).await;
+        assert_eq!(film.status, StatusCode::OK, "{:?}", film.body);
+        let film = film.json();
+        assert_eq!(film["render"]["id"], json!(id));
+        let all = film["frames"].as_array().unwrap().clone();
+        let mut next = 0;
+        for one in &all {
+            assert_eq!(one["first"], next, "{all:?}");
+            next = one["last"].as_i64().unwrap() + 1;
+        }
+        assert_eq!(film["render"]["frames"]["total"], next);
+        all
+    };
+    let first = task.input["frames"]["first"].as_i64().unwrap();
+    assert!(stretches().await.contains(&json!({"first": first, "last": first + 3, "state": "stored"})));
+    assert_eq!(look("last-frame", &owner).await.body, world.get(&path).await.body);
     let stranger = world.stranger().await;
+    assert_eq!(look("film", &stranger).await.status, StatusCode::FORBIDDEN, "a key");
     let theirs = crate::world::request(Method::GET, &path, &stranger).body(axum::body::Body::empty()).unwrap();
     assert_eq!(world.send(theirs).await.problem(), "render.not_found");
     let output = node.render(&task).await;
@@ -175,4 +202,7 @@ async fn the_last_rendered_frame_can_be_seen_while_the_film_is_made(db: PgPool) 
     let render = crate::film::finished(&world, &node, &world.key, &id.to_string()).await;
     assert_eq!((&render["status"], &render["last_frame_url"]), (&json!("completed"), &Value::Null));
     assert_eq!(world.get(&path).await.problem(), "render.no_frame");
+    assert_eq!(look("last-frame", &owner).await.problem(), "render.no_frame");
+    let over = stretches().await;
+    assert!(over.iter().all(|one| ["accepted", "duplicate"].contains(&one["state"].as_str().unwrap())), "{over:?}");
 }

@@ -5,6 +5,7 @@
 mod bucket;
 mod cancel;
 mod crons;
+mod gate;
 mod kills;
 mod late;
 mod platform;

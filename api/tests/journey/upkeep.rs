@@ -1,7 +1,10 @@
 //! An upload, a clean-up, the retirement of a month, a roll-up and the removal of objects, whose worker is killed at each thing that
 //! they write down.
 
-use crate::platform::Platform;
+use crate::{
+    gate::{GATE, Mortal, NO_GATE, PATIENCE, kill_at_each},
+    platform::Platform,
+};
 use bytes::Bytes;
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use flatrender_engine::{Client, Workflow, schedules::Schedules};
@@ -16,10 +19,7 @@ use flatrender_workflows::{
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Files that the rule removes: two batches of them.
@@ -28,40 +28,6 @@ const FILES: i64 = 503;
 const OBJECTS: usize = 20;
 /// Requests on each of the days before today.
 const CALLS: i64 = 7;
-/// The longest that a worker takes until it is where it is killed.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How long whoever has come to such a place waits for the others: a run that is slower is lost as well, and ten times in a row are enough.
-const TOGETHER: Duration = Duration::from_millis(700);
-
-/// What is written down of these runs, and their end, stays within its transaction until it is let through. Whoever waits there is told
-/// by a lock.
-const GATE: &str = "
-    create table public.gated (run_id uuid primary key);
-    create table public.let_through (place bigint primary key);
-    create function public.gate() returns trigger language plpgsql security definer set search_path = public, pg_catalog as $$
-    declare
-        v_row jsonb := to_jsonb(new);
-        v_run uuid := coalesce(v_row ->> 'run_id', v_row ->> 'id');
-        v_place int := abs(hashtext(v_run::text || coalesce(v_row ->> 'key', ' its end')) % 1000000000);
-    begin
-        if exists (select from gated where run_id = v_run) then
-            perform pg_advisory_xact_lock(4711, v_place);
-            while not exists (select from let_through where place = v_place) loop
-                perform pg_sleep(0.005);
-            end loop;
-        end if;
-        return new;
-    end $$;
-    create trigger gate before insert on workflow.steps for each row execute function public.gate();
-    create trigger gate before update on workflow.runs for each row
-        when (old.state = 'running' and new.state <> 'running') execute function public.gate()";
-const NO_GATE: &str = "drop function public.gate cascade; drop table public.gated, public.let_through";
-/// Who waits, and where.
-const WAITING: &str = "select pid, objid::bigint from pg_locks
-    where locktype = 'advisory' and classid = 4711 and granted order by objid";
-const UNDER_WAY: &str =
-    "select count(*) from workflow.runs r join public.gated g on g.run_id = r.id where r.state = 'running'";
-
 async fn run(db: &PgPool, sql: impl Into<String>) {
     sqlx::raw_sql(AssertSqlSafe(sql.into())).execute(db).await.unwrap();
 }
@@ -79,39 +45,13 @@ async fn gated<W: Workflow>(db: &PgPool, workflow: W) -> Uuid {
     id
 }
 
-/// Kills the worker twice at each thing that the gated runs write down, and once they are over gives how often that was. The first time
-/// it was never written; the second time it was, unless more had to follow for it to count, and nobody heard of it.
-async fn kill_at_each(platform: &mut Platform) -> BTreeMap<i64, u32> {
-    let (mut kills, db) = (BTreeMap::<i64, u32>::new(), platform.db.clone());
-    loop {
-        platform.start_worker();
-        let began = Instant::now();
-        let mut since = None;
-        let waiting = loop {
-            let waiting: Vec<(i32, i64)> = sqlx::query_as(WAITING).fetch_all(&db).await.unwrap();
-            let under_way: i64 = sqlx::query_scalar(UNDER_WAY).fetch_one(&db).await.unwrap();
-            if under_way == 0 {
-                return kills;
-            }
-            if !waiting.is_empty() {
-                let since = *since.get_or_insert_with(Instant::now);
-                if waiting.len() as i64 == under_way || since.elapsed() > TOGETHER {
-                    break waiting;
-                }
-            }
-            assert!(began.elapsed() < PATIENCE, "nothing goes on, after {kills:?}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        };
-        platform.kill_worker();
-        for (pid, place) in waiting {
-            let times = kills.entry(place).or_default();
-            *times += 1;
-            let sql = match *times {
-                1 => format!("select pg_terminate_backend({pid})"),
-                _ => format!("insert into public.let_through values ({place}) on conflict do nothing"),
-            };
-            run(&db, sql).await;
-        }
+impl Mortal for Platform {
+    fn start_worker(&mut self) {
+        Self::start_worker(self);
+    }
+
+    fn kill_worker(&mut self) {
+        Self::kill_worker(self);
     }
 }
 
@@ -245,7 +185,7 @@ async fn upkeep_whose_worker_is_killed_at_each_step_counts_right() {
     // A day is counted like another: two of them are enough.
     let alike = "insert into public.let_through select abs(hashtext($1::uuid::text || 'count ' || ($2::date - n)) % 1000000000) from generate_series(0, 2) n";
     sqlx::query(alike).bind(roll_up).bind(today).execute(&db).await.unwrap();
-    let kills = kill_at_each(&mut platform).await;
+    let kills = kill_at_each(&mut platform, &db).await;
     assert!(kills.len() >= 4 + 5 + 6 + 4, "{} places", kills.len());
     assert!(kills.values().all(|times| *times >= 2), "{kills:?}");
 
@@ -289,7 +229,7 @@ async fn upkeep_whose_worker_is_killed_at_each_step_counts_right() {
     platform.kill_worker();
     let drain = gated(&db, DrainDeletions {}).await;
     let drop = gated(&db, RetireMonths { at: Some(at + Days::new(8)) }).await;
-    let kills = kill_at_each(&mut platform).await;
+    let kills = kill_at_each(&mut platform, &db).await;
     assert!(kills.len() >= 6 + 3, "{} places", kills.len());
     // What a killed worker had removed is gone for the next one as well.
     assert_eq!(output(&db, drain).await, json!({"gone": FILES, "left": 0}));

@@ -56,7 +56,13 @@ async fn a_transfer_counts_when_a_second_person_has_looked_and_goes_back_the_sam
     let bills = shop.get("/v1/invoices").await.json();
     let bill = &bills["data"][0];
     assert_eq!((&bill["number"], &bill["total_amount"]), (&json!(format!("INV-{}-000001", year())), &json!(500)));
-    assert_eq!(shop.get(&format!("/v1/invoices/{}", bill["id"].as_str().unwrap())).await.json(), *bill);
+    let at = format!("/v1/invoices/{}", bill["id"].as_str().unwrap());
+    assert_eq!(shop.get(&at).await.json(), *bill);
+    let (paper, again) = (shop.get(&format!("{at}/pdf")).await, shop.get(&format!("{at}/pdf")).await);
+    assert_eq!((paper.status, paper.headers["content-type"].to_str().unwrap()), (StatusCode::OK, "application/pdf"));
+    assert!(paper.body.starts_with(b"%PDF-") && paper.body == again.body);
+    let named = format!("inline; filename=\"{}.pdf\"", bill["number"].as_str().unwrap());
+    assert_eq!(paper.headers["content-disposition"].to_str().unwrap(), named);
     assert_eq!(shop.post(&format!("/v1/payments/{id}/cancel"), json!({})).await.problem(), "payment.too_late");
     // The same movement pays for nothing else: the other payment goes where people look again.
     let other = shop.pay(shop.credits("manual"), "b").await.json()["id"].as_str().unwrap().to_owned();

@@ -41,6 +41,13 @@ pub struct Street {
 
 impl Street {
     pub async fn open(db: PgPool) -> Self {
+        let street = Self::quiet(db).await;
+        street.shop.work();
+        street
+    }
+
+    /// Nobody works there yet.
+    pub async fn quiet(db: PgPool) -> Self {
         let folder = TempDir::new().unwrap();
         let (stripe, zarinpal) = (StripeFake::start(folder.path()), ZarinpalFake::start(folder.path()));
         let shop = Shop::open(db).await;
@@ -57,17 +64,21 @@ impl Street {
         let pack = json!({"code": "hour", "seconds": 3600, "amount": 250_000, "currency": "IRT"});
         let pack = shop.by(shop.first, Method::POST, "/v1/credit-packs", pack).await.json();
         let pack = pack["id"].as_str().unwrap().to_owned();
-        shop.work();
         Self { shop, stripe, zarinpal, account, pack, _folder: folder }
     }
 
-    /// A payment that waits for its payer; what the gateway calls it.
-    pub async fn pending(&self, provider: &str) -> (String, String) {
+    /// A payment that somebody has decided to make.
+    pub async fn opened(&self, provider: &str) -> String {
         let pack = if provider == "stripe" { &self.shop.pack } else { &self.pack };
         let key = uuid::Uuid::new_v4().to_string();
         let opened = self.shop.pay(json!({"provider": provider, "credit_pack_id": pack}), &key).await;
         assert_eq!(opened.status, StatusCode::CREATED, "{:?}", opened.body);
-        let id = opened.json()["id"].as_str().unwrap().to_owned();
+        opened.json()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// One that waits for its payer; what the gateway calls it.
+    pub async fn pending(&self, provider: &str) -> (String, String) {
+        let id = self.opened(provider).await;
         let pending = self.shop.comes(&id, "pending").await;
         assert!(pending["redirect_url"].is_string(), "{pending}");
         let sql = "select provider_ref from identity.payments where id = $1::uuid";

@@ -6,10 +6,13 @@ mod by_hand;
 #[path = "../../../activities/tests/pay/fakes/mod.rs"]
 #[allow(dead_code, reason = "of all tests together")]
 mod fakes;
+#[path = "../journey/gate.rs"]
+mod gate;
 mod gateways;
 #[path = "../http/jane.rs"]
 #[allow(dead_code, reason = "of all tests together")]
 mod jane;
+mod kills;
 mod late;
 mod renewals;
 mod shop;

@@ -1,7 +1,7 @@
-//! A plan that is renewed by a payment nobody had to open, and an event that two accounts hear of.
+//! A plan that is renewed by a payment nobody had to open, an event that two accounts hear of, and differences that two people explain.
 
 use crate::gateways::Street;
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use std::time::Duration;
@@ -127,4 +127,65 @@ async fn an_event_that_another_account_has_heard_counts_where_it_belongs(db: PgP
     let kept: Vec<String> = sqlx::query_scalar(kept).fetch_all(&street.shop.world.db).await.unwrap();
     assert_eq!(kept, ["ignored", "applied"]);
     street.shop.sound().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_differs_from_a_gateway_is_explained_by_two_people(db: PgPool) {
+    let street = Street::open(db).await;
+    let shop = &street.shop;
+    let found = "with day as (insert into identity.provider_reconciliations (tenant_id, provider, day, currency, our_amount, their_amount, state, note)
+                     select tenant_id, provider, '2026-11-20', 'USD', 5, 9, 'open', 'pi_1: not ours, 4' from identity.payment_gateways where id = $1::uuid)
+                 insert into identity.unmatched_payments (tenant_id, gateway_id, provider_ref, amount, currency, why)
+                 select tenant_id, id, 'cs_1', 4, 'USD', 'unknown' from identity.payment_gateways where id = $1::uuid";
+    sqlx::query(found).bind(&street.account).execute(&shop.world.db).await.unwrap();
+    assert_eq!(shop.get("/v1/payment-differences").await.status, StatusCode::FORBIDDEN, "Jane does not manage");
+    let list = async |query: &str| {
+        let listed = shop.by(shop.first, Method::GET, &format!("/v1/payment-differences{query}"), Value::Null).await;
+        listed.json()["data"].as_array().unwrap().clone()
+    };
+    let open = list("").await;
+    assert_eq!(open.len(), 2, "{open:?}");
+    assert_eq!(list(&format!("?starting_after={}", open[0]["id"].as_str().unwrap())).await, open[1..]);
+    for difference in &open {
+        let path = |what: &str| format!("/v1/payment-differences/{}/{what}", difference["id"].as_str().unwrap());
+        let explain = json!({"explanation": "paid at the counter", "our_amount": difference["our_amount"], "their_amount": difference["their_amount"]});
+        let at = path("").trim_end_matches('/').to_owned();
+        assert_eq!(shop.by(shop.first, Method::GET, &at, Value::Null).await.json(), *difference);
+        let said = shop.by(shop.first, Method::POST, &path("confirm"), explain.clone()).await;
+        assert_eq!(said.problem(), "second_person.needed", "nobody has said anything");
+        let mut other = explain.clone();
+        other["explanation"] = json!(" ");
+        let empty = shop.by(shop.first, Method::POST, &path("explain"), other.clone()).await;
+        assert_eq!(empty.problem(), "request.invalid");
+        other = explain.clone();
+        other["their_amount"] = json!(8);
+        let unseen = shop.by(shop.first, Method::POST, &path("explain"), other.clone()).await;
+        assert_eq!(unseen.problem(), "payment_difference.over", "it is not what was seen");
+        let said = shop.by(shop.first, Method::POST, &path("explain"), explain.clone()).await;
+        assert_eq!(
+            (said.status, &said.json()["explained_by"]),
+            (StatusCode::OK, &json!(shop.first)),
+            "{:?}",
+            said.body
+        );
+        let own = shop.by(shop.first, Method::POST, &path("confirm"), explain.clone()).await;
+        assert_eq!(own.problem(), "second_person.needed");
+        for (name, value) in [("their_amount", json!(8)), ("explanation", json!("a gift"))] {
+            let mut unread = explain.clone();
+            unread[name] = value;
+            let unread = shop.by(shop.second, Method::POST, &path("confirm"), unread).await;
+            assert_eq!(unread.problem(), "payment_difference.over", "{name} is not what was said");
+        }
+        let confirmed = shop.by(shop.second, Method::POST, &path("confirm"), explain.clone()).await;
+        assert_eq!((confirmed.status, &confirmed.json()["confirmed_by"]), (StatusCode::OK, &json!(shop.second)));
+        let late = shop.by(shop.first, Method::POST, &path("explain"), explain).await;
+        assert_eq!(late.problem(), "payment_difference.over");
+    }
+    assert_eq!((list("").await.len(), list("?all=true").await.len()), (0, 2));
+    let audited = "select count(*) from identity.audit_log where action like 'payment_difference.%'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(audited).fetch_one(&shop.world.db).await.unwrap(), 4);
+    let said = json!({"explanation": "a gift", "our_amount": 0, "their_amount": 0});
+    let nobody = format!("/v1/payment-differences/{}/confirm", shop.plan);
+    assert_eq!(shop.by(shop.first, Method::POST, &nobody, said).await.problem(), "payment_difference.not_found");
+    shop.sound().await;
 }

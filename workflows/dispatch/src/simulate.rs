@@ -42,6 +42,29 @@ pub fn variants(p: &Parameters) -> Vec<Variant> {
 mod tests {
     use super::*;
 
+    /// The farm and the work that the table of the README is of, but fewer days of it.
+    #[test]
+    fn against_first_come_first_served_a_still_waits_a_tenth_and_tenants_get_alike() {
+        const DAYS: u64 = 6;
+        let p = Parameters::default();
+        assert_eq!(p.load, 0.7);
+        let all = variants(&p);
+        let (fifo, production) = (&all[0], &all[all.len() - 1]);
+        assert_eq!((fifo.name, production.name), ("FIFO", "production"));
+        let (mut logs, mut jain) = (0.0, vec![]);
+        for seed in 0..DAYS {
+            let jobs = invent(&p, seed);
+            let [fifo, production] = [fifo, production].map(|variant| run(&p, &jobs, variant, seed));
+            logs += (fifo.values[&Metric::SnapshotP95] / production.values[&Metric::SnapshotP95]).ln();
+            jain.push(production.values[&Metric::Jain]);
+        }
+        let shorter = (logs / DAYS as f64).exp();
+        assert!(shorter >= 10.0, "{shorter} times shorter");
+        // On a day on which nobody had to wait for others it is none.
+        let jain = Estimate::of(&jain).mean;
+        assert!(jain >= 0.95, "{jain}");
+    }
+
     /// A farm on which one chunk in twenty drags on for twenty times as long as it should.
     #[test]
     fn what_is_late_is_done_twice_and_films_are_there_sooner() {

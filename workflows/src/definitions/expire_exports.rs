@@ -45,7 +45,8 @@ impl Workflow for ExpireExports {
                 })
                 .await?;
             films += expired;
-            if expired < BATCH {
+            // Of a full batch some may have been held meanwhile: only nothing is the end.
+            if expired == 0 {
                 break;
             }
         }

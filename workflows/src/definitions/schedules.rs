@@ -1,7 +1,8 @@
 //! What the platform does by itself, and when: every schedule it brings along. Those of tenants are rows of theirs.
 //!
 //! What needs no row of its own: a node is watched by whoever serves it, every few seconds; the history of runs that are over is let go of by
-//! the engine, a day or a month of it at a time.
+//! the engine, a day or a month of it at a time; a notification to come, a subscription's next period and the end of a preview are sleeps of
+//! runs of their own. Nothing is published by the hour: a template is published by whoever says so.
 
 use super::{
     check_invariants::CheckInvariants,

@@ -4,6 +4,7 @@ pub mod backlog;
 pub mod bill;
 pub mod derivative;
 pub mod export;
+pub mod film_frames;
 pub mod frame_attempt;
 pub mod frame_job;
 pub mod freeze;

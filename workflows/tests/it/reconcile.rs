@@ -8,7 +8,10 @@ use flatrender_workflows::{
     definitions::reconcile::{CompareSettlements, ReconcilePayments, Reconciled},
     models::{
         DEFAULT_TENANT, Role, Scope,
-        identity::reconciliation::{self, Books},
+        identity::reconciliation::{
+            self, Books,
+            difference::{self, Sums},
+        },
     },
 };
 use sqlx::PgPool;
@@ -20,10 +23,9 @@ use uuid::Uuid;
 
 const PROVIDERS: [&str; 2] = ["stripe", "zarinpal"];
 
-async fn user(db: &PgPool) -> Uuid {
-    let sql =
-        "insert into identity.users (tenant_id, email, status) values ($1, 'jane@example.com', 'active') returning id";
-    sqlx::query_scalar(sql).bind(DEFAULT_TENANT).fetch_one(db).await.unwrap()
+async fn user(db: &PgPool, email: &str) -> Uuid {
+    let sql = "insert into identity.users (tenant_id, email, status) values ($1, $2, 'active') returning id";
+    sqlx::query_scalar(sql).bind(DEFAULT_TENANT).bind(email).fetch_one(db).await.unwrap()
 }
 
 async fn gateway(db: &PgPool, provider: &str, state: &str) -> Uuid {
@@ -38,7 +40,7 @@ async fn paid(db: &PgPool, gateway: Uuid, name: &str, (amount, currency): (i64, 
                    idempotency_key, price_snapshot, expires_at, captured_at, paid_at, workflow_run_id, created_at)
                select gen_random_uuid(), $1, u.id, 'credits', 1, $4, $5, 'paid', g.provider, g.id, $3, gen_random_uuid()::text, '{}', now(),
                    ($6 + time '12:00') at time zone 'UTC', now(), gen_random_uuid(), ($6 + time '11:00') at time zone 'UTC'
-               from identity.payment_gateways g, identity.users u where g.id = $2 and u.tenant_id = $1 returning id";
+               from identity.payment_gateways g, identity.users u where g.id = $2 and u.email = 'jane@example.com' returning id";
     let query = sqlx::query_scalar(sql).bind(DEFAULT_TENANT).bind(gateway).bind(name).bind(amount).bind(currency);
     query.bind(on).fetch_one(db).await.unwrap()
 }
@@ -92,7 +94,7 @@ fn equal(day: NaiveDate, amount: i64) -> (NaiveDate, i64, i64, String, Option<St
 
 #[sqlx::test(migrations = "../migrations")]
 async fn days_are_compared_by_payment_over_all_accounts_of_a_tenant_at_a_provider(db: PgPool) {
-    user(&db).await;
+    user(&db, "jane@example.com").await;
     let day: NaiveDate = "2026-11-20".parse().unwrap();
     let next = day + Days::new(1);
     let (old, new) = (gateway(&db, "stripe", "retired").await, gateway(&db, "stripe", "active").await);
@@ -129,20 +131,33 @@ async fn days_are_compared_by_payment_over_all_accounts_of_a_tenant_at_a_provide
 
 #[sqlx::test(migrations = "../migrations")]
 async fn what_differs_is_named_until_it_is_equal_or_somebody_has_explained_it(db: PgPool) {
-    user(&db).await;
+    let (jane, john) = (user(&db, "jane@example.com").await, user(&db, "john@example.com").await);
     let day: NaiveDate = "2026-11-20".parse().unwrap();
     let account = gateway(&db, "stripe", "active").await;
     let a = paid(&db, account, "pi_a", (1000, "USD"), day).await;
     let nobody = Uuid::from_u128(7);
     let lines = [came("pi_x", Some(nobody), 40, day)];
     assert_eq!(compare(&db, "stripe", (day, day), &lines).await, 1);
-    let named = Some("pi_x: not ours, 40; pi_a: not theirs, 1000".to_owned());
-    assert_eq!(kept(&db).await, [(day, 1000, 40, "open".into(), named)]);
+    let named = Some("pi_a: not theirs, 1000; pi_x: not ours, 40".to_owned());
+    assert_eq!(kept(&db).await, [(day, 1000, 40, "open".into(), named.clone())]);
     // Explained, for these sums.
-    let explain = "update identity.provider_reconciliations set state = 'explained', note = 'by phone'";
-    sqlx::query(explain).execute(&db).await.unwrap();
+    let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(&db).await.unwrap();
+    let found = difference::list(&mut tx, DEFAULT_TENANT, false, None, 10).await.unwrap();
+    let (id, sums) = (found[0].id, Sums { ours: 1000, theirs: 40 });
+    assert!(
+        !difference::confirm(&mut tx, DEFAULT_TENANT, id, sums, "by phone", john).await.unwrap(),
+        "nobody has said anything"
+    );
+    assert!(difference::explain(&mut tx, DEFAULT_TENANT, id, sums, "by phone", jane).await.unwrap());
+    assert!(!difference::confirm(&mut tx, DEFAULT_TENANT, id, sums, "by phone", jane).await.unwrap(), "another person");
+    tx.commit().await.unwrap();
     compare(&db, "stripe", (day, day), &lines).await;
-    assert_eq!(kept(&db).await, [(day, 1000, 40, "explained".into(), Some("by phone".into()))]);
+    let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(&db).await.unwrap();
+    assert!(difference::confirm(&mut tx, DEFAULT_TENANT, id, sums, "by phone", john).await.unwrap());
+    assert!(!difference::explain(&mut tx, DEFAULT_TENANT, id, sums, "otherwise", jane).await.unwrap());
+    tx.commit().await.unwrap();
+    compare(&db, "stripe", (day, day), &lines).await;
+    assert_eq!(kept(&db).await, [(day, 1000, 40, "explained".into(), named)]);
     let lines = [came("pi_x", Some(nobody), 40, day), came("pi_a", Some(a), 900, day)];
     assert_eq!(compare(&db, "stripe", (day, day), &lines).await, 1);
     let named = Some("pi_a: 1000 and 900; pi_x: not ours, 40".to_owned());

@@ -13,7 +13,34 @@ const STATES = ["review", "pending", "paid", "refunding", "partially_refunded", 
 const OUTCOMES = { paid: true, refund: true, failed: false };
 
 export default function payments(page) {
+  if (page.rest === "differences") return differences(page);
   return page.rest ? one(page) : list(page);
+}
+
+/** What differs from the gateways, until two people have explained it. */
+function differences({ query, go, me }) {
+  const all = query.all === "true";
+  const say = (one) => ask({ title: t("payments.explain"), text: t("payments.explain.say"), reason: "none", then: () => made.reload(),
+    fields: [field("payments.explanation", h("textarea", { class: "i", name: "explanation", maxlength: 4000, required: true }, one.explanation ?? ""))],
+    act: ({ explanation }) => post(`/v1/payment-differences/${one.id}/explain`, { explanation, our_amount: one.our_amount, their_amount: one.their_amount }) });
+  const confirm = (one) => ask({ title: t("payments.confirm"), text: one.explanation, reason: "none", then: () => made.reload(),
+    act: () => post(`/v1/payment-differences/${one.id}/confirm`, { explanation: one.explanation, our_amount: one.our_amount, their_amount: one.their_amount }) });
+  const deeds = (one) => (one.confirmed_at ? when(one.confirmed_at) : h("div", { class: "line" },
+    h("button", { class: "b tiny", type: "button", onclick: () => say(one) }, t("payments.explain")),
+    one.explained_by && one.explained_by !== me.id ? h("button", { class: "b tiny first", type: "button", onclick: () => confirm(one) }, t("payments.confirm")) : null));
+  const made = pages({
+    path: "/v1/payment-differences", query: all ? { all: "true" } : {}, key: (one) => one.id, label: t("payments.differences"),
+    columns: [
+      { label: t("payments.what"), class: "two", cell: (one) => [one.day ? ltr(one.day) : ltr(one.reference ?? ""), h("div", { class: "small dim" }, word("payments.difference", one.kind), " · ", ltr(one.provider))] },
+      { label: t("payments.ours"), end: true, cell: (one) => money(one.our_amount, one.currency) },
+      { label: t("payments.theirs"), end: true, cell: (one) => money(one.their_amount, one.currency) },
+      { label: t("payments.known"), cell: (one) => h("div", { class: "say small", dir: "auto" }, one.detail ?? "") },
+      { label: t("payments.explanation"), class: "two", cell: (one) => (one.explanation ? [h("div", { class: "say", dir: "auto" }, one.explanation), h("div", { class: "small dim" }, short(one.explained_by))] : "–") },
+      { label: "", end: true, cell: deeds },
+    ], empty: () => nothing("payments.nodifference"),
+  });
+  const which = pick(t("payments.differences"), [["open", t("payments.open")], ["all", t("runs.any")]], all ? "all" : "open", (name) => go(`payments/differences${name === "all" ? "?all=true" : ""}`));
+  return { element: h("div", head(t("payments.differences"), t("payments.differences.sub"), link("payments", t("payments.title"))), h("div", { class: "line" }, which), made.element), end: () => made.end() };
 }
 
 function list({ query, go }) {
@@ -30,7 +57,7 @@ function list({ query, go }) {
   });
   const states = pick(t("webhooks.state"), [["review", word("state", "review")], ["any", t("runs.any")]], wanted, (name) => go(name === "review" ? "payments" : `payments?state=${name}`));
   const more = choice("state", [["any", t("runs.any")], ...STATES.map((name) => [name, word("state", name)])], wanted, (name) => go(`payments?state=${name}`), t("webhooks.state"));
-  return { element: h("div", head(t("payments.title"), t("payments.sub")), h("div", { class: "line" }, states, more), made.element), end: () => made.end() };
+  return { element: h("div", head(t("payments.title"), t("payments.sub"), link("payments/differences", t("payments.differences"))), h("div", { class: "line" }, states, more), made.element), end: () => made.end() };
 }
 
 function one({ rest: id, me }) {

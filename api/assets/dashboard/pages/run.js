@@ -4,6 +4,7 @@ import { get } from "../api.js";
 import { fill, h, ltr } from "../dom.js";
 import { between, moment, num, t, word } from "../i18n.js";
 import { trouble } from "../parts/dialog.js";
+import { filmOf } from "../parts/frames.js";
 import { gantt } from "../parts/gantt.js";
 import { table } from "../parts/list.js";
 import { head, json, link, meter, pairs, sheet, short, state, when } from "../parts/show.js";
@@ -11,15 +12,24 @@ import { follow } from "../stream.js";
 import { buttons } from "./run_actions.js";
 import { deeds } from "./audit.js";
 
+/** Milliseconds between two looks at a film under way. */
+const FILM = 3000;
+
 export default function run({ rest: id, go, role }) {
   const place = h("div", { class: "stack" });
   const element = h("div", place);
-  let known = false;
+  const film = filmOf(id);
+  let known = false, watching = null;
   const load = async () => {
     try {
       const [data, done] = await Promise.all([get(`/v1/operate/runs/${id}`), get(`/v1/operate/audit?target=run:${id}&limit=20`)]);
+      if (data.kind === "render_video") {
+        film.load();
+        clearInterval(watching);
+        watching = data.state === "running" ? setInterval(film.load, FILM) : null;
+      }
       const open = new Set([...place.querySelectorAll("details[open]")].map((one) => one.dataset.key));
-      fill(place, view(data, done.data, { go, load, role }));
+      fill(place, view(data, done.data, { go, load, role, film: film.element }));
       place.querySelectorAll("details").forEach((one) => { if (open.has(one.dataset.key)) one.open = true; });
       known = true;
     } catch (error) {
@@ -28,7 +38,7 @@ export default function run({ rest: id, go, role }) {
   };
   load();
   const stop = follow({ run_id: id }, (kind) => { if (kind === "run" || kind === "deed") load(); }, () => {});
-  return { element, end: stop };
+  return { element, end() { clearInterval(watching); stop(); } };
 }
 
 /** The sentence that says why a run is where it is, in the language of the page. */
@@ -42,7 +52,7 @@ export function sentence(why) {
   return words === why.reason ? why.text : t(`why.${why.reason}`, parts);
 }
 
-function view(run, done, { go, load, role }) {
+function view(run, done, { go, load, role, film }) {
   const over = run.state !== "running";
   const tone = run.why.reason === "over" ? (run.state === "succeeded" ? "good" : run.state === "failed" ? "bad" : "") : ["leased", "timer", "signal", "child", "ready"].includes(run.why.reason) ? "" : "wait";
   return [
@@ -52,6 +62,7 @@ function view(run, done, { go, load, role }) {
     h("div", { class: `ask ${tone}` }, h("div", { class: "grow" }, h("h2", { class: "unseen" }, t("run.why")), h("p", { class: "say" }, run.why.key ? [ltr(run.why.key), ": "] : null, sentence(run.why)),
       run.error ? h("p", { class: "small", dir: "auto" }, ltr(run.error.code), " ", run.error.message) : null,
       run.no_copies && over && run.error ? h("p", { class: "small dim" }, t("run.nocopies", { why: run.no_copies })) : null)),
+    film,
     sheet(t("run.timeline"), t("run.whole", { span: between(run.created_at, run.finished_at) }), h("div", { class: "in" }, gantt(run))),
     run.tasks.length ? sheet(t("run.tasks"), null, table([
       { label: t("run.key"), cell: (task) => (task.key ? ltr(task.key) : t("run.itself")) },

@@ -1,6 +1,6 @@
 //! `/v1/invoices`: bills and credit notes.
 
-use super::payments::Onlooker;
+use super::{invoice_pdf, payments::Onlooker};
 use crate::{
     app::App,
     extract::{
@@ -9,13 +9,18 @@ use crate::{
     },
     problem::{Code, Problem, ProblemBody},
 };
-use axum::extract::State;
+use axum::{
+    extract::State,
+    http::header,
+    response::{IntoResponse as _, Response},
+};
 use chrono::NaiveDate;
 use flatrender_workflows::models::{
     Db,
     identity::invoice::{self, Invoice},
 };
 use serde::{Deserialize, Serialize};
+use std::io;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -142,6 +147,28 @@ pub async fn list(
 pub async fn get(State(app): State<App>, by: Onlooker, Path(id): Path<Uuid>) -> Result<Json<InvoiceView>, Problem> {
     let mut tx = by.begin(&app).await?;
     Ok(Json(seen(&mut tx, &by, id).await?.into()))
+}
+
+/// `GET /v1/invoices/{id}/pdf`
+#[utoipa::path(
+    get, path = "/v1/invoices/{id}/pdf", tag = "Billing", operation_id = "get_invoice_pdf", summary = "Get a bill as PDF",
+    description = "In the buyer's language, A4. The same bytes whenever it is asked for.", params(("id" = Uuid, Path, description = "The bill")),
+    responses(
+        (status = 200, description = "The bill", body = crate::openapi::Binary, content_type = "application/pdf"),
+        (status = 404, description = "`invoice.not_found`", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn pdf(State(app): State<App>, by: Onlooker, Path(id): Path<Uuid>) -> Result<Response, Problem> {
+    let mut tx = by.begin(&app).await?;
+    let invoice = seen(&mut tx, &by, id).await?;
+    drop(tx);
+    let name = format!("inline; filename=\"{}.pdf\"", invoice.name());
+    // Fonts are read and cut down: a matter of the processor.
+    let written = tokio::task::spawn_blocking(move || invoice_pdf::pdf(&invoice));
+    let written =
+        written.await.map_err(|e| Problem::internal(&e))?.map_err(|e| Problem::internal(&io::Error::other(e)))?;
+    Ok(([(header::CONTENT_TYPE, "application/pdf".to_owned()), (header::CONTENT_DISPOSITION, name)], written)
+        .into_response())
 }
 
 async fn seen(db: Db<'_>, by: &Onlooker, id: Uuid) -> Result<Invoice, Problem> {

@@ -33,18 +33,18 @@ pub fn is_gone(error: &sqlx::Error) -> bool {
     })
 }
 
-/// Whether content of a tenant is doomed at this moment: nobody uses it, and its object may be removed.
+/// Whether content of a tenant is doomed: nobody uses it, and its object may be removed as long as the transaction goes on. Until it ends
+/// nobody says what became of it ([`super::deletion::settle`]), so nobody makes a file of it.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn is_doomed(db: Db<'_>, tenant_id: Uuid, hash: &BlobHash) -> sqlx::Result<bool> {
-    sqlx::query_scalar!(
-        r#"select exists (select from file_mgr.blobs where tenant_id = $1 and sha256 = $2 and doomed_at is not null) as "it!""#,
+pub async fn stays_doomed(db: Db<'_>, tenant_id: Uuid, hash: &BlobHash) -> sqlx::Result<bool> {
+    let doomed = sqlx::query_scalar!(
+        "select id from file_mgr.blobs where tenant_id = $1 and sha256 = $2 and doomed_at is not null for key share",
         tenant_id,
         hash.as_str(),
-    )
-    .fetch_one(db)
-    .await
+    );
+    Ok(doomed.fetch_optional(db).await?.is_some())
 }
 
 /// Which of these objects of a tenant nothing accounts for: no content is known by this hash, no template is made of it and no film

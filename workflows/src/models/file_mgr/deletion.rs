@@ -106,6 +106,15 @@ pub async fn doom(db: Db<'_>, limit: i64) -> sqlx::Result<Vec<Doomed>> {
 /// What became of doomed content: what is `gone` from storage is there no more; what is `left` may be used again and is tried
 /// later, later each time, up to a day. Repeating it is harmless.
 pub async fn settle(db: Db<'_>, tenant_id: Uuid, gone: &[String], left: &[String], error: &str) -> sqlx::Result<()> {
+    // Whoever still removes one of them, however late, has done so before anybody may store it anew.
+    sqlx::query!(
+        "select from file_mgr.blobs where tenant_id = $1 and (sha256 = any ($2) or sha256 = any ($3)) order by id for update",
+        tenant_id,
+        gone,
+        left
+    )
+    .execute(&mut *db)
+    .await?;
     sqlx::query!(
         "update file_mgr.blobs set doomed_at = null, removed_at = workflow.now()
          where tenant_id = $1 and sha256 = any ($2) and doomed_at is not null",

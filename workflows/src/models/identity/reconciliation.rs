@@ -1,5 +1,7 @@
 //! Our books against those of the gateways: what is stuck, what nobody took, and whether the sums of a day are the same.
 
+pub mod difference;
+
 use crate::{
     contracts::pay::{Settlement, SettlementKind, Unsettled},
     models::Db,
@@ -293,16 +295,21 @@ async fn entries<'a>(
 async fn keep(db: Db<'_>, books: &Books<'_>, sums: &BTreeMap<(NaiveDate, String), Sums>) -> sqlx::Result<usize> {
     let mut differing = 0;
     for ((day, currency), sum) in sums {
-        let note: String = sum.named.join("; ").chars().take(4000).collect();
+        // In one order: what was explained stays so while the same differs.
+        let mut named = sum.named.clone();
+        named.sort();
+        let note: String = named.join("; ").chars().take(4000).collect();
         differing += usize::from(sum.ours != sum.theirs);
         sqlx::query!(
-            "insert into identity.provider_reconciliations (tenant_id, provider, day, currency, our_amount, their_amount, state, note, updated_at)
-             values ($1, $2, $3, $4, $5, $6, case when $5::bigint = $6::bigint then 'equal' else 'open' end, nullif($7, ''), workflow.now())
+            "insert into identity.provider_reconciliations (tenant_id, provider, day, currency, our_amount, their_amount, state, note, found_at, updated_at)
+             values ($1, $2, $3, $4, $5, $6, case when $5::bigint = $6::bigint then 'equal' else 'open' end, nullif($7, ''), workflow.now(),
+                 workflow.now())
              on conflict (tenant_id, provider, day, currency) do update
              set our_amount = excluded.our_amount, their_amount = excluded.their_amount, state = excluded.state, note = excluded.note,
-                 updated_at = excluded.updated_at
-             where provider_reconciliations.state <> 'explained'
-               or (provider_reconciliations.our_amount, provider_reconciliations.their_amount) <> (excluded.our_amount, excluded.their_amount)",
+                 updated_at = excluded.updated_at, explanation = null, explained_by = null, confirmed_by = null, confirmed_at = null,
+                 found_at = case provider_reconciliations.state when 'equal' then excluded.found_at else provider_reconciliations.found_at end
+             where (provider_reconciliations.our_amount, provider_reconciliations.their_amount) <> (excluded.our_amount, excluded.their_amount)
+               or provider_reconciliations.note is distinct from excluded.note",
             books.tenant_id,
             books.provider,
             day,
@@ -318,7 +325,8 @@ async fn keep(db: Db<'_>, books: &Books<'_>, sums: &BTreeMap<(NaiveDate, String)
     let (days, currencies): (Vec<NaiveDate>, Vec<String>) = sums.keys().cloned().unzip();
     let told: Vec<NaiveDate> = books.told.iter().map(|(_, day)| *day).filter(|day| books.holds(*day)).collect();
     sqlx::query!(
-        "update identity.provider_reconciliations set our_amount = 0, their_amount = 0, state = 'equal', note = null, updated_at = workflow.now()
+        "update identity.provider_reconciliations set our_amount = 0, their_amount = 0, state = 'equal', note = null, updated_at = workflow.now(),
+             explanation = null, explained_by = null
          where tenant_id = $1 and provider = $2 and day = any ($3) and state = 'open'
            and (day, currency::text) not in (select * from unnest($4::date[], $5::text[]))",
         books.tenant_id,

@@ -143,7 +143,7 @@ pub struct Threshold {
     pub tenant_id: Uuid,
     /// Of what.
     pub quota: String,
-    /// How much of it: 80 or 100.
+    /// How much of it: 100, or what was agreed to be told of before; 80 when nothing was.
     pub percent: i32,
     /// When the period began that it is of: a month for storage, a day for films.
     pub began_at: DateTime<Utc>,
@@ -153,22 +153,25 @@ pub struct Threshold {
     pub limit: i64,
 }
 
-/// Which tenants use 80 % or all of what was agreed: of storage in this month, of films today. Who hears of them hears of each once a period.
+/// Which tenants use all of what was agreed, or as much of it as they are to be warned at (80 % unless they have a soft limit): of storage in
+/// this month, of films today. Who hears of them hears of each once a period.
 pub async fn thresholds(db: Db<'_>) -> sqlx::Result<Vec<Threshold>> {
     sqlx::query_as!(
         Threshold,
         r#"with used as (
-               select q.tenant_id, 'storage_bytes' as name, q.limit_bytes as hard, date_trunc('month', workflow.now(), 'UTC') as began_at,
+               select q.tenant_id, 'storage_bytes' as name, q.soft_bytes as soft, q.limit_bytes as hard, date_trunc('month', workflow.now(), 'UTC') as began_at,
                       q.used_bytes as used
                from file_mgr.quotas q where q.owner_id is null and q.limit_bytes > 0
                union all
-               select l.tenant_id, l.name, l.hard, date_trunc('day', workflow.now(), 'UTC'),
+               select l.tenant_id, l.name, l.soft, l.hard, date_trunc('day', workflow.now(), 'UTC'),
                       (select count(*) from render.render_jobs j where j.tenant_id = l.tenant_id and j.created_at >= date_trunc('day', workflow.now(), 'UTC'))
                from identity.tenant_limits l where l.name = 'renders_per_day' and l.hard > 0
            )
-           select u.tenant_id as "tenant_id!", u.name as "quota!", t.percent as "percent!", u.began_at as "began_at!", u.used as "used!",
+           select distinct u.tenant_id as "tenant_id!", u.name as "quota!", t.percent as "percent!", u.began_at as "began_at!", u.used as "used!",
                   u.hard as "limit!"
-           from used u join (values (80), (100)) t (percent) on u.used * 100 >= u.hard::numeric * t.percent
+           from used u
+           cross join lateral (values (coalesce(floor(u.soft * 100.0 / u.hard)::int, 80), coalesce(u.soft, u.hard::numeric * 80 / 100)), (100, u.hard)) t (percent, reached)
+           where u.used > 0 and u.used >= t.reached
            order by 1, 2, 3"#
     )
     .fetch_all(db)

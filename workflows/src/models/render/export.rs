@@ -178,7 +178,13 @@ pub async fn warn(db: Db<'_>, limit: i64) -> sqlx::Result<Vec<Expiring>> {
 /// As an administrator: the files are another service's.
 pub async fn expire(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
     let tenants = sqlx::query_scalar!(
-        "select tenant_id from render.exports where state = 'ready' and expires_at <= workflow.now() order by expires_at limit $1",
+        "select e.tenant_id from render.exports e join file_mgr.files f on f.id = e.file_id join render.render_jobs j on j.id = e.render_job_id
+         where e.state = 'ready' and e.expires_at <= workflow.now()
+           and not exists (select from file_mgr.holds h where h.tenant_id = e.tenant_id and h.released_at is null
+               and (h.file_id in (e.file_id, e.sheet_file_id)
+                    or h.file_id in (select d.file_id from render.derivatives d where d.export_id = e.id)
+                    or h.file_id is null and (h.owner_id is null or h.owner_id in (f.owner_id, j.user_id))))
+         order by e.expires_at limit $1",
         limit,
     )
     .fetch_all(&mut *db)

@@ -1,0 +1,143 @@
+//! The process that sees to payments is killed at each thing it writes down, while gateways lose answers and payers come back twice.
+
+use crate::{
+    fakes::{
+        faults::{Call, Fault, How},
+        stripe::StripeFake,
+        zarinpal::ZarinpalFake,
+    },
+    gate::{GATE, Mortal, NO_GATE, PATIENCE, kill_at_each},
+    gateways::Street,
+};
+use axum::http::{Method, StatusCode};
+use serde_json::json;
+use sqlx::{AssertSqlSafe, PgPool};
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Instant,
+};
+
+/// `flatrender worker` on the database of a test.
+struct Worker {
+    child: Option<Child>,
+    database: String,
+    folder: tempfile::TempDir,
+    places: [(&'static str, String); 3],
+}
+
+impl Worker {
+    async fn of(db: &PgPool, stripe: &StripeFake, zarinpal: &ZarinpalFake) -> Self {
+        let name: String = sqlx::query_scalar("select current_database()").fetch_one(db).await.unwrap();
+        let server = std::env::var("DATABASE_URL").unwrap();
+        let mut database = reqwest::Url::parse(&server).unwrap();
+        database.set_path(&name);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("private")).unwrap();
+        // The key of the test's own server.
+        std::fs::write(folder.path().join("private/secret.key"), "07".repeat(32)).unwrap();
+        let places = [
+            ("FLATRENDER_STRIPE_URL", stripe.url.clone()),
+            ("FLATRENDER_ZARINPAL_URL", zarinpal.url.clone()),
+            ("FLATRENDER_ZARINPAL_LISTS_URL", zarinpal.lists_url()),
+        ];
+        Self { child: None, database: database.into(), folder, places }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+impl Mortal for Worker {
+    fn start_worker(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.at("worker.log")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flatrender"));
+        command.args(["worker", "--database-url", &self.database, "--storage"]).arg(self.at("storage"));
+        command.arg("--scratch").arg(self.at("scratch")).arg("--private").arg(self.at("private"));
+        command.envs(self.places.clone()).env("FLATRENDER_DEV_EGRESS", "on");
+        self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
+    }
+
+    fn kill_worker(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.kill_worker();
+    }
+}
+
+async fn run(db: &PgPool, sql: &'static str) {
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(db).await.unwrap();
+}
+
+/// From here on runs of this kind that are under way stand at each thing they write down.
+const GATE_PAYMENTS: &str =
+    "insert into public.gated select id from workflow.runs where state = 'running' and kind in ('payment', 'refund')";
+
+/// P19: killed at every step, each payment credits once, each refund goes once, and the books are equal to the unit.
+#[sqlx::test(migrations = "../migrations")]
+async fn p19_a_payment_and_its_refund_survive_kill_nine_at_each_step(db: PgPool) {
+    let street = Street::quiet(db).await;
+    let (shop, db) = (&street.shop, &street.shop.world.db);
+    let mut worker = Worker::of(db, &street.stripe, &street.zarinpal).await;
+    run(db, GATE).await;
+    street.stripe.fail(Call::Create, Fault::After(How::Cut));
+    street.zarinpal.fail(Call::Verify, Fault::After(How::Cut));
+    let (first, second) = (street.opened("stripe").await, street.opened("zarinpal").await);
+    run(db, GATE_PAYMENTS).await;
+    // Payers pay as soon as they can, and come back twice.
+    let payers = async {
+        let began = Instant::now();
+        let mut paid = 0;
+        while paid < 2 {
+            let sql = "select id::text, provider, provider_ref from identity.payments where state = 'pending' and provider_ref is not null";
+            let waiting: Vec<(String, String, String)> = sqlx::query_as(sql).fetch_all(db).await.unwrap();
+            for (id, provider, name) in waiting {
+                let is_open = match provider.as_str() {
+                    "stripe" => street.stripe.is_open(&name).then(|| street.stripe.pay(&name)),
+                    _ => street.zarinpal.is_open(&name).then(|| street.zarinpal.pay(&name)),
+                };
+                if is_open.is_some() {
+                    paid += 1;
+                    street.back(&id).await;
+                    street.back(&id).await;
+                }
+            }
+            assert!(began.elapsed() < 4 * PATIENCE, "nobody can pay");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let (kills, ()) = tokio::join!(kill_at_each(&mut worker, db), payers);
+    assert!(kills.len() >= 2 * 5 && kills.values().all(|times| *times >= 2), "{kills:?}");
+    for id in [&first, &second] {
+        shop.comes(id, "paid").await;
+    }
+    assert_eq!(shop.balance().await, 2 * 3600);
+    assert_eq!((street.stripe.captures().len(), street.zarinpal.captures().len()), (1, 1));
+    assert_eq!(shop.world.count("identity.invoices").await, 2);
+
+    // The money goes back, and what was bought with it.
+    worker.kill_worker();
+    street.stripe.fail(Call::Refund, Fault::After(How::Cut));
+    let path = format!("/v1/payments/{first}/refunds");
+    let asked = shop.by(shop.first, Method::POST, &path, json!({"amount": 500, "reason": "late"})).await;
+    let approve = format!("/v1/refunds/{}/approve", asked.json()["id"].as_str().unwrap());
+    assert_eq!(shop.by(shop.second, Method::POST, &approve, json!({})).await.status, StatusCode::OK);
+    run(db, GATE_PAYMENTS).await;
+    let kills = kill_at_each(&mut worker, db).await;
+    assert!(kills.len() >= 3 && kills.values().all(|times| *times >= 2), "{kills:?}");
+    shop.comes(&first, "refunded").await;
+    assert_eq!((street.stripe.refunds().len(), street.stripe.refunds()[0].amount), (1, 500));
+    assert_eq!(shop.balance().await, 3600);
+    assert_eq!(shop.world.count("identity.invoices").await, 3);
+    worker.kill_worker();
+    run(db, NO_GATE).await;
+    shop.sound().await;
+}
