@@ -40,7 +40,7 @@ function differences({ query, go, me }) {
     ], empty: () => nothing("payments.nodifference"),
   });
   const which = pick(t("payments.differences"), [["open", t("payments.open")], ["all", t("runs.any")]], all ? "all" : "open", (name) => go(`payments/differences${name === "all" ? "?all=true" : ""}`));
-  return { element: h("div", head(t("payments.differences"), t("payments.differences.sub"), link("payments", t("payments.title"))), h("div", { class: "line" }, which), made.element), end: () => made.end() };
+  return { element: h("div", head(t("payments.differences"), t("payments.differences.sub"), link("payments", t("payments.title"))), h("div", { class: "filters" }, which), made.element), end: () => made.end() };
 }
 
 function list({ query, go }) {
@@ -57,7 +57,7 @@ function list({ query, go }) {
   });
   const states = pick(t("webhooks.state"), [["review", word("state", "review")], ["any", t("runs.any")]], wanted, (name) => go(name === "review" ? "payments" : `payments?state=${name}`));
   const more = choice("state", [["any", t("runs.any")], ...STATES.map((name) => [name, word("state", name)])], wanted, (name) => go(`payments?state=${name}`), t("webhooks.state"));
-  return { element: h("div", head(t("payments.title"), t("payments.sub"), link("payments/differences", t("payments.differences"))), h("div", { class: "line" }, states, more), made.element), end: () => made.end() };
+  return { element: h("div", head(t("payments.title"), t("payments.sub"), link("payments/differences", t("payments.differences"))), h("div", { class: "filters" }, states, more), made.element), end: () => made.end() };
 }
 
 function one({ rest: id, me }) {
