@@ -491,6 +491,9 @@ async fn m4_an_answer_holds_what_its_schema_names_and_nothing_else(db: PgPool) {
                     values ($1, 'INV', 2026, '{}', 'USD', 9, 0, 9, $2) returning id) select id from made";
     let bill: Uuid = sqlx::query_scalar(bill).bind(DEFAULT_TENANT).bind(paid).fetch_one(&world.db).await.unwrap();
     sqlx::query("select identity.issue_invoice($1, '2026-06-11')").bind(bill).execute(&world.db).await.unwrap();
+    let differs = "insert into identity.provider_reconciliations (tenant_id, provider, day, currency, our_amount, their_amount, state, note)
+                   values ($1, 'stripe', '2026-11-26', 'USD', 5, 9, 'open', 'pi_1: not ours, 4') returning id";
+    let differs: Uuid = sqlx::query_scalar(differs).bind(DEFAULT_TENANT).fetch_one(&world.db).await.unwrap();
     let account =
         json!({"mode": "test", "settings": {"secret_key": "sk_test_hidden", "webhook_secrets": ["whsec_hidden"]}});
     let put = request(Method::PUT, "/v1/gateways/stripe", &jane.access);
@@ -540,6 +543,7 @@ async fn m4_an_answer_holds_what_its_schema_names_and_nothing_else(db: PgPool) {
             "cleanup-runs" => run.clone(),
             "plans" => plan.clone(),
             "coupons" => coupon.to_string(),
+            "payment-differences" => differs.to_string(),
             "payments" => paid.to_string(),
             "refunds" => refund.clone(),
             "invoices" => bill.to_string(),
