@@ -117,7 +117,7 @@ const SMALL: Style = Style { size: 8.5, bold: false, color: PALE };
 
 /// What stands on a page.
 enum Piece {
-    Text { text: String, layout: Layout<()>, style: Style, left: f32, right: f32, is_right: bool, top: f32 },
+    Text { text: String, layout: Box<Layout<()>>, style: Style, left: f32, right: f32, is_right: bool, top: f32 },
     Rule { top: f32 },
 }
 
@@ -304,7 +304,7 @@ impl<'a> Sheets<'a> {
             true => (WIDTH - MARGIN - to, WIDTH - MARGIN - from),
         };
         let is_right = self.is_rtl == (side == Side::Start);
-        (Piece::Text { text: text.to_owned(), layout, style, left, right, is_right, top }, height)
+        (Piece::Text { text: text.to_owned(), layout: Box::new(layout), style, left, right, is_right, top }, height)
     }
 
     /// How tall a row of the table is.
