@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// The patience of a call in tests.
-pub const PATIENCE: Duration = Duration::from_millis(1200);
+pub const PATIENCE: Duration = Duration::from_millis(600);
 
 /// Something that came.
 #[derive(Debug, Clone)]

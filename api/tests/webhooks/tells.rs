@@ -10,7 +10,12 @@ use flatrender_workflows::{
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use std::{io::Write as _, net::TcpListener, thread, time::Duration};
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    thread,
+    time::Duration,
+};
 use uuid::Uuid;
 
 #[sqlx::test(migrations = "../migrations")]
@@ -101,9 +106,10 @@ fn raw(answer: impl Fn(std::net::TcpStream) + Send + Sync + Clone + 'static) -> 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
+        for mut stream in listener.incoming().flatten() {
             let answer = answer.clone();
-            thread::spawn(move || answer(stream));
+            // Whoever answers before it was asked is not heard.
+            thread::spawn(move || stream.read(&mut [0; 65536]).is_ok_and(|read| read > 0).then(|| answer(stream)));
         }
     });
     format!("http://{address}/raw")
