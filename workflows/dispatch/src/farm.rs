@@ -2,7 +2,7 @@
 
 use crate::{
     policy::{Order, Policy},
-    tier::{Fits, Kind, Needs, Place, Seconds, Tenant, Tier},
+    tier::{Fits, Kind, Line, Needs, Place, Seconds, Tenant, Tier},
     work::{Class, Item, Node},
 };
 use std::{
@@ -378,22 +378,35 @@ impl Farm {
 
     /// Whether there is a node that may do an item, however busy it is.
     pub fn somebody_may_do(&self, item: &Item) -> bool {
-        self.nodes.values().any(|node| node.present && self.may_do(node, item))
+        self.present_for(item).any(|node| !item.avoid.contains(&node.id))
+    }
+
+    /// Nodes that are there for items like this one, whether they failed at itself or not.
+    fn present_for<'a>(&'a self, item: &'a Item) -> impl Iterator<Item = &'a Node> {
+        self.nodes.values().map(|node| &**node).filter(|node| node.present && does_the_like(node, item))
     }
 
     /// Whether a node may do an item, and its package has not failed there.
     fn may_do(&self, node: &Node, item: &Item) -> bool {
-        node.may_work
-            && node.tenant.is_none_or(|only| only == item.tenant)
-            && !has_failed_at(node, item.package.as_ref())
-            && !item.avoid.contains(&node.id)
-            && node.has(&item.needs)
+        does_the_like(node, item) && !item.avoid.contains(&node.id)
     }
 
     /// Whether an item is kept from a node because its package failed there and another node may do it. What fails everywhere
     /// is tried everywhere, until its attempts are used up: otherwise nobody would ever be told.
     pub(crate) fn is_kept_from(&self, node: &Node, item: &Item) -> bool {
         has_failed_at(node, item.package.as_ref()) && self.somebody_may_do(item)
+    }
+
+    /// What a node may do of a line whose labels it has: items are alike but for the nodes that failed at them.
+    fn open_to<'a>(&'a self, node: &'a Node, line: &'a Line) -> impl Iterator<Item = (Place, i64)> + 'a {
+        let first = line.items.first().map(|(_, id)| &self.waiting[id].item);
+        let others: Vec<Uuid> = match first.filter(|first| has_failed_at(node, first.package.as_ref())) {
+            Some(first) => self.present_for(first).map(|other| other.id).collect(),
+            None => Vec::new(),
+        };
+        let is_open =
+            move |item: &Item| !item.avoid.contains(&node.id) && others.iter().all(|other| item.avoid.contains(other));
+        line.items.iter().copied().filter(move |(_, id)| is_open(&self.waiting[id].item))
     }
 
     /// The first of each line of a tenant that a node may do.
@@ -410,10 +423,7 @@ impl Farm {
             if !fits.has(kind.needs) {
                 return None;
             }
-            let &(place, id) = line.items.iter().find(|(_, id)| !self.waiting[id].item.avoid.contains(&node.id))?;
-            if self.is_kept_from(node, &self.waiting[&id].item) {
-                return None;
-            }
+            let (place, id) = self.open_to(node, line).next()?;
             let bytes = line.package_bytes;
             let setup = setup(&self.policy, node, kind.package.as_ref(), bytes);
             Some(Candidate { setup, turn, place, id, tenant: self.waiting[&id].item.tenant, kind, bytes })
@@ -430,7 +440,7 @@ impl Farm {
         let first = &self.waiting[&chosen.id].item;
         let hands = 1 + rivals.iter().filter(|rival| self.may_do(rival, first)).count();
         let most = line.items.len().div_ceil(hands).min(self.policy.batch);
-        let alike = line.items.iter().map(|(_, id)| *id).filter(|id| !self.waiting[id].item.avoid.contains(&node.id));
+        let alike = self.open_to(node, line).map(|(_, id)| id);
         std::iter::once(chosen.id).chain(alike.filter(|id| *id != chosen.id)).take(most).collect()
     }
 
@@ -483,6 +493,14 @@ impl Farm {
     pub fn wanted_packages(&self) -> HashSet<crate::Package> {
         self.waiting.values().filter_map(|waiting| waiting.item.package.clone()).collect()
     }
+}
+
+/// Whether a node may do items like this one.
+fn does_the_like(node: &Node, item: &Item) -> bool {
+    node.may_work
+        && node.tenant.is_none_or(|only| only == item.tenant)
+        && !has_failed_at(node, item.package.as_ref())
+        && node.has(&item.needs)
 }
 
 fn has_failed_at(node: &Node, package: Option<&crate::Package>) -> bool {

@@ -178,6 +178,28 @@ fn a_package_goes_to_a_node_it_failed_on_only_while_no_other_may_have_it() {
 }
 
 #[test]
+fn what_only_a_node_it_failed_on_may_do_is_not_hidden_by_what_others_may_do() {
+    for policy in policies() {
+        let failed = Node { blocked: HashSet::from([package(1)]), ..node(0) };
+        let mut farm = farm(policy, vec![failed, node(1)]);
+        farm.add(item(1, Class::Final, 1));
+        farm.add(Item { ready_at: 1001.0, avoid: vec![id(1001)], ..item(2, Class::Final, 1) });
+        let given = farm.assign(2000.0, &[id(1000)]);
+        assert_eq!(given.iter().flat_map(|g| g.items.clone()).collect::<Vec<_>>(), [2], "nobody else may do it");
+    }
+}
+
+#[test]
+fn a_visit_to_a_node_takes_nothing_along_that_another_may_do_whose_package_failed_there() {
+    let failed = Node { blocked: HashSet::from([package(1)]), ..node(0) };
+    let mut farm = farm(Policy::production(), vec![failed, node(1)]);
+    farm.add(Item { avoid: vec![id(1001)], ..item(1, Class::Snapshot, 1) });
+    farm.add(Item { ready_at: 1001.0, ..item(2, Class::Snapshot, 1) });
+    let given = farm.assign(2000.0, &[id(1000)]);
+    assert_eq!(given[0].items, [1], "the second goes to the node on which nothing failed");
+}
+
+#[test]
 fn a_film_is_rendered_however_many_previews_come() {
     let mut farm = farm(Policy::production(), vec![node(0)]);
     farm.add(item(0, Class::Final, 1));
