@@ -60,7 +60,9 @@ use flatrender_workflows::{
         notify::Notify,
         payment::TakePayment,
         payment::settle,
+        publish_posts::PublishPosts,
         purge_files::PurgeFiles,
+        raise_alarms::RaiseAlarms,
         recheck_domains::RecheckDomains,
         reconcile::{CompareSettlements, ReconcilePayments},
         refund::{self as refunds, GiveBack},
@@ -386,6 +388,8 @@ fn builder(config: WorkerConfig) -> Builder {
         .workflow::<ScanOrphans>()
         .workflow::<ExpireExports>()
         .workflow::<PurgeFiles>()
+        .workflow::<PublishPosts>()
+        .workflow::<RaiseAlarms>()
         .workflow::<ForgetOld>()
         .workflow::<KeepMonths>()
         .workflow::<RetireMonths>()

@@ -201,6 +201,8 @@ async fn what_is_beyond_the_guard_takes_the_word_of_somebody_else(db: PgPool) {
     let run_id = ada.start(rule, false).await;
     let waiting = ada.when(run_id, "awaiting_approval").await;
     assert!(waiting["guard"].as_str().unwrap().contains("% of the"), "{waiting}");
+    let told = "workflow.runs where kind = 'notify' and input #>> '{news,code}' = 'cleanup.waiting'";
+    assert_eq!(world.count(told).await, 1, "those who manage the tenant hear of it");
     assert_eq!(ada.act(run_id, "approve").await.problem(), "cleanup.second_person");
     let (_, key) = world.key_for(DEFAULT_TENANT, &SCOPES).await;
     let path = format!("/v1/cleanup-runs/{run_id}/actions");

@@ -18,7 +18,7 @@ mod times;
 
 pub(crate) use keeper::keep;
 pub(crate) use terms::ScheduleRow;
-pub use terms::{CatchUp, Decision, Fire, Overlap, Schedule, ScheduleError, Terms};
+pub use terms::{CatchUp, Decision, Failing, Fire, Overlap, Schedule, ScheduleError, Terms};
 
 use crate::{
     client::{Client, Error},
@@ -227,6 +227,15 @@ impl Schedules {
     /// [`ScheduleError::Engine`].
     pub async fn fires(&self, id: Uuid, limit: u32) -> Result<Vec<Fire>, ScheduleError> {
         Ok(store::schedules::fires(&self.pool, id, i64::from(limit).min(PAGE)).await?)
+    }
+
+    /// Schedules of all tenants whose newest run that is over has failed, up to `limit`; of those that have fired within two days.
+    /// A run that went on as others counts as the last of them. Takes the caller's connection, whose role has to see runs.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn failing(db: &mut PgConnection, limit: i64) -> Result<Vec<Failing>, Error> {
+        Ok(store::schedules::failing(db, limit).await?)
     }
 
     /// Decides everything that is due, as a worker that takes part does once a second. Answers how many schedules were

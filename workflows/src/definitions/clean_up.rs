@@ -7,11 +7,12 @@
 //!                           wait ──rejected, a week──┴──cancelled──▶ cancelled
 //! ```
 
+use super::events::{self, Event};
 use crate::models::{
     Db, Role, Scope,
     file_mgr::{
         cleanup_run::{self, Plan},
-        cleanup_schedule,
+        cleanup_schedule::{self, Rule},
     },
     identity::audit::{self, Entry},
 };
@@ -20,6 +21,7 @@ use flatrender_engine::{
     schedules::{ScheduleError, Terms},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -115,7 +117,11 @@ impl CleanUp {
                     None => cleanup_run::open(&mut *db, &rule, rule.terms.dry_run, None).await?,
                 };
                 cleanup_run::note_workflow(&mut *db, run_id, workflow_run_id).await?;
-                Ok(Some(cleanup_run::plan(db, &rule, run_id).await?))
+                let plan = cleanup_run::plan(&mut *db, &rule, run_id).await?;
+                if plan.guard.is_some() && !plan.dry_run {
+                    ask(cx, db, &rule, &plan).await?;
+                }
+                Ok(Some(plan))
             })
             .await
         })
@@ -146,6 +152,14 @@ impl CleanUp {
         }
         Ok(true)
     }
+}
+
+/// Tells who manages the tenant that a plan beyond the guard waits for them.
+async fn ask(cx: &Context, db: Db<'_>, rule: &Rule, plan: &Plan) -> Result<(), Failure> {
+    let data = json!({"object": "cleanup_run", "rule": rule.terms.name, "files": plan.count, "bytes": plan.bytes, "reason": plan.guard});
+    let (tenant_id, kind, subject, occurred_at) = (cx.tenant_id(), "cleanup.waiting", plan.run_id, cx.now());
+    events::happened(&cx.client()?, db, Event { tenant_id, kind, subject, user_id: None, data, occurred_at }).await?;
+    Ok(())
 }
 
 /// Waits for somebody else's word; no word within a week is a no.

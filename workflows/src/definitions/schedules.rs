@@ -12,7 +12,9 @@ use super::{
     forget_old::{ForgetOld, Old},
     keep_months::KeepMonths,
     look_after_credits::LookAfterCredits,
+    publish_posts::PublishPosts,
     purge_files::PurgeFiles,
+    raise_alarms::{About, RaiseAlarms},
     recheck_domains::RecheckDomains,
     reconcile::{CompareSettlements, ReconcilePayments},
     retire_months::RetireMonths,
@@ -48,6 +50,9 @@ pub fn all(production: bool) -> Result<Vec<Terms>, ScheduleError> {
         one("settlement_comparison", "0 6 * * *", &CompareSettlements::default())?,
         one("domain_recheck", "40 * * * *", &RecheckDomains {})?,
         Terms { catch_up: CatchUp::Skip, ..one("digests", "*/15 * * * *", &SendDigests {})? },
+        one("cms_publish", "* * * * *", &PublishPosts {})?,
+        one("privacy_due", "15 6 * * *", &RaiseAlarms { about: About::PrivacyRequests })?,
+        one("schedule_watch", "*/10 * * * *", &RaiseAlarms { about: About::Schedules })?,
         one("fr_check", "0 5 * * *", &CheckInvariants { production })?,
     ])
 }

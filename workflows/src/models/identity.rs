@@ -19,6 +19,7 @@ pub mod payment_decision;
 pub mod payment_event;
 pub mod plan;
 pub mod points;
+pub mod privacy_request;
 pub mod quota;
 pub mod rate_bucket;
 pub mod reconciliation;

@@ -175,6 +175,23 @@ pub struct Fire {
     pub decided_at: DateTime<Utc>,
 }
 
+/// A schedule whose newest run that is over has failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
+pub struct Failing {
+    /// The schedule.
+    pub id: Uuid,
+    /// Whose it is.
+    pub tenant_id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// For which time the run was.
+    pub nominal_at: DateTime<Utc>,
+    /// The run.
+    pub run_id: Uuid,
+    /// The code of its failure.
+    pub code: Option<String>,
+}
+
 /// Why a call about schedules did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum ScheduleError {

@@ -1,7 +1,7 @@
 //! Schedules: their rows, and what was decided for their times.
 
 use crate::failpoint::{At as _, Point};
-use crate::schedules::{Fire, ScheduleRow, Terms};
+use crate::schedules::{Failing, Fire, ScheduleRow, Terms};
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor, Result};
 use uuid::Uuid;
@@ -195,6 +195,33 @@ pub(crate) async fn fires(db: impl PgExecutor<'_>, id: Uuid, limit: i64) -> Resu
          where schedule_id = $1 order by nominal_at desc limit $2",
     )
     .bind(id)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
+
+/// Schedules whose newest run that is over has failed.
+pub(crate) async fn failing(db: impl PgExecutor<'_>, limit: i64) -> Result<Vec<Failing>> {
+    sqlx::query_as(
+        "select s.id, s.tenant_id, s.name, last.nominal_at, last.run_id, last.code
+         from workflow.schedules s
+         cross join lateral (
+             select f.nominal_at, o.id as run_id, o.state, o.error ->> 'code' as code
+             from workflow.schedule_fires f
+             cross join lateral (
+                 with recursive chain as (
+                     select r.id, r.state, r.error, r.continued_as from workflow.runs r where r.id = f.run_id
+                     union all
+                     select n.id, n.state, n.error, n.continued_as from chain c join workflow.runs n on n.id = c.continued_as
+                 )
+                 select * from chain where continued_as is null and state <> 'running'
+             ) o
+             where f.schedule_id = s.id and f.run_id is not null and f.nominal_at > workflow.now() - interval '2 days'
+             order by f.nominal_at desc limit 1
+         ) last
+         where s.deleted_at is null and last.state = 'failed'
+         order by s.name, s.id limit $1",
+    )
     .bind(limit)
     .fetch_all(db)
     .await

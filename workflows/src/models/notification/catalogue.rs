@@ -84,7 +84,7 @@ const KINDS: &[Kind] = &[
         persian: words("پرداخت شما در دست بررسی است", "همکاران ما پرداخت شما را بررسی می‌کنند. نیازی به کاری نیست؛ نتیجه را به شما خبر می‌دهیم.\n{{action_url}}", &[]),
     },
     Kind {
-        code: "payment.waiting", category: "operation", class: Class::Service, severity: "critical", ways: LOUD, page: "/billing/payments/{subject}",
+        code: "payment.waiting", category: "operation", class: Class::Service, severity: "critical", ways: LOUD, page: "/dashboard/payments/{subject}",
         english: words("A payment waits for somebody", "A payment has been in review for an hour: {{reason}}.\n{{action_url}}", &[("reason", "the page tells more")]),
         persian: words("پرداختی در انتظار بررسی است", "پرداختی بیش از یک ساعت است که در انتظار بررسی است: {{reason}}.\n{{action_url}}", &[("reason", "جزئیات در صفحه‌ی آن است")]),
     },
@@ -129,9 +129,24 @@ const KINDS: &[Kind] = &[
         persian: words("{{title}} به‌زودی پاک می‌شود", "{{title}} تا {{expires}} نگه داشته می‌شود. پیش از آن دریافتش کنید.\n{{action_url}}", &[("title", "یکی از فیلم‌های شما"), ("expires", "فردا")]),
     },
     Kind {
-        code: "node.crashed", category: "operation", class: Class::Service, severity: "critical", ways: LOUD, page: "/operate/nodes/{subject}",
+        code: "node.crashed", category: "operation", class: Class::Service, severity: "critical", ways: LOUD, page: "/dashboard/nodes/{subject}",
         english: words("Node {{node}} has crashed", "The node {{node}} has crashed: {{reason}}.\n{{action_url}}", &[("node", "of ours"), ("reason", "its log tells more")]),
         persian: words("گره {{node}} از کار افتاد", "گره {{node}} از کار افتاد: {{reason}}.\n{{action_url}}", &[("node", "رندر"), ("reason", "جزئیات در گزارش آن است")]),
+    },
+    Kind {
+        code: "schedule.failed", category: "operation", class: Class::Service, severity: "critical", ways: LOUD, page: "/dashboard/schedules/{subject}",
+        english: words("The schedule {{schedule}} fails", "The last run of the schedule {{schedule}} has failed: {{reason}}.\n{{action_url}}", &[("schedule", "of the platform"), ("reason", "its run tells more")]),
+        persian: words("زمان‌بندی {{schedule}} شکست می‌خورد", "آخرین اجرای زمان‌بندی {{schedule}} شکست خورد: {{reason}}.\n{{action_url}}", &[("schedule", "سامانه"), ("reason", "جزئیات در اجرای آن است")]),
+    },
+    Kind {
+        code: "privacy_request.due", category: "operation", class: Class::Service, severity: "critical", ways: LOUD, page: "/dashboard/tenants",
+        english: words("A request for personal data is due on {{due}}", "Somebody has asked for their data, or for its removal. The law gives until {{due}}.\n{{action_url}}", &[("due", "a day that is near")]),
+        persian: words("مهلت درخواست داده‌های شخصی: {{due}}", "کسی داده‌های خود یا حذف آن‌ها را خواسته است. مهلت قانونی تا {{due}} است.\n{{action_url}}", &[("due", "روزی نزدیک")]),
+    },
+    Kind {
+        code: "cleanup.waiting", category: "usage", class: Class::Service, severity: "warning", ways: LOUD, page: "/settings/cleanup/{subject}",
+        english: words("A clean-up waits for approval", "The rule {{rule}} would remove {{files}} files, more than it may by itself. Somebody other than who wrote it has a week to approve.\n{{action_url}}", &[("rule", "of yours"), ("files", "many")]),
+        persian: words("یک پاک‌سازی در انتظار تأیید است", "قاعده‌ی {{rule}} می‌خواهد {{files}} پرونده را پاک کند که بیش از حد مجاز آن است. کسی جز نویسنده‌ی آن یک هفته برای تأیید فرصت دارد.\n{{action_url}}", &[("rule", "شما"), ("files", "بسیاری")]),
     },
     Kind {
         code: "webhook.disabled", category: "integration", class: Class::Service, severity: "warning", ways: LOUD, page: "/settings/webhooks/{subject}",
