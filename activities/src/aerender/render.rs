@@ -18,7 +18,9 @@ use super::{
     verdict::{self, Findings},
 };
 use flatrender_engine::{Attempt, Failure};
-use flatrender_workflows::contracts::render::{Engine, FrameRange, RenderFrames, RenderTiming, RenderedFrames};
+use flatrender_workflows::contracts::render::{
+    Engine, FrameRange, INTERRUPTED, RenderFrames, RenderTiming, RenderedFrames,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -143,9 +145,6 @@ pub fn interrupted() -> Failure {
     Failure::transient(INTERRUPTED, "the node was shut down")
 }
 
-/// Code of an attempt that a shutdown ended.
-pub const INTERRUPTED: &str = "render.interrupted";
-
 struct Work<'a, I, S> {
     job: Job<'a, I, S>,
     input: &'a RenderFrames,
@@ -247,15 +246,6 @@ impl<I: InputSource, S: FrameSink> Work<'_, I, S> {
 
     fn finish(mut self, end: Option<End>, prepared: Duration, begun: Instant) -> Result<RenderedFrames, Failure> {
         let (frames, faults) = self.harvest.result();
-        let end = match end {
-            // What a shutdown leaves is worth keeping, like what a crash leaves.
-            Some(End::Stopped(failure)) if frames.is_empty() => return Err(failure),
-            Some(End::Stopped(failure)) => {
-                self.transcript.warn(&failure.message);
-                None
-            }
-            end => end,
-        };
         self.findings.strays = self.harvest.strays();
         let cause = verdict::decide(&frames, &faults, end.as_ref(), &self.findings, &mut self.transcript)?;
         let timing = RenderTiming {

@@ -43,7 +43,9 @@ pub fn decide(
     findings: &Findings,
     transcript: &mut Transcript,
 ) -> Result<Option<Failure>, Failure> {
-    if let Some(End::Stopped(failure)) = end {
+    if let Some(End::Stopped(failure)) = end
+        && stored.is_empty()
+    {
         return Err(failure.clone());
     }
     let explain = |failure, transcript: &Transcript| Seen { stored, faults, end, transcript }.explain(failure);
@@ -53,6 +55,11 @@ pub fn decide(
     if faults.is_empty() {
         note_doubtful_end(end, transcript);
         return Ok(None);
+    }
+    if let Some(End::Stopped(failure)) = end {
+        // What a shutdown leaves is worth keeping, like what a crash leaves; and it was no crash.
+        transcript.warn(&failure.message);
+        return Ok(Some(failure.clone()));
     }
     let reason = explain(reason(faults, end, findings, transcript), transcript);
     if stored.is_empty() || !reason.retryable {

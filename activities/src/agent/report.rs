@@ -4,8 +4,8 @@ use super::{
     client::{ClientError, TaskClient},
     retry::Backoff,
 };
-use crate::aerender::render::INTERRUPTED;
 use flatrender_engine::{Attempt, Failure};
+use flatrender_workflows::contracts::render::INTERRUPTED;
 use serde_json::Value;
 use std::time::Duration;
 

@@ -4,10 +4,9 @@
 //! its report; they share the package, which is fetched and unpacked once. After Effects, which is long in starting, renders them as
 //! one composition (`reel`); our own renderer starts in a fifth of a second, and they take turns at it.
 
-use crate::aerender::render::INTERRUPTED;
 use flatrender_engine::{Activity, Attempt, Failure, LeasedTask};
 use flatrender_workflows::contracts::{
-    render::{RenderFrames, RenderedFrames},
+    render::{INTERRUPTED, RenderFrames, RenderedFrames},
     snapshot::{RenderStills, RenderedStill, Still},
 };
 use serde::de::DeserializeOwned;

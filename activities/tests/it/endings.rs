@@ -196,6 +196,7 @@ async fn a_node_that_goes_away_keeps_what_is_there() {
     let (rendered, ()) = tokio::join!(stage.render(), drain);
     let rendered = rendered.unwrap();
     assert_eq!((rendered.frames.len(), rendered.faults.len()), (3, 7));
+    assert_eq!(rendered.cause.map(|cause| cause.code).as_deref(), Some("render.interrupted"), "it was no crash");
     assert_eq!(stage.processes_left(), Some(false));
 }
 

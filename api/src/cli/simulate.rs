@@ -79,6 +79,9 @@ fn compare(args: &SimulateArgs) -> Result<(), CliError> {
             Some(jobs)
         }
     };
+    if let Some(why) = parameters.impossible() {
+        return Err(CliError::Usage(why.to_owned()));
+    }
     let variants = simulate::variants(&parameters);
     let outcomes = outcomes(&parameters, replayed.as_deref(), &variants, args.seeds);
     let table = table::Table::new(&variants, &outcomes);

@@ -76,7 +76,7 @@ async fn sound_length(app: &App, shelf: &Shelf, sha256: &BlobHash) -> Result<Opt
 /// `PUT …/frames/{sha256}`: stores a frame. Repeating is harmless.
 #[utoipa::path(
     put, path = "/v1/nodes/tasks/{task_id}/frames/{sha256}", tag = "Nodes", operation_id = "put_frame", summary = "Store a frame",
-    description = "The body is the PNG, at most 64 MB; its hash must be that of the address.",
+    description = "The body is the PNG, at most 300 MiB; its hash must be that of the address.",
     security(("node_credential" = [])),
     params(
         ("task_id" = i64, Path, description = "The task"), ("sha256" = String, Path, description = "Hash of the frame"),

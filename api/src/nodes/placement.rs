@@ -15,6 +15,7 @@ use flatrender_engine::Activity as _;
 use flatrender_engine::remote::wire::Claim;
 use flatrender_workflows::{
     contracts::{
+        node::labels,
         render::{Late, NODE_QUEUE, RenderFrames},
         snapshot::{RenderStills, SNAPSHOT_QUEUE},
         storage::BlobHash,
@@ -253,7 +254,7 @@ impl Placement {
         self.refresh(app).await?;
         let state = self.state();
         let why = tasks.iter().find_map(|id| state.farm.why_waiting(*id, state.now()).into_iter().next());
-        Ok(why.map(|why: Why| why.to_string()))
+        Ok(why.map(|why: Why| why.sentence(in_words)))
     }
 
     /// Reads where things stand, unless somebody has since `since`. Whoever comes while it is read waits for the next reading.
@@ -467,6 +468,14 @@ impl State {
             blocked: standing.blocked_packages.iter().map(package).collect(),
             ..Node::new(known.id, labels, known.slots)
         }
+    }
+}
+
+/// What an item asks of a node, for people.
+fn in_words(key: &str, value: &str) -> String {
+    match key.strip_prefix(DOES) {
+        Some(activity) => format!("an agent that can do {activity}"),
+        None => labels::in_words(key, value),
     }
 }
 

@@ -65,7 +65,8 @@ pub async fn complete(
                     let task = Task { id: task_id, token: asked.lease_token, lease: &lease };
                     crashes::note(&app, &caller, task, &failure).await?;
                 }
-                None => crashes::overcome(&app, &caller, &lease).await?,
+                None if asked.output["cause"].is_null() => crashes::overcome(&app, &caller, &lease).await?,
+                None => {}
             }
         }
         // The engine tells whether the same was reported before.

@@ -11,6 +11,7 @@ use crate::{
     problem::{Code, Problem},
 };
 use axum::http::HeaderMap;
+use flatrender_engine::payload::INLINE;
 use flatrender_workflows::{
     contracts::{storage::BlobHash, template::is_slug},
     definitions::render_video::RenderVideo,
@@ -24,6 +25,7 @@ use flatrender_workflows::{
             freeze::{self, Fault},
             order::RenderOrder,
             render_job::{self, NewRenderJob, RenderJob},
+            spec::RenderSpec,
         },
     },
 };
@@ -37,6 +39,8 @@ pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 pub(super) const KEY_BYTES: usize = 255;
 /// Longest metadata, as JSON. The column holds 16 KiB as PostgreSQL prints it, with spaces.
 const METADATA_BYTES: usize = 16 * 1024;
+/// Longest specification of a film, as JSON; the rest of a task's input says which frames, and who is to avoid them.
+const SPEC_BYTES: usize = INLINE - 32 * 1024;
 
 /// What became of an order.
 pub enum Submitted {
@@ -136,6 +140,7 @@ async fn accept(
             return Ok(Some(Submitted::Replayed(joined)));
         }
     }
+    check_size(&spec)?;
     quotas::check_order(&mut tx, tenant.id).await?;
     if let Some((user_id, rights)) = &rights {
         limits::check_turn(&mut tx, tenant.id, *user_id, rights).await?;
@@ -199,6 +204,16 @@ fn check_metadata(order: &RenderOrder) -> Result<(), Problem> {
     }
     if json.contains("\\u0000") {
         return fault("metadata.control_character", "metadata may not hold the character NUL");
+    }
+    Ok(())
+}
+
+/// What is to be rendered goes along with every task, whose input has at most [`INLINE`] bytes.
+fn check_size(spec: &RenderSpec) -> Result<(), Problem> {
+    let bytes = serde_json::to_string(spec).map_or(0, |json| json.len());
+    if bytes > SPEC_BYTES {
+        let detail = format!("the texts and other values make {bytes} bytes of JSON; there is room for {SPEC_BYTES}");
+        return Err(Problem::fault("", "order.too_large", detail));
     }
     Ok(())
 }

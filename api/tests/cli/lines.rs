@@ -28,6 +28,20 @@ async fn bad_arguments_end_with_two() {
 }
 
 #[tokio::test]
+async fn a_farm_that_cannot_be_simulated_is_refused() {
+    let dir = folder();
+    for (flags, says) in [
+        (vec!["--frame-seconds", "0,0", "--start-seconds", "0,0", "--open-seconds", "0"], "work has to take time"),
+        (vec!["--snapshots", "0,0", "--previews", "0,0", "--film-probability", "0"], "work has to come"),
+        (vec!["--nodes", "4000000000"], "1 to 10,000 nodes"),
+        (vec!["--hours", "0"], "up to 8,784 hours"),
+    ] {
+        let (code, line) = fails(dir.path(), &[vec!["simulate"], flags].concat()).await;
+        assert!(code == 2 && line.contains(says), "{code} {line}");
+    }
+}
+
+#[tokio::test]
 async fn files_that_cannot_be_read_are_named_before_a_server_is_asked() {
     let dir = folder();
     let (code, line) = fails(dir.path(), &["render", "-t", "promo", "--data", "none.json"]).await;

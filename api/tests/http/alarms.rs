@@ -122,5 +122,9 @@ async fn operators_hear_of_requests_for_personal_data_whose_day_comes_near(db: P
     assert_eq!(told(&world).await, ["privacy_request.due delete"]);
     assert_eq!((alarms(&world, About::PrivacyRequests).await, told(&world).await.len()), (1, 1), "once a day");
     later(&world, Duration::from_secs(4 * 86_400)).await;
-    assert_eq!((alarms(&world, About::PrivacyRequests).await, told(&world).await.len()), (2, 3), "both, and one is late");
+    assert_eq!(
+        (alarms(&world, About::PrivacyRequests).await, told(&world).await.len()),
+        (2, 3),
+        "both, and one is late"
+    );
 }

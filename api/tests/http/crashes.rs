@@ -134,6 +134,23 @@ async fn a_crash_that_left_frames_is_written_down_too(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_node_that_was_shut_down_has_not_crashed(db: PgPool) {
+    let world = World::new(db).await;
+    world.run_workflows();
+    world.order().await;
+    let node = world.node("n1").await;
+    let task = node.claim().await;
+    let mut output = node.render(&task).await;
+    let lost = output["frames"].as_array_mut().unwrap().pop().unwrap()["frame"].clone();
+    output["faults"] = json!([{"frame": lost, "reason": "missing"}]);
+    output["cause"] = json!({"code": "render.interrupted", "message": "the node was shut down", "retryable": true});
+    assert_eq!(node.complete(&task, output).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(world.count("render.node_crashes").await, 0);
+    let standing = standing(&world, "n1").await;
+    assert!(standing.may_work && standing.blocked_packages.is_empty(), "{standing:?}");
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn equal_crashes_have_one_signature_and_others_another(db: PgPool) {
     let world = World::new(db).await;
     world.run_workflows();
@@ -247,6 +264,28 @@ async fn a_node_that_fails_at_several_templates_gets_only_the_probe_until_it_pas
         Some(Consequence::Noted),
         "what was before is forgiven"
     );
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn templates_that_fail_on_other_nodes_too_speak_against_themselves_until_they_are_many(db: PgPool) {
+    let world = World::new(db).await;
+    world.node("n1").await;
+    world.node("n2").await;
+    let mut led_to = vec![];
+    for package in ["a", "b"] {
+        for _ in 0..2 {
+            for node in ["n2", "n1"] {
+                led_to.push(crash_on(&world, node, "render.crashed", package).await);
+            }
+        }
+    }
+    assert!(!led_to.contains(&Some(Consequence::Quarantined)), "{led_to:?}");
+    assert_eq!(standing(&world, "n1").await.blocked_packages.len(), 2);
+    for package in ["c", "d"] {
+        crash_on(&world, "n2", "render.crashed", package).await;
+    }
+    assert_eq!(crash_on(&world, "n1", "render.crashed", "c").await, Some(Consequence::Noted));
+    assert_eq!(crash_on(&world, "n1", "render.crashed", "d").await, Some(Consequence::Quarantined), "four at a time");
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -50,10 +50,14 @@ fn cached(name: &str, bytes: u64) -> Value {
 }
 
 async fn hello(node: &Node<'_>, inventory: Value, cache: Value) -> Value {
+    hello_with(node, json!({}), inventory, cache).await
+}
+
+async fn hello_with(node: &Node<'_>, renderers: Value, inventory: Value, cache: Value) -> Value {
     let body = json!({
         "incarnation": node.incarnation, "inventory": inventory, "cache": cache, "cache_limit": 1000,
         "capabilities": {"agent_version": "9.9", "os": "windows/x86_64", "cpus": 16, "ram_mb": 65536, "slots": 2,
-                         "labels": {"engine": "after_effects"}, "renderers": {}}});
+                         "labels": {"engine": "after_effects"}, "renderers": renderers}});
     let answer = node.call("/v1/nodes/hello", body).await;
     assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
     answer.json()
@@ -65,6 +69,24 @@ async fn fares(node: &Node<'_>, cache: Option<Value>) -> Value {
     let answer = node.call("/v1/nodes/health", body).await;
     assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
     answer.json()
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_node_whose_after_effects_was_updated_is_probed_before_it_works(db: PgPool) {
+    let world = World::new(db).await;
+    let node = world.node("n1").await;
+    let has = async |version: &str| {
+        let inventory = json!({"after_effects": 24, "fonts": [], "plugins": [], "disk_free_mb": 9000});
+        hello_with(&node, json!({"after_effects": version}), inventory, json!([])).await;
+        node.ask(0.0).await
+    };
+    for version in ["aerender 24.0", "aerender 24.0"] {
+        assert_ne!(has(version).await.status, StatusCode::CONFLICT);
+    }
+    assert_eq!(has("aerender 24.1").await.problem(), "node.probe_wanted");
+    let passed = json!({"checks": [{"name": "probe:after_effects", "ok": true, "found": "as it is"}]});
+    assert_eq!(node.call("/v1/nodes/probe", passed).await.status, StatusCode::NO_CONTENT);
+    assert_ne!(has("aerender 24.1").await.status, StatusCode::CONFLICT);
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -19,6 +19,20 @@ async fn leaves_nothing(world: &World) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn texts_that_no_task_could_carry_are_refused(db: PgPool) {
+    let world = World::new(db).await;
+    // A template may allow texts of any length.
+    let sql = "alter table content.project_versions disable trigger user;
+               update content.project_versions set manifest = jsonb_set(manifest, '{texts,0,max_chars}', '1000000')";
+    sqlx::raw_sql(sql).execute(&world.db).await.unwrap();
+    let long = |chars: usize| json!({"template": "tiny", "data": {"texts": {"title": "x".repeat(chars)}}});
+    assert_eq!(world.post("/v1/renders", long(200_000)).await.status, StatusCode::ACCEPTED);
+    let refused = world.post("/v1/renders", long(230_000)).await;
+    assert_eq!((refused.status, refused.problem().as_str()), (StatusCode::UNPROCESSABLE_ENTITY, "request.invalid"));
+    assert_eq!(refused.json()["errors"][0]["code"], "order.too_large");
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn an_unknown_template_is_named(db: PgPool) {
     let world = World::new(db).await;
     for name in ["nope", "../etc", "a\0b", ""] {

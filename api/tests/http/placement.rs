@@ -88,7 +88,7 @@ async fn a_render_says_which_label_no_node_has_until_one_comes(db: PgPool) {
     assert_eq!(ask(&world.router, &other.credential, json!({}), 1, 0.0).await.0, StatusCode::NO_CONTENT);
     let path = format!("/v1/renders/{id}");
     let why = |render: &Value| render["waiting_because"].as_str().unwrap_or_default().to_owned();
-    assert_eq!(why(&world.get(&path).await.json()), "no node has engine=lottie");
+    assert_eq!(why(&world.get(&path).await.json()), "no node has the renderer lottie");
     let able = world.node("able").await;
     assert_eq!(ask(&world.router, &able.credential, lottie(), 1, 20.0).await.0, StatusCode::OK, "without a restart");
     assert_eq!(why(&world.get(&path).await.json()), "", "it is worked on");

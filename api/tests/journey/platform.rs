@@ -189,7 +189,16 @@ impl Platform {
 
     /// Pids of renderers that work for this platform.
     pub fn renderers(&self) -> Vec<i32> {
-        let folder = self.folder.path().to_string_lossy().into_owned();
+        self.renderers_in(self.folder.path())
+    }
+
+    /// Those of one node.
+    pub fn renderers_of(&self, n: usize) -> Vec<i32> {
+        self.renderers_in(&self.folder.path().join(format!("node{n}/")))
+    }
+
+    fn renderers_in(&self, folder: &Path) -> Vec<i32> {
+        let folder = folder.to_string_lossy().into_owned();
         let ours = |pid: &i32| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).into_owned();

@@ -140,6 +140,8 @@ struct Farm {
     well: Vec<Instant>,
     foreign: Child,
     stood_still: BTreeSet<i32>,
+    /// Renderers that were held against their attempts.
+    judged: usize,
 }
 
 impl Farm {
@@ -162,6 +164,7 @@ impl Farm {
             cures: vec![],
             well: vec![Instant::now(); NODES],
             stood_still: BTreeSet::new(),
+            judged: 0,
         }
     }
 
@@ -304,7 +307,11 @@ impl Farm {
             Cure::Continue(pid) => {
                 self.stood_still.remove(&pid);
                 signal(pid, Signal::SIGCONT);
-                self.well.fill(Instant::now());
+                match (0..NODES).find(|n| self.platform.node_pid(*n) == Some(pid)) {
+                    Some(node) => self.well[node] = Instant::now(),
+                    None if pid == self.platform.api_pid() => self.well.fill(Instant::now()),
+                    None => {}
+                }
             }
             Cure::Mend(node) => {
                 self.wires[node].set(State::Whole);
@@ -313,14 +320,19 @@ impl Farm {
         }
     }
 
-    /// Nobody renders for an attempt that has long ended, where the node could know it.
-    async fn look_for_strays(&self) {
-        let well = |n: usize| self.wires[n].is_whole() && self.well[n].elapsed() > GONE_AFTER;
-        if !self.cures.is_empty() || !(0..NODES).all(well) {
+    /// Nobody renders for an attempt that has long ended, where the node could know it: one that was not disturbed meanwhile, whatever
+    /// befalls the others.
+    async fn look_for_strays(&mut self) {
+        let stands = |pid: Option<i32>| pid.is_some_and(|pid| self.stood_still.contains(&pid));
+        if stands(Some(self.platform.api_pid())) {
             return;
         }
-        let attempts: Vec<(i32, Uuid)> =
-            self.platform.renderers().into_iter().filter_map(|pid| Some((pid, mark(pid)?))).collect();
+        let well = |n: &usize| {
+            self.wires[*n].is_whole() && !stands(self.platform.node_pid(*n)) && self.well[*n].elapsed() > GONE_AFTER
+        };
+        let renderers = (0..NODES).filter(well).flat_map(|n| self.platform.renderers_of(n));
+        let attempts: Vec<(i32, Uuid)> = renderers.filter_map(|pid| Some((pid, mark(pid)?))).collect();
+        self.judged += attempts.len();
         let tokens: Vec<Uuid> = attempts.iter().map(|(_, token)| *token).collect();
         let sql = "select lease_token from workflow.attempts where lease_token = any($1)
                    and ended_at < clock_timestamp() - make_interval(secs => $2)";
@@ -359,6 +371,7 @@ impl Farm {
             assert!(quiet.elapsed() < Duration::from_secs(5), "renderers are left: {:?}", self.platform.renderers());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        assert!(self.judged > 0 || self.storm.faults < 100, "no renderer was ever held against its attempt");
         assert!(self.foreign.try_wait().unwrap().is_none(), "a foreign process of the renderer's name was ended");
         let twice: i64 = self.number("select count(*) from (select task_id from workflow.attempts where outcome = 'ok' group by 1 having count(*) > 1) t").await;
         assert_eq!(twice, 0, "tasks that were completed twice");
@@ -375,9 +388,9 @@ impl Farm {
     }
 
     fn report(&self) -> String {
-        let mut report = String::new();
+        let mut report = format!("{} times a renderer was held against its attempt", self.judged);
         for (fault, times) in &self.injected {
-            let _ = write!(report, "{}{times} {fault:?}", if report.is_empty() { "" } else { ", " });
+            let _ = write!(report, ", {times} {fault:?}");
         }
         report
     }

@@ -57,7 +57,7 @@ pub(crate) type Pool = (Option<String>, Option<Uuid>);
 
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
-    /// Slots of the nodes that may work.
+    /// Slots of the nodes that may work and are there.
     pub slots: u32,
     /// Items of each tier that are worked on, and when that last changed.
     running: [usize; 4],
@@ -132,18 +132,18 @@ impl Farm {
         for usage in self.pools.values_mut() {
             usage.slots = 0;
         }
-        for node in self.nodes.values().filter(|node| node.may_work) {
+        for node in self.nodes.values().filter(|node| node.is_at_work()) {
             self.pools.entry(pool_of(&self.policy, node)).or_default().slots += node.slots;
         }
     }
 
     /// A node is as it says now: it asks for work itself, or has been looked at.
     pub fn set_node(&mut self, node: Node) {
-        if let Some(before) = self.nodes.get(&node.id).filter(|before| before.may_work) {
+        if let Some(before) = self.nodes.get(&node.id).filter(|before| before.is_at_work()) {
             let usage = self.pools.entry(pool_of(&self.policy, before)).or_default();
             usage.slots = usage.slots.saturating_sub(before.slots);
         }
-        if node.may_work {
+        if node.is_at_work() {
             self.pools.entry(pool_of(&self.policy, &node)).or_default().slots += node.slots;
         }
         self.nodes.insert(node.id, Arc::new(node));

@@ -20,6 +20,8 @@ pub enum Why {
     Avoided(usize),
     /// The nodes that could do it are set aside, drained or asleep.
     Away(usize),
+    /// The nodes that could do it have not been heard of lately.
+    Silent(usize),
     /// Everything that is free is kept for snapshots.
     Reserved(usize),
     /// It is the turn of tenants who have had less.
@@ -33,19 +35,27 @@ pub enum Why {
     },
 }
 
+impl Why {
+    /// As a sentence, with each label as `word` has it.
+    pub fn sentence(&self, word: impl Fn(&str, &str) -> String) -> String {
+        let listed = |labels: &Labels| labels.iter().map(|(k, v)| word(k, v)).collect::<Vec<_>>().join(", ");
+        match self {
+            Self::NoNodeHas(labels) => format!("no node has {}", listed(labels)),
+            Self::NoNodeHasAll(labels) => format!("no node has all of {}", listed(labels)),
+            Self::OtherTenants(nodes) => format!("nodes that could do it serve other tenants only: {nodes}"),
+            Self::Avoided(nodes) => format!("nodes that could do it have failed at it: {nodes}"),
+            Self::Away(nodes) => format!("nodes that could do it are set aside, drained or asleep: {nodes}"),
+            Self::Silent(nodes) => format!("nodes that could do it have not been heard of lately: {nodes}"),
+            Self::Reserved(slots) => format!("the last slots are kept for snapshots: {slots}"),
+            Self::OthersTurn(tenants) => format!("it is the turn of others, who have had less: {tenants}"),
+            Self::Busy { nodes, ahead } => format!("nodes that can do it are busy: {nodes}; before it come {ahead}"),
+        }
+    }
+}
+
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let listed = |labels: &Labels| labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(", ");
-        match self {
-            Self::NoNodeHas(labels) => write!(f, "no node has {}", listed(labels)),
-            Self::NoNodeHasAll(labels) => write!(f, "no node has all of {}", listed(labels)),
-            Self::OtherTenants(nodes) => write!(f, "nodes that could do it serve other tenants only: {nodes}"),
-            Self::Avoided(nodes) => write!(f, "nodes that could do it have failed at it: {nodes}"),
-            Self::Away(nodes) => write!(f, "nodes that could do it are set aside, drained or asleep: {nodes}"),
-            Self::Reserved(slots) => write!(f, "the last slots are kept for snapshots: {slots}"),
-            Self::OthersTurn(tenants) => write!(f, "it is the turn of others, who have had less: {tenants}"),
-            Self::Busy { nodes, ahead } => write!(f, "nodes that can do it are busy: {nodes}; before it come {ahead}"),
-        }
+        f.write_str(&self.sentence(|key, value| format!("{key}={value}")))
     }
 }
 
@@ -76,9 +86,13 @@ impl Farm {
         if trusted.is_empty() {
             return vec![Why::Avoided(serving.len())];
         }
-        let present: Vec<&Node> = trusted.iter().copied().filter(|node| node.may_work).collect();
-        if present.is_empty() {
+        let working: Vec<&Node> = trusted.iter().copied().filter(|node| node.may_work).collect();
+        if working.is_empty() {
             return vec![Why::Away(trusted.len())];
+        }
+        let present: Vec<&Node> = working.iter().copied().filter(|node| node.present).collect();
+        if present.is_empty() {
+            return vec![Why::Silent(working.len())];
         }
         let mut reasons = Vec::new();
         if item.class != Class::Snapshot && present.iter().all(|node| !self.long_work_may(now, node)) {

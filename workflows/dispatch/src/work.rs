@@ -125,6 +125,11 @@ impl Node {
         }
     }
 
+    /// Whether its slots count among those that work is shared over: those of a node that is away do nothing.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.may_work && self.present
+    }
+
     /// Whether it has all these labels.
     pub(crate) fn has(&self, needs: &Labels) -> bool {
         needs.iter().all(|(key, value)| self.labels.get(key) == Some(value))

@@ -148,6 +148,24 @@ fn a_wait_says_what_no_node_has() {
 }
 
 #[test]
+fn a_wait_says_that_those_who_could_are_switched_off() {
+    let mut farm = farm(Policy::production(), vec![Node { present: false, ..node(0) }]);
+    farm.add(item(1, Class::Final, 1));
+    assert_eq!(farm.why_waiting(1, 0.0), [Why::Silent(1)]);
+}
+
+#[test]
+fn slots_of_nodes_that_are_away_are_shared_with_nobody() {
+    let away = (8..16).map(|n| Node { present: false, ..node(n) });
+    let mut farm = farm(Policy::production(), (0..8).map(node).chain(away).collect());
+    farm.add(Item { ready_at: 900.0, ..item(0, Class::Snapshot, 1) });
+    (1..20).for_each(|n| farm.add(item(n, Class::Final, 2)));
+    let given = farm.assign(1000.0, &everybody(&farm, 8));
+    let films = given.iter().flat_map(|g| &g.items).filter(|id| **id != 0).count();
+    assert_eq!(films, 7, "one slot in eight is kept, of those that are there");
+}
+
+#[test]
 fn a_wait_says_that_those_who_could_are_away_or_have_failed() {
     let mut farm = farm(Policy::production(), vec![Node { may_work: false, ..node(0) }]);
     farm.add(item(1, Class::Final, 1));

@@ -284,6 +284,9 @@ pub enum FaultReason {
     Duplicate,
 }
 
+/// Code of an attempt that ended because its node was shut down or is wanted elsewhere: it says nothing of the node or the work.
+pub const INTERRUPTED: &str = "render.interrupted";
+
 /// Whether a failure means that the renderer, or its node, may have died of what it was asked for: a crash, a hang, memory.
 pub fn is_crash(code: &str) -> bool {
     const CRASHES: [&str; 7] = [

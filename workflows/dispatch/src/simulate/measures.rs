@@ -257,7 +257,7 @@ impl Watch {
             (Metric::Jain, mean(&self.jains)),
             (Metric::CacheHits, held as f64 / visits as f64),
             (Metric::ColdStarts, cold as f64 / self.tasks as f64),
-            (Metric::Utilisation, busy / (f64::from(p.nodes * p.slots) * seconds)),
+            (Metric::Utilisation, busy / (f64::from(p.nodes) * f64::from(p.slots) * seconds)),
             (Metric::Wasted, self.wasted),
             (Metric::Makespan, mean(&campaigns.into_values().collect::<Vec<_>>())),
             (Metric::MaxWait, waits.last().copied().unwrap_or(f64::NAN)),

@@ -147,6 +147,12 @@ impl Job {
     }
 }
 
+/// Bounds of what can be simulated.
+const MOST_NODES: u32 = 10_000;
+const MOST_SLOTS: u32 = 256;
+const MOST_HOURS: f64 = 8_784.0;
+const MOST_BURSTS: f64 = 1_000.0;
+
 struct Template {
     bytes: u64,
     frame_seconds: f64,
@@ -162,6 +168,25 @@ struct Inventor<'a> {
     jobs: Vec<Job>,
     /// Slot-seconds of what was invented.
     work: f64,
+}
+
+impl Parameters {
+    /// Why no workload can be made of these; none when one can.
+    pub fn impossible(&self) -> Option<&'static str> {
+        let takes_time = [self.frame_seconds.0, self.start_seconds.0, self.open_seconds].iter().any(|s| *s > 0.0);
+        let sessions = self.snapshots.1 > 0 || self.previews.1 > 0 || self.film_probability > 0.0;
+        if !(1..=MOST_NODES).contains(&self.nodes) || !(1..=MOST_SLOTS).contains(&self.slots) {
+            Some("there are 1 to 10,000 nodes with 1 to 256 slots each")
+        } else if !(self.hours > 0.0 && self.hours <= MOST_HOURS) || self.bursts.0 > MOST_BURSTS {
+            Some("there are up to 8,784 hours with up to 1,000 bursts in each")
+        } else if !takes_time {
+            Some("work has to take time: seconds a frame, a start, or the opening of a package")
+        } else if !sessions || self.campaign_share > 0.0 && self.campaign_films.2 < 1.0 {
+            Some("work has to come: snapshots, previews, films, or campaigns with films")
+        } else {
+            None
+        }
+    }
 }
 
 /// Invents a workload; the same for the same seed. Sessions and campaigns come until they make the load.
@@ -181,7 +206,7 @@ pub fn invent(p: &Parameters, seed: u64) -> Vec<Job> {
     }
     let (tenants, popularity) = (Zipf::new(p.tenants, p.tenant_skew), Zipf::new(p.templates, p.template_skew));
     let mut inventor = Inventor { p, chance, tenants, popularity, templates, bursts, jobs: Vec::new(), work: 0.0 };
-    let wanted = p.load * f64::from(p.nodes * p.slots) * seconds;
+    let wanted = p.load * f64::from(p.nodes) * f64::from(p.slots) * seconds;
     let mut campaigns = 0;
     // A campaign may be longer than its share: then it is cut, so that every seed has the same load.
     while inventor.work < wanted * p.campaign_share {

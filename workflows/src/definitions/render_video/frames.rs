@@ -16,7 +16,8 @@ use crate::{
     contracts::{
         media::{FRAME_LOST, VerifyFrames},
         render::{
-            FaultReason, FrameClass, FrameFault, FrameRange, FrameRef, Pace, RenderFrames, RenderedFrames, is_crash,
+            FaultReason, FrameClass, FrameFault, FrameRange, FrameRef, INTERRUPTED, Pace, RenderFrames, RenderedFrames,
+            is_crash,
         },
     },
     models::{
@@ -40,7 +41,10 @@ use uuid::Uuid;
 /// How often in a row missing frames are rendered again without proving a single one. A node that drains gives its
 /// chunk back with the frames it has: that is progress, not failure.
 const FRUITLESS_ROUNDS: u32 = 3;
-/// Pause after the first round in a row that failed; twice as long after the next.
+/// The same where something else than the frames stood in the way: a storage that is full or away, a licence, a file that is held. With
+/// the pauses between them that is eight minutes and a half.
+const HINDERED_ROUNDS: u32 = 10;
+/// Pause after the first round in a row that was hindered; twice as long after each further one.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often an activity is asked to use frames, when each time some of them turn out to be lost.
 const MOST_USES: u32 = 3;
@@ -128,14 +132,15 @@ impl<'a> Frames<'a> {
     pub(super) async fn prove(&mut self) -> Result<(), Failure> {
         let (mut faults, mut fruitless, mut last) = (self.verify_reported().await?, 0, None);
         while self.proven.len() < self.wanted.len() {
-            if fruitless == FRUITLESS_ROUNDS {
+            let patience = if last.is_some() { HINDERED_ROUNDS } else { FRUITLESS_ROUNDS };
+            if fruitless >= patience {
                 if self.settle_for_doubtful().await? {
                     break;
                 }
                 return Err(last.unwrap_or_else(|| repair_exhausted(&self.unproven(), &faults)));
             }
             if fruitless > 0 && last.is_some() {
-                self.cx.sleep(&format!("pause:{}:{}", self.key, self.round), PAUSE * fruitless).await?;
+                self.cx.sleep(&format!("pause:{}:{}", self.key, self.round), PAUSE * (1 << (fruitless - 1))).await?;
             }
             let before = self.proven.len();
             self.round += 1;
@@ -197,7 +202,7 @@ impl<'a> Frames<'a> {
         self.hands = made.iter().flat_map(|(_, noted)| noted.nodes.iter().cloned()).collect();
         for (made, noted) in made {
             self.reported.extend(made.frames.into_iter().chain(noted.kept).map(|f| (f.frame, f)));
-            let Some(cause) = made.cause else { continue };
+            let Some(cause) = made.cause.filter(|cause| cause.code != INTERRUPTED) else { continue };
             self.avoid.extend(noted.nodes);
             if is_crash(&cause.code) {
                 let mut missing = self.unproven();

@@ -4,6 +4,7 @@
 //! failure ─▶ node_crashes ─┬─ 2 in a row on this template in 6 h ─────▶ node_blocks, for 6 h or until it succeeds there
 //!                          └─ 3 on 2 templates or more in 30 min ─────▶ quarantined, until a probe or an operator
 //! ```
+//! A template that fails on another node, too, speaks against itself: it counts for a quarantine only as one of four.
 //! What was before the node's last passed probe is forgiven. A block sends work elsewhere, it does not stop it: a node gets what
 //! failed on it while no other node may have it (`flatrender_dispatch`).
 
@@ -88,7 +89,7 @@ pub async fn record(db: Db<'_>, new: &NewCrash<'_>) -> sqlx::Result<Option<Conse
         new.code.get(..new.code.floor_char_boundary(128)),
         new.render_job_id,
         package,
-        new.frame.map(|f| f as i32),
+        new.frame.and_then(|frame| i32::try_from(frame).ok()),
         kind,
         new.exit_code,
         counts,
@@ -110,11 +111,13 @@ pub async fn record(db: Db<'_>, new: &NewCrash<'_>) -> sqlx::Result<Option<Conse
         consequence = Consequence::Blocked;
     }
     let (failures, templates) = policy::QUARANTINE_AFTER;
-    let often = tally.failures >= failures && tally.templates >= templates;
+    let own = tally.failures >= failures && tally.templates >= templates;
+    let often = own || tally.all_templates >= policy::QUARANTINE_AFTER_TEMPLATES;
     if weight == Weight::Quarantines || counts && often {
         let reason = match weight {
             Weight::Quarantines => new.code.to_owned(),
-            _ => format!("{} failures on {} templates, the last {}", tally.failures, tally.templates, new.code),
+            _ if own => format!("{} failures on {} templates, the last {}", tally.failures, tally.templates, new.code),
+            _ => format!("failures on {} templates, the last {}", tally.all_templates, new.code),
         };
         super::quarantine(db, new.node_id, &reason).await?;
         sqlx::query!("update render.node_crashes set recovery = 'quarantined' where lease_token = $1", new.lease_token)
@@ -146,20 +149,29 @@ pub fn is_crash(code: &str) -> bool {
 
 struct Tally {
     on_package: i64,
+    /// Of late, on templates that failed on no other node.
     failures: i64,
     templates: i64,
+    /// Of late, wherever else they failed.
+    all_templates: i64,
 }
 
 async fn tally(db: Db<'_>, node_id: Uuid, package: Option<&str>) -> sqlx::Result<Tally> {
     sqlx::query_as!(
         Tally,
         r#"select count(*) filter (where package_sha256 = $2 and overcome_at is null) as "on_package!",
-                  count(*) filter (where occurred_at > workflow.now() - make_interval(secs => $4)) as "failures!",
-                  count(distinct package_sha256) filter (where occurred_at > workflow.now() - make_interval(secs => $4))
-                      as "templates!"
-           from render.node_crashes c
-           where node_id = $1 and counts and occurred_at > workflow.now() - make_interval(secs => $3)
-             and occurred_at > coalesce((select forgiven_at from render.nodes where id = $1), '-infinity')"#,
+                  count(*) filter (where recent and not shared) as "failures!",
+                  count(distinct package_sha256) filter (where recent and not shared) as "templates!",
+                  count(distinct package_sha256) filter (where recent) as "all_templates!"
+           from (
+               select c.package_sha256, c.overcome_at, c.occurred_at > workflow.now() - make_interval(secs => $4) as recent,
+                      exists (select from render.node_crashes o
+                              where o.package_sha256 = c.package_sha256 and o.node_id <> c.node_id and o.counts
+                                and o.overcome_at is null and o.occurred_at > workflow.now() - make_interval(secs => $4)) as shared
+               from render.node_crashes c
+               where c.node_id = $1 and c.counts and c.occurred_at > workflow.now() - make_interval(secs => $3)
+                 and c.occurred_at > coalesce((select forgiven_at from render.nodes where id = $1), '-infinity')
+           ) own"#,
         node_id,
         package,
         policy::BLOCKED_FOR.as_secs_f64(),

@@ -4,6 +4,7 @@ use super::sleep::Sleep;
 use crate::{
     contracts::{
         node::{CachedPackage, Hello, Orders, offers},
+        render::Engine,
         storage::BlobHash,
     },
     models::Db,
@@ -16,8 +17,30 @@ use uuid::Uuid;
 /// Days after which a node is to ask for another credential.
 const CREDENTIAL_DAYS: i32 = 30;
 
-/// Keeps what a node says of itself at its start.
+/// Keeps what a node says of itself at its start. One whose After Effects is another than before gets no work until it has passed a
+/// probe: updates that come by themselves are what breaks farms overnight.
 pub async fn hello(db: Db<'_>, id: Uuid, hello: &Hello) -> sqlx::Result<()> {
+    let before = renderer(&mut *db, id).await?;
+    keep(&mut *db, id, hello).await?;
+    let now = hello.capabilities.renderers.get(Engine::AfterEffects.label());
+    if let (Some(before), Some(now)) = (before, now)
+        && before != *now
+    {
+        super::quarantine(&mut *db, id, &format!("node.renderer_changed: {before} has become {now}")).await?;
+    }
+    holds(db, id, &hello.cache).await
+}
+
+/// The After Effects that a node had when it last started.
+async fn renderer(db: Db<'_>, id: Uuid) -> sqlx::Result<Option<String>> {
+    let before = sqlx::query_scalar!(
+        r#"select capabilities #>> '{renderers,after_effects}' as "program" from render.nodes where id = $1 for no key update"#,
+        id
+    );
+    Ok(before.fetch_optional(db).await?.flatten())
+}
+
+async fn keep(db: Db<'_>, id: Uuid, hello: &Hello) -> sqlx::Result<()> {
     let (said, has) = (&hello.capabilities, &hello.inventory);
     let mut offered = said.labels.clone();
     offered.extend(offers(has.after_effects, &has.fonts, &has.plugins));
@@ -49,9 +72,9 @@ pub async fn hello(db: Db<'_>, id: Uuid, hello: &Hello) -> sqlx::Result<()> {
         positive(hello.cache_limit),
         hello.incarnation,
     )
-    .execute(&mut *db)
+    .execute(db)
     .await?;
-    holds(db, id, &hello.cache).await
+    Ok(())
 }
 
 /// Keeps what a node holds in its cache, all of it.

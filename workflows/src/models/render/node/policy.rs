@@ -7,8 +7,11 @@ use std::time::Duration;
 pub const BLOCK_AFTER: i64 = 2;
 /// For how long, and how far back failures are counted.
 pub const BLOCKED_FOR: Duration = Duration::from_secs(6 * 3600);
-/// Failures of a node, and on how many templates, within [`QUARANTINE_WITHIN`], after which it gets no work at all.
+/// Failures of a node on templates that failed on no other, and on how many such templates, within [`QUARANTINE_WITHIN`], after which it gets no work at all.
 pub const QUARANTINE_AFTER: (i64, i64) = (3, 2);
+/// Templates that failed on a node within the same time after which it gets no work either, although each may have failed on others, too:
+/// an update that spoils every node looks like that.
+pub const QUARANTINE_AFTER_TEMPLATES: i64 = 4;
 /// See [`QUARANTINE_AFTER`].
 pub const QUARANTINE_WITHIN: Duration = Duration::from_secs(30 * 60);
 /// Pause before a node that has failed its probe is probed again.
