@@ -161,6 +161,9 @@ async fn the_scan_finds_what_nothing_accounts_for_and_what_is_missing(db: PgPool
     assert!(is_stored(&world, &world.package.sha256).await, "a template stays");
 }
 
+/// Rows, hash, and when it was dropped.
+type Noted = (i64, String, Option<chrono::DateTime<chrono::Utc>>);
+
 /// A month becomes a file before it goes: as many rows, the same hash on every attempt.
 #[sqlx::test(migrations = "../migrations")]
 async fn a_month_is_archived_before_it_is_dropped(db: PgPool) {
@@ -174,13 +177,10 @@ async fn a_month_is_archived_before_it_is_dropped(db: PgPool) {
     let done: Vec<String> = run.output_as().expect("it succeeds");
     let line = done.iter().find(|line| line.starts_with("archived render.node_health_logs_2026_01: 500 rows"));
     let hash = line.expect("it is archived").rsplit(' ').next().unwrap().to_owned();
-    let noted: (i64, String) = sqlx::query_as(
-        "select rows, sha256 from platform.retired_months where name = 'render.node_health_logs_2026_01'",
-    )
-    .fetch_one(&world.db)
-    .await
-    .unwrap();
-    assert_eq!(noted, (500, hash.clone()));
+    let note = "select rows, sha256, dropped_at from platform.retired_months
+        where name = 'render.node_health_logs_2026_01' order by detached_at";
+    let noted: Noted = sqlx::query_as(note).fetch_one(&world.db).await.unwrap();
+    assert_eq!(noted, (500, hash.clone(), None));
     // It is the platform's: no tenant sees it among its files, pays for it or gets it.
     assert_eq!(world.count("file_mgr.files where name ~ 'node_health_logs' or purpose = 'archive'").await, 0);
     assert_eq!(world.count("file_mgr.quotas where used_bytes > 0").await, 0);
@@ -192,10 +192,22 @@ async fn a_month_is_archived_before_it_is_dropped(db: PgPool) {
     // Not before its grace is over.
     let there = "pg_class where relname = 'node_health_logs_2026_01'";
     assert_eq!(world.count(there).await, 1);
-    let run = stage(&world).finish(RetireMonths { at: Some(at + chrono::Days::new(8)) }).await.unwrap();
+    let late = at + chrono::Days::new(8);
+    let run = stage(&world).finish(RetireMonths { at: Some(late) }).await.unwrap();
     let done: Vec<String> = run.output_as().expect("it succeeds");
     assert!(done.contains(&"dropped render.node_health_logs_2026_01".to_owned()), "{done:?}");
     assert_eq!(world.count(there).await, 0);
+    let noted: Noted = sqlx::query_as(note).fetch_one(&world.db).await.unwrap();
+    assert_eq!(noted, (500, hash.clone(), Some(late)), "what the file holds is known for ever");
+    // Somebody comes with a row of that month: it is made, and retired, once more.
+    let again = "select platform.ensure_month('render.node_health_logs', '2026-01-10Z')";
+    sqlx::raw_sql(again).execute(&world.db).await.unwrap();
+    let run = stage(&world).finish(RetireMonths { at: Some(late) }).await.unwrap();
+    let done: Vec<String> = run.output_as().expect("it succeeds");
+    assert!(done.iter().any(|line| line.starts_with("archived render.node_health_logs_2026_01: 0 rows")), "{done:?}");
+    let all: Vec<Noted> = sqlx::query_as(note).fetch_all(&world.db).await.unwrap();
+    assert_eq!(all.len(), 2);
+    assert_eq!(all[0], (500, hash, Some(late)), "the first file is still known");
 }
 
 /// What was read long ago is forgotten, with counts of days that are over and events whose deliveries are gone; what is younger stays, and

@@ -126,7 +126,7 @@ pub async fn faults(db: Db<'_>, at: DateTime<Utc>) -> sqlx::Result<Vec<String>> 
 pub async fn unarchived(db: Db<'_>) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(
         "select r.name from platform.retired_months r join platform.time_series s on s.name = r.series
-         where s.archive and r.archived_at is null order by r.name"
+         where s.archive and r.archived_at is null and r.dropped_at is null order by r.name"
     )
     .fetch_all(db)
     .await
@@ -157,7 +157,7 @@ pub async fn moment(db: Db<'_>) -> sqlx::Result<DateTime<Utc>> {
 /// `month.gone` for good when there is no such month; those of the database.
 pub async fn read_out<'c>(db: Db<'c>, month: &str) -> Result<(u64, BoxStream<'c, sqlx::Result<Bytes>>), Failure> {
     let table = sqlx::query_scalar!(
-        r#"select to_regclass(r.name)::text as "table" from platform.retired_months r where r.name = $1"#,
+        r#"select to_regclass(r.name)::text as "table" from platform.retired_months r where r.name = $1 and r.dropped_at is null"#,
         month
     )
     .fetch_optional(&mut *db)
