@@ -218,15 +218,18 @@ begin
 end $$;
 
 -- Detaches the months that every series has kept long enough, and drops those that were detached a week ago and, where the series
--- wants that, are archived. What somebody is using for longer than two seconds is left for the next time.
-create or replace function platform.retire_months(p_at timestamptz default now()) returns table (what text, month text)
+-- wants that, are archived. What somebody is using for longer than two seconds is left for the next time, with what comes after it in
+-- its series: meanwhile nobody gets at a series that has lost a month. `p_series`: of this one alone; null: of all.
+create or replace function platform.retire_months(p_at timestamptz default now(), p_series text default null)
+returns table (what text, month text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' set lock_timeout = '2s' as $$
 declare
     v_month record;
+    v_busy text;
 begin
     for v_month in
         select r.name from platform.retired_months r join platform.time_series s on s.name = r.series
-        where r.dropped_at is null and r.detached_at < p_at - interval '7 days' and (r.archived_at is not null or not s.archive) order by r.name
+        where r.dropped_at is null and (p_series is null or r.series = p_series) and r.detached_at < p_at - interval '7 days' and (r.archived_at is not null or not s.archive) order by r.name
     loop
         begin
             execute format('drop table if exists %s', v_month.name);
@@ -242,9 +245,11 @@ begin
         join pg_inherits i on i.inhparent = s.name::regclass
         join pg_class c on c.oid = i.inhrelid
         join pg_namespace n on n.oid = c.relnamespace
-        where c.relname < split_part(platform.month_table(s.name, (date_trunc('month', p_at) - make_interval(months => s.keep_months))::date), '.', 2)
+        where (p_series is null or s.name = p_series)
+          and c.relname < split_part(platform.month_table(s.name, (date_trunc('month', p_at) - make_interval(months => s.keep_months))::date), '.', 2)
         order by 1, 2
     loop
+        continue when v_month.series = v_busy;
         begin
             execute format('alter table %s detach partition %s', v_month.series, v_month.name);
             -- Whoever owns it reads it, to archive it; nobody else has a right to it.
@@ -252,6 +257,7 @@ begin
             insert into platform.retired_months (name, series, detached_at) values (v_month.name, v_month.series, p_at);
             return query select 'detached', v_month.name;
         exception when lock_not_available then
+            v_busy := v_month.series;
             return query select 'busy', v_month.name;
         end;
     end loop;

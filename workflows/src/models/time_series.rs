@@ -110,11 +110,17 @@ pub async fn ensure_months(db: Db<'_>, at: DateTime<Utc>) -> sqlx::Result<i32> {
 }
 
 /// Detaches the months that were kept long enough and drops those that were detached a week before `at` and are archived, where that
-/// is wanted; says which, and which somebody was using for too long (`busy …`).
-pub async fn retire_months(db: Db<'_>, at: DateTime<Utc>) -> sqlx::Result<Vec<String>> {
-    sqlx::query_scalar!(r#"select what || ' ' || month as "done!" from platform.retire_months($1)"#, at)
+/// is wanted; says which, and which somebody was using for too long (`busy …`). Of one series: what loses a month is locked until the end
+/// of the transaction. None: of all.
+pub async fn retire_months(db: Db<'_>, at: DateTime<Utc>, series: Option<&str>) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!(r#"select what || ' ' || month as "done!" from platform.retire_months($1, $2)"#, at, series)
         .fetch_all(db)
         .await
+}
+
+/// The tables that have months.
+pub async fn names(db: Db<'_>) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!("select name from platform.time_series order by name").fetch_all(db).await
 }
 
 /// What is wrong with the months around `at`: missing ones, and those without the indexes or the row-level security of their series.
