@@ -143,7 +143,7 @@ create function identity.usage_of(p_day date) returns table (tenant_id uuid, met
         union all select s.tenant_id, 'storage_byte_hours', byte_hours from stored s
         union all
         select d.tenant_id, 'notifications_' || d.channel, count(*) from notification.notification_deliveries d, bounds
-        where d.state in ('sent', 'delivered') and d.created_at >= first and d.created_at < next group by 1, 2) u
+        where d.sent_at is not null and d.created_at >= first and d.created_at < next group by 1, 2) u
     where u.quantity > 0
 $$;
 
