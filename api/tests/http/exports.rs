@@ -9,9 +9,13 @@ use flatrender_engine::{testing::Stage, worker::Builder};
 use flatrender_workflows::{
     contracts::media::{EncodeProfile, ProbedVideo},
     definitions::expire_exports::ExpireExports,
-    models::render::{
-        export::{self, NewExport},
-        render_job,
+    models::{
+        Role, Scope,
+        file_mgr::purge,
+        render::{
+            export::{self, NewExport},
+            render_job,
+        },
     },
 };
 use sqlx::PgPool;
@@ -113,6 +117,29 @@ async fn a_contact_sheet_is_a_picture(db: PgPool) {
     let answer = film.world.get(&path).await;
     assert_eq!((answer.status, answer.header(header::CONTENT_TYPE)), (StatusCode::OK, "image/png"));
     assert_eq!(answer.body, png([5, 5, 5]));
+}
+
+/// A film whose contact sheet was removed is a film still.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_film_does_without_its_contact_sheet(db: PgPool) {
+    let film = Film::new(db).await;
+    let sheet: Uuid =
+        sqlx::query_scalar("select sheet_file_id from render.exports").fetch_one(&film.world.db).await.unwrap();
+    let mut tx = Scope::platform(Role::Admin).begin(&film.world.db).await.unwrap();
+    purge::purge(&mut tx, &[sheet]).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(film.world.count("render.exports where state = 'ready' and sheet_file_id is null").await, 1);
+    assert_eq!(film.get(Method::GET, &[]).await.body, FILM);
+    assert_eq!(film.world.get(&film.path.replace("/download", "/contact-sheet")).await.problem(), "export.not_found");
+    let told = film.world.get(film.path.trim_end_matches("/download")).await.json();
+    assert!(told["contact_sheet_url"].is_null(), "{told}");
+    // Its time comes all the same.
+    let over = "update render.exports set expires_at = workflow.now() - interval '1 second'";
+    sqlx::query(over).execute(&film.world.db).await.unwrap();
+    let mut tx = Scope::platform(Role::Admin).begin(&film.world.db).await.unwrap();
+    assert_eq!(export::expire(&mut tx, 10).await.unwrap(), 1);
+    tx.commit().await.unwrap();
+    assert_eq!(film.world.count("file_mgr.files where state = 'purged'").await, 2);
 }
 
 /// Whoever ordered a film is told a day before it goes: once, and not of what is kept for a day only.

@@ -22,7 +22,7 @@ pub async fn in_use(db: Db<'_>, files: &[Uuid]) -> sqlx::Result<Vec<(Uuid, Strin
 }
 
 /// Purges files that nobody needs, as the caller has made sure of in this transaction; gives how many bytes they had. A film that loses
-/// its file is no longer offered. As an administrator.
+/// its file is no longer offered; one that loses its contact sheet alone stays. As an administrator.
 pub async fn purge(db: Db<'_>, files: &[Uuid]) -> sqlx::Result<i64> {
     let bytes = sqlx::query_scalar!(
         r#"with purged as (
@@ -33,12 +33,13 @@ pub async fn purge(db: Db<'_>, files: &[Uuid]) -> sqlx::Result<i64> {
     )
     .fetch_one(&mut *db)
     .await?;
-    sqlx::query!(
-        "update render.exports set state = 'deleted' where state <> 'deleted' and (file_id = any ($1) or sheet_file_id = any ($1))",
-        files
-    )
-    .execute(&mut *db)
-    .await?;
+    sqlx::query!("update render.exports set state = 'deleted' where state <> 'deleted' and file_id = any ($1)", files)
+        .execute(&mut *db)
+        .await?;
+    // A film does without its contact sheet.
+    sqlx::query!("update render.exports set sheet_file_id = null where sheet_file_id = any ($1)", files)
+        .execute(&mut *db)
+        .await?;
     // What was made of a film and is gone can be asked for again.
     sqlx::query!(
         "update render.derivatives

@@ -31,8 +31,8 @@ pub struct Export {
     pub name: String,
     /// The MP4.
     pub video: BlobRef,
-    /// The contact sheet, PNG.
-    pub sheet: BlobRef,
+    /// The contact sheet, PNG; none once it was removed.
+    pub sheet: Option<BlobRef>,
     /// Length in milliseconds.
     pub duration_ms: i64,
     /// Frames, counted.
@@ -208,7 +208,8 @@ pub async fn expire(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
     .fetch_all(&mut *db)
     .await?;
     let files = sqlx::query_scalar!(
-        r#"select f as "f!" from render.exports e cross join lateral unnest(array[e.file_id, e.sheet_file_id]) f where e.id = any ($1)
+        r#"select f as "f!" from render.exports e cross join lateral unnest(array[e.file_id, e.sheet_file_id]) f
+           where e.id = any ($1) and f is not null
            union all select file_id from render.derivatives where export_id = any ($1) and file_id is not null"#,
         &expired,
     )
@@ -241,7 +242,7 @@ pub async fn of_renders(db: Db<'_>, tenant_id: Uuid, render_ids: &[Uuid]) -> sql
 async fn select(db: Db<'_>, tenant_id: Uuid, id: Option<Uuid>, renders: &[Uuid]) -> sqlx::Result<Vec<Export>> {
     let rows = sqlx::query!(
         r#"select e.id, e.render_job_id, j.template, e.sha256, e.size_bytes, e.duration_ms, e.frame_count, e.created_at,
-                  e.sheet_sha256, e.sheet_bytes,
+                  e.sheet_sha256, e.sheet_bytes, e.sheet_file_id,
                   (select coalesce(jsonb_agg(jsonb_build_object('kind', d.kind, 'state', d.state) order by d.kind), '[]')
                    from render.derivatives d where d.export_id = e.id) as "derivatives!: Json<Vec<Derivative>>"
            from render.exports e
@@ -260,7 +261,7 @@ async fn select(db: Db<'_>, tenant_id: Uuid, id: Option<Uuid>, renders: &[Uuid])
                 render_id: r.render_job_id,
                 name: format!("{}-{}.mp4", r.template, r.render_job_id),
                 video: blob_ref(r.sha256, r.size_bytes)?,
-                sheet: blob_ref(r.sheet_sha256, r.sheet_bytes)?,
+                sheet: r.sheet_file_id.map(|_| blob_ref(r.sheet_sha256, r.sheet_bytes)).transpose()?,
                 duration_ms: r.duration_ms,
                 frames: r.frame_count,
                 created_at: r.created_at,
