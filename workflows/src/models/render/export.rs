@@ -11,7 +11,7 @@ use crate::{
         content::project::blob_ref,
         file_mgr::{
             file::{self, NewFile},
-            quota,
+            purge, quota,
         },
     },
 };
@@ -175,7 +175,7 @@ pub async fn warn(db: Db<'_>, limit: i64) -> sqlx::Result<Vec<Expiring>> {
 }
 
 /// Lets go of up to `limit` films whose time is over and of which nobody holds anything, with all files that were made of them; gives how many films.
-/// As an administrator: the files are another service's.
+/// A file that somebody needs for something else is purged as soon as nobody does. As an administrator: the files are another service's.
 pub async fn expire(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
     let tenants = sqlx::query_scalar!(
         "select e.tenant_id from render.exports e join file_mgr.files f on f.id = e.file_id join render.render_jobs j on j.id = e.render_job_id
@@ -215,10 +215,23 @@ pub async fn expire(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
     )
     .fetch_all(&mut *db)
     .await?;
-    sqlx::query!("update file_mgr.files set state = 'purged', updated_at = workflow.now() where id = any($1)", &files)
+    let (needed, free) = sort_out(&mut *db, files).await?;
+    sqlx::query!(
+        "update file_mgr.files set purge_after = workflow.now(), updated_at = workflow.now() where id = any ($1) and state = 'ready'",
+        &needed
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query!("update file_mgr.files set state = 'purged', updated_at = workflow.now() where id = any($1)", &free)
         .execute(db)
         .await?;
     Ok(expired.len() as u64)
+}
+
+/// Files that somebody needs, and those that nobody does.
+async fn sort_out(db: Db<'_>, files: Vec<Uuid>) -> sqlx::Result<(Vec<Uuid>, Vec<Uuid>)> {
+    let needed: Vec<Uuid> = purge::in_use(db, &files).await?.into_iter().map(|(id, _)| id).collect();
+    Ok(files.into_iter().partition(|id| needed.contains(id)))
 }
 
 fn profile_name(profile: EncodeProfile) -> &'static str {
