@@ -117,3 +117,9 @@ pub async fn overdue_folders(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
         .await?;
     Ok(sqlx::query!("delete from file_mgr.folders where id = any ($1)", &empty).execute(db).await?.rows_affected())
 }
+
+/// Forgets up to `limit` files that were purged three months ago and that nothing names any more; gives how many. As an administrator.
+pub async fn forget_old(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
+    let gone = sqlx::query_scalar!(r#"select file_mgr.forget_files($1) as "gone!""#, limit as i32);
+    Ok(gone.fetch_one(db).await?.unsigned_abs().into())
+}
