@@ -155,15 +155,18 @@ create table if not exists platform.time_series (
 comment on table platform.time_series is 'Tables partitioned by month, for how many months each keeps its rows, and whether a month is stored as a file before it goes.';
 
 create table if not exists platform.retired_months (
-    name        text primary key check (char_length(name) <= 130),
+    name        text not null check (char_length(name) <= 130),
     series      text not null references platform.time_series (name),
     detached_at timestamptz not null,
     archived_at timestamptz,
     rows        bigint check (rows >= 0),
     sha256      text check (sha256 ~ '^[0-9a-f]{64}$'),
+    dropped_at  timestamptz,
+    primary key (name, detached_at),
     constraint an_archive_says_what_it_holds check ((archived_at is null) = (rows is null) and (archived_at is null) = (sha256 is null))
 );
-comment on table platform.retired_months is 'Months that are detached and wait to be dropped; archived: how many rows the file has, and its hash.';
+create unique index if not exists retired_months_waiting on platform.retired_months (name) where dropped_at is null;
+comment on table platform.retired_months is 'Months that are detached and wait to be dropped, and those that were: nothing else knows how many rows the file of an archived one has, and its hash. A month that came back has a row for each time.';
 
 -- The month of a time series: `identity.tenant_api_request_logs` and 2026-01 give `…_2026_01`.
 create or replace function platform.month_table(p_series text, p_month date) returns text language sql immutable
@@ -215,19 +218,22 @@ begin
 end $$;
 
 -- Detaches the months that every series has kept long enough, and drops those that were detached a week ago and, where the series
--- wants that, are archived. What somebody is using for longer than two seconds is left for the next time.
-create or replace function platform.retire_months(p_at timestamptz default now()) returns table (what text, month text)
+-- wants that, are archived. What somebody is using for longer than two seconds is left for the next time, with what comes after it in
+-- its series: meanwhile nobody gets at a series that has lost a month. `p_series`: of this one alone; null: of all.
+create or replace function platform.retire_months(p_at timestamptz default now(), p_series text default null)
+returns table (what text, month text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' set lock_timeout = '2s' as $$
 declare
     v_month record;
+    v_busy text;
 begin
     for v_month in
         select r.name from platform.retired_months r join platform.time_series s on s.name = r.series
-        where r.detached_at < p_at - interval '7 days' and (r.archived_at is not null or not s.archive) order by r.name
+        where r.dropped_at is null and (p_series is null or r.series = p_series) and r.detached_at < p_at - interval '7 days' and (r.archived_at is not null or not s.archive) order by r.name
     loop
         begin
             execute format('drop table if exists %s', v_month.name);
-            delete from platform.retired_months r where r.name = v_month.name;
+            update platform.retired_months r set dropped_at = p_at where r.name = v_month.name and r.dropped_at is null;
             return query select 'dropped', v_month.name;
         exception when lock_not_available then
             return query select 'busy', v_month.name;
@@ -239,9 +245,11 @@ begin
         join pg_inherits i on i.inhparent = s.name::regclass
         join pg_class c on c.oid = i.inhrelid
         join pg_namespace n on n.oid = c.relnamespace
-        where c.relname < split_part(platform.month_table(s.name, (date_trunc('month', p_at) - make_interval(months => s.keep_months))::date), '.', 2)
+        where (p_series is null or s.name = p_series)
+          and c.relname < split_part(platform.month_table(s.name, (date_trunc('month', p_at) - make_interval(months => s.keep_months))::date), '.', 2)
         order by 1, 2
     loop
+        continue when v_month.series = v_busy;
         begin
             execute format('alter table %s detach partition %s', v_month.series, v_month.name);
             -- Whoever owns it reads it, to archive it; nobody else has a right to it.
@@ -249,6 +257,7 @@ begin
             insert into platform.retired_months (name, series, detached_at) values (v_month.name, v_month.series, p_at);
             return query select 'detached', v_month.name;
         exception when lock_not_available then
+            v_busy := v_month.series;
             return query select 'busy', v_month.name;
         end;
     end loop;
@@ -258,7 +267,8 @@ end $$;
 create or replace function platform.note_archive(p_name text, p_rows bigint, p_sha256 text, p_at timestamptz) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-    update platform.retired_months set archived_at = p_at, rows = p_rows, sha256 = p_sha256 where name = p_name and archived_at is null;
+    update platform.retired_months set archived_at = p_at, rows = p_rows, sha256 = p_sha256
+    where name = p_name and archived_at is null and dropped_at is null;
     return found;
 end $$;
 

@@ -303,6 +303,7 @@ create table identity.storage_samples (
     bytes     bigint not null check (bytes >= 0),
     primary key (tenant_id, hour)
 );
+create index storage_samples_hour on identity.storage_samples (hour);
 comment on table identity.storage_samples is 'What a tenant kept at the begin of an hour. An hour that nobody took a sample of is like the one before it.';
 
 create table identity.tenant_api_request_logs (

@@ -284,6 +284,7 @@ create table identity.payment_events (
 );
 create index payment_events_tenant on identity.payment_events (tenant_id, received_at desc);
 create index payment_events_payment on identity.payment_events (payment_id) where payment_id is not null;
+create index payment_events_processed on identity.payment_events (processed_at) where processed_at is not null;
 comment on table identity.payment_events is 'What providers told us; an event counts once an account, which may hear of what is another''s.';
 comment on column identity.payment_events.event_id is 'opaque: the provider''s';
 comment on column identity.payment_events.payload_enc is 'secret:aead';

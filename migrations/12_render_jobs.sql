@@ -332,7 +332,7 @@ create table render.exports (
     render_job_id  uuid not null,
     profile        text not null check (profile in ('preview', 'final', 'master')),
     file_id        uuid not null,
-    sheet_file_id  uuid not null,
+    sheet_file_id  uuid,
     sheet_sha256   text not null check (sheet_sha256 ~ '^[0-9a-f]{64}$'),
     sheet_bytes    bigint not null check (sheet_bytes > 0),
     format         text not null default 'mp4' check (format in ('mp4', 'mov', 'webm', 'gif', 'png')),
@@ -351,10 +351,11 @@ create table render.exports (
 );
 create index exports_expiring on render.exports (expires_at) where state = 'ready' and expires_at is not null;
 create index exports_file on render.exports (file_id);
-create index exports_sheet on render.exports (sheet_file_id);
+create index exports_sheet on render.exports (sheet_file_id) where sheet_file_id is not null;
 comment on table render.exports is 'A finished, verified, stored film.';
 comment on column render.exports.file_id is 'softref:file_mgr.files(id)';
 comment on column render.exports.sheet_file_id is 'softref:file_mgr.files(id)';
+comment on column render.exports.sheet_bytes is 'Of the contact sheet as it was made; it may be removed before its film, and then has no file.';
 comment on column render.exports.warned_at is 'When whoever ordered it was told that it goes soon.';
 create trigger exports_ended before update on render.exports for each row when (
     old.state = 'deleted' and new.state <> old.state or old.state = 'expired' and new.state not in ('expired', 'deleted')

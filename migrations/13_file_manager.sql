@@ -132,6 +132,7 @@ create unique index files_name on file_mgr.files (folder_id, name_key)
     where folder_id is not null and state not in ('trashed', 'purged', 'rejected');
 create index files_list on file_mgr.files (tenant_id, id) where state <> 'purged';
 create index files_trash on file_mgr.files (tenant_id, trashed_with) where state = 'trashed';
+create index files_purged on file_mgr.files (updated_at) where state = 'purged';
 create index files_to_purge on file_mgr.files (purge_after) where purge_after is not null and state <> 'purged';
 comment on table file_mgr.files is 'A named use of a blob.';
 comment on column file_mgr.files.owner_id is 'softref:identity.users(id)';
@@ -209,6 +210,7 @@ create table file_mgr.quota_reservations (
     unique (tenant_id, purpose)
 );
 create index quota_reservations_open on file_mgr.quota_reservations (expires_at) where state = 'held';
+create index quota_reservations_ended on file_mgr.quota_reservations (expires_at) where state <> 'held';
 comment on table file_mgr.quota_reservations is 'Room set aside of a tenant''s quota and of its owner''s; purpose, such as upload:<id>, reserves once.';
 comment on column file_mgr.quota_reservations.owner_id is 'softref:identity.users(id)';
 comment on column file_mgr.quota_reservations.amount_bytes is 'Bytes, not money.';
@@ -289,9 +291,12 @@ begin
     where q.tenant_id = p_file.tenant_id and c.whole = (q.owner_id is null) and (q.owner_id is null or q.owner_id = p_file.owner_id);
 end $$;
 
--- A purged file uses nothing any more.
+-- A purged file uses nothing any more: when its row goes nothing changes.
 create function file_mgr.count_use() returns trigger language plpgsql as $$
 begin
+    if tg_op = 'DELETE' and old.state = 'purged' then
+        return null;
+    end if;
     perform file_mgr.take_turn(coalesce(new.tenant_id, old.tenant_id), coalesce(new.owner_id, old.owner_id));
     if tg_op <> 'INSERT' and old.state <> 'purged' then
         perform file_mgr.count_file(old, -1);
@@ -349,6 +354,7 @@ create table file_mgr.upload_sessions (
 create index upload_sessions_due on file_mgr.upload_sessions (expires_at) where state in ('open', 'completing');
 create index upload_sessions_open on file_mgr.upload_sessions (tenant_id) where state in ('open', 'completing');
 create index upload_sessions_to_clear on file_mgr.upload_sessions (updated_at) where cleared_at is null and state not in ('open', 'completing');
+create index upload_sessions_cleared on file_mgr.upload_sessions (cleared_at) where cleared_at is not null;
 create index upload_sessions_file on file_mgr.upload_sessions (file_id) where file_id is not null;
 create index upload_sessions_folder on file_mgr.upload_sessions (folder_id) where folder_id is not null;
 comment on table file_mgr.upload_sessions is 'Uploads that come in pieces: by tus, or as parts that go to the storage itself. Their room is the reservation upload:<id>.';
@@ -533,6 +539,7 @@ create table file_mgr.share_links (
     constraint no_more_downloads_than_allowed check (used >= 0 and used <= coalesce(max_downloads, used))
 );
 create index share_links_file on file_mgr.share_links (file_id, id);
+create index share_links_ended on file_mgr.share_links ((least(expires_at, revoked_at)));
 comment on table file_mgr.share_links is 'Links to a file for somebody without an account.';
 comment on column file_mgr.share_links.token_hash is 'secret:sha256';
 

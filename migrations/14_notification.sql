@@ -109,6 +109,7 @@ create table notification.notification_deliveries (
     state             text not null default 'pending' check (state in ('pending', 'deferred', 'sending', 'sent', 'delivered', 'failed', 'suppressed', 'dropped')),
     attempt_no        int not null default 0 check (attempt_no >= 0),
     not_before        timestamptz,
+    sent_at           timestamptz,
     provider_message  varchar(255),
     idempotency_key   varchar(200) not null,
     error_class       varchar(40),
@@ -119,13 +120,15 @@ create table notification.notification_deliveries (
     primary key (created_at, id),
     foreign key (tenant_id, notification_id) references notification.notifications (tenant_id, id) on delete cascade,
     foreign key (tenant_id, address_id) references notification.channel_addresses (tenant_id, id) on delete set null (address_id),
-    foreign key (tenant_id, provider_account_id) references notification.provider_accounts (tenant_id, id) on delete set null (provider_account_id)
+    foreign key (tenant_id, provider_account_id) references notification.provider_accounts (tenant_id, id) on delete set null (provider_account_id),
+    constraint what_was_sent_says_when check (state not in ('sent', 'delivered') or sent_at is not null)
 ) partition by range (created_at);
 create index notification_deliveries_of on notification.notification_deliveries (notification_id);
 create index notification_deliveries_message on notification.notification_deliveries (provider_message) where provider_message is not null;
 create index notification_deliveries_address on notification.notification_deliveries (address_id) where address_id is not null;
 create index notification_deliveries_account on notification.notification_deliveries (provider_account_id) where provider_account_id is not null;
 comment on table notification.notification_deliveries is 'One delivery a notification, channel and address: created_at is the notification''s and id is made of the three, so that the key really is unique.';
+comment on column notification.notification_deliveries.sent_at is 'When somebody took it over. It stays when they say later that it did not arrive: what was sent counts as used.';
 comment on column notification.notification_deliveries.workflow_run_id is 'opaque: a run of the engine, which may be purged after its end';
 create trigger notification_deliveries_ended before update on notification.notification_deliveries
     for each row when (old.state in ('delivered', 'failed', 'suppressed', 'dropped') and new.state <> old.state

@@ -52,6 +52,30 @@ begin
 end $$;
 comment on function file_mgr.in_use is 'Whatever names files has to say so in a comment: softref:file_mgr.files(id).';
 
+-- Forgets files that were purged three months ago and that nothing names, whether by a foreign key or by a documented reference, also of
+-- the films that have gone; gives how many. Links to a file go with it.
+create function file_mgr.forget_files(p_limit int) returns int language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    v_unnamed text;
+    v_gone int;
+begin
+    select string_agg(format('and not exists (select from %s r where r.%I = f.id)', p.place, p.col), ' ') into v_unnamed
+    from (
+        select c.oid::regclass::text as place, a.attname as col
+        from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+        where c.relkind in ('r', 'p') and not c.relispartition and col_description(c.oid, a.attnum) = 'softref:file_mgr.files(id)'
+        union
+        select k.conrelid::regclass::text, a.attname
+        from pg_constraint k join pg_attribute a on a.attrelid = k.conrelid and a.attnum = k.conkey[cardinality(k.conkey)]
+        where k.contype = 'f' and k.confrelid = 'file_mgr.files'::regclass and k.confdeltype <> 'c') p;
+    execute format('delete from file_mgr.files where id in (
+        select f.id from file_mgr.files f
+        where f.state = ''purged'' and f.updated_at < workflow.now() - interval ''90 days'' %s
+        order by f.updated_at limit $1)', v_unnamed) using p_limit;
+    get diagnostics v_gone = row_count;
+    return v_gone;
+end $$;
+
 -- Forgets events that nobody was told of, or whose deliveries went with their months; gives how many. Nobody else removes any.
 create function identity.forget_webhook_events(p_limit int) returns int
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -143,9 +167,9 @@ create function identity.usage_of(p_day date) returns table (tenant_id uuid, met
         union all select s.tenant_id, 'storage_byte_hours', byte_hours from stored s
         union all
         select d.tenant_id, 'notifications_' || d.channel, count(*) from notification.notification_deliveries d, bounds
-        where d.state in ('sent', 'delivered') and d.created_at >= first and d.created_at < next group by 1, 2) u
+        where d.sent_at is not null and d.created_at >= first and d.created_at < next group by 1, 2) u
     where u.quantity > 0
 $$;
 
-revoke execute on function file_mgr.in_use, file_mgr.content_of_films_under_way, file_mgr.cleanup_candidates, file_mgr.is_of_film,
+revoke execute on function file_mgr.in_use, file_mgr.forget_files, file_mgr.content_of_films_under_way, file_mgr.cleanup_candidates, file_mgr.is_of_film,
     identity.usage_of, identity.forget_webhook_events from public;

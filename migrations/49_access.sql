@@ -35,7 +35,7 @@ alter default privileges in schema workflow grant usage on sequences to workflow
 grant execute on function platform.ensure_month to identity_svc, render_svc, notification_svc, admin_api;
 grant execute on function platform.ensure_months, platform.retire_months, platform.note_archive, platform.faults_of_months to admin_api;
 grant execute on function file_mgr.in_use to file_svc, admin_api;
-grant execute on function file_mgr.content_of_films_under_way, file_mgr.cleanup_candidates, file_mgr.is_of_film, identity.usage_of,
+grant execute on function file_mgr.forget_files, file_mgr.content_of_films_under_way, file_mgr.cleanup_candidates, file_mgr.is_of_film, identity.usage_of,
     identity.forget_webhook_events to admin_api;
 grant execute on function content.set_scene_snapshot to render_svc;
 grant execute on function workflow.purge_run to admin_api;

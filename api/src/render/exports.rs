@@ -107,7 +107,10 @@ pub async fn link(
     get, path = "/v1/exports/{id}/contact-sheet", tag = "Exports", operation_id = "get_contact_sheet",
     summary = "See a film at a glance", description = "A PNG of evenly spaced frames.",
     params(("id" = Uuid, Path, description = "The export")),
-    responses((status = 200, description = "The picture", body = crate::openapi::Binary, content_type = "image/png"))
+    responses(
+        (status = 200, description = "The picture", body = crate::openapi::Binary, content_type = "image/png"),
+        (status = 404, description = "`export.not_found`; also when it was removed", body = crate::problem::ProblemBody, content_type = "application/problem+json")
+    )
 )]
 pub async fn contact_sheet(
     State(app): State<App>,
@@ -116,10 +119,11 @@ pub async fn contact_sheet(
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let export = find(&app, tenant.id, id).await?;
+    let sheet = find(&app, tenant.id, id).await?.sheet;
+    let blob = sheet.ok_or_else(|| Problem::not_found(Code::ExportNotFound, "contact sheet"))?;
     let sheet = Download {
         shelf: app::files(tenant.id),
-        blob: &export.sheet,
+        blob: &blob,
         content_type: "image/png",
         save_as: None,
         cache: PRIVATE,

@@ -129,8 +129,8 @@ pub struct ExportView {
     pub frames: i32,
     /// Length of the film in milliseconds.
     pub duration_ms: i64,
-    /// A picture of evenly spaced frames, PNG.
-    pub contact_sheet_url: String,
+    /// A picture of evenly spaced frames, PNG; null once it was removed.
+    pub contact_sheet_url: Option<String>,
     /// What else was ordered of it, and where each is once it is ready.
     pub derivatives: Vec<DerivativeView>,
     /// When it was published.
@@ -167,7 +167,7 @@ impl From<Export> for ExportView {
             sha256: export.video.sha256.to_string(),
             frames: export.frames,
             duration_ms: export.duration_ms,
-            contact_sheet_url: format!("{at}/contact-sheet"),
+            contact_sheet_url: export.sheet.map(|_| format!("{at}/contact-sheet")),
             derivatives,
             created_at: export.created_at,
         }

@@ -171,12 +171,12 @@ const PLANTED: &[(u8, &str, &[&str])] = &[
      &["scene $R"]),
     (14, "insert into notification.notifications (id, tenant_id, user_id, category, template_code, title, dedupe_key, created_at)
           values ('$R', '$D', '$A', 'news', 'hello', 'Hello', 'k', now());
-          insert into notification.notification_deliveries (created_at, id, tenant_id, notification_id, channel, state, attempt_no, idempotency_key, outcome_unknown)
-          values (now(), '$A', '$D', '$R', 'email', 'sent', 0, 'first', false),
-                 ('2026-01-02Z', '$R', '$D', '$R', 'email', 'delivered', 1, 'other', false),
-                 (now(), '$B', '$D', '$R', 'sms', 'sent', 1, 'twice', false), (now(), '$D', '$D', '$R', 'push', 'delivered', 1, 'twice', false),
-                 (now(), gen_random_uuid(), '$D', '$R', 'sms', 'sent', 1, 'unsure', true),
-                 (now(), gen_random_uuid(), '$D', '$R', 'sms', 'sent', 2, 'unsure', false)",
+          insert into notification.notification_deliveries (created_at, id, tenant_id, notification_id, channel, state, attempt_no, sent_at, idempotency_key, outcome_unknown)
+          values (now(), '$A', '$D', '$R', 'email', 'sent', 0, now(), 'first', false),
+                 ('2026-01-02Z', '$R', '$D', '$R', 'email', 'delivered', 1, now(), 'other', false),
+                 (now(), '$B', '$D', '$R', 'sms', 'sent', 1, now(), 'twice', false), (now(), '$D', '$D', '$R', 'push', 'delivered', 1, now(), 'twice', false),
+                 (now(), gen_random_uuid(), '$D', '$R', 'sms', 'sent', 1, now(), 'unsure', true),
+                 (now(), gen_random_uuid(), '$D', '$R', 'sms', 'sent', 2, now(), 'unsure', false)",
      &["delivery $A is sent and was never tried", "key twice of $D was sent 2 times", "delivery $R is not of the time of its notification"]),
     (15, "insert into identity.tenant_webhooks (id, tenant_id, url, event_types, state, secret_enc, created_at, updated_at)
           values ('$A', '$D', 'https://a.b', '{render.completed}', 'active', 'x', now() - interval '1 day', now() - interval '1 day'),

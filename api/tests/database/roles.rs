@@ -83,7 +83,7 @@ async fn s033_one_function_writes_across_schemas(db: PgPool) {
         "platform.ensure_months(timestamptz,timestamptz) admin_api",
         "platform.faults_of_months(timestamptz) admin_api",
         "platform.note_archive(text,bigint,text,timestamptz) admin_api",
-        "platform.retire_months(timestamptz) admin_api",
+        "platform.retire_months(timestamptz,text) admin_api",
         "workflow.purge_run(uuid) admin_api",
     ];
     assert_eq!(rows(&db, &sql).await, allowed);

@@ -618,6 +618,23 @@ async fn a_key_of_ones_own_makes_nobody_a_second_person(db: PgPool) {
     carla.when(run, "done").await;
 }
 
+/// A rule that is changed while its plan waits for somebody spares what it means no more.
+#[sqlx::test(migrations = "../migrations")]
+async fn what_a_changed_rule_means_no_more_stays(db: PgPool) {
+    let world = World::new(db).await;
+    let (ada, bob) = (Keeper::new(&world, "ada").await, Keeper::new(&world, "bob").await);
+    let rule = rule(&world, DEFAULT_TENANT, "trash", false).await;
+    trashed(&world, "old.png", 1, 2).await;
+    work(&world, |w| w);
+    let begun = ada.start(rule, false).await;
+    ada.when(begun, "awaiting_approval").await;
+    run(&world, "update file_mgr.cleanup_schedules set target = 'temp'").await;
+    assert_eq!(bob.act(begun, "approve").await.status, StatusCode::OK);
+    bob.when(begun, "done").await;
+    assert_eq!(bob.files(begun).await, ["old.png skipped"]);
+    assert_eq!(texts(&world, "select why from file_mgr.cleanup_items").await, ["the rule does not mean it any more"]);
+}
+
 /// What a rule lists again and again does not fill the database: of former runs the sums are kept.
 #[sqlx::test(migrations = "../migrations")]
 async fn files_are_told_of_the_newest_run_of_a_rule_alone(db: PgPool) {

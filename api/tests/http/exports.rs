@@ -9,9 +9,13 @@ use flatrender_engine::{testing::Stage, worker::Builder};
 use flatrender_workflows::{
     contracts::media::{EncodeProfile, ProbedVideo},
     definitions::expire_exports::ExpireExports,
-    models::render::{
-        export::{self, NewExport},
-        render_job,
+    models::{
+        Role, Scope,
+        file_mgr::purge,
+        render::{
+            export::{self, NewExport},
+            render_job,
+        },
     },
 };
 use sqlx::PgPool;
@@ -113,6 +117,55 @@ async fn a_contact_sheet_is_a_picture(db: PgPool) {
     let answer = film.world.get(&path).await;
     assert_eq!((answer.status, answer.header(header::CONTENT_TYPE)), (StatusCode::OK, "image/png"));
     assert_eq!(answer.body, png([5, 5, 5]));
+}
+
+/// A film whose contact sheet was removed is a film still.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_film_does_without_its_contact_sheet(db: PgPool) {
+    let film = Film::new(db).await;
+    let sheet: Uuid =
+        sqlx::query_scalar("select sheet_file_id from render.exports").fetch_one(&film.world.db).await.unwrap();
+    let mut tx = Scope::platform(Role::Admin).begin(&film.world.db).await.unwrap();
+    purge::purge(&mut tx, &[sheet]).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(film.world.count("render.exports where state = 'ready' and sheet_file_id is null").await, 1);
+    assert_eq!(film.get(Method::GET, &[]).await.body, FILM);
+    assert_eq!(film.world.get(&film.path.replace("/download", "/contact-sheet")).await.problem(), "export.not_found");
+    let told = film.world.get(film.path.trim_end_matches("/download")).await.json();
+    assert!(told["contact_sheet_url"].is_null(), "{told}");
+    // Its time comes all the same.
+    let over = "update render.exports set expires_at = workflow.now() - interval '1 second'";
+    sqlx::query(over).execute(&film.world.db).await.unwrap();
+    let mut tx = Scope::platform(Role::Admin).begin(&film.world.db).await.unwrap();
+    assert_eq!(export::expire(&mut tx, 10).await.unwrap(), 1);
+    tx.commit().await.unwrap();
+    assert_eq!(film.world.count("file_mgr.files where state = 'purged'").await, 2);
+}
+
+/// What was made of a film and is used elsewhere stays when the film goes, for as long as it is used.
+#[sqlx::test(migrations = "../migrations")]
+async fn what_branding_names_outlives_its_film(db: PgPool) {
+    let film = Film::new(db).await;
+    let sheet: Uuid =
+        sqlx::query_scalar("select sheet_file_id from render.exports").fetch_one(&film.world.db).await.unwrap();
+    let brand = "insert into identity.tenant_branding (tenant_id, product_name, logo_file_id) values ($1, 'Acme', $2)
+        on conflict (tenant_id) do update set logo_file_id = excluded.logo_file_id";
+    sqlx::query(brand).bind(film.world.tenant).bind(sheet).execute(&film.world.db).await.unwrap();
+    let over = "update render.exports set expires_at = workflow.now() - interval '1 second'";
+    sqlx::query(over).execute(&film.world.db).await.unwrap();
+    let mut tx = Scope::platform(Role::Admin).begin(&film.world.db).await.unwrap();
+    assert_eq!(export::expire(&mut tx, 10).await.unwrap(), 1);
+    assert_eq!(purge::overdue(&mut tx, None, 10).await.unwrap().needed, 1);
+    tx.commit().await.unwrap();
+    let kept = "identity.tenant_branding b join file_mgr.files f on f.id = b.logo_file_id where f.state = 'ready'";
+    assert_eq!(film.world.count(kept).await, 1);
+    assert_eq!(film.world.count("file_mgr.files where state = 'purged'").await, 1, "the film itself");
+    sqlx::query("update identity.tenant_branding set logo_file_id = null").execute(&film.world.db).await.unwrap();
+    let mut tx = Scope::platform(Role::Admin).begin(&film.world.db).await.unwrap();
+    assert_eq!(purge::overdue(&mut tx, None, 10).await.unwrap().purged, 1);
+    tx.commit().await.unwrap();
+    assert_eq!(film.world.count("file_mgr.files where state = 'purged'").await, 2);
+    assert_eq!(film.world.count("render.exports where state = 'expired'").await, 1);
 }
 
 /// Whoever ordered a film is told a day before it goes: once, and not of what is kept for a day only.

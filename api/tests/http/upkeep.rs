@@ -161,6 +161,9 @@ async fn the_scan_finds_what_nothing_accounts_for_and_what_is_missing(db: PgPool
     assert!(is_stored(&world, &world.package.sha256).await, "a template stays");
 }
 
+/// Rows, hash, and when it was dropped.
+type Noted = (i64, String, Option<chrono::DateTime<chrono::Utc>>);
+
 /// A month becomes a file before it goes: as many rows, the same hash on every attempt.
 #[sqlx::test(migrations = "../migrations")]
 async fn a_month_is_archived_before_it_is_dropped(db: PgPool) {
@@ -174,13 +177,10 @@ async fn a_month_is_archived_before_it_is_dropped(db: PgPool) {
     let done: Vec<String> = run.output_as().expect("it succeeds");
     let line = done.iter().find(|line| line.starts_with("archived render.node_health_logs_2026_01: 500 rows"));
     let hash = line.expect("it is archived").rsplit(' ').next().unwrap().to_owned();
-    let noted: (i64, String) = sqlx::query_as(
-        "select rows, sha256 from platform.retired_months where name = 'render.node_health_logs_2026_01'",
-    )
-    .fetch_one(&world.db)
-    .await
-    .unwrap();
-    assert_eq!(noted, (500, hash.clone()));
+    let note = "select rows, sha256, dropped_at from platform.retired_months
+        where name = 'render.node_health_logs_2026_01' order by detached_at";
+    let noted: Noted = sqlx::query_as(note).fetch_one(&world.db).await.unwrap();
+    assert_eq!(noted, (500, hash.clone(), None));
     // It is the platform's: no tenant sees it among its files, pays for it or gets it.
     assert_eq!(world.count("file_mgr.files where name ~ 'node_health_logs' or purpose = 'archive'").await, 0);
     assert_eq!(world.count("file_mgr.quotas where used_bytes > 0").await, 0);
@@ -192,10 +192,22 @@ async fn a_month_is_archived_before_it_is_dropped(db: PgPool) {
     // Not before its grace is over.
     let there = "pg_class where relname = 'node_health_logs_2026_01'";
     assert_eq!(world.count(there).await, 1);
-    let run = stage(&world).finish(RetireMonths { at: Some(at + chrono::Days::new(8)) }).await.unwrap();
+    let late = at + chrono::Days::new(8);
+    let run = stage(&world).finish(RetireMonths { at: Some(late) }).await.unwrap();
     let done: Vec<String> = run.output_as().expect("it succeeds");
     assert!(done.contains(&"dropped render.node_health_logs_2026_01".to_owned()), "{done:?}");
     assert_eq!(world.count(there).await, 0);
+    let noted: Noted = sqlx::query_as(note).fetch_one(&world.db).await.unwrap();
+    assert_eq!(noted, (500, hash.clone(), Some(late)), "what the file holds is known for ever");
+    // Somebody comes with a row of that month: it is made, and retired, once more.
+    let again = "select platform.ensure_month('render.node_health_logs', '2026-01-10Z')";
+    sqlx::raw_sql(again).execute(&world.db).await.unwrap();
+    let run = stage(&world).finish(RetireMonths { at: Some(late) }).await.unwrap();
+    let done: Vec<String> = run.output_as().expect("it succeeds");
+    assert!(done.iter().any(|line| line.starts_with("archived render.node_health_logs_2026_01: 0 rows")), "{done:?}");
+    let all: Vec<Noted> = sqlx::query_as(note).fetch_all(&world.db).await.unwrap();
+    assert_eq!(all.len(), 2);
+    assert_eq!(all[0], (500, hash, Some(late)), "the first file is still known");
 }
 
 /// What was read long ago is forgotten, with counts of days that are over and events whose deliveries are gone; what is younger stays, and
@@ -223,4 +235,63 @@ async fn messages_counts_and_events_are_forgotten_in_time(db: PgPool) {
     assert_eq!(world.count("identity.tenant_webhook_events").await, 2);
     let young = sqlx::query("delete from identity.tenant_webhook_events").execute(&world.db).await;
     assert_eq!(young.unwrap_err().as_database_error().unwrap().code().as_deref(), Some("23001"));
+}
+
+/// Of everything that has ended, one of each kind so many days ago: an upload with its piece and its room, two links, an event, purged files.
+async fn ended(world: &World, days: u32, files: &[&BlobHash]) {
+    let at = format!("workflow.now() - interval '{days} days'");
+    let hashes: Vec<String> = files.iter().map(ToString::to_string).collect();
+    let rows = format!(
+        "with session as (
+             insert into file_mgr.upload_sessions (tenant_id, protocol, name, total_bytes, offset_bytes, state, expires_at, cleared_at)
+             values ('{DEFAULT_TENANT}', 'tus', 'a.bin', 5, 5, 'aborted', {at}, {at}) returning tenant_id, id)
+         insert into file_mgr.upload_parts (tenant_id, session_id, part_no, size_bytes, sha256)
+         select tenant_id, id, 1, 5, repeat('a', 64) from session;
+         insert into file_mgr.quota_reservations (tenant_id, amount_bytes, purpose, state, expires_at)
+         values ('{DEFAULT_TENANT}', 1, 'test:{days}', 'released', {at});
+         insert into file_mgr.share_links (tenant_id, file_id, token_hash, expires_at, revoked_at)
+         select tenant_id, id, sha256('expired {days}'), {at}, null::timestamptz from file_mgr.files where name = 'kept.png'
+         union all
+         select tenant_id, id, sha256('revoked {days}'), workflow.now() + interval '1 year', {at} from file_mgr.files where name = 'kept.png';
+         insert into identity.payment_events (gateway_id, provider, event_id, tenant_id, type, signature_ok, raw_sha256, payload_enc, received_at,
+             processed_at, outcome)
+         select id, 'stripe', 'evt_{days}', tenant_id, 'charge', true, sha256('x'), 'x', {at}, {at}, 'ignored' from identity.payment_gateways;
+         update file_mgr.files set updated_at = {at} where blob_id in (select id from file_mgr.blobs where sha256 = any ('{{{hashes}}}'))",
+        hashes = hashes.join(",")
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(rows)).execute(&world.db).await.unwrap();
+}
+
+/// What has ended is kept for three months; a file that is gone is known for as long as something names it.
+#[sqlx::test(migrations = "../migrations")]
+async fn what_has_ended_is_forgotten_after_three_months(db: PgPool) {
+    let world = World::new(db).await;
+    assert_eq!(world.upload("kept.png", png([7, 7, 7])).await.status, StatusCode::CREATED);
+    let (gone, named, young) = (purged(&world, 1).await, purged(&world, 2).await, purged(&world, 3).await);
+    let rows = format!(
+        "insert into identity.payment_gateways (tenant_id, provider, mode, settings_enc) values ('{DEFAULT_TENANT}', 'stripe', 'test', 'x');
+         insert into identity.tenant_branding (tenant_id, product_name, logo_file_id)
+         select f.tenant_id, 'Acme', f.id from file_mgr.files f join file_mgr.blobs b on b.id = f.blob_id where b.sha256 = '{named}'
+         on conflict (tenant_id) do update set logo_file_id = excluded.logo_file_id;
+         insert into identity.storage_samples (tenant_id, hour, bytes)
+         select '{DEFAULT_TENANT}', date_trunc('hour', workflow.now(), 'UTC') - n * interval '24 hours', n from unnest(array[300, 200, 100, 10]) n"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(rows)).execute(&world.db).await.unwrap();
+    ended(&world, 91, &[&gone, &named]).await;
+    ended(&world, 89, &[&young]).await;
+    for what in [Old::Auth, Old::Requests, Old::Messages] {
+        stage(&world).survives_a_crash_after_every_event(ForgetOld { what }).await.unwrap();
+    }
+    assert_eq!(world.count("file_mgr.upload_sessions").await, 1);
+    assert_eq!(world.count("file_mgr.upload_parts").await, 1);
+    assert_eq!(world.count("file_mgr.quota_reservations where purpose like 'test:%'").await, 1);
+    assert_eq!(world.count("file_mgr.share_links").await, 2);
+    assert_eq!(world.count("identity.payment_events where event_id = 'evt_89'").await, 1);
+    assert_eq!(world.count("identity.payment_events").await, 1);
+    assert_eq!(world.count("file_mgr.files where state = 'purged'").await, 2, "the young one, and the one with a name");
+    assert_eq!(world.count("file_mgr.files where name = 'kept.png'").await, 1);
+    let samples = "select bytes from identity.storage_samples order by bytes";
+    let samples: Vec<i64> = sqlx::query_scalar(samples).fetch_all(&world.db).await.unwrap();
+    assert_eq!(samples, [10, 100], "the newest of before tells of the hours after it");
+    assert_eq!(invariants::check(&world.db, false).await.unwrap(), []);
 }

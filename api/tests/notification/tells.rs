@@ -1,9 +1,15 @@
 //! From the event to what people have: who is told, when, and never twice.
 
 use crate::stage::Stage;
+use chrono::{Days, NaiveDate};
 use flatrender_workflows::models::{
-    DEFAULT_TENANT,
-    notification::audience::{Audience, News},
+    DEFAULT_TENANT, Role, Scope,
+    identity::usage,
+    invariants,
+    notification::{
+        audience::{Audience, News},
+        outcome::{self, Feedback},
+    },
 };
 use serde_json::json;
 use sqlx::PgPool;
@@ -192,6 +198,26 @@ async fn people_are_told_as_they_want(db: PgPool) {
     assert!(sent.last().unwrap().contains("One is ready"), "{}", sent.last().unwrap());
     let waiting = "select count(*) from notification.notification_deliveries where state = 'deferred'";
     assert_eq!(sqlx::query_scalar::<_, i64>(waiting).fetch_one(&stage.world.db).await.unwrap(), 0);
+}
+
+/// A message was sent, whatever is heard of it when its day is final.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_bounce_that_comes_late_changes_no_final_day(db: PgPool) {
+    let stage = Stage::new(db).await;
+    let jane = stage.world.person(DEFAULT_TENANT, "jane@example.com", &["editor"]).await;
+    stage.tell("render.completed", jane, json!({"title": "Spring"})).await;
+    let sent = "select provider_message, (created_at at time zone 'UTC')::date from notification.notification_deliveries where channel = 'email'";
+    let (message, day): (String, NaiveDate) = sqlx::query_as(sent).fetch_one(&stage.world.db).await.unwrap();
+    let mut tx = Scope::platform(Role::Admin).begin(&stage.world.db).await.unwrap();
+    usage::count(&mut tx, day).await.unwrap();
+    usage::close(&mut tx, day + Days::new(1)).await.unwrap();
+    assert!(outcome::hear(&mut tx, None, &message, Feedback::HardBounce).await.unwrap());
+    tx.commit().await.unwrap();
+    assert_eq!(stage.last().await, ["email failed hard_bounce 1"]);
+    let counted = "identity.tenant_usage_daily where metric in ('notifications_email', 'notifications_inapp') and quantity = 1 and final";
+    assert_eq!(stage.world.count(counted).await, 2);
+    let breaches = invariants::check(&stage.world.db, false).await.unwrap();
+    assert!(breaches.iter().all(|breach| breach.invariant != 25), "{breaches:?}");
 }
 
 #[sqlx::test(migrations = "../migrations")]

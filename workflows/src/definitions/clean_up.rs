@@ -37,8 +37,9 @@ pub struct Verdict {
     pub approved: bool,
 }
 
-/// Removes what a rule says, as it was when the run was planned. Each batch is one commit: files, counts, quota, queue, place in the
-/// plan. A cancellation is heard between batches.
+/// Removes what a rule meant when the run was planned, as far as the rule means it still when its turn comes: a rule that is changed
+/// meanwhile spares more, never less. Each batch is one commit: files, counts, quota, queue, place in the plan. A cancellation is heard
+/// between batches.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CleanUp {
     /// The rule.

@@ -33,19 +33,27 @@ impl Workflow for RetireMonths {
 
     async fn run(self, cx: &Context) -> Result<Vec<String>, Failure> {
         let at = self.at.unwrap_or_else(|| cx.now());
-        let mut done = vec![];
+        let (mut todo, mut done) = (series(cx).await?, vec![]);
         for round in 1..=ROUNDS {
-            let retired = retire(cx, at, round).await?;
-            let (busy, settled): (Vec<_>, Vec<_>) = retired.into_iter().partition(|line| line.starts_with("busy "));
-            done.extend(settled);
-            if busy.is_empty() {
+            let (mut again, mut waiting) = (vec![], vec![]);
+            for series in todo {
+                let retired = retire(cx, at, series.clone(), round).await?;
+                let (busy, settled): (Vec<_>, Vec<_>) = retired.into_iter().partition(|line| line.starts_with("busy "));
+                done.extend(settled);
+                if !busy.is_empty() {
+                    waiting.extend(busy);
+                    again.push(series);
+                }
+            }
+            if again.is_empty() {
                 break;
             }
             if round == ROUNDS {
-                done.extend(busy);
+                done.extend(waiting);
                 break;
             }
             cx.sleep(&format!("wait {round}"), PAUSE).await?;
+            todo = again;
         }
         for month in unarchived(cx).await? {
             done.push(archive(cx, at, month).await?);
@@ -54,9 +62,28 @@ impl Workflow for RetireMonths {
     }
 }
 
-async fn retire(cx: &Context, at: DateTime<Utc>, round: usize) -> Result<Vec<String>, Failure> {
-    cx.step(&format!("retire {round}"), async move |db: Db<'_>| {
-        let retire = async |db: Db<'_>| Ok::<_, Failure>(time_series::retire_months(db, at).await?);
+/// What is retired by steps of its own: each series, because what a step has locked stays locked until its end. Runs that an earlier build
+/// began take all at once.
+async fn series(cx: &Context) -> Result<Vec<Option<String>>, Failure> {
+    if !cx.patched("series by series").await {
+        return Ok(vec![None]);
+    }
+    let names: Vec<String> = cx
+        .step("series", async |db: Db<'_>| {
+            let look = async |db: Db<'_>| Ok::<_, Failure>(time_series::names(db).await?);
+            Scope::platform(Role::Admin).within(db, look).await
+        })
+        .await?;
+    Ok(names.into_iter().map(Some).collect())
+}
+
+async fn retire(cx: &Context, at: DateTime<Utc>, series: Option<String>, round: usize) -> Result<Vec<String>, Failure> {
+    let key = match &series {
+        Some(series) => format!("retire {series} {round}"),
+        None => format!("retire {round}"),
+    };
+    cx.step(&key, async move |db: Db<'_>| {
+        let retire = async |db: Db<'_>| Ok::<_, Failure>(time_series::retire_months(db, at, series.as_deref()).await?);
         Scope::platform(Role::Admin).within(db, retire).await
     })
     .await

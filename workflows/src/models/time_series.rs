@@ -110,11 +110,17 @@ pub async fn ensure_months(db: Db<'_>, at: DateTime<Utc>) -> sqlx::Result<i32> {
 }
 
 /// Detaches the months that were kept long enough and drops those that were detached a week before `at` and are archived, where that
-/// is wanted; says which, and which somebody was using for too long (`busy …`).
-pub async fn retire_months(db: Db<'_>, at: DateTime<Utc>) -> sqlx::Result<Vec<String>> {
-    sqlx::query_scalar!(r#"select what || ' ' || month as "done!" from platform.retire_months($1)"#, at)
+/// is wanted; says which, and which somebody was using for too long (`busy …`). Of one series: what loses a month is locked until the end
+/// of the transaction. None: of all.
+pub async fn retire_months(db: Db<'_>, at: DateTime<Utc>, series: Option<&str>) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!(r#"select what || ' ' || month as "done!" from platform.retire_months($1, $2)"#, at, series)
         .fetch_all(db)
         .await
+}
+
+/// The tables that have months.
+pub async fn names(db: Db<'_>) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!("select name from platform.time_series order by name").fetch_all(db).await
 }
 
 /// What is wrong with the months around `at`: missing ones, and those without the indexes or the row-level security of their series.
@@ -126,7 +132,7 @@ pub async fn faults(db: Db<'_>, at: DateTime<Utc>) -> sqlx::Result<Vec<String>> 
 pub async fn unarchived(db: Db<'_>) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(
         "select r.name from platform.retired_months r join platform.time_series s on s.name = r.series
-         where s.archive and r.archived_at is null order by r.name"
+         where s.archive and r.archived_at is null and r.dropped_at is null order by r.name"
     )
     .fetch_all(db)
     .await
@@ -157,7 +163,7 @@ pub async fn moment(db: Db<'_>) -> sqlx::Result<DateTime<Utc>> {
 /// `month.gone` for good when there is no such month; those of the database.
 pub async fn read_out<'c>(db: Db<'c>, month: &str) -> Result<(u64, BoxStream<'c, sqlx::Result<Bytes>>), Failure> {
     let table = sqlx::query_scalar!(
-        r#"select to_regclass(r.name)::text as "table" from platform.retired_months r where r.name = $1"#,
+        r#"select to_regclass(r.name)::text as "table" from platform.retired_months r where r.name = $1 and r.dropped_at is null"#,
         month
     )
     .fetch_optional(&mut *db)

@@ -56,13 +56,36 @@ async fn a_month_in_use_is_tried_again(db: PgPool) {
     let mut reader = db.begin().await.unwrap();
     sqlx::query("lock table render.node_health_logs_2026_01 in access share mode").execute(&mut *reader).await.unwrap();
     let mut tx = Scope::platform(Role::Admin).begin(&db).await.unwrap();
-    let first = time_series::retire_months(&mut tx, at).await.unwrap();
+    let first = time_series::retire_months(&mut tx, at, None).await.unwrap();
     tx.commit().await.unwrap();
     assert!(first.contains(&"busy render.node_health_logs_2026_01".to_owned()), "{first:?}");
     reader.rollback().await.unwrap();
     let run = stage(&db).finish(RetireMonths { at: Some(at) }).await.unwrap();
     let done: Vec<String> = run.output_as().unwrap();
     assert!(done.contains(&"detached render.node_health_logs_2026_01".to_owned()), "{done:?}");
+}
+
+/// What loses a month is locked until that is committed; the other series are not, each of which has a step of its own.
+#[sqlx::test(migrations = "../migrations")]
+async fn retiring_a_series_locks_no_other(db: PgPool) {
+    let at = "2029-06-15T03:15:00Z".parse().unwrap();
+    let mut tx = Scope::platform(Role::Admin).begin(&db).await.unwrap();
+    let done = time_series::retire_months(&mut tx, at, Some("render.node_health_logs")).await.unwrap();
+    assert!(done.contains(&"detached render.node_health_logs_2026_01".to_owned()), "{done:?}");
+    assert!(done.iter().all(|line| line.starts_with("detached render.node_health_logs_")), "{done:?}");
+    let mut reader = db.begin().await.unwrap();
+    let others = "lock table identity.audit_log, identity.tenant_api_request_logs, identity.tenant_webhook_deliveries,
+        notification.notification_deliveries in access share mode nowait";
+    sqlx::query(others).execute(&mut *reader).await.unwrap();
+    let own = "lock table render.node_health_logs in access share mode nowait";
+    let refused = sqlx::query(own).execute(&mut *reader).await.unwrap_err();
+    assert_eq!(refused.as_database_error().unwrap().code().as_deref(), Some("55P03"));
+    reader.rollback().await.unwrap();
+    tx.commit().await.unwrap();
+    let run = stage(&db).finish(RetireMonths { at: Some(at) }).await.unwrap();
+    let steps = "select count(*) from workflow.steps where run_id = $1 and key like 'retire %'";
+    let steps: i64 = sqlx::query_scalar(steps).bind(run.id).fetch_one(&db).await.unwrap();
+    assert_eq!(steps, 5);
 }
 
 /// Two years with nobody who makes months: whoever writes makes theirs, at the turn of each month, several at once.

@@ -267,7 +267,8 @@ pub async fn get(
 /// `PUT /v1/cleanup-schedules/{id}`
 #[utoipa::path(
     put, path = "/v1/cleanup-schedules/{id}", tag = "Files", operation_id = "update_cleanup_schedule", summary = "Change a rule",
-    description = "Replaces what it says; a run under way goes on with what it planned.", params(("id" = Uuid, Path, description = "The rule")),
+    description = "Replaces what it says; a run under way removes of what it planned only what the rule still means.",
+    params(("id" = Uuid, Path, description = "The rule")),
     request_body = CleanupTerms,
     responses(
         (status = 200, description = "The rule, afterwards", body = CleanupScheduleView),

@@ -194,8 +194,8 @@ fn guard(most: i64, count: i64, bytes: i64, kept: i64) -> Option<String> {
     beyond.then(|| format!("{bytes} bytes are more than {FREE_PERCENT} % of the {kept} that are kept"))
 }
 
-/// Removes the next files of a plan that still are what was planned and that nobody needs; gives how many of the plan it dealt with. None
-/// are left when that is 0. A file that somebody is changing at this moment is waited for.
+/// Removes the next files of a plan that the rule, as it is now, still means and that nobody needs; gives how many of the plan it dealt with.
+/// None are left when that is 0. A file that somebody is changing at this moment is waited for.
 pub async fn remove_batch(db: Db<'_>, rule: &Rule, run_id: Uuid) -> sqlx::Result<u64> {
     let batch = sqlx::query_scalar!(
         "select file_id from file_mgr.cleanup_items where run_id = $1 and state = 'planned' order by seq limit $2",
@@ -231,7 +231,7 @@ pub async fn remove_batch(db: Db<'_>, rule: &Rule, run_id: Uuid) -> sqlx::Result
          set state = case when i.file_id = any ($3) then 'deleted' else 'skipped' end,
              why = case when i.file_id <> all ($3)
                    then coalesce((select left(n.why, 200) from unnest($4::uuid[], $5::text[]) n (id, why) where n.id = i.file_id),
-                                 'it is not what it was when this was planned') end
+                                 'the rule does not mean it any more') end
          where run_id = $1 and file_id = any ($2)",
         run_id,
         &batch,

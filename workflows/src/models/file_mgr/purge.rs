@@ -22,7 +22,7 @@ pub async fn in_use(db: Db<'_>, files: &[Uuid]) -> sqlx::Result<Vec<(Uuid, Strin
 }
 
 /// Purges files that nobody needs, as the caller has made sure of in this transaction; gives how many bytes they had. A film that loses
-/// its file is no longer offered. As an administrator.
+/// its file is no longer offered; one that loses its contact sheet alone stays. As an administrator.
 pub async fn purge(db: Db<'_>, files: &[Uuid]) -> sqlx::Result<i64> {
     let bytes = sqlx::query_scalar!(
         r#"with purged as (
@@ -33,12 +33,13 @@ pub async fn purge(db: Db<'_>, files: &[Uuid]) -> sqlx::Result<i64> {
     )
     .fetch_one(&mut *db)
     .await?;
-    sqlx::query!(
-        "update render.exports set state = 'deleted' where state <> 'deleted' and (file_id = any ($1) or sheet_file_id = any ($1))",
-        files
-    )
-    .execute(&mut *db)
-    .await?;
+    sqlx::query!("update render.exports set state = 'deleted' where state <> 'deleted' and file_id = any ($1)", files)
+        .execute(&mut *db)
+        .await?;
+    // A film does without its contact sheet.
+    sqlx::query!("update render.exports set sheet_file_id = null where sheet_file_id = any ($1)", files)
+        .execute(&mut *db)
+        .await?;
     // What was made of a film and is gone can be asked for again.
     sqlx::query!(
         "update render.derivatives
@@ -115,4 +116,10 @@ pub async fn overdue_folders(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
         .execute(&mut *db)
         .await?;
     Ok(sqlx::query!("delete from file_mgr.folders where id = any ($1)", &empty).execute(db).await?.rows_affected())
+}
+
+/// Forgets up to `limit` files that were purged three months ago and that nothing names any more; gives how many. As an administrator.
+pub async fn forget_old(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
+    let gone = sqlx::query_scalar!(r#"select file_mgr.forget_files($1) as "gone!""#, limit as i32);
+    Ok(gone.fetch_one(db).await?.unsigned_abs().into())
 }

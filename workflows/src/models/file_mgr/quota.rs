@@ -150,6 +150,20 @@ pub async fn release_expired(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
     Ok(released.execute(db).await?.rows_affected())
 }
 
+/// Forgets up to `limit` reservations that have ended and whose time was over three months ago; gives how many.
+///
+/// # Errors
+/// Those of the database.
+pub async fn forget_old(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
+    let gone = sqlx::query!(
+        "delete from file_mgr.quota_reservations where id in (
+             select id from file_mgr.quota_reservations
+             where state <> 'held' and expires_at < workflow.now() - interval '90 days' order by expires_at limit $1)",
+        limit
+    );
+    Ok(gone.execute(db).await?.rows_affected())
+}
+
 /// Whether a quota has refused a file: there is no room for it.
 pub fn has_refused(error: &sqlx::Error) -> bool {
     let constraint = error.as_database_error().and_then(|e| e.constraint());

@@ -144,3 +144,13 @@ pub async fn take(db: Db<'_>, token: &str) -> sqlx::Result<bool> {
     );
     Ok(taken.execute(db).await?.rows_affected() == 1)
 }
+
+/// Forgets up to `limit` links that have led nowhere for three months; gives how many.
+pub async fn forget_old(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
+    let gone = sqlx::query!(
+        "delete from file_mgr.share_links where id in (
+             select id from file_mgr.share_links where least(expires_at, revoked_at) < workflow.now() - interval '90 days' limit $1)",
+        limit
+    );
+    Ok(gone.execute(db).await?.rows_affected())
+}

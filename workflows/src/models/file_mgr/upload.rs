@@ -439,6 +439,19 @@ pub async fn cleared(db: Db<'_>, uploads: &[EndedUpload]) -> sqlx::Result<()> {
     .map(drop)
 }
 
+/// Forgets up to `limit` uploads whose pieces were removed three months ago; gives how many. The files that came of them stay.
+///
+/// # Errors
+/// Those of the database.
+pub async fn forget_old(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
+    let gone = sqlx::query!(
+        "delete from file_mgr.upload_sessions where id in (
+             select id from file_mgr.upload_sessions where cleared_at < workflow.now() - interval '90 days' order by cleared_at limit $1)",
+        limit
+    );
+    Ok(gone.execute(db).await?.rows_affected())
+}
+
 fn gone(id: Uuid) -> Failure {
     Failure::permanent("upload.gone", format!("upload {id} is not to be completed any more"))
 }

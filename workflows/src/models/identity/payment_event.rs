@@ -54,3 +54,18 @@ pub async fn keep(db: Db<'_>, new: &NewEvent<'_>) -> sqlx::Result<bool> {
     );
     Ok(kept.execute(db).await?.rows_affected() == 1)
 }
+
+/// Forgets up to `limit` events that were dealt with three months ago; gives how many. One that is told again later than that wakes whoever
+/// it concerns, who asks the gateway.
+///
+/// # Errors
+/// Those of the database.
+pub async fn forget_old(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
+    let gone = sqlx::query!(
+        "delete from identity.payment_events where (gateway_id, event_id) in (
+             select gateway_id, event_id from identity.payment_events
+             where processed_at < workflow.now() - interval '90 days' order by processed_at limit $1)",
+        limit
+    );
+    Ok(gone.execute(db).await?.rows_affected())
+}

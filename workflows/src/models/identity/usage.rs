@@ -70,6 +70,21 @@ pub async fn sample(db: Db<'_>) -> sqlx::Result<u64> {
     Ok(sampled.execute(db).await?.rows_affected())
 }
 
+/// Forgets up to `limit` notes that are older than three months; gives how many. Days are counted, and what was counted is checked, for two
+/// months; the newest older note of a tenant stays, because it tells of the hours after it.
+pub async fn forget_old(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
+    let gone = sqlx::query!(
+        "delete from identity.storage_samples where (tenant_id, hour) in (
+             select s.tenant_id, s.hour from identity.storage_samples s
+             where s.hour < workflow.now() - interval '90 days'
+               and exists (select from identity.storage_samples n where n.tenant_id = s.tenant_id and n.hour > s.hour
+                           and n.hour < workflow.now() - interval '90 days')
+             limit $1)",
+        limit
+    );
+    Ok(gone.execute(db).await?.rows_affected())
+}
+
 /// The first day that may still be counted on `today`: three days back, or as far as days were missed before.
 pub async fn first_open(db: Db<'_>, today: NaiveDate) -> sqlx::Result<NaiveDate> {
     sqlx::query_scalar!(

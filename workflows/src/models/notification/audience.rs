@@ -200,8 +200,8 @@ async fn write(
     let told: Vec<Uuid> = told.into_iter().map(|row| row.id).collect();
     sqlx::query!(
         "insert into notification.notification_deliveries
-             (created_at, id, tenant_id, notification_id, channel, state, attempt_no, idempotency_key, updated_at)
-         select $1, id, $2, id, 'inapp', 'delivered', 1, id || ':inapp', $1 from unnest($3::uuid[]) id",
+             (created_at, id, tenant_id, notification_id, channel, state, attempt_no, sent_at, idempotency_key, updated_at)
+         select $1, id, $2, id, 'inapp', 'delivered', 1, $1, id || ':inapp', $1 from unnest($3::uuid[]) id",
         now,
         tenant_id,
         &told

@@ -81,7 +81,8 @@ pub async fn make(db: Db<'_>) -> Result<Vec<Made>, Failure> {
     for group in due {
         sqlx::query!(
             "update notification.notification_deliveries d set state = case when n.read_at is null then 'sent' else 'dropped' end, attempt_no = 1,
-                 error_class = case when n.read_at is null then null else 'read' end, updated_at = workflow.now()
+                 error_class = case when n.read_at is null then null else 'read' end,
+                 sent_at = case when n.read_at is null then workflow.now() end, updated_at = workflow.now()
              from notification.notifications n
              where d.created_at = any ($1) and d.notification_id = any ($2) and d.channel = $3 and d.state = 'deferred' and n.id = d.notification_id",
             &group.told_at,

@@ -126,7 +126,7 @@ async fn accept(
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "update notification.notification_deliveries d
-         set state = 'sent', provider_message = left($3, 255), error_class = null, last_error = null, updated_at = workflow.now(),
+         set state = 'sent', sent_at = workflow.now(), provider_message = left($3, 255), error_class = null, last_error = null, updated_at = workflow.now(),
              provider_account_id = (select a.id from notification.provider_accounts a where a.id = $4 and a.tenant_id = d.tenant_id)
          where created_at = $1 and id = $2 and state = 'sending'",
         round.told_at,

@@ -11,7 +11,7 @@ use crate::{
         content::project::blob_ref,
         file_mgr::{
             file::{self, NewFile},
-            quota,
+            purge, quota,
         },
     },
 };
@@ -31,8 +31,8 @@ pub struct Export {
     pub name: String,
     /// The MP4.
     pub video: BlobRef,
-    /// The contact sheet, PNG.
-    pub sheet: BlobRef,
+    /// The contact sheet, PNG; none once it was removed.
+    pub sheet: Option<BlobRef>,
     /// Length in milliseconds.
     pub duration_ms: i64,
     /// Frames, counted.
@@ -175,7 +175,7 @@ pub async fn warn(db: Db<'_>, limit: i64) -> sqlx::Result<Vec<Expiring>> {
 }
 
 /// Lets go of up to `limit` films whose time is over and of which nobody holds anything, with all files that were made of them; gives how many films.
-/// As an administrator: the files are another service's.
+/// A file that somebody needs for something else is purged as soon as nobody does. As an administrator: the files are another service's.
 pub async fn expire(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
     let tenants = sqlx::query_scalar!(
         "select e.tenant_id from render.exports e join file_mgr.files f on f.id = e.file_id join render.render_jobs j on j.id = e.render_job_id
@@ -208,16 +208,30 @@ pub async fn expire(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
     .fetch_all(&mut *db)
     .await?;
     let files = sqlx::query_scalar!(
-        r#"select f as "f!" from render.exports e cross join lateral unnest(array[e.file_id, e.sheet_file_id]) f where e.id = any ($1)
+        r#"select f as "f!" from render.exports e cross join lateral unnest(array[e.file_id, e.sheet_file_id]) f
+           where e.id = any ($1) and f is not null
            union all select file_id from render.derivatives where export_id = any ($1) and file_id is not null"#,
         &expired,
     )
     .fetch_all(&mut *db)
     .await?;
-    sqlx::query!("update file_mgr.files set state = 'purged', updated_at = workflow.now() where id = any($1)", &files)
+    let (needed, free) = sort_out(&mut *db, files).await?;
+    sqlx::query!(
+        "update file_mgr.files set purge_after = workflow.now(), updated_at = workflow.now() where id = any ($1) and state = 'ready'",
+        &needed
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query!("update file_mgr.files set state = 'purged', updated_at = workflow.now() where id = any($1)", &free)
         .execute(db)
         .await?;
     Ok(expired.len() as u64)
+}
+
+/// Files that somebody needs, and those that nobody does.
+async fn sort_out(db: Db<'_>, files: Vec<Uuid>) -> sqlx::Result<(Vec<Uuid>, Vec<Uuid>)> {
+    let needed: Vec<Uuid> = purge::in_use(db, &files).await?.into_iter().map(|(id, _)| id).collect();
+    Ok(files.into_iter().partition(|id| needed.contains(id)))
 }
 
 fn profile_name(profile: EncodeProfile) -> &'static str {
@@ -241,7 +255,7 @@ pub async fn of_renders(db: Db<'_>, tenant_id: Uuid, render_ids: &[Uuid]) -> sql
 async fn select(db: Db<'_>, tenant_id: Uuid, id: Option<Uuid>, renders: &[Uuid]) -> sqlx::Result<Vec<Export>> {
     let rows = sqlx::query!(
         r#"select e.id, e.render_job_id, j.template, e.sha256, e.size_bytes, e.duration_ms, e.frame_count, e.created_at,
-                  e.sheet_sha256, e.sheet_bytes,
+                  e.sheet_sha256, e.sheet_bytes, e.sheet_file_id,
                   (select coalesce(jsonb_agg(jsonb_build_object('kind', d.kind, 'state', d.state) order by d.kind), '[]')
                    from render.derivatives d where d.export_id = e.id) as "derivatives!: Json<Vec<Derivative>>"
            from render.exports e
@@ -260,7 +274,7 @@ async fn select(db: Db<'_>, tenant_id: Uuid, id: Option<Uuid>, renders: &[Uuid])
                 render_id: r.render_job_id,
                 name: format!("{}-{}.mp4", r.template, r.render_job_id),
                 video: blob_ref(r.sha256, r.size_bytes)?,
-                sheet: blob_ref(r.sheet_sha256, r.sheet_bytes)?,
+                sheet: r.sheet_file_id.map(|_| blob_ref(r.sheet_sha256, r.sheet_bytes)).transpose()?,
                 duration_ms: r.duration_ms,
                 frames: r.frame_count,
                 created_at: r.created_at,
