@@ -274,12 +274,13 @@ end $$;
 create trigger quota_reservations_count after insert or delete or update of state on file_mgr.quota_reservations
     for each row execute function file_mgr.count_reservation();
 
--- Counts a file in or out, with its content. What was uploaded is refused beyond the limit; what was made is not.
+-- Counts a file in or out, with its content. What was uploaded, or is made while somebody waits, is refused beyond the limit; what was ordered
+-- and made is not.
 create function file_mgr.count_file(p_file file_mgr.files, p_by int) returns void language plpgsql as $$
 declare
     v_bytes bigint;
     v_uses int;
-    v_made boolean := p_file.purpose in ('export', 'contact_sheet', 'snapshot', 'invoice', 'preview');
+    v_made boolean := p_file.purpose in ('export', 'contact_sheet', 'snapshot', 'invoice');
 begin
     update file_mgr.blobs set refcount = refcount + p_by where id = p_file.blob_id returning size_bytes, refcount into v_bytes, v_uses;
     -- The first use of content takes its room from the tenant, and the last gives it back.

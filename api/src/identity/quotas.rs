@@ -177,11 +177,7 @@ pub async fn set_storage(
 /// # Errors
 /// `quota.renders_per_day`, `quota.concurrent_renders`, `quota.storage`
 pub async fn check_order(db: Db<'_>, tenant_id: Uuid) -> Result<(), Problem> {
-    Scope::tenant(Role::File, tenant_id).enter(&mut *db).await?;
-    let kept = storage::find(&mut *db, tenant_id, None).await?;
-    if kept.room().is_some_and(|room| room == 0) {
-        return Err(no_room());
-    }
+    check_left(&mut *db, tenant_id).await?;
     Scope::tenant(Role::Identity, tenant_id).enter(&mut *db).await?;
     let agreed = quota::hold(&mut *db, tenant_id, &[RENDERS_PER_DAY, CONCURRENT_RENDERS]).await?;
     if agreed.is_nothing() {
@@ -200,6 +196,16 @@ pub async fn check_order(db: Db<'_>, tenant_id: Uuid) -> Result<(), Problem> {
         return Err(problem.with_header(header::RETRY_AFTER, SOON_SECONDS.into()));
     }
     Ok(())
+}
+
+/// Whether there is any room left for what is yet to be made, however long it becomes. The transaction goes on as of the tenant's files.
+///
+/// # Errors
+/// `quota.storage`
+pub async fn check_left(db: Db<'_>, tenant_id: Uuid) -> Result<(), Problem> {
+    Scope::tenant(Role::File, tenant_id).enter(&mut *db).await?;
+    let room = storage::find(db, tenant_id, None).await?.room();
+    if room.is_some_and(|room| room == 0) { Err(no_room()) } else { Ok(()) }
 }
 
 /// Whether there is room for an upload of so many bytes as far as can be told before it is kept.

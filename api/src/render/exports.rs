@@ -5,6 +5,7 @@ use crate::{
     app::{self, App},
     auth::{Editor, Viewer},
     extract::{Json, Path},
+    identity::quotas,
     problem::{Code, Problem},
     signed::{Given, LinkView, NewLink, Reader},
 };
@@ -165,7 +166,10 @@ pub async fn derivative(
     post, path = "/v1/exports/{id}/derivatives/{kind}", tag = "Exports", operation_id = "make_derivative",
     summary = "Make something else of a film", description = "Needs no renderer. Asking for one that is ready or queued changes nothing.",
     params(("id" = Uuid, Path, description = "The export"), ("kind" = DerivativeKind, Path, description = "What")),
-    responses((status = 202, description = "The export, with the derivative among its own", body = ExportView))
+    responses(
+        (status = 202, description = "The export, with the derivative among its own", body = ExportView),
+        (status = 409, description = "`quota.storage`", body = crate::problem::ProblemBody, content_type = "application/problem+json")
+    )
 )]
 pub async fn derive(
     State(app): State<App>,
@@ -175,6 +179,7 @@ pub async fn derive(
     find(&app, tenant.id, id).await?;
     let mut tx = app.begin(&tenant, Role::Render).await?;
     if let Some(tries) = derivative::ask(&mut tx, tenant.id, id, kind).await? {
+        quotas::check_left(&mut tx, tenant.id).await?;
         let film = DeriveFilm { export_id: id, kind };
         Scope::tenant(Role::Workflow, tenant.id).enter(&mut tx).await?;
         app.workflows.start(&mut tx, tenant.id, Some(&film.business_key(tries)), film).await?;

@@ -1,6 +1,9 @@
 //! What else is made of a finished film.
 
-use crate::world::{World, order};
+use crate::{
+    quotas::agree,
+    world::{World, order},
+};
 use axum::http::{StatusCode, header};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -57,4 +60,11 @@ async fn what_else_was_ordered_is_made_of_the_film_and_one_that_fails_spoils_not
     assert_eq!(world.post(&gif, json!({})).await.status, StatusCode::ACCEPTED);
     assert_eq!(settled(&world, &path).await["derivatives"][0]["state"], "ready");
     assert!(world.get(&gif).await.body.starts_with(b"GIF89a"));
+
+    // Where nothing more may be kept nothing more is made; what is there is still given.
+    agree(&world, "storage_bytes", 1).await;
+    let webm = format!("{path}/derivatives/webm");
+    assert_eq!(world.post(&webm, json!({})).await.problem(), "quota.storage");
+    assert_eq!(world.post(&gif, json!({})).await.status, StatusCode::ACCEPTED, "it is ready");
+    assert_eq!(settled(&world, &path).await["derivatives"].as_array().unwrap().len(), 3);
 }

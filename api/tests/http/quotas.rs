@@ -20,7 +20,7 @@ use tower::ServiceExt as _;
 use uuid::Uuid;
 
 /// Agrees on a quota, as whoever administers the platform does.
-async fn agree(world: &World, name: &str, hard: i64) {
+pub async fn agree(world: &World, name: &str, hard: i64) {
     let sql = "select id from identity.users where email = 'root@example.com'";
     let known: Option<Uuid> = sqlx::query_scalar(sql).fetch_optional(&world.db).await.unwrap();
     let admin = match known {
@@ -132,6 +132,8 @@ async fn no_more_is_kept_than_agreed_and_the_same_content_counts_once(db: PgPool
     assert_eq!(world.stored_files(), stored, "a refused file leaves nothing behind");
 
     agree(&world, "storage_bytes", used).await;
+    let traced = world.post("/v1/templates/tiny/svg-previews", json!({"file_id": taken[0].json()["id"]})).await;
+    assert_eq!(traced.problem(), "quota.storage");
     assert_eq!(world.post("/v1/renders", order()).await.problem(), "quota.storage", "a film needs room, too");
     agree(&world, "storage_bytes", used + 3 * size).await;
     assert_eq!(upload(1, [77, 0, 0]).await.status, StatusCode::CREATED);
