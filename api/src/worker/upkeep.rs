@@ -1,5 +1,7 @@
 //! Storage and rows, held against each other: objects that nobody uses any more go, months that leave the database become files.
 
+use super::UPKEEP;
+use crate::platform::parts::CONNECTIONS;
 use bytes::Bytes;
 use flatrender_activities::storage;
 use flatrender_engine::{Attempt, Failure, Handler};
@@ -15,8 +17,10 @@ use sqlx::PgPool;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::timeout};
 
-/// Objects removed at a time.
-const HANDS: usize = 16;
+/// Objects removed at a time, each with a connection that waits meanwhile.
+const HANDS: usize = 4;
+/// All who remove leave most connections to others.
+const _: () = assert!(UPKEEP * HANDS * 2 < CONNECTIONS as usize);
 /// The longest that a removal may take: a session that does nothing for a minute loses what it holds.
 const REMOVAL: Duration = Duration::from_secs(40);
 /// Hashes that are looked up at a time.
