@@ -397,7 +397,7 @@ async fn settle_deliveries(db: &PgPool) -> sqlx::Result<u64> {
 fn builder(config: WorkerConfig) -> Builder {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let slots = config.slots.unwrap_or(cores).max(1);
-    let upkeep = Upkeep { storage: config.storage.clone(), db: config.pool.clone() };
+    let upkeep = Upkeep { storage: config.storage.clone(), db: config.pool.clone(), held: Upkeep::HELD };
     let media = Media {
         storage: config.storage,
         scratch: config.scratch,

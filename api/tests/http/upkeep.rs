@@ -25,11 +25,14 @@ use std::time::Duration;
 use uuid::Uuid;
 
 fn tools(world: &World) -> Upkeep {
-    Upkeep { storage: world.storage.clone(), db: world.db.clone() }
+    Upkeep { storage: world.storage.clone(), db: world.db.clone(), held: Upkeep::HELD }
 }
 
 fn stage(world: &World) -> Stage {
-    let tools = tools(world);
+    stage_with(world, tools(world))
+}
+
+fn stage_with(world: &World, tools: Upkeep) -> Stage {
     Stage::new(world.db.clone(), move |worker: Builder| {
         worker
             .workflow::<DrainDeletions>()
@@ -151,6 +154,9 @@ async fn the_scan_finds_what_nothing_accounts_for_and_what_is_missing(db: PgPool
     assert_eq!((found[0].tenant_id, found[0].queued), (DEFAULT_TENANT, 1));
     assert_eq!(found[0].report.orphans, std::slice::from_ref(&stranded.sha256));
     assert!(found[0].report.missing.is_empty());
+    let by_parts = stage_with(&world, Upkeep { held: 0, ..tools(&world) });
+    let again: Vec<Difference> = by_parts.finish(ScanOrphans {}).await.unwrap().output_as().expect("it succeeds");
+    assert_eq!(again, [Difference { queued: 0, ..found[0].clone() }], "part by part it finds the same");
 
     let sql =
         "select b.sha256 from file_mgr.files f join file_mgr.blobs b on b.id = f.blob_id where f.name = 'lost.png'";
@@ -163,6 +169,7 @@ async fn the_scan_finds_what_nothing_accounts_for_and_what_is_missing(db: PgPool
     assert_eq!((failure.code.as_str(), failure.retryable), ("storage.incomplete", false));
     let missing = serde_json::json!([{ "tenant_id": DEFAULT_TENANT, "sha256": hash }]);
     assert_eq!((&failure.details["missing_count"], &failure.details["missing"]), (&serde_json::json!(1), &missing));
+    assert_eq!(by_parts.finish(ScanOrphans {}).await.unwrap().error, Some(failure));
     // What it found beside that is queued all the same.
     stage(&world).finish(DrainDeletions {}).await.unwrap();
     for orphan in [&stranded, &later] {
