@@ -158,8 +158,8 @@ impl BlobStore for ObjectStorage {
         Box::pin(self.clear_shelf(shelf))
     }
 
-    fn list(&self, shelf: &Shelf) -> BlobStream {
-        self.list_shelf(shelf)
+    fn list(&self, shelf: &Shelf, first: Option<u8>) -> BlobStream {
+        self.list_shelf(shelf, first)
     }
 
     fn sign_get<'a>(

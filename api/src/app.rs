@@ -20,6 +20,7 @@ use flatrender_workflows::{
 };
 use sqlx::PgPool;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -36,6 +37,8 @@ pub struct App {
     pub probe: Arc<dyn MediaProbe>,
     /// The longest upload.
     pub most_upload_bytes: u64,
+    /// Turns to take bytes of uploads in: whoever has one holds a piece in memory.
+    pub intakes: Arc<Semaphore>,
     /// Live renders that somebody watches.
     pub feeds: Arc<Feeds>,
     /// How things stand, for those who follow it.
@@ -80,6 +83,7 @@ impl App {
             storage,
             probe,
             most_upload_bytes: uploads::LIMIT_BYTES,
+            intakes: Arc::new(Semaphore::new(uploads::MOST_INTAKES)),
             feeds: Arc::default(),
             pulse: Arc::default(),
             placement: Arc::default(),

@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use flatrender_workflows::models::time_series::MADE_LATE;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::{
     future::IntoFuture as _,
@@ -34,6 +35,7 @@ pub fn install() {
         let builder = builder.ok()?.set_buckets_for_metric(Matcher::Suffix("_writes".into()), &WRITES);
         let handle = builder.ok()?.install_recorder();
         flatrender_engine::measures::describe();
+        metrics::describe_counter!(MADE_LATE, "months of time series that were missing and had to be made by a writer");
         handle.inspect_err(|error| tracing::warn!(%error, "metrics are not collected")).ok()
     });
 }
@@ -127,7 +129,7 @@ mod tests {
     fn the_dashboard_for_grafana_shows_what_there_is() {
         let own =
             ["flatrender_http_requests_total", "flatrender_http_request_seconds", "flatrender_requests_limited_total"];
-        let own = own.into_iter().chain(["flatrender_farm_decision_seconds"]);
+        let own = own.into_iter().chain(["flatrender_farm_decision_seconds", MADE_LATE]);
         let known: Vec<&str> = flatrender_engine::measures::all().map(|(name, ..)| name).chain(own).collect();
         let board: serde_json::Value = serde_json::from_str(include_str!("../../docs/grafana.json")).unwrap();
         let targets =

@@ -85,12 +85,19 @@ use flatrender_workflows::{
     },
 };
 use sqlx::PgPool;
-use std::{error::Error, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{task::spawn_blocking, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 /// How often a worker looks for what was left behind.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
+/// How often it looks through the storage for what killed processes left.
+const TIDYING: Duration = Duration::from_secs(24 * 3600);
 /// Folders of attempts that nothing has touched for this long belong to nobody: no attempt at media work takes longer.
 const STALE: Duration = Duration::from_secs(6 * 3600);
 
@@ -174,12 +181,7 @@ async fn keep_house(db: PgPool, storage: Arc<dyn BlobStore>, scratch: PathBuf, p
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut scheduled = false;
-    // What killed processes left: at the start, and then with everything else.
-    match storage.tidy().await {
-        Ok(0) => {}
-        Ok(objects) => tracing::info!(objects, "removed what killed processes had left in the storage"),
-        Err(error) => tracing::warn!(error = &error as &dyn Error, "cannot tidy the storage"),
-    }
+    let mut tidying = Seldom::every(TIDYING);
     loop {
         ticks.tick().await;
         if !scheduled {
@@ -222,6 +224,39 @@ async fn keep_house(db: PgPool, storage: Arc<dyn BlobStore>, scratch: PathBuf, p
         if let Err(error) = tidy_films(&db, storage.as_ref()).await {
             tracing::warn!(error = error.as_ref() as &dyn Error, "cannot tidy up after films");
         }
+        if tidying.is_due(Instant::now()) {
+            tidy(storage.as_ref()).await;
+        }
+    }
+}
+
+/// What is due at the start and whenever so long has passed since.
+struct Seldom {
+    every: Duration,
+    last: Option<Instant>,
+}
+
+impl Seldom {
+    fn every(every: Duration) -> Self {
+        Self { every, last: None }
+    }
+
+    /// Whether it is due; then it counts as done.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let due = self.last.is_none_or(|last| now.saturating_duration_since(last) >= self.every);
+        if due {
+            self.last = Some(now);
+        }
+        due
+    }
+}
+
+/// Removes from the storage what killed processes left there.
+async fn tidy(storage: &dyn BlobStore) {
+    match storage.tidy().await {
+        Ok(0) => {}
+        Ok(objects) => tracing::info!(objects, "removed what killed processes had left in the storage"),
+        Err(error) => tracing::warn!(error = &error as &dyn Error, "cannot tidy the storage"),
     }
 }
 
@@ -362,7 +397,7 @@ async fn settle_deliveries(db: &PgPool) -> sqlx::Result<u64> {
 fn builder(config: WorkerConfig) -> Builder {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let slots = config.slots.unwrap_or(cores).max(1);
-    let upkeep = Upkeep { storage: config.storage.clone(), db: config.pool.clone() };
+    let upkeep = Upkeep { storage: config.storage.clone(), db: config.pool.clone(), held: Upkeep::HELD };
     let media = Media {
         storage: config.storage,
         scratch: config.scratch,
@@ -447,4 +482,18 @@ fn builder(config: WorkerConfig) -> Builder {
         .handler::<CheckGateway>(config.cashier)
         .queue(DNS_QUEUE, LOOK_UPS)
         .handler::<LookUpTexts>(Resolver::system())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_seldom_done_is_due_at_the_start_and_every_day() {
+        let (mut tidying, start) = (Seldom::every(TIDYING), Instant::now());
+        let hours = [0, 1, 23, 24, 25, 47, 48, 100];
+        let due: Vec<u64> =
+            hours.into_iter().filter(|hour| tidying.is_due(start + Duration::from_secs(hour * 3600))).collect();
+        assert_eq!(due, [0, 24, 48, 100]);
+    }
 }

@@ -1,17 +1,23 @@
 //! Runs of ffmpeg: an argument list in, progress while it works, and a typed end.
 
-use super::{Media, process, process::Process};
+use super::{
+    Media, disk_failure, process,
+    process::{Jail, Process},
+};
 use flatrender_engine::{Attempt, Failure, Progress};
 use serde_json::json;
 use std::{ffi::OsString, io, path::Path, process::ExitStatus, time::Duration};
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::ChildStdout,
-    time::{Instant, timeout_at},
+    fs::File,
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    process::{ChildStderr, ChildStdout},
+    time::{Instant, timeout, timeout_at},
 };
 
 /// A run that moves neither a frame nor a sample for this long is stuck.
 const SILENCE: Duration = Duration::from_secs(120);
+/// How much of what it makes is taken at once.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// Arguments, one by one; never a line that somebody splits.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +27,12 @@ impl Args {
     /// What every run says: ask nothing, overwrite, complain of errors only, report progress on standard output.
     pub fn ffmpeg() -> Self {
         Self::default().with(["-hide_banner", "-nostdin", "-y", "-v", "error", "-progress", "pipe:1"])
+    }
+
+    /// What a run in a jail says: ask nothing, complain of errors only, use one core and take no large piece of memory at once.
+    pub fn jailed() -> Self {
+        let modest = ["-threads", "1", "-filter_threads", "1", "-max_alloc", "268435456"];
+        Self::default().with(["-hide_banner", "-nostdin", "-v", "error"]).with(modest)
     }
 
     /// Adds more at the end.
@@ -60,6 +72,12 @@ pub enum RunError {
         /// The end of its complaints.
         tail: String,
     },
+    /// It made more than was asked of it and was killed.
+    #[error("more than {0} bytes came out")]
+    TooLong(u64),
+    /// What it made could not be written.
+    #[error("cannot write what came out")]
+    Disk(#[source] io::Error),
     /// The attempt had to end, and the program was killed.
     #[error("{0}")]
     Ended(Failure),
@@ -81,6 +99,8 @@ impl RunError {
                 Failure::transient("media.killed", self.to_string()).with_details(json!({ "log": tail }))
             }
             Self::Stuck(_) => Failure::transient("media.stuck", self.to_string()),
+            Self::TooLong(_) => Failure::permanent(code, message).with_details(json!({ "log": self.to_string() })),
+            Self::Disk(error) => disk_failure(error),
             Self::Unusable { ref source, .. } => Failure::transient("media.tool_missing", format!("{self}: {source}")),
         }
     }
@@ -99,16 +119,42 @@ impl Media {
     /// Runs ffmpeg in `folder` and reports progress towards `length`. When the attempt ends it is killed and gone
     /// before this returns; dropping the future kills it too.
     pub(super) async fn run(&self, cx: &Attempt, folder: &Path, args: Args, length: Length) -> Result<(), RunError> {
-        let unusable = |source| RunError::Unusable { program: self.ffmpeg.display().to_string(), source };
-        let mut process = Process::spawn(&self.ffmpeg, folder, &args.0).map_err(unusable)?;
-        let (stdout, stderr) = process.outputs().map_err(unusable)?;
+        let mut process = Process::spawn(&self.ffmpeg, folder, &args.0).map_err(|e| self.unusable(e))?;
+        let (stdout, stderr) = process.outputs().map_err(|e| self.unusable(e))?;
+        self.attend(cx, process, follow(cx, stdout, length), stderr).await
+    }
+
+    /// Runs ffmpeg in `jail` on what a stranger made, in `folder`, and writes what it says on standard output to `target`: at most
+    /// `limit_bytes`. Ends as [`Media::run`] does.
+    pub(super) async fn run_jailed(
+        &self,
+        cx: &Attempt,
+        folder: &Path,
+        jail: Jail,
+        args: Args,
+        (target, limit_bytes): (&Path, u64),
+    ) -> Result<(), RunError> {
+        let started = Process::spawn_within(Some(jail), &self.ffmpeg, folder, &args.0);
+        let mut process = started.map_err(|e| self.unusable(e))?;
+        let (stdout, stderr) = process.outputs().map_err(|e| self.unusable(e))?;
+        self.attend(cx, process, keep(cx, stdout, target, limit_bytes), stderr).await
+    }
+
+    /// Waits until `hear` has heard all of it and the program is gone; kills it when that fails, or when the attempt ends.
+    async fn attend(
+        &self,
+        cx: &Attempt,
+        mut process: Process,
+        hear: impl Future<Output = Result<(), RunError>> + Send,
+        stderr: ChildStderr,
+    ) -> Result<(), RunError> {
         let outcome = tokio::select! {
             biased;
             failure = cx.ended() => Err(RunError::Ended(failure)),
             done = async {
-                let tail = async { process::tail(stderr).await.map_err(unusable) };
-                let ((), tail) = tokio::try_join!(follow(cx, stdout, length), tail)?;
-                Ok((process.wait().await.map_err(unusable)?, tail))
+                let tail = async { process::tail(stderr).await.map_err(|e| self.unusable(e)) };
+                let ((), tail) = tokio::try_join!(hear, tail)?;
+                Ok((process.wait().await.map_err(|e| self.unusable(e))?, tail))
             } => done,
         };
         match outcome {
@@ -118,6 +164,10 @@ impl Media {
                 Err(error)
             }
         }
+    }
+
+    fn unusable(&self, source: io::Error) -> RunError {
+        RunError::Unusable { program: self.ffmpeg.display().to_string(), source }
     }
 }
 
@@ -145,6 +195,26 @@ async fn follow(cx: &Attempt, stdout: ChildStdout, length: Length) -> Result<(),
             moved_at = Instant::now();
             cx.heartbeat(position.progress(length)).map_err(RunError::Ended)?;
         }
+    }
+}
+
+/// Writes to `target` what comes, at most `limit_bytes` of it.
+async fn keep(cx: &Attempt, mut stdout: ChildStdout, target: &Path, limit_bytes: u64) -> Result<(), RunError> {
+    let mut file = File::create(target).await.map_err(RunError::Disk)?;
+    let (mut piece, mut kept) = (vec![0_u8; PIECE_BYTES], 0);
+    loop {
+        let read = timeout(SILENCE, stdout.read(&mut piece)).await.map_err(|_| RunError::Stuck(SILENCE))?;
+        // A pipe that breaks has ended: why the program did, its exit tells.
+        let length = read.unwrap_or(0);
+        if length == 0 {
+            return file.flush().await.map_err(RunError::Disk);
+        }
+        kept += length as u64;
+        if kept > limit_bytes {
+            return Err(RunError::TooLong(limit_bytes));
+        }
+        file.write_all(&piece[..length]).await.map_err(RunError::Disk)?;
+        cx.heartbeat(Progress::default()).map_err(RunError::Ended)?;
     }
 }
 
@@ -202,5 +272,6 @@ mod tests {
         let full = RunError::Refused { code: 1, tail: "av_write: No space left on device".into() };
         assert_eq!(full.failure("media.encode_failed", "no").code, "media.disk");
         assert!(RunError::Killed { tail: String::new() }.failure("media.encode_failed", "no").retryable);
+        assert!(!RunError::TooLong(8).failure("media.encode_failed", "no").retryable);
     }
 }

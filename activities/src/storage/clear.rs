@@ -33,8 +33,9 @@ impl ObjectStorage {
         }
     }
 
-    pub(super) fn list_shelf(&self, shelf: &Shelf) -> BlobStream {
-        let found = self.store(shelf).list(Some(&keys::shelf(shelf)));
+    pub(super) fn list_shelf(&self, shelf: &Shelf, first: Option<u8>) -> BlobStream {
+        let place = first.map_or_else(|| keys::shelf(shelf), |first| keys::part(shelf, first));
+        let found = self.store(shelf).list(Some(&place));
         found.map_err(errors::from_store).try_filter_map(async |object| Ok(stored(&object))).boxed()
     }
 

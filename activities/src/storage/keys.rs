@@ -34,6 +34,11 @@ pub fn blob(on: &Shelf, hash: &BlobHash) -> Path {
     shelf(on).join(&digits[..2]).join(digits)
 }
 
+/// Where the blobs of a shelf lie whose hash begins with `first`.
+pub(super) fn part(on: &Shelf, first: u8) -> Path {
+    shelf(on).join(hex::encode([first]).as_str())
+}
+
 /// An upload that clients send straight to the store.
 pub(super) fn upload(id: Uuid) -> Path {
     Path::from_iter([INCOMING, &id.to_string()])
@@ -58,6 +63,9 @@ mod tests {
             "tenants/00000000-0000-0000-0000-000000000000/renders/ffffffff-ffff-ffff-ffff-ffffffffffff/e3/\
              e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
         );
-        assert!(blob(&Shelf::Files { tenant_id }, &hash).as_ref().contains("/files/e3/"));
+        let files = Shelf::Files { tenant_id };
+        assert!(blob(&files, &hash).as_ref().contains("/files/e3/"));
+        assert!(blob(&files, &hash).prefix_matches(&part(&files, 0xe3)));
+        assert!(part(&files, 7).as_ref().ends_with("/files/07"));
     }
 }

@@ -6,7 +6,10 @@ use flatrender_workflows::contracts::{
     media::{AudioRole, AudioTrack, MixAudio},
     storage::BlobRef,
 };
-use std::io::{Cursor, Write};
+use std::{
+    io::{Cursor, Write},
+    os::unix::fs::PermissionsExt,
+};
 use zip::{ZipWriter, write::SimpleFileOptions};
 
 const RATE: f64 = 48_000.0;
@@ -216,6 +219,35 @@ async fn what_does_not_decode_is_named_by_its_role() {
         assert!(failure.message.contains("voice-over"), "{failure}");
     }
     assert!(world.is_tidy());
+}
+
+/// What is said to a mix whose ffmpeg is this script.
+async fn said_to(script: &str) -> Failure {
+    let mut world = World::new();
+    let program = world.folder.path().join("instead");
+    std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    world.media.ffmpeg = program;
+    let music = track(AudioRole::Music, world.file(&wav(48_000, 2, 0.1, |_| 0.5)).await);
+    let failure = world.try_mix(25, vec![music], true).await.err().unwrap();
+    assert!(world.is_tidy());
+    failure
+}
+
+#[tokio::test]
+async fn m33_a_sound_is_decoded_by_a_prisoner() {
+    let limits = "echo time $(ulimit -t) memory $(ulimit -v) files $(ulimit -n) core $(ulimit -c) >&2
+        (echo harm >harm) 2>/dev/null; [ ! -s harm ] || echo written >&2; exit 1";
+    let failure = said_to(limits).await;
+    assert_eq!((failure.code.as_str(), failure.retryable), ("audio.undecodable", false));
+    assert_eq!(failure.details["log"], "time 1800 memory 2097152 files 32 core 0");
+}
+
+#[tokio::test]
+async fn m33_no_more_comes_out_of_a_sound_than_the_film_can_hold() {
+    let failure = said_to("exec yes").await;
+    assert_eq!((failure.code.as_str(), failure.retryable), ("audio.undecodable", false));
+    assert_eq!(failure.details["log"], "more than 384000 bytes came out");
 }
 
 #[tokio::test]

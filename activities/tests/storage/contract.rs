@@ -217,7 +217,7 @@ async fn a_removed_blob_is_gone_and_the_others_stay(world: World) {
 
 async fn a_shelf_lists_its_blobs_and_nothing_else(world: World) {
     let storage = world.storage.clone();
-    assert!(storage.list(&files()).next().await.is_none(), "an empty shelf");
+    assert!(storage.list(&files(), None).next().await.is_none(), "an empty shelf");
     let mut put = Vec::new();
     for n in 0..20_u8 {
         put.push(storage.put(&files(), None, body(&[n; 3]), PLENTY).await.unwrap());
@@ -226,11 +226,20 @@ async fn a_shelf_lists_its_blobs_and_nothing_else(world: World) {
     let stranger = Shelf::Files { tenant_id: Uuid::from_u128(2) };
     storage.put(&stranger, None, body(b"of another"), PLENTY).await.unwrap();
     std::fs::write(world.path(&keys::shelf(&files())).join("notes.txt"), b"not ours").unwrap();
-    let listed: Vec<_> = storage.list(&files()).try_collect().await.unwrap();
+    let listed: Vec<_> = storage.list(&files(), None).try_collect().await.unwrap();
     let age = chrono::Utc::now() - listed[0].modified_at;
     assert!(age.num_minutes().abs() < 10, "{age}");
     let mut found: Vec<_> = listed.into_iter().map(|stored| stored.blob).collect();
     found.sort_by(|a, b| a.sha256.cmp(&b.sha256));
     put.sort_by(|a, b| a.sha256.cmp(&b.sha256));
     assert_eq!(found, put);
+    let mut parts = Vec::new();
+    for first in 0..=u8::MAX {
+        let part = storage.list(&files(), Some(first)).map_ok(|stored| stored.blob);
+        let part: Vec<_> = part.try_collect().await.unwrap();
+        assert!(part.iter().all(|blob| blob.sha256.as_str().starts_with(&format!("{first:02x}"))), "{part:?}");
+        parts.extend(part);
+    }
+    parts.sort_by(|a, b| a.sha256.cmp(&b.sha256));
+    assert_eq!(parts, put, "part by part it is the same");
 }

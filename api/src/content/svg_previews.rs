@@ -50,6 +50,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SHOWN: i64 = 200;
 /// Longest name of a colour.
 const LABEL_CHARS: usize = 100;
+/// Longest name of a file.
+const NAME_BYTES: usize = 255;
+const ENDING: &str = ".svg";
 
 /// A picture to trace.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -353,7 +356,7 @@ async fn keep(
     let (svg_bytes, limit) = (bytes.len() as i32, bytes.len() as u64);
     let body = futures::stream::once(std::future::ready(Ok(bytes))).boxed();
     let blob = app.storage.put(&app::files(tenant.id), None, body, limit).await?;
-    let name = format!("{}.svg", picture.name.chars().take(200).collect::<String>());
+    let name = svg_name(&picture.name);
     let row = NewFile {
         name: &name,
         owner_id: None,
@@ -376,6 +379,12 @@ async fn keep(
         tx.commit().await?;
     }
     Ok(id)
+}
+
+/// What the SVG of a picture is called: as the picture, as far as there is room.
+fn svg_name(picture: &str) -> String {
+    let room = NAME_BYTES - ENDING.len();
+    format!("{}{ENDING}", &picture[..picture.floor_char_boundary(room)])
 }
 
 async fn rows(app: &App, template: &Template, id: Option<Uuid>) -> Result<Vec<SvgPreview>, Problem> {
@@ -421,4 +430,17 @@ fn named(mut palette: Vec<PaletteSlot>, labels: BTreeMap<String, Option<String>>
         slot.label = label.map(|label| label.trim().to_owned());
     }
     Ok(palette)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_cut_between_characters_where_its_ending_has_no_room() {
+        assert_eq!(svg_name("logo.png"), "logo.png.svg");
+        assert_eq!(svg_name(&"a".repeat(255)), "a".repeat(251) + ".svg");
+        // Two bytes each: the 126th would end beyond the room.
+        assert_eq!(svg_name(&"\u{62f}".repeat(127)), "\u{62f}".repeat(125) + ".svg");
+    }
 }

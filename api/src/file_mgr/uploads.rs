@@ -8,6 +8,7 @@ mod headers;
 mod intake;
 mod view;
 
+pub use intake::MOST_INTAKES;
 pub use view::UploadView;
 
 use super::{files::check_place, upload::checked_name};
@@ -33,6 +34,7 @@ use flatrender_workflows::{
     },
 };
 use headers::{Checksum, Metadata, OFFSET_STREAM, Tus};
+use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 /// The longest upload unless the setting `FLATRENDER_UPLOAD_BYTES` says otherwise: 5 GiB.
@@ -56,8 +58,8 @@ pub async fn speak_tus(request: Request, next: Next) -> Response {
 /// `OPTIONS /v1/uploads`: what of tus is spoken here.
 #[utoipa::path(
     options, path = "/v1/uploads", tag = "Uploads", operation_id = "upload_options", summary = "See how uploads are made",
-    description = "tus 1.0 with creation, creation-with-upload, termination, checksum (SHA-256, SHA-1) and expiration; `Tus-Max-Size` is the \
-                   longest upload.",
+    description = "tus 1.0 with creation, creation-with-upload, termination, checksum (SHA-256, SHA-1, of requests of at most 64 MiB) and \
+                   expiration; `Tus-Max-Size` is the longest upload.",
     security(()), responses((status = 204, description = "In the headers"))
 )]
 pub async fn options(State(app): State<App>) -> impl IntoResponse {
@@ -82,8 +84,10 @@ pub async fn options(State(app): State<App>) -> impl IntoResponse {
         (status = 400, description = "`header.invalid`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`quota.storage`, `upload.too_many`, `folder.in_trash`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 412, description = "`upload.version`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "`file.too_large`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "`file.empty`, `file.name_invalid`, `request.invalid`", body = ProblemBody, content_type = "application/problem+json")
+        (status = 413, description = "`file.too_large`, `upload.checked_too_large`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "`file.empty`, `file.name_invalid`, `request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 460, description = "`upload.checksum`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "`server.unavailable`: too many uploads come in at this moment", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn create(
@@ -93,17 +97,17 @@ pub async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let id = match begin(&app, &tenant, &headers).await {
-        Ok(id) => id,
+    let (id, first) = match begin(&app, &tenant, &headers).await {
+        Ok(begun) => begun,
         Err(refused) => {
             drain(&headers, body.into_data_stream()).await;
             return Err(refused);
         }
     };
     let upload = open(&app, &tenant, id).await?;
-    let offset = match headers::is_offset_stream(&headers) {
-        true => intake::receive(&app, &tenant, &upload, Checksum::of(&headers)?, body).await?,
-        false => 0,
+    let offset = match first {
+        Some((checksum, turn)) => intake::receive(&app, &tenant, &upload, checksum, body, turn).await?,
+        None => 0,
     };
     let location = HeaderValue::from_str(&format!("/v1/uploads/{id}")).map_err(|e| Problem::internal(&e))?;
     let told = [
@@ -114,7 +118,11 @@ pub async fn create(
     Ok((StatusCode::CREATED, told).into_response())
 }
 
-async fn begin(app: &App, tenant: &Tenant, headers: &HeaderMap) -> Result<Uuid, Problem> {
+/// What the first bytes are checked by, and the turn to take them in.
+type First = (Option<Checksum>, OwnedSemaphorePermit);
+
+/// Begins an upload; with what it takes to take its first bytes in, when they come along.
+async fn begin(app: &App, tenant: &Tenant, headers: &HeaderMap) -> Result<(Uuid, Option<First>), Problem> {
     let total_bytes = headers::length(headers)?;
     check_length(app, total_bytes)?;
     let metadata = Metadata::of(headers)?;
@@ -132,9 +140,13 @@ async fn begin(app: &App, tenant: &Tenant, headers: &HeaderMap) -> Result<Uuid, 
         protocol: Protocol::Tus,
         storage_upload: None,
     };
+    let first = match headers::is_offset_stream(headers) {
+        true => Some((Checksum::of(headers)?, intake::turn(&app.intakes).await?)),
+        false => None,
+    };
     let id = Uuid::now_v7();
     insert(app, tenant, id, &new).await?;
-    Ok(id)
+    Ok((id, first))
 }
 
 /// Whether an upload may be so long.
@@ -211,7 +223,8 @@ pub async fn get(
 #[utoipa::path(
     patch, path = "/v1/uploads/{id}", tag = "Uploads", operation_id = "append_upload", summary = "Send bytes of an upload",
     description = "From `Upload-Offset` on, as many as one likes. What has come when the connection is cut is kept, unless `Upload-Checksum` was \
-                   announced for it. With the last byte the upload is looked at; a `GET` tells what becomes of it.",
+                   announced for it: then it is at most 64 MiB, and all of it or nothing. With the last byte the upload is looked at; a `GET` \
+                   tells what becomes of it.",
     params(("id" = Uuid, Path, description = "The upload")),
     request_body(content = crate::openapi::Binary, content_type = "application/offset+octet-stream", description = "The bytes"),
     responses(
@@ -221,9 +234,10 @@ pub async fn get(
         (status = 409, description = "`upload.offset`, `upload.direct`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 410, description = "`upload.ended`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 412, description = "`upload.version`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "`file.too_large`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, description = "`file.too_large`, `upload.checked_too_large`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 415, description = "`upload.content_type`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 460, description = "`upload.checksum`", body = ProblemBody, content_type = "application/problem+json")
+        (status = 460, description = "`upload.checksum`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "`server.unavailable`: too many uploads come in at this moment", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn append(
@@ -234,25 +248,25 @@ pub async fn append(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let (upload, checksum) = match expected(&app, &tenant, id, &headers).await {
+    let (upload, checksum, turn) = match expected(&app, &tenant, id, &headers).await {
         Ok(expected) => expected,
         Err(refused) => {
             drain(&headers, body.into_data_stream()).await;
             return Err(refused);
         }
     };
-    let offset = intake::receive(&app, &tenant, &upload, checksum, body).await?;
+    let offset = intake::receive(&app, &tenant, &upload, checksum, body, turn).await?;
     let expires = (headers::EXPIRES, headers::date(upload.expires_at));
     Ok((StatusCode::NO_CONTENT, [(headers::OFFSET, offset.into()), expires]).into_response())
 }
 
-/// The upload that these headers go on with, and what its bytes are checked by.
+/// The upload that these headers go on with, what its bytes are checked by, and the turn to take them in.
 async fn expected(
     app: &App,
     tenant: &Tenant,
     id: Uuid,
     headers: &HeaderMap,
-) -> Result<(Upload, Option<Checksum>), Problem> {
+) -> Result<(Upload, Option<Checksum>, OwnedSemaphorePermit), Problem> {
     if !headers::is_offset_stream(headers) {
         let detail = format!("send the bytes with content-type: {OFFSET_STREAM}");
         return Err(Problem::new(Code::UploadContentType, detail));
@@ -268,11 +282,11 @@ async fn expected(
     if offset != upload.offset_bytes as u64 {
         return Err(elsewhere(upload.offset_bytes as u64));
     }
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > upload.total_bytes as u64 - offset) {
+    if headers::announced(headers).is_some_and(|length| length > upload.total_bytes as u64 - offset) {
         return Err(too_much(&upload));
     }
-    Ok((upload, Checksum::of(headers)?))
+    let checksum = Checksum::of(headers)?;
+    Ok((upload, checksum, intake::turn(&app.intakes).await?))
 }
 
 /// `DELETE /v1/uploads/{id}`: gives an upload up.

@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// Connections of the API and of the steps of workflows; the engine opens a few of its own.
-const CONNECTIONS: u32 = 20;
+pub(crate) const CONNECTIONS: u32 = 20;
 /// How long a request waits for a connection. A database that is starting again needs a moment.
 const ACQUIRE: Duration = Duration::from_secs(10);
 /// A transaction that its client has forgotten, or was cut off from, gives its locks back.

@@ -378,6 +378,8 @@ codes! {
     UploadContentType = "upload.content_type", UNSUPPORTED_MEDIA_TYPE, "The bytes are not announced as such";
     /// The bytes are not what `Upload-Checksum` announced. None of them is kept; send them again.
     UploadChecksum = "upload.checksum", CHECKSUM_MISMATCH, "The bytes came damaged";
+    /// A request with `Upload-Checksum` has at most 64 MiB. Send less at a time, or without a checksum.
+    UploadCheckedTooLarge = "upload.checked_too_large", PAYLOAD_TOO_LARGE, "Too much for one checksum";
     /// The content is not there.
     BlobNotFound = "blob.not_found", NOT_FOUND, "No such content";
     /// What came is not what its hash announced.

@@ -128,6 +128,19 @@ async fn a_stranger_sees_the_previews_of_a_shared_template_and_changes_none(db: 
     assert_eq!(world.get(PREVIEWS).await.json()["data"][0], preview);
 }
 
+#[sqlx::test(migrations = "../migrations")]
+async fn a_picture_with_the_longest_name_is_traced(db: PgPool) {
+    let world = World::new(db).await;
+    // 255 bytes: a Persian letter takes two.
+    let named = world.upload(&format!("{}1.png", "%D8%AF".repeat(125)), png([9, 8, 200])).await;
+    assert_eq!(named.status, StatusCode::CREATED, "{}", named.json());
+    let traced = world.post(PREVIEWS, json!({ "file_id": named.json()["id"] })).await;
+    assert_eq!(traced.status, StatusCode::CREATED, "{}", traced.json());
+    let name = sqlx::query_scalar("select name from file_mgr.files where purpose = 'preview'");
+    let name: String = name.fetch_one(&world.db).await.unwrap();
+    assert_eq!(name, "\u{62f}".repeat(125) + "1.svg");
+}
+
 /// A picture that is held stays when it is removed, out of sight, and goes once it is released.
 #[sqlx::test(migrations = "../migrations")]
 async fn a_traced_picture_that_is_held_stays_until_it_is_released(db: PgPool) {

@@ -25,11 +25,14 @@ use std::time::Duration;
 use uuid::Uuid;
 
 fn tools(world: &World) -> Upkeep {
-    Upkeep { storage: world.storage.clone(), db: world.db.clone() }
+    Upkeep { storage: world.storage.clone(), db: world.db.clone(), held: Upkeep::HELD }
 }
 
 fn stage(world: &World) -> Stage {
-    let tools = tools(world);
+    stage_with(world, tools(world))
+}
+
+fn stage_with(world: &World, tools: Upkeep) -> Stage {
     Stage::new(world.db.clone(), move |worker: Builder| {
         worker
             .workflow::<DrainDeletions>()
@@ -145,19 +148,33 @@ async fn the_scan_finds_what_nothing_accounts_for_and_what_is_missing(db: PgPool
     );
     // A week passes: by the clock of the database, not of the files.
     crate::crashes::later(&world, Duration::from_secs(8 * 86_400)).await;
-    let sql =
-        "select b.sha256 from file_mgr.files f join file_mgr.blobs b on b.id = f.blob_id where f.name = 'lost.png'";
-    let hash: String = sqlx::query_scalar(sql).fetch_one(&world.db).await.unwrap();
-    assert_eq!(lost.status, StatusCode::CREATED);
-    world.storage.remove(&shelf(), &hash.parse().unwrap()).await.unwrap();
     let run = stage(&world).survives_a_crash_after_every_event(ScanOrphans {}).await.unwrap();
     let found: Vec<Difference> = run.output_as().expect("it succeeds");
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].tenant_id, found[0].queued), (DEFAULT_TENANT, 1));
     assert_eq!(found[0].report.orphans, std::slice::from_ref(&stranded.sha256));
-    assert_eq!(found[0].report.missing, [hash.parse::<BlobHash>().unwrap()]);
+    assert!(found[0].report.missing.is_empty());
+    let by_parts = stage_with(&world, Upkeep { held: 0, ..tools(&world) });
+    let again: Vec<Difference> = by_parts.finish(ScanOrphans {}).await.unwrap().output_as().expect("it succeeds");
+    assert_eq!(again, [Difference { queued: 0, ..found[0].clone() }], "part by part it finds the same");
+
+    let sql =
+        "select b.sha256 from file_mgr.files f join file_mgr.blobs b on b.id = f.blob_id where f.name = 'lost.png'";
+    let hash: String = sqlx::query_scalar(sql).fetch_one(&world.db).await.unwrap();
+    assert_eq!(lost.status, StatusCode::CREATED);
+    world.storage.remove(&shelf(), &hash.parse().unwrap()).await.unwrap();
+    let later = put(&untold, b"nobody knows of that either").await;
+    let run = stage(&world).survives_a_crash_after_every_event(ScanOrphans {}).await.unwrap();
+    let failure = run.error.expect("it fails");
+    assert_eq!((failure.code.as_str(), failure.retryable), ("storage.incomplete", false));
+    let missing = serde_json::json!([{ "tenant_id": DEFAULT_TENANT, "sha256": hash }]);
+    assert_eq!((&failure.details["missing_count"], &failure.details["missing"]), (&serde_json::json!(1), &missing));
+    assert_eq!(by_parts.finish(ScanOrphans {}).await.unwrap().error, Some(failure));
+    // What it found beside that is queued all the same.
     stage(&world).finish(DrainDeletions {}).await.unwrap();
-    assert!(!is_stored(&world, &stranded.sha256).await);
+    for orphan in [&stranded, &later] {
+        assert!(!is_stored(&world, &orphan.sha256).await);
+    }
     assert!(is_stored(&world, &world.package.sha256).await, "a template stays");
 }
 

@@ -11,11 +11,12 @@ use axum::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
+use flatrender_api::file_mgr::uploads::MOST_INTAKES;
 use flatrender_engine::{Client, Worker};
 use flatrender_workflows::{
     contracts::storage::BlobHash,
     definitions::expire_uploads::ExpireUploads,
-    models::{DEFAULT_TENANT, invariants},
+    models::{DEFAULT_TENANT, Role, Scope, file_mgr::upload, invariants},
 };
 use futures::{StreamExt as _, future::join_all};
 use serde_json::Value;
@@ -236,6 +237,49 @@ async fn p14_bytes_with_a_wrong_checksum_are_not_kept(db: PgPool) {
     assert_eq!(world.append_checked(&upload, half, &sound[half..], &sha1).await.status, StatusCode::NO_CONTENT);
     assert_eq!(world.file_of(&upload).await, BlobHash::of(&sound).as_str());
     world.keeps_every_rule().await;
+}
+
+/// What is checked before it is kept waits on the disk: no more of it than 64 MiB, whether its length is announced or not.
+#[sqlx::test(migrations = "../migrations")]
+async fn no_more_is_sent_with_a_checksum_than_may_wait_on_the_disk(db: PgPool) {
+    let world = World::new(db).await;
+    let upload = world.begun(100 * MIB).await;
+    let checked = |request: axum::http::request::Builder| {
+        let request = request.header("content-type", STREAM).header("upload-offset", 0);
+        request.header("upload-checksum", format!("sha256 {}", BASE64.encode(Sha256::digest(b"x"))))
+    };
+    let announced = checked(world.tus(Method::PATCH, &upload)).header("content-length", 64 * MIB + 1);
+    let announced = world.send(announced.body(Body::empty()).unwrap()).await;
+    let chunk = Bytes::from(vec![7; MIB]);
+    let chunks = futures::stream::iter((0..65).map(move |_| io::Result::Ok(chunk.clone())));
+    let unannounced = checked(world.tus(Method::PATCH, &upload)).body(Body::from_stream(chunks)).unwrap();
+    let unannounced = world.send(unannounced).await;
+    for refused in [announced, unannounced] {
+        assert_eq!((refused.status.as_u16(), refused.problem().as_str()), (413, "upload.checked_too_large"));
+    }
+    let first = checked(world.tus(Method::POST, "/v1/uploads").header("upload-length", 100 * MIB));
+    let first = first.header("content-length", 64 * MIB + 1).body(Body::empty()).unwrap();
+    assert_eq!(world.send(first).await.problem(), "upload.checked_too_large");
+    assert_eq!(world.count("file_mgr.upload_sessions").await, 1, "what is refused has not begun");
+    assert_eq!((world.offset(&upload).await, world.pieces().await), (0, 0));
+    assert_eq!(world.app.intakes.available_permits(), MOST_INTAKES, "whoever was refused has no turn any more");
+}
+
+/// Whoever replaces a piece removes the old one only where no piece is the same.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_piece_that_was_replaced_is_no_piece_any_more(db: PgPool) {
+    let world = World::new(db).await;
+    let upload = world.begun(3000).await;
+    let id: uuid::Uuid = upload.rsplit('/').next().unwrap().parse().unwrap();
+    let has = async |length: usize| {
+        let mut tx = Scope::tenant(Role::File, DEFAULT_TENANT).begin(&world.db).await.unwrap();
+        upload::has_piece(&mut tx, id, &BlobHash::of(&vec![7; length])).await.unwrap()
+    };
+    world.append(&upload, 0, vec![7; 1000]).await;
+    assert!(has(1000).await);
+    world.append(&upload, 1000, vec![7; 1000]).await;
+    assert!(has(2000).await && !has(1000).await);
+    assert_eq!(world.pieces().await, 1);
 }
 
 #[sqlx::test(migrations = "../migrations")]

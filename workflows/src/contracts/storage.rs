@@ -180,8 +180,9 @@ pub trait BlobStore: Send + Sync + 'static {
     /// Removes everything on a shelf. Removing an empty shelf is no error.
     fn clear<'a>(&'a self, shelf: &'a Shelf) -> BoxFuture<'a, Result<(), StorageError>>;
 
-    /// What lies on a shelf. Blobs that come or go meanwhile may or may not be among them.
-    fn list(&self, shelf: &Shelf) -> BlobStream;
+    /// What lies on a shelf; with `first`, what has a hash that begins with this byte. Blobs that come or go meanwhile may or may not
+    /// be among them.
+    fn list(&self, shelf: &Shelf, first: Option<u8>) -> BlobStream;
 
     /// An address of the store's own at which whoever has it reads the blob for a while, whether or not it is there; none
     /// where the store has no addresses.

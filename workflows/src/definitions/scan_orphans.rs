@@ -6,6 +6,7 @@ use crate::{
 };
 use flatrender_engine::{Context, Failure, Workflow};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// Content a run that no file has ever used.
@@ -14,9 +15,12 @@ const BATCH: i64 = 10_000;
 /// Hashes of each kind that the outcome names of a tenant, and tenants that it names: the step of each has more.
 const SHOWN: usize = 5;
 const TENANTS: usize = 150;
+/// Missing content that the failure names.
+const NAMED: usize = 20;
 
-/// Compares storage and rows, both ways, tenant by tenant. Objects that nothing has accounted for in a week are queued for removal; content
-/// that is used and not there is told, and nobody's to mend but an operator's.
+/// Compares storage and rows, both ways, tenant by tenant. Objects that nothing has accounted for in a week are queued for removal. Content
+/// that is used and not there is nobody's to mend but an operator's: once everything is compared, the run fails with `storage.incomplete`,
+/// which counts and names it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ScanOrphans {}
 
@@ -43,12 +47,13 @@ impl Workflow for ScanOrphans {
                 scope.within(db, async |db: Db<'_>| Ok::<_, Failure>(tenant::ids(db).await?)).await
             })
             .await?;
-        let mut differences = vec![];
+        let (mut differences, mut missing) = (vec![], Missing::default());
         for tenant_id in tenants {
             let mut report = cx.activity(&format!("compare {tenant_id}"), CompareShelf { tenant_id }).await?;
             if report.orphan_count + report.missing_count == 0 {
                 continue;
             }
+            missing.add(tenant_id, &report);
             let named: Vec<String> = report.orphans.iter().take(MOST_NAMED).map(ToString::to_string).collect();
             let queued = cx
                 .step(&format!("queue {tenant_id}"), async move |db: Db<'_>| {
@@ -67,6 +72,64 @@ impl Workflow for ScanOrphans {
             scope.within(db, queue).await
         })
         .await?;
-        Ok(differences)
+        missing.verdict().map(|()| differences)
+    }
+}
+
+/// What files use and storage does not have, of all tenants.
+#[derive(Debug, Default)]
+struct Missing {
+    count: u64,
+    tenants: u64,
+    /// The first of it.
+    named: Vec<Value>,
+}
+
+impl Missing {
+    fn add(&mut self, tenant_id: Uuid, report: &ShelfReport) {
+        if report.missing_count == 0 {
+            return;
+        }
+        self.count += report.missing_count;
+        self.tenants += 1;
+        let room = NAMED - self.named.len();
+        let first = report.missing.iter().take(room).map(|hash| json!({ "tenant_id": tenant_id, "sha256": hash }));
+        self.named.extend(first);
+    }
+
+    fn verdict(self) -> Result<(), Failure> {
+        if self.count == 0 {
+            return Ok(());
+        }
+        let Self { count, tenants, named } = self;
+        let message = format!("{count} objects that files of {tenants} tenants use are not in the storage");
+        let details = json!({ "missing_count": count, "tenants": tenants, "missing": named });
+        Err(Failure::permanent("storage.incomplete", message).with_details(details))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contracts::storage::BlobHash;
+
+    #[test]
+    fn the_failure_counts_all_that_is_missing_and_names_the_first_of_it() {
+        let mut missing = Missing::default();
+        for tenant in 0..4_u8 {
+            // The last one misses nothing.
+            let hashes = (0..u8::from(tenant < 3) * 15).map(|n| BlobHash::of(&[tenant, n]));
+            let hashes: Vec<BlobHash> = hashes.collect();
+            let missing_count = hashes.len() as u64 * 100;
+            let report = ShelfReport { missing: hashes, missing_count, ..ShelfReport::default() };
+            missing.add(Uuid::from_u128(tenant.into()), &report);
+        }
+        let failure = missing.verdict().unwrap_err();
+        assert_eq!((failure.code.as_str(), failure.retryable), ("storage.incomplete", false));
+        assert_eq!(failure.message, "4500 objects that files of 3 tenants use are not in the storage");
+        let named = failure.details["missing"].as_array().unwrap();
+        assert_eq!(named.len(), NAMED);
+        assert_eq!(named[15]["sha256"], BlobHash::of(&[1, 0]).as_str());
+        assert!(Missing::default().verdict().is_ok());
     }
 }

@@ -38,8 +38,11 @@ impl Series {
 /// PostgreSQL says this of a row without a partition, and of one that a check refuses.
 const CHECK_VIOLATION: &str = "23514";
 
+/// Counts months that a writer had to make, by `series`.
+pub const MADE_LATE: &str = "flatrender_months_made_late_total";
+
 /// Writes rows of the time `at`. When the month is missing it is made, and the rows are written again; a second
-/// refusal is the caller's. That it had to be made means that cron did not: it is logged.
+/// refusal is the caller's. That it had to be made means that cron did not: it is counted and logged.
 ///
 /// # Errors
 /// Those of `insert`.
@@ -57,7 +60,7 @@ pub async fn write<T>(
     }
     attempt.rollback().await?;
     if ensure_month(&mut *db, series, at).await? {
-        tracing::warn!(series = series.table(), %at, "a month was missing and had to be made by its writer");
+        was_missing(series, at);
     }
     insert(db).await
 }
@@ -76,7 +79,7 @@ pub async fn now(db: Db<'_>, series: Series) -> sqlx::Result<DateTime<Utc>> {
     .fetch_one(&mut *db)
     .await?;
     if !now.there && ensure_month(db, series, now.at).await? {
-        tracing::warn!(series = series.table(), at = %now.at, "a month was missing and had to be made by its writer");
+        was_missing(series, now.at);
     }
     Ok(now.at)
 }
@@ -94,9 +97,15 @@ pub async fn expect(db: Db<'_>, series: Series, at: DateTime<Utc>) -> sqlx::Resu
     .fetch_one(&mut *db)
     .await?;
     if !there && ensure_month(db, series, at).await? {
-        tracing::warn!(series = series.table(), %at, "a month was missing and had to be made by its writer");
+        was_missing(series, at);
     }
     Ok(())
+}
+
+/// Says that nobody had made a month ahead.
+fn was_missing(series: Series, at: DateTime<Utc>) {
+    metrics::counter!(MADE_LATE, "series" => series.table()).increment(1);
+    tracing::warn!(series = series.table(), %at, "a month was missing and had to be made by its writer");
 }
 
 /// Makes the month of `at`; says whether it was missing. Of several at once one makes it.

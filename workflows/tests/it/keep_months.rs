@@ -5,9 +5,10 @@ use flatrender_workflows::{
     definitions::{keep_months::KeepMonths, retire_months::RetireMonths},
     models::{
         Role, Scope,
-        time_series::{self, Series},
+        time_series::{self, MADE_LATE, Series},
     },
 };
+use metrics_exporter_prometheus::PrometheusBuilder;
 use sqlx::{AssertSqlSafe, PgPool};
 
 fn stage(db: &PgPool) -> Stage {
@@ -88,9 +89,18 @@ async fn retiring_a_series_locks_no_other(db: PgPool) {
     assert_eq!(steps, 5);
 }
 
-/// Two years with nobody who makes months: whoever writes makes theirs, at the turn of each month, several at once.
+async fn months(db: &PgPool) -> i64 {
+    let sql = "select count(*) from pg_inherits where inhparent = 'render.node_health_logs'::regclass";
+    sqlx::query_scalar(sql).fetch_one(db).await.unwrap()
+}
+
+/// Two years with nobody who makes months: whoever writes makes theirs, at the turn of each month, several at once; and each is counted.
 #[sqlx::test(migrations = "../migrations")]
 async fn p23_no_insert_fails_in_two_years_without_cron(db: PgPool) {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let before = months(&db).await;
     let insert = "insert into render.node_health_logs (recorded_at, node_id, epoch) values ($1, gen_random_uuid(), 1)";
     for month in 0..24 {
         let turn = format!("select date_trunc('month', now() + interval '{month} months', 'UTC')");
@@ -106,4 +116,7 @@ async fn p23_no_insert_fails_in_two_years_without_cron(db: PgPool) {
     }
     let rows: i64 = sqlx::query_scalar("select count(*) from render.node_health_logs").fetch_one(&db).await.unwrap();
     assert_eq!(rows, 3 * 24);
+    let made = months(&db).await - before;
+    let counted = format!("{MADE_LATE}{{series=\"render.node_health_logs\"}} {made}");
+    assert!(made > 12 && handle.render().lines().any(|line| line == counted), "{counted}\n{}", handle.render());
 }

@@ -1,11 +1,7 @@
 //! One track, from whatever it was to raw samples: 48 kHz, stereo, 32-bit float.
 
 use super::{RATE, in_samples, member};
-use crate::media::{
-    Media, blocking, disk_failure,
-    ffmpeg::{Args, Length},
-    invalid, probe, sniff,
-};
+use crate::media::{Media, blocking, disk_failure, ffmpeg::Args, invalid, probe, process::Jail, sniff};
 use flatrender_engine::{Attempt, Failure};
 use flatrender_workflows::contracts::{
     media::{AudioRole, AudioTrack},
@@ -22,6 +18,8 @@ use std::{
 const SAMPLE_BYTES: u64 = 8;
 /// 50 ms: a few samples repeated for an hour would keep a worker busy for as long.
 const SHORTEST_REPEAT: u64 = RATE as u64 / 20;
+/// What decoding a stranger's sound may take: a day of it, and be it slow, is decoded in half an hour.
+const OF_STRANGERS: Jail = Jail { cpu_seconds: 1800, memory_bytes: 2 << 30, open_files: 32 };
 
 /// A track as the graph takes it.
 #[derive(Debug, Clone)]
@@ -35,7 +33,8 @@ pub(super) struct Decoded {
 }
 
 impl Media {
-    /// Decodes as much of a track as the film can hold; none when its beginning is cut off beyond its end.
+    /// Decodes as much of a track as the film can hold, in a jail that writes nothing itself; none when its beginning is cut off beyond its
+    /// end.
     pub(super) async fn decode(
         &self,
         cx: &Attempt,
@@ -46,10 +45,12 @@ impl Media {
     ) -> Result<Option<Decoded>, Failure> {
         let (source, name) = (format!("track{index}.bin"), format!("track{index}.f32"));
         self.bring(track, index, &folder.join(&source)).await?;
-        let arguments = self.arguments(track, index, folder, &source, &name, film_samples).await?;
-        let ran = self.run(cx, folder, arguments, Length { frames: 0, fps: 1 }).await;
+        let arguments = self.arguments(track, index, folder, &source, film_samples).await?;
+        let target = folder.join(&name);
+        let limit_bytes = film_samples * SAMPLE_BYTES;
+        let ran = self.run_jailed(cx, folder, OF_STRANGERS, arguments, (&target, limit_bytes)).await;
         ran.map_err(|e| e.failure("audio.undecodable", &message(track, index, "does not decode")))?;
-        let samples = tokio::fs::metadata(folder.join(&name)).await.map_err(disk_failure)?.len() / SAMPLE_BYTES;
+        let samples = tokio::fs::metadata(&target).await.map_err(disk_failure)?.len() / SAMPLE_BYTES;
         // What is decoded is not needed any more, and a film's tracks can be large.
         tokio::fs::remove_file(folder.join(&source)).await.map_err(disk_failure)?;
         match samples {
@@ -88,7 +89,6 @@ impl Media {
         index: usize,
         folder: &Path,
         source: &str,
-        name: &str,
         film_samples: u64,
     ) -> Result<Args, Failure> {
         let path = folder.join(source);
@@ -98,10 +98,10 @@ impl Media {
         let probe = probe.map_err(|e| e.failure("audio.undecodable", &message(track, index, "cannot be read")))?;
         let sound = probe.first("audio").ok_or_else(|| undecodable(track, index, "has no sound in it"))?;
         let filters = filters(sound.channels, in_samples(track.trim_start_seconds), film_samples);
-        Ok(Args::ffmpeg()
+        Ok(Args::jailed()
             .with(["-protocol_whitelist", "file", "-codec_whitelist", probe::SOUND_CODECS])
             .with(["-f", kind.demuxer(), "-i", source, "-map", "0:a:0", "-vn", "-sn", "-dn", "-af", &filters])
-            .with(["-c:a", "pcm_f32le", "-f", "f32le", name]))
+            .with(["-c:a", "pcm_f32le", "-f", "f32le", "pipe:1"]))
     }
 }
 

@@ -32,6 +32,8 @@ pub const OFFSET_STREAM: &str = "application/offset+octet-stream";
 /// Longest metadata, and most entries of it.
 const METADATA_BYTES: usize = 8192;
 const METADATA_ENTRIES: usize = 32;
+/// The longest request that is checked as a whole: it waits on the disk until all of it has come.
+pub const CHECKED_BYTES: u64 = 64 * 1024 * 1024;
 /// What files may be uploaded for.
 const PURPOSES: [&str; 6] = ["asset", "voiceover", "music", "package", "avatar", "font"];
 
@@ -82,6 +84,11 @@ fn number(headers: &HeaderMap, name: &HeaderName) -> Result<u64, Problem> {
     let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let number = text.parse::<u64>().ok().filter(|n| plain && i64::try_from(*n).is_ok());
     number.ok_or_else(|| invalid(format!("{name} is a number of bytes")))
+}
+
+/// Length of the body, where it is announced.
+pub fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// A time as HTTP writes it.
@@ -169,7 +176,7 @@ impl Checksum {
     /// Reads `Upload-Checksum`; none when there is none.
     ///
     /// # Errors
-    /// `header.invalid`
+    /// `header.invalid`, `upload.checked_too_large`
     pub fn of(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
         let Some(value) = headers.get(CHECKSUM) else { return Ok(None) };
         let malformed = || invalid("upload-checksum is `sha256` or `sha1`, a space, and the hash in base64".into());
@@ -180,6 +187,9 @@ impl Checksum {
             _ => return Err(malformed()),
         };
         let expected = BASE64.decode(hash).ok().filter(|hash| hash.len() == length).ok_or_else(malformed)?;
+        if announced(headers).is_some_and(|length| length > CHECKED_BYTES) {
+            return Err(too_much_to_check());
+        }
         Ok(Some(Self { hasher, expected }))
     }
 
@@ -207,6 +217,12 @@ impl Checksum {
             }
         }
     }
+}
+
+/// A request that is longer than one with a checksum may be.
+pub fn too_much_to_check() -> Problem {
+    let detail = format!("a request with upload-checksum has at most {CHECKED_BYTES} bytes");
+    Problem::new(Code::UploadCheckedTooLarge, detail)
 }
 
 fn malformed() -> Problem {
@@ -260,5 +276,14 @@ mod tests {
         for wrong in ["sha1 YQ==", "sha256 Kq5sNclPz7QV2+lfQIuc6R7oRu0=", "md5 YQ==", "sha1"] {
             assert_eq!(sum(wrong).unwrap_err().code(), Code::HeaderInvalid, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_request_with_a_checksum_is_as_long_as_a_piece_on_the_disk_may_be() {
+        let mut headers = headers("upload-checksum", "sha1 Kq5sNclPz7QV2+lfQIuc6R7oRu0=");
+        headers.insert(header::CONTENT_LENGTH, CHECKED_BYTES.into());
+        assert!(Checksum::of(&headers).unwrap().is_some());
+        headers.insert(header::CONTENT_LENGTH, (CHECKED_BYTES + 1).into());
+        assert_eq!(Checksum::of(&headers).unwrap_err().code(), Code::UploadCheckedTooLarge);
     }
 }

@@ -1,16 +1,24 @@
-//! Bytes of an upload on their way in: gathered into pieces of 4 MiB, each stored, then recorded. Memory holds one piece.
+//! Bytes of an upload on their way in: gathered into pieces of 4 MiB, each stored, then recorded. Memory holds one piece, of so many
+//! requests at a time as there are turns.
 //!
 //! Nothing is locked: two requests that send the same bytes store the same pieces, and the row of the upload moves for the first of them
 //! only. A piece that was cut short is stored as it is; whoever goes on begins with it and replaces it.
 
-use super::{complete, elsewhere, ended, headers::Checksum, too_much};
+use super::{
+    complete, elsewhere, ended,
+    headers::{self, Checksum},
+    too_much,
+};
 use crate::{
     app::App,
     auth::Tenant,
     extract::idle_limited,
     problem::{Code, Problem},
 };
-use axum::body::Body;
+use axum::{
+    body::Body,
+    http::{HeaderValue, header},
+};
 use bytes::{Bytes, BytesMut};
 use flatrender_workflows::{
     contracts::storage::{BlobHash, BlobRef, ByteStream, Shelf, StorageError},
@@ -21,27 +29,60 @@ use flatrender_workflows::{
     },
 };
 use futures::{StreamExt, TryStreamExt};
-use std::io::{self, Seek, Write};
+use std::{
+    io::{self, Seek, Write},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 /// Length of a piece.
 const PIECE_BYTES: u64 = 4 * 1024 * 1024;
+/// Requests of which bytes are taken in at a time, by a process: 256 MiB of pieces, and 4 GiB on the disk of what is checked first.
+pub const MOST_INTAKES: usize = 64;
+/// Who waits for a turn for longer is told to come again.
+const TURN: Duration = Duration::from_secs(10);
 /// How much of a file is read at once.
 const CHUNK_BYTES: usize = 256 * 1024;
+
+/// A turn to take bytes in. Who has none has not begun to read.
+///
+/// # Errors
+/// `server.unavailable` when too many uploads come in.
+pub async fn turn(turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Problem> {
+    turn_within(turns, TURN).await
+}
+
+async fn turn_within(turns: &Arc<Semaphore>, patience: Duration) -> Result<OwnedSemaphorePermit, Problem> {
+    let full = || {
+        let detail = "other uploads are coming in; go on in a moment";
+        Problem::new(Code::Unavailable, detail).with_header(header::RETRY_AFTER, HeaderValue::from_static("5"))
+    };
+    timeout(patience, turns.clone().acquire_owned()).await.ok().and_then(Result::ok).ok_or_else(full)
+}
 
 /// Takes bytes of an upload in and gives how many of it are kept then. It goes on when the client is gone: what has come is kept.
 ///
 /// # Errors
-/// `upload.offset`, `upload.complete`, `upload.ended`: somebody else was there before. `upload.checksum`, `file.too_large`,
-/// `body.unreadable`.
+/// `upload.offset`, `upload.complete`, `upload.ended`: somebody else was there before. `upload.checksum`, `upload.checked_too_large`,
+/// `file.too_large`, `body.unreadable`.
 pub async fn receive(
     app: &App,
     tenant: &Tenant,
     upload: &Upload,
     checksum: Option<Checksum>,
     body: Body,
+    turn: OwnedSemaphorePermit,
 ) -> Result<u64, Problem> {
     let intake = Intake::new(app, tenant, upload);
-    let received = tokio::spawn(intake.take_in(checksum, body)).await;
+    let received = tokio::spawn(async move {
+        let _turn = turn;
+        intake.take_in(checksum, body).await
+    });
+    let received = received.await;
     received.map_err(|stopped| Problem::internal(&stopped))?
 }
 
@@ -184,12 +225,21 @@ impl Intake {
         Ok(())
     }
 
-    /// Removes the piece that was cut short, now that a longer one stands in its place.
+    /// Removes the piece that was cut short, now that a longer one stands in its place; unless another piece is the same, of somebody who
+    /// went on from there meanwhile.
     async fn forget_replaced(&mut self, by: &BlobRef) {
         let Some(old) = self.replaced.take().filter(|old| *old != by.sha256) else { return };
-        if let Err(error) = self.app.storage.remove(&self.shelf(), &old).await {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, upload = %self.upload.id, "a piece of an upload that was replaced stays for a while");
+        let removed = async {
+            let mut tx = self.app.begin(&self.tenant, Role::File).await?;
+            if upload::has_piece(&mut tx, self.upload.id, &old).await? {
+                return Ok(());
+            }
+            drop(tx);
+            Ok::<(), Problem>(self.app.storage.remove(&self.shelf(), &old).await?)
+        };
+        if let Err(problem) = removed.await {
+            let code = problem.code().as_str();
+            tracing::warn!(code, upload = %self.upload.id, "a piece of an upload that was replaced stays for a while");
         }
     }
 
@@ -239,6 +289,9 @@ async fn checked(body: Body, mut checksum: Checksum, limit_bytes: u64) -> Result
         if size_bytes > limit_bytes {
             return Ok(None);
         }
+        if size_bytes > headers::CHECKED_BYTES {
+            return Err(headers::too_much_to_check());
+        }
         checksum.update(&chunk);
         let written = tokio::task::spawn_blocking(move || file.write_all(&chunk).map(|()| file)).await;
         file = written.map_err(io::Error::other).and_then(|written| written).map_err(disk)?;
@@ -247,4 +300,19 @@ async fn checked(body: Body, mut checksum: Checksum, limit_bytes: u64) -> Result
     file.rewind().map_err(disk)?;
     let file = tokio::fs::File::from_std(file);
     Ok(Some(tokio_util::io::ReaderStream::with_capacity(file, CHUNK_BYTES).boxed()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_gets_no_turn_is_told_to_come_again() {
+        let (turns, patience) = (Arc::new(Semaphore::new(1)), Duration::from_millis(1));
+        let first = turn_within(&turns, patience).await.unwrap();
+        assert_eq!(turn_within(&turns, patience).await.unwrap_err().code(), Code::Unavailable);
+        let waiting = turn(&turns);
+        drop(first);
+        assert!(waiting.await.is_ok());
+    }
 }

@@ -203,6 +203,20 @@ pub async fn piece(db: Db<'_>, id: Uuid, number: i32) -> sqlx::Result<Option<Blo
     row.fetch_optional(db).await?.map(|r| blob_ref(r.sha256, r.size_bytes)).transpose()
 }
 
+/// Whether a piece of an upload has this content.
+///
+/// # Errors
+/// Those of the database.
+pub async fn has_piece(db: Db<'_>, id: Uuid, hash: &BlobHash) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from file_mgr.upload_parts where session_id = $1 and sha256 = $2) as "it!""#,
+        id,
+        hash.as_str(),
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// Keeps pieces that are stored, the first of them numbered `first`, if the upload is still open and as far as `from`; now it is as far as
 /// `to`. A piece that is there already has grown and is replaced. None when it was not kept; else whether all of it is there.
 ///
