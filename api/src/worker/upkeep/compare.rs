@@ -121,8 +121,7 @@ impl Comparison<'_> {
     async fn account(&mut self, page: &mut Vec<BlobRef>) -> Result<(), Failure> {
         let hashes: Vec<String> = page.iter().map(|blob| blob.sha256.to_string()).collect();
         let mut tx = Scope::platform(Role::Admin).begin(&self.tools.db).await?;
-        let orphans: HashSet<String> =
-            blob::unaccounted(&mut tx, self.tenant_id, &hashes).await?.into_iter().collect();
+        let orphans: HashSet<String> = blob::unaccounted(&mut tx, self.tenant_id, &hashes).await?.into_iter().collect();
         drop(tx);
         for blob in page.drain(..).filter(|blob| orphans.contains(blob.sha256.as_str())) {
             self.report.orphan_count += 1;
