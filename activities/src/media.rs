@@ -13,6 +13,7 @@ mod draw_contact_sheet;
 mod encode_part;
 pub mod ffmpeg;
 pub mod frame;
+pub mod jail;
 mod make_still;
 mod mix_audio;
 mod mp4;

@@ -1,5 +1,6 @@
 //! What the server counts, for Prometheus. Labels come from fixed sets: routes, methods, statuses.
 
+use crate::worker::walls::WALLS;
 use axum::{
     Router,
     extract::{MatchedPath, Request},
@@ -36,6 +37,7 @@ pub fn install() {
         let handle = builder.ok()?.install_recorder();
         flatrender_engine::measures::describe();
         metrics::describe_counter!(MADE_LATE, "months of time series that were missing and had to be made by a writer");
+        metrics::describe_gauge!(WALLS, "whether a wall stands around programs that read what others send: 1 or 0");
         handle.inspect_err(|error| tracing::warn!(%error, "metrics are not collected")).ok()
     });
 }
@@ -129,7 +131,7 @@ mod tests {
     fn the_dashboard_for_grafana_shows_what_there_is() {
         let own =
             ["flatrender_http_requests_total", "flatrender_http_request_seconds", "flatrender_requests_limited_total"];
-        let own = own.into_iter().chain(["flatrender_farm_decision_seconds", MADE_LATE]);
+        let own = own.into_iter().chain(["flatrender_farm_decision_seconds", MADE_LATE, WALLS]);
         let known: Vec<&str> = flatrender_engine::measures::all().map(|(name, ..)| name).chain(own).collect();
         let board: serde_json::Value = serde_json::from_str(include_str!("../../docs/grafana.json")).unwrap();
         let targets =

@@ -8,6 +8,7 @@ use crate::{
     peer::{BadNetwork, Proxies},
     router,
     vault::Vault,
+    worker::walls,
 };
 use axum::{Router, serve::ListenerExt as _};
 use flatrender_activities::egress::{Egress, Reach};
@@ -74,6 +75,7 @@ pub async fn run(config: ServeConfig, shutdown: CancellationToken) -> Result<(),
         Listen::Address(address) => TcpListener::bind(address).await.map_err(|e| ServeError::Bind(address, e))?,
     };
     metrics::install();
+    walls::show(walls::tried().await);
     let _ = tokio::task::spawn_blocking(crate::file_mgr::upload::remove_stale).await;
     let reach = Reach::from_env();
     if reach == Reach::Anywhere {

@@ -4,6 +4,7 @@
 mod placeholders;
 mod probe;
 mod upkeep;
+pub mod walls;
 
 pub use placeholders::{BadSetting, Placeholders};
 pub use probe::upload_probe;
@@ -182,8 +183,10 @@ async fn keep_house(db: PgPool, storage: Arc<dyn BlobStore>, scratch: PathBuf, p
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut scheduled = false;
     let mut tidying = Seldom::every(TIDYING);
+    let walls = walls::tried().await;
     loop {
         ticks.tick().await;
+        walls::show(walls);
         if !scheduled {
             match schedule(&db, production).await {
                 Ok(()) => scheduled = true,

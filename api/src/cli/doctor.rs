@@ -12,8 +12,9 @@ use std::io::IsTerminal as _;
 
 /// Looks whether this machine can do the work, and says how to mend what is missing.
 ///
-/// Checks PostgreSQL, ffmpeg and its encoders, the fonts of the templates, room on the disk, the storage (by
-/// writing, reading and removing an object), the renderer (by rendering a frame) and the server. Ends with exit code 1 when something that is needed is missing.
+/// Checks PostgreSQL, ffmpeg and its encoders, the jail of programs that read what others send, the fonts of the templates, room on the
+/// disk, the storage (by writing, reading and removing an object), the renderer (by rendering a frame) and the server. Ends with exit
+/// code 1 when something that is needed is missing.
 #[derive(Debug, Clone, Args)]
 pub struct DoctorArgs {
     /// Print the findings as JSON.
@@ -79,6 +80,7 @@ pub async fn run(args: DoctorArgs) -> Result<(), CliError> {
 async fn look(server: &ServerArgs) -> Vec<Finding> {
     let mut findings = vec![checks::postgres().await];
     findings.extend(checks::media().await);
+    findings.push(checks::jail().await);
     findings.push(checks::fonts());
     findings.push(checks::disk(server));
     findings.push(checks::storage(server).await);

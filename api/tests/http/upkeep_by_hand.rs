@@ -104,4 +104,6 @@ async fn usage_is_exported_and_the_machine_is_looked_at_by_hand(db: PgPool) {
     let (code, said) = hand.call(&["doctor", "--json"], &[("FLATRENDER_DATA", data.to_str().unwrap())]).await;
     let told = if code == 0 { said.contains("ffmpeg") } else { said.contains("this machine cannot make films yet: ") };
     assert!(told, "{code} {said}");
+    let jail = r#""name": "jail","#;
+    assert!(said.contains(jail), "whether strangers' files are read behind walls: {said}");
 }

@@ -6,6 +6,7 @@ use crate::platform::account::{Account, is_root};
 use crate::platform::postgres::programs::{Programs, install_command};
 use crate::platform::samples;
 use flatrender_activities::media::Media;
+use flatrender_activities::media::jail::Walls;
 use flatrender_activities::storage::{ObjectStorage, StorageSettings};
 use flatrender_workflows::contracts::storage::BlobStore as _;
 use sqlx::{Connection as _, PgConnection};
@@ -61,6 +62,26 @@ pub async fn media() -> Vec<Finding> {
         Some(if f.ok { Finding::ok(name, f.detail) } else { Finding::bad(name, Verdict::Fail, f.detail, install) })
     };
     found.into_iter().filter_map(finding).collect()
+}
+
+/// Whether programs that read what others send are walled in.
+pub async fn jail() -> Finding {
+    let mend = "install util-linux, and let everybody make user namespaces: docs/production.md, \"Files of strangers\"";
+    match Walls::tried().await {
+        Ok(walls) if walls.stand() => {
+            Finding::ok("jail", "programs that read what others send have no network and see no other files")
+        }
+        Ok(walls) => {
+            let open = match walls {
+                Walls { network: true, .. } => "files",
+                Walls { files: true, .. } => "the network",
+                _ => "the network and files",
+            };
+            let detail = format!("programs that read what others send reach {open}; only time and memory are limited");
+            Finding::bad("jail", Verdict::Warn, detail, mend)
+        }
+        Err(error) => Finding::bad("jail", Verdict::Warn, format!("it cannot be tried: {error}"), mend),
+    }
 }
 
 /// Every font the templates name is there, and is a font.
