@@ -12,7 +12,7 @@ use std::{
 
 impl ObjectStorage {
     /// Removes temporaries nobody has written to for `age`, left by crashes; tells how many. To be called at
-    /// the start of a process. `age` must be longer than any upload takes: other processes may be writing.
+    /// the start of a process and now and then. `age` must be longer than any upload takes: other processes may be writing.
     ///
     /// # Errors
     /// [`StorageError::Io`] when the storage cannot be listed.
