@@ -51,6 +51,8 @@ create table identity.payment_gateways (
     state        text not null default 'active' check (state in ('active', 'retired')),
     settings_enc bytea not null check (octet_length(settings_enc) <= 16384),
     merchant     text check (char_length(merchant) between 1 and 255),
+    checked_at   timestamptz,
+    check_error  text check (char_length(check_error) <= 128),
     refund_limit bigint not null default 0 check (refund_limit >= 0),
     refund_limit_currency char(3) check (refund_limit_currency ~ '^[A-Z]{3}$'),
     refund_limit_by       uuid,

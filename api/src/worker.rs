@@ -46,6 +46,7 @@ use flatrender_workflows::{
         webhook::{CALL, CallSlowWebhook, CallWebhook, SLOW_WEBHOOK_QUEUE, WEBHOOK_QUEUE},
     },
     definitions::{
+        check_account::CheckAccount,
         check_invariants::CheckInvariants,
         clean_up::CleanUp,
         deliver::Deliver,
@@ -440,6 +441,7 @@ fn builder(config: WorkerConfig) -> Builder {
         .workflow::<GiveBack>()
         .workflow::<ReconcilePayments>()
         .workflow::<CompareSettlements>()
+        .workflow::<CheckAccount>()
         .schedules()
         .queue(MEDIA_QUEUE, slots)
         .handler::<VerifyFrames>(media.clone())

@@ -1,5 +1,6 @@
 //! What happens, in which order: a file per workflow. A definition awaits nothing but its context.
 
+pub mod check_account;
 pub mod check_invariants;
 pub mod clean_up;
 pub mod deliver;

@@ -329,7 +329,13 @@ pub async fn gateways(args: GatewaysArgs) -> Result<(), CliError> {
         }
     };
     show(args.how.json, &answer, |g| {
-        format!("{}  {:<8}  {:<4}  {}", text(&g["id"]), text(&g["provider"]), text(&g["mode"]), text(&g["webhook_url"]))
+        let opens = match (g["checked_at"].is_null(), g["check_error"].as_str()) {
+            (true, _) => "not asked yet",
+            (_, Some(code)) => code,
+            _ => "opens",
+        };
+        let (id, provider, mode) = (text(&g["id"]), text(&g["provider"]), text(&g["mode"]));
+        format!("{id}  {provider:<8}  {mode:<4}  {opens:<20}  {}", text(&g["webhook_url"]))
     })
 }
 

@@ -5,7 +5,7 @@ use flatrender_engine::{
     operations::{Fork, OperationError},
 };
 use flatrender_workflows::definitions::{
-    check_invariants::CheckInvariants, clean_up::CleanUp, deliver::Deliver, derive_film::DeriveFilm,
+    check_account::CheckAccount, check_invariants::CheckInvariants, clean_up::CleanUp, deliver::Deliver, derive_film::DeriveFilm,
     drain_deletions::DrainDeletions, expire_exports::ExpireExports, expire_uploads::ExpireUploads,
     finish_upload::FinishUpload, forget_old::ForgetOld, keep_months::KeepMonths, look_after_credits::LookAfterCredits,
     notify::Notify, publish_posts::PublishPosts, purge_files::PurgeFiles, raise_alarms::RaiseAlarms,
@@ -85,6 +85,7 @@ kinds!(
     RetireMonths,
     RollUpUsage,
     RecheckDomains,
+    CheckAccount,
     CheckInvariants,
     LookAfterCredits,
     KeepSubscription,

@@ -137,6 +137,35 @@ fn ids(movements: &[Movement], unit: i64) -> Vec<(String, i64)> {
 }
 
 /// P19: whatever goes wrong, each payment credits once, and nothing is stuck after a quarter of an hour.
+/// Whoever mistypes a key hears of it before a payer does.
+#[sqlx::test(migrations = "../migrations")]
+async fn who_says_what_an_account_opens_with_hears_whether_it_does(db: PgPool) {
+    let street = Street::open(db).await;
+    let asked = async || {
+        for _ in 0..1000 {
+            let list = street.shop.by(street.shop.first, Method::GET, "/v1/gateways", json!({})).await.json();
+            let list = list["data"].as_array().unwrap().clone();
+            if list.iter().all(|g| g["checked_at"].is_string()) {
+                return list;
+            }
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+        panic!("nobody asked");
+    };
+    for gateway in asked().await {
+        assert!(gateway["check_error"].is_null() && gateway["merchant"].is_string(), "{gateway}");
+    }
+    let mistyped = json!({"secret_key": "sk_test_mistyped", "webhook_secrets": [stripe::WEBHOOK_SECRET]});
+    street.shop.gateway("stripe", "test", mistyped).await;
+    let list = asked().await;
+    let stripe = list.iter().find(|g| g["provider"] == "stripe").unwrap();
+    assert_eq!((&stripe["check_error"], &stripe["merchant"]), (&json!("pay.merchant_config"), &Value::Null));
+    let mended = json!({ "secret_key": stripe::TEST_KEY });
+    let rotated = street.shop.by(street.shop.first, Method::POST, "/v1/gateways/stripe/rotate", mended).await;
+    assert_eq!(rotated.status, StatusCode::OK, "{:?}", rotated.body);
+    assert!(asked().await.iter().all(|g| g["check_error"].is_null()));
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn p19_the_books_of_gateways_and_ours_are_equal_whatever_fails(db: PgPool) {
     let street = Street::open(db).await;

@@ -12,6 +12,7 @@ use flatrender_workflows::{
         RefundPayment, VerifyPayment,
     },
     definitions::{
+        check_account::CheckAccount,
         notify::Notify,
         payment::TakePayment,
         reconcile::{CompareSettlements, ReconcilePayments},
@@ -112,6 +113,7 @@ impl Shop {
             .workflow::<KeepSubscription>()
             .workflow::<ReconcilePayments>()
             .workflow::<CompareSettlements>()
+            .workflow::<CheckAccount>()
             .workflow::<Notify>()
             .handler::<CreatePayment>(cashier.clone())
             .handler::<FetchPayment>(cashier.clone())

@@ -16,6 +16,7 @@ use flatrender_workflows::{
         Gateway as Provider, Mode,
         settings::{MOST_WEBHOOK_SECRETS, Settings},
     },
+    definitions::check_account::CheckAccount,
     models::{
         Db, Role, Scope,
         identity::{
@@ -51,6 +52,14 @@ pub struct GatewayView {
     refund_limit_currency: Option<String>,
     /// Where its webhooks go.
     webhook_url: String,
+    /// What the provider calls the account, once it has said so.
+    #[schema(example = "acct_1Pq")]
+    merchant: Option<String>,
+    /// When the provider was asked whether the account opens: a moment after it was put or changed.
+    checked_at: Option<DateTime<Utc>>,
+    /// Why it does not open, or could not be asked; none when it opens.
+    #[schema(example = "pay.merchant_config")]
+    check_error: Option<String>,
     /// Since when.
     created_at: DateTime<Utc>,
 }
@@ -163,6 +172,9 @@ fn view(app: &App, g: Gateway) -> GatewayView {
         mode: g.mode,
         refund_limit: g.refund_limit,
         refund_limit_currency: g.refund_limit_currency,
+        merchant: g.merchant,
+        checked_at: g.checked_at,
+        check_error: g.check_error,
         created_at: g.created_at,
     }
 }
@@ -182,7 +194,7 @@ pub async fn list(State(app): State<App>, steward: Steward) -> Result<Json<Gatew
 #[utoipa::path(
     put, path = "/v1/gateways/{provider}", tag = "Billing", operation_id = "put_gateway", summary = "Have money taken by an account",
     description = "Instead of the one before at this provider, which sees to what was begun with it. What the account opens with is sealed and \
-                   never shown.",
+                   never shown. The provider is asked whether it opens: `checked_at` and `check_error` of `GET /v1/gateways` tell a moment later.",
     params(("provider" = String, Path, description = "`stripe`, `zarinpal` or `manual`")), request_body = PutGateway,
     responses(
         (status = 200, description = "The account", body = GatewayView),
@@ -219,7 +231,9 @@ pub async fn put(
     gateway::put(&mut tx, steward.tenant_id, &new).await?;
     let put = found(&mut tx, steward.tenant_id, provider).await?;
     steward.record(&mut tx, "gateway.put", &object(&put), made(&put)).await?;
+    check(&app, &mut tx, &put).await?;
     tx.commit().await?;
+    app.workflows.announce();
     Ok(Json(view(&app, put)))
 }
 
@@ -265,7 +279,9 @@ pub async fn rotate(
     let after = found(&mut tx, steward.tenant_id, provider).await?;
     let change = Change { before: Some(&before), after: Some(&after) };
     steward.record(&mut tx, "gateway.rotate", &object(&after), change).await?;
+    check(&app, &mut tx, &after).await?;
     tx.commit().await?;
+    app.workflows.announce();
     Ok(Json(view(&app, after)))
 }
 
@@ -364,6 +380,13 @@ pub async fn retire_pack(
     steward.record(&mut tx, "credit_pack.retire", &format!("credit_pack:{id}"), change).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Has the provider asked whether an account opens. The transaction goes on in another scope than before.
+async fn check(app: &App, db: Db<'_>, account: &Gateway) -> Result<(), Problem> {
+    Scope::tenant(Role::Workflow, account.tenant_id).enter(&mut *db).await?;
+    app.workflows.start(db, account.tenant_id, None, CheckAccount { gateway_id: account.id }).await?;
+    Ok(())
 }
 
 fn named(provider: &str) -> Result<Provider, Problem> {

@@ -39,6 +39,10 @@ pub struct Gateway {
     pub refund_limit_by: Option<Uuid>,
     /// Since when.
     pub created_at: DateTime<Utc>,
+    /// When the provider was asked whether it opens.
+    pub checked_at: Option<DateTime<Utc>>,
+    /// Code of why it does not.
+    pub check_error: Option<String>,
     /// Its settings.
     #[serde(skip)]
     pub settings_enc: Vec<u8>,
@@ -117,7 +121,8 @@ pub async fn put(db: Db<'_>, tenant_id: Uuid, new: &NewGateway<'_>) -> sqlx::Res
 /// Gives an account other secrets, in place.
 pub async fn rotate(db: Db<'_>, tenant_id: Uuid, id: Uuid, settings: &[u8]) -> sqlx::Result<()> {
     sqlx::query!(
-        "update identity.payment_gateways set settings_enc = $3, updated_at = workflow.now() where tenant_id = $1 and id = $2",
+        "update identity.payment_gateways set settings_enc = $3, checked_at = null, check_error = null, updated_at = workflow.now()
+         where tenant_id = $1 and id = $2",
         tenant_id,
         id,
         settings,
@@ -125,6 +130,22 @@ pub async fn rotate(db: Db<'_>, tenant_id: Uuid, id: Uuid, settings: &[u8]) -> s
     .execute(db)
     .await
     .map(drop)
+}
+
+/// Notes what a provider says of an account: what it calls it, or the code of why it does not open. False when the account is gone, or opens
+/// with something else by now.
+pub async fn note_check(db: Db<'_>, account: &Account, seen: Result<&str, &String>) -> sqlx::Result<bool> {
+    let Ok(settings) = hex::decode(&account.settings.hex) else { return Ok(false) };
+    let noted = sqlx::query!(
+        "update identity.payment_gateways
+         set checked_at = workflow.now(), check_error = left($3, 128), merchant = coalesce(nullif(left($4, 255), ''), merchant)
+         where id = $1 and settings_enc = $2",
+        account.gateway_id,
+        settings,
+        seen.err(),
+        seen.ok(),
+    );
+    Ok(noted.execute(db).await?.rows_affected() == 1)
 }
 
 /// Opens no more payments with the account at a provider. False when there is none.
@@ -163,7 +184,7 @@ async fn select(db: Db<'_>, tenant_id: Option<Uuid>, id: Option<Uuid>, active: b
     sqlx::query_as!(
         Gateway,
         "select id, tenant_id, provider, mode, state, merchant, refund_limit, refund_limit_currency, refund_limit_by,
-                created_at, settings_enc from identity.payment_gateways
+                created_at, checked_at, check_error, settings_enc from identity.payment_gateways
          where ($1::uuid is null or tenant_id = $1) and ($2::uuid is null or id = $2) and (not $3 or state = 'active')
            and ($2 is not null or state = 'active' or updated_at > workflow.now() - interval '7 days')
          order by provider, created_at limit 10000",
