@@ -136,7 +136,6 @@ fn ids(movements: &[Movement], unit: i64) -> Vec<(String, i64)> {
     all
 }
 
-/// P19: whatever goes wrong, each payment credits once, and nothing is stuck after a quarter of an hour.
 /// Whoever mistypes a key hears of it before a payer does.
 #[sqlx::test(migrations = "../migrations")]
 async fn who_says_what_an_account_opens_with_hears_whether_it_does(db: PgPool) {
@@ -166,6 +165,7 @@ async fn who_says_what_an_account_opens_with_hears_whether_it_does(db: PgPool) {
     assert!(asked().await.iter().all(|g| g["check_error"].is_null()));
 }
 
+/// P19: whatever goes wrong, each payment credits once, and nothing is stuck after a quarter of an hour.
 #[sqlx::test(migrations = "../migrations")]
 async fn p19_the_books_of_gateways_and_ours_are_equal_whatever_fails(db: PgPool) {
     let street = Street::open(db).await;

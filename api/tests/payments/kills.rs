@@ -10,6 +10,11 @@ use crate::{
     gateways::Street,
 };
 use axum::http::{Method, StatusCode};
+use flatrender_engine::Client;
+use flatrender_workflows::{
+    definitions::reconcile::{CompareSettlements, ReconcilePayments},
+    models::DEFAULT_TENANT,
+};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, PgPool};
 use std::{
@@ -137,6 +142,41 @@ async fn p19_a_payment_and_its_refund_survive_kill_nine_at_each_step(db: PgPool)
     assert_eq!((street.stripe.refunds().len(), street.stripe.refunds()[0].amount), (1, 500));
     assert_eq!(shop.balance().await, 3600);
     assert_eq!(shop.world.count("identity.invoices").await, 3);
+    worker.kill_worker();
+    run(db, NO_GATE).await;
+    shop.sound().await;
+}
+
+/// The same of whoever looks for what gateways have and we do not, and compares the days: killed at each step, they take nothing twice and
+/// tell of nothing twice.
+#[sqlx::test(migrations = "../migrations")]
+async fn p19_reconciliation_survives_kill_nine_at_each_step(db: PgPool) {
+    let street = Street::quiet(db).await;
+    let (shop, db) = (&street.shop, &street.shop.world.db);
+    let mut worker = Worker::of(db, &street.stripe, &street.zarinpal).await;
+    worker.start_worker();
+    let (first, stripes) = street.pending("stripe").await;
+    let (second, zarinpals) = street.pending("zarinpal").await;
+    worker.kill_worker();
+    // They pay, and nobody comes back.
+    street.stripe.pay(&stripes);
+    street.zarinpal.pay(&zarinpals);
+    run(db, GATE).await;
+    let mut tx = db.begin().await.unwrap();
+    let client = Client::new(db.clone());
+    let compare = CompareSettlements { day: Some(chrono::Utc::now().date_naive()), after: None };
+    client.start(&mut tx, DEFAULT_TENANT, None, ReconcilePayments {}).await.unwrap();
+    client.start(&mut tx, DEFAULT_TENANT, None, compare).await.unwrap();
+    tx.commit().await.unwrap();
+    run(db, "insert into public.gated select id from workflow.runs where state = 'running' and kind in ('reconcile_payments', 'compare_settlements')").await;
+    let kills = kill_at_each(&mut worker, db).await;
+    assert!(kills.len() >= 8 && kills.values().all(|times| *times >= 2), "{kills:?}");
+    for id in [&first, &second] {
+        street.back(id).await;
+        shop.comes(id, "paid").await;
+    }
+    assert_eq!((street.stripe.captures().len(), street.zarinpal.captures().len()), (1, 1));
+    assert_eq!((shop.balance().await, shop.world.count("identity.invoices").await), (2 * 3600, 2));
     worker.kill_worker();
     run(db, NO_GATE).await;
     shop.sound().await;
