@@ -10,7 +10,7 @@ TEMPLATE ?= promo
 DATA ?= .flatrender
 PROGRAMS := -p flatrender-api -p flatrender-renderer
 
-.PHONY: help setup build demo up test chaos soak fmt lint sqlx-prepare clean-data
+.PHONY: help setup build demo up test chaos soak fuzz fmt lint sqlx-prepare clean-data
 
 help:
 	@echo "make demo [LOCALE=fa] [TEMPLATE=story] [KEEP=1]   render a sample film; KEEP=1 stays up afterwards"
@@ -18,6 +18,7 @@ help:
 	@echo "make test                                         everything that proves it works"
 	@echo "make chaos [FAULT=f03]                            engine and farm under faults, the long form"
 	@echo "make soak                                         those of them that take hours: F6, F8, F35 as the list has them"
+	@echo "make fuzz [MINUTES=5]                             the API of a live server, from its OpenAPI document"
 	@echo "make fmt | lint | build | setup                   one step of it"
 	@echo "make sqlx-prepare                                 renew .sqlx after a query or a migration changed"
 	@echo "make clean-data                                   remove what make demo and make up keep"
@@ -45,6 +46,10 @@ chaos:
 soak:
 	@scripts/setup.sh test
 	@FLATRENDER_CHAOS=soak scripts/chaos.sh 'f(06|08|35)_'
+
+fuzz:
+	@scripts/setup.sh test
+	@scripts/fuzz.sh $(or $(MINUTES),5)
 
 fmt:
 	@cargo fmt --all

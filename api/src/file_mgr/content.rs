@@ -29,8 +29,8 @@ use uuid::Uuid;
         ("Range" = Option<String>, Header, description = "`bytes=first-last`")
     ),
     responses(
-        (status = 200, description = "The whole file", body = crate::openapi::Binary, content_type = "application/octet-stream"),
-        (status = 206, description = "A part of it", body = crate::openapi::Binary, content_type = "application/octet-stream"),
+        (status = 200, description = "The whole file", body = crate::openapi::Binary, content_type = "*/*"),
+        (status = 206, description = "A part of it", body = crate::openapi::Binary, content_type = "*/*"),
         (status = 304, description = "The client has it already"),
         (status = 403, description = "`link.forged`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 410, description = "`link.expired`", body = ProblemBody, content_type = "application/problem+json"),

@@ -36,8 +36,8 @@ const CACHE: &str = "private, no-store";
     security(()),
     params(("token" = String, Path, description = "What the link was made with")),
     responses(
-        (status = 200, description = "The file, to be saved", body = crate::openapi::Binary, content_type = "application/octet-stream"),
-        (status = 206, description = "A part of it", body = crate::openapi::Binary, content_type = "application/octet-stream"),
+        (status = 200, description = "The file, to be saved", body = crate::openapi::Binary, content_type = "*/*"),
+        (status = 206, description = "A part of it", body = crate::openapi::Binary, content_type = "*/*"),
         (status = 304, description = "It is what you have"),
         (status = 404, description = "`share_link.not_found`: unknown, expired, used up or revoked", body = ProblemBody, content_type = "application/problem+json"),
         (status = 429, description = "`rate.limited`", body = ProblemBody, content_type = "application/problem+json")

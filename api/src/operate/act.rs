@@ -52,7 +52,7 @@ pub struct RunAction {
     /// For `retry` and `fork`: the step to begin with; everything before it is kept.
     from_step: Option<String>,
     /// For `fork`: another input.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     input: Option<Value>,
     /// For `set_priority`: the new one; higher goes first.
     priority: Option<i16>,
@@ -62,7 +62,7 @@ pub struct RunAction {
     /// For `signal`: its name.
     signal: Option<String>,
     /// For `signal`: what comes with it.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     payload: Option<Value>,
     /// For `signal`: the same key twice is one signal.
     dedupe_key: Option<String>,

@@ -42,10 +42,10 @@ pub struct DeedView {
     /// Why.
     reason: Option<String>,
     /// What it was before.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Option<Object>)]
     before: Option<Value>,
     /// What it is since.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Option<Object>)]
     after: Option<Value>,
 }
 

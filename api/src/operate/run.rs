@@ -31,10 +31,10 @@ pub struct RunDetail {
     /// Why it does not go on, or what it is doing.
     why: Why,
     /// What it was started with, without secrets.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     input: Value,
     /// What it gave, without secrets.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     output: Option<Value>,
     /// Why it failed.
     error: Option<RunError>,
@@ -84,7 +84,7 @@ pub struct Why {
     #[schema(example = "The run waits for a signal.")]
     text: String,
     /// What belongs to the reason.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     details: Value,
 }
 
@@ -108,7 +108,7 @@ pub struct RunError {
     /// Whether another attempt may help.
     retryable: bool,
     /// Evidence: frames, exit codes, the end of a log.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     details: Value,
 }
 
@@ -204,7 +204,7 @@ pub struct RunStep {
     #[schema(example = "ok")]
     outcome: String,
     /// What it gave, without secrets.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     output: Option<Value>,
     /// Why it failed.
     error: Option<RunError>,
@@ -295,7 +295,7 @@ pub struct RunAttempt {
     #[schema(example = "failed")]
     outcome: String,
     /// What went wrong, with its evidence.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Option<Object>)]
     failure: Option<Value>,
     /// When.
     ended_at: DateTime<Utc>,

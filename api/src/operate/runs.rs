@@ -52,7 +52,7 @@ pub struct RunSummary {
     /// The same for all failures with this cause.
     fingerprint: Option<String>,
     /// What it may be found by.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Option<Object>)]
     attributes: Option<Value>,
     /// When somebody asked it to stop.
     cancel_requested_at: Option<DateTime<Utc>>,

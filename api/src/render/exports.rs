@@ -138,7 +138,7 @@ pub async fn contact_sheet(
     summary = "Download what else was made of a film", description = "A poster, GIF, small film or one for editing, once it is ready.",
     params(("id" = Uuid, Path, description = "The export"), ("kind" = DerivativeKind, Path, description = "What")),
     responses(
-        (status = 200, description = "It", body = crate::openapi::Binary, content_type = "application/octet-stream"),
+        (status = 200, description = "It", body = crate::openapi::Binary, content_type = "*/*"),
         (status = 404, description = "`export.not_found`; also when it is not ready", body = crate::problem::ProblemBody, content_type = "application/problem+json")
     )
 )]

@@ -133,7 +133,7 @@ pub struct FireView {
     /// When it ended.
     finished_at: Option<DateTime<Utc>>,
     /// What it ended with.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     output: Option<serde_json::Value>,
     /// Why it did not succeed.
     error: Option<RunFault>,

@@ -42,7 +42,7 @@ pub struct CleanupScheduleView {
     #[schema(example = "cleanup_schedule")]
     object: &'static str,
     #[serde(flatten)]
-    says: CleanupTerms,
+    says: Terms,
     /// The next five times, in its zone; none while it is off.
     next: Vec<String>,
     /// The run that was planned last.
@@ -57,7 +57,7 @@ pub struct CleanupScheduleView {
 }
 
 /// What is to be removed, and when.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CleanupTerms {
     /// A name to tell it from others, 1 to 100 characters.
@@ -105,21 +105,12 @@ fn most() -> i32 {
 
 impl From<Rule> for CleanupScheduleView {
     fn from(rule: Rule) -> Self {
-        let Terms { name, target, older_than_seconds, filter, cron, time_zone, enabled, dry_run, max_delete_per_run } =
-            rule.terms;
-        let next = Schedules::preview(&cron, &time_zone, Utc::now(), NEXT).unwrap_or_default();
-        let next = if enabled { local(&next, &time_zone) } else { vec![] };
-        let says = CleanupTerms {
-            name,
-            target,
-            older_than_seconds,
-            filter,
-            cron,
-            time_zone,
-            enabled,
-            dry_run,
-            max_delete_per_run,
+        let says = rule.terms;
+        let next = match says.enabled {
+            true => Schedules::preview(&says.cron, &says.time_zone, Utc::now(), NEXT).unwrap_or_default(),
+            false => vec![],
         };
+        let next = local(&next, &says.time_zone);
         Self {
             id: rule.id,
             object: "cleanup_schedule",

@@ -32,7 +32,8 @@ pub struct Filter {
 }
 
 /// What a rule says.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = CleanupRule)]
 pub struct Terms {
     /// Unique within the tenant, 1 to 100 characters.
     pub name: String,
