@@ -50,9 +50,31 @@ impl Machine {
         self.call(Method::POST, path, "", body.to_string().into_bytes(), "application/json").await
     }
 
-    /// Claims, keeps the lease as the agent does, and reports, until it is stopped.
+    /// Says how it fares every ten seconds, as the agent does.
+    async fn pulse(self, incarnation: Uuid, stop: CancellationToken) {
+        let fares = json!({"incarnation": incarnation, "running_tasks": 1, "cpu_percent": 50.0, "ram_mb": 100,
+                           "disk_free_mb": 5000, "rtt_ms": 3, "cache": null});
+        while !stop.is_cancelled() {
+            let (status, answer) = self.post("health", fares.clone()).await;
+            assert_eq!(status, 200, "{answer}");
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(10)) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// Says what it has, claims, keeps the lease as the agent does, and reports, until it is stopped.
     async fn work(mut self, stop: CancellationToken) {
         let incarnation = Uuid::new_v4();
+        let hello = json!({
+            "incarnation": incarnation, "cache": [], "cache_limit": 1_000_000_000,
+            "inventory": {"after_effects": null, "fonts": [], "plugins": [], "disk_free_mb": 5000},
+            "capabilities": {"agent_version": "0.1.0", "os": "linux/x86_64", "cpus": 8, "ram_mb": 32_768, "slots": 1,
+                             "labels": {"engine": "lottie"}, "renderers": {"lottie": "flatrender-aerender 0.1.0"}}});
+        let (status, answer) = self.post("hello", hello).await;
+        assert_eq!(status, 200, "{answer}");
+        tokio::spawn(self.clone().pulse(incarnation, stop.clone()));
         while !stop.is_cancelled() {
             let began = Instant::now();
             let ask = json!({"incarnation": incarnation, "labels": {"engine": "lottie"}, "wait_seconds": 25});
@@ -144,6 +166,8 @@ async fn two_hundred_nodes_render_nothing_twice_and_cost_next_to_nothing(db: PgP
     tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
     let _ = rustls::crypto::ring::default_provider().install_default();
     let http = reqwest::Client::builder().build().unwrap();
+    let samples = world.app.clone();
+    tokio::spawn(async move { samples.samples.keep_writing(&samples.db).await });
     let (seen, stop) = (Arc::new(Mutex::new(Seen::default())), CancellationToken::new());
     let (go, gone) = watch::channel(false);
     let mut fleet = Vec::new();
