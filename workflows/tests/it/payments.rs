@@ -279,7 +279,15 @@ impl Shop {
         client.announce();
     }
 
+    /// Lets time pass once everybody sleeps who is about to: who begins to sleep later wakes later. Where nobody works it waits a second.
     pub async fn pass(&self, seconds: f64) {
+        let busy = "select exists (select from workflow.tasks where state = 'leased' or state = 'ready' and run_at <= workflow.now())";
+        for _ in 0..100 {
+            if !sqlx::query_scalar::<_, bool>(busy).fetch_one(&self.db).await.unwrap() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         let sql = "update workflow.clock set moved_by = moved_by + make_interval(secs => $1)";
         sqlx::query(sql).bind(seconds).execute(&self.db).await.unwrap();
     }
