@@ -169,6 +169,11 @@ async fn every_page_stands_in_both_languages_light_and_dark(db: PgPool) {
     let schedule: Uuid =
         sqlx::query_scalar("select id from workflow.schedules limit 1").fetch_one(&world.db).await.unwrap();
     let payment = in_review(&world, root).await;
+    let differs = "insert into identity.provider_reconciliations (tenant_id, provider, day, currency, our_amount, their_amount, state, note)
+        values ($1, 'stripe', '2026-11-20', 'USD', 5, 9, 'open', $2)";
+    sqlx::query(differs).bind(DEFAULT_TENANT).bind(WILD[0]).execute(&world.db).await.unwrap();
+    let film: Uuid =
+        sqlx::query_scalar("select workflow_run_id from render.render_jobs").fetch_one(&world.db).await.unwrap();
     let pages = [
         ("now", "now".to_owned()),
         ("failures", "failures".to_owned()),
@@ -176,6 +181,7 @@ async fn every_page_stands_in_both_languages_light_and_dark(db: PgPool) {
         ("runs", "runs".to_owned()),
         ("run", format!("runs/{run}")),
         ("run-failed", format!("runs/{failed}")),
+        ("run-film", format!("runs/{film}")),
         ("dead", "dead".to_owned()),
         ("bulk", "bulk".to_owned()),
         ("queues", "queues".to_owned()),
@@ -191,6 +197,7 @@ async fn every_page_stands_in_both_languages_light_and_dark(db: PgPool) {
         ("webhooks", "webhooks".to_owned()),
         ("payments", "payments".to_owned()),
         ("payment", format!("payments/{payment}")),
+        ("differences", "payments/differences".to_owned()),
     ];
     for (language, theme) in [("en", "light"), ("fa", "dark"), ("en", "dark"), ("fa", "light")] {
         browser.run(&format!("localStorage.setItem('flatrender.language', '{language}'); localStorage.setItem('flatrender.theme', '{theme}')")).await;
