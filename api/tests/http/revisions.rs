@@ -115,3 +115,21 @@ async fn of_two_who_saw_the_same_one_changes_it(db: PgPool) {
         assert_eq!((a.min(b), a.max(b)), (200, 412), "{}", thing.path);
     }
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_render_that_has_not_changed_is_not_told_again(db: PgPool) {
+    let world = World::new(db).await;
+    let id = world.order().await;
+    let path = format!("/v1/renders/{id}");
+    let ask = async |known: &str| {
+        let ask = world.request(Method::GET, &path).header(header::IF_NONE_MATCH, known);
+        world.send(ask.body(Body::empty()).unwrap()).await
+    };
+    let queued = world.get(&path).await.header(header::ETAG).to_owned();
+    crate::exports::publish(&world, id, b"a film").await;
+    let completed = ask(&queued).await;
+    assert_eq!((completed.status, &completed.json()["status"]), (StatusCode::OK, &json!("completed")));
+    let etag = completed.header(header::ETAG);
+    let same = ask(etag).await;
+    assert_eq!((same.status, same.body.len(), same.header(header::ETAG)), (StatusCode::NOT_MODIFIED, 0, etag));
+}
