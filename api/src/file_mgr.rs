@@ -5,7 +5,6 @@ pub mod content;
 pub mod files;
 pub mod folders;
 pub mod probe;
-mod revision;
 pub mod share;
 pub mod share_links;
 pub mod trash;

@@ -23,6 +23,7 @@ pub mod problem;
 pub mod render;
 pub mod request_id;
 pub mod request_log;
+pub mod revision;
 pub mod router;
 pub mod schedules;
 pub mod serve;

@@ -20,6 +20,8 @@ Films from templates. Send a customer's texts, pictures, colours and sound; get 
 2. `POST /v1/files` uploads pictures and sounds.\n\
 3. `POST /v1/renders` orders a film; `GET /v1/renders/{id}/events` follows it.\n\
 4. `GET /v1/exports/{id}/download` fetches it.\n\n\
+What answers with an `ETag` that is its revision can be changed with `If-Match`: if somebody else has changed it \
+meanwhile, nothing happens (`revision.stale`).\n\n\
 Every error is a problem (RFC 9457) with a stable `code` that programs may decide by. Every answer carries \
 `x-request-id`; name it when asking for help.";
 

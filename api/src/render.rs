@@ -12,4 +12,5 @@ pub mod public_still;
 pub mod renders;
 pub mod scene_snapshots;
 pub mod submit;
+pub mod tagged;
 pub mod view;

@@ -1,7 +1,6 @@
 //! `/v1/files`
 
 use super::{
-    revision::{IfMatch, Revised},
     tree::{Thing, given, name},
     upload,
 };
@@ -14,6 +13,7 @@ use crate::{
     },
     identity::quotas,
     problem::{Problem, ProblemBody},
+    revision::{IfMatch, Revised},
 };
 use axum::{
     body::Body,

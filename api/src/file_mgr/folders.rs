@@ -1,9 +1,6 @@
 //! `/v1/folders`
 
-use super::{
-    revision::{IfMatch, Revised},
-    tree::{Thing, given, name},
-};
+use super::tree::{Thing, given, name};
 use crate::{
     app::App,
     auth::{Editor, Viewer},
@@ -12,6 +9,7 @@ use crate::{
         page::{self, Page},
     },
     problem::{Problem, ProblemBody},
+    revision::{IfMatch, Revised},
 };
 use axum::{
     extract::State,

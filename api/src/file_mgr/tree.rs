@@ -1,7 +1,9 @@
 //! What folders and files have in common: how a name and a place are read, and why a change is refused.
 
-use super::revision;
-use crate::problem::{Code, Problem};
+use crate::{
+    problem::{Code, Problem},
+    revision,
+};
 use flatrender_workflows::{contracts::file_name::FileName, models::file_mgr::tree::TreeError};
 use serde::{Deserialize, Deserializer};
 use uuid::Uuid;

@@ -12,6 +12,7 @@ use crate::{
     limits,
     problem::{Code, Problem, ProblemBody},
     render::download::Download,
+    revision::{IfMatch, Revised},
 };
 use axum::{
     extract::{FromRequestParts, State},
@@ -82,6 +83,10 @@ impl From<Look> for BrandingView {
             legal_footer: look.legal_footer,
         }
     }
+}
+
+fn revised(branding: Branding) -> Revised<BrandingView> {
+    Revised::ok(branding.rev, branding.look.into())
 }
 
 /// How a tenant looks to everybody.
@@ -168,37 +173,44 @@ impl FromRequestParts<App> for Passerby {
 #[utoipa::path(
     get, path = "/v1/tenant/branding", tag = "Tenant", operation_id = "get_own_branding", summary = "See how your organisation looks",
     description = "What was chosen for its pages and letters.",
-    responses((status = 200, description = "What was chosen", body = BrandingView))
+    responses((status = 200, description = "What was chosen", body = BrandingView, headers(("ETag" = String, description = "Its revision"))))
 )]
-pub async fn own(State(app): State<App>, Viewer(caller): Viewer) -> Result<Json<BrandingView>, Problem> {
+pub async fn own(State(app): State<App>, Viewer(caller): Viewer) -> Result<Revised<BrandingView>, Problem> {
     let mut tx = app.begin(&caller, Role::Identity).await?;
-    Ok(Json(found(&mut tx, caller.id).await?.look.into()))
+    Ok(revised(found(&mut tx, caller.id).await?))
 }
 
 /// `PUT /v1/tenant/branding`: what is absent is not chosen any more.
 #[utoipa::path(
     put, path = "/v1/tenant/branding", tag = "Tenant", operation_id = "set_own_branding", summary = "Say how your organisation looks",
     description = "All of it at once: what is absent is not chosen any more. Pages and letters show it within a minute.",
-    request_body = BrandingView,
+    params(("If-Match" = Option<String>, Header, description = "`ETag` of the choice as you know it")), request_body = BrandingView,
     responses(
-        (status = 200, description = "What is chosen now", body = BrandingView),
+        (status = 200, description = "What is chosen now", body = BrandingView, headers(("ETag" = String, description = "Its revision"))),
+        (status = 412, description = "`revision.stale`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn set(
     State(app): State<App>,
     steward: Steward,
+    known: IfMatch,
     Json(body): Json<BrandingView>,
-) -> Result<Json<BrandingView>, Problem> {
+) -> Result<Revised<BrandingView>, Problem> {
     let look = body.check()?;
     let mut tx = steward.begin(&app).await?;
     check_pictures(&mut tx, steward.tenant_id, &look).await?;
-    let before = found(&mut tx, steward.tenant_id).await?.look;
+    // What is chosen may have no row yet. The tenant has one.
+    tenant::hold(&mut tx, steward.tenant_id).await?;
+    let before = found(&mut tx, steward.tenant_id).await?;
+    known.check(before.rev)?;
     tenant_branding::set(&mut tx, steward.tenant_id, &look).await?;
+    let after = found(&mut tx, steward.tenant_id).await?;
     let object = format!("tenant:{}", steward.tenant_id);
-    steward.record(&mut tx, "branding.set", &object, Change { before: Some(before), after: Some(&look) }).await?;
+    let change = Change { before: Some(&before.look), after: Some(&after.look) };
+    steward.record(&mut tx, "branding.set", &object, change).await?;
     tx.commit().await?;
-    Ok(Json(look.into()))
+    Ok(revised(after))
 }
 
 /// `GET /v1/branding`: for pages that nobody has signed in to yet.

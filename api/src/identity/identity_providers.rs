@@ -10,6 +10,7 @@ use crate::{
     extract::{Json, Path},
     limits::{self, Notes},
     problem::{Code, Problem, ProblemBody},
+    revision::{IfMatch, Revised},
 };
 use axum::{Extension, extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
@@ -157,7 +158,7 @@ fn given<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<String>>, 
                    added when the provider says that their address is theirs and its domain is a proven host name of the tenant.",
     request_body = CreateIdentityProvider,
     responses(
-        (status = 201, description = "Added", body = IdentityProviderView),
+        (status = 201, description = "Added", body = IdentityProviderView, headers(("ETag" = String, description = "Its revision"))),
         (status = 403, description = "`auth.step_up`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`identity_provider.exists`, `identity_provider.too_many`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`request.invalid`, `identity_provider.unfit`", body = ProblemBody, content_type = "application/problem+json"),
@@ -170,7 +171,7 @@ pub async fn create(
     steward: Trustee,
     Extension(notes): Extension<Notes>,
     Json(body): Json<CreateIdentityProvider>,
-) -> Result<(StatusCode, Json<IdentityProviderView>), Problem> {
+) -> Result<Revised<IdentityProviderView>, Problem> {
     let secret = body.client_secret.clone();
     let new = body.provider();
     check(&app, &new, Some(&secret))?;
@@ -190,7 +191,7 @@ pub async fn create(
     steward.record(&mut tx, "identity_provider.create", &place(new.id), made(&provider)).await?;
     let view = view(&mut tx, &app, &steward, provider).await?;
     tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(view)))
+    Ok(Revised { status: StatusCode::CREATED, ..view })
 }
 
 /// `GET /v1/identity-providers`
@@ -212,7 +213,7 @@ pub async fn list(State(app): State<App>, steward: Steward) -> Result<Json<Ident
     get, path = "/v1/identity-providers/{id}", tag = "Tenant", operation_id = "get_identity_provider", summary = "Get an identity provider",
     description = "What is known of it, without its secret.", params(("id" = Uuid, Path, description = "The provider")),
     responses(
-        (status = 200, description = "The provider", body = IdentityProviderView),
+        (status = 200, description = "The provider", body = IdentityProviderView, headers(("ETag" = String, description = "Its revision"))),
         (status = 404, description = "`identity_provider.not_found`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
@@ -220,10 +221,10 @@ pub async fn get(
     State(app): State<App>,
     steward: Steward,
     Path(id): Path<Uuid>,
-) -> Result<Json<IdentityProviderView>, Problem> {
+) -> Result<Revised<IdentityProviderView>, Problem> {
     let mut tx = steward.begin(&app).await?;
     let provider = found(&mut tx, steward.tenant_id, id).await?;
-    Ok(Json(view(&mut tx, &app, &steward, provider).await?))
+    view(&mut tx, &app, &steward, provider).await
 }
 
 /// `PATCH /v1/identity-providers/{id}`: a provider that is named anew is asked before it is kept.
@@ -231,12 +232,14 @@ pub async fn get(
     patch, path = "/v1/identity-providers/{id}", tag = "Tenant", operation_id = "update_identity_provider", summary = "Change an identity provider",
     description = "What is absent stays as it is. With an `issuer` the provider is looked at anew, and another issuer takes its `client_secret`. \
                    One that is not enabled lets nobody in, from the next request on; sessions that there are go on.",
-    params(("id" = Uuid, Path, description = "The provider")), request_body = UpdateIdentityProvider,
+    params(("id" = Uuid, Path, description = "The provider"), ("If-Match" = Option<String>, Header, description = "`ETag` of the provider as you know it")),
+    request_body = UpdateIdentityProvider,
     responses(
-        (status = 200, description = "The provider, afterwards", body = IdentityProviderView),
+        (status = 200, description = "The provider, afterwards", body = IdentityProviderView, headers(("ETag" = String, description = "Its revision"))),
         (status = 403, description = "`auth.step_up`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "`identity_provider.not_found`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`identity_provider.exists`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 412, description = "`revision.stale`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`request.invalid`, `identity_provider.unfit`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 502, description = "`identity_provider.unreachable`", body = ProblemBody, content_type = "application/problem+json")
     )
@@ -246,8 +249,9 @@ pub async fn update(
     steward: Trustee,
     Extension(notes): Extension<Notes>,
     Path(id): Path<Uuid>,
+    known: IfMatch,
     Json(body): Json<UpdateIdentityProvider>,
-) -> Result<Json<IdentityProviderView>, Problem> {
+) -> Result<Revised<IdentityProviderView>, Problem> {
     let mut tx = steward.begin(&app).await?;
     let seen = found(&mut tx, steward.tenant_id, id).await?;
     drop(tx);
@@ -257,6 +261,7 @@ pub async fn update(
     }
     let mut tx = steward.begin(&app).await?;
     let before = model::hold(&mut tx, steward.tenant_id, id).await?.ok_or_else(missing)?;
+    known.check(before.rev)?;
     let after = body.applied_to(&before);
     if after.issuer != before.issuer && body.client_secret.is_none() {
         let detail = "another issuer takes its own secret";
@@ -274,7 +279,7 @@ pub async fn update(
     steward.record(&mut tx, "identity_provider.update", &place(id), change).await?;
     let view = view(&mut tx, &app, &steward, after).await?;
     tx.commit().await?;
-    Ok(Json(view))
+    Ok(view)
 }
 
 /// `DELETE /v1/identity-providers/{id}`
@@ -313,6 +318,7 @@ impl CreateIdentityProvider {
             enabled: self.enabled.unwrap_or(true),
             created_at: now,
             updated_at: now,
+            rev: 0,
         }
     }
 }
@@ -405,8 +411,8 @@ async fn view(
     app: &App,
     steward: &Steward,
     provider: IdentityProvider,
-) -> Result<IdentityProviderView, Problem> {
-    Ok(shown(provider, redirects(tx, app, steward.tenant_id).await?))
+) -> Result<Revised<IdentityProviderView>, Problem> {
+    Ok(Revised::ok(provider.rev, shown(provider, redirects(tx, app, steward.tenant_id).await?)))
 }
 
 fn shown(provider: IdentityProvider, redirect_uris: Vec<String>) -> IdentityProviderView {

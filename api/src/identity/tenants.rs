@@ -12,6 +12,7 @@ use crate::{
         page::{self, Page},
     },
     problem::{Code, Problem, ProblemBody},
+    revision::{IfMatch, Revised},
 };
 use axum::{extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
@@ -84,6 +85,10 @@ impl From<Tenant> for TenantView {
             created_at: t.created_at,
         }
     }
+}
+
+fn revised(tenant: Tenant) -> Revised<TenantView> {
+    Revised::ok(tenant.rev, tenant.into())
 }
 
 /// A tenant with its limits.
@@ -186,33 +191,38 @@ pub struct ListTenants {
 /// `GET /v1/tenant`
 #[utoipa::path(
     get, path = "/v1/tenant", tag = "Tenant", operation_id = "get_own_tenant", summary = "Your organisation",
-    description = "The tenant that the key or the person belongs to.", responses((status = 200, description = "Your tenant", body = TenantView))
+    description = "The tenant that the key or the person belongs to.",
+    responses((status = 200, description = "Your tenant", body = TenantView, headers(("ETag" = String, description = "Its revision"))))
 )]
-pub async fn own(State(app): State<App>, Viewer(caller): Viewer) -> Result<Json<TenantView>, Problem> {
+pub async fn own(State(app): State<App>, Viewer(caller): Viewer) -> Result<Revised<TenantView>, Problem> {
     let mut tx = app.begin(&caller, Role::Identity).await?;
-    Ok(Json(found(&mut tx, caller.id).await?.into()))
+    Ok(revised(found(&mut tx, caller.id).await?))
 }
 
 /// `PATCH /v1/tenant`
 #[utoipa::path(
     patch, path = "/v1/tenant", tag = "Tenant", operation_id = "update_own_tenant", summary = "Change your organisation",
-    description = "What is absent stays as it is.", request_body = UpdateTenant,
+    description = "What is absent stays as it is.", params(("If-Match" = Option<String>, Header, description = "`ETag` of the tenant as you know it")),
+    request_body = UpdateTenant,
     responses(
-        (status = 200, description = "The tenant, afterwards", body = TenantView),
+        (status = 200, description = "The tenant, afterwards", body = TenantView, headers(("ETag" = String, description = "Its revision"))),
+        (status = 412, description = "`revision.stale`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn update(
     State(app): State<App>,
     steward: Steward,
+    known: IfMatch,
     Json(body): Json<UpdateTenant>,
-) -> Result<Json<TenantView>, Problem> {
+) -> Result<Revised<TenantView>, Problem> {
     if let Some(name) = &body.name {
         check_name(name)?;
     }
     account::check_profile(None, body.locale.as_deref(), body.timezone.as_deref())?;
     let mut tx = steward.begin(&app).await?;
-    let before = found(&mut tx, steward.tenant_id).await?;
+    let before = tenant::hold(&mut tx, steward.tenant_id).await?.ok_or_else(missing)?;
+    known.check(before.rev)?;
     let change = tenant::Change {
         name: body.name.as_deref().map(str::trim),
         locale: body.locale.as_deref(),
@@ -222,7 +232,7 @@ pub async fn update(
     tenant::update(&mut tx, steward.tenant_id, change).await?;
     let after = changed(&mut tx, &steward, "tenant.update", &before).await?;
     tx.commit().await?;
-    Ok(Json(after.into()))
+    Ok(revised(after))
 }
 
 /// `POST /v1/platform/tenants`
@@ -437,7 +447,11 @@ async fn changed(db: Db<'_>, steward: &Steward, action: &str, before: &Tenant) -
 }
 
 async fn found(db: Db<'_>, id: Uuid) -> Result<Tenant, Problem> {
-    tenant::find(db, id).await?.ok_or_else(|| Problem::not_found(Code::TenantNotFound, "tenant"))
+    tenant::find(db, id).await?.ok_or_else(missing)
+}
+
+fn missing() -> Problem {
+    Problem::not_found(Code::TenantNotFound, "tenant")
 }
 
 async fn detail(db: Db<'_>, id: Uuid) -> Result<TenantDetail, Problem> {

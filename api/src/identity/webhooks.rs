@@ -11,10 +11,11 @@ use crate::{
     app::App,
     extract::{Json, Path},
     problem::{Code, Problem, ProblemBody},
+    revision::{IfMatch, Revised},
 };
 use axum::{
     extract::State,
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderName, StatusCode, header},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use chrono::{DateTime, Utc};
@@ -94,6 +95,10 @@ impl From<Webhook> for WebhookView {
     }
 }
 
+fn revised(webhook: Webhook) -> Revised<WebhookView> {
+    Revised::ok(webhook.rev, webhook.into())
+}
+
 /// A webhook with a new secret.
 #[derive(Serialize, ToSchema)]
 pub struct WebhookSecretView {
@@ -156,14 +161,14 @@ pub struct RotateSecret {
     overlap_seconds: Option<u32>,
 }
 
-type Shown = (StatusCode, [(HeaderName, HeaderValue); 1], Json<WebhookSecretView>);
+type Shown = ([(HeaderName, &'static str); 1], Revised<WebhookSecretView>);
 
 /// `POST /v1/webhooks`: answers 201 with the secret, which is shown only here.
 #[utoipa::path(
     post, path = "/v1/webhooks", tag = "Webhooks", operation_id = "create_webhook", summary = "Make a webhook",
     description = "The answer holds the secret that its deliveries are signed with, this once.", request_body = CreateWebhook,
     responses(
-        (status = 201, description = "Made", body = WebhookSecretView),
+        (status = 201, description = "Made", body = WebhookSecretView, headers(("ETag" = String, description = "Its revision"))),
         (status = 403, description = "`auth.step_up`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`webhook.too_many`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json")
@@ -210,24 +215,30 @@ pub async fn list(State(app): State<App>, steward: Steward) -> Result<Json<Webho
     get, path = "/v1/webhooks/{id}", tag = "Webhooks", operation_id = "get_webhook", summary = "Get a webhook",
     description = "What is known of it, without its secret.", params(("id" = Uuid, Path, description = "The webhook")),
     responses(
-        (status = 200, description = "The webhook", body = WebhookView),
+        (status = 200, description = "The webhook", body = WebhookView, headers(("ETag" = String, description = "Its revision"))),
         (status = 404, description = "`webhook.not_found`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
-pub async fn get(State(app): State<App>, steward: Steward, Path(id): Path<Uuid>) -> Result<Json<WebhookView>, Problem> {
+pub async fn get(
+    State(app): State<App>,
+    steward: Steward,
+    Path(id): Path<Uuid>,
+) -> Result<Revised<WebhookView>, Problem> {
     let mut tx = steward.begin(&app).await?;
-    Ok(Json(found(&mut tx, steward.tenant_id, id).await?.into()))
+    Ok(revised(found(&mut tx, steward.tenant_id, id).await?))
 }
 
 /// `PATCH /v1/webhooks/{id}`
 #[utoipa::path(
     patch, path = "/v1/webhooks/{id}", tag = "Webhooks", operation_id = "update_webhook", summary = "Change a webhook",
     description = "What is absent stays as it is. `active` pauses it or lets it go on, also one that was disabled because it failed for too long.",
-    params(("id" = Uuid, Path, description = "The webhook")), request_body = UpdateWebhook,
+    params(("id" = Uuid, Path, description = "The webhook"), ("If-Match" = Option<String>, Header, description = "`ETag` of the webhook as you know it")),
+    request_body = UpdateWebhook,
     responses(
-        (status = 200, description = "The webhook, afterwards", body = WebhookView),
+        (status = 200, description = "The webhook, afterwards", body = WebhookView, headers(("ETag" = String, description = "Its revision"))),
         (status = 403, description = "`auth.step_up`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "`webhook.not_found`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 412, description = "`revision.stale`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
@@ -235,14 +246,16 @@ pub async fn update(
     State(app): State<App>,
     steward: Trustee,
     Path(id): Path<Uuid>,
+    known: IfMatch,
     Json(body): Json<UpdateWebhook>,
-) -> Result<Json<WebhookView>, Problem> {
+) -> Result<Revised<WebhookView>, Problem> {
     let url = body.url.as_deref().map(|url| check_url(&app, url)).transpose()?;
     if let Some(events) = &body.events {
         check_events(events)?;
     }
     let mut tx = steward.begin(&app).await?;
     let before = held(&mut tx, steward.tenant_id, id).await?;
+    known.check(before.rev)?;
     let change =
         tenant_webhook::Change { url: url.as_deref(), event_types: body.events.as_deref(), active: body.active };
     tenant_webhook::update(&mut tx, steward.tenant_id, id, change).await?;
@@ -250,7 +263,7 @@ pub async fn update(
     let change = Change { before: Some(&before), after: Some(&after) };
     steward.record(&mut tx, "webhook.update", &place(id), change).await?;
     tx.commit().await?;
-    Ok(Json(after.into()))
+    Ok(revised(after))
 }
 
 /// `DELETE /v1/webhooks/{id}`
@@ -278,7 +291,7 @@ pub async fn remove(State(app): State<App>, steward: Steward, Path(id): Path<Uui
     description = "Shows the new secret this once. For `overlap_seconds` deliveries are signed with both, so that no receiver misses one.",
     params(("id" = Uuid, Path, description = "The webhook")), request_body = RotateSecret,
     responses(
-        (status = 200, description = "The webhook with its new secret", body = WebhookSecretView),
+        (status = 200, description = "The webhook with its new secret", body = WebhookSecretView, headers(("ETag" = String, description = "Its revision"))),
         (status = 403, description = "`auth.step_up`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "`webhook.not_found`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json")
@@ -304,8 +317,8 @@ pub async fn rotate(
 }
 
 fn shown(status: StatusCode, webhook: Webhook, secret: String) -> Shown {
-    let body = WebhookSecretView { webhook: webhook.into(), secret };
-    (status, [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(body))
+    let (rev, view) = (webhook.rev, WebhookSecretView { webhook: webhook.into(), secret });
+    ([(header::CACHE_CONTROL, "no-store")], Revised { status, rev, view })
 }
 
 /// What signs, and what its tenant verifies with.

@@ -2,6 +2,7 @@
 
 use super::{
     submit::{self, Submitted},
+    tagged::tagged,
     view::{self, Render},
 };
 use crate::{
@@ -143,15 +144,22 @@ impl ListRenders {
 /// `GET /v1/renders/{id}`: one render.
 #[utoipa::path(
     get, path = "/v1/renders/{id}", tag = "Renders", operation_id = "get_render", summary = "Get a render",
-    description = "Where it stands right now. To follow it, use its events.",
-    params(("id" = Uuid, Path, description = "The render")),
-    responses((status = 200, description = "The render", body = Render))
+    description = "Where it stands right now. To follow it, use its events; or ask with `If-None-Match`: nothing new is a 304.",
+    params(
+        ("id" = Uuid, Path, description = "The render"),
+        ("If-None-Match" = Option<String>, Header, description = "`ETag` of the answer before")
+    ),
+    responses(
+        (status = 200, description = "The render", body = Render, headers(("ETag" = String, description = "Of this answer"))),
+        (status = 304, description = "Nothing has changed")
+    )
 )]
 pub async fn get(
     State(app): State<App>,
     Viewer(tenant): Viewer,
     Path(id): Path<Uuid>,
-) -> Result<Json<Render>, Problem> {
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let mut tx = app.begin(&tenant, Role::Render).await?;
     let job = render_job::find(&mut tx, tenant.id, id).await?;
     let job = job.ok_or_else(|| Problem::not_found(Code::RenderNotFound, "render"))?;
@@ -161,7 +169,7 @@ pub async fn get(
     if is_live {
         render.waiting_because = app.placement.why_waiting(&app, tenant.id, run_id).await?;
     }
-    Ok(Json(render))
+    tagged(&headers, &render)
 }
 
 /// A render of the tenant.

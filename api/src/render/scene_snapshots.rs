@@ -2,7 +2,7 @@
 
 pub mod enqueue;
 
-use super::submit;
+use super::{submit, tagged::tagged};
 use crate::{
     app::App,
     extract::{Json, Path},
@@ -16,13 +16,10 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use enqueue::Answered;
-use flatrender_workflows::{
-    contracts::storage::BlobHash,
-    models::{
-        Role, Scope,
-        content::{project, scene, scene::Scene},
-        render::snapshot_job::{self, SnapshotJob},
-    },
+use flatrender_workflows::models::{
+    Role, Scope,
+    content::{project, scene, scene::Scene},
+    render::snapshot_job::{self, SnapshotJob},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -239,17 +236,4 @@ pub async fn list(
 
 fn no_project() -> Problem {
     Problem::not_found(Code::ProjectNotFound, "template of yours")
-}
-
-/// The answer, or 304 when the client has it.
-fn tagged(asked: &HeaderMap, list: &SnapshotList) -> Result<Response, Problem> {
-    let body = serde_json::to_vec(list).map_err(|e| Problem::internal(&e))?;
-    let etag = format!("\"{}\"", &BlobHash::of(&body).as_str()[..32]);
-    let known = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok());
-    let known = known.flat_map(|v| v.split(',')).any(|tag| tag.trim().trim_start_matches("W/") == etag);
-    let kept = [(header::ETAG, etag), (header::CACHE_CONTROL, "private, no-cache".to_owned())];
-    Ok(match known {
-        true => (StatusCode::NOT_MODIFIED, kept).into_response(),
-        false => (kept, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
-    })
 }

@@ -46,6 +46,7 @@ mod previews;
 mod quotas;
 mod renders;
 mod request_logs;
+mod revisions;
 mod runs;
 mod schedules;
 mod secrets;

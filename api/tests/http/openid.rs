@@ -44,6 +44,7 @@ pub async fn provider_row(world: &World) -> Uuid {
         enabled: true,
         created_at: now,
         updated_at: now,
+        rev: 0,
     };
     let mut db = world.db.acquire().await.unwrap();
     tenant_identity_provider::create(&mut db, DEFAULT_TENANT, &new, b"sealed").await.unwrap();

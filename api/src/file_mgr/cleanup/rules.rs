@@ -8,6 +8,7 @@ use crate::{
     },
     identity::{Change, Steward, Trustee, made},
     problem::{Code, Problem, ProblemBody},
+    revision::{IfMatch, Revised},
     schedules::operate::local,
 };
 use axum::{extract::State, http::StatusCode};
@@ -124,6 +125,10 @@ impl From<Rule> for CleanupScheduleView {
     }
 }
 
+fn revised(rule: Rule) -> Revised<CleanupScheduleView> {
+    Revised::ok(rule.rev, rule.into())
+}
+
 impl CleanupTerms {
     fn check(self) -> Result<Terms, Problem> {
         if !(1..=100).contains(&self.name.trim().chars().count()) || self.name.contains(char::is_control) {
@@ -213,7 +218,7 @@ pub async fn list(
                    yours names, what is kept for now, and what is held.",
     request_body = CleanupTerms,
     responses(
-        (status = 201, description = "Made", body = CleanupScheduleView),
+        (status = 201, description = "Made", body = CleanupScheduleView, headers(("ETag" = String, description = "Its revision"))),
         (status = 409, description = "`cleanup.exists`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json")
     )
@@ -222,7 +227,7 @@ pub async fn create(
     State(app): State<App>,
     trustee: Trustee,
     Json(body): Json<CleanupTerms>,
-) -> Result<(StatusCode, Json<CleanupScheduleView>), Problem> {
+) -> Result<Revised<CleanupScheduleView>, Problem> {
     let (terms, id, tenant_id) = (body.check()?, Uuid::now_v7(), trustee.tenant_id);
     let mut tx = app.db.begin(Scope::tenant(Role::Workflow, tenant_id)).await?;
     let schedule = of(&app).create(&mut tx, tenant_id, &CleanUp::by(id, &terms)?).await?;
@@ -230,11 +235,11 @@ pub async fn create(
     if !cleanup_schedule::insert(&mut tx, tenant_id, id, &terms, trustee.name(), schedule).await? {
         return Err(taken());
     }
-    let rule: CleanupScheduleView = cleanup_schedule::find(&mut tx, tenant_id, id).await?.ok_or_else(none)?.into();
+    let rule = revised(cleanup_schedule::find(&mut tx, tenant_id, id).await?.ok_or_else(none)?);
     Scope::tenant(Role::Identity, tenant_id).enter(&mut tx).await?;
-    trustee.record(&mut tx, "cleanup_schedule.create", &format!("cleanup_schedule:{id}"), made(&rule)).await?;
+    trustee.record(&mut tx, "cleanup_schedule.create", &format!("cleanup_schedule:{id}"), made(&rule.view)).await?;
     tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(rule)))
+    Ok(Revised { status: StatusCode::CREATED, ..rule })
 }
 
 /// `GET /v1/cleanup-schedules/{id}`
@@ -242,7 +247,7 @@ pub async fn create(
     get, path = "/v1/cleanup-schedules/{id}", tag = "Files", operation_id = "get_cleanup_schedule", summary = "Look at a rule",
     description = "With its next five times.", params(("id" = Uuid, Path, description = "The rule")),
     responses(
-        (status = 200, description = "The rule", body = CleanupScheduleView),
+        (status = 200, description = "The rule", body = CleanupScheduleView, headers(("ETag" = String, description = "Its revision"))),
         (status = 404, description = "`cleanup.not_found`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
@@ -250,21 +255,22 @@ pub async fn get(
     State(app): State<App>,
     steward: Steward,
     Path(id): Path<Uuid>,
-) -> Result<Json<CleanupScheduleView>, Problem> {
+) -> Result<Revised<CleanupScheduleView>, Problem> {
     let mut tx = app.db.begin(Scope::tenant(Role::File, steward.tenant_id)).await?;
-    Ok(Json(cleanup_schedule::find(&mut tx, steward.tenant_id, id).await?.ok_or_else(none)?.into()))
+    cleanup_schedule::find(&mut tx, steward.tenant_id, id).await?.map(revised).ok_or_else(none)
 }
 
 /// `PUT /v1/cleanup-schedules/{id}`
 #[utoipa::path(
     put, path = "/v1/cleanup-schedules/{id}", tag = "Files", operation_id = "update_cleanup_schedule", summary = "Change a rule",
     description = "Replaces what it says; a run under way removes of what it planned only what the rule still means.",
-    params(("id" = Uuid, Path, description = "The rule")),
+    params(("id" = Uuid, Path, description = "The rule"), ("If-Match" = Option<String>, Header, description = "`ETag` of the rule as you know it")),
     request_body = CleanupTerms,
     responses(
-        (status = 200, description = "The rule, afterwards", body = CleanupScheduleView),
+        (status = 200, description = "The rule, afterwards", body = CleanupScheduleView, headers(("ETag" = String, description = "Its revision"))),
         (status = 404, description = "`cleanup.not_found`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`cleanup.exists`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 412, description = "`revision.stale`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
@@ -272,24 +278,26 @@ pub async fn update(
     State(app): State<App>,
     trustee: Trustee,
     Path(id): Path<Uuid>,
+    known: IfMatch,
     Json(body): Json<CleanupTerms>,
-) -> Result<Json<CleanupScheduleView>, Problem> {
+) -> Result<Revised<CleanupScheduleView>, Problem> {
     let tenant_id = trustee.tenant_id;
     let mut tx = app.db.begin(Scope::tenant(Role::File, tenant_id)).await?;
-    let before = cleanup_schedule::find(&mut tx, tenant_id, id).await?.ok_or_else(none)?;
+    let before = cleanup_schedule::hold(&mut tx, tenant_id, id).await?.ok_or_else(none)?;
+    known.check(before.rev)?;
     let terms = body.check()?;
     if !cleanup_schedule::update(&mut tx, tenant_id, id, &terms, trustee.name()).await? {
         return Err(taken());
     }
-    let after: CleanupScheduleView = cleanup_schedule::find(&mut tx, tenant_id, id).await?.ok_or_else(none)?.into();
+    let after = revised(cleanup_schedule::find(&mut tx, tenant_id, id).await?.ok_or_else(none)?);
     Scope::tenant(Role::Workflow, tenant_id).enter(&mut tx).await?;
     of(&app).update(&mut tx, before.workflow_schedule_id, None, &CleanUp::by(id, &terms)?).await?;
     Scope::tenant(Role::Identity, tenant_id).enter(&mut tx).await?;
-    let change = Change { before: Some(CleanupScheduleView::from(before)), after: Some(&after) };
+    let change = Change { before: Some(CleanupScheduleView::from(before)), after: Some(&after.view) };
     trustee.record(&mut tx, "cleanup_schedule.update", &format!("cleanup_schedule:{id}"), change).await?;
     tx.commit().await?;
     app.workflows.announce();
-    Ok(Json(after))
+    Ok(after)
 }
 
 /// `DELETE /v1/cleanup-schedules/{id}`

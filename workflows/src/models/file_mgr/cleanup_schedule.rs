@@ -74,6 +74,8 @@ pub struct Rule {
     pub created_at: DateTime<Utc>,
     /// When it was changed last.
     pub updated_at: DateTime<Utc>,
+    /// How often what it says was replaced.
+    pub rev: i32,
 }
 
 struct Row {
@@ -93,6 +95,7 @@ struct Row {
     last_run_id: Option<Uuid>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    rev: i32,
 }
 
 impl From<Row> for Rule {
@@ -117,6 +120,7 @@ impl From<Row> for Rule {
             last_run_id: r.last_run_id,
             created_at: r.created_at,
             updated_at: r.updated_at,
+            rev: r.rev,
         }
     }
 }
@@ -192,6 +196,19 @@ pub async fn find(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<
     Ok(select(db, tenant_id, Some(id), None, 1).await?.pop())
 }
 
+/// The same, held until the transaction ends, so that nobody changes it meanwhile.
+pub async fn hold(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<Rule>> {
+    // By itself, so that what is read is what whoever held it before has left.
+    sqlx::query!(
+        "select from file_mgr.cleanup_schedules where tenant_id = $1 and id = $2 for no key update",
+        tenant_id,
+        id
+    )
+    .fetch_optional(&mut *db)
+    .await?;
+    find(db, tenant_id, id).await
+}
+
 /// The rules of a tenant, newest first, before the one `before`.
 pub async fn list(db: Db<'_>, tenant_id: Uuid, before: Option<Uuid>, limit: i64) -> sqlx::Result<Vec<Rule>> {
     select(db, tenant_id, None, before, limit).await
@@ -208,7 +225,7 @@ async fn select(
         Row,
         r#"select id, tenant_id, name, target, extract(epoch from older_than)::bigint as "older_than_seconds!",
                   filter as "filter: Json<Filter>", cron, timezone, enabled, dry_run, max_delete_per_run, changed_by, workflow_schedule_id,
-                  last_run_id, created_at, updated_at
+                  last_run_id, created_at, updated_at, rev
            from file_mgr.cleanup_schedules
            where tenant_id = $1 and ($2::uuid is null or id = $2) and ($3::uuid is null or id < $3) order by id desc limit $4"#,
         tenant_id,

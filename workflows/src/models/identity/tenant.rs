@@ -81,6 +81,9 @@ pub struct Tenant {
     /// When it was made.
     #[serde(skip)]
     pub created_at: DateTime<Utc>,
+    /// How often it was changed.
+    #[serde(skip)]
+    pub rev: i32,
 }
 
 /// A limit of a tenant.
@@ -122,12 +125,22 @@ pub async fn find(db: Db<'_>, id: Uuid) -> sqlx::Result<Option<Tenant>> {
     sqlx::query_as!(
         Tenant,
         r#"select id, slug, name, kind, status, suspended_reason, locale, timezone,
-                  coalesce(settings ->> 'registration', 'open') = 'open' as "registers!", created_at
+                  coalesce(settings ->> 'registration', 'open') = 'open' as "registers!", created_at, rev
            from identity.tenants where id = $1"#,
         id
     )
     .fetch_optional(db)
     .await
+}
+
+/// The same, held until the transaction ends, so that nobody changes it meanwhile.
+///
+/// # Errors
+/// Those of the database.
+pub async fn hold(db: Db<'_>, id: Uuid) -> sqlx::Result<Option<Tenant>> {
+    // By itself, so that what is read is what whoever held it before has left.
+    sqlx::query!("select from identity.tenants where id = $1 for no key update", id).fetch_optional(&mut *db).await?;
+    find(db, id).await
 }
 
 /// The ids of all tenants, the oldest first.
@@ -146,7 +159,7 @@ pub async fn list(db: Db<'_>, before: Option<Uuid>, limit: i64) -> sqlx::Result<
     sqlx::query_as!(
         Tenant,
         r#"select id, slug, name, kind, status, suspended_reason, locale, timezone,
-                  coalesce(settings ->> 'registration', 'open') = 'open' as "registers!", created_at
+                  coalesce(settings ->> 'registration', 'open') = 'open' as "registers!", created_at, rev
            from identity.tenants where $1::uuid is null or id < $1 order by id desc limit $2"#,
         before,
         limit

@@ -18,6 +18,8 @@ pub struct Branding {
     pub locale: String,
     /// What was chosen.
     pub look: Look,
+    /// How often; 0 until somebody has chosen something.
+    pub rev: i32,
 }
 
 /// What a tenant chose.
@@ -50,7 +52,7 @@ pub async fn find(db: Db<'_>, tenant_id: Uuid) -> sqlx::Result<Option<Branding>>
         r#"select t.id, t.slug, t.locale, coalesce(b.product_name, case t.id when $2 then $3 else left(t.name, 100) end) as "product_name!",
                   b.logo_file_id as "logo_file_id?", b.favicon_file_id as "favicon_file_id?", b.primary_color as "primary_color?",
                   b.accent_color as "accent_color?", b.support_email as "support_email?", b.support_url as "support_url?",
-                  b.legal_footer as "legal_footer?"
+                  b.legal_footer as "legal_footer?", coalesce(b.rev + 1, 0) as "rev!"
            from identity.tenants t left join identity.tenant_branding b on b.tenant_id = t.id
            where t.id = $1 and t.status <> 'closed'"#,
         tenant_id,
@@ -73,6 +75,7 @@ pub async fn find(db: Db<'_>, tenant_id: Uuid) -> sqlx::Result<Option<Branding>>
             support_url: r.support_url,
             legal_footer: r.legal_footer,
         },
+        rev: r.rev,
     }))
 }
 

@@ -34,6 +34,9 @@ pub struct IdentityProvider {
     /// When it was changed.
     #[serde(skip)]
     pub updated_at: DateTime<Utc>,
+    /// How often it was changed.
+    #[serde(skip)]
+    pub rev: i32,
 }
 
 /// A provider that people choose.
@@ -98,7 +101,7 @@ pub async fn create(db: Db<'_>, tenant_id: Uuid, new: &IdentityProvider, sealed:
 pub async fn find(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<IdentityProvider>> {
     sqlx::query_as!(
         IdentityProvider,
-        "select id, name, issuer, client_id, scopes, email_domains, default_role, enabled, created_at, updated_at
+        "select id, name, issuer, client_id, scopes, email_domains, default_role, enabled, created_at, updated_at, rev
          from identity.tenant_identity_providers where tenant_id = $1 and id = $2",
         tenant_id,
         id
@@ -114,7 +117,7 @@ pub async fn find(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<
 pub async fn hold(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<IdentityProvider>> {
     sqlx::query_as!(
         IdentityProvider,
-        "select id, name, issuer, client_id, scopes, email_domains, default_role, enabled, created_at, updated_at
+        "select id, name, issuer, client_id, scopes, email_domains, default_role, enabled, created_at, updated_at, rev
          from identity.tenant_identity_providers where tenant_id = $1 and id = $2 for no key update",
         tenant_id,
         id
@@ -130,7 +133,7 @@ pub async fn hold(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<
 pub async fn list(db: Db<'_>, tenant_id: Uuid) -> sqlx::Result<Vec<IdentityProvider>> {
     sqlx::query_as!(
         IdentityProvider,
-        "select id, name, issuer, client_id, scopes, email_domains, default_role, enabled, created_at, updated_at
+        "select id, name, issuer, client_id, scopes, email_domains, default_role, enabled, created_at, updated_at, rev
          from identity.tenant_identity_providers where tenant_id = $1 order by name, id",
         tenant_id
     )

@@ -58,6 +58,9 @@ pub struct Webhook {
     /// When it was changed.
     #[serde(skip)]
     pub updated_at: DateTime<Utc>,
+    /// How often it was changed.
+    #[serde(skip)]
+    pub rev: i32,
 }
 
 /// What to change of a webhook; what is absent stays.
@@ -110,7 +113,7 @@ pub async fn create(
 pub async fn find(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<Webhook>> {
     sqlx::query_as!(
         Webhook,
-        "select id, url, event_types, signing, state, disabled_reason, consecutive_failures, prev_valid_until, created_at, updated_at
+        "select id, url, event_types, signing, state, disabled_reason, consecutive_failures, prev_valid_until, created_at, updated_at, rev
          from identity.tenant_webhooks where tenant_id = $1 and id = $2",
         tenant_id,
         id
@@ -126,7 +129,7 @@ pub async fn find(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<
 pub async fn hold(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<Webhook>> {
     sqlx::query_as!(
         Webhook,
-        "select id, url, event_types, signing, state, disabled_reason, consecutive_failures, prev_valid_until, created_at, updated_at
+        "select id, url, event_types, signing, state, disabled_reason, consecutive_failures, prev_valid_until, created_at, updated_at, rev
          from identity.tenant_webhooks where tenant_id = $1 and id = $2 for no key update",
         tenant_id,
         id
@@ -142,7 +145,7 @@ pub async fn hold(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<
 pub async fn list(db: Db<'_>, tenant_id: Uuid) -> sqlx::Result<Vec<Webhook>> {
     sqlx::query_as!(
         Webhook,
-        "select id, url, event_types, signing, state, disabled_reason, consecutive_failures, prev_valid_until, created_at, updated_at
+        "select id, url, event_types, signing, state, disabled_reason, consecutive_failures, prev_valid_until, created_at, updated_at, rev
          from identity.tenant_webhooks where tenant_id = $1 order by id desc",
         tenant_id
     )

@@ -28,6 +28,16 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
     }
 }
 
+impl IfMatch {
+    /// Whether a change may be made of what is at this revision, and is held until the change is made.
+    ///
+    /// # Errors
+    /// `revision.stale`
+    pub fn check(self, rev: i32) -> Result<(), Problem> {
+        if self.0.is_none_or(|meant| meant == rev) { Ok(()) } else { Err(stale(rev)) }
+    }
+}
+
 fn revision(tag: &str) -> i32 {
     let inner = tag.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
     inner.and_then(|t| t.parse().ok()).filter(|rev| *rev >= 0).unwrap_or(NEVER)
@@ -70,6 +80,13 @@ mod tests {
         assert_eq!(revision("\"7\""), 7);
         for tag in ["7", "W/\"7\"", "\"-7\"", "\"x\"", "\"1\", \"2\"", ""] {
             assert_eq!(revision(tag), NEVER, "{tag}");
+        }
+    }
+
+    #[test]
+    fn a_change_is_made_of_the_revision_that_it_is_meant_for() {
+        for (meant, fits) in [(None, true), (Some(7), true), (Some(6), false), (Some(NEVER), false)] {
+            assert_eq!(IfMatch(meant).check(7).is_ok(), fits, "{meant:?}");
         }
     }
 }
