@@ -124,9 +124,13 @@ create table file_mgr.files (
     unique (tenant_id, id),
     foreign key (tenant_id, blob_id) references file_mgr.blobs (tenant_id, id),
     foreign key (tenant_id, folder_id) references file_mgr.folders (tenant_id, id),
-    constraint a_trashed_file_says_when check ((state = 'trashed') <= (trashed_at is not null))
+    constraint a_trashed_file_says_when check ((state = 'trashed') <= (trashed_at is not null)),
+    -- Pixels in an encoding of ours and nothing else: what somebody uploaded runs nowhere in our name.
+    constraint what_is_public_is_a_picture check (visibility = 'private'
+        or purpose in ('asset', 'avatar') and kind = 'image' and mime_detected in ('image/png', 'image/jpeg', 'image/webp'))
 );
 create index files_blob on file_mgr.files (blob_id);
+create index files_public on file_mgr.files (blob_id) where visibility = 'public' and state = 'ready';
 create index files_folder on file_mgr.files (folder_id) where folder_id is not null;
 create unique index files_name on file_mgr.files (folder_id, name_key)
     where folder_id is not null and state not in ('trashed', 'purged', 'rejected');
@@ -137,6 +141,7 @@ create index files_to_purge on file_mgr.files (purge_after) where purge_after is
 comment on table file_mgr.files is 'A named use of a blob.';
 comment on column file_mgr.files.owner_id is 'softref:identity.users(id)';
 comment on column file_mgr.files.folder_id is 'Null: in no folder. There names may repeat: uploads and films land there.';
+comment on column file_mgr.files.visibility is 'Public: everybody sees the content at an address of its own, while the file is ready.';
 comment on column file_mgr.files.trashed_with is 'What was put into the trash, and this with it: itself or a folder above it; null: itself.';
 
 -- A file that is there lies in a folder that is there, and is called otherwise than the folders beside it.

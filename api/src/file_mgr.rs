@@ -5,6 +5,7 @@ pub mod content;
 pub mod files;
 pub mod folders;
 pub mod probe;
+pub mod public_file;
 pub mod share;
 pub mod share_links;
 pub mod trash;

@@ -6,7 +6,7 @@ use crate::{
     dashboard, docs,
     file_mgr::{
         cleanup::{holds, rules, runs},
-        content, files, folders, share, share_links, trash, uploads,
+        content, files, folders, public_file, share, share_links, trash, uploads,
     },
     health,
     identity::{
@@ -154,6 +154,7 @@ fn kept_files() -> OpenApiRouter<App> {
         .routes(routes!(share_links::create, share_links::list))
         .routes(routes!(share_links::revoke))
         .routes(routes!(share::get))
+        .routes(routes!(public_file::get))
         .routes(routes!(folders::create, folders::list))
         .routes(routes!(folders::get, folders::update))
         .routes(routes!(folders::trash))

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use uuid::Uuid;
 
-/// Lists, makes, moves, renames, throws away, takes back and shares files and folders.
+/// Lists, makes, moves, renames, throws away, takes back, shares and publishes files and folders.
 ///
 /// What is meant is a path such as `Films/Spring/logo.png`, or an id. Takes a key with the scope `files`.
 #[derive(Debug, Clone, Args)]
@@ -108,6 +108,20 @@ enum Deed {
         #[command(flatten)]
         server: ServerArgs,
     },
+    /// Shows a picture to everybody, and prints where: an address that never shows anything else.
+    Publish {
+        /// What.
+        what: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Ends the public address of a picture. Whoever has kept what is there has it still.
+    Unpublish {
+        /// What.
+        what: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
 }
 
 /// Runs the command.
@@ -180,6 +194,15 @@ pub async fn run(args: FilesArgs) -> Result<(), CliError> {
             println!("{}", link.json["url"].as_str().unwrap_or_default());
             Ok(())
         }
+        Deed::Publish { what, server } => {
+            let file = server.connect().await?.show(&what, "public").await?;
+            println!("{}", file.json["public_url"].as_str().unwrap_or_default());
+            Ok(())
+        }
+        Deed::Unpublish { what, server } => {
+            told(&server.connect().await?.show(&what, "private").await?.value);
+            Ok(())
+        }
     }
 }
 
@@ -227,10 +250,23 @@ impl Client {
     }
 
     async fn patch(&self, thing: &Entry, body: &Value) -> Result<(), CliError> {
+        told(&self.patched(thing, body).await?.value);
+        Ok(())
+    }
+
+    async fn patched(&self, thing: &Entry, body: &Value) -> Result<Answer<Entry>, CliError> {
         // What was looked at is what is changed.
         let call = self.call(Method::PATCH, &thing.path()).header("if-match", format!("\"{}\"", thing.rev));
-        told(&self.json(call.json(body)).await?.value);
-        Ok(())
+        self.json(call.json(body)).await
+    }
+
+    /// Says who may see a picture: `public` or `private`.
+    async fn show(&self, what: &str, visibility: &str) -> Result<Answer<Entry>, CliError> {
+        let thing = self.thing_at(what).await?;
+        if thing.is_folder() {
+            return Err(CliError::Usage(format!("{what}: a folder cannot be public, only a picture")));
+        }
+        self.patched(&thing, &json!({ "visibility": visibility })).await.map_err(|e| e.about(what))
     }
 
     /// All of a list, page by page.

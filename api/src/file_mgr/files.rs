@@ -1,6 +1,7 @@
 //! `/v1/files`
 
 use super::{
+    public_file,
     tree::{Thing, given, name},
     upload,
 };
@@ -53,6 +54,13 @@ pub struct FileView {
     /// `ready` or `trashed`.
     #[schema(example = "ready")]
     state: String,
+    /// Who may see its content.
+    visibility: FileVisibility,
+    /// Where everybody sees it, while it is public and ready. The address never shows anything else.
+    #[schema(
+        example = "https://films.example/public/00000000-0000-0000-0000-000000000001/e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    )]
+    public_url: Option<String>,
     /// As given.
     #[schema(example = "logo.png")]
     name: String,
@@ -85,9 +93,20 @@ pub struct FileView {
     rev: i32,
 }
 
-impl From<Entry> for FileView {
-    fn from(entry: Entry) -> Self {
+/// Who may see what is in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FileVisibility {
+    /// Whoever belongs to the tenant, or was given a link.
+    Private,
+    /// Everybody, at `public_url`.
+    Public,
+}
+
+impl FileView {
+    fn of(app: &App, tenant: &Tenant, entry: Entry) -> Self {
         let file = entry.file;
+        let is_shown = entry.is_public && entry.state == "ready";
         Self {
             id: file.id,
             object: "file",
@@ -95,6 +114,8 @@ impl From<Entry> for FileView {
             kind: file.kind,
             purpose: entry.purpose,
             state: entry.state,
+            visibility: if entry.is_public { FileVisibility::Public } else { FileVisibility::Private },
+            public_url: is_shown.then(|| public_file::address(app, tenant.id, &file.blob.sha256)),
             name: file.name,
             content_type: file.mime,
             size_bytes: file.blob.size_bytes,
@@ -111,8 +132,8 @@ impl From<Entry> for FileView {
     }
 }
 
-fn revised(entry: Entry) -> Revised<FileView> {
-    Revised::ok(entry.rev, entry.into())
+fn revised(app: &App, tenant: &Tenant, entry: Entry) -> Revised<FileView> {
+    Revised::ok(entry.rev, FileView::of(app, tenant, entry))
 }
 
 /// How an upload is called.
@@ -175,7 +196,7 @@ pub async fn create(
     };
     let entry = find(&app, &tenant, id).await?;
     let location = [(header::LOCATION, format!("/v1/files/{id}"))];
-    Ok((location, Revised { status: StatusCode::CREATED, ..revised(entry) }))
+    Ok((location, Revised { status: StatusCode::CREATED, ..revised(&app, &tenant, entry) }))
 }
 
 /// What to change of a file; what is absent stays.
@@ -189,6 +210,8 @@ pub struct UpdateFile {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Uuid>)]
     folder_id: Option<Option<Uuid>>,
+    /// Who may see its content: everybody, of a picture that was uploaded.
+    visibility: Option<FileVisibility>,
 }
 
 /// Which files to list.
@@ -253,7 +276,8 @@ pub async fn list(
     };
     let mut tx = app.begin(&tenant, Role::File).await?;
     let files = file::list(&mut tx, tenant.id, &filter).await?;
-    Ok(Json(Page::of(files, size, |entry| entry.file.id.to_string())))
+    let files: Vec<_> = files.into_iter().map(|entry| FileView::of(&app, &tenant, entry)).collect();
+    Ok(Json(Page::of(files, size, |file| file.id.to_string())))
 }
 
 /// `GET /v1/files/{id}`: what is known of a file.
@@ -268,13 +292,16 @@ pub async fn get(
     Viewer(tenant): Viewer,
     Path(id): Path<Uuid>,
 ) -> Result<Revised<FileView>, Problem> {
-    Ok(revised(find(&app, &tenant, id).await?))
+    let entry = find(&app, &tenant, id).await?;
+    Ok(revised(&app, &tenant, entry))
 }
 
-/// `PATCH /v1/files/{id}`: renames it, moves it, or both.
+/// `PATCH /v1/files/{id}`: renames it, moves it, shows it to everybody or to nobody else.
 #[utoipa::path(
-    patch, path = "/v1/files/{id}", tag = "Files", operation_id = "update_file", summary = "Rename or move a file",
-    description = "Of names in a folder neither case nor what cannot be seen makes two.",
+    patch, path = "/v1/files/{id}", tag = "Files", operation_id = "update_file", summary = "Rename, move or publish a file",
+    description = "Of names in a folder neither case nor what cannot be seen makes two. A picture that was uploaded (PNG, JPEG, WebP) may be \
+                   `public`: then everybody sees it at `public_url`, which stays the same for ever. Private again, or in the trash, it is \
+                   found there no more; a cache may keep what it has for a year.",
     params(("id" = Uuid, Path, description = "The file"), ("If-Match" = Option<String>, Header, description = "`ETag` of the file as you know it")),
     request_body = UpdateFile,
     responses(
@@ -292,11 +319,15 @@ pub async fn update(
     IfMatch(rev): IfMatch,
     Json(body): Json<UpdateFile>,
 ) -> Result<Revised<FileView>, Problem> {
-    let change = Change { name: body.name.as_deref().map(name).transpose()?, folder: body.folder_id };
+    let change = Change {
+        name: body.name.as_deref().map(name).transpose()?,
+        folder: body.folder_id,
+        is_public: body.visibility.map(|visibility| visibility == FileVisibility::Public),
+    };
     let mut tx = app.begin(&tenant, Role::File).await?;
     let entry = file::change(&mut tx, tenant.id, id, rev, &change).await.map_err(|e| Thing::File.refusal(e))?;
     tx.commit().await?;
-    Ok(revised(entry))
+    Ok(revised(&app, &tenant, entry))
 }
 
 /// `POST /v1/files/{id}/trash`
@@ -319,7 +350,7 @@ pub async fn trash(
     let mut tx = app.begin(&tenant, Role::File).await?;
     let entry = trash::trash_file(&mut tx, tenant.id, id, rev).await.map_err(|e| Thing::File.refusal(e))?;
     tx.commit().await?;
-    Ok(revised(entry))
+    Ok(revised(&app, &tenant, entry))
 }
 
 /// `POST /v1/files/{id}/restore`
@@ -343,7 +374,7 @@ pub async fn restore(
     let mut tx = app.begin(&tenant, Role::File).await?;
     let entry = trash::restore_file(&mut tx, tenant.id, id, rev).await.map_err(|e| Thing::File.refusal(e))?;
     tx.commit().await?;
-    Ok(revised(entry))
+    Ok(revised(&app, &tenant, entry))
 }
 
 /// Whether something may come into a folder, as far as can be told before it is there.

@@ -198,7 +198,7 @@ pub async fn update(
     IfMatch(rev): IfMatch,
     Json(body): Json<UpdateFolder>,
 ) -> Result<Revised<FolderView>, Problem> {
-    let change = Change { name: body.name.as_deref().map(name).transpose()?, folder: body.parent_id };
+    let change = Change { name: body.name.as_deref().map(name).transpose()?, folder: body.parent_id, is_public: None };
     let mut tx = app.begin(&tenant, Role::File).await?;
     let changed = folder::change(&mut tx, tenant.id, id, rev, &change).await;
     let folder = changed.map_err(|e| Thing::Folder.refusal(e))?;

@@ -37,6 +37,11 @@ impl Thing {
             TreeError::ComesWith(id) => {
                 Problem::new(Code::TrashWithFolder, format!("it went with the folder {id}, and comes back with it"))
             }
+            TreeError::NotForEverybody => Problem::fault(
+                "/visibility",
+                "file.visibility",
+                "everybody may see pictures that were uploaded, PNG, JPEG or WebP, and nothing else",
+            ),
             TreeError::Changed(rev) => revision::stale(rev),
             TreeError::Database(error) => error.into(),
         }

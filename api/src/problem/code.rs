@@ -453,6 +453,7 @@ pub const FAULTS: &[(&str, &str)] = &[
         "file.name",
         "A name is 1 to 255 bytes, without `/ \\ : * ? \" < > |`, control and invisible characters, spaces at its ends and a dot at its end, and not that of a device of Windows.",
     ),
+    ("file.visibility", "Everybody may see pictures that were uploaded, PNG, JPEG or WebP, and nothing else."),
     ("folder.not_found", "There is no such folder of yours."),
     ("share_link.downloads", "A link works 1 to 1000000 times, or as often as somebody likes."),
     ("upload.part_bytes", "A part has 5 MiB to 5 GiB, and there are at most 10000 of them."),

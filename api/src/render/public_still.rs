@@ -14,7 +14,7 @@ use axum::{
 use flatrender_workflows::contracts::storage::{BlobHash, BlobRef, Shelf};
 
 /// The address is made of the content: what it shows never changes.
-const FOR_EVER: &str = "public, max-age=31536000, immutable";
+pub const FOR_EVER: &str = "public, max-age=31536000, immutable";
 
 /// `GET /snap/{sha256}`: a still. The address has no signature and never expires.
 #[utoipa::path(

@@ -42,6 +42,7 @@ const OPERATIONS: &[&str] = &[
     "DELETE /v1/webhooks/{id}",
     "GET /healthz",
     "GET /metrics",
+    "GET /public/{tenant_id}/{sha256}",
     "GET /readyz",
     "GET /share/{token}",
     "GET /snap/{sha256}",

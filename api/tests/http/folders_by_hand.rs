@@ -87,3 +87,20 @@ async fn a_tree_is_kept_by_hand(db: PgPool) {
     assert!(code == 4 && line.ends_with("(folder.within_itself)"), "{line}");
     assert_eq!(world.get("/v1/files?name_prefix=brand").await.json()["data"][0]["rev"], json!(4));
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_picture_is_published_by_hand_and_taken_back(db: PgPool) {
+    let world = World::new(db).await;
+    let hand = Hand::new(&world).await;
+    world.upload("logo.png", png([1, 2, 3])).await;
+    let (code, url) = hand.run(&["publish", "logo.png"]).await;
+    assert_eq!(code, 0, "{url}");
+    let path = url.strip_prefix(PUBLIC_URL).unwrap();
+    let see = async || world.send(Request::get(path).body(Body::empty()).unwrap()).await;
+    assert_eq!(see().await.body, png([1, 2, 3]));
+    assert_eq!(hand.names(&["unpublish", "logo.png"]).await, ["logo.png"]);
+    assert_eq!(see().await.problem(), "file.not_found");
+    hand.names(&["mkdir", "Films"]).await;
+    let told = "error: Films: a folder cannot be public, only a picture";
+    assert_eq!(hand.run(&["publish", "Films"]).await, (2, told.to_owned()));
+}

@@ -43,6 +43,7 @@ mod pages;
 mod people;
 mod placement;
 mod previews;
+mod public_files;
 mod quotas;
 mod renders;
 mod request_logs;

@@ -73,6 +73,7 @@ const ROWS: &[(&str, To)] = &[
     ("DELETE /v1/webhooks/{id}", To::Manage),
     ("GET /healthz", To::All),
     ("GET /metrics", To::All),
+    ("GET /public/{tenant_id}/{sha256}", To::All),
     ("GET /readyz", To::All),
     ("GET /share/{token}", To::All),
     ("GET /snap/{sha256}", To::All),
@@ -511,6 +512,7 @@ fn path_of(template: &str) -> String {
     let path = template.replace("{id}", &Uuid::now_v7().to_string()).replace("{slug}", "tiny");
     path.replace("{task_id}", "1")
         .replace("{sha256}", hash)
+        .replace("{tenant_id}", &Uuid::now_v7().to_string())
         .replace("{name}", "requests")
         .replace("{project_id}", &Uuid::now_v7().to_string())
         .replace("{kind}", "poster")

@@ -5,7 +5,10 @@ use super::{
     tree::{Change, Standing, TreeError, hold},
 };
 use crate::{
-    contracts::{file_name::FileName, storage::BlobRef},
+    contracts::{
+        file_name::FileName,
+        storage::{BlobHash, BlobRef},
+    },
     models::{Db, content::project::blob_ref},
 };
 use chrono::{DateTime, Utc};
@@ -45,6 +48,8 @@ pub struct Entry {
     pub purpose: String,
     /// `ready` or `trashed`; or what an upload is on its way there.
     pub state: String,
+    /// Whether everybody may see its content while it is ready.
+    pub is_public: bool,
     /// When it was changed.
     pub updated_at: DateTime<Utc>,
     /// When it was put into the trash.
@@ -53,6 +58,15 @@ pub struct Entry {
     pub purge_after: Option<DateTime<Utc>>,
     /// Counts its changes.
     pub rev: i32,
+}
+
+/// What everybody may see of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicFile {
+    /// Its media type.
+    pub mime: String,
+    /// Its content.
+    pub blob: BlobRef,
 }
 
 /// Which files to list, newest first.
@@ -155,10 +169,10 @@ pub async fn find(db: Db<'_>, tenant_id: Uuid, ids: &[Uuid]) -> sqlx::Result<Vec
 pub async fn get(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<Entry>> {
     let row = sqlx::query_as!(
         Row,
-        "select f.id, f.name, f.kind, f.mime_detected, f.width, f.height, f.duration_ms, f.created_at, b.sha256, b.size_bytes,
-                f.folder_id, f.purpose, f.state, f.updated_at, f.trashed_at, f.purge_after, f.rev
+        r#"select f.id, f.name, f.kind, f.mime_detected, f.width, f.height, f.duration_ms, f.created_at, b.sha256, b.size_bytes,
+                f.folder_id, f.purpose, f.state, f.visibility = 'public' as "is_public!", f.updated_at, f.trashed_at, f.purge_after, f.rev
          from file_mgr.files f join file_mgr.blobs b on b.id = f.blob_id
-         where f.tenant_id = $1 and f.id = $2 and f.state <> 'purged'",
+         where f.tenant_id = $1 and f.id = $2 and f.state <> 'purged'"#,
         tenant_id,
         id,
     );
@@ -169,14 +183,14 @@ pub async fn get(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<E
 pub async fn list(db: Db<'_>, tenant_id: Uuid, filter: &Filter<'_>) -> sqlx::Result<Vec<Entry>> {
     let rows = sqlx::query_as!(
         Row,
-        "select f.id, f.name, f.kind, f.mime_detected, f.width, f.height, f.duration_ms, f.created_at, b.sha256, b.size_bytes,
-                f.folder_id, f.purpose, f.state, f.updated_at, f.trashed_at, f.purge_after, f.rev
+        r#"select f.id, f.name, f.kind, f.mime_detected, f.width, f.height, f.duration_ms, f.created_at, b.sha256, b.size_bytes,
+                f.folder_id, f.purpose, f.state, f.visibility = 'public' as "is_public!", f.updated_at, f.trashed_at, f.purge_after, f.rev
          from file_mgr.files f join file_mgr.blobs b on b.id = f.blob_id
          where f.tenant_id = $1 and f.state <> 'purged' and f.state = $5 and ($2::uuid is null or f.folder_id = $2)
            and (not $3 or f.folder_id is null) and ($4::text is null or f.kind = $4)
            and (f.state <> 'trashed' or coalesce(f.trashed_with, f.id) = f.id)
            and starts_with(f.name_key, file_mgr.name_key($6)) and ($7::uuid is null or f.id < $7)
-         order by f.id desc limit $8",
+         order by f.id desc limit $8"#,
         tenant_id,
         filter.folder_id,
         filter.top,
@@ -189,11 +203,25 @@ pub async fn list(db: Db<'_>, tenant_id: Uuid, filter: &Filter<'_>) -> sqlx::Res
     rows.fetch_all(db).await?.into_iter().map(Row::entry).collect()
 }
 
-/// Renames a file or moves it to another folder, if it is at `rev` or nobody says at which.
+/// What everybody may see under this hash of a tenant; none when no file that is public and not in the trash has it. Several files may:
+/// what is in them is the same.
+pub async fn find_public(db: Db<'_>, tenant_id: Uuid, hash: &BlobHash) -> sqlx::Result<Option<PublicFile>> {
+    let row = sqlx::query!(
+        "select f.mime_detected, b.sha256, b.size_bytes
+         from file_mgr.blobs b join file_mgr.files f on f.tenant_id = b.tenant_id and f.blob_id = b.id
+         where b.tenant_id = $1 and b.sha256 = $2 and f.visibility = 'public' and f.state = 'ready' limit 1",
+        tenant_id,
+        hash.as_str(),
+    );
+    let Some(r) = row.fetch_optional(db).await? else { return Ok(None) };
+    Ok(Some(PublicFile { mime: r.mime_detected, blob: blob_ref(r.sha256, r.size_bytes)? }))
+}
+
+/// Renames a file, moves it to another folder or says who may see it, if it is at `rev` or nobody says at which.
 ///
 /// # Errors
 /// [`TreeError::Missing`], [`TreeError::InTrash`], [`TreeError::Changed`], [`TreeError::FolderMissing`],
-/// [`TreeError::FolderInTrash`], [`TreeError::NameTaken`]
+/// [`TreeError::FolderInTrash`], [`TreeError::NameTaken`], [`TreeError::NotForEverybody`]
 pub async fn change(
     db: Db<'_>,
     tenant_id: Uuid,
@@ -205,13 +233,16 @@ pub async fn change(
     standing(&mut *db, tenant_id, id).await?.check_live(rev)?;
     sqlx::query!(
         "update file_mgr.files
-         set name = coalesce($3, name), folder_id = case when $4 then $5 else folder_id end, updated_at = workflow.now(), rev = rev + 1
+         set name = coalesce($3, name), folder_id = case when $4 then $5 else folder_id end,
+             visibility = case $6::bool when true then 'public' when false then 'private' else visibility end,
+             updated_at = workflow.now(), rev = rev + 1
          where tenant_id = $1 and id = $2",
         tenant_id,
         id,
         change.name.as_ref().map(FileName::as_str),
         change.folder.is_some(),
         change.folder.flatten(),
+        change.is_public,
     )
     .execute(&mut *db)
     .await?;
@@ -243,6 +274,7 @@ struct Row {
     folder_id: Option<Uuid>,
     purpose: String,
     state: String,
+    is_public: bool,
     updated_at: DateTime<Utc>,
     trashed_at: Option<DateTime<Utc>>,
     purge_after: Option<DateTime<Utc>>,
@@ -266,6 +298,7 @@ impl Row {
             folder_id: self.folder_id,
             purpose: self.purpose,
             state: self.state,
+            is_public: self.is_public,
             updated_at: self.updated_at,
             trashed_at: self.trashed_at,
             purge_after: self.purge_after,

@@ -30,6 +30,9 @@ pub enum TreeError {
     /// It went into the trash with a folder above it, and comes back with that.
     #[error("it comes back with the folder {0}")]
     ComesWith(Uuid),
+    /// Everybody may see pictures that were uploaded, and nothing else.
+    #[error("it is no picture that everybody may see")]
+    NotForEverybody,
     /// It has changed since the client looked.
     #[error("it has changed: it is at {0}")]
     Changed(i32),
@@ -45,6 +48,7 @@ impl From<sqlx::Error> for TreeError {
             Some("no_folder_is_within_itself") => Self::Loop,
             Some("folders_have_20_levels") => Self::TooDeep,
             Some("what_is_there_is_in_no_trash") => Self::FolderInTrash,
+            Some("what_is_public_is_a_picture") => Self::NotForEverybody,
             Some("folders_tenant_id_parent_id_fkey" | "files_tenant_id_folder_id_fkey") => Self::FolderMissing,
             _ => Self::Database(error),
         }
@@ -58,6 +62,8 @@ pub struct Change {
     pub name: Option<FileName>,
     /// The folder it lies in; none of none: at the top.
     pub folder: Option<Option<Uuid>>,
+    /// Whether everybody may see it, of a file; a folder is nobody's to see.
+    pub is_public: Option<bool>,
 }
 
 /// How a folder or file stands, before it is changed.
