@@ -5,11 +5,11 @@ use flatrender_engine::{
     operations::{Fork, OperationError},
 };
 use flatrender_workflows::definitions::{
-    check_account::CheckAccount, check_invariants::CheckInvariants, clean_up::CleanUp, deliver::Deliver, derive_film::DeriveFilm,
-    drain_deletions::DrainDeletions, expire_exports::ExpireExports, expire_uploads::ExpireUploads,
-    finish_upload::FinishUpload, forget_old::ForgetOld, keep_months::KeepMonths, look_after_credits::LookAfterCredits,
-    notify::Notify, publish_posts::PublishPosts, purge_files::PurgeFiles, raise_alarms::RaiseAlarms,
-    recheck_domains::RecheckDomains, render_video::RenderVideo, retire_months::RetireMonths,
+    check_account::CheckAccount, check_invariants::CheckInvariants, clean_up::CleanUp, deliver::Deliver,
+    derive_film::DeriveFilm, drain_deletions::DrainDeletions, expire_exports::ExpireExports,
+    expire_uploads::ExpireUploads, finish_upload::FinishUpload, forget_old::ForgetOld, keep_months::KeepMonths,
+    look_after_credits::LookAfterCredits, notify::Notify, publish_posts::PublishPosts, purge_files::PurgeFiles,
+    raise_alarms::RaiseAlarms, recheck_domains::RecheckDomains, render_video::RenderVideo, retire_months::RetireMonths,
     roll_up_usage::RollUpUsage, scan_orphans::ScanOrphans, scene_snapshot::SceneSnapshot, send_digests::SendDigests,
     send_message::SendMessage, subscription::KeepSubscription, webhook::TellWebhook,
 };
