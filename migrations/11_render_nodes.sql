@@ -13,6 +13,7 @@ create table render.nodes (
     offers         jsonb not null default '{}' check (jsonb_typeof(offers) = 'object' and octet_length(offers::text) <= 1048576),
     agent_version  text check (char_length(agent_version) <= 40),
     ae_version     text check (char_length(ae_version) <= 40),
+    renderer_version text check (char_length(renderer_version) <= 40),
     os             text check (char_length(os) <= 200),
     cpu            int check (cpu > 0),
     ram_mb         bigint check (ram_mb > 0),

@@ -136,7 +136,7 @@ create unique index files_name on file_mgr.files (folder_id, name_key)
     where folder_id is not null and state not in ('trashed', 'purged', 'rejected');
 create index files_list on file_mgr.files (tenant_id, id) where state <> 'purged';
 create index files_trash on file_mgr.files (tenant_id, trashed_with) where state = 'trashed';
-create index files_purged on file_mgr.files (updated_at) where state = 'purged';
+create index files_purged on file_mgr.files (updated_at) where state = 'purged' and purpose not in ('export', 'contact_sheet');
 create index files_to_purge on file_mgr.files (purge_after) where purge_after is not null and state <> 'purged';
 comment on table file_mgr.files is 'A named use of a blob.';
 comment on column file_mgr.files.owner_id is 'softref:identity.users(id)';

@@ -52,8 +52,8 @@ begin
 end $$;
 comment on function file_mgr.in_use is 'Whatever names files has to say so in a comment: softref:file_mgr.files(id).';
 
--- Forgets files that were purged three months ago and that nothing names, whether by a foreign key or by a documented reference, also of
--- the films that have gone; gives how many. Links to a file go with it.
+-- Forgets files that were purged three months ago and that nothing names, whether by a foreign key or by a documented reference; gives how
+-- many. What films were made into stays named by them for ever, and is not looked at. Links to a file go with it.
 create function file_mgr.forget_files(p_limit int) returns int language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     v_unnamed text;
@@ -70,7 +70,7 @@ begin
         where k.contype = 'f' and k.confrelid = 'file_mgr.files'::regclass and k.confdeltype <> 'c') p;
     execute format('delete from file_mgr.files where id in (
         select f.id from file_mgr.files f
-        where f.state = ''purged'' and f.updated_at < workflow.now() - interval ''90 days'' %s
+        where f.state = ''purged'' and f.purpose not in (''export'', ''contact_sheet'') and f.updated_at < workflow.now() - interval ''90 days'' %s
         order by f.updated_at limit $1)', v_unnamed) using p_limit;
     get diagnostics v_gone = row_count;
     return v_gone;

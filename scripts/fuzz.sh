@@ -52,9 +52,10 @@ SQL
 
 # Left to the tests: streams, which have no end; what signs out, removes or locks out whoever asks; identity providers, which are servers
 # that the fuzzer would name.
-export SCHEMATHESIS_HOOKS=scripts/fuzz_hooks.py
-"$home/python/bin/schemathesis" run "$url/openapi.json" \
+export SCHEMATHESIS_HOOKS=$PWD/scripts/fuzz_hooks.py
+cd "$home"
+python/bin/schemathesis run "$url/openapi.json" \
     --header "Authorization: Bearer $token" --max-time $((minutes * 60)) --request-timeout 30 --workers 2 \
     --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
     --exclude-path-regex '/events$|^/v1/auth/|^/v1/me$|^/v1/me/sessions|^/v1/platform/tenants|^/v1/identity-providers' --suppress-health-check all \
-    --report junit --report-dir "$home" --no-color "$@"
+    --report junit --report-dir . --no-color "$@"

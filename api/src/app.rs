@@ -20,7 +20,6 @@ use flatrender_workflows::{
 };
 use sqlx::PgPool;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -38,7 +37,7 @@ pub struct App {
     /// The longest upload.
     pub most_upload_bytes: u64,
     /// Turns to take bytes of uploads in: whoever has one holds a piece in memory.
-    pub intakes: Arc<Semaphore>,
+    pub intakes: uploads::Intakes,
     /// Live renders that somebody watches.
     pub feeds: Arc<Feeds>,
     /// How things stand, for those who follow it.
@@ -83,7 +82,7 @@ impl App {
             storage,
             probe,
             most_upload_bytes: uploads::LIMIT_BYTES,
-            intakes: Arc::new(Semaphore::new(uploads::MOST_INTAKES)),
+            intakes: uploads::Intakes::default(),
             feeds: Arc::default(),
             pulse: Arc::default(),
             placement: Arc::default(),

@@ -14,6 +14,10 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
+/// A program that may use so much time of processors uses it up within a part of it by the wall: on so many of them.
+const CORES: u64 = 4;
+/// Exit code of what was killed, as shells have it.
+const KILLED: i32 = 137;
 /// A run that moves neither a frame nor a sample for this long is stuck.
 const SILENCE: Duration = Duration::from_secs(120);
 /// How much of what it makes is taken at once.
@@ -134,10 +138,17 @@ impl Media {
         args: Args,
         (target, limit_bytes): (&Path, u64),
     ) -> Result<(), RunError> {
+        let begun = Instant::now();
         let started = Process::spawn_within(Some(jail), &self.ffmpeg, folder, &args.0);
         let mut process = started.map_err(|e| self.unusable(e))?;
         let (stdout, stderr) = process.outputs().map_err(|e| self.unusable(e))?;
-        self.attend(cx, process, keep(cx, stdout, target, limit_bytes), stderr).await
+        match self.attend(cx, process, keep(cx, stdout, target, limit_bytes), stderr).await {
+            // It has used up its time: so it would elsewhere.
+            Err(RunError::Killed { tail }) if begun.elapsed().as_secs() >= u64::from(jail.cpu_seconds) / CORES => {
+                Err(RunError::Refused { code: KILLED, tail })
+            }
+            ended => ended,
+        }
     }
 
     /// Waits until `hear` has heard all of it and the program is gone; kills it when that fails, or when the attempt ends.

@@ -97,6 +97,6 @@ mod tests {
     #[tokio::test]
     async fn walls_stand_where_everybody_may_make_namespaces() {
         let walls = Walls::tried().await.unwrap();
-        assert_eq!(walls.stand(), process::tests::has_walls());
+        assert!(process::tests::has_walls() || !walls.network, "no walls without namespaces");
     }
 }

@@ -8,7 +8,8 @@ mod headers;
 mod intake;
 mod view;
 
-pub use intake::MOST_INTAKES;
+pub use intake::Intakes;
+use intake::Turn;
 pub use view::UploadView;
 
 use super::{files::check_place, upload::checked_name};
@@ -34,7 +35,7 @@ use flatrender_workflows::{
     },
 };
 use headers::{Checksum, Metadata, OFFSET_STREAM, Tus};
-use tokio::sync::OwnedSemaphorePermit;
+
 use uuid::Uuid;
 
 /// The longest upload unless the setting `FLATRENDER_UPLOAD_BYTES` says otherwise: 5 GiB.
@@ -119,7 +120,7 @@ pub async fn create(
 }
 
 /// What the first bytes are checked by, and the turn to take them in.
-type First = (Option<Checksum>, OwnedSemaphorePermit);
+type First = (Option<Checksum>, Turn);
 
 /// Begins an upload; with what it takes to take its first bytes in, when they come along.
 async fn begin(app: &App, tenant: &Tenant, headers: &HeaderMap) -> Result<(Uuid, Option<First>), Problem> {
@@ -141,7 +142,7 @@ async fn begin(app: &App, tenant: &Tenant, headers: &HeaderMap) -> Result<(Uuid,
         storage_upload: None,
     };
     let first = match headers::is_offset_stream(headers) {
-        true => Some((Checksum::of(headers)?, intake::turn(&app.intakes).await?)),
+        true => Some((Checksum::of(headers)?, app.intakes.turn(tenant.id).await?)),
         false => None,
     };
     let id = Uuid::now_v7();
@@ -266,7 +267,7 @@ async fn expected(
     tenant: &Tenant,
     id: Uuid,
     headers: &HeaderMap,
-) -> Result<(Upload, Option<Checksum>, OwnedSemaphorePermit), Problem> {
+) -> Result<(Upload, Option<Checksum>, Turn), Problem> {
     if !headers::is_offset_stream(headers) {
         let detail = format!("send the bytes with content-type: {OFFSET_STREAM}");
         return Err(Problem::new(Code::UploadContentType, detail));
@@ -286,7 +287,7 @@ async fn expected(
         return Err(too_much(&upload));
     }
     let checksum = Checksum::of(headers)?;
-    Ok((upload, checksum, intake::turn(&app.intakes).await?))
+    Ok((upload, checksum, app.intakes.turn(tenant.id).await?))
 }
 
 /// `DELETE /v1/uploads/{id}`: gives an upload up.

@@ -74,7 +74,7 @@ pub async fn note(app: &App, caller: &NodeCaller, task: Task<'_>, failure: &Fail
 }
 
 /// Operators are told once an hour of a node, however often it crashes, and again when it gets no more work.
-async fn tell(
+pub(super) async fn tell(
     app: &App,
     db: Db<'_>,
     caller: &NodeCaller,

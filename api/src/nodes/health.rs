@@ -3,6 +3,7 @@
 //! A node speaks up every ten seconds. What it says is kept in memory and written once a second for all nodes together, so that
 //! a farm of hundreds costs the database one transaction a second; a server that is killed loses a second of samples.
 
+use super::crashes;
 use crate::{
     app::App,
     auth::NodeCaller,
@@ -10,14 +11,16 @@ use crate::{
     problem::{Problem, ProblemBody},
 };
 use axum::extract::State;
+use flatrender_engine::Failure;
 use flatrender_workflows::{
     contracts::node::{CachedPackage, Health, Hello, Orders, Rotated},
     models::{
         Database, Role, Scope,
         render::node::{
             self,
+            crash::Consequence,
             health::{self, Sample},
-            inventory,
+            inventory::{self, Changed},
         },
     },
 };
@@ -128,9 +131,18 @@ pub async fn hello(
     }
     check_cache(&said.cache)?;
     let mut tx = app.db.begin(Scope::platform(Role::Render)).await?;
-    inventory::hello(&mut tx, caller.node.id, &said).await?;
+    let changed = inventory::hello(&mut tx, caller.node.id, &said).await?;
     let orders = inventory::orders(&mut tx, caller.node.id).await?;
+    if let Some(Changed { before, now }) = &changed {
+        tracing::warn!(node = caller.node.name, before, now, "a node has another After Effects and is to prove itself");
+        let failure = Failure::permanent("node.renderer_changed", format!("After Effects {before} has become {now}"));
+        crashes::tell(&app, &mut tx, &caller, &failure, Consequence::Quarantined).await?;
+    }
     tx.commit().await?;
+    if changed.is_some() {
+        app.workflows.announce();
+        app.placement.nodes_have_changed();
+    }
     Ok(Json(orders))
 }
 

@@ -626,13 +626,19 @@ async fn what_a_changed_rule_means_no_more_stays(db: PgPool) {
     let rule = rule(&world, DEFAULT_TENANT, "trash", false).await;
     trashed(&world, "old.png", 1, 2).await;
     work(&world, |w| w);
-    let begun = ada.start(rule, false).await;
-    ada.when(begun, "awaiting_approval").await;
-    run(&world, "update file_mgr.cleanup_schedules set target = 'temp'").await;
-    assert_eq!(bob.act(begun, "approve").await.status, StatusCode::OK);
-    bob.when(begun, "done").await;
-    assert_eq!(bob.files(begun).await, ["old.png skipped"]);
-    assert_eq!(texts(&world, "select why from file_mgr.cleanup_items").await, ["the rule does not mean it any more"]);
+    for (change, state, left) in [
+        ("target = 'temp'", "done", "old.png skipped"),
+        ("target = 'trash', older_than = interval '365 days'", "done", "old.png skipped"),
+        ("older_than = interval '1 day', dry_run = true", "cancelled", "old.png planned"),
+    ] {
+        let begun = ada.start(rule, false).await;
+        ada.when(begun, "awaiting_approval").await;
+        run(&world, &format!("update file_mgr.cleanup_schedules set {change}")).await;
+        assert_eq!(bob.act(begun, "approve").await.status, StatusCode::OK);
+        bob.when(begun, state).await;
+        assert_eq!(bob.files(begun).await, [left], "{change}");
+    }
+    assert_eq!(texts(&world, STATES).await, ["old.png trashed"]);
 }
 
 /// What a rule lists again and again does not fill the database: of former runs the sums are kept.

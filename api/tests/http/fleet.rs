@@ -74,7 +74,10 @@ impl Machine {
                              "labels": {"engine": "lottie"}, "renderers": {"lottie": "flatrender-aerender 0.1.0"}}});
         let (status, answer) = self.post("hello", hello).await;
         assert_eq!(status, 200, "{answer}");
-        tokio::spawn(self.clone().pulse(incarnation, stop.clone()));
+        tokio::join!(self.clone().pulse(incarnation, stop.clone()), self.toil(incarnation, stop));
+    }
+
+    async fn toil(&mut self, incarnation: Uuid, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let began = Instant::now();
             let ask = json!({"incarnation": incarnation, "labels": {"engine": "lottie"}, "wait_seconds": 25});

@@ -11,7 +11,6 @@ use axum::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
-use flatrender_api::file_mgr::uploads::MOST_INTAKES;
 use flatrender_engine::{Client, Worker};
 use flatrender_workflows::{
     contracts::storage::BlobHash,
@@ -262,7 +261,7 @@ async fn no_more_is_sent_with_a_checksum_than_may_wait_on_the_disk(db: PgPool) {
     assert_eq!(world.send(first).await.problem(), "upload.checked_too_large");
     assert_eq!(world.count("file_mgr.upload_sessions").await, 1, "what is refused has not begun");
     assert_eq!((world.offset(&upload).await, world.pieces().await), (0, 0));
-    assert_eq!(world.app.intakes.available_permits(), MOST_INTAKES, "whoever was refused has no turn any more");
+    assert_eq!(world.app.intakes.at_work(), 0, "whoever was refused has no turn any more");
 }
 
 /// Whoever replaces a piece removes the old one only where no piece is the same.

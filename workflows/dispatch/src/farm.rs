@@ -404,9 +404,11 @@ impl Farm {
             Some(first) => self.present_for(first).map(|other| other.id).collect(),
             None => Vec::new(),
         };
+        // Others may do what nobody has failed at.
+        let items = if others.is_empty() { &line.items } else { &line.failed };
         let is_open =
             move |item: &Item| !item.avoid.contains(&node.id) && others.iter().all(|other| item.avoid.contains(other));
-        line.items.iter().copied().filter(move |(_, id)| is_open(&self.waiting[id].item))
+        items.iter().copied().filter(move |(_, id)| is_open(&self.waiting[id].item))
     }
 
     /// The first of each line of a tenant that a node may do.

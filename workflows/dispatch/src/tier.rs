@@ -42,6 +42,8 @@ pub(crate) struct Kind {
 pub(crate) struct Line {
     pub package_bytes: u64,
     pub items: BTreeSet<(Place, i64)>,
+    /// Those at which a node has failed.
+    pub failed: BTreeSet<(Place, i64)>,
 }
 
 /// A tenant in a tier.
@@ -77,6 +79,9 @@ impl Tier {
             let line = tenant.lines.entry(kind).or_default();
             line.package_bytes = item.package_bytes;
             line.items.insert((at, item.id));
+            if !item.avoid.is_empty() {
+                line.failed.insert((at, item.id));
+            }
         });
         if self.waiting == 0 {
             self.waits_since = item.ready_at;
@@ -89,6 +94,7 @@ impl Tier {
         self.change(tenant, |tenant| {
             if let Some(line) = tenant.lines.get_mut(kind) {
                 line.items.remove(&(at, id));
+                line.failed.remove(&(at, id));
                 if line.items.is_empty() {
                     tenant.lines.remove(kind);
                 }

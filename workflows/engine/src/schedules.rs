@@ -229,7 +229,8 @@ impl Schedules {
         Ok(store::schedules::fires(&self.pool, id, i64::from(limit).min(PAGE)).await?)
     }
 
-    /// Schedules of all tenants whose newest run that is over has failed, up to `limit`; of those that have fired within two days.
+    /// Schedules of all tenants whose newest run that is over has failed, up to `limit`; of those that have fired within forty
+    /// days, by tenant.
     /// A run that went on as others counts as the last of them. Takes the caller's connection, whose role has to see runs.
     ///
     /// # Errors

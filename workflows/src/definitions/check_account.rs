@@ -22,10 +22,13 @@ impl Workflow for CheckAccount {
     type Output = Option<bool>;
 
     async fn run(self, cx: &Context) -> Result<Option<bool>, Failure> {
-        let (scope, id) = (Scope::platform(Role::Identity), self.gateway_id);
+        let (scope, tenant_id, id) = (Scope::platform(Role::Identity), cx.tenant_id(), self.gateway_id);
         let account: Option<Account> = cx
             .step("account", async move |db: Db<'_>| {
-                let find = async |db: Db<'_>| Ok::<_, Failure>(gateway::find(db, id).await?.and_then(|g| g.account()));
+                let find = async |db: Db<'_>| {
+                    let found = gateway::find(db, id).await?.filter(|gateway| gateway.tenant_id == tenant_id);
+                    Ok::<_, Failure>(found.and_then(|gateway| gateway.account()))
+                };
                 scope.within(db, find).await
             })
             .await?;

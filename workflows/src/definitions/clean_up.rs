@@ -139,16 +139,20 @@ impl CleanUp {
             let dealt = cx
                 .step(&format!("batch {batch}"), async move |db: Db<'_>| {
                     admin(tenant_id, db, async |db: Db<'_>| {
-                        let Some(rule) = cleanup_schedule::find(&mut *db, tenant_id, rule_id).await? else {
-                            return Ok(0);
-                        };
-                        Ok(cleanup_run::remove_batch(db, &rule, run_id).await?)
+                        match cleanup_schedule::find(&mut *db, tenant_id, rule_id).await? {
+                            Some(rule) if rule.terms.dry_run => Ok(None),
+                            Some(rule) => Ok(Some(cleanup_run::remove_batch(db, &rule, run_id).await?)),
+                            None => Ok(Some(0)),
+                        }
                     })
                     .await
                 })
                 .await?;
-            if dealt < cleanup_run::BATCH as u64 {
-                break;
+            match dealt {
+                // Its rule only lists by now.
+                None => return Ok(false),
+                Some(dealt) if dealt < cleanup_run::BATCH as u64 => break,
+                Some(_) => {}
             }
         }
         Ok(true)

@@ -1,7 +1,7 @@
 //! What people have to hear of because nobody waits for it: a schedule that fails, a deadline that comes near.
 
 use super::events::{self, Event};
-use crate::models::{DEFAULT_TENANT, Db, Role, Scope, identity::privacy_request};
+use crate::models::{DEFAULT_TENANT, Db, Role, Scope, identity::privacy_request, time_series};
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 use flatrender_engine::{Context, Failure, Workflow, schedules::Schedules};
 use serde::{Deserialize, Serialize};
@@ -56,9 +56,10 @@ impl Workflow for RaiseAlarms {
 }
 
 async fn failing_schedules(db: Db<'_>) -> Result<Vec<Event>, Failure> {
+    let now = time_series::moment(&mut *db).await?;
+    let day = now.duration_trunc(TimeDelta::days(1)).unwrap_or(now);
     let failing = Schedules::failing(db, MOST).await?;
     let alarms = failing.into_iter().map(|schedule| {
-        let day = schedule.nominal_at.duration_trunc(TimeDelta::days(1)).unwrap_or(schedule.nominal_at);
         let data = json!({"object": "schedule", "schedule": schedule.name, "tenant_id": schedule.tenant_id,
             "run_id": schedule.run_id, "nominal_at": schedule.nominal_at, "reason": schedule.code});
         alarm("schedule.failed", schedule.id, data, day)

@@ -263,7 +263,7 @@ pub async fn get(
 /// `PUT /v1/cleanup-schedules/{id}`
 #[utoipa::path(
     put, path = "/v1/cleanup-schedules/{id}", tag = "Files", operation_id = "update_cleanup_schedule", summary = "Change a rule",
-    description = "Replaces what it says; a run under way removes of what it planned only what the rule still means.",
+    description = "Replaces what it says; a run under way removes of what it planned only what the rule still means, by its age, too; nothing once it only lists.",
     params(("id" = Uuid, Path, description = "The rule"), ("If-Match" = Option<String>, Header, description = "`ETag` of the rule as you know it")),
     request_body = CleanupTerms,
     responses(

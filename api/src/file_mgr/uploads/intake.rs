@@ -30,38 +30,74 @@ use flatrender_workflows::{
 };
 use futures::{StreamExt, TryStreamExt};
 use std::{
+    collections::HashMap,
     io::{self, Seek, Write},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
+use uuid::Uuid;
 
 /// Length of a piece.
 const PIECE_BYTES: u64 = 4 * 1024 * 1024;
-/// Requests of which bytes are taken in at a time, by a process: 256 MiB of pieces, and 4 GiB on the disk of what is checked first.
-pub const MOST_INTAKES: usize = 64;
+/// Requests of which bytes are taken in at a time, by a process: 512 MiB of pieces, and 8 GiB on the disk of what is checked first.
+const MOST_INTAKES: usize = 128;
+/// The same of one tenant: however slowly it sends, three others get as many.
+const MOST_OF_A_TENANT: usize = 32;
 /// Who waits for a turn for longer is told to come again.
 const TURN: Duration = Duration::from_secs(10);
 /// How much of a file is read at once.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// A turn to take bytes in. Who has none has not begun to read.
-///
-/// # Errors
-/// `server.unavailable` when too many uploads come in.
-pub async fn turn(turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Problem> {
-    turn_within(turns, TURN).await
+/// Who takes bytes in, in this process.
+#[derive(Debug, Clone)]
+pub struct Intakes {
+    all: Arc<Semaphore>,
+    tenants: Arc<Mutex<HashMap<Uuid, Arc<Semaphore>>>>,
 }
 
-async fn turn_within(turns: &Arc<Semaphore>, patience: Duration) -> Result<OwnedSemaphorePermit, Problem> {
-    let full = || {
-        let detail = "other uploads are coming in; go on in a moment";
-        Problem::new(Code::Unavailable, detail).with_header(header::RETRY_AFTER, HeaderValue::from_static("5"))
-    };
-    timeout(patience, turns.clone().acquire_owned()).await.ok().and_then(Result::ok).ok_or_else(full)
+impl Default for Intakes {
+    fn default() -> Self {
+        Self { all: Arc::new(Semaphore::new(MOST_INTAKES)), tenants: Arc::default() }
+    }
+}
+
+/// A tenant's turn to take bytes in, until it is dropped.
+pub type Turn = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+
+impl Intakes {
+    /// A turn to take bytes in. Who has none has not begun to read.
+    ///
+    /// # Errors
+    /// `server.unavailable` when too many uploads come in.
+    pub async fn turn(&self, tenant_id: Uuid) -> Result<Turn, Problem> {
+        self.turn_within(tenant_id, TURN).await
+    }
+
+    async fn turn_within(&self, tenant_id: Uuid, patience: Duration) -> Result<Turn, Problem> {
+        let full = || {
+            let detail = "other uploads are coming in; go on in a moment";
+            Problem::new(Code::Unavailable, detail).with_header(header::RETRY_AFTER, HeaderValue::from_static("5"))
+        };
+        let own = self.of(tenant_id);
+        let both = async { Some((own.acquire_owned().await.ok()?, self.all.clone().acquire_owned().await.ok()?)) };
+        timeout(patience, both).await.ok().flatten().ok_or_else(full)
+    }
+
+    /// Turns that are taken.
+    pub fn at_work(&self) -> usize {
+        MOST_INTAKES - self.all.available_permits()
+    }
+
+    /// The turns of a tenant; those of tenants that send nothing are forgotten.
+    fn of(&self, tenant_id: Uuid) -> Arc<Semaphore> {
+        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        tenants.retain(|_, turns| Arc::strong_count(turns) > 1);
+        tenants.entry(tenant_id).or_insert_with(|| Arc::new(Semaphore::new(MOST_OF_A_TENANT))).clone()
+    }
 }
 
 /// Takes bytes of an upload in and gives how many of it are kept then. It goes on when the client is gone: what has come is kept.
@@ -75,7 +111,7 @@ pub async fn receive(
     upload: &Upload,
     checksum: Option<Checksum>,
     body: Body,
-    turn: OwnedSemaphorePermit,
+    turn: Turn,
 ) -> Result<u64, Problem> {
     let intake = Intake::new(app, tenant, upload);
     let received = tokio::spawn(async move {
@@ -307,12 +343,19 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_gets_no_turn_is_told_to_come_again() {
-        let (turns, patience) = (Arc::new(Semaphore::new(1)), Duration::from_millis(1));
-        let first = turn_within(&turns, patience).await.unwrap();
-        assert_eq!(turn_within(&turns, patience).await.unwrap_err().code(), Code::Unavailable);
-        let waiting = turn(&turns);
-        drop(first);
-        assert!(waiting.await.is_ok());
+    async fn who_gets_no_turn_is_told_to_come_again_and_keeps_nobody_else_out() {
+        let (intakes, patience) = (Intakes::default(), Duration::from_millis(1));
+        let (greedy, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let mut turns = vec![];
+        for _ in 0..MOST_OF_A_TENANT {
+            turns.push(intakes.turn_within(greedy, patience).await.unwrap());
+        }
+        assert_eq!(intakes.turn_within(greedy, patience).await.unwrap_err().code(), Code::Unavailable);
+        assert!(intakes.turn_within(other, patience).await.is_ok());
+        turns.pop();
+        assert!(intakes.turn_within(greedy, patience).await.is_ok());
+        drop(turns);
+        drop(intakes.of(other));
+        assert_eq!(intakes.tenants.lock().unwrap().len(), 1, "who sends nothing is forgotten");
     }
 }

@@ -216,11 +216,11 @@ pub(crate) async fn failing(db: impl PgExecutor<'_>, limit: i64) -> Result<Vec<F
                  )
                  select * from chain where continued_as is null and state <> 'running'
              ) o
-             where f.schedule_id = s.id and f.run_id is not null and f.nominal_at > workflow.now() - interval '2 days'
+             where f.schedule_id = s.id and f.run_id is not null and f.nominal_at > workflow.now() - interval '40 days'
              order by f.nominal_at desc limit 1
          ) last
          where s.deleted_at is null and last.state = 'failed'
-         order by s.name, s.id limit $1",
+         order by s.tenant_id, s.name limit $1",
     )
     .bind(limit)
     .fetch_all(db)

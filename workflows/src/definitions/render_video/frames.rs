@@ -76,6 +76,21 @@ pub(super) struct Frames<'a> {
     looks: u32,
 }
 
+/// Rounds in a row that proved nothing.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tried {
+    /// In which frames were made, and were not good.
+    fruitless: u32,
+    /// In which something else stood in the way.
+    hindered: u32,
+}
+
+impl Tried {
+    fn rounds(self) -> u32 {
+        self.fruitless + self.hindered
+    }
+}
+
 /// What one activity left.
 struct Made {
     range: FrameRange,
@@ -130,17 +145,18 @@ impl<'a> Frames<'a> {
 
     /// Renders and verifies until each is proven; renders again only what is missing, bad or looks wrong.
     pub(super) async fn prove(&mut self) -> Result<(), Failure> {
-        let (mut faults, mut fruitless, mut last) = (self.verify_reported().await?, 0, None);
+        let (mut faults, mut tried, mut last) = (self.verify_reported().await?, Tried::default(), None);
         while self.proven.len() < self.wanted.len() {
-            let patience = if last.is_some() { HINDERED_ROUNDS } else { FRUITLESS_ROUNDS };
-            if fruitless >= patience {
+            if self.is_enough(tried).await {
                 if self.settle_for_doubtful().await? {
                     break;
                 }
                 return Err(last.unwrap_or_else(|| repair_exhausted(&self.unproven(), &faults)));
             }
-            if fruitless > 0 && last.is_some() {
-                self.cx.sleep(&format!("pause:{}:{}", self.key, self.round), PAUSE * (1 << (fruitless - 1))).await?;
+            if last.is_some() && tried.rounds() > 0 {
+                self.cx
+                    .sleep(&format!("pause:{}:{}", self.key, self.round), PAUSE * (1 << (tried.rounds() - 1)))
+                    .await?;
             }
             let before = self.proven.len();
             self.round += 1;
@@ -153,9 +169,21 @@ impl<'a> Frames<'a> {
                 self.avoid.append(&mut self.hands);
             }
             // A crash is one step of the hunt, which ends.
-            fruitless = if crashed || self.proven.len() > before { 0 } else { fruitless + 1 };
+            match &last {
+                _ if crashed || self.proven.len() > before => tried = Tried::default(),
+                Some(_) => tried.hindered += 1,
+                None => tried.fruitless += 1,
+            }
         }
         Ok(())
+    }
+
+    /// Whether no more is tried. Films that were begun before hindrances had a patience of their own keep to the one that there was.
+    async fn is_enough(&self, tried: Tried) -> bool {
+        if tried.fruitless >= FRUITLESS_ROUNDS || tried.hindered >= HINDERED_ROUNDS {
+            return true;
+        }
+        tried.rounds() >= FRUITLESS_ROUNDS && !self.cx.patched("patience with hindrances").await
     }
 
     /// Does what `work` makes of the proven frames. Frames are not flushed to the disk: a power cut may take some that

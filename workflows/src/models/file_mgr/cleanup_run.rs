@@ -215,11 +215,12 @@ pub async fn remove_batch(db: Db<'_>, rule: &Rule, run_id: Uuid) -> sqlx::Result
     let filter: &Filter = &rule.terms.filter;
     let still = sqlx::query_scalar!(
         r#"select c.file_id as "id!" from file_mgr.cleanup_runs r
-           cross join lateral file_mgr.cleanup_candidates(r.tenant_id, $2, r.cutoff, $3, $4) c where r.id = $1"#,
+           cross join lateral file_mgr.cleanup_candidates(r.tenant_id, $2, least(r.cutoff, r.created_at - make_interval(secs => $5)), $3, $4) c where r.id = $1"#,
         run_id,
         rule.terms.target,
         Json(filter) as _,
         &batch,
+        rule.terms.older_than_seconds as f64,
     )
     .fetch_all(&mut *db)
     .await?;

@@ -121,7 +121,8 @@ pub async fn put(db: Db<'_>, tenant_id: Uuid, new: &NewGateway<'_>) -> sqlx::Res
 /// Gives an account other secrets, in place.
 pub async fn rotate(db: Db<'_>, tenant_id: Uuid, id: Uuid, settings: &[u8]) -> sqlx::Result<()> {
     sqlx::query!(
-        "update identity.payment_gateways set settings_enc = $3, checked_at = null, check_error = null, updated_at = workflow.now()
+        "update identity.payment_gateways
+         set settings_enc = $3, merchant = null, checked_at = null, check_error = null, updated_at = workflow.now()
          where tenant_id = $1 and id = $2",
         tenant_id,
         id,

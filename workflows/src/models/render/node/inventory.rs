@@ -17,27 +17,40 @@ use uuid::Uuid;
 /// Days after which a node is to ask for another credential.
 const CREDENTIAL_DAYS: i32 = 30;
 
-/// Keeps what a node says of itself at its start. One whose After Effects is another than before gets no work until it has passed a
-/// probe: updates that come by themselves are what breaks farms overnight.
-pub async fn hello(db: Db<'_>, id: Uuid, hello: &Hello) -> sqlx::Result<()> {
-    let before = renderer(&mut *db, id).await?;
-    keep(&mut *db, id, hello).await?;
-    let now = hello.capabilities.renderers.get(Engine::AfterEffects.label());
-    if let (Some(before), Some(now)) = (before, now)
-        && before != *now
-    {
-        super::quarantine(&mut *db, id, &format!("node.renderer_changed: {before} has become {now}")).await?;
-    }
-    holds(db, id, &hello.cache).await
+/// Another After Effects than a node had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// The version that it had.
+    pub before: String,
+    /// The one that it has.
+    pub now: String,
 }
 
-/// The After Effects that a node had when it last started.
-async fn renderer(db: Db<'_>, id: Uuid) -> sqlx::Result<Option<String>> {
+/// Keeps what a node says of itself at its start. One whose After Effects is another than before gets no work until it has passed a
+/// probe: updates that come by themselves are what breaks farms overnight.
+pub async fn hello(db: Db<'_>, id: Uuid, hello: &Hello) -> sqlx::Result<Option<Changed>> {
+    keep(&mut *db, id, hello).await?;
+    holds(&mut *db, id, &hello.cache).await?;
+    // A start at which it is not there, or says nothing of its version, tells nothing.
+    let said = hello.capabilities.renderers.get(Engine::AfterEffects.label());
+    let Some(now) = said.and_then(|said| version(said)) else { return Ok(None) };
     let before = sqlx::query_scalar!(
-        r#"select capabilities #>> '{renderers,after_effects}' as "program" from render.nodes where id = $1 for no key update"#,
-        id
+        r#"update render.nodes n set renderer_version = $2 from render.nodes before
+           where n.id = $1 and before.id = n.id and before.renderer_version is distinct from $2
+           returning before.renderer_version"#,
+        id,
+        now
     );
-    Ok(before.fetch_optional(db).await?.flatten())
+    let Some(before) = before.fetch_optional(&mut *db).await?.flatten() else { return Ok(None) };
+    let changed = Changed { before, now: now.to_owned() };
+    super::quarantine(db, id, &format!("After Effects {} has become {}", changed.before, changed.now)).await?;
+    Ok(Some(changed))
+}
+
+/// The number in what a renderer says of its version, such as `24.0` of `aerender version 24.0x52`.
+fn version(said: &str) -> Option<&str> {
+    let number = |word: &str| word.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(word.len());
+    said.split_whitespace().map(|word| &word[..number(word)]).find(|number| number.contains('.') && number.len() <= 40)
 }
 
 async fn keep(db: Db<'_>, id: Uuid, hello: &Hello) -> sqlx::Result<()> {
@@ -133,4 +146,22 @@ pub async fn orders(db: Db<'_>, id: Uuid) -> sqlx::Result<Orders> {
         evict: hashes(&row.evict),
         rotate: row.rotate,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_a_version_is_read_among_noise() {
+        for (said, number) in [
+            ("aerender version 24.0x52", Some("24.0")),
+            ("aerender version 24.1.2 (build 9)", Some("24.1.2")),
+            ("aerender version Using DXGI", None),
+            ("aerender version 24", None),
+            ("", None),
+        ] {
+            assert_eq!(version(said), number, "{said}");
+        }
+    }
 }
