@@ -628,9 +628,11 @@ async fn what_a_changed_rule_means_no_more_stays(db: PgPool) {
     work(&world, |w| w);
     for (change, state, left) in [
         ("target = 'temp'", "done", "old.png skipped"),
-        ("target = 'trash', older_than = interval '365 days'", "done", "old.png skipped"),
-        ("older_than = interval '1 day', dry_run = true", "cancelled", "old.png planned"),
+        ("older_than = interval '365 days'", "done", "old.png skipped"),
+        ("dry_run = true", "cancelled", "old.png planned"),
     ] {
+        let as_it_was = "target = 'trash', older_than = interval '1 day', dry_run = false";
+        run(&world, &format!("update file_mgr.cleanup_schedules set {as_it_was}")).await;
         let begun = ada.start(rule, false).await;
         ada.when(begun, "awaiting_approval").await;
         run(&world, &format!("update file_mgr.cleanup_schedules set {change}")).await;

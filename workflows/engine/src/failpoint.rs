@@ -335,6 +335,7 @@ mod tests {
         "operations.rs live_child",
         "schedules.rs id_of",
         "schedules.rs list",
+        "schedules.rs failing",
         "schedules.rs fires",
     ];
 
