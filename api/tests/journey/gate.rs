@@ -39,9 +39,9 @@ pub const NO_GATE: &str = "drop function public.gate cascade; drop table public.
 const WAITING: &str = "select pid, objid::bigint from pg_locks
     where locktype = 'advisory' and classid = 4711 and granted and database = (select oid from pg_database where datname = current_database())
     order by objid";
-/// A run that was on its way to such a place when its worker was killed for the sake of others is not to blame, and waits for nothing.
+/// What was on its way to such a place when its worker was killed for the sake of others is not to blame, and waits for nothing.
 const FORGIVE: &str = "update workflow.tasks set losses = 0, run_at = least(run_at, workflow.now()) where id in (
-    select id from workflow.tasks where kind = 'run' and losses > 0 and run_id in (select run_id from public.gated) for update skip locked)";
+    select id from workflow.tasks where losses > 0 and run_id in (select run_id from public.gated) for update skip locked)";
 const UNDER_WAY: &str =
     "select count(*) from workflow.runs r join public.gated g on g.run_id = r.id where r.state = 'running'";
 
