@@ -408,6 +408,7 @@ create table identity.invoices (
     refund_id    uuid unique,
     corrects_id  uuid,
     pdf_file_id  uuid,
+    sent_at      timestamptz,
     created_at   timestamptz not null default now(),
     updated_at   timestamptz not null default now(),
     unique (tenant_id, id),
@@ -426,6 +427,7 @@ create index invoices_tenant on identity.invoices (tenant_id, created_at desc, i
 comment on table identity.invoices is 'Bills, numbered without gaps. An issued one never changes; it is made void by another.';
 comment on column identity.invoices.buyer is 'pii:name, address';
 comment on column identity.invoices.pdf_file_id is 'softref:file_mgr.files(id)';
+comment on column identity.invoices.sent_at is 'When somebody had it sent again, last.';
 
 create function identity.refuse_changed_invoice() returns trigger language plpgsql as $$
 begin

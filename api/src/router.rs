@@ -289,6 +289,7 @@ fn money() -> OpenApiRouter<App> {
         .routes(routes!(invoices::list))
         .routes(routes!(invoices::get))
         .routes(routes!(invoices::pdf))
+        .routes(routes!(invoices::send))
         .routes(routes!(gateways::list))
         .routes(routes!(gateways::put, gateways::remove))
         .routes(routes!(gateways::rotate))

@@ -335,6 +335,7 @@ async fn m2_an_id_in_a_query_reaches_nothing_of_another_tenant(db: PgPool) {
             "GET /v1/folders starting_after",
             "GET /v1/gifts starting_after",
             "GET /v1/invoices starting_after",
+            "GET /v1/invoices payment_id",
             "GET /v1/me/points starting_after",
             "GET /v1/members starting_after",
             "GET /v1/operate/audit tenant_id",

@@ -223,6 +223,7 @@ const OPERATIONS: &[&str] = &[
     "POST /v1/me/email",
     "POST /v1/me/factors/totp",
     "POST /v1/me/factors/webauthn",
+    "POST /v1/invoices/{id}/send",
     "POST /v1/me/factors/webauthn/options",
     "POST /v1/me/factors/{id}/confirm",
     "POST /v1/me/identities/finish",
