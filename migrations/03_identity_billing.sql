@@ -499,6 +499,7 @@ create table identity.coupons (
     valid_from      timestamptz not null,
     valid_to        timestamptz not null,
     created_at      timestamptz not null default now(),
+    rev             int not null default 0,
     unique (tenant_id, id),
     constraint no_more_redemptions_than_allowed check (redeemed between 0 and max_redemptions),
     constraint a_coupon_is_valid_for_a_time check (valid_to > valid_from),
@@ -506,6 +507,7 @@ create table identity.coupons (
 );
 create unique index coupons_code on identity.coupons (tenant_id, lower(code));
 comment on table identity.coupons is 'Reductions by code.';
+comment on column identity.coupons.rev is 'How often somebody changed it; a use is no change.';
 alter table identity.payments add constraint payments_with_coupon foreign key (tenant_id, coupon_id) references identity.coupons (tenant_id, id);
 
 create table identity.coupon_redemptions (
