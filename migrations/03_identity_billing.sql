@@ -408,6 +408,7 @@ create table identity.invoices (
     refund_id    uuid unique,
     corrects_id  uuid,
     pdf_file_id  uuid,
+    sent_at      timestamptz,
     created_at   timestamptz not null default now(),
     updated_at   timestamptz not null default now(),
     unique (tenant_id, id),
@@ -426,6 +427,7 @@ create index invoices_tenant on identity.invoices (tenant_id, created_at desc, i
 comment on table identity.invoices is 'Bills, numbered without gaps. An issued one never changes; it is made void by another.';
 comment on column identity.invoices.buyer is 'pii:name, address';
 comment on column identity.invoices.pdf_file_id is 'softref:file_mgr.files(id)';
+comment on column identity.invoices.sent_at is 'When somebody had it sent again, last.';
 
 create function identity.refuse_changed_invoice() returns trigger language plpgsql as $$
 begin
@@ -497,6 +499,7 @@ create table identity.coupons (
     valid_from      timestamptz not null,
     valid_to        timestamptz not null,
     created_at      timestamptz not null default now(),
+    rev             int not null default 0,
     unique (tenant_id, id),
     constraint no_more_redemptions_than_allowed check (redeemed between 0 and max_redemptions),
     constraint a_coupon_is_valid_for_a_time check (valid_to > valid_from),
@@ -504,6 +507,7 @@ create table identity.coupons (
 );
 create unique index coupons_code on identity.coupons (tenant_id, lower(code));
 comment on table identity.coupons is 'Reductions by code.';
+comment on column identity.coupons.rev is 'How often somebody changed it; a use is no change.';
 alter table identity.payments add constraint payments_with_coupon foreign key (tenant_id, coupon_id) references identity.coupons (tenant_id, id);
 
 create table identity.coupon_redemptions (

@@ -39,10 +39,12 @@ create table identity.achievements (
     rule       jsonb not null default '{}' check (octet_length(rule::text) <= 4096),
     active     boolean not null default true,
     created_at timestamptz not null default now(),
+    rev        int not null default 0,
     unique (tenant_id, id),
     unique (tenant_id, code)
 );
 comment on table identity.achievements is 'What can be achieved.';
+comment on column identity.achievements.rev is 'How often somebody changed it.';
 
 create table identity.user_achievements (
     tenant_id      uuid not null,
@@ -67,11 +69,13 @@ create table identity.gift_catalog (
     redeemed   int not null default 0,
     active     boolean not null default true,
     created_at timestamptz not null default now(),
+    rev        int not null default 0,
     unique (tenant_id, id),
     unique (tenant_id, code),
     constraint no_more_gifts_than_stock check (redeemed between 0 and stock)
 );
 comment on table identity.gift_catalog is 'Gifts that can be earned.';
+comment on column identity.gift_catalog.rev is 'How often somebody changed it; a claim is no change.';
 
 create table identity.earned_gifts (
     id              uuid primary key default gen_random_uuid(),

@@ -1,5 +1,7 @@
 //! The API's own description, OpenAPI 3.1, made from the handlers.
 
+mod links;
+
 use crate::problem::{Code, ProblemBody, code::FAULTS};
 use serde_json::json;
 use utoipa::{
@@ -78,7 +80,7 @@ pub fn base() -> OpenApi {
     Base::openapi()
 }
 
-/// Adds what holds for every operation: the answer when something is wrong, and the list of codes.
+/// Adds what holds for every operation: the answer when something is wrong, where one goes from what was made, and the list of codes.
 pub fn finish(document: &mut OpenApi) {
     for item in document.paths.paths.values_mut() {
         let methods = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.head, &mut item.patch];
@@ -86,6 +88,7 @@ pub fn finish(document: &mut OpenApi) {
             add_problem(operation);
         }
     }
+    links::add(document);
     let problems: Vec<_> = Code::ALL.iter().map(|c| problem(*c)).collect();
     let faults: Vec<_> = FAULTS.iter().map(|(code, help)| json!({ "code": code, "help": help })).collect();
     let codes = ExtensionsBuilder::new().add("x-problems", json!(problems)).add("x-faults", json!(faults)).build();

@@ -122,14 +122,20 @@ enum RefundDeed {
     },
 }
 
-/// Lists bills and credit notes, or shows one.
+/// Lists bills and credit notes, shows one, or has it sent again.
 #[derive(Debug, Args)]
 pub struct InvoicesArgs {
     /// The id of one.
     id: Option<String>,
+    /// Lists those of this payment.
+    #[arg(long, value_name = "ID", conflicts_with = "id")]
+    payment: Option<String>,
     /// Writes it as PDF to this file.
     #[arg(long, value_name = "FILE", requires = "id")]
     pdf: Option<PathBuf>,
+    /// Tells whoever paid of it again.
+    #[arg(long, requires = "id")]
+    send: bool,
     #[command(flatten)]
     how: How,
 }
@@ -285,16 +291,20 @@ pub async fn refunds(args: RefundsArgs) -> Result<(), CliError> {
 /// See [`CliError`].
 pub async fn invoices(args: InvoicesArgs) -> Result<(), CliError> {
     let client = args.how.server.connect().await?;
-    let path = match &args.id {
-        None => "/v1/invoices?limit=100".to_owned(),
-        Some(id) => format!("/v1/invoices/{}", path_part(id)),
+    let path = match (&args.id, &args.payment) {
+        (Some(id), _) => format!("/v1/invoices/{}", path_part(id)),
+        (None, Some(payment)) => format!("/v1/invoices?limit=100&payment_id={}", path_part(payment)),
+        (None, None) => "/v1/invoices?limit=100".to_owned(),
     };
     if let Some(file) = &args.pdf {
         let answer = client.send(client.call(Method::GET, &format!("{path}/pdf"))).await?;
         let bytes = answer.bytes().await.context("the bill ended early")?;
         std::fs::write(file, &bytes).with_context(|| format!("cannot write {}", file.display()))?;
     }
-    let answer = ask(&client, Method::GET, &path, None).await?;
+    let answer = match args.send {
+        true => ask(&client, Method::POST, &format!("{path}/send"), Some(json!({}))).await?,
+        false => ask(&client, Method::GET, &path, None).await?,
+    };
     show(args.how.json, &answer, |i| {
         format!(
             "{}  {:<18} {}  {:>12} {:<3}  {}",

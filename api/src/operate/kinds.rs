@@ -9,9 +9,10 @@ use flatrender_workflows::definitions::{
     derive_film::DeriveFilm, drain_deletions::DrainDeletions, expire_exports::ExpireExports,
     expire_uploads::ExpireUploads, finish_upload::FinishUpload, forget_old::ForgetOld, keep_months::KeepMonths,
     look_after_credits::LookAfterCredits, notify::Notify, publish_posts::PublishPosts, purge_files::PurgeFiles,
-    raise_alarms::RaiseAlarms, recheck_domains::RecheckDomains, render_video::RenderVideo, retire_months::RetireMonths,
-    roll_up_usage::RollUpUsage, scan_orphans::ScanOrphans, scene_snapshot::SceneSnapshot, send_digests::SendDigests,
-    send_message::SendMessage, subscription::KeepSubscription, webhook::TellWebhook,
+    raise_alarms::RaiseAlarms, recheck_domains::RecheckDomains, reconcile::CompareSettlements,
+    render_video::RenderVideo, retire_months::RetireMonths, roll_up_usage::RollUpUsage, scan_orphans::ScanOrphans,
+    scene_snapshot::SceneSnapshot, send_digests::SendDigests, send_message::SendMessage,
+    subscription::KeepSubscription, webhook::TellWebhook,
 };
 use serde_json::Value;
 
@@ -46,7 +47,8 @@ pub fn of_money(kind: &str) -> bool {
 
 macro_rules! kinds {
     ($($workflow:ident),+ $(,)?) => {
-        /// Every kind that is known.
+        /// Every kind that is known. Those of money are left out: what is asked for by one person, such as many runs at once, or one with
+        /// another input, is never about them.
         pub const ALL: &[&str] = &[$(<$workflow as Workflow>::NAME),+];
 
         /// A fork with another input, which is read as the kind's first.
@@ -86,6 +88,7 @@ kinds!(
     RollUpUsage,
     RecheckDomains,
     CheckAccount,
+    CompareSettlements,
     CheckInvariants,
     LookAfterCredits,
     KeepSubscription,
@@ -94,6 +97,7 @@ kinds!(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flatrender_workflows::definitions::{payment::TakePayment, reconcile::ReconcilePayments, refund::GiveBack};
 
     #[test]
     fn what_belongs_to_its_run_is_not_made_again() {
@@ -103,5 +107,11 @@ mod tests {
         let kept: Vec<_> = ALL.iter().filter(|kind| refuses_cancel(kind).is_some()).collect();
         assert_eq!(kept, [&"subscription"]);
         assert!(["payment", "refund", "reconcile_payments"].iter().all(|kind| refuses_cancel(kind).is_some()));
+    }
+
+    #[test]
+    fn what_moves_money_is_never_one_of_many() {
+        assert!(ALL.iter().all(|kind| !of_money(kind)));
+        assert!([TakePayment::NAME, GiveBack::NAME, ReconcilePayments::NAME].into_iter().all(of_money));
     }
 }

@@ -115,6 +115,8 @@ codes! {
     RefundTooMuch = "refund.too_much", CONFLICT, "Not so much can go back";
     /// There is no such bill, or it is not yours.
     InvoiceNotFound = "invoice.not_found", NOT_FOUND, "No such bill";
+    /// The bill was sent again a moment ago. Wait for `Retry-After` seconds.
+    InvoiceJustSent = "invoice.just_sent", TOO_MANY_REQUESTS, "The bill was just sent";
     /// There is no such payment gateway, or no account at it.
     GatewayNotFound = "gateway.not_found", NOT_FOUND, "No such payment gateway";
     /// The webhook is not signed by the gateway, or was signed too long ago.

@@ -335,6 +335,7 @@ async fn m2_an_id_in_a_query_reaches_nothing_of_another_tenant(db: PgPool) {
             "GET /v1/folders starting_after",
             "GET /v1/gifts starting_after",
             "GET /v1/invoices starting_after",
+            "GET /v1/invoices payment_id",
             "GET /v1/me/points starting_after",
             "GET /v1/members starting_after",
             "GET /v1/operate/audit tenant_id",
@@ -481,6 +482,12 @@ async fn m4_an_answer_holds_what_its_schema_names_and_nothing_else(db: PgPool) {
     let coupon = "insert into identity.coupons (tenant_id, code, kind, value, max_redemptions, valid_from, valid_to)
                   values ($1, 'SPRING', 'percent', 5, 1, '2026-01-01Z', '2099-01-01Z') returning id";
     let coupon: Uuid = sqlx::query_scalar(coupon).bind(DEFAULT_TENANT).fetch_one(&world.db).await.unwrap();
+    let title = json!({"en": "Your first film"});
+    let achievement =
+        json!({"code": "first_film", "title": title, "points": 25, "rule": {"source": "render", "count": 1}});
+    let achievement = id_of(jane.post("/v1/achievements", achievement).await);
+    let gift = json!({"code": "present", "title": title, "kind": "credits", "value": 600, "stock": 9});
+    let gift = id_of(jane.post("/v1/gift-catalogue", gift).await);
     let paid = "insert into identity.payments (tenant_id, user_id, purpose, credits, amount, currency, state, provider, provider_txn, idempotency_key,
                     price_snapshot, expires_at, paid_at, workflow_run_id)
                 values ($1, $2, 'credits', 1, 9, 'USD', 'paid', 'manual', 't', 'k', '{}', workflow.now(), workflow.now(), gen_random_uuid()) returning id";
@@ -543,6 +550,8 @@ async fn m4_an_answer_holds_what_its_schema_names_and_nothing_else(db: PgPool) {
             "cleanup-runs" => run.clone(),
             "plans" => plan.clone(),
             "coupons" => coupon.to_string(),
+            "achievements" => achievement.clone(),
+            "gift-catalogue" => gift.clone(),
             "payment-differences" => differs.to_string(),
             "payments" => paid.to_string(),
             "refunds" => refund.clone(),

@@ -169,6 +169,10 @@ async fn every_page_stands_in_both_languages_light_and_dark(db: PgPool) {
     let schedule: Uuid =
         sqlx::query_scalar("select id from workflow.schedules limit 1").fetch_one(&world.db).await.unwrap();
     let payment = in_review(&world, root).await;
+    let bill = "insert into identity.invoices (tenant_id, series, year, buyer, currency, net_amount, tax_amount, total_amount, payment_id)
+        values ($1, 'INV', 2026, '{}', 'USD', 1520, 0, 1520, $2) returning id";
+    let bill: Uuid = sqlx::query_scalar(bill).bind(DEFAULT_TENANT).bind(payment).fetch_one(&world.db).await.unwrap();
+    sqlx::query("select identity.issue_invoice($1, '2026-06-11')").bind(bill).execute(&world.db).await.unwrap();
     let differs = "insert into identity.provider_reconciliations (tenant_id, provider, day, currency, our_amount, their_amount, state, note)
         values ($1, 'stripe', '2026-11-20', 'USD', 5, 9, 'open', $2)";
     sqlx::query(differs).bind(DEFAULT_TENANT).bind(WILD[0]).execute(&world.db).await.unwrap();

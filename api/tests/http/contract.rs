@@ -11,6 +11,7 @@ use flatrender_workflows::{
 };
 use serde_json::Value;
 use sqlx::PgPool;
+use std::collections::BTreeSet;
 
 async fn bare(world: &World, path: &str) -> crate::world::Answer {
     world.send(Request::builder().uri(path).body(Body::empty()).unwrap()).await
@@ -47,6 +48,7 @@ const OPERATIONS: &[&str] = &[
     "GET /share/{token}",
     "GET /snap/{sha256}",
     "GET /v1/achievements",
+    "GET /v1/achievements/{id}",
     "GET /v1/api-keys",
     "GET /v1/audit",
     "GET /v1/auth/openid",
@@ -76,6 +78,7 @@ const OPERATIONS: &[&str] = &[
     "GET /v1/folders/{id}",
     "GET /v1/gateways",
     "GET /v1/gift-catalogue",
+    "GET /v1/gift-catalogue/{id}",
     "GET /v1/gifts",
     "GET /v1/identity-providers",
     "GET /v1/identity-providers/{id}",
@@ -220,6 +223,7 @@ const OPERATIONS: &[&str] = &[
     "POST /v1/gift-catalogue/{id}/give",
     "POST /v1/gifts/{id}/claim",
     "POST /v1/identity-providers",
+    "POST /v1/invoices/{id}/send",
     "POST /v1/me/email",
     "POST /v1/me/factors/totp",
     "POST /v1/me/factors/webauthn",
@@ -365,6 +369,41 @@ async fn every_reference_of_the_document_leads_somewhere(db: PgPool) {
     assert!(found.len() > 20);
     for target in found {
         assert!(document.pointer(target.trim_start_matches('#')).is_some(), "{target}");
+    }
+}
+
+/// Whoever made something is led to what can be done with it: by operations that there are, and with all that their addresses take.
+#[sqlx::test(migrations = "../migrations")]
+async fn every_link_of_the_document_leads_to_an_operation_and_names_all_of_its_address(db: PgPool) {
+    let world = World::new(db).await;
+    let document = bare(&world, "/openapi.json").await.json();
+    let all = operations(&document);
+    let parameters = |name: &str| -> BTreeSet<String> {
+        name.split('{').skip(1).map(|part| part.split('}').next().unwrap().to_owned()).collect()
+    };
+    let mut seen = BTreeSet::new();
+    for (from, operation) in &all {
+        let answers = operation["responses"].as_object().unwrap().values();
+        for link in answers.filter_map(|answer| answer["links"].as_object()).flat_map(|links| links.values()) {
+            let to = all.iter().find(|(_, operation)| operation["operationId"] == link["operationId"]);
+            let (to, _) = to.unwrap_or_else(|| panic!("{from}: {link}"));
+            let given = link["parameters"].as_object().unwrap();
+            assert_eq!(given.keys().cloned().collect::<BTreeSet<_>>(), parameters(to), "{from} to {to}");
+            for value in given.values().map(|value| value.as_str().unwrap()) {
+                let asked = value.strip_prefix("$request.path.");
+                let is_known = asked.map_or(value == "$response.body#/id", |name| parameters(from).contains(name));
+                assert!(is_known, "{from} to {to}: {value}");
+            }
+            seen.insert(format!("{from} to {to}"));
+        }
+    }
+    for known in [
+        "POST /v1/coupons to PATCH /v1/coupons/{id}",
+        "POST /v1/files/{id}/share-links to DELETE /v1/files/{id}/share-links/{link_id}",
+        "POST /v1/renders to GET /v1/renders/{id}/events",
+        "POST /v1/webhooks to GET /v1/webhooks/{id}/deliveries",
+    ] {
+        assert!(seen.contains(known), "{known} is none of {seen:?}");
     }
 }
 

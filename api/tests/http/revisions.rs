@@ -14,19 +14,25 @@ struct Thing {
     method: Method,
     path: String,
     field: &'static str,
-    /// What a value of the field begins with.
-    stem: &'static str,
+    /// What the field is to be.
+    value: fn(&str) -> Value,
     /// What else a change has to say.
     rest: Value,
 }
 
 impl Thing {
     fn named(method: Method, path: String, field: &'static str) -> Self {
-        Self { method, path, field, stem: "", rest: json!({}) }
+        Self { method, path, field, value: |word| json!(word), rest: json!({}) }
+    }
+
+    fn counted(path: String, field: &'static str) -> Self {
+        let number =
+            |word: &str| json!(["none", "one", "two", "three", "four"].iter().position(|known| *known == word));
+        Self { value: number, ..Self::named(Method::PATCH, path, field) }
     }
 
     fn value(&self, word: &str) -> Value {
-        json!(format!("{}{word}", self.stem))
+        (self.value)(word)
     }
 }
 
@@ -54,13 +60,30 @@ impl Desk {
         let schedule = self.made("/v1/cleanup-schedules", &rule).await;
         let webhook = self.made("/v1/webhooks", &json!({"url": "https://acme.example/"})).await;
         let provider = format!("/v1/identity-providers/{}", crate::openid::provider_row(&self.world).await);
+        let title = json!({"en": "A film"});
+        let gift = json!({"code": "present", "title": title, "kind": "credits", "value": 600, "stock": 9});
+        let gift = self.made("/v1/gift-catalogue", &gift).await;
+        let once =
+            json!({"code": "first_film", "title": title, "points": 25, "rule": {"source": "render", "count": 1}});
+        let achievement = self.made("/v1/achievements", &once).await;
         vec![
             Thing { rest: rule, ..Thing::named(Method::PUT, schedule, "name") },
-            Thing { stem: "https://acme.example/", ..Thing::named(Method::PATCH, webhook, "url") },
+            Thing {
+                value: |word| json!(format!("https://acme.example/{word}")),
+                ..Thing::named(Method::PATCH, webhook, "url")
+            },
             Thing::named(Method::PATCH, provider, "name"),
             Thing::named(Method::PATCH, "/v1/tenant".into(), "name"),
             Thing::named(Method::PUT, "/v1/tenant/branding".into(), "product_name"),
+            Thing::counted(self.coupon().await, "max_redemptions"),
+            Thing::counted(gift, "stock"),
+            Thing { value: |word| json!(word != "one"), ..Thing::named(Method::PATCH, achievement, "active") },
         ]
+    }
+
+    async fn coupon(&self) -> String {
+        let coupon = json!({"code": "SPRING", "kind": "percent", "value": 20, "max_redemptions": 9, "valid_to": "2099-01-01T00:00:00Z"});
+        self.made("/v1/coupons", &coupon).await
     }
 
     async fn see(&self, thing: &Thing) -> Answer {
@@ -114,6 +137,24 @@ async fn of_two_who_saw_the_same_one_changes_it(db: PgPool) {
         let (a, b) = tokio::join!(change("one"), change("two"));
         assert_eq!((a.min(b), a.max(b)), (200, 412), "{}", thing.path);
     }
+}
+
+/// Its uses are no changes: of a coupon that many use, somebody may still change what they saw.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_coupon_ends_as_it_was_seen(db: PgPool) {
+    let desk = Desk::new(db).await;
+    let coupon = Thing::counted(desk.coupon().await, "max_redemptions");
+    let end = async |known: &str| {
+        let ask = request(Method::DELETE, &coupon.path, &desk.key).header(header::IF_MATCH, known);
+        desk.world.send(ask.body(Body::empty()).unwrap()).await
+    };
+    let seen = desk.change(&coupon, None, "three").await.header(header::ETAG).to_owned();
+    sqlx::query("update identity.coupons set redeemed = 1").execute(&desk.world.db).await.unwrap();
+    let late = end("\"0\"").await;
+    assert_eq!((late.status.as_u16(), late.problem().as_str()), (412, "revision.stale"));
+    assert_eq!(end(&seen).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(end(&seen).await.problem(), "revision.stale", "it has ended meanwhile");
+    assert_eq!(end("*").await.status, StatusCode::NO_CONTENT, "doing so twice is harmless");
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-fn said(outcome: &str, transaction: &str, amount: i64) -> Value {
+pub fn said(outcome: &str, transaction: &str, amount: i64) -> Value {
     json!({"outcome": outcome, "transaction": transaction, "amount": amount, "currency": "USD", "evidence": "Statement of today, line 3"})
 }
 
@@ -179,14 +179,14 @@ async fn m042_what_is_paid_is_the_servers_price_and_m045_a_key_opens_one_payment
     }
 }
 
-async fn pending(shop: &Shop, key: &str) -> String {
+pub async fn pending(shop: &Shop, key: &str) -> String {
     let id = shop.pay(shop.credits("manual"), key).await.json()["id"].as_str().unwrap().to_owned();
     shop.comes(&id, "pending").await;
     id
 }
 
 /// One says so and another one confirms it; gives what became of that.
-async fn agree(shop: &Shop, path: &str, said: Value) -> crate::world::Answer {
+pub async fn agree(shop: &Shop, path: &str, said: Value) -> crate::world::Answer {
     let proposed = shop.by(shop.first, Method::POST, path, said).await;
     assert_eq!(proposed.status, StatusCode::CREATED, "{:?}", proposed.body);
     let confirmed = decide(shop, shop.second, &proposed.json(), "confirm").await;
@@ -196,7 +196,7 @@ async fn agree(shop: &Shop, path: &str, said: Value) -> crate::world::Answer {
     confirmed
 }
 
-async fn refunds_of(shop: &Shop, payment: &str) -> Vec<Value> {
+pub async fn refunds_of(shop: &Shop, payment: &str) -> Vec<Value> {
     let all = shop.by(shop.first, Method::GET, "/v1/refunds?limit=100", Value::Null).await.json();
     all["data"].as_array().unwrap().iter().filter(|r| r["payment_id"] == *payment).cloned().collect()
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod bills;
 mod by_hand;
 #[path = "../../../activities/tests/pay/fakes/mod.rs"]
 #[allow(dead_code, reason = "of all tests together")]

@@ -11,6 +11,7 @@
 //!
 //! Callbacks, webhooks, cancellations and decisions of people are hints: each wakes the run, which looks at the row and asks the gateway.
 
+pub mod receipt;
 pub mod settle;
 
 use crate::{

@@ -1,6 +1,6 @@
-// Payments of one's organisation: those that wait for people, what people said of them, and the second one who agrees.
+// Payments of one's organisation: those that wait for people, what people said of them, the second one who agrees, and their bills.
 
-import { get, post } from "../api.js";
+import { at, get, post } from "../api.js";
 import { fill, h, ltr } from "../dom.js";
 import { money, t, word } from "../i18n.js";
 import { ask, nothing, trouble } from "../parts/dialog.js";
@@ -62,7 +62,7 @@ function list({ query, go }) {
 
 function one({ rest: id, me }) {
   const place = h("div", { class: "stack" });
-  const load = () => get(`/v1/payments/${id}`).then((payment) => fill(place, view(payment))).catch((error) => fill(place, head(t("payments.title")), trouble(error, load)));
+  const load = () => Promise.all([get(`/v1/payments/${id}`), get(at("/v1/invoices", { payment_id: id, limit: 100 }))]).then(([payment, bills]) => fill(place, view(payment, bills.data))).catch((error) => fill(place, head(t("payments.title")), trouble(error, load)));
   const decidable = (payment) => payment.state === "review" || (payment.provider === "manual" && ["pending", "verifying", "cancelled", "expired"].includes(payment.state));
 
   function propose(payment) {
@@ -81,7 +81,10 @@ function one({ rest: id, me }) {
   const answer = (decision, how, tone) => h("button", { class: `b tiny ${tone}`, type: "button", onclick: () => ask({ title: t(`payments.${how}`), text: t(`payments.${how}.say`), reason: "none", danger: tone === "bad", then: load,
     act: () => post(`/v1/payment-decisions/${decision.id}/${how}`) }) }, t(`payments.${how}`));
 
-  function view(payment) {
+  const send = (bill) => h("button", { class: "b tiny", type: "button", data: { act: "send" }, onclick: () => ask({ title: t("payments.send"), text: t("payments.send.say"), reason: "none",
+    act: () => post(`/v1/invoices/${bill.id}/send`) }) }, t("payments.send"));
+
+  function view(payment, bills) {
     const mine = (decision) => decision.proposed_by === me.id;
     return [
       head(money(payment.amount, payment.currency), [state(payment.state), " · ", ltr(payment.provider)], decidable(payment) ? h("button", { class: "b first", type: "button", onclick: () => propose(payment) }, t("payments.decide")) : null),
@@ -92,6 +95,12 @@ function one({ rest: id, me }) {
         [t("payments.opened"), when(payment.created_at)], [t("payments.paid"), payment.paid_at && when(payment.paid_at)], [t("payments.until"), when(payment.expires_at)],
         [t("runs.error"), payment.failure_code && ltr(payment.failure_code)], [t("payments.payment"), ltr(payment.id)],
       ]))),
+      bills.length ? sheet(t("payments.bills"), null, table([
+        { label: t("payments.bill"), class: "two", cell: (bill) => [ltr(bill.number), h("div", { class: "small dim" }, word("payments.bill", bill.kind))] },
+        { label: t("payments.issued"), cell: (bill) => (bill.issue_date ? ltr(bill.issue_date) : "–") },
+        { label: t("payments.amount"), end: true, cell: (bill) => money(bill.total_amount, bill.currency) },
+        { label: "", end: true, cell: send },
+      ], bills)) : null,
       sheet(t("payments.decisions"), null, payment.decisions.length ? table([
         { label: t("payments.outcome"), class: "two", cell: (one) => [t(`payments.outcome.${one.outcome}`), one.transaction ? h("div", { class: "small dim" }, ltr(one.transaction)) : null] },
         { label: t("payments.amount"), end: true, cell: (one) => (one.amount === null ? "–" : money(one.amount, one.currency ?? payment.currency)) },

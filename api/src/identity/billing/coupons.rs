@@ -10,6 +10,7 @@ use crate::{
     },
     identity::{Change, Steward, Trustee, made},
     problem::{Code, Problem, ProblemBody},
+    revision::{IfMatch, Revised},
 };
 use axum::{extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
@@ -78,6 +79,10 @@ impl From<Coupon> for CouponView {
             created_at: c.created_at,
         }
     }
+}
+
+fn revised(coupon: Coupon) -> Revised<CouponView> {
+    Revised::ok(coupon.rev, coupon.into())
 }
 
 /// A coupon to be made.
@@ -188,7 +193,7 @@ pub async fn list(
     post, path = "/v1/coupons", tag = "Billing", operation_id = "create_coupon", summary = "Make a coupon",
     description = "A code is there once, in upper or lower case.", request_body = CreateCoupon,
     responses(
-        (status = 201, description = "Made", body = CouponView),
+        (status = 201, description = "Made", body = CouponView, headers(("ETag" = String, description = "Its revision"))),
         (status = 403, description = "`auth.step_up`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`coupon.exists`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json")
@@ -198,7 +203,7 @@ pub async fn create(
     State(app): State<App>,
     steward: Trustee,
     Json(body): Json<CreateCoupon>,
-) -> Result<(StatusCode, Json<CouponView>), Problem> {
+) -> Result<Revised<CouponView>, Problem> {
     let mut tx = steward.begin(&app).await?;
     body.check(subscription::now(&mut tx).await?)?;
     let new = NewCoupon {
@@ -216,7 +221,7 @@ pub async fn create(
     let coupon = found(&mut tx, steward.tenant_id, id).await?;
     steward.record(&mut tx, "coupon.create", &object(id), made(&coupon)).await?;
     tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(coupon.into())))
+    Ok(Revised { status: StatusCode::CREATED, ..revised(coupon) })
 }
 
 /// `GET /v1/coupons/{id}`
@@ -224,25 +229,31 @@ pub async fn create(
     get, path = "/v1/coupons/{id}", tag = "Billing", operation_id = "get_coupon", summary = "Get a coupon",
     description = "With how often it is used.", params(("id" = Uuid, Path, description = "The coupon")),
     responses(
-        (status = 200, description = "The coupon", body = CouponView),
+        (status = 200, description = "The coupon", body = CouponView, headers(("ETag" = String, description = "Its revision"))),
         (status = 404, description = "`coupon.not_found`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
-pub async fn get(State(app): State<App>, steward: Steward, Path(id): Path<Uuid>) -> Result<Json<CouponView>, Problem> {
+pub async fn get(
+    State(app): State<App>,
+    steward: Steward,
+    Path(id): Path<Uuid>,
+) -> Result<Revised<CouponView>, Problem> {
     let mut tx = steward.begin(&app).await?;
-    Ok(Json(found(&mut tx, steward.tenant_id, id).await?.into()))
+    Ok(revised(found(&mut tx, steward.tenant_id, id).await?))
 }
 
 /// `PATCH /v1/coupons/{id}`
 #[utoipa::path(
     patch, path = "/v1/coupons/{id}", tag = "Billing", operation_id = "update_coupon", summary = "Change a coupon",
     description = "How often and until when it can be used; what it is worth stays.",
-    params(("id" = Uuid, Path, description = "The coupon")), request_body = UpdateCoupon,
+    params(("id" = Uuid, Path, description = "The coupon"), ("If-Match" = Option<String>, Header, description = "`ETag` of the coupon as you know it")),
+    request_body = UpdateCoupon,
     responses(
-        (status = 200, description = "The coupon, afterwards", body = CouponView),
+        (status = 200, description = "The coupon, afterwards", body = CouponView, headers(("ETag" = String, description = "Its revision"))),
         (status = 403, description = "`auth.step_up`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "`coupon.not_found`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`coupon.in_use`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 412, description = "`revision.stale`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
@@ -250,13 +261,15 @@ pub async fn update(
     State(app): State<App>,
     steward: Trustee,
     Path(id): Path<Uuid>,
+    known: IfMatch,
     Json(body): Json<UpdateCoupon>,
-) -> Result<Json<CouponView>, Problem> {
+) -> Result<Revised<CouponView>, Problem> {
     if body.max_redemptions.is_some_and(|most| most < 1) {
         return Err(Problem::fault("/max_redemptions", "coupon.value", "a coupon can be used once at least"));
     }
     let mut tx = steward.begin(&app).await?;
-    let before = found(&mut tx, steward.tenant_id, id).await?;
+    let before = held(&mut tx, steward.tenant_id, id).await?;
+    known.check(before.rev)?;
     if body.valid_to.is_some_and(|to| to <= before.valid_from || to > far(before.created_at)) {
         return Err(Problem::fault(
             "/valid_to",
@@ -271,23 +284,30 @@ pub async fn update(
     let change = Change { before: Some(before), after: Some(&after) };
     steward.record(&mut tx, "coupon.update", &object(id), change).await?;
     tx.commit().await?;
-    Ok(Json(after.into()))
+    Ok(revised(after))
 }
 
 /// `DELETE /v1/coupons/{id}`: it ends; what was bought with it stays.
 #[utoipa::path(
     delete, path = "/v1/coupons/{id}", tag = "Billing", operation_id = "end_coupon", summary = "End a coupon",
     description = "Nobody can use it from now on. What is on its way may still be paid; doing so twice is harmless.",
-    params(("id" = Uuid, Path, description = "The coupon")),
+    params(("id" = Uuid, Path, description = "The coupon"), ("If-Match" = Option<String>, Header, description = "`ETag` of the coupon as you know it")),
     responses(
         (status = 204, description = "Ended"),
         (status = 403, description = "`auth.step_up`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "`coupon.not_found`", body = ProblemBody, content_type = "application/problem+json")
+        (status = 404, description = "`coupon.not_found`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 412, description = "`revision.stale`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
-pub async fn end(State(app): State<App>, steward: Trustee, Path(id): Path<Uuid>) -> Result<StatusCode, Problem> {
+pub async fn end(
+    State(app): State<App>,
+    steward: Trustee,
+    Path(id): Path<Uuid>,
+    known: IfMatch,
+) -> Result<StatusCode, Problem> {
     let mut tx = steward.begin(&app).await?;
-    let before = found(&mut tx, steward.tenant_id, id).await?;
+    let before = held(&mut tx, steward.tenant_id, id).await?;
+    known.check(before.rev)?;
     coupon::end(&mut tx, steward.tenant_id, id).await?;
     let change = Change { before: Some(before), after: None::<()> };
     steward.record(&mut tx, "coupon.end", &object(id), change).await?;
@@ -326,7 +346,15 @@ pub fn refused(why: Refusal) -> Problem {
 }
 
 async fn found(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> Result<Coupon, Problem> {
-    coupon::find(db, tenant_id, id).await?.ok_or_else(|| Problem::not_found(Code::CouponNotFound, "coupon"))
+    coupon::find(db, tenant_id, id).await?.ok_or_else(missing)
+}
+
+async fn held(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> Result<Coupon, Problem> {
+    coupon::hold(db, tenant_id, id).await?.ok_or_else(missing)
+}
+
+fn missing() -> Problem {
+    Problem::not_found(Code::CouponNotFound, "coupon")
 }
 
 fn object(id: Uuid) -> String {

@@ -1,23 +1,30 @@
-//! `/v1/invoices`: bills and credit notes.
+//! `/v1/invoices`: bills and credit notes, to look at and to be sent again.
 
-use super::{invoice_pdf, payments::Onlooker};
+use super::{
+    invoice_pdf,
+    payments::{self, Onlooker},
+};
 use crate::{
     app::App,
     extract::{
         Json, Path, Query,
         page::{self, Page},
     },
+    identity::Change,
     problem::{Code, Problem, ProblemBody},
 };
 use axum::{
     extract::State,
-    http::header,
+    http::{StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use chrono::NaiveDate;
-use flatrender_workflows::models::{
-    Db,
-    identity::invoice::{self, Invoice},
+use flatrender_workflows::{
+    definitions::payment::receipt,
+    models::{
+        Db,
+        identity::invoice::{self, Invoice},
+    },
 };
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -116,6 +123,8 @@ pub struct ListInvoices {
     limit: Option<u32>,
     /// Those older than this one: `next_cursor` of the page before.
     starting_after: Option<Uuid>,
+    /// Those of this payment: its bill, and the credit notes of what went back.
+    payment_id: Option<Uuid>,
 }
 
 /// `GET /v1/invoices`
@@ -131,7 +140,8 @@ pub async fn list(
 ) -> Result<Json<Page<InvoiceView>>, Problem> {
     let size = page::size(query.limit)?;
     let mut tx = by.begin(&app).await?;
-    let all = invoice::list(&mut tx, by.tenant_id, by.whose, None, query.starting_after, size + 1).await?;
+    let (payment, after) = (query.payment_id, query.starting_after);
+    let all = invoice::list(&mut tx, by.tenant_id, by.whose, payment, after, size + 1).await?;
     Ok(Json(Page::of(all, size, |i| i.id.to_string())))
 }
 
@@ -171,8 +181,43 @@ pub async fn pdf(State(app): State<App>, by: Onlooker, Path(id): Path<Uuid>) -> 
         .into_response())
 }
 
+/// `POST /v1/invoices/{id}/send`: has whoever paid told of it again. Answers 202 with the bill.
+#[utoipa::path(
+    post, path = "/v1/invoices/{id}/send", tag = "Billing", operation_id = "send_invoice", summary = "Send a bill again",
+    description = "To whoever paid, in the words in which they were told of it first, and the ways in which they hear of money. Once in ten \
+                   minutes. Webhooks are not called again.",
+    params(("id" = Uuid, Path, description = "The bill")),
+    responses(
+        (status = 202, description = "It is on its way", body = InvoiceView),
+        (status = 404, description = "`invoice.not_found`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "`invoice.just_sent`: `Retry-After` tells when it can be sent", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn send(
+    State(app): State<App>,
+    by: Onlooker,
+    Path(id): Path<Uuid>,
+) -> Result<(StatusCode, Json<InvoiceView>), Problem> {
+    let mut tx = by.begin(&app).await?;
+    let bill = seen(&mut tx, &by, id).await?;
+    let paid = payments::found(&mut tx, by.tenant_id, bill.payment_id.ok_or_else(missing)?).await?;
+    if let Some(left) = invoice::note_sending(&mut tx, by.tenant_id, id).await? {
+        let detail = format!("the bill was sent a moment ago; try again in {left} s");
+        return Err(Problem::new(Code::InvoiceJustSent, detail).with_header(header::RETRY_AFTER, left.into()));
+    }
+    receipt::send_again(&app.workflows, &mut tx, &paid, &bill).await?;
+    let change = Change { before: Some(&bill), after: Some(&bill) };
+    by.acting.record(&mut tx, "invoice.send", &format!("invoice:{id}"), change).await?;
+    tx.commit().await?;
+    app.workflows.announce();
+    Ok((StatusCode::ACCEPTED, Json(bill.into())))
+}
+
+fn missing() -> Problem {
+    Problem::not_found(Code::InvoiceNotFound, "bill")
+}
+
 async fn seen(db: Db<'_>, by: &Onlooker, id: Uuid) -> Result<Invoice, Problem> {
-    let missing = || Problem::not_found(Code::InvoiceNotFound, "bill");
     let owner = invoice::owner(&mut *db, by.tenant_id, id).await?;
     if by.whose.is_some_and(|user| owner != Some(user)) {
         return Err(missing());

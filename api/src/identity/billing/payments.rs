@@ -4,12 +4,12 @@ use super::{coupons::refused, decisions::DecisionView};
 use crate::{
     admission,
     app::App,
-    auth::{self, SignedIn},
+    auth::{self, Actor, SignedIn},
     extract::{
         Json, Path, Query,
         page::{self, Page},
     },
-    identity::{Change, Trustee},
+    identity::{Change, Steward, Trustee},
     problem::{Code, Problem, ProblemBody},
     render::submit,
 };
@@ -163,6 +163,8 @@ pub struct Onlooker {
     pub tenant_id: Uuid,
     /// Whose they see; none: everybody's.
     pub whose: Option<Uuid>,
+    /// Who it is, for the audit: not always somebody who manages the tenant.
+    pub(super) acting: Steward,
 }
 
 impl FromRequestParts<App> for Onlooker {
@@ -172,10 +174,12 @@ impl FromRequestParts<App> for Onlooker {
         let token = auth::bearer(&parts.headers)?;
         if !token.starts_with(ACCESS_KIND) {
             let holder = admission::by_key(app, parts, token, auth::wrong_key).await?;
-            return Ok(Self { tenant_id: holder.tenant_id, whose: None });
+            let acting = Steward::acting(holder.tenant_id, Actor::Key(holder.key_id), parts);
+            return Ok(Self { tenant_id: holder.tenant_id, whose: None, acting });
         }
         let person = auth::person_with(parts, app, "read").await?;
-        Ok(Self { tenant_id: person.tenant_id, whose: whose(&person) })
+        let acting = Steward::acting(person.tenant_id, Actor::User(person.user_id), parts);
+        Ok(Self { tenant_id: person.tenant_id, whose: whose(&person), acting })
     }
 }
 

@@ -3,16 +3,20 @@
 use super::check_code;
 use crate::{
     app::App,
-    auth::SignedIn,
+    auth::{SignedIn, Viewer},
     extract::{Json, Path},
-    identity::{Steward, billing::plans::check_words, made},
+    identity::{Change, Steward, billing::plans::check_words, made},
     problem::{Code, Problem, ProblemBody},
+    revision::{IfMatch, Revised},
 };
 use axum::{extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
-use flatrender_workflows::models::identity::{
-    achievement::{self, Achievement, NewAchievement, Rule},
-    points::Source,
+use flatrender_workflows::models::{
+    Role, Scope,
+    identity::{
+        achievement::{self, Achievement, NewAchievement, Rule},
+        points::Source,
+    },
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -49,9 +53,13 @@ pub struct AchievementView {
 
 impl From<Achievement> for AchievementView {
     fn from(a: Achievement) -> Self {
-        let Achievement { id, code, title, points, rule, active, earned_at } = a;
+        let Achievement { id, code, title, points, rule, active, earned_at, rev: _ } = a;
         Self { id, object: "achievement", code, title: title.0, points, rule: rule.0, active, earned_at }
     }
+}
+
+fn revised(achievement: Achievement) -> Revised<AchievementView> {
+    Revised::ok(achievement.rev, achievement.into())
 }
 
 /// Every achievement.
@@ -107,7 +115,7 @@ pub async fn list(State(app): State<App>, person: SignedIn) -> Result<Json<Achie
     post, path = "/v1/achievements", tag = "Rewards", operation_id = "create_achievement", summary = "Make an achievement",
     description = "It is achieved with the next film, payment or referral that counts.", request_body = CreateAchievement,
     responses(
-        (status = 201, description = "Made", body = AchievementView),
+        (status = 201, description = "Made", body = AchievementView, headers(("ETag" = String, description = "Its revision"))),
         (status = 409, description = "`achievement.exists`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json")
     )
@@ -116,44 +124,69 @@ pub async fn create(
     State(app): State<App>,
     steward: Steward,
     Json(body): Json<CreateAchievement>,
-) -> Result<(StatusCode, Json<AchievementView>), Problem> {
+) -> Result<Revised<AchievementView>, Problem> {
     body.check()?;
     let mut tx = steward.begin(&app).await?;
     let new = NewAchievement { code: &body.code, title: &body.title, points: body.points, rule: &body.rule };
     let id = achievement::create(&mut tx, steward.tenant_id, &new).await?;
     let id = id.ok_or_else(|| Problem::new(Code::AchievementExists, "there is an achievement of this code"))?;
-    let made_now = found(achievement::list(&mut tx, steward.tenant_id, None).await?, id)?;
+    let made_now = achievement::find(&mut tx, steward.tenant_id, id, None).await?.ok_or_else(missing)?;
     steward.record(&mut tx, "achievement.create", &format!("achievement:{id}"), made(&made_now)).await?;
     tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(made_now.into())))
+    Ok(Revised { status: StatusCode::CREATED, ..revised(made_now) })
+}
+
+/// `GET /v1/achievements/{id}`
+#[utoipa::path(
+    get, path = "/v1/achievements/{id}", tag = "Rewards", operation_id = "get_achievement", summary = "Get something that can be achieved",
+    description = "And when you achieved it.", params(("id" = Uuid, Path, description = "The achievement")),
+    responses(
+        (status = 200, description = "The achievement", body = AchievementView, headers(("ETag" = String, description = "Its revision"))),
+        (status = 404, description = "`achievement.not_found`", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn get(
+    State(app): State<App>,
+    viewer: Viewer,
+    Path(id): Path<Uuid>,
+) -> Result<Revised<AchievementView>, Problem> {
+    let mut tx = app.db.begin(Scope::tenant(Role::Identity, viewer.id)).await?;
+    let found = achievement::find(&mut tx, viewer.id, id, viewer.actor.user_id()).await?;
+    found.map(revised).ok_or_else(missing)
 }
 
 /// `PATCH /v1/achievements/{id}`
 #[utoipa::path(
     patch, path = "/v1/achievements/{id}", tag = "Rewards", operation_id = "update_achievement", summary = "Let something be achieved, or no longer",
-    description = "Who has it keeps it.", params(("id" = Uuid, Path, description = "The achievement")), request_body = UpdateAchievement,
+    description = "Who has it keeps it.",
+    params(("id" = Uuid, Path, description = "The achievement"), ("If-Match" = Option<String>, Header, description = "`ETag` of the achievement as you know it")),
+    request_body = UpdateAchievement,
     responses(
-        (status = 200, description = "The achievement, afterwards", body = AchievementView),
-        (status = 404, description = "`achievement.not_found`", body = ProblemBody, content_type = "application/problem+json")
+        (status = 200, description = "The achievement, afterwards", body = AchievementView, headers(("ETag" = String, description = "Its revision"))),
+        (status = 404, description = "`achievement.not_found`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 412, description = "`revision.stale`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn update(
     State(app): State<App>,
     steward: Steward,
     Path(id): Path<Uuid>,
+    known: IfMatch,
     Json(body): Json<UpdateAchievement>,
-) -> Result<Json<AchievementView>, Problem> {
+) -> Result<Revised<AchievementView>, Problem> {
     let mut tx = steward.begin(&app).await?;
+    let before = achievement::hold(&mut tx, steward.tenant_id, id).await?.ok_or_else(missing)?;
+    known.check(before.rev)?;
     achievement::set_active(&mut tx, steward.tenant_id, id, body.active).await?;
-    let after = found(achievement::list(&mut tx, steward.tenant_id, None).await?, id)?;
-    steward.record(&mut tx, "achievement.update", &format!("achievement:{id}"), made(&after)).await?;
+    let after = achievement::find(&mut tx, steward.tenant_id, id, None).await?.ok_or_else(missing)?;
+    let change = Change { before: Some(&before), after: Some(&after) };
+    steward.record(&mut tx, "achievement.update", &format!("achievement:{id}"), change).await?;
     tx.commit().await?;
-    Ok(Json(after.into()))
+    Ok(revised(after))
 }
 
-fn found(all: Vec<Achievement>, id: Uuid) -> Result<Achievement, Problem> {
-    let one = all.into_iter().find(|a| a.id == id);
-    one.ok_or_else(|| Problem::not_found(Code::AchievementNotFound, "achievement"))
+fn missing() -> Problem {
+    Problem::not_found(Code::AchievementNotFound, "achievement")
 }
 
 impl CreateAchievement {

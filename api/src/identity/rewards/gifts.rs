@@ -10,6 +10,7 @@ use crate::{
     },
     identity::{Change, Steward, Trustee, billing::plans::check_words, made},
     problem::{Code, Problem, ProblemBody},
+    revision::{IfMatch, Revised},
 };
 use axum::{extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
@@ -120,9 +121,13 @@ pub struct GiftView {
 
 impl From<Gift> for GiftView {
     fn from(g: Gift) -> Self {
-        let Gift { id, code, title, kind, value, stock, redeemed, active } = g;
+        let Gift { id, code, title, kind, value, stock, redeemed, active, rev: _ } = g;
         Self { id, object: "catalogue_gift", code, title: title.0, kind, value, stock, redeemed, active }
     }
+}
+
+fn revised(gift: Gift) -> Revised<GiftView> {
+    Revised::ok(gift.rev, gift.into())
 }
 
 /// The catalogue.
@@ -255,7 +260,7 @@ pub async fn catalogue(State(app): State<App>, steward: Steward) -> Result<Json<
     post, path = "/v1/gift-catalogue", tag = "Rewards", operation_id = "create_gift", summary = "Put a gift into the catalogue",
     description = "One called `level_2` is earned by whoever reaches that level; the others are given.", request_body = CreateGift,
     responses(
-        (status = 201, description = "Made", body = GiftView),
+        (status = 201, description = "Made", body = GiftView, headers(("ETag" = String, description = "Its revision"))),
         (status = 403, description = "`auth.step_up`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`gift.exists`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json")
@@ -265,7 +270,7 @@ pub async fn create(
     State(app): State<App>,
     steward: Trustee,
     Json(body): Json<CreateGift>,
-) -> Result<(StatusCode, Json<GiftView>), Problem> {
+) -> Result<Revised<GiftView>, Problem> {
     body.check()?;
     let mut tx = steward.begin(&app).await?;
     let CreateGift { code, title, kind, value, stock } = &body;
@@ -275,19 +280,35 @@ pub async fn create(
     let gift = found(&mut tx, steward.tenant_id, id).await?;
     steward.record(&mut tx, "gift.create", &object(id), made(&gift)).await?;
     tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(gift.into())))
+    Ok(Revised { status: StatusCode::CREATED, ..revised(gift) })
+}
+
+/// `GET /v1/gift-catalogue/{id}`
+#[utoipa::path(
+    get, path = "/v1/gift-catalogue/{id}", tag = "Rewards", operation_id = "get_gift", summary = "Get a gift of the catalogue",
+    description = "With how many were claimed.", params(("id" = Uuid, Path, description = "The gift")),
+    responses(
+        (status = 200, description = "The gift", body = GiftView, headers(("ETag" = String, description = "Its revision"))),
+        (status = 404, description = "`gift.not_found`", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn get(State(app): State<App>, steward: Steward, Path(id): Path<Uuid>) -> Result<Revised<GiftView>, Problem> {
+    let mut tx = steward.begin(&app).await?;
+    Ok(revised(found(&mut tx, steward.tenant_id, id).await?))
 }
 
 /// `PATCH /v1/gift-catalogue/{id}`
 #[utoipa::path(
     patch, path = "/v1/gift-catalogue/{id}", tag = "Rewards", operation_id = "update_gift", summary = "Change a gift of the catalogue",
-    description = "How many there are, and whether they can be had.", params(("id" = Uuid, Path, description = "The gift")),
+    description = "How many there are, and whether they can be had.",
+    params(("id" = Uuid, Path, description = "The gift"), ("If-Match" = Option<String>, Header, description = "`ETag` of the gift as you know it")),
     request_body = UpdateGift,
     responses(
-        (status = 200, description = "The gift, afterwards", body = GiftView),
+        (status = 200, description = "The gift, afterwards", body = GiftView, headers(("ETag" = String, description = "Its revision"))),
         (status = 403, description = "`auth.step_up`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "`gift.not_found`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`gift.in_use`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 412, description = "`revision.stale`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
@@ -295,13 +316,15 @@ pub async fn update(
     State(app): State<App>,
     steward: Trustee,
     Path(id): Path<Uuid>,
+    known: IfMatch,
     Json(body): Json<UpdateGift>,
-) -> Result<Json<GiftView>, Problem> {
+) -> Result<Revised<GiftView>, Problem> {
     if body.stock.is_some_and(|stock| stock < 0) {
         return Err(Problem::fault("/stock", "gift.value", "a stock is not negative"));
     }
     let mut tx = steward.begin(&app).await?;
-    let before = found(&mut tx, steward.tenant_id, id).await?;
+    let before = gift::hold(&mut tx, steward.tenant_id, id).await?.ok_or_else(missing)?;
+    known.check(before.rev)?;
     if !gift::update(&mut tx, steward.tenant_id, id, body.stock, body.active).await? {
         return Err(Problem::new(Code::GiftInUse, "more of them were claimed than that"));
     }
@@ -309,7 +332,7 @@ pub async fn update(
     let change = Change { before: Some(before), after: Some(&after) };
     steward.record(&mut tx, "gift.update", &object(id), change).await?;
     tx.commit().await?;
-    Ok(Json(after.into()))
+    Ok(revised(after))
 }
 
 /// `POST /v1/gift-catalogue/{id}/give`: once a person and period.
@@ -355,7 +378,11 @@ pub async fn give(
 }
 
 async fn found(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> Result<Gift, Problem> {
-    gift::find(db, tenant_id, id).await?.ok_or_else(|| Problem::not_found(Code::GiftNotFound, "gift"))
+    gift::find(db, tenant_id, id).await?.ok_or_else(missing)
+}
+
+fn missing() -> Problem {
+    Problem::not_found(Code::GiftNotFound, "gift")
 }
 
 fn object(id: Uuid) -> String {

@@ -37,6 +37,9 @@ pub struct Achievement {
     pub active: bool,
     /// When the person who asks achieved it.
     pub earned_at: Option<DateTime<Utc>>,
+    /// How often somebody changed it.
+    #[serde(skip)]
+    pub rev: i32,
 }
 
 /// An achievement to be made.
@@ -73,7 +76,7 @@ pub async fn create(db: Db<'_>, tenant_id: Uuid, new: &NewAchievement<'_>) -> sq
 /// Lets an achievement be achieved, or no longer; who has it keeps it. False when there is none.
 pub async fn set_active(db: Db<'_>, tenant_id: Uuid, id: Uuid, active: bool) -> sqlx::Result<bool> {
     let set = sqlx::query!(
-        "update identity.achievements set active = $3 where tenant_id = $1 and id = $2",
+        "update identity.achievements set active = $3, rev = rev + 1 where tenant_id = $1 and id = $2",
         tenant_id,
         id,
         active
@@ -83,14 +86,38 @@ pub async fn set_active(db: Db<'_>, tenant_id: Uuid, id: Uuid, active: bool) -> 
 
 /// Every achievement of a tenant by code, and which of them a person has.
 pub async fn list(db: Db<'_>, tenant_id: Uuid, user_id: Option<Uuid>) -> sqlx::Result<Vec<Achievement>> {
+    select(db, tenant_id, user_id, None).await
+}
+
+/// One of them, and whether a person has it.
+pub async fn find(db: Db<'_>, tenant_id: Uuid, id: Uuid, user_id: Option<Uuid>) -> sqlx::Result<Option<Achievement>> {
+    Ok(select(db, tenant_id, user_id, Some(id)).await?.pop())
+}
+
+/// The same of nobody in particular, held until the transaction ends, so that nobody changes it meanwhile.
+pub async fn hold(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<Achievement>> {
+    // By itself, so that what is read is what whoever held it before has left.
+    sqlx::query!("select from identity.achievements where tenant_id = $1 and id = $2 for no key update", tenant_id, id)
+        .fetch_optional(&mut *db)
+        .await?;
+    find(db, tenant_id, id, None).await
+}
+
+async fn select(
+    db: Db<'_>,
+    tenant_id: Uuid,
+    user_id: Option<Uuid>,
+    id: Option<Uuid>,
+) -> sqlx::Result<Vec<Achievement>> {
     sqlx::query_as!(
         Achievement,
         r#"select a.id, a.code, a.title as "title: Json<BTreeMap<String, String>>", a.points, a.rule as "rule: Json<Rule>", a.active,
-                  u.earned_at as "earned_at?"
+                  u.earned_at as "earned_at?", a.rev
            from identity.achievements a left join identity.user_achievements u on u.achievement_id = a.id and u.user_id = $2
-           where a.tenant_id = $1 order by a.code limit 1000"#,
+           where a.tenant_id = $1 and ($3::uuid is null or a.id = $3) order by a.code limit 1000"#,
         tenant_id,
         user_id,
+        id,
     )
     .fetch_all(db)
     .await

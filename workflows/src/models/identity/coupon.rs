@@ -31,6 +31,9 @@ pub struct Coupon {
     pub valid_to: DateTime<Utc>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
+    /// How often somebody changed it; a use is no change.
+    #[serde(skip)]
+    pub rev: i32,
 }
 
 /// A coupon to be made.
@@ -131,7 +134,7 @@ pub async fn create(db: Db<'_>, tenant_id: Uuid, new: &NewCoupon<'_>) -> sqlx::R
 pub async fn find(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<Coupon>> {
     sqlx::query_as!(
         Coupon,
-        "select id, code, kind, value, currency, max_redemptions, redeemed, per_user_limit, valid_from, valid_to, created_at
+        "select id, code, kind, value, currency, max_redemptions, redeemed, per_user_limit, valid_from, valid_to, created_at, rev
          from identity.coupons where tenant_id = $1 and id = $2",
         tenant_id,
         id
@@ -140,11 +143,20 @@ pub async fn find(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<
     .await
 }
 
+/// The same, held until the transaction ends, so that nobody changes or uses it meanwhile.
+pub async fn hold(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<Coupon>> {
+    // By itself, so that what is read is what whoever held it before has left.
+    sqlx::query!("select from identity.coupons where tenant_id = $1 and id = $2 for no key update", tenant_id, id)
+        .fetch_optional(&mut *db)
+        .await?;
+    find(db, tenant_id, id).await
+}
+
 /// Coupons of a tenant, newest first, those before the coupon `before`.
 pub async fn list(db: Db<'_>, tenant_id: Uuid, before: Option<Uuid>, limit: i64) -> sqlx::Result<Vec<Coupon>> {
     sqlx::query_as!(
         Coupon,
-        "select id, code, kind, value, currency, max_redemptions, redeemed, per_user_limit, valid_from, valid_to, created_at
+        "select id, code, kind, value, currency, max_redemptions, redeemed, per_user_limit, valid_from, valid_to, created_at, rev
          from identity.coupons c
          where tenant_id = $1 and ($2::uuid is null or (created_at, id) < (select b.created_at, b.id from identity.coupons b
                                                                           where b.tenant_id = $1 and b.id = $2))
@@ -166,7 +178,7 @@ pub async fn update(
     valid_to: Option<DateTime<Utc>>,
 ) -> sqlx::Result<bool> {
     let changed = sqlx::query!(
-        "update identity.coupons set max_redemptions = coalesce($3, max_redemptions), valid_to = coalesce($4, valid_to)
+        "update identity.coupons set max_redemptions = coalesce($3, max_redemptions), valid_to = coalesce($4, valid_to), rev = rev + 1
          where tenant_id = $1 and id = $2",
         tenant_id,
         id,
@@ -185,7 +197,7 @@ pub async fn update(
 /// Ends a coupon at once: what is on its way may still be paid.
 pub async fn end(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<()> {
     sqlx::query!(
-        "update identity.coupons set valid_to = greatest(workflow.now(), valid_from + interval '1 microsecond')
+        "update identity.coupons set valid_to = greatest(workflow.now(), valid_from + interval '1 microsecond'), rev = rev + 1
          where tenant_id = $1 and id = $2 and valid_to > workflow.now()",
         tenant_id,
         id
@@ -310,6 +322,7 @@ mod tests {
             valid_from: at,
             valid_to: at,
             created_at: at,
+            rev: 0,
         }
     }
 

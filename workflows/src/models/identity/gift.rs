@@ -40,6 +40,9 @@ pub struct Gift {
     pub redeemed: i32,
     /// Whether it can be earned and claimed now.
     pub active: bool,
+    /// How often somebody changed it; a claim is no change.
+    #[serde(skip)]
+    pub rev: i32,
 }
 
 /// A gift to be put into the catalogue.
@@ -134,7 +137,7 @@ pub async fn update(
     active: Option<bool>,
 ) -> sqlx::Result<bool> {
     let changed = sqlx::query!(
-        "update identity.gift_catalog set stock = coalesce($3, stock), active = coalesce($4, active) where tenant_id = $1 and id = $2",
+        "update identity.gift_catalog set stock = coalesce($3, stock), active = coalesce($4, active), rev = rev + 1 where tenant_id = $1 and id = $2",
         tenant_id,
         id,
         stock,
@@ -154,6 +157,15 @@ pub async fn find(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<
     Ok(select(db, tenant_id, Some(id), None).await?.pop())
 }
 
+/// The same, held until the transaction ends, so that nobody changes or claims it meanwhile.
+pub async fn hold(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<Gift>> {
+    // By itself, so that what is read is what whoever held it before has left.
+    sqlx::query!("select from identity.gift_catalog where tenant_id = $1 and id = $2 for no key update", tenant_id, id)
+        .fetch_optional(&mut *db)
+        .await?;
+    find(db, tenant_id, id).await
+}
+
 /// The gift of this code.
 pub async fn find_by_code(db: Db<'_>, tenant_id: Uuid, code: &str) -> sqlx::Result<Option<Gift>> {
     Ok(select(db, tenant_id, None, Some(code)).await?.pop())
@@ -167,7 +179,7 @@ pub async fn catalogue(db: Db<'_>, tenant_id: Uuid) -> sqlx::Result<Vec<Gift>> {
 async fn select(db: Db<'_>, tenant_id: Uuid, id: Option<Uuid>, code: Option<&str>) -> sqlx::Result<Vec<Gift>> {
     sqlx::query_as!(
         Gift,
-        r#"select id, code, title as "title: Json<BTreeMap<String, String>>", kind, value, stock, redeemed, active
+        r#"select id, code, title as "title: Json<BTreeMap<String, String>>", kind, value, stock, redeemed, active, rev
            from identity.gift_catalog
            where tenant_id = $1 and ($2::uuid is null or id = $2) and ($3::text is null or code = $3) order by code limit 1000"#,
         tenant_id,

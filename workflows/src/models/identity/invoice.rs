@@ -5,12 +5,15 @@ use crate::models::Db;
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// The series of bills.
 pub const BILLS: &str = "INV";
 /// The series of credit notes.
 pub const NOTES: &str = "CN";
+/// How long after a bill was sent again it is not sent once more: whoever pays is not to be flooded, and a letter takes its time.
+pub const SEND_PAUSE: Duration = Duration::from_secs(600);
 
 /// Who a bill is for, and of whom, as it was then.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -253,4 +256,27 @@ pub async fn owner(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option
     )
     .fetch_optional(db)
     .await
+}
+
+/// Notes that a bill is being sent again. Not within [`SEND_PAUSE`] of the last time: then it gives how many seconds are left, from 1. Whoever
+/// else sends it waits until this transaction ends.
+pub async fn note_sending(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<u64>> {
+    let left = sqlx::query_scalar!(
+        r#"select coalesce(ceil(extract(epoch from sent_at + make_interval(secs => $3) - workflow.now()))::bigint, 0) as "left!"
+           from identity.invoices where tenant_id = $1 and id = $2 for no key update"#,
+        tenant_id,
+        id,
+        SEND_PAUSE.as_secs_f64(),
+    );
+    if let Some(left @ 1..) = left.fetch_optional(&mut *db).await? {
+        return Ok(Some(left.unsigned_abs()));
+    }
+    sqlx::query!(
+        "update identity.invoices set sent_at = workflow.now() where tenant_id = $1 and id = $2",
+        tenant_id,
+        id
+    )
+    .execute(db)
+    .await?;
+    Ok(None)
 }
