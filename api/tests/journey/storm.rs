@@ -23,7 +23,7 @@ use uuid::Uuid;
 const NODES: usize = 4;
 /// Height of the films in pixels: small, since it is not pixels that are tried.
 const HEIGHT: u32 = 144;
-/// A renderer is gone so long after its node was told that it has lost the attempt.
+/// A renderer is gone so long after its node was told to end the attempt.
 const GONE_AFTER: Duration = Duration::from_secs(5);
 /// A renderer is gone so long after its attempt has ended and its node is well, whether it was seen to be told or not: it may wait for an
 /// answer for a third of a lease, five seconds, and asks again two later.
@@ -356,11 +356,11 @@ impl Farm {
 
     /// A node needs nobody to end what it was told to end, whatever befalls the others, or its wire.
     fn none_outlives_what_its_node_was_told(&self, attempts: &[(usize, i32, Uuid)]) {
-        let lost: Vec<_> = self.wires.iter().map(Wire::lost).collect();
-        let is_late = |n: usize, token: &Uuid| lost[n].get(token).is_some_and(|at| at.elapsed() > GONE_AFTER);
+        let ended: Vec<_> = self.wires.iter().map(Wire::ended).collect();
+        let is_late = |n: usize, token: &Uuid| ended[n].get(token).is_some_and(|at| at.elapsed() > GONE_AFTER);
         // It may have gone while this was asked.
         let stray = attempts.iter().find(|(n, pid, token)| is_late(*n, token) && mark(*pid) == Some(*token));
-        assert!(stray.is_none(), "a renderer works for an attempt that its node has long known to be lost: {stray:?}");
+        assert!(stray.is_none(), "a renderer works for an attempt that its node was long told to end: {stray:?}");
     }
 
     /// Held against it are those whose node could know: one that was not disturbed meanwhile, whatever befalls the others.
@@ -424,10 +424,10 @@ impl Farm {
     }
 
     fn report(&self) -> String {
-        let told: usize = self.wires.iter().map(|wire| wire.lost().len()).sum();
+        let told: usize = self.wires.iter().map(|wire| wire.ended().len()).sum();
         let links = self.wires.iter().filter(|wire| wire.has_link()).count();
         let mut report = format!(
-            "{} times a renderer was held against its attempt, {told} attempts that a node was told it has lost, {links} of {NODES} nodes \
+            "{} times a renderer was held against its attempt, {told} attempts that a node was told to end, {links} of {NODES} nodes \
              in network namespaces (CutNode closes connections, UnplugNode takes the link down)",
             self.judged
         );

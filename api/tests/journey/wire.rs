@@ -1,5 +1,5 @@
 //! A wire between a node and the server that can be cut, unplugged, or fall silent. Counts the frames that pass, and remembers which
-//! attempts the node was told it has lost.
+//! attempts the node was told to end.
 
 use crate::netns::Namespace;
 use std::{
@@ -48,7 +48,7 @@ pub struct Wire {
 #[derive(Default)]
 struct Log {
     frames: AtomicU64,
-    lost: Mutex<HashMap<Uuid, Instant>>,
+    ended: Mutex<HashMap<Uuid, Instant>>,
 }
 
 impl Wire {
@@ -74,7 +74,7 @@ impl Wire {
             link.set_link("up");
         }
         self.state.send_replace(state);
-        self.log.lost.lock().unwrap().retain(|_, at| at.elapsed() > UNDER_WAY);
+        self.log.ended.lock().unwrap().retain(|_, at| at.elapsed() > UNDER_WAY);
         if let (State::Unplugged, Some(link)) = (state, &self.link) {
             link.set_link("down");
         }
@@ -94,9 +94,9 @@ impl Wire {
         self.log.frames.load(Ordering::Relaxed)
     }
 
-    /// Attempts that the node was told it has lost, when it wanted to renew their leases; and when it was.
-    pub fn lost(&self) -> HashMap<Uuid, Instant> {
-        self.log.lost.lock().unwrap().clone()
+    /// Attempts that the node was told to end, lost or cancelled, when it renewed their leases; and when it was.
+    pub fn ended(&self) -> HashMap<Uuid, Instant> {
+        self.log.ended.lock().unwrap().clone()
     }
 }
 
@@ -108,10 +108,10 @@ impl Drop for Wire {
 
 impl Log {
     /// What is said while something befalls the wire may not arrive.
-    fn lose(&self, attempt: Uuid, state: &watch::Receiver<State>) {
-        let mut lost = self.lost.lock().unwrap();
+    fn end(&self, attempt: Uuid, state: &watch::Receiver<State>) {
+        let mut ended = self.ended.lock().unwrap();
         if *state.borrow() == State::Whole {
-            lost.entry(attempt).or_insert_with(Instant::now);
+            ended.entry(attempt).or_insert_with(Instant::now);
         }
     }
 }
@@ -134,8 +134,8 @@ async fn carry(client: TcpStream, server: String, mut state: watch::Receiver<Sta
     };
     let answer = |bytes: &[u8]| {
         let asked = renewing.lock().unwrap().take();
-        if let Some(attempt) = asked.filter(|_| holds(bytes, b"lease.lost")) {
-            log.lose(attempt, &watched);
+        if let Some(attempt) = asked.filter(|_| ends(bytes)) {
+            log.end(attempt, &watched);
         }
     };
     tokio::select! {
@@ -173,6 +173,18 @@ fn renewal(request: &[u8]) -> Option<Uuid> {
     if line.ends_with("/renew HTTP/1.1") { attempt.parse().ok() } else { None }
 }
 
-fn holds(bytes: &[u8], words: &[u8]) -> bool {
-    bytes.windows(words.len()).any(|part| part == words)
+/// Whether the answer to a renewal ends the attempt.
+fn ends(answer: &[u8]) -> bool {
+    let holds = |words: &[u8]| answer.windows(words.len()).any(|part| part == words);
+    holds(b"lease.lost") || holds(b"\"cancelled\":true")
+}
+
+#[test]
+fn a_renewal_names_its_attempt_and_its_answer_may_end_it() {
+    let attempt = Uuid::from_u128(7);
+    let request = |path: &str| format!("POST /v1/nodes/tasks/5/{path} HTTP/1.1\r\nlease-token: {attempt}\r\n\r\n{{}}");
+    assert_eq!(renewal(request("renew").as_bytes()), Some(attempt));
+    assert_eq!(renewal(request("complete").as_bytes()), None);
+    assert!(ends(br#"{"code":"lease.lost"}"#) && ends(br#"{"cancelled":true,"lease_seconds":15.0}"#));
+    assert!(!ends(br#"{"cancelled":false,"lease_seconds":15.0}"#));
 }
