@@ -3,7 +3,7 @@
 # farm of four nodes. Meant to take less than half an hour on two cores; ends with a table, and not with 0 if anything is violated.
 #
 #   scripts/chaos.sh [filter]       only the faults whose tests contain the filter, such as f03, or f_500 for the farm
-#   scripts/chaos.sh fleet          two hundred nodes and two hundred renders, and what they cost the database
+#   scripts/chaos.sh fleet          two hundred nodes and two hundred renders by the stand-in, and what they cost the database
 #   scripts/chaos.sh fuzz           archives, pictures and sounds harmed at random for an hour or two: FLATRENDER_FUZZ_TIMES=2000
 #   scripts/chaos.sh races          sixty-four at once for the last one of something, a thousand times
 #   scripts/tus.sh                  a gibibyte over a wire that is cut, by a client of others; part of the whole
@@ -26,7 +26,8 @@ export TMPDIR FLATRENDER_CHAOS="${FLATRENDER_CHAOS:-long}" FLATRENDER_CHAOS_REPO
 began=$SECONDS code=0
 # Alone on its server: it counts what the whole of it writes.
 fleet() {
-    cargo nextest run --locked -p flatrender-api --test http --run-ignored only --retries 0 --no-capture -E 'test(/^fleet::/)'
+    cargo build --locked --quiet -p flatrender-activities --example fake_aerender
+    cargo nextest run --locked --profile chaos -p flatrender-api --test http --run-ignored only --no-capture -E 'test(/^fleet::/)'
 }
 if [ "${1:-}" = fleet ]; then fleet; exit; fi
 # Millions of strangers' files, of those that the everyday test makes by the thousand.

@@ -1,22 +1,53 @@
-//! A farm of two hundred nodes over real sockets: nobody renders what somebody else renders, and what it costs to keep them.
+//! A farm of two hundred nodes over real sockets: nobody renders what somebody else renders, and what it costs to keep them. They ask,
+//! keep their leases, render and report by the agent's own code; their renderer is the stand-in, a process of its own for each task.
 
-use crate::world::{World, blob, output, png};
-use axum::{http::Method, response::IntoResponse as _};
+use crate::world::{SIZE, World, manifest, put};
+use axum::response::IntoResponse as _;
+use flatrender_activities::{
+    aerender::{
+        Aerender, FrameSink, InputSource, Job, Limits, ProcessId, ProvenFrame, TransferError, cache::Cache,
+        unpack::Bounds,
+    },
+    agent::{
+        client::{Client, TaskClient},
+        leases::{self, Held},
+        report::{Reported, report},
+    },
+};
+use flatrender_engine::{Attempt, Labels, LeasedTask};
+use flatrender_workflows::{
+    contracts::{
+        node::Claim,
+        render::{RenderFrames, RenderedFrames},
+        storage::BlobRef,
+    },
+    models::content::project,
+};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 const NODES: usize = 200;
 const RENDERS: usize = 200;
+/// Stand-ins that run at once: the nodes are two hundred, the machine's cores are not.
+const STAND_INS: usize = 4;
 /// How long what it costs is watched.
 const WATCHED: Duration = Duration::from_secs(20);
+/// Nothing that is waited for takes longer.
+const PATIENCE: Duration = Duration::from_secs(240);
+/// First and longest pause between reports that get no answer.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 
 /// What the nodes saw.
 #[derive(Default)]
@@ -28,35 +59,31 @@ struct Seen {
     done: HashMap<i64, u32>,
 }
 
-#[derive(Clone)]
 struct Machine {
+    agent: Client,
     http: reqwest::Client,
     base: String,
     credential: String,
     seen: Arc<Mutex<Seen>>,
-    /// Nobody reports before this is true.
+    renderers: Arc<Renderers>,
+    /// Nobody renders before this is true.
     go: watch::Receiver<bool>,
 }
 
 impl Machine {
-    async fn call(&self, method: Method, path: &str, token: &str, body: Vec<u8>, kind: &str) -> (u16, Value) {
-        let request = self.http.request(method, format!("{}/v1/nodes/{path}", self.base)).bearer_auth(&self.credential);
-        let request = request.header("lease-token", token).header("content-type", kind).body(body);
-        let answer = request.send().await.unwrap();
-        (answer.status().as_u16(), serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap_or_default())
-    }
-
-    async fn post(&self, path: &str, body: Value) -> (u16, Value) {
-        self.call(Method::POST, path, "", body.to_string().into_bytes(), "application/json").await
+    async fn post(&self, path: &str, body: &Value) {
+        let request = self.http.post(format!("{}/v1/nodes/{path}", self.base)).bearer_auth(&self.credential);
+        let answer = request.json(body).send().await.unwrap();
+        let (status, said) = (answer.status(), answer.text().await.unwrap());
+        assert_eq!(status, 200, "{said}");
     }
 
     /// Says how it fares every ten seconds, as the agent does.
-    async fn pulse(self, incarnation: Uuid, stop: CancellationToken) {
+    async fn pulse(&self, incarnation: Uuid, stop: &CancellationToken) {
         let fares = json!({"incarnation": incarnation, "running_tasks": 1, "cpu_percent": 50.0, "ram_mb": 100,
                            "disk_free_mb": 5000, "rtt_ms": 3, "cache": null});
         while !stop.is_cancelled() {
-            let (status, answer) = self.post("health", fares.clone()).await;
-            assert_eq!(status, 200, "{answer}");
+            self.post("health", &fares).await;
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_secs(10)) => {}
                 () = stop.cancelled() => {}
@@ -64,70 +91,152 @@ impl Machine {
         }
     }
 
-    /// Says what it has, claims, keeps the lease as the agent does, and reports, until it is stopped.
-    async fn work(mut self, stop: CancellationToken) {
+    /// Says what it has, then claims and renders until it is stopped.
+    async fn work(self, stop: CancellationToken) {
         let incarnation = Uuid::new_v4();
         let hello = json!({
             "incarnation": incarnation, "cache": [], "cache_limit": 1_000_000_000,
             "inventory": {"after_effects": null, "fonts": [], "plugins": [], "disk_free_mb": 5000},
             "capabilities": {"agent_version": "0.1.0", "os": "linux/x86_64", "cpus": 8, "ram_mb": 32_768, "slots": 1,
                              "labels": {"engine": "lottie"}, "renderers": {"lottie": "flatrender-aerender 0.1.0"}}});
-        let (status, answer) = self.post("hello", hello).await;
-        assert_eq!(status, 200, "{answer}");
-        tokio::join!(self.clone().pulse(incarnation, stop.clone()), self.toil(incarnation, stop));
+        self.post("hello", &hello).await;
+        tokio::join!(self.pulse(incarnation, &stop), self.toil(incarnation, &stop));
     }
 
-    async fn toil(&mut self, incarnation: Uuid, stop: CancellationToken) {
+    async fn toil(&self, incarnation: Uuid, stop: &CancellationToken) {
+        let ask = Claim {
+            incarnation,
+            queues: Vec::new(),
+            activities: Vec::new(),
+            labels: Labels::from([("engine".into(), "lottie".into())]),
+            slots: 1,
+            wait_seconds: 25.0,
+        };
         while !stop.is_cancelled() {
             let began = Instant::now();
-            let ask = json!({"incarnation": incarnation, "labels": {"engine": "lottie"}, "wait_seconds": 25});
             let claimed = tokio::select! {
-                claimed = self.post("claims", ask) => claimed,
+                claimed = self.agent.claim(&ask) => claimed.unwrap(),
                 () = stop.cancelled() => return,
             };
-            match claimed {
-                (200, claimed) => {
-                    self.seen.lock().unwrap().claims.push(began.elapsed().as_secs_f64() * 1000.0);
-                    for task in claimed["tasks"].as_array().unwrap() {
-                        self.render(task, &stop).await;
-                    }
-                }
-                (204, _) => {}
-                other => panic!("{other:?}"),
+            let Some(claimed) = claimed else { continue };
+            self.seen.lock().unwrap().claims.push(began.elapsed().as_secs_f64() * 1000.0);
+            for task in claimed.tasks {
+                self.attempt(task).await;
             }
         }
     }
 
-    async fn render(&mut self, task: &Value, stop: &CancellationToken) {
-        let (id, token) = (task["task_id"].as_i64().unwrap(), task["lease_token"].as_str().unwrap().to_owned());
-        *self.seen.lock().unwrap().given.entry(id).or_default() += 1;
-        loop {
-            if *self.go.borrow() {
-                break;
-            }
-            tokio::select! {
-                changed = self.go.changed() => changed.unwrap(),
-                () = stop.cancelled() => return,
-                // As often as the agent renews.
-                () = tokio::time::sleep(Duration::from_secs(2)) => {
-                    let renew = json!({"lease_token": token, "progress": {"done": 1, "total": 9}});
-                    let (status, answer) = self.post(&format!("tasks/{id}/renew"), renew).await;
-                    assert_eq!(status, 200, "{answer}");
-                }
-            }
+    /// An attempt as agents make it: the lease is kept beside the work.
+    async fn attempt(&self, task: LeasedTask) {
+        *self.seen.lock().unwrap().given.entry(task.task_id).or_default() += 1;
+        let held = Held { seconds: task.lease_seconds, fresh: true };
+        let (attempt, keeper) = Attempt::new(task);
+        let client = self.agent.task(&attempt);
+        tokio::select! {
+            never = leases::keep(client.clone(), held, PATIENCE, keeper) => match never {},
+            () = self.carry_out(&attempt, &client) => {}
         }
-        let picture = png([200, 30, 30]);
-        let stored = blob(&picture);
-        let path = format!("tasks/{id}/frames/{}", stored.sha256);
-        assert_eq!(self.call(Method::PUT, &path, &token, picture, "image/png").await.0, 204);
-        let number = |end: &str| task["input"]["frames"][end].as_u64().unwrap();
-        let frames: Vec<Value> =
-            (number("first")..=number("last")).map(|n| json!({"frame": n, "blob": stored})).collect();
-        let report = json!({"lease_token": token, "output": output(&frames)});
-        let (status, answer) = self.post(&format!("tasks/{id}/complete"), report).await;
-        assert_eq!(status, 204, "{answer}");
-        *self.seen.lock().unwrap().done.entry(id).or_default() += 1;
     }
+
+    async fn carry_out(&self, attempt: &Attempt, client: &TaskClient) {
+        let mut go = self.go.clone();
+        go.wait_for(|go| *go).await.unwrap();
+        let rendered = self.renderers.render(attempt, client).await;
+        let reported = report(client, attempt, Ok(json!(rendered)), RETRY, PATIENCE).await;
+        assert_eq!(reported, Reported::Known);
+        *self.seen.lock().unwrap().done.entry(attempt.task().task_id).or_default() += 1;
+    }
+}
+
+/// The driver with the stand-in for its renderer, which all machines share: they are one machine.
+struct Renderers {
+    aerender: Aerender,
+    attempts: PathBuf,
+    turns: Semaphore,
+    /// Stand-ins that were started.
+    started: AtomicUsize,
+}
+
+impl Renderers {
+    fn in_folder(folder: &Path) -> Self {
+        let stand_in = stand_in();
+        let build = "cargo build -p flatrender-activities --example fake_aerender";
+        assert!(stand_in.exists(), "build the stand-in first: {build}");
+        let renderers = BTreeMap::from([("lottie", stand_in)]);
+        let cache = Cache::open(folder.join("cache"), 1 << 30, Bounds::default()).unwrap();
+        Self {
+            aerender: Aerender { renderers, cache, limits: Limits::default() },
+            attempts: folder.join("attempts"),
+            turns: Semaphore::new(STAND_INS),
+            started: AtomicUsize::new(0),
+        }
+    }
+
+    /// Every frame of a task: rendered by a stand-in, proven by the driver and stored.
+    async fn render(&self, attempt: &Attempt, client: &TaskClient) -> RenderedFrames {
+        let _turn = self.turns.acquire().await.unwrap();
+        let input: RenderFrames = serde_json::from_value(attempt.task().input.clone()).unwrap();
+        let (line, folder) = (Line(client.clone()), self.attempts.join(attempt.lease_token().to_string()));
+        let started = |_: &ProcessId| {
+            self.started.fetch_add(1, Ordering::Relaxed);
+        };
+        let job = Job {
+            attempt,
+            stills: &[],
+            folder: folder.clone(),
+            inputs: &line,
+            frames: Arc::new(line.clone()),
+            drain: CancellationToken::new(),
+            spawned: &started,
+        };
+        let rendered = self.aerender.render(job, &input).await.unwrap();
+        assert_eq!(rendered.frames.len(), input.frames.count() as usize, "{rendered:?}");
+        std::fs::remove_dir_all(folder).unwrap();
+        rendered
+    }
+}
+
+/// The server as the driver of one attempt asks it: packages come, frames go, and nothing is asked twice.
+#[derive(Clone)]
+struct Line(TaskClient);
+
+impl InputSource for Line {
+    async fn fetch(&self, blob: &BlobRef, path: &Path) -> Result<(), TransferError> {
+        let answer = self.0.input(&blob.sha256).await.map_err(other)?;
+        Ok(std::fs::write(path, answer.bytes().await.map_err(other)?)?)
+    }
+}
+
+impl FrameSink for Line {
+    async fn store(&self, frame: ProvenFrame) -> Result<(), TransferError> {
+        let picture = std::fs::read(&frame.path)?;
+        self.0.put_frame(&frame.blob.sha256, picture.into()).await.map_err(other)
+    }
+}
+
+fn other(error: impl std::error::Error + Send + Sync + 'static) -> TransferError {
+    TransferError::Other(Box::new(error))
+}
+
+/// The stand-in for `aerender`, which lies beside the tests.
+fn stand_in() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let folder = tests.parent().and_then(Path::parent).unwrap().join("examples");
+    folder.join(format!("fake_aerender{}", std::env::consts::EXE_SUFFIX))
+}
+
+/// Publishes the template anew, with a package that the stand-in can render.
+async fn publish(world: &World) {
+    let manifest = manifest();
+    let composition = json!({"name": manifest.composition, "frames": 100, "size": SIZE, "fps": manifest.fps});
+    let mut package = zip::ZipWriter::new(std::io::Cursor::new(vec![]));
+    package.start_file("project.json", zip::write::SimpleFileOptions::default()).unwrap();
+    let document = json!({"compositions": [composition]}).to_string();
+    std::io::Write::write_all(&mut package, document.as_bytes()).unwrap();
+    let package = put(&*world.storage, &package.finish().unwrap().into_inner()).await;
+    let mut tx = world.db.begin().await.unwrap();
+    project::publish(&mut tx, world.tenant, &manifest, &package, Some(&world.preview)).await.unwrap();
+    tx.commit().await.unwrap();
 }
 
 /// Transactions that have written something on this server so far.
@@ -144,11 +253,13 @@ async fn watched(db: &PgPool) -> f64 {
 }
 
 async fn until(db: &PgPool, wanted: i64, sql: &'static str) {
+    let began = Instant::now();
     loop {
         let found: i64 = sqlx::query_scalar(sql).fetch_one(db).await.unwrap();
         if found >= wanted {
             return;
         }
+        assert!(began.elapsed() < PATIENCE, "{found} of {wanted}: {sql}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -159,16 +270,18 @@ fn quantile(values: &mut [f64], share: f64) -> f64 {
 }
 
 #[sqlx::test(migrations = "../migrations")]
-#[ignore = "takes two minutes and counts the writes of a whole server: scripts/chaos.sh fleet runs it alone"]
+#[ignore = "takes minutes and counts the writes of a whole server: scripts/chaos.sh fleet runs it alone, and builds the stand-in"]
 async fn two_hundred_nodes_render_nothing_twice_and_cost_next_to_nothing(db: PgPool) {
     let world = World::new(db).await;
     sqlx::query("delete from identity.tenant_limits").execute(&world.db).await.unwrap();
+    publish(&world).await;
+    let renderers = Arc::new(Renderers::in_folder(&world.folder.path().join("nodes")));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let routes = world.router.clone();
     tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let http = reqwest::Client::builder().build().unwrap();
+    let (http, agent) = (reqwest::Client::builder().build().unwrap(), Client::new(&base).unwrap());
     let samples = world.app.clone();
     tokio::spawn(async move { samples.samples.keep_writing(&samples.db).await });
     let (seen, stop) = (Arc::new(Mutex::new(Seen::default())), CancellationToken::new());
@@ -176,8 +289,10 @@ async fn two_hundred_nodes_render_nothing_twice_and_cost_next_to_nothing(db: PgP
     let mut fleet = Vec::new();
     for n in 0..NODES {
         let credential = world.node(&format!("n{n}")).await.credential;
+        let agent = agent.with_credential(&credential);
         let (http, base, seen, go) = (http.clone(), base.clone(), seen.clone(), gone.clone());
-        fleet.push(tokio::spawn(Machine { http, base, credential, seen, go }.work(stop.clone())));
+        let machine = Machine { agent, http, base, credential, seen, renderers: renderers.clone(), go };
+        fleet.push(tokio::spawn(machine.work(stop.clone())));
     }
     tokio::time::sleep(Duration::from_secs(5)).await;
     let idle = watched(&world.db).await;
@@ -215,6 +330,7 @@ async fn two_hundred_nodes_render_nothing_twice_and_cost_next_to_nothing(db: PgP
     futures::future::join_all(fleet).await.into_iter().for_each(|ended| ended.unwrap());
     workflows.stop().await;
     let mut seen = std::mem::take(&mut *seen.lock().unwrap());
+    let started = renderers.started.load(Ordering::Relaxed);
     let twice = seen.given.values().chain(seen.done.values()).filter(|times| **times != 1).count();
     let attempts: i64 =
         sqlx::query_scalar("select count(*) from workflow.attempts where attempt_no > 1 and step_key like 'render:%'")
@@ -227,13 +343,13 @@ async fn two_hundred_nodes_render_nothing_twice_and_cost_next_to_nothing(db: PgP
     println!(
         "{}",
         json!({
-            "nodes": NODES, "renders": RENDERS, "tasks": seen.done.len(), "waiting_at_the_start": waiting, "twice": twice,
+            "nodes": NODES, "renders": RENDERS, "tasks": seen.done.len(), "stand_ins": started, "waiting_at_the_start": waiting, "twice": twice,
             "second_attempts": attempts, "writes_a_second_idle": idle, "writes_a_second_all_rendering": busy,
             "seconds": seconds, "claim_p50_ms": quantile(&mut seen.claims, 0.5), "claim_p99_ms": quantile(&mut seen.claims, 0.99),
             "metrics": decisions
         })
     );
     assert_eq!((twice, attempts), (0, 0));
-    assert!(seen.done.len() >= RENDERS);
+    assert!(seen.done.len() >= RENDERS && started >= seen.done.len(), "{started} stand-ins were started");
     assert!(idle <= 5.0 && busy <= 5.0, "{idle} and {busy} writes a second");
 }

@@ -8,6 +8,7 @@ mod crons;
 mod gate;
 mod kills;
 mod late;
+mod netns;
 mod platform;
 mod scenes;
 #[path = "../../../activities/tests/storage/server.rs"]

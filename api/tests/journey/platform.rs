@@ -1,6 +1,9 @@
 //! A platform of its own for a test: PostgreSQL, API, worker and nodes, each a process that can be killed.
 
-use crate::server::{KEY, S3Server, SECRET};
+use crate::{
+    netns::Namespace,
+    server::{KEY, S3Server, SECRET},
+};
 use flatrender_activities::storage::ObjectStorage;
 use flatrender_api::platform::{migrate, postgres::PrivatePostgres};
 use serde_json::{Value, json};
@@ -30,6 +33,8 @@ pub struct Platform {
     keep: Keep,
     /// Another way to the server, by node.
     pub routes: Vec<Option<String>>,
+    /// The network namespace that it is started in, by node.
+    pub namespaces: Vec<Option<String>>,
 }
 
 /// Where servers and workers keep bytes: `--storage`, and what the environment adds to it.
@@ -77,8 +82,9 @@ impl Platform {
         let db = PgPool::connect(&database).await.unwrap();
         let http = reqwest::Client::new();
         let postgres = Some(postgres);
-        let (nodes, routes) = ((0..nodes).map(|_| None).collect(), vec![None; nodes]);
-        Self { folder, postgres, db, http, url, key, serve, worker, nodes, keep, routes }
+        let (routes, namespaces) = (vec![None; nodes], vec![None; nodes]);
+        let nodes = (0..nodes).map(|_| None).collect();
+        Self { folder, postgres, db, http, url, key, serve, worker, nodes, keep, routes, namespaces }
     }
 
     /// Where everything of this platform is.
@@ -113,7 +119,10 @@ impl Platform {
     /// The same with another renderer.
     pub fn start_node_with(&mut self, n: usize, renderer: &Path) {
         let data = self.folder.path().join(format!("node{n}"));
-        let mut command = Command::new(PROGRAM);
+        let mut command = match &self.namespaces[n] {
+            Some(name) => Namespace::command(name, PROGRAM),
+            None => Command::new(PROGRAM),
+        };
         let server = self.routes[n].as_ref().unwrap_or(&self.url);
         command.args(["node", "--server", server, "--name", &format!("node{n}"), "--data"]).arg(&data);
         command.arg("--renderer").arg(renderer);

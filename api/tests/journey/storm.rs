@@ -1,6 +1,7 @@
 //! Twenty films at a time while everything is killed, stopped, cut off and silenced at random; each is the film of a quiet day.
 
 use crate::{
+    netns::Namespace,
     platform::Platform,
     wire::{State, Wire},
 };
@@ -22,8 +23,11 @@ use uuid::Uuid;
 const NODES: usize = 4;
 /// Height of the films in pixels: small, since it is not pixels that are tried.
 const HEIGHT: u32 = 144;
-/// A renderer whose attempt has ended is gone after this, and after the time its node may take to hear of it: a third of a lease.
-const GONE_AFTER: Duration = Duration::from_secs(5 + 5);
+/// A renderer is gone so long after its node was told to end the attempt.
+const GONE_AFTER: Duration = Duration::from_secs(5);
+/// A renderer is gone so long after its attempt has ended and its node is well, whether it was seen to be told or not: it may wait for an
+/// answer for a third of a lease, five seconds, and asks again two later.
+const GONE_UNTOLD_AFTER: Duration = Duration::from_secs(10);
 
 /// How hard it blows.
 struct Storm {
@@ -97,7 +101,10 @@ enum Fault {
     StopRenderer,
     KillNode,
     StopNode,
+    /// Its connections are closed.
     CutNode,
+    /// Its link is down, and what is sent vanishes.
+    UnplugNode,
     SilenceNode,
     KillWorker,
     StopWorker,
@@ -108,12 +115,13 @@ enum Fault {
 }
 
 /// Each with how often it is drawn.
-const FAULTS: [(Fault, u32); 12] = [
+const FAULTS: [(Fault, u32); 13] = [
     (Fault::KillRenderer, 22),
     (Fault::StopRenderer, 10),
     (Fault::KillNode, 14),
     (Fault::StopNode, 10),
-    (Fault::CutNode, 12),
+    (Fault::CutNode, 6),
+    (Fault::UnplugNode, 6),
     (Fault::SilenceNode, 6),
     (Fault::KillWorker, 8),
     (Fault::StopWorker, 4),
@@ -138,6 +146,8 @@ struct Farm {
     cures: Vec<(Instant, Cure)>,
     /// Since when each node is as it should be: runs, not stopped, not cut off.
     well: Vec<Instant>,
+    /// Since when each node runs and is not stopped.
+    awake: Vec<Instant>,
     foreign: Child,
     stood_still: BTreeSet<i32>,
     /// Renderers that were held against their attempts.
@@ -149,7 +159,9 @@ impl Farm {
         let mut platform = Platform::without_nodes(NODES).await;
         let mut wires = vec![];
         for n in 0..NODES {
-            let wire = Wire::to(&platform.url).await;
+            let link = Namespace::new();
+            platform.namespaces[n] = link.as_ref().map(|link| link.name.clone());
+            let wire = Wire::to(&platform.url, link).await;
             platform.routes[n] = Some(wire.url.clone());
             platform.start_node(n);
             wires.push(wire);
@@ -163,6 +175,7 @@ impl Farm {
             injected: BTreeMap::new(),
             cures: vec![],
             well: vec![Instant::now(); NODES],
+            awake: vec![Instant::now(); NODES],
             stood_still: BTreeSet::new(),
             judged: 0,
         }
@@ -224,17 +237,20 @@ impl Farm {
         });
         let fault = fault.expect("the weights cover what can be drawn").0;
         let node = self.chance.random_range(0..NODES);
+        // Where there is no link to take down it is cut off by other means.
+        let fault = if fault == Fault::UnplugNode && !self.wires[node].has_link() { Fault::CutNode } else { fault };
         let befallen = match fault {
             Fault::KillRenderer => self.renderer().is_some_and(|pid| signal(pid, Signal::SIGKILL)),
             Fault::StopRenderer => self.renderer().is_some_and(|pid| self.stop_for_a_while(pid)),
             Fault::KillNode => {
                 self.platform.kill_node(node);
                 self.platform.start_node(node);
-                self.well[node] = Instant::now();
+                self.wakes(node);
                 true
             }
             Fault::StopNode => self.platform.node_pid(node).is_some_and(|pid| self.stop_for_a_while(pid)),
             Fault::CutNode => self.disturb_wire(node, State::Cut),
+            Fault::UnplugNode => self.disturb_wire(node, State::Unplugged),
             Fault::SilenceNode => self.disturb_wire(node, State::Silent),
             Fault::KillWorker => {
                 self.platform.kill_and_restart_worker();
@@ -283,6 +299,10 @@ impl Farm {
         stopped
     }
 
+    fn wakes(&mut self, node: usize) {
+        (self.well[node], self.awake[node]) = (Instant::now(), Instant::now());
+    }
+
     fn disturb_wire(&mut self, node: usize, state: State) -> bool {
         let until = self.a_while();
         let disturbed = self.wires[node].is_whole();
@@ -308,7 +328,7 @@ impl Farm {
                 self.stood_still.remove(&pid);
                 signal(pid, Signal::SIGCONT);
                 match (0..NODES).find(|n| self.platform.node_pid(*n) == Some(pid)) {
-                    Some(node) => self.well[node] = Instant::now(),
+                    Some(node) => self.wakes(node),
                     None if pid == self.platform.api_pid() => self.well.fill(Instant::now()),
                     None => {}
                 }
@@ -320,27 +340,43 @@ impl Farm {
         }
     }
 
-    /// Nobody renders for an attempt that has long ended, where the node could know it: one that was not disturbed meanwhile, whatever
-    /// befalls the others.
+    /// Nobody renders for an attempt that is over.
     async fn look_for_strays(&mut self) {
-        let stands = |pid: Option<i32>| pid.is_some_and(|pid| self.stood_still.contains(&pid));
-        if stands(Some(self.platform.api_pid())) {
-            return;
-        }
-        let well = |n: &usize| {
-            self.wires[*n].is_whole() && !stands(self.platform.node_pid(*n)) && self.well[*n].elapsed() > GONE_AFTER
+        let awake = |n: &usize| {
+            let pid = self.platform.node_pid(*n);
+            !pid.is_some_and(|pid| self.stood_still.contains(&pid)) && self.awake[*n].elapsed() > GONE_UNTOLD_AFTER
         };
-        let renderers = (0..NODES).filter(well).flat_map(|n| self.platform.renderers_of(n));
-        let attempts: Vec<(i32, Uuid)> = renderers.filter_map(|pid| Some((pid, mark(pid)?))).collect();
+        let works = |n| self.platform.renderers_of(n).into_iter().filter_map(move |pid| Some((n, pid, mark(pid)?)));
+        let attempts: Vec<(usize, i32, Uuid)> = (0..NODES).filter(awake).flat_map(works).collect();
+        self.none_outlives_what_its_node_was_told(&attempts);
+        if !self.stood_still.contains(&self.platform.api_pid()) {
+            self.none_outlives_its_attempt(attempts).await;
+        }
+    }
+
+    /// A node needs nobody to end what it was told to end, whatever befalls the others, or its wire.
+    fn none_outlives_what_its_node_was_told(&self, attempts: &[(usize, i32, Uuid)]) {
+        let ended: Vec<_> = self.wires.iter().map(Wire::ended).collect();
+        let is_late = |n: usize, token: &Uuid| ended[n].get(token).is_some_and(|at| at.elapsed() > GONE_AFTER);
+        // It may have gone while this was asked.
+        let stray = attempts.iter().find(|(n, pid, token)| is_late(*n, token) && mark(*pid) == Some(*token));
+        assert!(stray.is_none(), "a renderer works for an attempt that its node was long told to end: {stray:?}");
+    }
+
+    /// Held against it are those whose node could know: one that was not disturbed meanwhile, whatever befalls the others.
+    async fn none_outlives_its_attempt(&mut self, mut attempts: Vec<(usize, i32, Uuid)>) {
+        attempts.retain(|(n, ..)| self.wires[*n].is_whole() && self.well[*n].elapsed() > GONE_UNTOLD_AFTER);
         self.judged += attempts.len();
-        let tokens: Vec<Uuid> = attempts.iter().map(|(_, token)| *token).collect();
-        let sql = "select lease_token from workflow.attempts where lease_token = any($1)
-                   and ended_at < clock_timestamp() - make_interval(secs => $2)";
-        let ended =
-            sqlx::query_scalar(sql).bind(tokens).bind(GONE_AFTER.as_secs_f64()).fetch_all(&self.platform.db).await;
+        let tokens: Vec<Uuid> = attempts.iter().map(|(_, _, token)| *token).collect();
+        // One that was lost may have been given back to its node, under the same token.
+        let sql = "select lease_token from workflow.attempts a where lease_token = any($1)
+                   and ended_at < clock_timestamp() - make_interval(secs => $2)
+                   and not exists (select from workflow.tasks t where t.lease_token = a.lease_token)";
+        let patience = GONE_UNTOLD_AFTER.as_secs_f64();
+        let ended = sqlx::query_scalar(sql).bind(tokens).bind(patience).fetch_all(&self.platform.db).await;
         let ended: Vec<Uuid> = ended.unwrap_or_default();
         // It may have gone while the question was asked.
-        let stray = attempts.iter().find(|(pid, token)| ended.contains(token) && mark(*pid) == Some(*token));
+        let stray = attempts.iter().find(|(_, pid, token)| ended.contains(token) && mark(*pid) == Some(*token));
         assert!(stray.is_none(), "a renderer works for an attempt that has ended: {stray:?}");
     }
 
@@ -388,7 +424,13 @@ impl Farm {
     }
 
     fn report(&self) -> String {
-        let mut report = format!("{} times a renderer was held against its attempt", self.judged);
+        let told: usize = self.wires.iter().map(|wire| wire.ended().len()).sum();
+        let links = self.wires.iter().filter(|wire| wire.has_link()).count();
+        let mut report = format!(
+            "{} times a renderer was held against its attempt, {told} attempts that a node was told to end, {links} of {NODES} nodes \
+             in network namespaces (CutNode closes connections, UnplugNode takes the link down)",
+            self.judged
+        );
         for (fault, times) in &self.injected {
             let _ = write!(report, ", {times} {fault:?}");
         }
