@@ -366,9 +366,12 @@ async fn settle_abandoned(db: &PgPool) -> Result<usize, Box<dyn Error + Send + S
     for film in &settled {
         events::render_ended(&workflows, &mut tx, *film).await?;
     }
-    derivative::settle_abandoned(&mut tx).await?;
     tx.commit().await?;
     workflows.announce();
+    // In a transaction of its own: each takes the turns of tenants in order.
+    let mut tx = Scope::platform(Role::Render).begin(db).await?;
+    derivative::settle_abandoned(&mut tx).await?;
+    tx.commit().await?;
     Ok(settled.len())
 }
 

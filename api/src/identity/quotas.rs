@@ -59,7 +59,7 @@ pub struct StorageView {
     limit_bytes: Option<i64>,
     /// Bytes of their files, each file counted.
     used_bytes: i64,
-    /// Bytes that are set aside for uploads under way.
+    /// Bytes that are set aside for uploads under way. Films are the tenant's: they have room in its quota alone.
     reserved_bytes: i64,
     /// The most files; null when nothing was agreed.
     limit_files: Option<i64>,
@@ -95,7 +95,7 @@ pub struct SetStorage {
 #[utoipa::path(
     get, path = "/v1/tenant/quotas", tag = "Tenant", operation_id = "get_quotas", summary = "See what may be used",
     description = "What was agreed, and what is used of it right now. What goes beyond is refused with `quota.…`. Of storage, what is \
-                   set aside for uploads under way is used, too.",
+                   set aside for uploads and films under way is used, too.",
     responses((status = 200, description = "Every quota", body = QuotaList))
 )]
 pub async fn get(State(app): State<App>, Viewer(caller): Viewer) -> Result<Json<QuotaList>, Problem> {
@@ -198,11 +198,11 @@ pub async fn check_order(db: Db<'_>, tenant_id: Uuid) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Whether there is any room left for what is yet to be made, however long it becomes. The transaction goes on as of the tenant's files.
+/// Whether there is any room left at all for what is yet to be made: how much it needs is asked when it is set aside. The transaction goes on as of the tenant's files.
 ///
 /// # Errors
 /// `quota.storage`
-pub async fn check_left(db: Db<'_>, tenant_id: Uuid) -> Result<(), Problem> {
+async fn check_left(db: Db<'_>, tenant_id: Uuid) -> Result<(), Problem> {
     Scope::tenant(Role::File, tenant_id).enter(&mut *db).await?;
     let room = storage::find(db, tenant_id, None).await?.room();
     if room.is_some_and(|room| room == 0) { Err(no_room()) } else { Ok(()) }
@@ -247,6 +247,15 @@ pub async fn check_seats(db: Db<'_>, tenant_id: Uuid) -> Result<(), Problem> {
         }
         _ => Ok(()),
     }
+}
+
+/// There is no room for a film, of which so many bytes would be set aside.
+pub fn no_room_for_film(bytes: i64) -> Problem {
+    let detail = format!(
+        "the film, with what else is made of it, may take up to {bytes} bytes, and what may be kept has no room for them; \
+         remove something, wait until other films are done, or ask for more"
+    );
+    Problem::new(Code::QuotaStorage, detail)
 }
 
 /// There is no room for an upload.

@@ -22,6 +22,7 @@ use flatrender_workflows::{
         render::{
             derivative,
             export::{self, Export},
+            room,
         },
     },
 };
@@ -179,7 +180,9 @@ pub async fn derive(
     find(&app, tenant.id, id).await?;
     let mut tx = app.begin(&tenant, Role::Render).await?;
     if let Some(tries) = derivative::ask(&mut tx, tenant.id, id, kind).await? {
-        quotas::check_left(&mut tx, tenant.id).await?;
+        if !room::hold_derivative(&mut tx, tenant.id, id, kind, tries).await? {
+            return Err(quotas::no_room());
+        }
         let film = DeriveFilm { export_id: id, kind };
         Scope::tenant(Role::Workflow, tenant.id).enter(&mut tx).await?;
         app.workflows.start(&mut tx, tenant.id, Some(&film.business_key(tries)), film).await?;

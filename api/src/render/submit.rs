@@ -25,6 +25,7 @@ use flatrender_workflows::{
             freeze::{self, Fault},
             order::RenderOrder,
             render_job::{self, NewRenderJob, RenderJob},
+            room,
             spec::RenderSpec,
         },
     },
@@ -105,7 +106,8 @@ async fn replay(app: &App, tenant: &Tenant, key: Option<&str>, sha256: &str) -> 
     Ok(Some(view::of_job(&mut tx, tenant.id, job).await?))
 }
 
-/// One transaction: freeze, start, insert. None when the key was taken meanwhile; then nothing was done.
+/// One transaction: freeze, start, insert, hold what it costs and the room that it takes. None when the key was taken meanwhile; then
+/// nothing was done.
 async fn accept(
     app: &App,
     tenant: &Tenant,
@@ -168,6 +170,9 @@ async fn accept(
     credits::afforded(bill::hold(&mut tx, &film).await?)?;
     let job: RenderJob = render_job::find(&mut tx, tenant.id, id).await?.ok_or_else(gone)?;
     let accepted = view::of_job(&mut tx, tenant.id, job).await?;
+    if !room::hold(&mut tx, tenant.id, id, &spec).await? {
+        return Err(quotas::no_room_for_film(room::ordered_bytes(&spec)));
+    }
     tx.commit().await?;
     app.workflows.announce();
     Ok(Some(Submitted::New(accepted)))

@@ -136,6 +136,13 @@ const PLANTED: &[(u8, &str, &[&str])] = &[
           insert into file_mgr.quotas (tenant_id, reserved_bytes) values ('$D', 9);
           insert into file_mgr.quota_reservations (tenant_id, amount_bytes, purpose, expires_at) values ('$D', 9, 'upload:$R', now())",
      &["upload $A has 3 B, its pieces 0", "upload $B is open, its room not there", "upload $R is aborted, its room held"]),
+    (10, "insert into render.render_jobs (id, tenant_id, project_id, project_version_id, template, template_version, spec, request_sha256, width, height,
+              fps, frame_count, has_music, has_voiceover, has_sfx, workflow_run_id, status, error_code, finished_at)
+          values ('$A', '$D', '$B', '$B', 't', 1, '{}', repeat('a', 64), 2, 2, 1, 3, false, false, false, '$R', 'failed', 'x', now());
+          insert into file_mgr.quotas (tenant_id, reserved_bytes) values ('$D', 12);
+          insert into file_mgr.quota_reservations (tenant_id, amount_bytes, purpose, expires_at)
+          values ('$D', 3, 'film:$A', now()), ('$D', 4, 'derivative:$A:gif:1', now()), ('$D', 5, 'film:$B', now())",
+     &["render $A is failed, its room held", "the gif of render $A is not asked for, its room held", "what is held for film:$B is for no film"]),
     (11, concat!(film!("completed"), run!("succeeded")), &["render $A: 3 frames, 0 verified, 0 in chunks"]),
     (12, "insert into file_mgr.blobs (id, tenant_id, sha256, size_bytes, refcount) values ('$R', '$D', repeat('a', 64), 1, 1)",
      &["blob $R: 1, by its files 0"]),

@@ -61,6 +61,20 @@ async fn what_else_was_ordered_is_made_of_the_film_and_one_that_fails_spoils_not
     assert_eq!(settled(&world, &path).await["derivatives"][0]["state"], "ready");
     assert!(world.get(&gif).await.body.starts_with(b"GIF89a"));
 
+    // Each had room of its own, and none is left set aside.
+    let rooms = "select concat_ws(' ', split_part(purpose, ':', 1), split_part(purpose, ':', 3), split_part(purpose, ':', 4), state)
+                 from file_mgr.quota_reservations order by 1";
+    let rooms: Vec<String> = sqlx::query_scalar(rooms).fetch_all(&world.db).await.unwrap();
+    let expected = [
+        "derivative gif 1 released",
+        "derivative gif 2 used",
+        "derivative poster 1 used",
+        "derivative small 1 used",
+        "film   used",
+    ];
+    assert_eq!(rooms, expected);
+    world.keeps_every_rule().await;
+
     // Where nothing more may be kept nothing more is made; what is there is still given.
     agree(&world, "storage_bytes", 1).await;
     let webm = format!("{path}/derivatives/webm");

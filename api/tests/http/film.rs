@@ -54,6 +54,16 @@ async fn an_order_becomes_a_film(db: PgPool) {
     assert_eq!(blob(&film.body).sha256.as_str(), render["export"]["sha256"].as_str().unwrap());
     let sheet = world.get(render["export"]["contact_sheet_url"].as_str().unwrap()).await;
     assert!(sheet.body.starts_with(b"\x89PNG"));
+    // What was set aside was enough, and what is kept counts instead.
+    let (set_aside, used, reserved): (i64, i64, i64) = sqlx::query_as(
+        "select r.amount_bytes, q.used_bytes, q.reserved_bytes from file_mgr.quotas q join file_mgr.quota_reservations r using (tenant_id)
+         where q.owner_id is null and r.state = 'used'",
+    )
+    .fetch_one(&world.db)
+    .await
+    .unwrap();
+    assert!(used >= (film.body.len() + sheet.body.len()) as i64 && used <= set_aside, "{used} of {set_aside}");
+    assert_eq!(reserved, 0);
 }
 
 /// A reseller is a tenant: the platform makes it, its owner makes a key, and the key orders films that nobody else sees.

@@ -24,6 +24,7 @@ mod fleet;
 mod folder_model;
 mod folders;
 mod folders_by_hand;
+mod full_storage;
 mod guesses;
 mod idempotency;
 mod identity_providers;

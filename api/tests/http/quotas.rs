@@ -15,7 +15,7 @@ use flatrender_workflows::models::{DEFAULT_TENANT, identity::tenant_api_key::SCO
 use futures::future::join_all;
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
@@ -168,6 +168,135 @@ async fn an_upload_has_to_fit_into_what_the_person_may_keep_too(db: PgPool) {
     assert_eq!(negative.faults(), ["/limit_bytes limit.value"]);
     assert_eq!(world.count("identity.audit_log where action = 'member.set_storage'").await, 1);
     assert_eq!(invariants::check(&world.db, true).await.unwrap(), []);
+}
+
+/// Bytes that the tenant keeps, and that are set aside of its quota.
+async fn kept(world: &World) -> (i64, i64) {
+    let sql = "select used_bytes, reserved_bytes from file_mgr.quotas where tenant_id = $1 and owner_id is null";
+    sqlx::query_as(sql).bind(DEFAULT_TENANT).fetch_one(&world.db).await.unwrap()
+}
+
+/// Waits until so much is set aside.
+async fn set_aside(world: &World, bytes: i64) {
+    let looking = async {
+        while kept(world).await.1 != bytes {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), looking).await.expect("the room is free again");
+}
+
+async fn cancel(world: &World, film: &str) {
+    let cancelled = world.post(&format!("/v1/renders/{film}/cancel"), json!({})).await;
+    assert_eq!(cancelled.status, StatusCode::ACCEPTED, "{:?}", cancelled.body);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_film_is_taken_where_it_fits_and_its_room_is_free_once_it_is_cancelled(db: PgPool) {
+    let world = World::new(db).await;
+    let first = world.order().await;
+    let (used, room) = kept(&world).await;
+    assert!(room > 0, "without a limit it is counted, too");
+    agree(&world, "storage_bytes", used + 2 * room + room / 2).await;
+    world.order().await;
+    assert_eq!(quota(&world, "storage_bytes").await.0, used + 2 * room, "what is set aside is used, too");
+    let refused = world.post("/v1/renders", order()).await;
+    assert_eq!((refused.status, refused.problem().as_str()), (StatusCode::CONFLICT, "quota.storage"));
+    let batch = world.post("/v1/renders/batch", json!({ "orders": [order()] })).await.json();
+    assert_eq!((&batch["refused"], &batch["data"][0]["problem"]["code"]), (&json!(1), &json!("quota.storage")));
+    assert_eq!(world.count("render.render_jobs").await, 2);
+    assert_eq!(world.count("workflow.runs").await, 2, "a refused order has started nothing");
+    assert_eq!(kept(&world).await, (used, 2 * room), "and has set nothing aside");
+
+    cancel(&world, &first.to_string()).await;
+    let workflows = world.run_workflows();
+    set_aside(&world, room).await;
+    workflows.stop().await;
+    assert_eq!(world.post("/v1/renders", order()).await.status, StatusCode::ACCEPTED);
+    assert_eq!(world.post("/v1/renders", order()).await.problem(), "quota.storage");
+    assert_eq!(invariants::check(&world.db, true).await.unwrap(), []);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_else_is_ordered_with_a_film_has_to_fit_too_and_less_quality_needs_less(db: PgPool) {
+    let world = World::new(db).await;
+    world.order().await;
+    let (used, room) = kept(&world).await;
+    agree(&world, "storage_bytes", used + 2 * room).await;
+    let with = |output: Value| {
+        let mut wanted = order();
+        wanted["output"] = output;
+        wanted
+    };
+    let more = with(json!({ "derivatives": ["prores", "poster"] }));
+    assert_eq!(world.post("/v1/renders", more).await.problem(), "quota.storage");
+    assert_eq!(kept(&world).await, (used, room), "neither the film nor a part of the rest");
+    let rough = with(json!({ "quality": "preview" }));
+    assert_eq!(world.post("/v1/renders", rough).await.status, StatusCode::ACCEPTED);
+    let (_, both) = kept(&world).await;
+    assert!(both > room && both < 2 * room, "{both} of {room} each");
+}
+
+/// Two servers, and a limit that so many films fit below that are ordered at once.
+#[sqlx::test(migrations = "../migrations")]
+async fn m43_sixty_four_who_order_at_once_never_have_more_set_aside_than_fits(db: PgPool) {
+    const FIT: i64 = 5;
+    let world = World::new(db).await;
+    let servers = [world.router.clone(), second_server(&world).await];
+    let first = world.order().await.to_string();
+    let (used, room) = kept(&world).await;
+    let limit = used + FIT * room + room / 2;
+    agree(&world, "storage_bytes", limit).await;
+    let done = Cell::new(false);
+    let ordering = async {
+        let ask = |n: usize| send(&servers[n % 2], with_json(world.request(Method::POST, "/v1/renders"), &order()));
+        let answers = join_all((0..64).map(ask)).await;
+        done.set(true);
+        answers
+    };
+    let watching = async {
+        let mut most = 0;
+        while !done.get() {
+            let (used, reserved) = kept(&world).await;
+            most = most.max(used + reserved);
+        }
+        most
+    };
+    let (answers, most) = tokio::join!(ordering, watching);
+    let taken: Vec<_> = answers.iter().filter(|a| a.status == StatusCode::ACCEPTED).collect();
+    assert_eq!((taken.len() as i64, codes(&answers)), (FIT - 1, vec!["409 quota.storage".to_owned()]));
+    assert!(most <= limit, "{most} of {limit} seen");
+    assert_eq!(kept(&world).await, (used, FIT * room));
+    assert_eq!(world.count("render.render_jobs").await, FIT);
+
+    cancel(&world, &first).await;
+    for film in taken {
+        cancel(&world, film.json()["id"].as_str().unwrap()).await;
+    }
+    let workflows = world.run_workflows();
+    set_aside(&world, 0).await;
+    workflows.stop().await;
+    assert_eq!(invariants::check(&world.db, true).await.unwrap(), []);
+}
+
+/// Films are the tenant's: they need room in its quota, and take none of what a person may keep.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_film_needs_no_room_of_the_person_who_orders_it(db: PgPool) {
+    let world = World::new(db).await;
+    let owner = world.person(DEFAULT_TENANT, "owner@example.com", &["owner"]).await;
+    let jane = world.person(DEFAULT_TENANT, "jane@example.com", &["editor"]).await;
+    let (manage, access) = (world.session(DEFAULT_TENANT, owner).await, world.session(DEFAULT_TENANT, jane).await);
+    let path = format!("/v1/members/{jane}/storage");
+    let set = json!({ "limit_bytes": 1, "limit_files": 1 });
+    assert_eq!(world.send(with_json(request(Method::PUT, &path, &manage), &set)).await.status, StatusCode::OK);
+    let order_film = || world.send(with_json(request(Method::POST, "/v1/renders", &access), &order()));
+    assert_eq!(order_film().await.status, StatusCode::ACCEPTED);
+    let seen = world.send(request(Method::GET, &path, &manage).body(Body::empty()).unwrap()).await.json();
+    assert_eq!((&seen["used_bytes"], &seen["reserved_bytes"]), (&json!(0), &json!(0)));
+    let (used, room) = kept(&world).await;
+    assert!(room > 0, "of the tenant's it is set aside");
+    agree(&world, "storage_bytes", used + room).await;
+    assert_eq!(order_film().await.problem(), "quota.storage");
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -115,7 +115,12 @@ impl World {
 
     /// One that keeps its bytes there.
     pub async fn keeping(db: PgPool, folder: TempDir, storage: ObjectStorage) -> Self {
-        let storage: Arc<dyn BlobStore> = Arc::new(storage.with_claims(Arc::new(BlobClaims::new(db.clone()))));
+        let storage = storage.with_claims(Arc::new(BlobClaims::new(db.clone())));
+        Self::on(db, folder, Arc::new(storage)).await
+    }
+
+    /// The same, whatever it keeps them in.
+    pub async fn on(db: PgPool, folder: TempDir, storage: Arc<dyn BlobStore>) -> Self {
         let stopping = CancellationToken::new();
         let probe = Arc::new(worker::upload_probe("ffprobe".into()));
         let (client, vault) = (Client::new(db.clone()), Vault::of(&[7; 32]));

@@ -335,6 +335,9 @@ pub enum DerivativeKind {
 }
 
 impl DerivativeKind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [Self::Poster, Self::Gif, Self::Small, Self::Prores, Self::Webm];
+
     /// As addresses and tables say it.
     pub fn name(self) -> &'static str {
         match self {

@@ -13,6 +13,7 @@ pub mod node;
 pub mod order;
 pub mod plan;
 pub mod render_job;
+pub mod room;
 pub mod scene_cache;
 pub mod segment;
 pub mod snapshot;

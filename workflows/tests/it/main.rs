@@ -10,5 +10,6 @@ mod money;
 mod payments;
 mod reconcile;
 mod render_video;
+mod room;
 mod scene_snapshot;
 mod world;

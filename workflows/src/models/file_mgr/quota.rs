@@ -22,7 +22,7 @@ pub struct Quota {
     pub limit_bytes: Option<i64>,
     /// What is kept.
     pub used_bytes: i64,
-    /// What is set aside for uploads under way.
+    /// What is set aside for uploads and films under way.
     pub reserved_bytes: i64,
     /// The most files there may be.
     pub limit_files: Option<i64>,
@@ -86,7 +86,7 @@ pub async fn agree(db: Db<'_>, tenant_id: Uuid, owner_id: Option<Uuid>, limits: 
 }
 
 /// Sets `bytes` aside, of the tenant's quota and of the owner's, for so long; false when either has no room, and nothing is set aside.
-/// `purpose` names what for, such as `upload:<id>`.
+/// `purpose` names what for, such as `upload:<id>` or `film:<id>`.
 ///
 /// # Errors
 /// Those of the database; a purpose that reserved before is refused.
@@ -123,17 +123,58 @@ pub enum Outcome {
 /// # Errors
 /// Those of the database.
 pub async fn settle(db: Db<'_>, tenant_id: Uuid, purpose: &str, outcome: Outcome) -> sqlx::Result<bool> {
+    Ok(settle_all(db, tenant_id, &[purpose.to_owned()], outcome).await? > 0)
+}
+
+/// The same for several purposes; gives for how many of them there was something set aside.
+///
+/// # Errors
+/// Those of the database.
+pub async fn settle_all(db: Db<'_>, tenant_id: Uuid, purposes: &[String], outcome: Outcome) -> sqlx::Result<u64> {
     let state = match outcome {
         Outcome::Used => "used",
         Outcome::Released => "released",
     };
+    // Its time is over: whatever it was for, its row is forgotten so long after this.
     let settled = sqlx::query!(
-        "update file_mgr.quota_reservations set state = $3 where tenant_id = $1 and purpose = $2 and state = 'held'",
+        "update file_mgr.quota_reservations set state = $3, expires_at = least(expires_at, workflow.now())
+         where tenant_id = $1 and purpose = any($2) and state = 'held'",
         tenant_id,
-        purpose,
+        purposes,
         state,
     );
-    Ok(settled.execute(db).await?.rows_affected() > 0)
+    Ok(settled.execute(db).await?.rows_affected())
+}
+
+/// Keeps what is set aside for these purposes no longer than so, from now on.
+///
+/// # Errors
+/// Those of the database.
+pub async fn shorten(db: Db<'_>, tenant_id: Uuid, purposes: &[String], lifetime: TimeDelta) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update file_mgr.quota_reservations set expires_at = least(expires_at, workflow.now() + make_interval(secs => $3))
+         where tenant_id = $1 and purpose = any($2) and state = 'held'",
+        tenant_id,
+        purposes,
+        lifetime.as_seconds_f64(),
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Whether something is set aside for this purpose, or ever was.
+///
+/// # Errors
+/// Those of the database.
+pub async fn is_known(db: Db<'_>, tenant_id: Uuid, purpose: &str) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from file_mgr.quota_reservations where tenant_id = $1 and purpose = $2) as "it!""#,
+        tenant_id,
+        purpose,
+    )
+    .fetch_one(db)
+    .await
 }
 
 /// Releases room whose time is over; gives how often.

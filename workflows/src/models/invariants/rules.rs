@@ -195,6 +195,29 @@ pub(super) const INVARIANTS: &[Invariant] = &[
               where s.protocol = 'tus' and s.offset_bytes <> p.bytes",
     },
     Invariant {
+        number: 10,
+        rule: "a film has its room until it is kept or ends, and what else is made of it until it is made",
+        sql: "select 'render ' || j.id || ' is ' || j.status || case when e.id is null then '' else ' and kept' end || ', its room ' || r.state
+              from file_mgr.quota_reservations r
+              join render.render_jobs j on j.tenant_id = r.tenant_id and r.purpose = 'film:' || j.id
+              left join render.exports e on e.render_job_id = j.id
+              where r.state <> case when e.id is not null then 'used' when j.finished_at is null then 'held' else 'released' end
+                -- What nothing ends for a year is freed.
+                and r.created_at > workflow.now() - interval '360 days'
+              union all
+              select 'the ' || split_part(r.purpose, ':', 3) || ' of render ' || j.id || ' is ' || coalesce(d.state, 'not asked for') || ', its room held'
+              from file_mgr.quota_reservations r
+              join render.render_jobs j on j.tenant_id = r.tenant_id and j.id::text = split_part(r.purpose, ':', 2)
+              left join render.exports e on e.render_job_id = j.id
+              left join render.derivatives d on d.export_id = e.id and d.kind = split_part(r.purpose, ':', 3)
+              where r.state = 'held' and r.purpose like 'derivative:%'
+                and (j.status in ('failed', 'cancelled') or d.state <> 'queued' or d.tries::text <> split_part(r.purpose, ':', 4))
+              union all
+              select 'what is held for ' || r.purpose || ' is for no film' from file_mgr.quota_reservations r
+              where r.state = 'held' and r.purpose ~ '^(film|derivative):'
+                and not exists (select from render.render_jobs j where j.tenant_id = r.tenant_id and j.id::text = split_part(r.purpose, ':', 2))",
+    },
+    Invariant {
         number: 11,
         rule: "a finished film has every frame once, and its export as many",
         sql: "select 'render ' || j.id || ': ' || j.frame_count || ' frames, ' || m.frames || ' verified, ' || c.frames || ' in chunks'

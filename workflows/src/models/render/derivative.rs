@@ -6,7 +6,7 @@
 //!    └──────────────┘
 //! ```
 
-use super::render_job;
+use super::{render_job, room};
 use crate::{
     contracts::{
         media::{DerivativeKind, DeriveFile},
@@ -15,11 +15,15 @@ use crate::{
     models::{
         Db, Role, Scope,
         content::project::blob_ref,
-        file_mgr::file::{self, NewFile},
+        file_mgr::{
+            file::{self, NewFile},
+            quota::{self, Outcome},
+        },
     },
 };
 use flatrender_engine::Failure;
 use serde::{Deserialize, Serialize};
+use std::slice;
 use uuid::Uuid;
 
 /// One of them.
@@ -67,8 +71,8 @@ pub async fn work(db: Db<'_>, export_id: Uuid, kind: DerivativeKind) -> Result<D
     Ok(DeriveFile { video, kind, frames: row.frame_count as u32, fps: row.fps as u32 })
 }
 
-/// Notes what came of one; a failure is a warning with its film, and one of a film that is gone by now is a failure. Ends in the scope
-/// of the renders, where it begins.
+/// Notes what came of one, which takes the room that is set aside for it or frees it; a failure is a warning with its film, and one of a film
+/// that is gone by now is a failure. Ends in the scope of the renders, where it begins.
 pub async fn settle(
     db: Db<'_>,
     tenant_id: Uuid,
@@ -78,12 +82,22 @@ pub async fn settle(
 ) -> sqlx::Result<()> {
     let gone = Failure::permanent("export.gone", format!("export {export_id} is not there any more"));
     // Whoever lets go of the film waits, and lets go of this, too.
-    let there = sqlx::query_scalar!("select state = 'ready' from render.exports where id = $1 for share", export_id);
-    let there = there.fetch_optional(&mut *db).await?.flatten().unwrap_or(false);
+    let film = sqlx::query!(
+        r#"select e.state = 'ready' as "there!", e.render_job_id, d.tries as "tries?"
+           from render.exports e left join render.derivatives d on d.export_id = e.id and d.kind = $2 where e.id = $1 for share of e"#,
+        export_id,
+        kind.name(),
+    );
+    let film = film.fetch_optional(&mut *db).await?;
+    let there = film.as_ref().is_some_and(|film| film.there);
     let made = if there { made } else { made.and(Err(&gone)) };
+    let room = film.and_then(|film| Some(room::derivative(film.render_job_id, kind.name(), film.tries?)));
     let file_id = match made {
-        Ok(blob) => Some(keep(&mut *db, tenant_id, export_id, kind, blob).await?),
-        Err(_) => None,
+        Ok(blob) => Some(keep(&mut *db, tenant_id, export_id, kind, blob, room.as_deref()).await?),
+        Err(_) => {
+            room::release(&mut *db, tenant_id, room.as_slice()).await?;
+            None
+        }
     };
     let render_id = sqlx::query_scalar!(
         r#"update render.derivatives d
@@ -110,7 +124,8 @@ pub async fn settle(
 pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<u64> {
     Scope::platform(Role::Render).enter(&mut *db).await?;
     let queued = sqlx::query!(
-        "select id, tenant_id, export_id, kind, tries from render.derivatives where state = 'queued' order by updated_at limit 1000"
+        "select d.id, d.tenant_id, d.export_id, d.kind, d.tries, e.render_job_id
+         from render.derivatives d join render.exports e on e.id = d.export_id where d.state = 'queued' order by d.updated_at limit 1000"
     )
     .fetch_all(&mut *db)
     .await?;
@@ -128,7 +143,7 @@ pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<u64> {
     .fetch_all(&mut *db)
     .await?;
     Scope::platform(Role::Render).enter(&mut *db).await?;
-    let mut settled = 0;
+    let mut rooms = vec![];
     for run in ended {
         let Some(at) = keys.iter().position(|key| *key == run.key) else { continue };
         let done = sqlx::query!(
@@ -138,9 +153,21 @@ pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<u64> {
             queued[at].tries,
             run.code,
         );
-        settled += done.execute(&mut *db).await?.rows_affected();
+        if done.execute(&mut *db).await?.rows_affected() > 0 {
+            let derivative = &queued[at];
+            rooms.push((
+                derivative.tenant_id,
+                room::derivative(derivative.render_job_id, &derivative.kind, derivative.tries),
+            ));
+        }
     }
-    Ok(settled)
+    // Tenant by tenant, as whoever else takes the turns of several does it.
+    rooms.sort_unstable();
+    for (tenant_id, room) in &rooms {
+        room::release(&mut *db, *tenant_id, slice::from_ref(room)).await?;
+    }
+    Scope::platform(Role::Render).enter(db).await?;
+    Ok(rooms.len() as u64)
 }
 
 /// What a run that makes one is about: one run a try.
@@ -154,6 +181,7 @@ async fn keep(
     export_id: Uuid,
     kind: DerivativeKind,
     blob: &BlobRef,
+    room: Option<&str>,
 ) -> sqlx::Result<Uuid> {
     let (mime, class, ending) = kind.file();
     let (width, height, duration_ms) = (None, None, None);
@@ -161,6 +189,9 @@ async fn keep(
     let purpose = "export";
     let new = NewFile { owner_id: None, name: &name, purpose, kind: class, mime, blob, width, height, duration_ms };
     Scope::tenant(Role::File, tenant_id).enter(&mut *db).await?;
+    if let Some(room) = room {
+        quota::settle(&mut *db, tenant_id, room, Outcome::Used).await?;
+    }
     let id = file::insert(&mut *db, tenant_id, &new).await?;
     Scope::tenant(Role::Render, tenant_id).enter(&mut *db).await?;
     Ok(id)

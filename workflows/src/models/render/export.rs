@@ -1,6 +1,6 @@
 //! Finished films.
 
-use super::derivative::Derivative;
+use super::{derivative::Derivative, room};
 use crate::{
     contracts::{
         media::{EncodeProfile, ProbedVideo},
@@ -59,8 +59,8 @@ pub struct NewExport<'a> {
     pub probed: &'a ProbedVideo,
 }
 
-/// Publishes a film: two files, the export, the render's last status before it is settled. Gives the export's id.
-/// From here on the render can no longer be cancelled. Ends in the scope of the renders, where it begins.
+/// Publishes a film: two files in the room that was set aside for them, the export, the render's last status before it is settled. Gives the
+/// export's id. From here on the render can no longer be cancelled. Ends in the scope of the renders, where it begins.
 ///
 /// # Errors
 /// [`Failure::cancelled`] when somebody was promised that it ends as cancelled.
@@ -104,6 +104,7 @@ async fn insert(db: Db<'_>, new: &NewExport<'_>) -> sqlx::Result<Uuid> {
         duration_ms: None,
     };
     Scope::tenant(Role::File, new.tenant_id).enter(&mut *db).await?;
+    room::take(&mut *db, new.tenant_id, new.render_id).await?;
     let file_id = file::insert(&mut *db, new.tenant_id, &film).await?;
     let sheet_file_id = file::insert(&mut *db, new.tenant_id, &sheet).await?;
     Scope::tenant(Role::Render, new.tenant_id).enter(&mut *db).await?;

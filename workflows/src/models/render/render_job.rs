@@ -6,7 +6,7 @@
 //!    └──────────┴────────────┴───────────┴──────────────┴─────▶ failed | cancelled
 //! ```
 
-use super::{bill, frame_job, order::RenderOrder, spec::RenderSpec, stored_frame};
+use super::{bill, frame_job, order::RenderOrder, room, spec::RenderSpec, stored_frame};
 use crate::{
     contracts::media::{AudioRole, DerivativeKind},
     models::{Db, Role, Scope, content::project::Template},
@@ -318,8 +318,8 @@ pub async fn warn(db: Db<'_>, id: Uuid, warnings: &[String]) -> sqlx::Result<()>
     Ok(())
 }
 
-/// Ends a film, and with it its bill. One that has ended stays as it ended, and so does one that another run makes: then nothing happens, and the answer is
-/// false.
+/// Ends a film, and with it its bill and the room that is set aside for it. One that has ended stays as it ended, and so does one that another
+/// run makes: then nothing happens, and the answer is false.
 pub async fn settle(db: Db<'_>, id: Uuid, run_id: Uuid, outcome: Result<(), &Failure>) -> sqlx::Result<bool> {
     let ours = sqlx::query!(
         "select tenant_id from render.render_jobs where id = $1 and workflow_run_id = $2 for no key update",
@@ -347,7 +347,8 @@ pub async fn settle(db: Db<'_>, id: Uuid, run_id: Uuid, outcome: Result<(), &Fai
     )
     .execute(&mut *db)
     .await?;
-    bill::settle(db, ours.tenant_id, id).await?;
+    bill::settle(&mut *db, ours.tenant_id, id).await?;
+    room::free(db, ours.tenant_id, id, outcome.is_ok()).await?;
     Ok(true)
 }
 
@@ -403,7 +404,7 @@ pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<Vec<Uuid>> {
     .fetch_all(&mut *db)
     .await?;
     Scope::platform(Role::Render).enter(&mut *db).await?;
-    let mut settled = vec![];
+    let mut films = vec![];
     for run in ended {
         let done = sqlx::query!(
             r#"update render.render_jobs
@@ -420,10 +421,16 @@ pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<Vec<Uuid>> {
             stored_frame::forget_all(&mut *db, film.id).await?;
             bill::settle(&mut *db, film.tenant_id, film.id).await?;
             Scope::platform(Role::Render).enter(&mut *db).await?;
-            settled.push(film.id);
+            films.push((film.tenant_id, film.id));
         }
     }
-    Ok(settled)
+    // Tenant by tenant, as whoever else takes the turns of several does it, and when no film is waited for any more.
+    films.sort_unstable();
+    for (tenant_id, id) in &films {
+        room::free(&mut *db, *tenant_id, *id, false).await?;
+    }
+    Scope::platform(Role::Render).enter(db).await?;
+    Ok(films.into_iter().map(|(_, id)| id).collect())
 }
 
 /// Ended films whose frames and parts may still be in storage, with their tenants. Those that ended within the last two
