@@ -3,7 +3,7 @@
 import { signOut } from "./api.js";
 import { fill, h, icon } from "./dom.js";
 import { language, languages, speak, t } from "./i18n.js";
-import { bind } from "./keys.js";
+import { bind, listen, listens } from "./keys.js";
 import { box, nothing, trouble } from "./parts/dialog.js";
 import { link } from "./parts/show.js";
 import { follow } from "./stream.js";
@@ -15,6 +15,11 @@ const PAGES = [
   ["farm", [["queues", "q", "operate"], ["nodes", "o", "operate"], ["schedules", "s", "operate"], ["projects", "p", "own"], ["versions", "v", "operate"]]],
   ["record", [["audit", "a"], ["tenants", "t"], ["webhooks", "w", "own"], ["payments", "m", "own"]]],
 ];
+/** What a page takes to be gone to. */
+const NEEDS = {
+  operate: (role) => role.wide,
+  own: (_, rights) => rights.includes("read") || rights.includes("manage"),
+};
 const NOW = /^\/dashboard\/?([^/]*)\/?(.*)$/;
 
 /** Who somebody is to the dashboard. */
@@ -29,11 +34,11 @@ function roleOf(me) {
 /** Builds the frame into `app`. */
 export function frame(app, me, restart) {
   const role = roleOf(me);
-  const may = (needs) => !needs || (needs === "operate" ? role.wide : me.rights.includes("read") || me.rights.includes("manage"));
+  const may = (needs) => !needs || NEEDS[needs](role, me.rights);
   const main = h("main", { id: "main", tabindex: -1 });
-  const live = h("span", { class: "live" }, t("shell.lost"));
+  const live = h("span", { class: "live", role: "status" }, t("shell.lost"));
   const listeners = new Set();
-  let page = null, shown = null;
+  let page = null, shown = null, begun = false;
 
   const go = (path, replace) => {
     history[replace ? "replaceState" : "pushState"](null, "", `/dashboard/${path}`);
@@ -53,6 +58,7 @@ export function frame(app, me, restart) {
     if (kind === "now") context.now = data;
     listeners.forEach((one) => { if (one.kind === kind) one.then(data); });
   }, (on) => {
+    if (live.dataset.on === String(on)) return;
     live.dataset.on = String(on);
     live.textContent = t(on ? "shell.live" : "shell.lost");
   });
@@ -75,6 +81,9 @@ export function frame(app, me, restart) {
       const query = Object.fromEntries(new URLSearchParams(location.search));
       page = file.default({ ...context, get now() { return context.now; }, rest: decodeURIComponent(rest ?? ""), query });
       fill(main, page.element);
+      // Whoever came here by a key goes on from the page, not from the top of the frame.
+      if (begun && document.activeElement === document.body) main.focus({ preventScroll: true });
+      begun = true;
       window.scrollTo(0, 0);
     } catch (error) {
       fill(main, trouble(error, () => { shown = null; show(); }));
@@ -117,11 +126,13 @@ export function frame(app, me, restart) {
   }
 
   function help() {
+    const single = h("input", { type: "checkbox", checked: listens(), onchange: () => listen(single.checked) });
     const keys = (title, all) => h("div", h("h3", title), h("dl", { class: "pairs" }, all.map(([key, words]) => [h("dt", key.split(" ").map((one) => [h("kbd", one), " "])), h("dd", words)])));
     box(t("keys.title"), h("div", { class: "two-cols" }, [
       keys(t("keys.list"), [["j", t("keys.down")], ["k", t("keys.up")], ["Enter", t("keys.open")], ["/", t("keys.find")]]),
       keys(t("keys.go"), PAGES.flatMap(([, all]) => all.filter(([, , needs]) => may(needs)).map(([name, key]) => [`g ${key}`, t(`nav.${name}`)]))),
       keys(t("keys.any"), [["?", t("keys.help")], ["R", t("keys.refresh")], ["T", t("keys.theme")], ["L", t("keys.language")], ["Esc", t("keys.back")]]),
+      h("label", { class: "line small" }, single, t("keys.single")),
     ]));
   }
 

@@ -5,7 +5,7 @@ import { fill, h, ltr } from "../dom.js";
 import { bytes, num, t, word } from "../i18n.js";
 import { ask, nothing, trouble } from "../parts/dialog.js";
 import { pages, table } from "../parts/list.js";
-import { head, pairs, sheet, state, when } from "../parts/show.js";
+import { entitle, head, pairs, sheet, state, when } from "../parts/show.js";
 
 const MB = 1048576;
 
@@ -38,6 +38,7 @@ function one({ rest: id, role }) {
   const load = () => Promise.all([get(path), get(at(`${path}/health`, { limit: 100 })), get(at(`${path}/crashes`, { limit: 20 }))])
     .then(([node, health, crashes]) => fill(place, view(node, health.data.reverse(), crashes.data))).catch((error) => fill(place, head(t("nodes.title")), trouble(error, load)));
   function view(node, health, crashes) {
+    entitle(node.name);
     const button = (words, question, tone = "") => h("button", { class: `b ${tone}`, type: "button", onclick: () => ask({ then: load, ...question }) }, t(words));
     return [
       h("div", { class: "head" }, h("div", h("h1", ltr(node.name, { class: "" })), h("p", { class: "sub" }, state(node.status), " · ", ltr(node.pool), " · ", when(node.last_seen_at))), role.rank >= 3 ? h("div", { class: "do" },

@@ -66,7 +66,7 @@ function scenes({ rest: slug, me }) {
       asked ? h("div", { class: `ask ${counts.error ? "bad" : under_way ? "" : "good"}`, role: "status" }, h("div", { class: "grow stack" },
         h("p", { class: "say num" }, under_way || counts.error ? t("projects.under", { done: counts.done, total: asked }) : t("projects.done"), counts.error ? ` · ${t("projects.failed", { n: counts.error })}` : ""), under_way ? meter(counts.done + counts.error, asked) : null)) : null,
       data.length ? h("ul", { class: "cards" }, data.map((scene) => h("li", { class: "card" }, image(scene.job?.small_url ?? scene.url, t("projects.nopicture")),
-        h("div", { class: "in" }, h("h3", title(scene.title, scene.scene_key)), h("p", { class: "small dim" }, ltr(scene.scene_key)), scene.job && scene.job.status !== "done" ? state(scene.job.status === "error" ? "failed" : scene.job.status) : null,
+        h("div", { class: "in" }, h("h2", title(scene.title, scene.scene_key)), h("p", { class: "small dim" }, ltr(scene.scene_key)), scene.job && scene.job.status !== "done" ? state(scene.job.status === "error" ? "failed" : scene.job.status) : null,
           scene.job?.error ? h("p", { class: "small" }, ltr(scene.job.error.code), " ", scene.job.error.message) : null)))) : h("div", { class: "sheet" }, nothing("projects.noscenes")),
     ];
   }
