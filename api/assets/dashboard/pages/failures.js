@@ -39,7 +39,7 @@ function group(page) {
     const filter = { fingerprint };
     const most = cause.workers[0]?.attempts ?? 1;
     fill(place,
-      head(cause.code, cause.message,
+      head(ltr(cause.code, { class: "" }), cause.message,
         role.rank >= 1 ? h("button", { class: "b first", type: "button", onclick: () => act_on_many(go, "retry", filter) }, t("failures.retry")) : null),
       h("div", { class: "cols" },
         sheet(t("run.details"), null, h("div", { class: "in" }, pairs([
@@ -52,6 +52,6 @@ function group(page) {
           { label: t("failures.attempts"), end: true, cell: (one) => h("span", { class: one.attempts > most / 2 ? "state bad" : "" }, num(one.attempts)) },
         ], cause.workers) : h("div", { class: "in dim" }, t("run.none")))),
       h("h2", t("failures.runs")), list.element);
-  }).catch((error) => fill(place, head(fingerprint, null, link("failures", t("nav.failures"))), trouble(error)));
+  }).catch((error) => fill(place, head(ltr(fingerprint, { class: "" }), null, link("failures", t("nav.failures"))), trouble(error)));
   return { element, end: () => list?.end() };
 }

@@ -71,7 +71,7 @@ export function entitle(title) {
 
 /** The head of a page. */
 export function head(title, sub, ...buttons) {
-  entitle(title);
+  entitle(title instanceof Node ? title.textContent : title);
   return h("div", { class: "head" }, h("div", h("h1", title), sub ? h("p", { class: "sub", dir: "auto" }, sub) : null), buttons.length ? h("div", { class: "do" }, buttons) : null);
 }
 
