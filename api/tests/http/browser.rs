@@ -334,6 +334,9 @@ async fn who_keeps_a_tenant_sees_what_is_theirs(db: PgPool) {
     keep(&browser, "journey-scenes").await;
     // What counts for whoever chose nothing is changed, and tells its line of the command line.
     browser.keys(&["g", "e"]).await;
+    // What was said before may lie above it.
+    browser.until("document.querySelector(\"[data-key='renders/email']\")").await;
+    browser.run("document.querySelectorAll('.toast').forEach((one) => one.remove())").await;
     browser.click("[data-key='renders/email']").await;
     browser.until("document.querySelector('[role=dialog] select[name=what]')").await;
     browser.run("document.querySelector('[role=dialog] select[name=what]').value = 'off'").await;

@@ -3,10 +3,10 @@
 import { at, call, get, post, text } from "../api.js";
 import { fill, h, ltr } from "../dom.js";
 import { bytes, num, t } from "../i18n.js";
-import { ask, nothing, said_of, toast, trouble } from "../parts/dialog.js";
+import { ask, done, nothing, said_of, toast, trouble } from "../parts/dialog.js";
 import { choice } from "../parts/form.js";
 import { table } from "../parts/list.js";
-import { head, link, sheet, when } from "../parts/show.js";
+import { head, line, link, sheet, when } from "../parts/show.js";
 import { drawing, recoloured, swatches } from "../parts/traced.js";
 
 export default function colours({ slug, id, me, go }) {
@@ -25,7 +25,7 @@ export default function colours({ slug, id, me, go }) {
   function show(one) {
     shown = one?.id ?? null;
     if (!one) return fill(editor);
-    text(one.url).then((svg) => fill(editor, edit(one, svg, { path, may, then: load, gone }))).catch((error) => fill(editor, trouble(error, () => show(one))));
+    text(one.url).then((svg) => fill(editor, edit(one, svg, { slug, path, may, then: load, gone }))).catch((error) => fill(editor, trouble(error, () => show(one))));
   }
 
   const gone = () => {
@@ -91,7 +91,8 @@ function rows(data, here) {
 }
 
 /** The picture, and its colours beside it: each changes it as soon as it is moved. */
-function edit(one, svg, { path, may, then, gone }) {
+function edit(one, svg, { slug, path, may, then, gone }) {
+  const same = (...words) => ({ cli: line("flatrender", "traced", ...words) });
   const drawn = drawing(svg, one.scene ?? t("colours.whole"));
   if (!drawn) return nothing("colours.odd");
   const colors = new Map(one.slots.map((slot) => [slot.id, slot.color]));
@@ -120,11 +121,12 @@ function edit(one, svg, { path, may, then, gone }) {
     try {
       await call("PATCH", `${path}/${one.id}`, { labels: Object.fromEntries(changed.map(({ slot, label }) => [slot.id, label.value.trim() || null])) });
       changed.forEach(({ slot, label }) => { slot.label = label.value.trim() || null; });
-      toast(t("colours.kept"));
+      done(t("colours.kept"), changed.length ? same("name", slug, one.id, ...changed.map(({ slot }) => `${slot.id}=${slot.label ?? ""}`)) : null);
       then();
     } catch (error) { toast(said_of(error)); }
   };
-  const remove = () => ask({ title: t("colours.remove"), text: t("colours.remove.say"), reason: "none", danger: true, then: gone, act: () => call("DELETE", `${path}/${one.id}`) });
+  const remove = () => ask({ title: t("colours.remove"), text: t("colours.remove.say"), reason: "none", danger: true, then: gone,
+    act: async () => { await call("DELETE", `${path}/${one.id}`); return same("remove", slug, one.id); } });
   return sheet(one.scene ?? t("colours.whole"), t("colours.free"), h("div", { class: "in colours" }, drawn.element,
     h("div", { class: "stack" }, h("ul", { class: "slots" }, inputs.map(({ element }) => element)),
       h("div", { class: "line" }, save, h("button", { class: "b", type: "button", data: { act: "reset" }, onclick: () => inputs.forEach(({ reset }) => reset()) }, t("colours.reset")),
