@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The dashboard in a real Chromium: a cause of failures is found and all of it tried again. With `every`: every page in both languages, light and
-# dark, checked with axe, which not all pages pass yet. With `who`: what a tenant sees of it. With `pages [runs]`: how long what the pages ask
-# for takes over ten million runs, or so many; minutes, and a kilobyte of disk a run. Takes chromium
+# dark, checked with axe. With `who`: what a tenant sees of it, and tokens of nodes. With `a_colour`: traced pictures. With `pages [runs]`: how
+# long what the pages ask for takes over ten million runs, or so many; minutes, and a kilobyte of disk a run. Takes chromium
 # and chromedriver (Debian: chromium, chromium-driver), Python 3 and its package index once. Pictures of the pages are kept in
 # target/dashboard/pictures. Needs DATABASE_URL, or starts a PostgreSQL of its own.
 set -euo pipefail

@@ -32,6 +32,7 @@ pub mod simulate;
 pub mod snapshots;
 pub mod sse;
 pub mod templates;
+pub mod traced;
 mod upload;
 pub mod usage;
 pub mod webhooks;
@@ -60,6 +61,7 @@ enum Command {
     Import(import::ImportArgs),
     Templates(templates::TemplatesArgs),
     Snapshots(snapshots::SnapshotsArgs),
+    Traced(traced::TracedArgs),
     Files(files::FilesArgs),
     Plans(billing::PlansArgs),
     Credits(billing::CreditsArgs),
@@ -112,6 +114,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Import(args) => import::run(args).await,
         Command::Templates(args) => templates::run(args).await,
         Command::Snapshots(args) => snapshots::run(args).await,
+        Command::Traced(args) => traced::run(args).await,
         Command::Files(args) => files::run(args).await,
         Command::Plans(args) => billing::plans(args).await,
         Command::Credits(args) => billing::credits(args).await,

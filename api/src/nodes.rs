@@ -15,3 +15,4 @@ pub mod probe;
 pub mod snapshot_jobs;
 pub mod stills;
 pub mod tasks;
+pub mod tokens;

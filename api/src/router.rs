@@ -20,7 +20,7 @@ use crate::{
         sessions, sign_in, tenants, usage, webauthn, webhooks,
     },
     limits, metrics,
-    nodes::{claims, enrol, frames, health as node_health, inputs, operate, probe, snapshot_jobs, tasks},
+    nodes::{claims, enrol, frames, health as node_health, inputs, operate, probe, snapshot_jobs, tasks, tokens},
     notification::{
         accounts as notification_accounts, broadcasts, browsers, chats, feedback, inbox, preferences, stream,
         suppressions, templates as notification_templates, unsubscribe,
@@ -396,7 +396,8 @@ fn farm() -> OpenApiRouter<App> {
         .routes(routes!(node_health::health))
         .routes(routes!(node_health::rotate))
         .routes(routes!(operate::list))
-        .routes(routes!(operate::create_token))
+        .routes(routes!(tokens::list, operate::create_token))
+        .routes(routes!(tokens::revoke))
         .routes(routes!(operate::get))
         .routes(routes!(operate::crashes))
         .routes(routes!(operate::health))

@@ -53,11 +53,12 @@ export async function signOut() {
 
 async function bare(method, path, body, token, signal) {
   const headers = { accept: "application/json" };
+  const file = body instanceof Blob;
   if (token) headers.authorization = `Bearer ${token}`;
-  if (body !== undefined) headers["content-type"] = "application/json";
+  if (body !== undefined) headers["content-type"] = file ? "application/octet-stream" : "application/json";
   let answer;
   try {
-    answer = await fetch(path, { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) });
+    answer = await fetch(path, { method, headers, signal, body: body === undefined || file ? body : JSON.stringify(body) });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refused(0, { code: "offline", detail: error.message });
@@ -82,7 +83,7 @@ export async function token() {
   return session.access;
 }
 
-/** A request with the session; once more with new tokens when they are no longer good. */
+/** A request with the session, its body JSON or a file; once more with new tokens when they are no longer good. */
 export async function call(method, path, body, signal) {
   try {
     return await bare(method, path, body, await token(), signal);
@@ -102,6 +103,13 @@ export const post = (path, body) => call("POST", path, body);
 export async function picture(path) {
   const answer = await fetch(path, { headers: { authorization: `Bearer ${await token()}` } });
   return answer.ok ? URL.createObjectURL(await answer.blob()) : null;
+}
+
+/** A text behind the session, such as an SVG. */
+export async function text(path, signal) {
+  const answer = await fetch(path, { headers: { authorization: `Bearer ${await token()}` }, signal });
+  if (!answer.ok) throw new Refused(answer.status, null);
+  return answer.text();
 }
 
 /** A path with these parameters; empty ones are left out. */

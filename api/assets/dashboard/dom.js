@@ -32,10 +32,31 @@ export function add(element, children) {
   return element;
 }
 
-/** Puts these children in the place of what is there. */
+/** Puts these children in the place of what is there. Whoever stands on something that is there again, or on its page, goes on from there:
+    what loads itself anew takes nobody's place away. */
 export function fill(element, ...children) {
+  const stood = document.activeElement;
+  const mark = stood !== element && element.contains(stood) ? markOf(element, stood) : null;
   element.replaceChildren();
-  return add(element, children);
+  add(element, children);
+  if (mark) (alike(element, mark.like)[mark.n] ?? document.getElementById("main"))?.focus({ preventScroll: true });
+  return element;
+}
+
+/** What an element is to whoever uses it, and the how manieth of its like. */
+function markOf(room, element) {
+  const like = likeness(element);
+  return { like, n: alike(room, like).indexOf(element) };
+}
+
+function alike(room, like) {
+  const name = like.slice(0, like.indexOf(" "));
+  return [...room.querySelectorAll(name)].filter((one) => likeness(one) === like);
+}
+
+function likeness(element) {
+  const words = element.dataset.key ?? element.getAttribute("href") ?? element.getAttribute("name") ?? element.getAttribute("aria-label") ?? element.textContent;
+  return `${element.localName} ${words}`;
 }
 
 /** A text that reads from left to right wherever it stands: ids, codes, names of machines. */
@@ -56,7 +77,9 @@ export function icon(...paths) {
   return svg;
 }
 
-/** Says something to those who listen instead of look. */
+/** Says something to those who listen instead of look; the same words twice are said twice. */
 export function say(text) {
-  document.getElementById("said").textContent = text;
+  const place = document.getElementById("said");
+  place.textContent = "";
+  setTimeout(() => { place.textContent = text; }, 50);
 }

@@ -34,6 +34,7 @@ function show(place, then, error, challenge) {
       said.hidden = false;
       said.textContent = t("door.wrong", { why: refused.code === "offline" ? t("error.offline") : refused.message });
       go.disabled = false;
+      go.focus();
     }
   } },
   h("div", { class: "brand" }, h("img", { src: "/dashboard/assets/mark.svg", alt: "" }), "FlatRender"),

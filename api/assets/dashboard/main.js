@@ -16,6 +16,9 @@ dress();
 async function begin() {
   live?.end();
   live = null;
+  // What was asked before is asked no more.
+  document.getElementById("layer").replaceChildren();
+  app.inert = false;
   if (!signedIn()) return fill(app, door(begin));
   try {
     live = frame(app, await get("/v1/me"), begin);

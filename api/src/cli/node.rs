@@ -15,6 +15,7 @@ use flatrender_workflows::{
             crash, health,
             overview::{self, Overview},
             sleep::Sleep,
+            token as enrolment,
         },
     },
 };
@@ -84,6 +85,15 @@ pub(super) enum NodeDeed {
         /// It gets work before it has passed the probe.
         #[arg(long)]
         without_probe: bool,
+    },
+    /// Lists the tokens that were made, newest first; never the tokens themselves.
+    Tokens(Here),
+    /// Makes a token worthless that nobody has used.
+    RevokeToken {
+        /// Its id, as listed.
+        id: Uuid,
+        #[command(flatten)]
+        here: Here,
     },
     /// Lists the nodes.
     List(Here),
@@ -157,6 +167,8 @@ pub(super) async fn run(deed: NodeDeed) -> Result<(), CliError> {
         NodeDeed::Token { here, pool, labels, minutes, without_probe } => {
             return token(here, pool, labels.into_iter().collect(), minutes, !without_probe).await;
         }
+        NodeDeed::Tokens(here) => return tokens(here).await,
+        NodeDeed::RevokeToken { id, here } => return revoke_token(here, id).await,
         NodeDeed::List(here) => return list(here).await,
         NodeDeed::Show(named) => return show(named).await,
         NodeDeed::Crashes(named) => return crashes(named).await,
@@ -214,6 +226,37 @@ async fn token(
         false => println!("{}", token.reveal()),
     }
     Ok(())
+}
+
+async fn tokens(here: Here) -> Result<(), CliError> {
+    let db = here.database().await?;
+    let mut tx = Scope::platform(Role::Render).begin(&db).await.context("cannot reach the database")?;
+    let tokens = enrolment::list(&mut tx, None, SHOWN).await.context("cannot list the tokens")?;
+    if here.json {
+        let told = |t: &enrolment::Token| {
+            json!({"id": t.id, "state": t.state, "pool": t.pool, "labels": t.labels, "probe_first": t.probe_first,
+                   "created_by": t.created_by, "node": t.node, "used_at": t.used_at, "revoked_at": t.revoked_at,
+                   "expires_at": t.expires_at, "created_at": t.created_at})
+        };
+        println!("{}", Value::Array(tokens.iter().map(told).collect()));
+        return Ok(());
+    }
+    println!("{:<36} {:<7} {:<12} {:<19}  used by", "ID", "STATE", "POOL", "GOOD UNTIL");
+    for t in &tokens {
+        let until = t.expires_at.format("%Y-%m-%d %H:%M:%S");
+        println!("{} {:<7} {:<12} {until}  {}", t.id, t.state, t.pool, t.node.as_deref().unwrap_or("-"));
+    }
+    Ok(())
+}
+
+async fn revoke_token(here: Here, id: Uuid) -> Result<(), CliError> {
+    let db = here.database().await?;
+    let mut tx = Scope::platform(Role::Render).begin(&db).await.context("cannot reach the database")?;
+    if !enrolment::revoke(&mut tx, id).await.context("cannot revoke it")? {
+        return Err(CliError::Usage(format!("there is no token {id} that is open")));
+    }
+    note(&mut tx, "node.revoke_token", &format!("node_token:{id}")).await?;
+    Ok(tx.commit().await.context("cannot revoke it")?)
 }
 
 /// Writes down that it was done, in the transaction of the deed.

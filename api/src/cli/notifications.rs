@@ -1,5 +1,7 @@
 //! `flatrender notifications …`: telling people something, and who carries it.
 
+mod settings;
+
 use super::{client::path_part, failure::CliError, server::ServerArgs};
 use clap::{Args, Subcommand, ValueEnum};
 use reqwest::Method;
@@ -57,6 +59,8 @@ enum Deed {
         #[command(flatten)]
         server: ServerArgs,
     },
+    #[command(flatten)]
+    Setting(settings::Setting),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -118,6 +122,7 @@ pub async fn run(args: NotificationsArgs) -> Result<(), CliError> {
             let path = format!("/v1/notification-suppressions/{}/{}", path_part(&channel), path_part(&hash));
             client.send(client.call(Method::DELETE, &path)).await?;
         }
+        Deed::Setting(setting) => settings::run(setting).await?,
     }
     Ok(())
 }

@@ -370,7 +370,7 @@ pub async fn create_token(
         pool: body.pool.as_deref(),
         labels: body.labels.clone(),
         probe_first: body.probe_first.unwrap_or(true),
-        created_by: None,
+        created_by: Some(steward.name()),
     };
     let token = node::create_token_for(&mut tx, lifetime, &new).await?;
     Scope::tenant(Role::Identity, DEFAULT_TENANT).enter(&mut tx).await?;

@@ -414,6 +414,8 @@ codes! {
     HoldNotFound = "hold.not_found", NOT_FOUND, "No such hold";
     /// There is no such node.
     NodeNotFound = "node.not_found", NOT_FOUND, "No such node";
+    /// There is no such enrolment token, or it is used, revoked or expired.
+    NodeTokenNotFound = "node_token.not_found", NOT_FOUND, "No such token";
     /// The node is not in a state in which this can be done, or does not hold the package. Look at it again.
     NodeState = "node.state", CONFLICT, "Not in the node's state";
     /// The node is in quarantine and gets work once it has proven itself: render the probe and report it to `/v1/nodes/probe`.

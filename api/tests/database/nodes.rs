@@ -31,6 +31,16 @@ async fn a_node_is_made_seen_drained_and_retired_from_the_command_line(db: PgPoo
     let mut tx = Scope::platform(Role::Render).begin(&db).await.unwrap();
     node::enrol(&mut tx, token.trim(), "n1", &Capabilities::default()).await.unwrap().unwrap();
     tx.commit().await.unwrap();
+    node(&["token"]);
+    let tokens: Value = serde_json::from_str(&text(&node(&["tokens", "--json"]))).unwrap();
+    let open = tokens[0]["id"].as_str().unwrap();
+    assert_eq!(
+        (&tokens[0]["state"], &tokens[1]["state"], &tokens[1]["node"]),
+        (&"open".into(), &"used".into(), &"n1".into())
+    );
+    assert!(text(&node(&["tokens"])).contains(open));
+    assert!(node(&["revoke-token", open]).status.success());
+    assert!(!node(&["revoke-token", open]).status.success(), "it is revoked");
     let list: Value = serde_json::from_str(&text(&node(&["list", "--json"]))).unwrap();
     assert_eq!(
         (&list[0]["name"], &list[0]["pool"], &list[0]["labels"]["zone"]),
@@ -54,6 +64,7 @@ async fn a_node_is_made_seen_drained_and_retired_from_the_command_line(db: PgPoo
     let done =
         rows(&db, "select action from identity.audit_log where actor = 'cli' and action like 'node.%' order by seq")
             .await;
-    let verbs = ["create_token", "drain", "resume", "sleep", "quarantine", "release", "retire"];
+    let verbs =
+        ["create_token", "create_token", "revoke_token", "drain", "resume", "sleep", "quarantine", "release", "retire"];
     assert_eq!(done, verbs.map(|verb| format!("node.{verb}")));
 }

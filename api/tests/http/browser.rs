@@ -5,8 +5,9 @@ mod driver;
 
 use crate::{
     jane::{PASSWORD, person},
-    world::World,
+    world::{World, png, request, with_json},
 };
+use axum::http::Method;
 use driver::Browser;
 use flatrender_engine::{Client, Worker, operations::Operations, schedules::Schedules};
 use flatrender_workflows::{
@@ -74,6 +75,14 @@ async fn furnish(world: &World) -> Uuid {
     world.node("render-01").await;
     world.node("render-02").await;
     world.order().await;
+    let picture = world.upload("logo.png", png([0x1d, 0x4e, 0xd8])).await.json()["id"].clone();
+    let traced = world.post("/v1/templates/tiny/svg-previews", json!({ "file_id": picture })).await;
+    assert_eq!(traced.status, 201, "{:?}", traced.body);
+    let keeper = world.key_for(DEFAULT_TENANT, &["admin"]).await.1;
+    let account = json!({ "name": WILD[0], "provider": "smtp",
+        "config": { "url": "smtps://mail.example.com", "from": "films@example.com" } });
+    let added = world.send(with_json(request(Method::POST, "/v1/notification-accounts", &keeper), &account)).await;
+    assert_eq!(added.status, 201, "{:?}", added.body);
     let client = Client::new(world.db.clone());
     let mut tx = world.db.begin().await.unwrap();
     let run = client.start(&mut tx, DEFAULT_TENANT, None, KeepMonths { at: None }).await.unwrap().run_id;
@@ -191,14 +200,19 @@ async fn every_page_stands_in_both_languages_light_and_dark(db: PgPool) {
         ("queues", "queues".to_owned()),
         ("nodes", "nodes".to_owned()),
         ("node", format!("nodes/{node}")),
+        ("tokens", "nodes/tokens".to_owned()),
         ("schedules", "schedules".to_owned()),
         ("schedule", format!("schedules/{schedule}")),
         ("projects", "projects".to_owned()),
         ("project", "projects/tiny".to_owned()),
+        ("colours", "projects/tiny/colours".to_owned()),
         ("versions", "versions".to_owned()),
         ("audit", "audit".to_owned()),
         ("tenants", "tenants".to_owned()),
         ("webhooks", "webhooks".to_owned()),
+        ("notifications", "notifications".to_owned()),
+        ("words", "notifications/words".to_owned()),
+        ("word", "notifications/words/render.completed".to_owned()),
         ("payments", "payments".to_owned()),
         ("payment", format!("payments/{payment}")),
         ("differences", "payments/differences".to_owned()),
@@ -300,7 +314,19 @@ async fn who_keeps_a_tenant_sees_what_is_theirs(db: PgPool) {
     let pages = browser.run("return [...document.querySelectorAll('.nav a')].map((a) => a.dataset.page)").await;
     assert_eq!(
         pages,
-        json!(["now", "failures", "runs", "dead", "bulk", "projects", "audit", "tenants", "webhooks", "payments"])
+        json!([
+            "now",
+            "failures",
+            "runs",
+            "dead",
+            "bulk",
+            "projects",
+            "audit",
+            "tenants",
+            "webhooks",
+            "notifications",
+            "payments"
+        ])
     );
     browser.go(&format!("{base}/dashboard/queues")).await;
     browser.until("document.querySelector('.none strong')?.textContent === 'Not for your role'").await;
@@ -310,5 +336,85 @@ async fn who_keeps_a_tenant_sees_what_is_theirs(db: PgPool) {
     browser.click("[data-act=make]").await;
     browser.until("document.querySelector('[role=status] .say')").await;
     keep(&browser, "journey-scenes").await;
+    // What counts for whoever chose nothing is changed, and tells its line of the command line.
+    browser.keys(&["g", "e"]).await;
+    // What was said before may lie above it.
+    browser.until("document.querySelector(\"[data-key='renders/email']\")").await;
+    browser.run("document.querySelectorAll('.toast').forEach((one) => one.remove())").await;
+    browser.click("[data-key='renders/email']").await;
+    browser.until("document.querySelector('[role=dialog] select[name=what]')").await;
+    browser.run("document.querySelector('[role=dialog] select[name=what]').value = 'off'").await;
+    browser.click("[role=dialog] button[type=submit]").await;
+    let line = "[...document.querySelectorAll('.toast .cli code')].at(-1)?.textContent === 'flatrender notifications default renders email off'";
+    browser.until(line).await;
+    let told = "select enabled from notification.notification_preferences where user_id is null and category = 'renders' and channel = 'email'";
+    assert!(!sqlx::query_scalar::<_, bool>(told).fetch_one(&world.db).await.unwrap());
+    browser.until("document.querySelector(\"[data-key='renders/email'] .tag\")").await;
+    let stood = browser.run("return document.activeElement.dataset.key ?? null").await;
+    assert_eq!(stood, "renders/email", "who changed it stands where they stood");
+    keep(&browser, "journey-default").await;
+    assert_eq!(browser.complaints().await, [""; 0]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+#[ignore = "takes chromedriver: scripts/dashboard.sh"]
+async fn who_runs_the_platform_makes_a_token_and_sees_it_once(db: PgPool) {
+    let world = World::new(db).await;
+    furnish(&world).await;
+    person(&world, "root@example.com", &["owner", "platform_admin"]).await;
+    let base = serve(&world).await;
+    let browser = Browser::start().await;
+    sign_in(&browser, &base, "root@example.com").await;
+    browser.go(&format!("{base}/dashboard/nodes/tokens")).await;
+    browser.click("[data-act=make]").await;
+    browser.write("[role=dialog] textarea[name=labels]", "gpu=rtx").await;
+    browser.click("[role=dialog] button[type=submit]").await;
+    browser.until("document.querySelectorAll('[role=dialog] .cli').length === 3").await;
+    let lines =
+        browser.run("return [...document.querySelectorAll('[role=dialog] .cli code')].map((c) => c.textContent)").await;
+    let token = lines[0].as_str().unwrap();
+    assert_eq!(lines[1], format!("flatrender-node --server {base} --token {token}"));
+    assert_eq!(lines[2], "flatrender node token --pool default --label gpu=rtx --minutes 60");
+    keep(&browser, "journey-token").await;
+    browser.keys(&["\u{E00C}"]).await;
+    browser.until("!document.querySelector('[role=dialog]')").await;
+    assert_eq!(browser.run("return document.activeElement.dataset.act ?? null").await, "make");
+    assert_eq!(browser.run(&format!("return document.documentElement.outerHTML.includes('{token}')")).await, false);
+    browser.click("tbody .b.bad").await;
+    browser.click("[role=dialog] button[type=submit]").await;
+    browser.until("document.querySelector('tbody .state[data-state=revoked]')").await;
+    assert_eq!(browser.complaints().await, [""; 0]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+#[ignore = "takes chromedriver: scripts/dashboard.sh"]
+async fn a_colour_of_a_traced_picture_changes_without_a_request(db: PgPool) {
+    let world = World::new(db).await;
+    furnish(&world).await;
+    person(&world, "ann@example.com", &["admin"]).await;
+    let base = serve(&world).await;
+    let browser = Browser::start().await;
+    sign_in(&browser, &base, "ann@example.com").await;
+    browser.go(&format!("{base}/dashboard/projects/tiny/colours")).await;
+    browser.until("document.querySelector('svg.traced path') && document.querySelector('input[type=file]')").await;
+    let change = "const asked = () => performance.getEntriesByType('resource').filter((one) => one.name.includes('svg-previews')).length;
+        const [before, path, input] = [asked(), document.querySelector('svg.traced path'), document.querySelector('input[data-slot=slot-1]')];
+        const was = getComputedStyle(path).fill;
+        input.value = '#ff0000';
+        input.dispatchEvent(new Event('input'));
+        return [was, getComputedStyle(path).fill, asked() - before]";
+    assert_eq!(browser.run(change).await, json!(["rgb(29, 78, 216)", "rgb(255, 0, 0)", 0]));
+    keep(&browser, "journey-colours").await;
+    browser.write(".slots input[name=slot-1]", "Sky").await;
+    browser.click("[data-act=keep]").await;
+    browser.until("document.querySelector('.toast')").await;
+    let label = "select palette -> 0 ->> 'label' from content.template_svg_previews";
+    assert_eq!(sqlx::query_scalar::<_, String>(label).fetch_one(&world.db).await.unwrap(), "Sky");
+    // A picture that is chosen is traced and shown.
+    let folder = tempfile::tempdir().unwrap();
+    let picture = folder.path().join("mark.png");
+    std::fs::write(&picture, png([10, 200, 30])).unwrap();
+    browser.choose("input[type=file]", picture.to_str().unwrap()).await;
+    browser.until("document.querySelectorAll('tbody tr').length === 2 && document.querySelector('input[data-slot=slot-1]')?.value === '#0ac81e'").await;
     assert_eq!(browser.complaints().await, [""; 0]);
 }

@@ -316,6 +316,36 @@ async fn a_token_says_what_becomes_of_the_node_and_is_good_for_its_time(db: PgPo
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn tokens_are_listed_without_themselves_and_a_revoked_one_enrols_nobody(db: PgPool) {
+    let world = World::new(db).await;
+    let admin = Admin::new(&world).await;
+    let token = async || admin.post("/tokens", json!({"pool": "studio"})).await.json()["token"].clone();
+    let enrol = async |token: &Value| {
+        let body = json!({"token": token, "name": "n1", "capabilities": {
+            "agent_version": "0", "os": "t", "cpus": 1, "ram_mb": 1, "slots": 1, "labels": {}, "renderers": {}}});
+        world.post("/v1/nodes/enrol", body).await
+    };
+    let (used, open) = (token().await, token().await);
+    assert_eq!(enrol(&used).await.status, StatusCode::OK);
+    let page = admin.get("/tokens?limit=2").await;
+    let [newest, older] = [&page["data"][0], &page["data"][1]];
+    assert_eq!((&newest["state"], &newest["pool"], &newest["node"]), (&json!("open"), &json!("studio"), &json!(null)));
+    assert_eq!((&older["state"], &older["node"]), (&json!("used"), &json!("n1")));
+    assert!(newest["created_by"].as_str().unwrap().starts_with("user:"), "{newest}");
+    assert!(!page.to_string().contains(open.as_str().unwrap()), "only its hash is kept");
+    let revoke = async |one: &Value| {
+        let path = format!("/v1/platform/nodes/tokens/{}", one["id"].as_str().unwrap());
+        world.send(request(Method::DELETE, &path, &admin.token).body(Body::empty()).unwrap()).await
+    };
+    assert_eq!(revoke(newest).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(enrol(&open).await.problem(), "node.token_invalid");
+    assert_eq!(admin.get("/tokens").await["data"][0]["state"], "revoked");
+    for gone in [newest, older] {
+        assert_eq!(revoke(gone).await.problem(), "node_token.not_found");
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_new_node_gets_no_work_before_it_has_passed_the_probe(db: PgPool) {
     let world = World::new(db).await;
     world.run_workflows();

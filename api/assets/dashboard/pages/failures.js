@@ -18,7 +18,7 @@ function groups({ go }) {
   const open = (cause) => go(`failures/${encodeURIComponent(cause.fingerprint)}`);
   const free = walk(place, open);
   const load = () => get("/v1/operate/failures").then(({ data }) => fill(place, h("div", { class: "sheet" }, data.length ? table([
-    { label: t("failures.cause"), class: "two", cell: (cause) => [h("div", ltr(cause.code)), h("div", { class: "small dim clip", dir: "auto" }, cause.message)] },
+    { label: t("failures.cause"), class: "two", cell: (cause) => [h("div", link(`failures/${encodeURIComponent(cause.fingerprint)}`, ltr(cause.code))), h("div", { class: "small dim clip", dir: "auto" }, cause.message)] },
     { label: t("failures.in"), cell: (cause) => cause.versions.map((name) => h("span", { class: "tag" }, ltr(name))) },
     { label: t("failures.runs"), end: true, cell: (cause) => num(cause.runs) },
     { label: t("failures.tenants"), end: true, cell: (cause) => num(cause.tenants) },

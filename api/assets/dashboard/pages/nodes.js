@@ -5,11 +5,13 @@ import { fill, h, ltr } from "../dom.js";
 import { bytes, num, t, word } from "../i18n.js";
 import { ask, nothing, trouble } from "../parts/dialog.js";
 import { pages, table } from "../parts/list.js";
-import { head, pairs, sheet, state, when } from "../parts/show.js";
+import { entitle, head, link, pairs, sheet, state, when } from "../parts/show.js";
+import tokens from "./tokens.js";
 
 const MB = 1048576;
 
 export default function nodes(page) {
+  if (page.rest === "tokens") return tokens(page);
   return page.rest ? one(page) : list(page);
 }
 
@@ -28,7 +30,7 @@ function list({ go }) {
     ], empty: () => nothing("nodes.none"),
   });
   const timer = setInterval(() => made.reload(), 10000);
-  return { element: h("div", head(t("nodes.title"), t("nodes.sub"), h("button", { class: "b", type: "button", onclick: () => made.reload() }, t("list.refresh"))), made.element), end() { clearInterval(timer); made.end(); } };
+  return { element: h("div", head(t("nodes.title"), t("nodes.sub"), link("nodes/tokens", t("tokens.title")), h("button", { class: "b", type: "button", onclick: () => made.reload() }, t("list.refresh"))), made.element), end() { clearInterval(timer); made.end(); } };
 }
 
 function one({ rest: id, role }) {
@@ -38,6 +40,7 @@ function one({ rest: id, role }) {
   const load = () => Promise.all([get(path), get(at(`${path}/health`, { limit: 100 })), get(at(`${path}/crashes`, { limit: 20 }))])
     .then(([node, health, crashes]) => fill(place, view(node, health.data.reverse(), crashes.data))).catch((error) => fill(place, head(t("nodes.title")), trouble(error, load)));
   function view(node, health, crashes) {
+    entitle(node.name);
     const button = (words, question, tone = "") => h("button", { class: `b ${tone}`, type: "button", onclick: () => ask({ then: load, ...question }) }, t(words));
     return [
       h("div", { class: "head" }, h("div", h("h1", ltr(node.name, { class: "" })), h("p", { class: "sub" }, state(node.status), " · ", ltr(node.pool), " · ", when(node.last_seen_at))), role.rank >= 3 ? h("div", { class: "do" },

@@ -40,12 +40,12 @@ function view(data, role, go) {
     h("div", { class: "cols" },
       sheet(t("now.failing"), t("now.per"), h("div", { class: "in" }, failed ? bars(data.failures, { back: BACK, every: EVERY, label: t("now.failing") }) : h("p", { class: "dim" }, t("now.failing.none")))),
       sheet(t("now.causes"), link("failures", t("now.all")), data.causes.length ? table([
-        { label: t("failures.cause"), class: "two", cell: (cause) => [h("div", ltr(cause.code)), h("div", { class: "small dim clip", dir: "auto" }, cause.message)] },
+        { label: t("failures.cause"), class: "two", cell: (cause) => [h("div", link(`failures/${encodeURIComponent(cause.fingerprint)}`, ltr(cause.code))), h("div", { class: "small dim clip", dir: "auto" }, cause.message)] },
         { label: t("failures.runs"), end: true, cell: (cause) => num(cause.runs) },
         { label: t("failures.last"), end: true, cell: (cause) => when(cause.last_at) },
       ], data.causes, { open: (cause) => go(`failures/${encodeURIComponent(cause.fingerprint)}`), label: t("now.causes") }) : h("div", { class: "in dim" }, t("failures.none")))),
     data.bulk.length ? sheet(t("now.bulk"), link("bulk", t("now.all")), table([
-      { label: t("bulk.action"), cell: (one) => t(`act.${one.action}`) },
+      { label: t("bulk.action"), cell: (one) => link(`bulk/${one.id}`, t(`act.${one.action}`)) },
       { label: t("bulk.state"), cell: (one) => state(one.state) },
       { label: t("bulk.progress"), cell: (one) => h("div", meter(one.turned, one.total), h("span", { class: "small dim num" }, `${num(one.turned)} / ${num(one.total)}`)) },
     ], data.bulk, { open: (one) => go(`bulk/${one.id}`) })) : null,
@@ -57,7 +57,7 @@ function view(data, role, go) {
         { label: t("queues.oldest"), end: true, cell: (queue) => (queue.ready ? span(queue.oldest_seconds) : "–") },
       ], data.queues, { label: t("now.queues") }) : nothing("now.quiet")) : null,
       sheet(t("now.kinds"), link("runs", t("now.all")), data.runs.length ? table([
-        { label: t("runs.kind"), cell: (kind) => ltr(kind.kind) },
+        { label: t("runs.kind"), cell: (kind) => link(`runs?kind=${encodeURIComponent(kind.kind)}`, ltr(kind.kind)) },
         { label: t("state.running"), end: true, cell: (kind) => count(kind, "running") },
         { label: t("state.succeeded"), end: true, cell: (kind) => count(kind, "succeeded") },
         { label: t("state.failed"), end: true, cell: (kind) => count(kind, "failed") },

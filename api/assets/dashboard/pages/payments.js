@@ -88,7 +88,7 @@ function one({ rest: id, me }) {
     const mine = (decision) => decision.proposed_by === me.id;
     return [
       head(money(payment.amount, payment.currency), [state(payment.state), " · ", ltr(payment.provider)], decidable(payment) ? h("button", { class: "b first", type: "button", onclick: () => propose(payment) }, t("payments.decide")) : null),
-      payment.review_code ? h("div", { class: "ask bad" }, h("p", { class: "say" }, word("payments.review", payment.review_code))) : null,
+      payment.review_code ? h("div", { class: "ask bad" }, h("p", { class: "say" }, ltr(payment.review_code))) : null,
       sheet(t("payments.payment"), null, h("div", { class: "in" }, pairs([
         [t("payments.purpose"), word("payments.purpose", payment.purpose)], [t("payments.amount"), money(payment.amount, payment.currency)],
         [t("payments.back"), payment.refunded_amount ? money(payment.refunded_amount, payment.currency) : null], [t("payments.who"), short(payment.user_id)],

@@ -5,8 +5,11 @@ import { fill, h, ltr } from "../dom.js";
 import { language, num, t } from "../i18n.js";
 import { nothing, toast, trouble } from "../parts/dialog.js";
 import { head, link, meter, state } from "../parts/show.js";
+import colours from "./colours.js";
 
 export default function projects(page) {
+  const [slug, room, ...rest] = page.rest.split("/");
+  if (room === "colours") return colours({ ...page, slug, id: rest[0] ?? null });
   return page.rest ? scenes(page) : all();
 }
 
@@ -61,12 +64,13 @@ function scenes({ rest: slug, me }) {
     const under_way = counts && counts.queued + counts.running > 0;
     return [
       head(title(project.title, slug), t("projects.scenes", { n: data.length }),
+        link(`projects/${encodeURIComponent(slug)}/colours`, t("colours.title")),
         may ? h("button", { class: "b", type: "button", disabled: under_way, onclick: make(true) }, t("projects.remake")) : null,
         may ? h("button", { class: "b first", type: "button", disabled: under_way || !data.length, data: { act: "make" }, onclick: make(false) }, t("projects.make")) : null),
       asked ? h("div", { class: `ask ${counts.error ? "bad" : under_way ? "" : "good"}`, role: "status" }, h("div", { class: "grow stack" },
         h("p", { class: "say num" }, under_way || counts.error ? t("projects.under", { done: counts.done, total: asked }) : t("projects.done"), counts.error ? ` · ${t("projects.failed", { n: counts.error })}` : ""), under_way ? meter(counts.done + counts.error, asked) : null)) : null,
       data.length ? h("ul", { class: "cards" }, data.map((scene) => h("li", { class: "card" }, image(scene.job?.small_url ?? scene.url, t("projects.nopicture")),
-        h("div", { class: "in" }, h("h3", title(scene.title, scene.scene_key)), h("p", { class: "small dim" }, ltr(scene.scene_key)), scene.job && scene.job.status !== "done" ? state(scene.job.status === "error" ? "failed" : scene.job.status) : null,
+        h("div", { class: "in" }, h("h2", title(scene.title, scene.scene_key)), h("p", { class: "small dim" }, ltr(scene.scene_key)), scene.job && scene.job.status !== "done" ? state(scene.job.status === "error" ? "failed" : scene.job.status) : null,
           scene.job?.error ? h("p", { class: "small" }, ltr(scene.job.error.code), " ", scene.job.error.message) : null)))) : h("div", { class: "sheet" }, nothing("projects.noscenes")),
     ];
   }

@@ -7,7 +7,7 @@ import { trouble } from "../parts/dialog.js";
 import { filmOf } from "../parts/frames.js";
 import { gantt } from "../parts/gantt.js";
 import { table } from "../parts/list.js";
-import { head, json, link, meter, pairs, sheet, short, state, when } from "../parts/show.js";
+import { entitle, head, json, link, meter, pairs, sheet, short, state, when } from "../parts/show.js";
 import { follow } from "../stream.js";
 import { buttons } from "./run_actions.js";
 import { deeds } from "./audit.js";
@@ -54,6 +54,7 @@ export function sentence(why) {
 
 function view(run, done, { go, load, role, film }) {
   const over = run.state !== "running";
+  entitle(`${run.kind} ${run.id.slice(-12)}`);
   const tone = run.why.reason === "over" ? (run.state === "succeeded" ? "good" : run.state === "failed" ? "bad" : "") : ["leased", "timer", "signal", "child", "ready"].includes(run.why.reason) ? "" : "wait";
   return [
     h("div", { class: "head" },

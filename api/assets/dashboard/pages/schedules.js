@@ -5,7 +5,7 @@ import { fill, h, ltr } from "../dom.js";
 import { moment, num, t, word } from "../i18n.js";
 import { ask, nothing, trouble } from "../parts/dialog.js";
 import { pages, table } from "../parts/list.js";
-import { head, link, pairs, sheet, state, when } from "../parts/show.js";
+import { entitle, head, link, pairs, sheet, state, when } from "../parts/show.js";
 
 export default function schedules(page) {
   return page.rest ? one(page) : list(page);
@@ -39,16 +39,19 @@ function list({ go, role, query }) {
 
 function one({ rest: id, role, go }) {
   const place = h("div", { class: "stack" });
-  const load = () => get(`/v1/platform/schedules/${id}`).then((data) => fill(place,
-    h("div", { class: "head" }, h("div", h("h1", ltr(data.name, { class: "" })), h("p", { class: "sub" }, ltr(data.cron), " · ", ltr(data.time_zone), " · ", standing(data))), h("div", { class: "do" }, buttons(data, role, load))),
+  const load = () => get(`/v1/platform/schedules/${id}`).then((data) => fill(place, view(data))).catch((error) => fill(place, head(t("schedules.title")), trouble(error, load)));
+  function view(data) {
+    entitle(data.name);
+    return [h("div", { class: "head" }, h("div", h("h1", ltr(data.name, { class: "" })), h("p", { class: "sub" }, ltr(data.cron), " · ", ltr(data.time_zone), " · ", standing(data))), h("div", { class: "do" }, buttons(data, role, load))),
     h("div", { class: "cols" },
       sheet(t("schedules.coming"), null, h("div", { class: "in" }, h("ol", data.next.map((at) => h("li", { class: "num" }, moment(at)))))),
       sheet(t("run.details"), null, h("div", { class: "in" }, pairs([[t("schedules.workflow"), ltr(data.workflow)], ["catch_up", ltr(data.catch_up)], ["overlap", ltr(data.overlap)], [t("schedules.missed"), num(data.missed)]])))),
     sheet(t("schedules.last"), null, data.fires.length ? table([
       { label: t("run.at"), cell: (fire) => h("span", { class: "num" }, moment(fire.nominal_at)) },
       { label: t("schedules.decision"), cell: (fire) => word("decision", fire.decision) },
-      { label: t("runs.state"), class: "two", cell: (fire) => [fire.run_state ? state(fire.run_state) : h("span", { class: "dim" }, "–"), fire.error ? h("div", { class: "small dim" }, ltr(fire.error.code), " ", fire.error.message) : null] },
-    ], data.fires, { open: (fire) => fire.run_id && go(`runs/${fire.run_id}`) }) : h("div", { class: "in dim" }, t("run.none"))))).catch((error) => fill(place, head(t("schedules.title")), trouble(error, load)));
+      { label: t("runs.state"), class: "two", cell: (fire) => [fire.run_state ? link(`runs/${fire.run_id}`, state(fire.run_state)) : h("span", { class: "dim" }, "–"), fire.error ? h("div", { class: "small dim" }, ltr(fire.error.code), " ", fire.error.message) : null] },
+    ], data.fires, { open: (fire) => fire.run_id && go(`runs/${fire.run_id}`) }) : h("div", { class: "in dim" }, t("run.none")))];
+  }
   load();
   return { element: place };
 }

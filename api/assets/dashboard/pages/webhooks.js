@@ -43,7 +43,7 @@ function one({ rest: id, query, go }) {
     ], empty: () => nothing("webhooks.nodeliveries"),
   });
   const name = h("div");
-  get(path).then((hook) => fill(name, head(new URL(hook.url).host, hook.url, h("button", { class: "b", type: "button", onclick: () => made.reload() }, t("list.refresh")), h("button", { class: "b first", type: "button", onclick: send("/test") }, t("webhooks.test")))))
+  get(path).then((hook) => fill(name, head(ltr(new URL(hook.url).host, { class: "" }), ltr(hook.url), h("button", { class: "b", type: "button", onclick: () => made.reload() }, t("list.refresh")), h("button", { class: "b first", type: "button", onclick: send("/test") }, t("webhooks.test")))))
     .catch(() => fill(name, head(t("webhooks.title"), null, h("button", { class: "b", type: "button", onclick: () => go("webhooks") }, t("nav.webhooks")))));
   return { element: h("div", name, made.element), end: () => made.end() };
 }

@@ -7,10 +7,10 @@ import { field } from "./form.js";
 
 const layer = () => document.getElementById("layer");
 
-/** Shows a box; the returned function takes it away. The keyboard stays within, and goes back to where it was. */
+/** Shows a box; the returned function takes it away. The keyboard stays within, and goes back to where it was: the page below is out of reach. */
 export function box(title, content, buttons) {
   const before = document.activeElement;
-  const inside = h("div", { class: "box", role: "dialog", "aria-modal": "true", "aria-label": title },
+  const inside = h("div", { class: "box", role: "dialog", tabindex: -1, "aria-modal": "true", "aria-label": title },
     h("div", { class: "top" }, h("h2", { class: "grow" }, title), h("button", { class: "b plain tiny", type: "button", "aria-label": t("act.close"), onclick: () => close() }, "✕")),
     h("div", { class: "in" }, content), buttons ? h("div", { class: "acts" }, buttons) : null);
   const veil = h("div", { class: "veil", onmousedown: (event) => { if (event.target === veil) close(); }, onkeydown: (event) => {
@@ -18,12 +18,17 @@ export function box(title, content, buttons) {
     if (event.key !== "Tab") return;
     const all = [...inside.querySelectorAll("button, input, select, textarea, a[href]")].filter((one) => !one.disabled && one.offsetParent);
     const at = all.indexOf(document.activeElement);
+    if (at < 0 && document.activeElement !== inside) return;
     if (event.shiftKey ? at <= 0 : at === all.length - 1) { event.preventDefault(); all.at(event.shiftKey ? -1 : 0).focus(); }
   } }, inside);
   function close() {
+    if (!veil.isConnected) return;
     veil.remove();
-    before?.focus?.();
+    under.inert = layer().childElementCount > 0;
+    (before?.isConnected ? before : document.getElementById("main"))?.focus?.({ preventScroll: true });
   }
+  const under = document.getElementById("app");
+  under.inert = true;
   layer().append(veil);
   (inside.querySelector(".in input, .in textarea, .in select") ?? inside.querySelector(".acts button") ?? inside.querySelector("button")).focus();
   return close;
@@ -37,7 +42,11 @@ export function ask({ title, text, fields = [], reason = "needed", danger = fals
   const form = h("form", { class: "in", novalidate: true, onsubmit: async (event) => {
     event.preventDefault();
     const values = Object.fromEntries(new FormData(form));
-    if (reason === "needed" && !values.reason.trim()) return complain(t("act.reason.needed"));
+    if (reason === "needed" && !values.reason.trim()) {
+      why.setAttribute("aria-invalid", "true");
+      why.focus();
+      return complain(t("act.reason.needed"));
+    }
     go.disabled = true;
     try {
       const answer = await act(values);
@@ -47,7 +56,9 @@ export function ask({ title, text, fields = [], reason = "needed", danger = fals
     } catch (error) {
       go.disabled = false;
       if (error.code === "auth.step_up") { close(); return stepUp(() => ask({ title, text, fields, reason, danger, act, then })); }
-      complain(error.message);
+      complain(said_of(error));
+      // A button that is turned off loses the keyboard.
+      go.focus();
     }
   } }, text ? h("p", { class: "dim" }, text) : null, fields, reason === "none" ? null : field("act.reason", why, "act.reason.hint"), wrong,
   h("div", { class: "acts" }, h("button", { class: "b", type: "button", onclick: () => close() }, t("act.close")), go));
@@ -56,6 +67,11 @@ export function ask({ title, text, fields = [], reason = "needed", danger = fals
     wrong.hidden = false;
     wrong.textContent = words;
   }
+}
+
+/** What the API said against something, all of it. */
+export function said_of(error) {
+  return error.errors?.length > 1 ? error.errors.map((fault) => fault.detail).join(" · ") : error.message;
 }
 
 /** Proves again who it is. */
@@ -74,11 +90,15 @@ export function done(title, answer) {
 
 /** A line of the command line, to be copied. */
 export function cli(line) {
+  const code = h("code", { tabindex: 0 }, line);
   const copy = h("button", { class: "b tiny", type: "button", onclick: async () => {
-    await navigator.clipboard?.writeText(line).catch(() => {});
+    // Browsers let pages copy over HTTPS only: elsewhere the line is selected, for people to copy.
+    const copied = await (navigator.clipboard?.writeText(line) ?? Promise.reject(new Error("no clipboard"))).then(() => true, () => false);
+    if (!copied) return getSelection().selectAllChildren(code);
     copy.textContent = t("act.copied");
+    say(t("act.copied"));
   } }, t("act.copy"));
-  return h("div", { class: "cli", title: t("act.cli") }, h("code", line), copy);
+  return h("div", { class: "cli", title: t("act.cli") }, code, copy);
 }
 
 /** Says something for a while. */

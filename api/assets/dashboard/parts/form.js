@@ -14,6 +14,11 @@ export function field(label, input, hint) {
   return h("div", { class: "field" }, h("label", { for: input.id }, t(label)), input, help);
 }
 
+/** Something that is so, or not; its value is `on` or absent. */
+export function tick(label, name, on) {
+  return h("label", { class: "line small" }, h("input", { type: "checkbox", name, checked: on }), t(label));
+}
+
 /** A choice out of some: `[value, words]`. */
 export function choice(name, options, value, onchange, label) {
   const select = h("select", { class: "i", name, "aria-label": label, onchange: () => onchange?.(select.value) },

@@ -17,7 +17,7 @@ export function table(columns, rows, { open, label, key } = {}) {
     return line;
   }));
   return h("div", { class: "over" }, h("table", { class: "rows", "aria-label": label ?? null },
-    h("thead", h("tr", columns.map((column) => h("th", { scope: "col", class: column.end ? "end" : null }, column.label)))), body));
+    h("thead", h("tr", columns.map((column) => h("th", { scope: "col", class: column.end ? "end" : null }, column.label || h("span", { class: "unseen" }, t("list.actions")))))), body));
 }
 
 /** Binds j, k and Enter to the rows within `place`. */

@@ -1,12 +1,12 @@
 // How single things look: states, times, ids, JSON, bars over time.
 
-import { h, ltr } from "../dom.js";
-import { ago, clock, moment, t, word } from "../i18n.js";
+import { h, ltr, say } from "../dom.js";
+import { ago, clock, moment, num, t, word } from "../i18n.js";
 
 const TONES = {
   run: ["running", "leased", "rendering", "registering"],
-  good: ["paid", "confirmed", "succeeded", "ok", "done", "finished", "online", "active", "delivered", "in_use"],
-  bad: ["review", "refused", "failed", "lost", "timeout", "quarantined", "nobody_knows", "aborted", "suspended", "missed"],
+  good: ["open", "paid", "confirmed", "succeeded", "ok", "done", "finished", "online", "active", "delivered", "in_use"],
+  bad: ["review", "refused", "failed", "lost", "broken", "timeout", "quarantined", "nobody_knows", "aborted", "suspended", "missed"],
   wait: ["proposed", "refunding", "verifying", "waiting", "queued", "ready", "paused", "previewed", "draining", "pending", "conflict", "disabled"],
 };
 
@@ -24,6 +24,11 @@ export function when(text) {
 /** An id, short enough to tell it from its neighbours: the end of it differs. */
 export function short(id) {
   return ltr(id ? id.slice(-12) : "–", { title: id, class: "mono num" });
+}
+
+/** A line of a command line, quoted where a shell would read it otherwise. */
+export function line(...words) {
+  return words.map((word) => (/^[\w./:=,@+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)).join(" ");
 }
 
 /** A link within the dashboard. */
@@ -44,7 +49,7 @@ export function bars(data, { back, every, label }) {
   for (let at = now - back + every; at <= now; at += every) stretches.push({ at, n: counts.get(at) ?? 0 });
   const most = Math.max(1, ...stretches.map(({ n }) => n));
   const all = stretches.reduce((sum, { n }) => sum + n, 0);
-  return h("div", h("div", { class: "bars", role: "img", "aria-label": `${label}: ${all}` }, stretches.map(({ at, n }) =>
+  return h("div", h("div", { class: "bars", role: "img", "aria-label": `${label}: ${num(all)}` }, stretches.map(({ at, n }) =>
     h("div", { class: `bar${n ? " some" : ""}`, title: t("now.bar", { n, at: clock(at * 1000) }), at: { "block-size": `${Math.max(2, (n / most) * 100)}%` } }))),
   h("div", { class: "axis num" }, h("span", clock(stretches[0].at * 1000)), h("span", clock(now * 1000))));
 }
@@ -52,13 +57,21 @@ export function bars(data, { back, every, label }) {
 /** How far something has come. */
 export function meter(done, total) {
   const part = total > 0 ? Math.min(1, done / total) : 0;
-  return h("div", { class: "meter", role: "progressbar", "aria-valuenow": done, "aria-valuemin": 0, "aria-valuemax": total, "aria-label": `${done} / ${total}` },
+  return h("div", { class: "meter", role: "progressbar", "aria-valuenow": done, "aria-valuemin": 0, "aria-valuemax": total, "aria-label": `${num(done)} / ${num(total)}` },
     h("span", { at: { "inline-size": `${part * 100}%` } }));
+}
+
+/** Names the page, for its tab and for those who listen; once, however often it is loaded. */
+export function entitle(title) {
+  const whole = `${title} · FlatRender`;
+  if (document.title === whole) return;
+  document.title = whole;
+  say(title);
 }
 
 /** The head of a page. */
 export function head(title, sub, ...buttons) {
-  document.title = `${title} · FlatRender`;
+  entitle(title instanceof Node ? title.textContent : title);
   return h("div", { class: "head" }, h("div", h("h1", title), sub ? h("p", { class: "sub", dir: "auto" }, sub) : null), buttons.length ? h("div", { class: "do" }, buttons) : null);
 }
 

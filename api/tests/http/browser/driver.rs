@@ -94,6 +94,14 @@ impl Browser {
         self.post(&format!("element/{id}/value"), json!({ "text": text })).await.unwrap();
     }
 
+    /// Chooses a file of this machine in the input that a selector finds.
+    pub async fn choose(&self, selector: &str, path: &str) {
+        self.until(&format!("document.querySelector({selector:?})")).await;
+        let found = self.post("element", json!({ "using": "css selector", "value": selector })).await.unwrap();
+        let id = found[ELEMENT].as_str().unwrap().to_owned();
+        self.post(&format!("element/{id}/value"), json!({ "text": path })).await.unwrap();
+    }
+
     /// Clicks on what a selector finds.
     pub async fn click(&self, selector: &str) {
         self.until(&format!("document.querySelector({selector:?})")).await;

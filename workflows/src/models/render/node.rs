@@ -8,6 +8,7 @@ pub mod overview;
 pub mod policy;
 pub mod sleep;
 mod standing;
+pub mod token;
 
 pub use standing::{Known, Standing, standing, standings};
 

@@ -1,0 +1,129 @@
+//! `flatrender traced …`: pictures of a template, traced to SVG, whose colours a page changes without a render.
+
+use super::{client::path_part, failure::CliError, server::ServerArgs};
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+use std::{io::Write as _, path::PathBuf};
+
+/// Traces pictures of a template to SVG, and looks after them.
+#[derive(Debug, Args)]
+pub struct TracedArgs {
+    #[command(subcommand)]
+    deed: Deed,
+}
+
+#[derive(Debug, Subcommand)]
+enum Deed {
+    /// Lists the traced pictures of a template, and their colours.
+    List {
+        /// The template.
+        template: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Uploads a PNG, JPEG or WebP and traces it.
+    Add {
+        /// The template, one of your own.
+        template: String,
+        /// The picture.
+        picture: PathBuf,
+        /// The scene that it shows [default: the whole template].
+        #[arg(long)]
+        scene: Option<String>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Prints the SVG.
+    Show {
+        /// The template.
+        template: String,
+        /// The picture, by its id.
+        id: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Names colours of a picture.
+    Name {
+        /// The template.
+        template: String,
+        /// The picture, by its id.
+        id: String,
+        /// A colour and its name, such as slot-1=Background; without a name it has none.
+        #[arg(required = true, value_name = "SLOT=NAME", value_parser = label)]
+        labels: Vec<(String, String)>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Removes a traced picture; the one that it was traced from stays.
+    Remove {
+        /// The template.
+        template: String,
+        /// The picture, by its id.
+        id: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// See [`CliError`].
+pub async fn run(args: TracedArgs) -> Result<(), CliError> {
+    match args.deed {
+        Deed::List { template, server } => {
+            let client = server.connect().await?;
+            let all = client.json::<Value>(client.call(Method::GET, &of(&template))).await?.value;
+            all["data"].as_array().into_iter().flatten().for_each(print);
+        }
+        Deed::Add { template, picture, scene, server } => {
+            let client = server.connect().await?;
+            let file = client.upload(&picture).await?;
+            let call = client.call(Method::POST, &of(&template)).json(&json!({"file_id": file.id, "scene": scene}));
+            print(&client.json::<Value>(call).await?.value);
+        }
+        Deed::Show { template, id, server } => {
+            let client = server.connect().await?;
+            let answer = client.send(client.call(Method::GET, &format!("{}/svg", one(&template, &id)))).await?;
+            let svg = answer.bytes().await.map_err(|e| client.lost(&e))?;
+            std::io::stdout().write_all(&svg).context("cannot write the SVG")?;
+        }
+        Deed::Name { template, id, labels, server } => {
+            let client = server.connect().await?;
+            let name = |name: String| if name.is_empty() { Value::Null } else { Value::String(name) };
+            let labels: Map<String, Value> = labels.into_iter().map(|(slot, text)| (slot, name(text))).collect();
+            let call = client.call(Method::PATCH, &one(&template, &id)).json(&json!({ "labels": labels }));
+            print(&client.json::<Value>(call).await?.value);
+        }
+        Deed::Remove { template, id, server } => {
+            let client = server.connect().await?;
+            client.send(client.call(Method::DELETE, &one(&template, &id))).await?;
+        }
+    }
+    Ok(())
+}
+
+fn of(template: &str) -> String {
+    format!("/v1/templates/{}/svg-previews", path_part(template))
+}
+
+fn one(template: &str, id: &str) -> String {
+    format!("{}/{}", of(template), path_part(id))
+}
+
+fn print(picture: &Value) {
+    let text = |name: &str| picture[name].as_str().unwrap_or("-");
+    println!("{} {}", text("id"), text("scene"));
+    for slot in picture["slots"].as_array().into_iter().flatten() {
+        let text = |name: &str| slot[name].as_str().unwrap_or_default();
+        let share = slot["share"].as_f64().unwrap_or_default() * 100.0;
+        println!("  {:<8} {} {share:>5.1} %  {}", text("id"), text("color"), text("label"));
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (slot, name) = text.split_once('=').ok_or("a colour and its name are SLOT=NAME")?;
+    Ok((slot.to_owned(), name.trim().to_owned()))
+}
