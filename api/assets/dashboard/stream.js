@@ -4,16 +4,26 @@ import { at, token } from "./api.js";
 
 const PAUSES = [500, 1000, 2000, 5000, 10000];
 
-/** Follows what changes. `hear(kind, data)` is called for each event, `stand(on)` when the stream stands or is lost. */
+/**
+ * Follows what changes. `hear(kind, data)` is called for each event, `stand(on)` when the stream stands or is lost. A page that nobody sees,
+ * in another tab or kept for the way back, lets go of its connection: browsers open six to a server (HTTP/1.1), for all pages together.
+ */
 export function follow(parameters, hear, stand) {
-  const stop = new AbortController();
-  let last = null, tries = 0;
+  let over = false, connection = null, last = null, tries = 0;
+  const letGo = () => { if (document.hidden) connection?.abort(); };
+  document.addEventListener("visibilitychange", letGo);
   (async () => {
-    while (!stop.signal.aborted) {
+    while (!over) {
+      if (document.hidden) {
+        await new Promise((seen) => { document.addEventListener("visibilitychange", seen, { once: true }); });
+        tries = 0;
+        continue;
+      }
+      connection = new AbortController();
       try {
         const headers = { accept: "text/event-stream", authorization: `Bearer ${await token()}` };
         if (last !== null) headers["last-event-id"] = last;
-        const answer = await fetch(at("/v1/operate/events", parameters), { headers, signal: stop.signal });
+        const answer = await fetch(at("/v1/operate/events", parameters), { headers, signal: connection.signal });
         if (!answer.ok) throw new Error(String(answer.status));
         stand(true);
         tries = 0;
@@ -22,7 +32,8 @@ export function follow(parameters, hear, stand) {
           if (event.data) hear(event.kind, JSON.parse(event.data));
         });
       } catch (error) {
-        if (stop.signal.aborted) return;
+        if (over) return;
+        if (document.hidden) continue;
         console.debug("the stream was lost", error);
       }
       stand(false);
@@ -30,7 +41,11 @@ export function follow(parameters, hear, stand) {
       tries += 1;
     }
   })();
-  return () => stop.abort();
+  return () => {
+    over = true;
+    document.removeEventListener("visibilitychange", letGo);
+    connection?.abort();
+  };
 }
 
 async function read(body, each) {

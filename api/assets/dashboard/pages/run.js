@@ -37,7 +37,10 @@ export default function run({ rest: id, go, role }) {
     }
   };
   load();
-  const stop = follow({ run_id: id }, (kind) => { if (kind === "run" || kind === "deed") load(); }, () => {});
+  // What changed while nobody listened is not told again.
+  let heard = false;
+  const stood = (on) => { if (on && heard) load(); heard ||= on; };
+  const stop = follow({ run_id: id }, (kind) => { if (kind === "run" || kind === "deed") load(); }, stood);
   return { element, end() { clearInterval(watching); stop(); } };
 }
 
