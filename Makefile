@@ -10,7 +10,7 @@ TEMPLATE ?= promo
 DATA ?= .flatrender
 PROGRAMS := -p flatrender-api -p flatrender-renderer
 
-.PHONY: help setup build demo up test chaos soak fuzz fmt lint sqlx-prepare clean-data
+.PHONY: help setup build trial demo up test chaos soak fuzz fmt lint sqlx-prepare clean-data
 
 help:
 	@echo "make demo [LOCALE=fa] [TEMPLATE=story] [KEEP=1]   render a sample film; KEEP=1 stays up afterwards"
@@ -29,8 +29,12 @@ setup:
 build: setup
 	@cargo build --locked --release $(PROGRAMS)
 
-demo: build
-	@target/release/flatrender demo --data $(DATA) --template $(TEMPLATE) --locale $(LOCALE) $(if $(KEEP),--keep)
+# What the demo and the tests share: a third of the time of a release, and optimised where pixels are made.
+trial: setup
+	@cargo build --locked $(PROGRAMS)
+
+demo: trial
+	@target/debug/flatrender demo --data $(DATA) --template $(TEMPLATE) --locale $(LOCALE) $(if $(KEEP),--keep)
 
 up: build
 	@target/release/flatrender up --data $(DATA)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The dashboard in a real Chromium: a cause of failures is found and all of it tried again. With `every`: every page in both languages, light and
-# dark, checked with axe. With `who`: what a tenant sees of it, and tokens of nodes. With `a_colour`: traced pictures. With `pages [runs]`: how
-# long what the pages ask for takes over ten million runs, or so many; minutes, and a kilobyte of disk a run. Takes chromium
-# and chromedriver (Debian: chromium, chromium-driver), Python 3 and its package index once. Pictures of the pages are kept in
+# The dashboard in a real Chromium: every page in both languages, light and dark, checked with axe, and the ways people go: a cause of failures
+# is found and all of it tried again, a node is drained, pictures of scenes are made. With the begin of a test's name: those tests alone, such as
+# `every`. With `pages [runs]`: how long what the pages ask for takes over ten million runs, or so many; minutes, and a kilobyte of disk a run.
+# Takes chromium and chromedriver (Debian: chromium, chromium-driver), Python 3 and its package index once. Pictures of the pages are kept in
 # target/dashboard/pictures. Needs DATABASE_URL, or starts a PostgreSQL of its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -35,4 +35,4 @@ if [ -z "${DATABASE_URL:-}" ]; then
     trap stop_postgres EXIT
     start_postgres
 fi
-cargo nextest run --locked --workspace --run-ignored only -E "binary(http) and test(/^browser::${1:-a_cause}/)"
+cargo nextest run --locked --workspace --run-ignored only -E "binary(http) and test(/^browser::${1:-}/)"

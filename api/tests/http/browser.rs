@@ -418,3 +418,43 @@ async fn a_colour_of_a_traced_picture_changes_without_a_request(db: PgPool) {
     browser.until("document.querySelectorAll('tbody tr').length === 2 && document.querySelector('input[data-slot=slot-1]')?.value === '#0ac81e'").await;
     assert_eq!(browser.complaints().await, [""; 0]);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+#[ignore = "takes chromedriver: scripts/dashboard.sh"]
+async fn a_node_is_drained_and_goes_on_in_either_language(db: PgPool) {
+    let world = World::new(db).await;
+    furnish(&world).await;
+    person(&world, "root@example.com", &["owner", "platform_admin"]).await;
+    let base = serve(&world).await;
+    let browser = Browser::start().await;
+    sign_in(&browser, &base, "root@example.com").await;
+    let node: Uuid =
+        sqlx::query_scalar("select id from render.nodes where name = 'render-01'").fetch_one(&world.db).await.unwrap();
+    let press = |word| {
+        format!(
+            "document.querySelectorAll('.head .do button').forEach((one) => one.textContent === '{word}' && one.click())"
+        )
+    };
+    for (language, drain, resume) in [("en", "Drain", "Resume"), ("fa", "تخلیه", "ادامه")] {
+        browser.run(&format!("localStorage.setItem('flatrender.language', '{language}')")).await;
+        browser.go(&format!("{base}/dashboard/nodes/{node}")).await;
+        for (word, state) in [(drain, "draining"), (resume, "online")] {
+            browser
+                .until(&format!(
+                    "[...document.querySelectorAll('.head .do button')].some((one) => one.textContent === '{word}')"
+                ))
+                .await;
+            browser.run(&press(word)).await;
+            browser.click("[role=dialog] button[type=submit]").await;
+            browser.until(&format!("document.querySelector('.head .state[data-state={state}]')")).await;
+            keep(&browser, &format!("journey-{state}-{language}")).await;
+            let stands: String = sqlx::query_scalar("select status::text from render.nodes where id = $1")
+                .bind(node)
+                .fetch_one(&world.db)
+                .await
+                .unwrap();
+            assert_eq!(stands, state);
+        }
+    }
+    assert_eq!(browser.complaints().await, [""; 0]);
+}
