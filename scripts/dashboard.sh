@@ -35,4 +35,5 @@ if [ -z "${DATABASE_URL:-}" ]; then
     trap stop_postgres EXIT
     start_postgres
 fi
-cargo nextest run --locked --workspace --run-ignored only -E "binary(http) and test(/^browser::${1:-}/)"
+# One browser at a time: each is given time to show a page.
+cargo nextest run --locked --workspace --run-ignored only --test-threads 1 -E "binary(http) and test(/^browser::${1:-}/)"

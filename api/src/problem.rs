@@ -159,9 +159,12 @@ impl From<sqlx::Error> for Problem {
     }
 }
 
-/// Whether PostgreSQL says that it is starting, stopping or full (classes 57P and 53), or that somebody else was in the way (class 40).
+/// Whether PostgreSQL says that it is starting, stopping or full (classes 57P and 53), or that somebody else was in the way (class 40), or
+/// for too long (55P03).
 fn is_restarting(sqlstate: Option<&str>) -> bool {
-    sqlstate.is_some_and(|code| code.starts_with("57P") || code.starts_with("53") || code.starts_with("40"))
+    sqlstate.is_some_and(|code| {
+        code.starts_with("57P") || code.starts_with("53") || code.starts_with("40") || code == "55P03"
+    })
 }
 
 impl From<flatrender_engine::client::Error> for Problem {

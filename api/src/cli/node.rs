@@ -218,11 +218,11 @@ async fn token(
     let mut tx = Scope::platform(Role::Render).begin(&db).await.context("cannot reach the database")?;
     let new = NewToken { pool: pool.as_deref(), labels, probe_first, created_by: Some("cli") };
     let token = node::create_token_for(&mut tx, Duration::from_secs(60 * minutes), &new).await;
-    let token = token.context("cannot make a token")?;
+    let (id, token) = token.context("cannot make a token")?;
     note(&mut tx, "node.create_token", "node_token").await?;
     tx.commit().await.context("cannot make a token")?;
     match here.json {
-        true => println!("{}", json!({ "node_token": token.reveal() })),
+        true => println!("{}", json!({ "id": id, "node_token": token.reveal() })),
         false => println!("{}", token.reveal()),
     }
     Ok(())

@@ -252,8 +252,8 @@ pub async fn check_seats(db: Db<'_>, tenant_id: Uuid) -> Result<(), Problem> {
 /// There is no room for a film, of which so many bytes would be set aside.
 pub fn no_room_for_film(bytes: i64) -> Problem {
     let detail = format!(
-        "the film, with what else is made of it, may take up to {bytes} bytes, and what may be kept has no room for them; \
-         remove something, wait until other films are done, or ask for more"
+        "the film, with what else is made of it, may take up to {bytes} bytes, and what may be kept, in bytes or in files, has no room \
+         for them; remove something, wait until other films are done, or ask for more"
     );
     Problem::new(Code::QuotaStorage, detail)
 }

@@ -270,6 +270,9 @@ pub struct NodeToken {
     /// Always `node_token`.
     #[schema(example = "node_token")]
     object: &'static str,
+    /// Its id: with it the token is listed, and revoked.
+    #[schema(example = "0199d5a0-7c1e-7b3f-9c53-1f0c0a3f5e12")]
+    id: Uuid,
     /// Shown only here; makes one machine a node.
     #[schema(example = "fr_enrol_…")]
     token: String,
@@ -372,12 +375,12 @@ pub async fn create_token(
         probe_first: body.probe_first.unwrap_or(true),
         created_by: Some(steward.name()),
     };
-    let token = node::create_token_for(&mut tx, lifetime, &new).await?;
+    let (id, token) = node::create_token_for(&mut tx, lifetime, &new).await?;
     Scope::tenant(Role::Identity, DEFAULT_TENANT).enter(&mut tx).await?;
     let made = made((&body.pool, &body.labels));
     steward.record(&mut tx, "node.create_token", "node_token", made).await?;
     tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(NodeToken { object: "node_token", token: token.reveal().to_owned() })))
+    Ok((StatusCode::CREATED, Json(NodeToken { object: "node_token", id, token: token.reveal().to_owned() })))
 }
 
 impl CreateNodeToken {

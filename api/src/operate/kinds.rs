@@ -23,6 +23,9 @@ pub fn refuses_copies(kind: &str) -> Option<&'static str> {
         SceneSnapshot::NAME => {
             "a snapshot belongs to the run it was asked for with: ask for the scene's snapshot again"
         }
+        DeriveFilm::NAME => {
+            "what is made of a film belongs to the run it was asked for with: ask for it again where the film is"
+        }
         KeepSubscription::NAME => "a subscription is looked after by one run: look after credits starts another",
         _ if of_money(kind) => "money moves once: what it is about has its own way to be tried again",
         _ => return None,

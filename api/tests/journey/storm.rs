@@ -357,7 +357,9 @@ impl Farm {
     /// A node needs nobody to end what it was told to end, whatever befalls the others, or its wire.
     fn none_outlives_what_its_node_was_told(&self, attempts: &[(usize, i32, Uuid)]) {
         let ended: Vec<_> = self.wires.iter().map(Wire::ended).collect();
-        let is_late = |n: usize, token: &Uuid| ended[n].get(token).is_some_and(|at| at.elapsed() > GONE_AFTER);
+        // What was told to a process that was killed since, the one after it has not heard.
+        let heard = |n: usize, at: &Instant| *at > self.awake[n] && at.elapsed() > GONE_AFTER;
+        let is_late = |n: usize, token: &Uuid| ended[n].get(token).is_some_and(|at| heard(n, at));
         // It may have gone while this was asked.
         let stray = attempts.iter().find(|(n, pid, token)| is_late(*n, token) && mark(*pid) == Some(*token));
         assert!(stray.is_none(), "a renderer works for an attempt that its node was long told to end: {stray:?}");
@@ -407,7 +409,9 @@ impl Farm {
             assert!(quiet.elapsed() < Duration::from_secs(5), "renderers are left: {:?}", self.platform.renderers());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        assert!(self.judged > 0 || self.storm.faults < 100, "no renderer was ever held against its attempt");
+        let short_form = self.storm.faults < 100;
+        assert!(self.judged > 0 || short_form, "no renderer was ever held against its attempt");
+        assert!(self.told() > 0 || short_form, "no node was ever told to end an attempt");
         assert!(self.foreign.try_wait().unwrap().is_none(), "a foreign process of the renderer's name was ended");
         let twice: i64 = self.number("select count(*) from (select task_id from workflow.attempts where outcome = 'ok' group by 1 having count(*) > 1) t").await;
         assert_eq!(twice, 0, "tasks that were completed twice");
@@ -423,8 +427,13 @@ impl Farm {
         sqlx::query_scalar(sql).fetch_one(&self.platform.db).await.unwrap()
     }
 
+    /// Attempts that nodes were told to end.
+    fn told(&self) -> usize {
+        self.wires.iter().map(|wire| wire.ended().len()).sum()
+    }
+
     fn report(&self) -> String {
-        let told: usize = self.wires.iter().map(|wire| wire.ended().len()).sum();
+        let told = self.told();
         let links = self.wires.iter().filter(|wire| wire.has_link()).count();
         let mut report = format!(
             "{} times a renderer was held against its attempt, {told} attempts that a node was told to end, {links} of {NODES} nodes \

@@ -163,13 +163,26 @@ pub async fn shorten(db: Db<'_>, tenant_id: Uuid, purposes: &[String], lifetime:
     .map(drop)
 }
 
-/// Whether something is set aside for this purpose, or ever was.
+/// Forgets what was set aside for a purpose and is not any more: it may reserve again.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn is_known(db: Db<'_>, tenant_id: Uuid, purpose: &str) -> sqlx::Result<bool> {
+pub async fn forget(db: Db<'_>, tenant_id: Uuid, purpose: &str) -> sqlx::Result<()> {
+    let ended = sqlx::query!(
+        "delete from file_mgr.quota_reservations where tenant_id = $1 and purpose = $2 and state <> 'held'",
+        tenant_id,
+        purpose,
+    );
+    ended.execute(db).await.map(drop)
+}
+
+/// Whether something is set aside for this purpose.
+///
+/// # Errors
+/// Those of the database.
+pub async fn is_held(db: Db<'_>, tenant_id: Uuid, purpose: &str) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
-        r#"select exists (select from file_mgr.quota_reservations where tenant_id = $1 and purpose = $2) as "it!""#,
+        r#"select exists (select from file_mgr.quota_reservations where tenant_id = $1 and purpose = $2 and state = 'held') as "it!""#,
         tenant_id,
         purpose,
     )

@@ -211,7 +211,7 @@ pub(super) const INVARIANTS: &[Invariant] = &[
               left join render.exports e on e.render_job_id = j.id
               left join render.derivatives d on d.export_id = e.id and d.kind = split_part(r.purpose, ':', 3)
               where r.state = 'held' and r.purpose like 'derivative:%'
-                and (j.status in ('failed', 'cancelled') or d.state <> 'queued' or d.tries::text <> split_part(r.purpose, ':', 4))
+                and ((e.id is null and j.status in ('failed', 'cancelled')) or d.state <> 'queued' or d.tries::text <> split_part(r.purpose, ':', 4))
               union all
               select 'what is held for ' || r.purpose || ' is for no film' from file_mgr.quota_reservations r
               where r.state = 'held' and r.purpose ~ '^(film|derivative):'

@@ -123,9 +123,9 @@ async fn hold_for(db: Db<'_>, order: &Order<'_>) -> sqlx::Result<(Option<Uuid>, 
     }
 }
 
-/// Settles the bill of a film that has just ended, in the transaction of its end: what is held is spent or freed, and its owner is
-/// rewarded for a finished one. Begins as whoever sees the film, and ends as the tenant's renders.
-pub async fn settle(db: Db<'_>, tenant_id: Uuid, render_id: Uuid) -> sqlx::Result<()> {
+/// Settles the bill of a film that has just ended, in the transaction of its end: what is held is spent or freed. Gives who is to be
+/// rewarded for it ([`give_reward`]). Begins as whoever sees the film, and ends so or as the tenant's renders.
+pub async fn settle(db: Db<'_>, tenant_id: Uuid, render_id: Uuid) -> sqlx::Result<Option<Uuid>> {
     let film = sqlx::query!(
         r#"select j.user_id, j.workflow_run_id, j.credit_hold_id, j.status, j.kind,
                   case when j.credit_hold_id is not null then
@@ -137,11 +137,11 @@ pub async fn settle(db: Db<'_>, tenant_id: Uuid, render_id: Uuid) -> sqlx::Resul
     )
     .fetch_optional(&mut *db)
     .await?;
-    let Some(film) = film else { return Ok(()) };
+    let Some(film) = film else { return Ok(None) };
     let finished = film.status == "completed";
     let rewarded = film.user_id.filter(|_| finished && film.kind == "final");
-    if film.credit_hold_id.is_none() && rewarded.is_none() {
-        return Ok(());
+    if film.credit_hold_id.is_none() {
+        return Ok(rewarded);
     }
     Scope::tenant(Role::Identity, tenant_id).enter(&mut *db).await?;
     let mut spent = None;
@@ -155,16 +155,21 @@ pub async fn settle(db: Db<'_>, tenant_id: Uuid, render_id: Uuid) -> sqlx::Resul
         }
         None => {}
     }
-    if let Some(user_id) = rewarded {
-        reward::reward(&mut *db, tenant_id, user_id, Source::Render, render_id).await?;
-    }
     Scope::tenant(Role::Render, tenant_id).enter(&mut *db).await?;
     if spent.is_some() {
         sqlx::query!("update render.render_jobs set cost_units = $2 where id = $1", render_id, spent)
             .execute(db)
             .await?;
     }
-    Ok(())
+    Ok(rewarded)
+}
+
+/// Rewards whoever ordered a film for its end. Comes after all that waits for the tenant's quota: who pays for a plan is rewarded last, too.
+/// Ends as the tenant's renders.
+pub async fn give_reward(db: Db<'_>, tenant_id: Uuid, user_id: Uuid, render_id: Uuid) -> sqlx::Result<()> {
+    Scope::tenant(Role::Identity, tenant_id).enter(&mut *db).await?;
+    reward::reward(&mut *db, tenant_id, user_id, Source::Render, render_id).await?;
+    Scope::tenant(Role::Render, tenant_id).enter(db).await
 }
 
 #[cfg(test)]

@@ -81,6 +81,10 @@ pub async fn settle(
     made: Result<&BlobRef, &Failure>,
 ) -> sqlx::Result<()> {
     let gone = Failure::permanent("export.gone", format!("export {export_id} is not there any more"));
+    // The tenant's turn comes before its films, as for whoever lets go of them.
+    Scope::tenant(Role::File, tenant_id).enter(&mut *db).await?;
+    quota::take_turns(&mut *db, &[tenant_id]).await?;
+    Scope::tenant(Role::Render, tenant_id).enter(&mut *db).await?;
     // Whoever lets go of the film waits, and lets go of this, too.
     let film = sqlx::query!(
         r#"select e.state = 'ready' as "there!", e.render_job_id, d.tries as "tries?"

@@ -60,16 +60,16 @@ pub struct NewToken<'a> {
 
 /// Makes a one-time enrolment token that is good for `lifetime`.
 pub async fn create_token(db: Db<'_>, lifetime: Duration) -> sqlx::Result<Secret> {
-    create_token_for(db, lifetime, &NewToken::default()).await
+    Ok(create_token_for(db, lifetime, &NewToken::default()).await?.1)
 }
 
-/// Makes a one-time enrolment token that is good for `lifetime`, for a node of some kind.
-pub async fn create_token_for(db: Db<'_>, lifetime: Duration, new: &NewToken<'_>) -> sqlx::Result<Secret> {
-    let secret = Secret::generate(TOKEN_KIND);
+/// Makes a one-time enrolment token that is good for `lifetime`, for a node of some kind; gives its id as well.
+pub async fn create_token_for(db: Db<'_>, lifetime: Duration, new: &NewToken<'_>) -> sqlx::Result<(Uuid, Secret)> {
+    let (id, secret) = (Uuid::now_v7(), Secret::generate(TOKEN_KIND));
     sqlx::query!(
         r#"insert into render.node_tokens (id, token_hash, expires_at, created_at, pool, labels, created_by, probe_first)
            values ($1, $2, workflow.now() + make_interval(secs => $3), workflow.now(), $4, $5, left($6, 100), $7)"#,
-        Uuid::now_v7(),
+        id,
         secret.hash(),
         lifetime.as_secs_f64(),
         new.pool.unwrap_or("default"),
@@ -79,7 +79,7 @@ pub async fn create_token_for(db: Db<'_>, lifetime: Duration, new: &NewToken<'_>
     )
     .execute(db)
     .await?;
-    Ok(secret)
+    Ok((id, secret))
 }
 
 /// Enrols a node, new or known by name, and uses up the token. An earlier process of that name loses its credential.

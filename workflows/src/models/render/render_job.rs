@@ -347,8 +347,11 @@ pub async fn settle(db: Db<'_>, id: Uuid, run_id: Uuid, outcome: Result<(), &Fai
     )
     .execute(&mut *db)
     .await?;
-    bill::settle(&mut *db, ours.tenant_id, id).await?;
-    room::free(db, ours.tenant_id, id, outcome.is_ok()).await?;
+    let rewarded = bill::settle(&mut *db, ours.tenant_id, id).await?;
+    room::free(&mut *db, ours.tenant_id, id, outcome.is_ok()).await?;
+    if let Some(user_id) = rewarded {
+        bill::give_reward(db, ours.tenant_id, user_id, id).await?;
+    }
     Ok(true)
 }
 

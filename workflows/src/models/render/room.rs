@@ -192,9 +192,10 @@ pub async fn hold_derivative(
     let shape = Shape { size: [width, height], fps, frames };
     let purpose = derivative(row.id, kind.name(), tries);
     Scope::tenant(Role::File, tenant_id).enter(&mut *db).await?;
-    if quota::is_known(&mut *db, tenant_id, &purpose).await? {
+    if quota::is_held(&mut *db, tenant_id, &purpose).await? {
         return Ok(true);
     }
+    quota::forget(&mut *db, tenant_id, &purpose).await?;
     quota::reserve(db, tenant_id, None, derivative_bytes(shape, kind), &purpose, SOON).await
 }
 
