@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The dashboard in a real Chromium: every page in both languages, light and dark, checked with axe, and the ways people go: a cause of failures
-# is found and all of it tried again, a node is drained, pictures of scenes are made. With the begin of a test's name: those tests alone, such as
-# `every`. With `pages [runs]`: how long what the pages ask for takes over ten million runs, or so many; minutes, and a kilobyte of disk a run.
-# Takes chromium and chromedriver (Debian: chromium, chromium-driver), Python 3 and its package index once. Pictures of the pages are kept in
-# target/dashboard/pictures. Needs DATABASE_URL, or starts a PostgreSQL of its own.
+# The dashboard in a real Chromium: every page in both languages, in one light and in the other dark, checked with axe, and the ways people
+# go: a cause of failures is found and all of it tried again, a node is drained, pictures of scenes are made. With the begin of a test's name:
+# those tests alone, such as `every`. With `pages [runs]`: how long what the pages ask for takes over ten million runs, or so many; minutes,
+# and a kilobyte of disk a run. Takes chromium and chromedriver (Debian: chromium, chromium-driver), Python 3 and its package index once.
+# Pictures of the pages are kept in target/dashboard/pictures. Needs DATABASE_URL, or starts a PostgreSQL of its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SQLX_OFFLINE=true PATH="$HOME/.cargo/bin:$PATH"

@@ -51,8 +51,9 @@ export async function signOut() {
   left();
 }
 
-async function bare(method, path, body, token, signal) {
-  const headers = { accept: "application/json" };
+/** An answer that is no refusal. */
+async function send(method, path, { body, token, signal, accept }) {
+  const headers = { accept };
   const file = body instanceof Blob;
   if (token) headers.authorization = `Bearer ${token}`;
   if (body !== undefined) headers["content-type"] = file ? "application/octet-stream" : "application/json";
@@ -63,11 +64,17 @@ async function bare(method, path, body, token, signal) {
     if (error.name === "AbortError") throw error;
     throw new Refused(0, { code: "offline", detail: error.message });
   }
+  if (!answer.ok) throw new Refused(answer.status, await read_json(answer));
+  return answer;
+}
+
+async function read_json(answer) {
   const text = await answer.text();
-  let json = null;
-  try { json = text ? JSON.parse(text) : null; } catch { json = { detail: text.slice(0, 200) }; }
-  if (!answer.ok) throw new Refused(answer.status, json);
-  return json;
+  try { return text ? JSON.parse(text) : null; } catch { return { detail: text.slice(0, 200) }; }
+}
+
+async function bare(method, path, body, token, signal) {
+  return read_json(await send(method, path, { body, token, signal, accept: "application/json" }));
 }
 
 /** A token that is good for a while yet. */
@@ -83,16 +90,19 @@ export async function token() {
   return session.access;
 }
 
-/** A request with the session, its body JSON or a file; once more with new tokens when they are no longer good. */
-export async function call(method, path, body, signal) {
+/** Asks with the session; once more with new tokens when they are no longer good. */
+async function within(ask) {
   try {
-    return await bare(method, path, body, await token(), signal);
+    return await ask(await token());
   } catch (error) {
     if (error.status !== 401 || !session) throw error;
     session.until = 0;
-    return bare(method, path, body, await token(), signal);
+    return ask(await token());
   }
 }
+
+/** A request with the session, its body JSON or a file. */
+export const call = (method, path, body, signal) => within((token) => bare(method, path, body, token, signal));
 
 /** What is at a path. */
 export const get = (path, signal) => call("GET", path, undefined, signal);
@@ -106,11 +116,7 @@ export async function picture(path) {
 }
 
 /** A text behind the session, such as an SVG. */
-export async function text(path, signal) {
-  const answer = await fetch(path, { headers: { authorization: `Bearer ${await token()}` }, signal });
-  if (!answer.ok) throw new Refused(answer.status, null);
-  return answer.text();
-}
+export const text = (path, signal) => within(async (token) => (await send("GET", path, { token, signal, accept: "*/*" })).text());
 
 /** A path with these parameters; empty ones are left out. */
 export function at(path, parameters) {

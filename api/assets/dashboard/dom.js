@@ -23,6 +23,9 @@ function set(element, key, value) {
   else element.setAttribute(key, value === true ? "" : String(value));
 }
 
+/** A place that waits to be filled. */
+export const busy = (attributes) => h("div", { "aria-busy": "true", ...attributes });
+
 /** Adds children: elements, texts, lists of them. */
 export function add(element, children) {
   for (const child of [children].flat(9)) {
@@ -33,12 +36,13 @@ export function add(element, children) {
 }
 
 /** Puts these children in the place of what is there. Whoever stands on something that is there again, or on its page, goes on from there:
-    what loads itself anew takes nobody's place away. */
+    what loads itself anew takes nobody's place away. What waited to be filled is busy no more. */
 export function fill(element, ...children) {
   const stood = document.activeElement;
   const mark = stood !== element && element.contains(stood) ? markOf(element, stood) : null;
   element.replaceChildren();
   add(element, children);
+  element.removeAttribute("aria-busy");
   if (mark) (alike(element, mark.like)[mark.n] ?? document.getElementById("main"))?.focus({ preventScroll: true });
   return element;
 }

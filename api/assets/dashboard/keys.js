@@ -25,8 +25,12 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape" && writes(event.target)) { event.target.blur(); return; }
   if (writes(event.target)) return;
-  // A question stands above the page: nothing below it hears.
-  if (document.querySelector("[role=dialog]")) return;
+  // A question stands above the page: nothing below it hears. Whoever stands beside it, as on what was just said, leaves it all the same.
+  const above = [...document.querySelectorAll("[role=dialog]")].at(-1);
+  if (above) {
+    if (event.key === "Escape") above.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true }));
+    return;
+  }
   if (event.key.length === 1 && !listens()) return;
   // Keys are where they are, whatever the layout writes: a Persian keyboard has them too.
   const letter = /^Key[A-Z]$/.test(event.code) ? event.code.slice(3).toLowerCase() : event.key;

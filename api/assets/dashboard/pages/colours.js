@@ -1,9 +1,9 @@
 // Pictures of a template that are traced to SVG, and their colours: changed here in the browser, without a render and without a request.
 
 import { at, call, get, post, text } from "../api.js";
-import { fill, h, ltr } from "../dom.js";
+import { busy, fill, h, ltr } from "../dom.js";
 import { bytes, num, t } from "../i18n.js";
-import { ask, done, nothing, said_of, toast, trouble } from "../parts/dialog.js";
+import { ask, done, nothing, said_of, toast, trouble, undone } from "../parts/dialog.js";
 import { choice } from "../parts/form.js";
 import { table } from "../parts/list.js";
 import { head, line, link, sheet, when } from "../parts/show.js";
@@ -13,7 +13,7 @@ export default function colours({ slug, id, me, go }) {
   const path = `/v1/templates/${encodeURIComponent(slug)}/svg-previews`;
   const here = `projects/${encodeURIComponent(slug)}/colours`;
   const may = me.rights.includes("render");
-  const drop = h("div"), editor = h("div"), list = h("div");
+  const drop = may ? busy() : null, editor = h("div"), list = busy();
   let shown = null;
 
   const load = () => get(path).then(({ data }) => {
@@ -25,6 +25,7 @@ export default function colours({ slug, id, me, go }) {
   function show(one) {
     shown = one?.id ?? null;
     if (!one) return fill(editor);
+    editor.setAttribute("aria-busy", "true");
     text(one.url).then((svg) => fill(editor, edit(one, svg, { slug, path, may, then: load, gone }))).catch((error) => fill(editor, trouble(error, () => show(one))));
   }
 
@@ -34,7 +35,7 @@ export default function colours({ slug, id, me, go }) {
     load();
   };
 
-  if (may) get(`/v1/templates/${encodeURIComponent(slug)}`).then((template) => fill(drop, place_of(path, template.scenes, (made) => (made.id === shown ? load() : go(`${here}/${made.id}`, true))))).catch(() => {});
+  if (may) get(`/v1/templates/${encodeURIComponent(slug)}`).then((template) => fill(drop, place_of(path, template.scenes, (made) => (made.id === shown ? load() : go(`${here}/${made.id}`, true))))).catch(() => fill(drop));
   load();
   return { element: h("div", { class: "stack" }, head(t("colours.title"), t("colours.sub"), link(`projects/${encodeURIComponent(slug)}`, ltr(slug))), drop, editor, list) };
 }
@@ -64,7 +65,11 @@ function place_of(path, scenes, then) {
     input.disabled = true;
     try {
       const { id } = await call("POST", at("/v1/files", { name: file.name }), file);
-      const made = await post(path, { file_id: id, ...(scene.value ? { scene: scene.value } : {}) });
+      const made = await post(path, { file_id: id, ...(scene.value ? { scene: scene.value } : {}) }).catch(async (error) => {
+        // Nobody looks for what was sent here among their files. The template may be another's, too: the API alone knows.
+        if (error.status) await post(`/v1/files/${id}/trash`).catch(() => {});
+        throw error;
+      });
       toast(t("colours.traced"));
       then(made);
     } catch (error) {
@@ -103,9 +108,9 @@ function edit(one, svg, { slug, path, may, then, gone }) {
   const inputs = one.slots.map((slot, n) => row(slot, n));
 
   function row(slot, n) {
-    const name = slot.label ?? t("colours.nth", { n: n + 1 });
+    const name = () => slot.label ?? t("colours.nth", { n: n + 1 });
     const code = h("bdi", { class: "mono small", dir: "ltr" }, slot.color);
-    const input = h("input", { type: "color", value: slot.color, "aria-label": name, data: { slot: slot.id }, oninput: () => paint(input.value) });
+    const input = h("input", { type: "color", value: slot.color, "aria-label": name(), data: { slot: slot.id }, oninput: () => paint(input.value) });
     const label = h("input", { class: "i", name: slot.id, value: slot.label ?? "", maxlength: 100, dir: "auto", placeholder: t("colours.nth", { n: n + 1 }), "aria-label": t("colours.name", { n: n + 1 }), disabled: !may, autocomplete: "off" });
     const paint = (color) => {
       colors.set(slot.id, color);
@@ -113,17 +118,20 @@ function edit(one, svg, { slug, path, may, then, gone }) {
       code.textContent = color;
       drawn.paint(slot.id, color);
     };
-    return { slot, label, reset: () => paint(slot.color), element: h("li", input, code, label, h("span", { class: "small dim num" }, `${num(slot.share * 100)} %`)) };
+    return { slot, label, named: () => input.setAttribute("aria-label", name()), reset: () => paint(slot.color), element: h("li", input, code, label, h("span", { class: "small dim num" }, `${num(slot.share * 100)} %`)) };
   }
 
   const keep = async () => {
     const changed = inputs.filter(({ slot, label }) => label.value.trim() !== (slot.label ?? ""));
     try {
       await call("PATCH", `${path}/${one.id}`, { labels: Object.fromEntries(changed.map(({ slot, label }) => [slot.id, label.value.trim() || null])) });
-      changed.forEach(({ slot, label }) => { slot.label = label.value.trim() || null; });
+      changed.forEach(({ slot, label, named }) => {
+        slot.label = label.value.trim() || null;
+        named();
+      });
       done(t("colours.kept"), changed.length ? same("name", slug, one.id, ...changed.map(({ slot }) => `${slot.id}=${slot.label ?? ""}`)) : null);
       then();
-    } catch (error) { toast(said_of(error)); }
+    } catch (error) { undone(error); }
   };
   const remove = () => ask({ title: t("colours.remove"), text: t("colours.remove.say"), reason: "none", danger: true, then: gone,
     act: async () => { await call("DELETE", `${path}/${one.id}`); return same("remove", slug, one.id); } });

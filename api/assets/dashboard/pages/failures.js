@@ -1,7 +1,7 @@
 // Failures, grouped by their cause; and one group, with what to do about all of it.
 
 import { get } from "../api.js";
-import { fill, h, ltr } from "../dom.js";
+import { busy, fill, h, ltr } from "../dom.js";
 import { num, t } from "../i18n.js";
 import { nothing, trouble } from "../parts/dialog.js";
 import { table, walk } from "../parts/list.js";
@@ -14,7 +14,7 @@ export default function failures(page) {
 }
 
 function groups({ go }) {
-  const place = h("div");
+  const place = busy();
   const open = (cause) => go(`failures/${encodeURIComponent(cause.fingerprint)}`);
   const free = walk(place, open);
   const load = () => get("/v1/operate/failures").then(({ data }) => fill(place, h("div", { class: "sheet" }, data.length ? table([

@@ -1,7 +1,7 @@
 // What one's organisation tells its people, and how: who carries it, what counts for whoever chose nothing, where nothing is sent to.
 
 import { call, get, post } from "../api.js";
-import { fill, h, ltr } from "../dom.js";
+import { busy, fill, h, ltr } from "../dom.js";
 import { num, t, word } from "../i18n.js";
 import { ask, cli, nothing, trouble } from "../parts/dialog.js";
 import { choice, field } from "../parts/form.js";
@@ -25,7 +25,7 @@ const same = (...rest) => ({ cli: line("flatrender", "notifications", ...rest) }
 
 export default function notifications(page) {
   if (page.rest.startsWith("words")) return words(page);
-  const accounts = h("div"), defaults = h("div");
+  const accounts = busy(), defaults = busy();
   const of_accounts = () => get("/v1/notification-accounts").then(({ data }) => fill(accounts, sheet_of_accounts(data, of_accounts))).catch((error) => fill(accounts, trouble(error, of_accounts)));
   const of_defaults = () => get("/v1/notification-defaults").then(({ data }) => fill(defaults, sheet_of_defaults(data, of_defaults))).catch((error) => fill(defaults, trouble(error, of_defaults)));
   const suppressions = list_of_suppressions();
@@ -75,7 +75,7 @@ function add_account(then) {
     act: async ({ name, provider, rate, position, ...rest }) => {
       const config = Object.fromEntries(Object.keys(PROVIDERS[provider]).map((key) => [key, (rest[`config.${key}`] ?? "").trim()]).filter(([, value]) => value));
       await post("/v1/notification-accounts", { name: name.trim(), provider, config, per_second: Number(rate || 10), position: Number(position || 0) });
-      return same("add", name.trim(), provider, "--config", "config.json", "--rate", rate || "10", "--position", position || "0");
+      return same("add", "--config", "config.json", "--rate", rate || "10", "--position", position || "0", "--", name.trim(), provider);
     },
   });
 }
@@ -102,13 +102,16 @@ function choice_of(one, then) {
 function choose(one, then) {
   const path = `/v1/notification-defaults/${one.category}/${one.channel}`;
   const time = (name, value) => h("input", { class: "i num", name, type: "time", dir: "ltr", value: value ?? "" });
+  const chosen = one.chosen_by === "tenant" ? (one.enabled ? "on" : "off") : "usual";
+  // What is usual is taken as it is.
+  const rest = h("div", { class: "in", hidden: chosen === "usual" },
+    field("notify.digest", choice("digest", ["off", "hourly", "daily"].map((name) => [name, t(`notify.digest.${name}`)]), one.digest)),
+    field("notify.rest.from", time("quiet_start", one.quiet_start), "notify.rest.hint"), field("notify.rest.to", time("quiet_end", one.quiet_end)),
+    field("notify.zone", h("input", { class: "i mono", name: "timezone", dir: "ltr", value: one.timezone ?? "", autocomplete: "off" }), "notify.zone.hint"));
   ask({
     title: `${word("category", one.category)}: ${word("channel", one.channel)}`, text: t(one.class === "critical" ? "notify.critical" : "notify.choose.say"), reason: "none", then,
     fields: [
-      field("notify.what", choice("what", [["on", t("notify.on")], ["off", t("notify.off")], ["usual", t("notify.usual")]], one.chosen_by === "tenant" ? (one.enabled ? "on" : "off") : "usual")),
-      field("notify.digest", choice("digest", ["off", "hourly", "daily"].map((name) => [name, t(`notify.digest.${name}`)]), one.digest)),
-      field("notify.rest.from", time("quiet_start", one.quiet_start), "notify.rest.hint"), field("notify.rest.to", time("quiet_end", one.quiet_end)),
-      field("notify.zone", h("input", { class: "i mono", name: "timezone", dir: "ltr", value: one.timezone ?? "", autocomplete: "off" }), "notify.zone.hint"),
+      field("notify.what", choice("what", [["on", t("notify.on")], ["off", t("notify.off")], ["usual", t("notify.usual")]], chosen, (what) => { rest.hidden = what === "usual"; })), rest,
     ],
     act: async ({ what, digest, quiet_start: from, quiet_end: to, timezone }) => {
       if (what === "usual") {
@@ -153,7 +156,7 @@ function tell() {
     ],
     act: async ({ to, kind, subject, text }) => {
       await post("/v1/notification-broadcasts", { key, to, kind, subject, text });
-      return same("tell", subject, text, "--to", to, ...(kind === "news" ? ["--news"] : []));
+      return same("tell", "--to", to, ...(kind === "news" ? ["--news"] : []), "--", subject, text);
     },
   });
 }

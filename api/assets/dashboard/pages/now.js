@@ -1,7 +1,7 @@
 // Now: what runs, what waits, what fails.
 
 import { get } from "../api.js";
-import { fill, h, ltr } from "../dom.js";
+import { busy, fill, h, ltr } from "../dom.js";
 import { num, span, t } from "../i18n.js";
 import { nothing, trouble } from "../parts/dialog.js";
 import { table } from "../parts/list.js";
@@ -10,7 +10,7 @@ import { bars, head, link, meter, sheet, state, when } from "../parts/show.js";
 const BACK = 7200, EVERY = 300;
 
 export default function now({ hear, now: known, role, go }) {
-  const place = h("div", { class: "stack" });
+  const place = busy({ class: "stack" });
   const element = h("div", head(t("now.title"), t("now.sub")), place);
   const show = (data) => fill(place, view(data, role, go));
   const free = hear("now", show);

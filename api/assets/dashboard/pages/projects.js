@@ -1,9 +1,9 @@
 // Projects and their scenes: the pictures there are, and the button that has them made.
 
 import { get, picture, post } from "../api.js";
-import { fill, h, ltr } from "../dom.js";
+import { busy, fill, h, ltr } from "../dom.js";
 import { language, num, t } from "../i18n.js";
-import { nothing, toast, trouble } from "../parts/dialog.js";
+import { nothing, toast, trouble, undone } from "../parts/dialog.js";
 import { head, link, meter, state } from "../parts/show.js";
 import colours from "./colours.js";
 
@@ -27,7 +27,7 @@ function image(url, words) {
 }
 
 function all() {
-  const place = h("div");
+  const place = busy();
   const load = () => get("/v1/templates").then(({ data }) => fill(place, data.length ? h("ul", { class: "cards" }, data.map((one) => h("li", { class: "card" },
     image(one.preview_url, ltr(`${one.width}×${one.height}`)), h("div", { class: "in" }, h("h2", link(`projects/${encodeURIComponent(one.slug)}`, title(one.title, one.slug))),
       h("p", { class: "small dim" }, ltr(one.slug), " · ", t("run.version", { n: one.version }), " · ", ltr(`${one.width}×${one.height}`), " · ", t("time.s", { n: num(one.duration_seconds, 1) })))))) : h("div", { class: "sheet" }, nothing("projects.none")))).catch((error) => fill(place, trouble(error, load)));
@@ -55,7 +55,7 @@ function scenes({ rest: slug, me }) {
     try {
       await post(`/v1/scene-snapshots/${project.project_id}`, { force });
       toast(t("projects.make"));
-    } catch (error) { toast(error.message); }
+    } catch (error) { undone(error); }
     load();
   };
 

@@ -1,7 +1,7 @@
 // Queues: what waits, who takes it, and what is allowed at once.
 
 import { get, post } from "../api.js";
-import { fill, h, ltr } from "../dom.js";
+import { busy, fill, h, ltr } from "../dom.js";
 import { num, span, t } from "../i18n.js";
 import { ask, nothing, trouble } from "../parts/dialog.js";
 import { field } from "../parts/form.js";
@@ -9,7 +9,7 @@ import { table } from "../parts/list.js";
 import { head, link, state, when } from "../parts/show.js";
 
 export default function queues({ role, hear }) {
-  const place = h("div");
+  const place = busy();
   const act = (queue, body) => post(`/v1/operate/queues/${encodeURIComponent(queue)}/actions`, body);
   const load = () => get("/v1/operate/queues").then(({ data }) => fill(place, h("div", { class: "sheet" }, data.length ? table([
     { label: t("queues.queue"), class: "two", cell: (queue) => [h("div", link(`runs?queue=${encodeURIComponent(queue.queue)}`, ltr(queue.queue))),

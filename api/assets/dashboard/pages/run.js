@@ -23,12 +23,15 @@ export default function run({ rest: id, go, role }) {
   const load = async () => {
     try {
       const [data, done] = await Promise.all([get(`/v1/operate/runs/${id}`), get(`/v1/operate/audit?target=run:${id}&limit=20`)]);
+      // Whoever left meanwhile watches nothing any more.
+      if (!place.isConnected) return;
       if (data.kind === "render_video") {
         film.load();
         clearInterval(watching);
         watching = data.state === "running" ? setInterval(film.load, FILM) : null;
       }
       const open = new Set([...place.querySelectorAll("details[open]")].map((one) => one.dataset.key));
+      entitle(`${data.kind} ${data.id.slice(-12)}`, place);
       fill(place, view(data, done.data, { go, load, role, film: film.element }));
       place.querySelectorAll("details").forEach((one) => { if (open.has(one.dataset.key)) one.open = true; });
       known = true;
@@ -57,7 +60,6 @@ export function sentence(why) {
 
 function view(run, done, { go, load, role, film }) {
   const over = run.state !== "running";
-  entitle(`${run.kind} ${run.id.slice(-12)}`);
   const tone = run.why.reason === "over" ? (run.state === "succeeded" ? "good" : run.state === "failed" ? "bad" : "") : ["leased", "timer", "signal", "child", "ready"].includes(run.why.reason) ? "" : "wait";
   return [
     h("div", { class: "head" },

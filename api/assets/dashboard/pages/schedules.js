@@ -41,7 +41,7 @@ function one({ rest: id, role, go }) {
   const place = h("div", { class: "stack" });
   const load = () => get(`/v1/platform/schedules/${id}`).then((data) => fill(place, view(data))).catch((error) => fill(place, head(t("schedules.title")), trouble(error, load)));
   function view(data) {
-    entitle(data.name);
+    entitle(data.name, place);
     return [h("div", { class: "head" }, h("div", h("h1", ltr(data.name, { class: "" })), h("p", { class: "sub" }, ltr(data.cron), " · ", ltr(data.time_zone), " · ", standing(data))), h("div", { class: "do" }, buttons(data, role, load))),
     h("div", { class: "cols" },
       sheet(t("schedules.coming"), null, h("div", { class: "in" }, h("ol", data.next.map((at) => h("li", { class: "num" }, moment(at)))))),

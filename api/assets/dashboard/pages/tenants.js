@@ -1,15 +1,15 @@
 // Tenants, for whoever runs the platform; and what one's own organisation has used.
 
 import { get } from "../api.js";
-import { fill, h, ltr } from "../dom.js";
+import { busy, fill, h, ltr } from "../dom.js";
 import { num, t, word } from "../i18n.js";
 import { nothing, trouble } from "../parts/dialog.js";
 import { pages, table } from "../parts/list.js";
 import { head, link, sheet, state, when } from "../parts/show.js";
 
 export default function tenants({ role, me, go }) {
-  const usage = h("div");
-  if (me.rights.includes("read")) {
+  const usage = me.rights.includes("read") ? busy() : null;
+  if (usage) {
     get("/v1/usage").then(({ totals, from, to }) => fill(usage, sheet(t("tenants.usage"), ltr(`${from} – ${to}`), Object.keys(totals).length ? table([
       { label: t("tenants.metric"), cell: ([name]) => word("metric", name) }, { label: t("tenants.amount"), end: true, cell: ([, n]) => num(n) },
     ], Object.entries(totals)) : h("div", { class: "in dim" }, t("run.none"))))).catch((error) => fill(usage, trouble(error)));

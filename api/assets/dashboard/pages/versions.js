@@ -1,14 +1,14 @@
 // Versions of definitions that are under way, and the workers that live.
 
 import { get } from "../api.js";
-import { fill, h, ltr } from "../dom.js";
+import { busy, fill, h, ltr } from "../dom.js";
 import { num, t } from "../i18n.js";
 import { nothing, trouble } from "../parts/dialog.js";
 import { table } from "../parts/list.js";
 import { head, link, sheet, state, when } from "../parts/show.js";
 
 export default function versions() {
-  const place = h("div", { class: "stack" });
+  const place = busy({ class: "stack" });
   const load = () => get("/v1/operate/versions").then((data) => fill(place,
     h("div", { class: "sheet" }, data.versions.length ? table([
       { label: t("versions.name"), cell: (one) => link(`runs?kind=${one.name.replace(/\.v\d+$/, "")}&state=running`, ltr(one.name)) },

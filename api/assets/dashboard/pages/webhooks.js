@@ -1,9 +1,9 @@
 // Where one's organisation hears of what happened, what was sent there, and sending it again.
 
 import { get, post } from "../api.js";
-import { fill, h, ltr } from "../dom.js";
+import { busy, fill, h, ltr } from "../dom.js";
 import { num, t } from "../i18n.js";
-import { nothing, toast, trouble } from "../parts/dialog.js";
+import { nothing, toast, trouble, undone } from "../parts/dialog.js";
 import { pages, table, walk } from "../parts/list.js";
 import { head, link, state, when } from "../parts/show.js";
 
@@ -12,7 +12,7 @@ export default function webhooks(page) {
 }
 
 function list({ go }) {
-  const place = h("div");
+  const place = busy();
   const free = walk(place, (hook) => go(`webhooks/${hook.id}`));
   const load = () => get("/v1/webhooks").then(({ data }) => fill(place, h("div", { class: "sheet" }, data.length ? table([
     { label: t("webhooks.url"), cell: (hook) => link(`webhooks/${hook.id}`, ltr(hook.url)) },
@@ -31,7 +31,7 @@ function one({ rest: id, query, go }) {
       await post(`${path}${at}`);
       toast(t("webhooks.sent"));
       made.reload();
-    } catch (error) { toast(error.message); }
+    } catch (error) { undone(error); }
   };
   const made = pages({
     path: `${path}/deliveries`, query, label: t("webhooks.deliveries"), key: (one) => one.id,

@@ -1,7 +1,7 @@
 // The words of notifications: ours, and those of one's organisation over them, with a look at how a message would be.
 
 import { call, get, post } from "../api.js";
-import { fill, h, ltr } from "../dom.js";
+import { busy, fill, h, ltr } from "../dom.js";
 import { language, num, t, word } from "../i18n.js";
 import { ask, said_of, trouble } from "../parts/dialog.js";
 import { choice, field } from "../parts/form.js";
@@ -16,7 +16,7 @@ export default function words(page) {
 }
 
 function list({ go }) {
-  const place = h("div");
+  const place = busy();
   const open = (one) => go(`notifications/words/${one.kind}`);
   const free = walk(place, open);
   const load = () => get("/v1/notification-templates").then(({ data }) => {
@@ -35,30 +35,31 @@ function list({ go }) {
 
 /** The words of a kind, by each channel and in each language. */
 function one(kind) {
-  const place = h("div", { class: "stack" }), editor = h("div", { class: "stack" });
+  const place = busy({ class: "stack" }), filters = h("div", { class: "filters" }), editor = h("div", { class: "stack" });
   let all = [], channel = "email", tongue = language();
-  entitle(kind);
+  entitle(kind, place);
 
   const load = () => get(`/v1/notification-templates?kind=${encodeURIComponent(kind)}`).then(({ data }) => {
     all = data;
-    const some = (name) => [...new Set(data.map((one) => one[name]))];
     fill(place,
       h("div", { class: "head" }, h("div", h("h1", ltr(kind, { class: "" })), h("p", { class: "sub" }, word("category", data[0].category))), h("div", { class: "do" }, link("notifications/words", t("words.title")))),
-      h("div", { class: "filters" },
-        choice("channel", some("channel").map((name) => [name, word("channel", name)]), channel, (name) => { channel = name; show(); }, t("notify.channel")),
-        choice("language", some("language").map((name) => [name, TONGUES[name] ?? name]), tongue, (name) => { tongue = name; show(); }, t("shell.language"))),
-      editor);
+      filters, editor);
     show();
   }).catch((error) => fill(place, head(kind), trouble(error, load)));
 
   function show() {
-    // Their own come first.
-    const now = all.find((one) => one.channel === channel && one.language === tongue) ?? all[0];
+    // Their own come first. What is chosen is what is shown: a channel may know fewer languages than another.
+    const now = all.find((one) => one.channel === channel && one.language === tongue) ?? all.find((one) => one.channel === channel) ?? all[0];
+    ({ channel, language: tongue } = now);
+    const some = (name, among) => [...new Set(among.map((one) => one[name]))];
+    fill(filters,
+      choice("channel", some("channel", all).map((name) => [name, word("channel", name)]), channel, (name) => { channel = name; show(); }, t("notify.channel")),
+      choice("language", some("language", all.filter((one) => one.channel === channel)).map((name) => [name, TONGUES[name] ?? name]), tongue, (name) => { tongue = name; show(); }, t("shell.language")));
     const path = `/v1/notification-templates/${encodeURIComponent(kind)}/${now.channel}/${encodeURIComponent(now.language)}`;
     const said = { lang: now.language, dir: now.language.startsWith("fa") ? "rtl" : "ltr" };
     const subject = h("input", { class: "i", name: "subject", maxlength: 300, value: now.subject, autocomplete: "off", ...said });
     const body = h("textarea", { class: "i", name: "body", value: now.body, ...said });
-    const preview = h("div", { class: "in" });
+    const preview = busy({ class: "in" });
     const wrong = h("p", { class: "ask bad small", role: "alert", hidden: true });
     const look = () => post(`${path}/preview`, { subject: subject.value, body: body.value }).then((seen) => {
       wrong.hidden = true;
@@ -66,12 +67,14 @@ function one(kind) {
     }).catch((error) => {
       wrong.hidden = false;
       wrong.textContent = said_of(error);
+      preview.removeAttribute("aria-busy");
     });
-    const same = (verb, ...rest) => ({ cli: line("flatrender", "notifications", verb, kind, now.channel, now.language, ...rest) });
+    const same = (verb, ...rest) => ({ cli: line("flatrender", "notifications", verb, ...rest) });
+    const of = [kind, now.channel, now.language];
     const keep = () => ask({ title: t("words.keep"), text: t("words.keep.say"), reason: "none", then: load,
-      act: async () => { await call("PUT", path, { subject: subject.value, body: body.value }); return same("say", body.value, "--subject", subject.value); } });
+      act: async () => { await call("PUT", path, { subject: subject.value, body: body.value }); return same("say", `--subject=${subject.value}`, "--", ...of, body.value); } });
     const ours = () => ask({ title: t("words.ours"), text: t("words.ours.say"), reason: "none", then: load,
-      act: async () => { await call("DELETE", path); return same("unsay"); } });
+      act: async () => { await call("DELETE", path); return same("unsay", ...of); } });
     fill(editor, h("div", { class: "cols" },
       sheet(t("words.words"), now.version === null ? t("words.are.ours") : state("active", t("run.version", { n: now.version })), h("div", { class: "in stack" },
         field("words.subject", subject), field("words.body", body, "words.body.hint"),

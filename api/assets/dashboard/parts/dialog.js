@@ -85,8 +85,11 @@ function stepUp(then) {
 /** Says that something was done, and how the command line does it. */
 export function done(title, answer) {
   const line = answer?.cli;
-  toast(title, line ? cli(line) : null);
+  toast(title, { more: line ? cli(line) : null });
 }
+
+/** Says that something was not done, and why. */
+export function undone(error) { toast(said_of(error), { tone: "bad" }); }
 
 /** A line of the command line, to be copied. */
 export function cli(line) {
@@ -101,11 +104,11 @@ export function cli(line) {
   return h("div", { class: "cli", title: t("act.cli") }, code, copy);
 }
 
-/** Says something for a while. */
-export function toast(words, more) {
+/** Says something for a while; `more` stands below it, and longer. */
+export function toast(words, { tone = "good", more = null } = {}) {
   let place = document.querySelector(".toasts");
   if (!place) { place = h("div", { class: "toasts" }); document.body.append(place); }
-  const one = h("div", { class: "toast" }, h("div", { class: "line" }, h("span", { class: "state good grow" }, words),
+  const one = h("div", { class: "toast" }, h("div", { class: "line" }, h("span", { class: `state ${tone} grow` }, words),
     h("button", { class: "b plain tiny", type: "button", "aria-label": t("act.close"), onclick: () => one.remove() }, "✕")), more);
   place.append(one);
   say(words);

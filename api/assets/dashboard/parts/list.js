@@ -1,7 +1,7 @@
 // Tables that are gone through with the keyboard, and lists that are loaded page by page.
 
 import { at, get } from "../api.js";
-import { fill, h } from "../dom.js";
+import { busy, fill, h } from "../dom.js";
 import { t } from "../i18n.js";
 import { bind } from "../keys.js";
 import { trouble } from "./dialog.js";
@@ -43,7 +43,7 @@ export function walk(place, open) {
 
 /** A list that is loaded page by page into a sheet. Answers its element, `reload()` and `end()`. */
 export function pages({ path, query, columns, open, empty, label, limit = 50, key }) {
-  const place = h("div", { class: "sheet", "aria-busy": "true" });
+  const place = busy({ class: "sheet" });
   const stop = new AbortController();
   const free = open ? walk(place, open) : () => {};
   let rows = [], next = null, more = false;
@@ -58,7 +58,6 @@ export function pages({ path, query, columns, open, empty, label, limit = 50, ke
     } catch (error) {
       if (error.name !== "AbortError") fill(place, trouble(error, () => load(true)));
     }
-    place.removeAttribute("aria-busy");
   }
 
   function show() {

@@ -61,18 +61,22 @@ export function meter(done, total) {
     h("span", { at: { "inline-size": `${part * 100}%` } }));
 }
 
-/** Names the page, for its tab and for those who listen; once, however often it is loaded. */
-export function entitle(title) {
-  const whole = `${title} · FlatRender`;
-  if (document.title === whole) return;
-  document.title = whole;
-  say(title);
+/** Names the page that an element is about to stand on, for its tab and for those who listen; once, however often it is loaded.
+    What is loaded after its page was left stands nowhere, and names nothing. */
+export function entitle(title, element) {
+  queueMicrotask(() => {
+    const whole = `${title} · FlatRender`;
+    if (!element.isConnected || document.title === whole) return;
+    document.title = whole;
+    say(title);
+  });
 }
 
 /** The head of a page. */
 export function head(title, sub, ...buttons) {
-  entitle(title instanceof Node ? title.textContent : title);
-  return h("div", { class: "head" }, h("div", h("h1", title), sub ? h("p", { class: "sub", dir: "auto" }, sub) : null), buttons.length ? h("div", { class: "do" }, buttons) : null);
+  const element = h("div", { class: "head" }, h("div", h("h1", title), sub ? h("p", { class: "sub", dir: "auto" }, sub) : null), buttons.length ? h("div", { class: "do" }, buttons) : null);
+  entitle(title instanceof Node ? title.textContent : title, element);
+  return element;
 }
 
 /** A sheet with a title. */
