@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn what_belongs_to_its_run_is_not_made_again() {
         let refused: Vec<_> = ALL.iter().filter(|kind| refuses_copies(kind).is_some()).collect();
-        assert_eq!(refused, [&"render_video", &"scene_snapshot", &"subscription"]);
+        assert_eq!(refused, [&"render_video", &"scene_snapshot", &"derive_film", &"subscription"]);
         assert!(refuses_copies("payment").is_some() && refuses_copies("notify").is_none());
         let kept: Vec<_> = ALL.iter().filter(|kind| refuses_cancel(kind).is_some()).collect();
         assert_eq!(kept, [&"subscription"]);
