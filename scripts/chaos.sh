@@ -24,10 +24,12 @@ export TMPDIR FLATRENDER_CHAOS="${FLATRENDER_CHAOS:-long}" FLATRENDER_CHAOS_REPO
 : >"$FLATRENDER_CHAOS_REPORT"
 
 began=$SECONDS code=0
+# All of it, as the tests have it: a part by itself is compiled with other features, and so anew.
+build() { cargo build --locked --quiet --workspace --all-targets; }
 # Alone on its server: it counts what the whole of it writes.
 fleet() {
-    cargo build --locked --quiet -p flatrender-activities --example fake_aerender
-    cargo nextest run --locked --profile chaos -p flatrender-api --test http --run-ignored only --no-capture -E 'test(/^fleet::/)'
+    build
+    cargo nextest run --locked --profile chaos --workspace --run-ignored only --no-capture -E 'binary(http) and test(/^fleet::/)'
 }
 if [ "${1:-}" = fleet ]; then fleet; exit; fi
 # Millions of strangers' files, of those that the everyday test makes by the thousand.
@@ -44,10 +46,9 @@ races() {
     FLATRENDER_ROUNDS="${FLATRENDER_ROUNDS:-1000}" cargo nextest run --locked --workspace -E 'binary(credits) and test(/^races::/)'
 }
 if [ "${1:-}" = races ]; then races; exit; fi
-cargo build --locked --quiet -p flatrender-renderer
-cargo nextest run --locked --profile "$([ "$FLATRENDER_CHAOS" = soak ] && echo soak || echo chaos)" -p flatrender-engine -p flatrender-api \
-    --test chaos --test journey --run-ignored all --no-fail-fast \
-    -E "(binary(chaos) and not test(=program::program) or test(/^storm::f_/)) and test(/${1:-f}/)" || code=$?
+build
+cargo nextest run --locked --profile "$([ "$FLATRENDER_CHAOS" = soak ] && echo soak || echo chaos)" --workspace --run-ignored all --no-fail-fast \
+    -E "(binary(chaos) and not test(=program::program) or binary(journey) and test(/^storm::f_/)) and test(/${1:-f}/)" || code=$?
 
 [ $# -gt 0 ] || fleet || code=$?
 [ $# -gt 0 ] || scripts/tus.sh || code=$?
