@@ -15,9 +15,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export SQLX_OFFLINE=true PATH="$HOME/.cargo/bin:$PATH"
 
+# shellcheck source=throwaway-postgres.sh
+. scripts/throwaway-postgres.sh
+
 TMPDIR=$(mktemp -d "${TMPDIR:-/tmp}/fr.XXXXXX")
 chmod 755 "$TMPDIR"
-trap 'rm -rf "$TMPDIR"' EXIT
+trap 'stop_postgres; rm -rf "$TMPDIR"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 export TMPDIR FLATRENDER_CHAOS="${FLATRENDER_CHAOS:-long}" FLATRENDER_CHAOS_REPORT="$TMPDIR/report"
@@ -28,8 +31,12 @@ began=$SECONDS code=0
 build() { cargo build --locked --quiet --workspace --all-targets; }
 # Alone on its server: it counts what the whole of it writes.
 fleet() {
+    local ended=0
     build
-    cargo nextest run --locked --profile chaos --workspace --run-ignored only --no-capture -E 'binary(http) and test(/^fleet::/)'
+    start_postgres
+    cargo nextest run --locked --profile chaos --workspace --run-ignored only --no-capture -E 'binary(http) and test(/^fleet::/)' || ended=$?
+    stop_postgres
+    return "$ended"
 }
 if [ "${1:-}" = fleet ]; then fleet; exit; fi
 # Millions of strangers' files, of those that the everyday test makes by the thousand.
@@ -39,9 +46,6 @@ fuzz() {
 }
 if [ "${1:-}" = fuzz ]; then fuzz; exit; fi
 races() {
-    # shellcheck source=throwaway-postgres.sh
-    . scripts/throwaway-postgres.sh
-    trap 'stop_postgres; rm -rf "$TMPDIR"' EXIT
     start_postgres
     FLATRENDER_ROUNDS="${FLATRENDER_ROUNDS:-1000}" cargo nextest run --locked --workspace -E 'binary(credits) and test(/^races::/)'
 }
