@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 use std::{
-    io::{BufRead as _, BufReader, Lines},
+    io::{self, BufRead as _, BufReader, Lines, Read as _, Write as _},
+    net::TcpStream,
     process::{Child, ChildStdout, Command, Stdio},
     time::Duration,
 };
@@ -138,13 +139,18 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // It takes its browser along only when it is asked to end.
-        #[cfg(unix)]
-        if let Ok(id) = i32::try_from(self.driver.id()) {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGTERM);
-        }
-        #[cfg(not(unix))]
+        let _ = end_session(&self.base);
         let _ = self.driver.kill();
         let _ = self.driver.wait();
     }
+}
+
+/// Ends a session, and with it the browser: one whose driver is killed lives on. Waits for the answer, which comes when it is gone.
+fn end_session(session: &str) -> io::Result<()> {
+    let address = session.trim_start_matches("http://");
+    let (host, path) = address.split_once('/').unwrap_or((address, ""));
+    let mut wire = TcpStream::connect(host)?;
+    wire.set_read_timeout(Some(PATIENCE))?;
+    write!(wire, "DELETE /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    wire.read_exact(&mut [0])
 }
