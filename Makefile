@@ -29,7 +29,7 @@ setup:
 build: setup
 	@cargo build --locked --release $(PROGRAMS)
 
-# What the demo and the tests share: a third of the time of a release, and optimised where pixels are made.
+# What the demo and the tests share: less than half the time of a release, and optimised where pixels are made.
 trial: setup
 	@cargo build --locked $(PROGRAMS)
 
