@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod answers;
+pub mod api;
 pub mod billing;
 pub mod check;
 pub mod cleanup;
@@ -87,6 +88,7 @@ enum Command {
     Notifications(notifications::NotificationsArgs),
     Simulate(simulate::SimulateArgs),
     Usage(usage::UsageArgs),
+    Api(api::ApiArgs),
     Webhooks(webhooks::WebhooksArgs),
     Runs(runs::RunsArgs),
     Operate(operate::OperateArgs),
@@ -155,6 +157,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Notifications(args) => notifications::run(args).await,
         Command::Simulate(args) => simulate::run(args).await,
         Command::Usage(args) => usage::run(args).await,
+        Command::Api(args) => api::run(args).await,
         Command::Webhooks(args) => webhooks::run(args).await,
         Command::Runs(args) => runs::run(args).await,
         Command::Operate(args) => operate::run(args).await,
