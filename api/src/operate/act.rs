@@ -1,6 +1,6 @@
 //! `POST /v1/operate/runs/{id}/actions`: what people do with one run.
 
-use super::{Party, Rank, cli_line, kinds, operations, reason, run};
+use super::{Party, Rank, cli_line, kinds, operations, reason, redact, run};
 use crate::{
     app::App,
     extract::{Json, Path},
@@ -51,7 +51,7 @@ pub struct RunAction {
     reason: Option<String>,
     /// For `retry` and `fork`: the step to begin with; everything before it is kept.
     from_step: Option<String>,
-    /// For `fork`: another input.
+    /// For `fork`: another input. What is hidden in the run as it is shown, and left as it is shown, stays what it is.
     #[schema(value_type = Value)]
     input: Option<Value>,
     /// For `set_priority`: the new one; higher goes first.
@@ -200,7 +200,11 @@ impl RunAction {
                     if self.action == RunAct::Retry {
                         return Err(Problem::fault("/input", "operate.bad", "only a fork takes another input"));
                     }
-                    changes = kinds::with_input(changes, &run.kind, input.clone())?;
+                    let input = redact::meant(input.clone(), &run.input).map_err(|at| {
+                        let why = "what is hidden stays where it is, or is written out";
+                        Problem::fault(format!("/input{at}"), "operate.hidden", why)
+                    })?;
+                    changes = kinds::with_input(changes, &run.kind, input)?;
                 }
                 let made = match self.action {
                     RunAct::Retry => operations.retry(tx, &by, id, &changes).await?,

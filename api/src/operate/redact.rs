@@ -1,9 +1,12 @@
-//! What operators are not shown of what runs take and give: secrets, and what is too long to read.
+//! What operators are not shown of what runs take and give: secrets, and what is too long to read. And back: what they made of what
+//! they were shown, with what they were not.
 
 use serde_json::{Value, json};
 
 /// Instead of a secret.
 const HIDDEN: &str = "•••";
+/// Instead of what is too long: a field of this name, with the bytes.
+const TOO_LONG: &str = "too_long_to_show";
 /// Longest value that is shown, in bytes.
 const LONGEST: usize = 32 * 1024;
 /// Parts of names of fields that hold secrets.
@@ -30,7 +33,64 @@ pub fn shown(mut value: Value) -> Value {
     let bytes = value.to_string().len();
     match bytes <= LONGEST {
         true => value,
-        false => json!({ "too_long_to_show": bytes }),
+        false => json!({ TOO_LONG: bytes }),
+    }
+}
+
+/// What somebody made of a value that was [`shown`] to them: what they left as it was shown is what it is.
+///
+/// # Errors
+/// The JSON pointer of what was hidden from them and is no longer in its place, or only a part of it.
+pub fn meant(edited: Value, original: &Value) -> Result<Value, String> {
+    restored(edited, &shown(original.clone()), original, "")
+}
+
+fn restored(edited: Value, shown: &Value, original: &Value, at: &str) -> Result<Value, String> {
+    if edited == *shown {
+        return Ok(original.clone());
+    }
+    match (edited, shown, original) {
+        (Value::Object(fields), Value::Object(shown), Value::Object(original)) => {
+            let put_back = |(name, value): (String, Value)| {
+                let at = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
+                let value = match (shown.get(&name), original.get(&name)) {
+                    (Some(shown), Some(original)) => restored(value, shown, original, &at)?,
+                    _ if name == TOO_LONG => return Err(at),
+                    _ => written_out(value, &at)?,
+                };
+                Ok((name, value))
+            };
+            fields.into_iter().map(put_back).collect::<Result<_, _>>().map(Value::Object)
+        }
+        (Value::Array(items), Value::Array(shown), Value::Array(original)) if items.len() == shown.len() => {
+            let put_back = |(n, item): (usize, Value)| {
+                let at = format!("{at}/{n}");
+                // One that changed its place would get the secrets of the one that was there.
+                match item != shown[n] && hides(&item) && shown.contains(&item) {
+                    true => Err(at),
+                    false => restored(item, &shown[n], &original[n], &at),
+                }
+            };
+            items.into_iter().enumerate().map(put_back).collect::<Result<_, _>>().map(Value::Array)
+        }
+        (edited, ..) => written_out(edited, at),
+    }
+}
+
+/// A value in which nothing stands for something else.
+fn written_out(value: Value, at: &str) -> Result<Value, String> {
+    match hides(&value) {
+        true => Err(at.to_owned()),
+        false => Ok(value),
+    }
+}
+
+fn hides(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields.iter().any(|(name, value)| name == TOO_LONG || hides(value)),
+        Value::Array(items) => items.iter().any(hides),
+        Value::String(text) => text.contains(HIDDEN),
+        _ => false,
     }
 }
 
@@ -123,6 +183,51 @@ mod tests {
         for (written, expected) in told {
             assert_eq!(sentence(written), expected);
         }
+    }
+
+    #[test]
+    fn what_was_hidden_stays_what_it_was_when_something_else_is_changed() {
+        let original = json!({
+            "url": "https://films.example/e/1?sig=abcdef", "told": 0, "mail": {"password": "x", "to": "jane"},
+            "keys": [{"token": "a", "n": 1}, {"token": "b", "n": 2}], "a/b": {"secret": {"deep": true}},
+        });
+        let edited = |pointer: &str, value: Value| {
+            let mut edited = shown(original.clone());
+            *edited.pointer_mut(pointer).unwrap() = value;
+            meant(edited, &original)
+        };
+        let expected = |pointer: &str, value: Value| {
+            let mut expected = original.clone();
+            *expected.pointer_mut(pointer).unwrap() = value;
+            Ok(expected)
+        };
+        assert_eq!(meant(shown(original.clone()), &original), Ok(original.clone()));
+        for (pointer, value) in [
+            ("/told", json!(3)),
+            ("/mail/to", json!("ana")),
+            ("/mail/password", json!("y")),
+            ("/url", json!("https://films.example/e/2?sig=1")),
+            ("/keys/1/n", json!(9)),
+            ("/keys", json!([])),
+        ] {
+            assert_eq!(edited(pointer, value.clone()), expected(pointer, value), "{pointer}");
+        }
+        assert_eq!(edited("/url", json!("https://films.example/e/2?•••")), Err("/url".to_owned()));
+        assert_eq!(edited("/mail/to", json!({ "token": "•••" })), Err("/mail/to".to_owned()));
+        assert_eq!(edited("/a~1b/secret", json!(["•••"])), Err("/a~1b/secret".to_owned()));
+        let swapped = json!([{"token": "•••", "n": 2}, {"token": "•••", "n": 1}]);
+        assert_eq!(edited("/keys", swapped), Err("/keys/0".to_owned()));
+        assert_eq!(edited("/keys", json!([{"token": "•••", "n": 2}])), Err("/keys".to_owned()));
+    }
+
+    #[test]
+    fn what_was_too_long_to_show_stays_whole_or_is_written_anew() {
+        let original = json!({ "text": "x".repeat(40_000) });
+        let mut edited = shown(original.clone());
+        assert_eq!(meant(edited.clone(), &original), Ok(original.clone()));
+        edited["told"] = json!(1);
+        assert_eq!(meant(edited, &original), Err("/too_long_to_show".to_owned()));
+        assert_eq!(meant(json!({ "text": "y" }), &original), Ok(json!({ "text": "y" })));
     }
 
     #[test]

@@ -199,6 +199,24 @@ async fn each_deed_takes_its_rank_and_is_written_down_once(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_fork_keeps_what_was_hidden_from_whoever_edited_its_input(db: PgPool) {
+    let world = World::new(db).await;
+    let admin = Hand::of(&world, DEFAULT_TENANT, "platform_admin").await;
+    let run = failed(&world, DEFAULT_TENANT, "keep_months", "no").await;
+    let mut input = admin.get(&format!("/runs/{run}")).await["input"].clone();
+    assert_eq!(input["access_token"], "•••");
+    input["to"] = json!("ana");
+    let fork = |input: &Value| json!({ "action": "fork", "reason": "another address", "input": input });
+    let made = admin.act(run, fork(&input)).await;
+    assert_eq!(made.status, StatusCode::OK, "{:?}", made.body);
+    let copy: Uuid = made.json()["new_run_id"].as_str().unwrap().parse().unwrap();
+    let stored = Client::new(world.db.clone()).run(copy).await.unwrap().unwrap().input;
+    assert_eq!(stored, json!({ "access_token": "abc", "to": "ana" }));
+    input["to"] = json!("ana, •••");
+    assert_eq!(admin.act(run, fork(&input)).await.faults(), ["/input/to operate.hidden"]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_failed_run_is_tried_again_once_and_a_film_not_at_all(db: PgPool) {
     let world = World::new(db).await;
     let owner = Hand::of(&world, DEFAULT_TENANT, "owner").await;
