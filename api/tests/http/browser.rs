@@ -9,7 +9,11 @@ use crate::{
 };
 use axum::http::Method;
 use driver::Browser;
-use flatrender_engine::{Client, Worker, operations::Operations, schedules::Schedules};
+use flatrender_engine::{
+    Client, Worker,
+    operations::{Operations, Rate, Terms},
+    schedules::Schedules,
+};
 use flatrender_workflows::{
     definitions::{keep_months::KeepMonths, schedules},
     models::DEFAULT_TENANT,
@@ -479,5 +483,33 @@ async fn a_node_is_drained_and_goes_on_in_either_language(db: PgPool) {
             assert_eq!(stands, state);
         }
     }
+    assert_eq!(browser.complaints().await, [""; 0]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+#[ignore = "takes chromedriver: scripts/dashboard.sh"]
+async fn a_limit_that_is_changed_leaves_the_others_of_its_queue(db: PgPool) {
+    let world = World::new(db).await;
+    person(&world, "root@example.com", &["owner", "platform_admin"]).await;
+    let operations = Operations::new(Client::new(world.db.clone()));
+    let per_minute = Rate::new(100, std::time::Duration::from_secs(60)).burst(20);
+    let terms = Terms { key_cap: Some(1), tenant_rate: Some(per_minute), ..Terms::default() };
+    let by = flatrender_engine::operations::By::new("cli");
+    let mut tx = world.db.begin().await.unwrap();
+    operations.set_terms(&mut tx, &by, "webhook", &terms).await.unwrap();
+    tx.commit().await.unwrap();
+    let base = serve(&world).await;
+    let browser = Browser::start().await;
+    sign_in(&browser, &base, "root@example.com").await;
+    browser.go(&format!("{base}/dashboard/queues")).await;
+    let row = "tr[data-key=webhook]";
+    browser.click(&format!("{row} [data-act=limit]")).await;
+    browser.until("document.querySelector('[role=dialog] input[name=tenant_rate]')?.value === '100/60+20'").await;
+    browser.write("[role=dialog] input[name=cap]", "20").await;
+    browser.click("[role=dialog] button[type=submit]").await;
+    browser.until(&format!("document.querySelector('{row}')?.textContent.includes('cap 20')")).await;
+    let all = operations.all_terms().await.unwrap();
+    let kept = all.iter().find(|(name, _)| name == "webhook").unwrap().1.clone();
+    assert_eq!(kept, Terms { cap: Some(20), ..terms });
     assert_eq!(browser.complaints().await, [""; 0]);
 }
