@@ -235,7 +235,7 @@ impl From<Event> for RunStep {
 pub struct RunSpan {
     /// The step; empty for the run itself.
     key: String,
-    /// `queued`, `working`, `paused`, `parked`, `sleeping` or `step`.
+    /// `queued`, `working`, `paused`, `parked`, `sleeping`, `signal`, `child` or `step`.
     #[schema(value_type = String, example = "working")]
     doing: flatrender_engine::operations::Doing,
     /// Its beginning.
