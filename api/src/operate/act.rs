@@ -22,7 +22,8 @@ use uuid::Uuid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RunAct {
-    /// Tries one that failed or was cancelled again, as a new run, from the step that failed or from `from_step`.
+    /// Tries one that failed or was cancelled again, as a new run, from the step that failed or from `from_step`. A film that failed is
+    /// ordered again as it was, in the name of who ordered it.
     Retry,
     /// Asks it to stop. Needs a reason.
     Cancel,
@@ -114,10 +115,13 @@ pub async fn act(
     party.may(wanted.action.takes())?;
     let because = reason(wanted.reason.as_deref(), wanted.action.needs_reason())?;
     let run = run::found(&app, &party, id).await?;
-    if let (RunAct::Retry | RunAct::Fork, Some(why)) = (wanted.action, kinds::refuses_copies(&run.kind)) {
-        return Err(Problem::new(Code::RunNoCopies, why));
-    }
-    if let (RunAct::Cancel, Some(why)) = (wanted.action, kinds::refuses_cancel(&run.kind)) {
+    let refuses = match wanted.action {
+        RunAct::Retry => kinds::refuses_retry(&run.kind),
+        RunAct::Fork => kinds::refuses_copies(&run.kind),
+        RunAct::Cancel => kinds::refuses_cancel(&run.kind),
+        _ => None,
+    };
+    if let Some(why) = refuses {
         return Err(Problem::new(Code::RunNoCopies, why));
     }
     if wanted.action == RunAct::Signal && kinds::of_money(&run.kind) {

@@ -21,7 +21,8 @@ use uuid::Uuid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BulkKind {
-    /// Tries it again, as a new run. Films and snapshots are left out: they are ordered anew.
+    /// Tries it again, as a new run; films that failed are ordered again as they were. What is asked for anew elsewhere, such as
+    /// snapshots, is left out.
     Retry,
     /// Asks it to stop.
     Cancel,
@@ -35,6 +36,24 @@ impl BulkKind {
             Self::Retry => "retry",
             Self::Cancel => "cancel",
             Self::SetPriority => "set_priority",
+        }
+    }
+
+    /// Why runs of a kind are left out, as far as they are.
+    fn refuses(self, kind: &str) -> Option<&'static str> {
+        match self {
+            Self::Retry => kinds::refuses_retry(kind),
+            Self::Cancel => kinds::refuses_cancel(kind),
+            Self::SetPriority => None,
+        }
+    }
+
+    /// Which kinds are not left out.
+    fn wanted(self) -> fn(&str) -> bool {
+        match self {
+            Self::Retry => kinds::among_retried,
+            Self::Cancel => kinds::among_cancelled,
+            Self::SetPriority => |_| true,
         }
     }
 }
@@ -81,6 +100,19 @@ impl From<Total> for RunCount {
     }
 }
 
+/// Runs of a kind that an operation leaves out.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LeftOut {
+    /// What they do.
+    #[schema(example = "scene_snapshot")]
+    kind: String,
+    /// How many.
+    n: i64,
+    /// Why.
+    #[schema(example = "a snapshot belongs to the run it was asked for with: ask for the scene's snapshot again")]
+    why: &'static str,
+}
+
 /// What an operation would do. It does nothing before it is begun.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BulkPreview {
@@ -95,6 +127,8 @@ pub struct BulkPreview {
     counts: Vec<RunCount>,
     /// Some of them.
     sample: Vec<RunSummary>,
+    /// What fits the filter as well and is not among them.
+    left_out: Vec<LeftOut>,
     /// How it is begun on the command line.
     #[schema(example = "flatrender operate begin 0199d5a0-7c1e-7b3f-9c53-1f0c0a3f5e11 --confirm 12")]
     cli: String,
@@ -267,11 +301,10 @@ pub async fn create(
         _ => return Err(Problem::fault("/priority", "operate.bad", "only set_priority takes a priority")),
     };
     let (operations, by) = (operations(&app), party.by(because.clone()));
-    let mut filter = body.filter.within(&party)?;
-    match action {
-        Action::Retry => only(&mut filter.kinds, kinds::refuses_copies)?,
-        Action::Cancel => only(&mut filter.kinds, kinds::refuses_cancel)?,
-        _ => {}
+    let filter = body.filter.within(&party)?;
+    // One that was named is told why it is left out.
+    if let Some(why) = filter.kinds.iter().find_map(|kind| body.action.refuses(kind)) {
+        return Err(Problem::new(Code::RunNoCopies, why));
     }
     let tenant = filter.tenant;
     let mut tx = party.begin(&app).await?;
@@ -285,36 +318,31 @@ pub async fn create(
             mine(&party, &whole)?;
             operations.preview_rest(&mut tx, &by, id).await?
         }
-        None => operations.preview(&mut tx, &by, action, &filter, body.rate_per_second).await?,
+        None => {
+            let which = (&filter, body.action.wanted());
+            operations.preview_of(&mut tx, &by, action, which, body.rate_per_second).await?
+        }
     };
     let (target, after) = (format!("bulk:{}", preview.id), json!({ "action": action, "total": preview.total }));
     party.note(&mut tx, tenant, ("bulk.preview", &target), because.as_deref(), after).await?;
     tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(preview.into())))
+    Ok((StatusCode::CREATED, Json(BulkPreview::of(preview, body.action))))
 }
 
-/// Leaves out the kinds that refuse; one that was named is told why it does.
-fn only(kinds: &mut Vec<String>, refuses: fn(&str) -> Option<&'static str>) -> Result<(), Problem> {
-    if kinds.is_empty() {
-        kinds.extend(kinds::ALL.iter().map(ToString::to_string));
-        kinds.retain(|kind| refuses(kind).is_none());
-        return Ok(());
-    }
-    match kinds.iter().find_map(|kind| refuses(kind)) {
-        Some(why) => Err(Problem::new(Code::RunNoCopies, why)),
-        None => Ok(()),
-    }
-}
-
-impl From<Preview> for BulkPreview {
-    fn from(p: Preview) -> Self {
+impl BulkPreview {
+    fn of(p: Preview, action: BulkKind) -> Self {
         let (id, total) = (p.id.to_string(), p.total.to_string());
+        let left_out = p.left_out.into_iter().map(|(kind, n)| {
+            let why = action.refuses(&kind).unwrap_or("nobody here knows runs of this kind");
+            LeftOut { kind, n, why }
+        });
         Self {
             id: p.id,
             object: "bulk_preview",
             total: p.total,
             counts: p.counts.into_iter().map(Into::into).collect(),
             sample: p.sample.into_iter().map(Into::into).collect(),
+            left_out: left_out.collect(),
             cli: cli_line::line(["operate", "begin", &id, "--confirm", &total]),
         }
     }

@@ -5,10 +5,11 @@ use axum::{
     body::Body,
     http::{Method, StatusCode},
 };
-use flatrender_engine::{Client, Worker, operations::Operations};
+use flatrender_api::render::again;
+use flatrender_engine::{Client, Failure, Worker, operations::Operations};
 use flatrender_workflows::{
     definitions::keep_months::KeepMonths,
-    models::{DEFAULT_TENANT, identity::tenant_api_key::SCOPES},
+    models::{DEFAULT_TENANT, identity::tenant_api_key::SCOPES, render::render_job},
 };
 use futures::StreamExt as _;
 use serde_json::{Value, json};
@@ -217,7 +218,7 @@ async fn a_fork_keeps_what_was_hidden_from_whoever_edited_its_input(db: PgPool) 
 }
 
 #[sqlx::test(migrations = "../migrations")]
-async fn a_failed_run_is_tried_again_once_and_a_film_not_at_all(db: PgPool) {
+async fn a_failed_run_is_tried_again_once_and_a_film_that_is_gone_not_at_all(db: PgPool) {
     let world = World::new(db).await;
     let owner = Hand::of(&world, DEFAULT_TENANT, "owner").await;
     let run = failed(&world, DEFAULT_TENANT, "keep_months", "no").await;
@@ -235,6 +236,70 @@ async fn a_failed_run_is_tried_again_once_and_a_film_not_at_all(db: PgPool) {
     assert_eq!(owner.get(&format!("/runs/{film}")).await["actions"], json!([]));
 }
 
+/// A film that was ordered and has failed: its run.
+async fn failed_film(world: &World) -> Uuid {
+    let order = json!({ "metadata": { "order": 4711 } });
+    let mut whole = crate::world::order();
+    whole.as_object_mut().unwrap().extend(order.as_object().unwrap().clone());
+    let film = world.post("/v1/renders", whole).await.json()["id"].as_str().unwrap().parse().unwrap();
+    let run = world.run_of(film).await;
+    let sql = "with gone as (delete from workflow.tasks where run_id = $1)
+        update workflow.runs set state = 'failed', finished_at = workflow.now(), error = e, error_fingerprint = workflow.fingerprint(e)
+        from jsonb_build_object('code', 'render.missing_font', 'message', 'no font', 'retryable', false) e where id = $1";
+    sqlx::query(sql).bind(run).execute(&world.db).await.unwrap();
+    let failure = Failure::permanent("render.missing_font", "no font");
+    let mut db = world.db.acquire().await.unwrap();
+    assert!(render_job::settle(&mut db, film, run, Err(&failure)).await.unwrap());
+    run
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_film_that_failed_is_ordered_again_as_it_was_and_once(db: PgPool) {
+    let world = World::new(db).await;
+    let operator = Hand::of(&world, DEFAULT_TENANT, "platform_operator").await;
+    let run = failed_film(&world).await;
+    assert_eq!(operator.get(&format!("/runs/{run}")).await["actions"], json!(["retry"]));
+    let retry = json!({ "action": "retry", "reason": "the font is installed now" });
+    let step = json!({ "action": "retry", "from_step": "plan" });
+    assert_eq!(operator.act(run, step).await.problem(), "request.invalid");
+    let made = operator.act(run, retry.clone()).await;
+    assert_eq!(made.status, StatusCode::OK, "{:?}", made.body);
+    let again: Uuid = made.json()["new_run_id"].as_str().unwrap().parse().unwrap();
+    let same = "select count(*) from render.render_jobs a join render.render_jobs b on a.spec = b.spec and a.metadata = b.metadata
+        and a.project_version_id = b.project_version_id where a.status = 'failed' and b.status = 'queued'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(same).fetch_one(&world.db).await.unwrap(), 1);
+    let seen = operator.get(&format!("/runs/{again}")).await;
+    assert_eq!((&seen["origin"]["how"], &seen["origin"]["origin_run_id"]), (&json!("retry"), &json!(run)));
+    assert_eq!((&seen["state"], &seen["kind"]), (&json!("running"), &json!("render_video")));
+    assert_eq!(operator.act(run, retry).await.problem(), "run.conflict");
+    assert_eq!(world.count("render.render_jobs").await, 2);
+    assert_eq!(operator.get("/dead-letters").await["data"], json!([]));
+    assert_eq!(deeds(&world).await, (1, 1));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn films_that_failed_are_ordered_again_among_many(db: PgPool) {
+    let world = World::new(db).await;
+    let operator = Hand::of(&world, DEFAULT_TENANT, "platform_operator").await;
+    let film = failed_film(&world).await;
+    let gone = failed(&world, DEFAULT_TENANT, "render_video", "its film was removed").await;
+    let retry = json!({ "action": "retry", "filter": { "states": ["failed"] }, "reason": "the font is installed now" });
+    let preview = operator.post("/bulk", retry).await.json();
+    assert_eq!((&preview["total"], &preview["left_out"]), (&json!(2), &json!([])));
+    let id = preview["id"].as_str().unwrap();
+    let begin = json!({ "action": "begin", "confirm": 2 });
+    assert_eq!(operator.post(&format!("/bulk/{id}/actions"), begin).await.status, StatusCode::OK);
+    let operations = Operations::new(Client::new(world.db.clone())).anew(Some(again::films()));
+    assert_eq!(operations.work_on_bulk().await.unwrap(), 2);
+    let items = operator.get(&format!("/bulk/{id}/items")).await;
+    let outcome = |run: Uuid| {
+        let items = items["data"].as_array().unwrap();
+        items.iter().find(|item| item["run_id"] == json!(run)).unwrap()["outcome"].clone()
+    };
+    assert_eq!((outcome(film), outcome(gone)), (json!("done"), json!("failed")));
+    assert_eq!(world.count("render.render_jobs where status = 'queued'").await, 1);
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn many_runs_are_previewed_confirmed_and_done_one_by_one(db: PgPool) {
     let world = World::new(db).await;
@@ -244,7 +309,7 @@ async fn many_runs_are_previewed_confirmed_and_done_one_by_one(db: PgPool) {
     for n in 0..3 {
         failed(&world, tenant, "keep_months", &format!("attempt {n}")).await;
     }
-    failed(&world, tenant, "render_video", "attempt 9").await;
+    failed(&world, tenant, "scene_snapshot", "attempt 9").await;
     let elsewhere = failed(&world, DEFAULT_TENANT, "keep_months", "attempt 5").await;
     let bulk = |reason: Value| json!({ "action": "retry", "filter": { "code": "smtp.down" }, "reason": reason });
     assert_eq!(owner.post("/bulk", bulk(json!(null))).await.faults(), ["/reason operate.reason"]);
@@ -253,7 +318,16 @@ async fn many_runs_are_previewed_confirmed_and_done_one_by_one(db: PgPool) {
     let preview = owner.post("/bulk", bulk(json!("mail is back"))).await;
     assert_eq!(preview.status, StatusCode::CREATED, "{:?}", preview.body);
     let preview = preview.json();
-    assert_eq!((&preview["total"], &preview["counts"][0]["n"]), (&json!(3), &json!(3)), "no film, no other tenant's");
+    assert_eq!(
+        (&preview["total"], &preview["counts"][0]["n"]),
+        (&json!(3), &json!(3)),
+        "no snapshot, no other tenant's"
+    );
+    let left_out = &preview["left_out"][0];
+    assert_eq!((&left_out["kind"], &left_out["n"]), (&json!("scene_snapshot"), &json!(1)));
+    assert!(left_out["why"].as_str().unwrap().contains("again"), "{left_out}");
+    let named = json!({ "action": "retry", "filter": { "kinds": ["scene_snapshot"] }, "reason": "x" });
+    assert_eq!(owner.post("/bulk", named).await.problem(), "run.no_copies");
     // What fails later is not in the set.
     failed(&world, tenant, "keep_months", "attempt 7").await;
     let id = preview["id"].as_str().unwrap();

@@ -86,6 +86,9 @@ function shown(preview, go) {
         { label: t("runs.kind"), cell: (one) => ltr(one.kind) }, { label: t("runs.state"), cell: (one) => state(one.state) }, { label: t("runs.tenant"), cell: (one) => short(one.tenant_id) },
         { label: t("failures.runs"), end: true, cell: (one) => num(one.n) },
       ], preview.counts)),
+      preview.left_out.length ? sheet(t("bulk.left"), null, table([
+        { label: t("runs.kind"), cell: (one) => ltr(one.kind) }, { label: t("bulk.note"), class: "two dim", cell: (one) => one.why }, { label: t("failures.runs"), end: true, cell: (one) => num(one.n) },
+      ], preview.left_out)) : null,
       sheet(t("bulk.sample"), null, table([
         { label: t("runs.kind"), cell: (run) => link(`runs/${run.id}`, ltr(run.kind)) }, { label: t("runs.error"), cell: (run) => ltr(run.error_code ?? "–") }, { label: t("runs.created"), end: true, cell: (run) => when(run.created_at) },
       ], preview.sample))),
