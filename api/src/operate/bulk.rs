@@ -270,6 +270,9 @@ pub struct BulkAction {
     /// For `begin`: how many runs it is about.
     #[schema(example = 12)]
     confirm: Option<i32>,
+    /// Why, in 1 to 500 characters. `abort` needs it.
+    #[schema(example = "the font is not the cause")]
+    reason: Option<String>,
 }
 
 /// `POST /v1/operate/bulk`
@@ -350,9 +353,8 @@ impl BulkPreview {
 
 /// An operation that somebody reaches.
 async fn found(operations: &Operations, party: &Party, id: Uuid) -> Result<Bulk, Problem> {
-    let whose = |bulk: &Bulk| bulk.filter["tenant"].as_str().and_then(|t| t.parse().ok());
     let bulk = operations.bulk(id).await?;
-    let bulk = bulk.filter(|bulk| party.reach.is_none() || whose(bulk).is_some_and(|tenant| party.reaches(tenant)));
+    let bulk = bulk.filter(|bulk| party.reach.is_none() || bulk.tenant().is_some_and(|tenant| party.reaches(tenant)));
     bulk.ok_or_else(|| Problem::not_found(Code::RunNotFound, "operation"))
 }
 
@@ -423,7 +425,7 @@ pub async fn items(
 /// `POST /v1/operate/bulk/{id}/actions`
 #[utoipa::path(
     post, path = "/v1/operate/bulk/{id}/actions", tag = "Runs", operation_id = "act_on_bulk", summary = "Begin, pause, resume or abort",
-    description = "`begin` what was previewed, by the number of its runs; `pause` and `resume`; `abort` for good.",
+    description = "`begin` what was previewed, by the number of its runs; `pause` and `resume`; `abort` for good, with a reason.",
     params(("id" = Uuid, Path, description = "The operation")), request_body = BulkAction,
     responses(
         (status = 200, description = "The operation, afterwards", body = BulkView),
@@ -436,10 +438,11 @@ pub async fn act(
     State(app): State<App>,
     party: Party,
     Path(id): Path<Uuid>,
-    Json(BulkAction { action, confirm }): Json<BulkAction>,
+    Json(BulkAction { action, confirm, reason: given }): Json<BulkAction>,
 ) -> Result<Json<BulkView>, Problem> {
     party.may(Rank::Keeper)?;
-    let (operations, by) = (operations(&app), party.by(None));
+    let because = reason(given.as_deref(), action == BulkAct::Abort)?;
+    let (operations, by) = (operations(&app), party.by(because.clone()));
     let bulk = found(&operations, &party, id).await?;
     mine(&party, &bulk)?;
     if bulk.action == "set_priority" {
@@ -464,8 +467,8 @@ pub async fn act(
         BulkAct::Pause => "bulk.pause",
         BulkAct::Abort => "bulk.abort",
     };
-    let tenant = bulk.filter["tenant"].as_str().and_then(|t| t.parse().ok());
-    party.note(&mut tx, tenant, (name, &format!("bulk:{id}")), None, json!({ "total": bulk.total })).await?;
+    let (target, after) = (format!("bulk:{id}"), json!({ "total": bulk.total }));
+    party.note(&mut tx, bulk.tenant(), (name, &target), because.as_deref(), after).await?;
     tx.commit().await?;
     app.workflows.announce();
     Ok(Json(found(&operations, &party, id).await?.into()))

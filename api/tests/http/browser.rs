@@ -474,6 +474,10 @@ async fn a_node_is_drained_and_goes_on_in_either_language(db: PgPool) {
             browser.run(&press(word)).await;
             browser.click("[role=dialog] button[type=submit]").await;
             browser.until(&format!("document.querySelector('.head .state[data-state={state}]')")).await;
+            let verb = if state == "online" { "resume" } else { "drain" };
+            let line = format!("flatrender node {verb} render-01");
+            let told = format!("[...document.querySelectorAll('.toast .cli code')].at(-1)?.textContent === '{line}'");
+            browser.until(&told).await;
             keep(&browser, &format!("journey-{state}-{language}")).await;
             let stands: String = sqlx::query_scalar("select status::text from render.nodes where id = $1")
                 .bind(node)

@@ -354,6 +354,25 @@ async fn many_runs_are_previewed_confirmed_and_done_one_by_one(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn an_operation_on_many_runs_is_aborted_with_a_reason_that_its_tenant_reads(db: PgPool) {
+    let world = World::new(db).await;
+    let tenant = world.tenant("acme").await;
+    let owner = Hand::of(&world, tenant, "owner").await;
+    failed(&world, tenant, "keep_months", "attempt 1").await;
+    let retry = json!({ "action": "retry", "filter": { "code": "smtp.down" }, "reason": "mail is back" });
+    let preview = owner.post("/bulk", retry).await.json();
+    let at = format!("/bulk/{}/actions", preview["id"].as_str().unwrap());
+    assert_eq!(owner.post(&at, json!({ "action": "abort" })).await.faults(), ["/reason operate.reason"]);
+    let abort = json!({ "action": "abort", "reason": "mail is away again" });
+    assert_eq!(owner.post(&at, abort).await.json()["state"], "aborted");
+    let seen = owner.get("/audit").await;
+    assert_eq!(
+        (&seen["data"][0]["action"], &seen["data"][0]["reason"], &seen["data"][0]["tenant_id"]),
+        (&json!("bulk_abort"), &json!("mail is away again"), &json!(tenant))
+    );
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_queue_is_paused_with_a_reason_and_the_run_says_so(db: PgPool) {
     let world = World::new(db).await;
     let operator = Hand::of(&world, DEFAULT_TENANT, "platform_operator").await;
