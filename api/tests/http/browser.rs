@@ -226,6 +226,7 @@ async fn every_page_stands_in_both_languages_light_and_dark(db: PgPool) {
         ("colours", "projects/tiny/colours".to_owned()),
         ("versions", "versions".to_owned()),
         ("audit", "audit".to_owned()),
+        ("audit-all", "audit?of=all".to_owned()),
         ("tenants", "tenants".to_owned()),
         ("webhooks", "webhooks".to_owned()),
         ("webhook", format!("webhooks/{hook}")),
