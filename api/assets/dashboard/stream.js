@@ -3,6 +3,8 @@
 import { at, token } from "./api.js";
 
 const PAUSES = [500, 1000, 2000, 5000, 10000];
+/** Deeds that are remembered: those of late are told again to whoever comes back. */
+const KNOWN = 1000;
 
 /**
  * Follows what changes. `hear(kind, data)` is called for each event, `stand(on)` when the stream stands or is lost. A page that nobody sees,
@@ -10,6 +12,13 @@ const PAUSES = [500, 1000, 2000, 5000, 10000];
  */
 export function follow(parameters, hear, stand) {
   let over = false, connection = null, last = null, tries = 0;
+  const known = new Set();
+  const isKnown = (id) => {
+    if (known.has(id)) return true;
+    known.add(id);
+    if (known.size > KNOWN) known.delete(known.values().next().value);
+    return false;
+  };
   const letGo = () => { if (document.hidden) connection?.abort(); };
   document.addEventListener("visibilitychange", letGo);
   (async () => {
@@ -29,7 +38,8 @@ export function follow(parameters, hear, stand) {
         tries = 0;
         await read(answer.body, (event) => {
           if (event.id) last = event.id;
-          if (event.data) hear(event.kind, JSON.parse(event.data));
+          const data = event.data && JSON.parse(event.data);
+          if (data && !(event.kind === "deed" && isKnown(data.id))) hear(event.kind, data);
         });
       } catch (error) {
         if (over) return;

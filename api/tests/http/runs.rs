@@ -14,7 +14,11 @@ use flatrender_workflows::{
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Duration,
+};
 use uuid::Uuid;
 
 /// Somebody with a credential.
@@ -411,8 +415,16 @@ async fn a_queue_is_paused_with_a_reason_and_the_run_says_so(db: PgPool) {
     assert_eq!((&known["workers"], &known["standing"]), (&json!(1), &json!("safe_to_remove")));
 }
 
-/// Events of a stream, as pairs of kind and id, until there are so many.
-async fn events(world: &World, token: &str, last: Option<&str>, many: usize) -> Vec<(String, String, Value)> {
+/// An event of a stream: its kind, its id, what it tells.
+type Told = (String, String, Value);
+
+/// Events of a stream, until there are so many.
+async fn events(world: &World, token: &str, last: Option<&str>, many: usize) -> Vec<Told> {
+    events_until(world, token, last, |found| found.len() >= many).await
+}
+
+/// Events of a stream, until they are enough.
+async fn events_until(world: &World, token: &str, last: Option<&str>, enough: impl Fn(&[Told]) -> bool) -> Vec<Told> {
     use tower::ServiceExt as _;
     let mut ask = request(Method::GET, "/v1/operate/events", token);
     if let Some(last) = last {
@@ -422,7 +434,7 @@ async fn events(world: &World, token: &str, last: Option<&str>, many: usize) -> 
     assert_eq!(answer.status(), StatusCode::OK);
     let mut stream = answer.into_body().into_data_stream();
     let (mut text, mut found) = (String::new(), vec![]);
-    while found.len() < many {
+    while !enough(&found) {
         let chunk = tokio::time::timeout(Duration::from_secs(20), stream.next()).await.expect("an event").unwrap();
         text.push_str(std::str::from_utf8(&chunk.unwrap()).unwrap());
         while let Some(end) = text.find("\n\n") {
@@ -437,6 +449,36 @@ async fn events(world: &World, token: &str, last: Option<&str>, many: usize) -> 
         }
     }
     found
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn deeds_of_a_long_transaction_are_told_however_many_others_came_before(db: PgPool) {
+    let world = World::new(db).await;
+    let admin = Hand::of(&world, DEFAULT_TENANT, "platform_admin").await;
+    let written = "insert into workflow.audit (at, actor, action, target) select workflow.now(), 'cli', 'cancel', $1 from generate_series(1, $2)";
+    let (stands, heard) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let of = |all: &[Told], target: &str| all.iter().filter(|event| event.2["target"] == target).count();
+    let writing = async {
+        let until = async |met: &dyn Fn() -> bool| {
+            while !met() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        until(&|| stands.load(Ordering::Relaxed)).await;
+        let mut late = world.db.begin().await.unwrap();
+        sqlx::query(written).bind("run:late").bind(100).execute(&mut *late).await.unwrap();
+        sqlx::query(written).bind("run:soon").bind(300).execute(&world.db).await.unwrap();
+        until(&|| heard.load(Ordering::Relaxed) == 300).await;
+        late.commit().await.unwrap();
+    };
+    let enough = |all: &[Told]| {
+        stands.store(!all.is_empty(), Ordering::Relaxed);
+        heard.store(of(all, "run:soon"), Ordering::Relaxed);
+        of(all, "run:late") >= 100
+    };
+    let (told, ()) = tokio::join!(events_until(&world, &admin.token, None, enough), writing);
+    let deeds: BTreeSet<_> = told.iter().filter(|event| event.0 == "deed").map(|event| event.1.as_str()).collect();
+    assert_eq!(deeds.len(), 400, "each once");
 }
 
 #[sqlx::test(migrations = "../migrations")]
