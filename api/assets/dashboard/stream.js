@@ -1,6 +1,7 @@
 // Server-sent events with a token, which EventSource cannot send. Comes back by itself, and says where it was.
 
 import { at, token } from "./api.js";
+import { spent } from "./session.js";
 
 const PAUSES = [500, 1000, 2000, 5000, 10000];
 /** Deeds that are remembered: those of late are told again to whoever comes back. */
@@ -30,9 +31,11 @@ export function follow(parameters, hear, stand) {
       }
       connection = new AbortController();
       try {
-        const headers = { accept: "text/event-stream", authorization: `Bearer ${await token()}` };
+        const used = await token();
+        const headers = { accept: "text/event-stream", authorization: `Bearer ${used}` };
         if (last !== null) headers["last-event-id"] = last;
         const answer = await fetch(at("/v1/operate/events", parameters), { headers, signal: connection.signal });
+        if (answer.status === 401) spent(used);
         if (!answer.ok) throw new Error(String(answer.status));
         stand(true);
         tries = 0;

@@ -518,3 +518,33 @@ async fn a_limit_that_is_changed_leaves_the_others_of_its_queue(db: PgPool) {
     assert_eq!(kept, Terms { cap: Some(20), ..terms });
     assert_eq!(browser.complaints().await, [""; 0]);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+#[ignore = "takes chromedriver: scripts/dashboard.sh"]
+async fn a_tab_that_is_duplicated_stays_signed_in_beside_the_first(db: PgPool) {
+    let world = World::new(db).await;
+    person(&world, "root@example.com", &["owner", "platform_admin"]).await;
+    let base = serve(&world).await;
+    let browser = Browser::start().await;
+    sign_in(&browser, &base, "root@example.com").await;
+    browser.go(&format!("{base}/dashboard/runs")).await;
+    browser.until(QUIET).await;
+    // A tab that a page opens has a copy of its session storage, as a duplicated one has.
+    browser.run("window.other = window.open('/dashboard/runs')").await;
+    browser.until("window.other.document.querySelector('.frame main h1')").await;
+    let tabs = "const tabs = [window, window.other];
+        const answers = (tab) => tab.performance.getEntriesByType('resource')
+            .filter((one) => one.name.includes('/v1/operate/runs') && one.responseStatus === 200).length;
+        const again = (tab) => [...tab.document.querySelectorAll('main button')].find((one) => one.textContent === 'Refresh').click();";
+    for _ in 0..2 {
+        // Both find out at the same time that their access token is good no more.
+        let expire = "update identity.user_sessions set access_expires_at = created_at";
+        sqlx::query(expire).execute(&world.db).await.unwrap();
+        browser.run(&format!("{tabs} window.had = tabs.map(answers); tabs.forEach(again)")).await;
+        browser
+            .until(&format!("(() => {{ {tabs} return tabs.every((tab, n) => answers(tab) > window.had[n]) }})()"))
+            .await;
+    }
+    assert_eq!(world.count("identity.user_sessions where revoked_at is null").await, 1);
+    assert_eq!(world.count("identity.user_sessions where revoked_at is not null").await, 0);
+}
