@@ -8,8 +8,13 @@ use crate::{
         page::{self, Page},
     },
     problem::{Code, Problem, ProblemBody},
+    render::{renders::REPLAYED, submit},
 };
-use axum::{extract::State, http::StatusCode};
+use axum::{
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode},
+    response::{IntoResponse, Response},
+};
 use chrono::{DateTime, Utc};
 use flatrender_engine::operations::{Action, Bulk, Item, Operations, Preview, Total};
 use serde::{Deserialize, Serialize};
@@ -278,20 +283,26 @@ pub struct BulkAction {
 /// `POST /v1/operate/bulk`
 #[utoipa::path(
     post, path = "/v1/operate/bulk", tag = "Runs", operation_id = "preview_bulk", summary = "Preview an operation on many runs",
-    description = "Freezes the runs that fit now and shows what would happen to them. Nothing is done before it is begun.",
+    description = "Freezes the runs that fit now and shows what would happen to them. Nothing is done before it is begun. With an \
+                   `Idempotency-Key` the same request gives the same preview, however often it is sent.",
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters, yours")),
     request_body(content = CreateBulk, example = json!({"action": "retry", "filter": {"states": ["failed"], "code": "http.unreachable"},
         "reason": "the receiver is back"})),
     responses(
-        (status = 201, description = "The preview", body = BulkPreview),
+        (status = 201, description = "The preview", body = BulkPreview, headers(
+            ("Idempotent-Replayed" = String, description = "`true` when an earlier request with this key made the preview")
+        )),
         (status = 404, description = "`run.not_found`: the operation whose rest is meant", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "`request.invalid`: nothing fits, too much does, or no reason", body = ProblemBody, content_type = "application/problem+json")
+        (status = 422, description = "`request.invalid`: nothing fits, too much does, or no reason; `idempotency.key_reused`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn create(
     State(app): State<App>,
     party: Party,
+    headers: HeaderMap,
     Json(body): Json<CreateBulk>,
-) -> Result<(StatusCode, Json<BulkPreview>), Problem> {
+) -> Result<Response, Problem> {
+    let key = submit::idempotency_key(&headers)?;
     party.may(if body.action == BulkKind::SetPriority { Rank::Operator } else { Rank::Keeper })?;
     let because = reason(body.reason.as_deref(), true)?;
     let action = match (body.action, body.priority) {
@@ -310,7 +321,19 @@ pub async fn create(
         return Err(Problem::new(Code::RunNoCopies, why));
     }
     let tenant = filter.tenant;
+    let asked = submit::fingerprint(&json!({ "action": action, "filter": filter, "rest_of": body.rest_of,
+        "reason": because, "rate_per_second": body.rate_per_second }));
     let mut tx = party.begin(&app).await?;
+    if let Some(key) = key
+        && let Some((known, was_asked)) = operations.preview_known(&mut tx, &by, key).await?
+    {
+        if was_asked != asked {
+            let why = "this idempotency key was used with another body";
+            return Err(Problem::new(Code::IdempotencyKeyReused, why));
+        }
+        let replayed = [(REPLAYED, HeaderValue::from_static("true"))];
+        return Ok((StatusCode::CREATED, replayed, Json(BulkPreview::of(known, body.action))).into_response());
+    }
     let preview = match body.rest_of {
         Some(id) => {
             let whole = found(&operations, &party, id).await?;
@@ -326,10 +349,13 @@ pub async fn create(
             operations.preview_of(&mut tx, &by, action, which, body.rate_per_second).await?
         }
     };
+    if let Some(key) = key {
+        operations.keep_key(&mut tx, &preview, key, &asked).await?;
+    }
     let (target, after) = (format!("bulk:{}", preview.id), json!({ "action": action, "total": preview.total }));
     party.note(&mut tx, tenant, ("bulk.preview", &target), because.as_deref(), after).await?;
     tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(BulkPreview::of(preview, body.action))))
+    Ok((StatusCode::CREATED, Json(BulkPreview::of(preview, body.action))).into_response())
 }
 
 impl BulkPreview {

@@ -358,6 +358,29 @@ async fn many_runs_are_previewed_confirmed_and_done_one_by_one(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn the_same_key_and_request_give_the_same_preview(db: PgPool) {
+    let world = World::new(db).await;
+    let owner = Hand::of(&world, DEFAULT_TENANT, "owner").await;
+    failed(&world, DEFAULT_TENANT, "keep_months", "attempt 1").await;
+    failed(&world, DEFAULT_TENANT, "scene_snapshot", "attempt 2").await;
+    let ask = async |key: &str, reason: &str| {
+        let body = json!({ "action": "retry", "filter": { "code": "smtp.down" }, "reason": reason });
+        let request = request(Method::POST, "/v1/operate/bulk", &owner.token).header("idempotency-key", key);
+        world.send(with_json(request, &body)).await
+    };
+    let (first, second) = tokio::join!(ask("k", "mail is back"), ask("k", "mail is back"));
+    assert_eq!((first.status, second.status), (StatusCode::CREATED, StatusCode::CREATED));
+    assert_eq!(first.json(), second.json());
+    // What fails later is not in it, whenever it is asked for again.
+    failed(&world, DEFAULT_TENANT, "keep_months", "attempt 3").await;
+    let third = ask("k", "mail is back").await;
+    assert_eq!((third.json(), third.header("idempotent-replayed")), (first.json(), "true"));
+    assert_eq!(ask("k", "another reason").await.problem(), "idempotency.key_reused");
+    assert_ne!(ask("other", "mail is back").await.json()["id"], first.json()["id"]);
+    assert_eq!((world.count("workflow.bulk_operations").await, deeds(&world).await), (2, (2, 2)));
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn an_operation_on_many_runs_is_aborted_with_a_reason_that_its_tenant_reads(db: PgPool) {
     let world = World::new(db).await;
     let tenant = world.tenant("acme").await;

@@ -179,6 +179,42 @@ impl Operations {
         Ok(Preview { id: new.id, total: runs.len() as i32, counts, sample, left_out })
     }
 
+    /// What `by` has previewed by this key, with what was asked then. Whoever asks by the same key waits until this transaction ends.
+    ///
+    /// # Errors
+    /// [`OperationError::Engine`].
+    pub async fn preview_known(
+        &self,
+        tx: &mut PgConnection,
+        by: &By,
+        key: &str,
+    ) -> Result<Option<(Preview, String)>, OperationError> {
+        let Some(id) = sql::bulk_by_key(&mut *tx, &by.actor, key).await? else { return Ok(None) };
+        let Some(bulk) = sql::bulk_of(&mut *tx, id).await? else { return Ok(None) };
+        let items = sql::items_of(&mut *tx, id, 1, SAMPLE).await?;
+        let some: Vec<Uuid> = items.into_iter().map(|item| item.run_id).collect();
+        let counts = sql::bulk_counts(&mut *tx, id).await?;
+        let sample = sql::fitting(tx, &Filter::default(), &some, SAMPLE).await?;
+        let left_out = serde_json::from_value(bulk.params["left_out"].clone()).unwrap_or_default();
+        let asked = bulk.params["asked"].as_str().unwrap_or_default().to_owned();
+        Ok(Some((Preview { id, total: bulk.total, counts, sample, left_out }, asked)))
+    }
+
+    /// Keeps by which key a preview was asked for, and what was asked, for [`Operations::preview_known`]; in its transaction.
+    ///
+    /// # Errors
+    /// [`OperationError::Engine`].
+    pub async fn keep_key(
+        &self,
+        tx: &mut PgConnection,
+        preview: &Preview,
+        key: &str,
+        asked: &str,
+    ) -> Result<(), OperationError> {
+        let known = json!({ "key": key, "asked": asked, "left_out": preview.left_out });
+        Ok(sql::keep_key(tx, preview.id, &known).await?)
+    }
+
     /// As [`Operations::preview`], about the items of another operation that failed or were in conflict.
     ///
     /// # Errors
