@@ -7,6 +7,7 @@ pub mod bulk;
 pub mod cli_line;
 pub mod events;
 pub mod failures;
+mod farm;
 pub mod frames;
 mod kinds;
 pub mod now;

@@ -1,6 +1,6 @@
 //! `GET /v1/operate/runs/{id}`: one run, with all that is known of it.
 
-use super::{Party, Rank, kinds, operations, redact, runs::RunSummary};
+use super::{Party, Rank, farm, kinds, operations, redact, runs::RunSummary};
 use crate::{
     app::App,
     extract::{Json, Path},
@@ -81,16 +81,16 @@ pub struct RunDetail {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Why {
     /// The step that is in the way; empty when it is the run itself.
-    key: String,
+    pub(super) key: String,
     /// One of a closed list.
     #[schema(example = "queue_paused")]
-    reason: String,
+    pub(super) reason: String,
     /// In a sentence.
     #[schema(example = "The run waits for a signal.")]
-    text: String,
+    pub(super) text: String,
     /// What belongs to the reason.
     #[schema(value_type = Value)]
-    details: Value,
+    pub(super) details: Value,
 }
 
 impl From<Explanation> for Why {
@@ -363,6 +363,7 @@ pub async fn get(State(app): State<App>, party: Party, Path(id): Path<Uuid>) -> 
     let run = found(&app, &party, id).await?;
     let operations = operations(&app);
     let (why, tasks) = (operations.explain_run(id).await?, operations.tasks(id).await?);
+    let of_farm = if farm::decides(&why.reason) { farm::why(&app, &run, &why.key).await? } else { None };
     let steps = app.workflows.newest_of(id, EVENTS).await?;
     let timeline = operations.timeline(id).await?;
     let (origin, copies) = operations.lineage(id).await?;
@@ -372,7 +373,7 @@ pub async fn get(State(app): State<App>, party: Party, Path(id): Path<Uuid>) -> 
     let actions = actions(&party, &run, &tasks, (may_be_retried, may_be_copied));
     Ok(Json(RunDetail {
         run: line.into(),
-        why: why.into(),
+        why: of_farm.unwrap_or_else(|| why.into()),
         input: redact::shown(run.input),
         output: run.output.map(redact::shown),
         error: run.error.map(Into::into),
