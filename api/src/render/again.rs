@@ -51,7 +51,7 @@ impl Anew for Films {
     ) -> BoxFuture<'a, Result<Uuid, OperationError>> {
         Box::pin(async move {
             let order = async |db: Db<'_>| order(db, client, failed.tenant_id, failed.id).await;
-            scope::aside(db, order).await.map_err(|problem| match problem.code() {
+            scope::aside(db, order).await.map_err(|problem: Problem| match problem.code() {
                 Code::RunConflict => OperationError::Conflict(format!("run {}", failed.id)),
                 code => OperationError::Refused(Failure::permanent(code.as_str(), problem.told())),
             })

@@ -64,7 +64,7 @@ pub async fn insert(db: Db<'_>, tenant_id: Uuid, failed_run_id: Uuid, id: Uuid, 
            from render.render_jobs where tenant_id = $4 and workflow_run_id = $5 and status = 'failed'
            on conflict (tenant_id, idempotency_key) do nothing"#,
         id,
-        key,
+        key.as_str(),
         run_id,
         tenant_id,
         failed_run_id,
