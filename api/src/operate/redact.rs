@@ -25,7 +25,9 @@ const NAMES: [&str; 12] = [
     "otp",
 ];
 /// How secrets of ours, and of those that we speak to, begin.
-const BEGINNINGS: [&str; 8] = ["fr_", "whsec_", "whsk_", "Bearer ", "Basic ", "sk_live_", "sk_test_", "eyJ"];
+const BEGINNINGS: [&str; 7] = ["fr_", "whsec_", "whsk_", "Bearer ", "sk_live_", "sk_test_", "eyJ"];
+/// Characters from which on what follows `Basic` is a name and a password in Base64, and no word.
+const BASIC: usize = 12;
 
 /// A value as it may be shown.
 pub fn shown(mut value: Value) -> Value {
@@ -121,18 +123,54 @@ fn is_secret(name: &str) -> bool {
 /// `Bearer`, what a field of such a name is, and what stands behind the question mark of an address.
 pub fn sentence(text: &str) -> String {
     let mut told = String::with_capacity(text.len());
-    let mut announced = false;
+    let (mut announced, mut before) = (None, "");
     for piece in text.split_inclusive(|c: char| c.is_whitespace() || "\"'`,;()<>".contains(c)) {
         let word = piece.trim_end_matches(|c: char| c.is_whitespace() || "\"'`,;()<>".contains(c));
         let (shown, rest) = (part_of(word), &piece[word.len()..]);
-        told.push_str(if announced && !word.is_empty() { HIDDEN } else { word.get(..shown).unwrap_or(word) });
-        if shown < word.len() && !announced {
+        let is_secret = announced.is_some_and(|scheme| follows(scheme, word));
+        told.push_str(if is_secret { HIDDEN } else { word.get(..shown).unwrap_or(word) });
+        if shown < word.len() && !is_secret {
             told.push_str(HIDDEN);
         }
         told.push_str(rest);
-        announced = ["bearer", "basic"].contains(&word.to_ascii_lowercase().as_str()) || announced && word.is_empty();
+        if !word.is_empty() {
+            (announced, before) = (Scheme::of(word, before), word);
+        }
     }
     told
+}
+
+/// What says that a secret follows.
+#[derive(Debug, Clone, Copy)]
+enum Scheme {
+    /// Whatever follows is one.
+    Sure,
+    /// `Basic`, which is an English word as well.
+    Basic,
+}
+
+impl Scheme {
+    fn of(word: &str, before: &str) -> Option<Self> {
+        match word.to_ascii_lowercase().as_str() {
+            "bearer" => Some(Self::Sure),
+            "basic" if before.to_ascii_lowercase().contains("authorization") => Some(Self::Sure),
+            "basic" => Some(Self::Basic),
+            _ => None,
+        }
+    }
+}
+
+fn follows(scheme: Scheme, word: &str) -> bool {
+    let is_base64 = |c: char| c.is_ascii_alphanumeric() || "+/=_-".contains(c);
+    match scheme {
+        Scheme::Sure => !word.is_empty(),
+        // Words have no capitals and no digits within.
+        Scheme::Basic => {
+            word.len() >= BASIC
+                && word.chars().all(is_base64)
+                && word.chars().skip(1).any(|c| !c.is_ascii_lowercase() && c != '-')
+        }
+    }
 }
 
 /// How many bytes of a word may be shown.
@@ -178,6 +216,9 @@ mod tests {
             ("api_key=abc123; the password: wrong", "api_key=•••; the password: wrong"),
             ("frame 12 of 30 is missing: 40 %", "frame 12 of 30 is missing: 40 %"),
             ("چهار قاب کم است", "چهار قاب کم است"),
+            ("Authorization: Basic YTpi", "Authorization: Basic •••"),
+            ("sent Basic amFuZTpvcGVuc2VzYW1l along", "sent Basic ••• along"),
+            ("the basic promo, Basic configuration", "the basic promo, Basic configuration"),
             ("", ""),
         ];
         for (written, expected) in told {
