@@ -236,6 +236,7 @@ async fn every_page_stands_in_both_languages_light_and_dark(db: PgPool) {
         ("payments", "payments".to_owned()),
         ("payment", format!("payments/{payment}")),
         ("differences", "payments/differences".to_owned()),
+        ("refunds", "payments/refunds".to_owned()),
     ];
     for (language, theme) in [("en", "light"), ("fa", "dark"), ("en", "dark"), ("fa", "light")] {
         browser.run(&format!("localStorage.setItem('flatrender.language', '{language}'); localStorage.setItem('flatrender.theme', '{theme}')")).await;

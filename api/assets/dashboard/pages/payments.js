@@ -7,6 +7,7 @@ import { ask, nothing, trouble } from "../parts/dialog.js";
 import { choice, field, pick } from "../parts/form.js";
 import { pages, table } from "../parts/list.js";
 import { head, line, link, pairs, sheet, short, state, when } from "../parts/show.js";
+import refunds from "./refunds.js";
 
 const STATES = ["review", "pending", "paid", "refunding", "partially_refunded", "refunded", "failed", "expired", "cancelled"];
 /** What may be said of a payment, and whether that takes an amount and what the bank calls it. */
@@ -14,6 +15,7 @@ const OUTCOMES = { paid: true, refund: true, failed: false };
 
 export default function payments(page) {
   if (page.rest === "differences") return differences(page);
+  if (page.rest === "refunds") return refunds(page);
   return page.rest ? one(page) : list(page);
 }
 
@@ -63,7 +65,7 @@ function list({ query, go }) {
   });
   const states = pick(t("webhooks.state"), [["review", word("state", "review")], ["any", t("runs.any")]], wanted, (name) => go(name === "review" ? "payments" : `payments?state=${name}`));
   const more = choice("state", [["any", t("runs.any")], ...STATES.map((name) => [name, word("state", name)])], wanted, (name) => go(`payments?state=${name}`), t("webhooks.state"));
-  return { element: h("div", head(t("payments.title"), t("payments.sub"), link("payments/differences", t("payments.differences"))), h("div", { class: "filters" }, states, more), made.element), end: () => made.end() };
+  return { element: h("div", head(t("payments.title"), t("payments.sub"), link("payments/refunds", t("payments.refunds")), link("payments/differences", t("payments.differences"))), h("div", { class: "filters" }, states, more), made.element), end: () => made.end() };
 }
 
 function one({ rest: id, me }) {
