@@ -381,6 +381,20 @@ async fn the_same_key_and_request_give_the_same_preview(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn all_dead_letters_are_tried_again_without_those_that_were(db: PgPool) {
+    let world = World::new(db).await;
+    let owner = Hand::of(&world, DEFAULT_TENANT, "owner").await;
+    let mended = failed(&world, DEFAULT_TENANT, "keep_months", "attempt 1").await;
+    failed(&world, DEFAULT_TENANT, "keep_months", "attempt 2").await;
+    assert_eq!(owner.act(mended, json!({ "action": "retry" })).await.status, StatusCode::OK);
+    let filter = json!({ "states": ["failed"], "dead": true });
+    let retry = json!({ "action": "retry", "filter": filter, "reason": "mail is back" });
+    let preview = owner.post("/bulk", retry).await.json();
+    assert_eq!(preview["total"], owner.get("/dead-letters").await["data"].as_array().unwrap().len());
+    assert_eq!(preview["total"], 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn an_operation_on_many_runs_is_aborted_with_a_reason_that_its_tenant_reads(db: PgPool) {
     let world = World::new(db).await;
     let tenant = world.tenant("acme").await;

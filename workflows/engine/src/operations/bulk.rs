@@ -251,7 +251,13 @@ impl Operations {
         let (mut runs, mut left_out, mut cursor) = (Vec::new(), BTreeMap::new(), None);
         loop {
             let window = sql::window(tx, filter, cursor, WINDOW).await?;
-            for line in sql::fitting(tx, filter, &window, WINDOW).await? {
+            let mut lines = sql::fitting(&mut *tx, filter, &window, WINDOW).await?;
+            if filter.dead {
+                let ids: Vec<Uuid> = lines.iter().map(|line| line.id).collect();
+                let mended = sql::mended(&mut *tx, &ids).await?;
+                lines.retain(|line| !mended.contains(&line.id));
+            }
+            for line in lines {
                 match wanted(&line.kind) {
                     true => runs.push(line.id),
                     false => *left_out.entry(line.kind).or_default() += 1,
