@@ -63,7 +63,7 @@ function of_runs(page) {
     go(next.length ? `audit?${new URLSearchParams(next)}` : "audit", true);
   };
   const text = (name, label, first) => h("input", { class: "i mono", dir: "ltr", value: query[name] ?? "", placeholder: label, "aria-label": label, "data-find": first ? "" : null, onchange: (event) => set({ [name]: event.target.value.trim() }) });
-  const free = hear("deed", () => made.reload());
+  const free = hear("deed", () => made.renew());
   return { element: h("div", head(t("audit.title"), t("audit.sub")), h("div", { class: "filters", role: "search" }, which(page), text("target", t("audit.target"), true), text("action", t("audit.what")), text("actor", t("audit.who")),
     Object.keys(query).length ? h("button", { class: "b plain", type: "button", onclick: () => go("audit", true) }, t("runs.clear")) : null), made.element), end() { free(); made.end(); } };
 }

@@ -29,7 +29,7 @@ function list({ go }) {
       { label: t("nodes.seen"), end: true, cell: (node) => when(node.last_seen_at) },
     ], empty: () => nothing("nodes.none"),
   });
-  const timer = setInterval(() => made.reload(), 10000);
+  const timer = setInterval(() => made.renew(), 10000);
   return { element: h("div", head(t("nodes.title"), t("nodes.sub"), link("nodes/tokens", t("tokens.title")), h("button", { class: "b", type: "button", onclick: () => made.reload() }, t("list.refresh"))), made.element), end() { clearInterval(timer); made.end(); } };
 }
 
