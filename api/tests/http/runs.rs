@@ -470,7 +470,7 @@ async fn events_until(world: &World, token: &str, last: Option<&str>, enough: im
     let answer = world.router.clone().oneshot(ask.body(Body::empty()).unwrap()).await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     let mut stream = answer.into_body().into_data_stream();
-    let (mut text, mut found) = (String::new(), vec![]);
+    let (mut text, mut found): (String, Vec<Told>) = (String::new(), vec![]);
     while !enough(&found) {
         let chunk = tokio::time::timeout(Duration::from_secs(20), stream.next()).await.expect("an event").unwrap();
         text.push_str(std::str::from_utf8(&chunk.unwrap()).unwrap());
