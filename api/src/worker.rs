@@ -10,7 +10,7 @@ pub use placeholders::{BadSetting, Placeholders};
 pub use probe::upload_probe;
 pub use upkeep::Upkeep;
 
-use crate::{identity::webhooks, vault::Vault};
+use crate::{identity::webhooks, render::again, vault::Vault};
 use flatrender_activities::{
     dns::Resolver,
     egress::Egress,
@@ -415,6 +415,7 @@ fn builder(config: WorkerConfig) -> Builder {
     };
     Worker::builder(config.pool)
         .retention(config.retention)
+        .anew(again::films())
         .workflow::<RenderVideo>()
         .workflow::<SceneSnapshot>()
         .workflow::<DeriveFilm>()

@@ -558,6 +558,7 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("operate.reason", "A reason has 1 to 500 characters, and no control characters."),
     ("operate.step", "The run has no such step."),
     ("operate.task", "A task is a number."),
+    ("operate.hidden", "What is hidden stays where it is, or is written out."),
     ("operate.bad", "The operation makes no sense like this; the detail tells why."),
     ("node.labels", "There are too many labels, or one is too long."),
 ];
