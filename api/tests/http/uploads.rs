@@ -449,7 +449,7 @@ async fn an_upload_that_nobody_goes_on_with_is_given_up(db: PgPool) {
 }
 
 /// Has uploads expired once, with the world's storage.
-async fn expire(world: &World, key: &str) {
+pub async fn expire(world: &World, key: &str) {
     let media = flatrender_activities::media::Media::new(world.storage.clone(), world.folder.path().join("scratch"));
     let worker = Worker::builder(world.db.clone())
         .workflow::<ExpireUploads>()
