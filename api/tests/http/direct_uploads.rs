@@ -219,6 +219,43 @@ async fn parts_come_into_a_folder_of_ones_own(db: PgPool) {
     world.keeps_every_rule().await;
 }
 
+/// By tus each piece gives an upload another day, and so does each part here.
+#[sqlx::test(migrations = "../migrations")]
+async fn an_upload_lives_on_while_its_parts_are_asked_for(db: PgPool) {
+    let (world, _server) = in_a_bucket(db).await;
+    let sound = sound(12 * MIB);
+    let begin = async || {
+        let body = json!({"name": "a.wav", "total_bytes": sound.len(), "part_bytes": 5 * MIB});
+        world.begin_direct(body).await.header("location").to_owned()
+    };
+    let (slow, idle) = (begin().await, begin().await);
+    for (n, part) in sound.chunks(5 * MIB).enumerate() {
+        world.send_part(&slow, n + 1, part).await;
+        crate::jane::pass(&world, 23 * 3600).await;
+        crate::uploads::expire(&world, &format!("day {n}")).await;
+        assert_eq!(world.get(&slow).await.json()["state"], "open", "after {} parts", n + 1);
+    }
+    assert_eq!(world.get(&idle).await.json()["state"], "expired");
+    world.work();
+    assert_eq!(world.post(&format!("{slow}/complete"), json!({})).await.status, StatusCode::ACCEPTED);
+    assert_eq!(world.file_of(&slow).await, BlobHash::of(&sound).as_str());
+    world.keeps_every_rule().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn no_upload_to_the_storage_takes_longer_than_a_week(db: PgPool) {
+    let (world, _server) = in_a_bucket(db).await;
+    let begun = world.begin_direct(json!({"name": "a.wav", "total_bytes": 12 * MIB, "part_bytes": 5 * MIB})).await;
+    let upload = begun.header("location").to_owned();
+    for day in 0..8 {
+        assert_eq!(world.post(&format!("{upload}/parts/1"), json!({})).await.status, StatusCode::OK, "day {day}");
+        crate::jane::pass(&world, 23 * 3600).await;
+    }
+    crate::uploads::expire(&world, "a week").await;
+    assert_eq!(world.post(&format!("{upload}/parts/1"), json!({})).await.problem(), "upload.ended");
+    world.keeps_every_rule().await;
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn a_folder_says_that_it_takes_no_parts(db: PgPool) {
     let world = World::new(db).await;

@@ -191,7 +191,8 @@ pub async fn create(
 /// `POST /v1/uploads/{id}/parts/{number}`
 #[utoipa::path(
     post, path = "/v1/uploads/{id}/parts/{number}", tag = "Uploads", operation_id = "sign_upload_part", summary = "Get the address for a part",
-    description = "It works for an hour, and may be asked for again: a part that is sent twice is there once, as it was sent last.",
+    description = "It works for an hour, and may be asked for again: a part that is sent twice is there once, as it was sent last. The upload has \
+                   a day again from then on, and seven days in all.",
     params(("id" = Uuid, Path, description = "The upload"), ("number" = u32, Path, description = "The part, from 1 on")),
     request_body = SignPart,
     responses(
@@ -219,6 +220,13 @@ pub async fn sign(
     let size_bytes = size_of(&upload, number);
     let part = DirectPart { upload: id, name, number, size_bytes, md5: body.md5.as_deref(), valid_for: VALID_FOR };
     let url = direct(&app)?.sign_part(&part).await?;
+    let mut tx = app.begin(&tenant, Role::File).await?;
+    if !upload::go_on(&mut tx, tenant.id, id).await? {
+        drop(tx);
+        open(&app, &tenant, id).await?;
+        return Err(super::complete());
+    }
+    tx.commit().await?;
     let expires_at = Utc::now() + TimeDelta::from_std(VALID_FOR).unwrap_or_default();
     Ok(Json(PartAddress { object: "upload_part", number, size_bytes, url, expires_at }))
 }

@@ -265,6 +265,25 @@ pub async fn keep(
     Ok(Some(whole))
 }
 
+/// Somebody goes on with an open upload whose parts go to the storage: it has as long again for the next one. Asking where a part goes is all
+/// that we see of it. False when it is not open.
+///
+/// # Errors
+/// Those of the database.
+pub async fn go_on(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<bool> {
+    let longer = sqlx::query!(
+        "update file_mgr.upload_sessions
+         set expires_at = least(workflow.now() + make_interval(secs => $3), created_at + make_interval(secs => $4)),
+             updated_at = workflow.now()
+         where tenant_id = $1 and id = $2 and state = 'open' and protocol = 'multipart'",
+        tenant_id,
+        id,
+        PATIENCE.as_seconds_f64(),
+        LONGEST.as_seconds_f64(),
+    );
+    Ok(longer.execute(db).await?.rows_affected() > 0)
+}
+
 /// The parts of an open upload are with the storage: from here on it is completed. False when it is not open.
 ///
 /// # Errors
