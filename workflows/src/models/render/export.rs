@@ -229,8 +229,11 @@ pub async fn expire(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
     Ok(expired.len() as u64)
 }
 
-/// Files that somebody needs, and those that nobody does.
+/// Files that somebody needs, and those that nobody does, nor will until the transaction ends.
 async fn sort_out(db: Db<'_>, files: Vec<Uuid>) -> sqlx::Result<(Vec<Uuid>, Vec<Uuid>)> {
+    sqlx::query!("select id from file_mgr.files where id = any ($1) order by id for update", &files)
+        .fetch_all(&mut *db)
+        .await?;
     let needed: Vec<Uuid> = purge::in_use(db, &files).await?.into_iter().map(|(id, _)| id).collect();
     Ok(files.into_iter().partition(|id| needed.contains(id)))
 }
