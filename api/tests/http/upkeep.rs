@@ -178,6 +178,22 @@ async fn the_scan_finds_what_nothing_accounts_for_and_what_is_missing(db: PgPool
     assert!(is_stored(&world, &world.package.sha256).await, "a template stays");
 }
 
+/// No file uses what templates are made of: without it every film of a template fails.
+#[sqlx::test(migrations = "../migrations")]
+async fn the_scan_misses_what_templates_are_made_of(db: PgPool) {
+    let world = World::new(db).await;
+    for lost in [&world.package.sha256, &world.preview.sha256] {
+        world.storage.remove(&shelf(), lost).await.unwrap();
+    }
+    let failure = stage(&world).finish(ScanOrphans {}).await.unwrap().error.expect("it fails");
+    assert_eq!(
+        (failure.code.as_str(), &failure.details["missing_count"]),
+        ("storage.incomplete", &serde_json::json!(2))
+    );
+    let by_parts = stage_with(&world, Upkeep { held: 0, ..tools(&world) });
+    assert_eq!(by_parts.finish(ScanOrphans {}).await.unwrap().error, Some(failure));
+}
+
 /// Rows, hash, and when it was dropped.
 type Noted = (i64, String, Option<chrono::DateTime<chrono::Utc>>);
 

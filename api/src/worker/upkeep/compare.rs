@@ -1,4 +1,4 @@
-//! What storage has of a tenant, held against what its files use: all at once, or by the first two digits of hashes where that is much.
+//! What storage has of a tenant, held against what its files and templates use: all at once, or by the first two digits of hashes where that is much.
 
 use super::Upkeep;
 use chrono::{DateTime, Utc};
@@ -66,7 +66,7 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Hashes that files of the tenant use, of those that begin with `first` where that is said; none when there are more than `most`.
+    /// Hashes that files and templates of the tenant use, of those that begin with `first` where that is said; none when there are more than `most`.
     async fn used(&self, first: Option<u8>, most: usize) -> Result<Option<HashSet<BlobHash>>, Failure> {
         let digits = first.map(|first| hex::encode([first])).unwrap_or_default();
         let (mut used, mut last) = (HashSet::new(), first.and_then(last_before));
