@@ -8,7 +8,7 @@ use axum::{
     body::Body,
     http::{Method, StatusCode},
 };
-use flatrender_engine::{Worker, worker::Builder};
+use flatrender_engine::{Client, Worker, schedules::Schedules, worker::Builder};
 use flatrender_workflows::{
     contracts::storage::{BlobHash, BlobRef, Shelf},
     definitions::{clean_up::CleanUp, expire_exports::ExpireExports, purge_files::PurgeFiles},
@@ -658,6 +658,22 @@ async fn what_is_gone_is_not_held_and_can_be_made_again(db: PgPool) {
     assert_eq!(world.send(with_json(request(Method::POST, &place, &admin), &hold)).await.problem(), "file.not_found");
     let wide = json!({"reason": format!("too late{}", " ".repeat(2000))});
     assert_eq!(world.send(with_json(request(Method::POST, &place, &admin), &wide)).await.status, StatusCode::CREATED);
+}
+
+/// What is to happen once a month, or a year, does not fall out because nobody was there for days.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_rule_that_nobody_was_there_for_is_carried_out_once_somebody_is(db: PgPool) {
+    let world = World::new(db).await;
+    let (_, key) = world.key_for(DEFAULT_TENANT, &SCOPES).await;
+    let mut rare = terms("trash", true);
+    rare["cron"] = json!((chrono::Utc::now() + chrono::TimeDelta::days(2)).format("0 3 %-d %-m *").to_string());
+    let made = world.send(with_json(request(Method::POST, "/v1/cleanup-schedules", &key), &rare)).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{:?}", made.body);
+    crate::crashes::later(&world, Duration::from_secs(5 * 86_400)).await;
+    for _ in 0..2 {
+        Schedules::new(Client::new(world.db.clone())).fire_due().await.unwrap();
+        assert_eq!(world.count("workflow.runs where kind = 'clean_up'").await, 1);
+    }
 }
 
 /// Whoever changes a rule, or starts a run, with a key of their own is no second person.
