@@ -406,12 +406,11 @@ fn builder(config: WorkerConfig) -> Builder {
     let slots = config.slots.unwrap_or(cores).max(1);
     let upkeep = Upkeep { storage: config.storage.clone(), db: config.pool.clone(), held: Upkeep::HELD };
     let media = Media {
-        storage: config.storage,
-        scratch: config.scratch,
         ffmpeg: config.ffmpeg,
         ffprobe: config.ffprobe,
         // One film alone uses every core; several share them by the scheduler of the machine.
         threads: cores,
+        ..Media::new(config.storage, config.scratch)
     };
     Worker::builder(config.pool)
         .retention(config.retention)

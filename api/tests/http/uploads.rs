@@ -448,6 +448,45 @@ async fn an_upload_that_nobody_goes_on_with_is_given_up(db: PgPool) {
     assert_eq!(world.count("file_mgr.upload_sessions where cleared_at is not null").await, 1);
 }
 
+/// An upload whose pieces cannot be removed keeps no other from being cleared, and is tried again.
+#[sqlx::test(migrations = "../migrations")]
+async fn pieces_that_cannot_be_removed_keep_no_others_from_going(db: PgPool) {
+    let world = World::new(db).await;
+    let (stuck, other) = (world.begun(1000).await, world.begun(1000).await);
+    for upload in [&stuck, &other] {
+        assert_eq!(world.append(upload, 0, vec![7; 500]).await.status, StatusCode::NO_CONTENT);
+    }
+    let shelf = format!("storage/tenants/{DEFAULT_TENANT}/uploads/{}", stuck.rsplit('/').next().unwrap());
+    let (shelf, away) = (world.folder.path().join(shelf), world.folder.path().join("away"));
+    std::fs::rename(&shelf, &away).unwrap();
+    std::fs::write(&shelf, "in the way").unwrap();
+    crate::jane::pass(&world, 2 * 86_400).await;
+    expire(&world, "first").await;
+    crate::jane::pass(&world, 7200).await;
+    expire(&world, "second").await;
+    assert_eq!(world.count("file_mgr.upload_sessions where cleared_at is not null").await, 1);
+    assert_eq!(world.pieces().await, 1, "what is in the way");
+    let failed = "workflow.runs where kind = 'expire_uploads' and state = 'failed'";
+    assert_eq!(world.count(failed).await, 1, "it is told of");
+    std::fs::remove_file(&shelf).unwrap();
+    std::fs::rename(&away, &shelf).unwrap();
+    expire(&world, "third").await;
+    assert_eq!(world.count("file_mgr.upload_sessions where cleared_at is not null").await, 2);
+    assert_eq!((world.pieces().await, world.count(failed).await), (0, 1));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn all_room_that_is_set_aside_for_too_long_is_freed_by_one_run(db: PgPool) {
+    let world = World::new(db).await;
+    let many = format!(
+        "insert into file_mgr.quota_reservations (tenant_id, amount_bytes, purpose, expires_at)
+         select '{DEFAULT_TENANT}', 1, 'test:' || n, now() - interval '1 hour' from generate_series(1, 450) n"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(many)).execute(&world.db).await.unwrap();
+    expire(&world, "first").await;
+    world.keeps_every_rule().await;
+}
+
 /// Has uploads expired once, with the world's storage.
 pub async fn expire(world: &World, key: &str) {
     let media = flatrender_activities::media::Media::new(world.storage.clone(), world.folder.path().join("scratch"));

@@ -1,7 +1,7 @@
 //! What is done with an upload once all of it is there, and once it has ended.
 
 use super::{media::MEDIA_QUEUE, storage::BlobRef};
-use flatrender_engine::{Activity, Policy};
+use flatrender_engine::{Activity, Failure, Policy};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use uuid::Uuid;
@@ -79,17 +79,27 @@ pub struct EndedUpload {
     pub storage_upload: Option<String>,
 }
 
-/// Removes the pieces of uploads that have ended. Repeatable.
+/// Removes the pieces of uploads that have ended, of each as far as it can. Repeatable. Fails with `storage.*` when it can of none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClearUploads {
     /// Which ones.
     pub uploads: Vec<EndedUpload>,
 }
 
+/// What is left of them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Uncleared {
+    /// Uploads of which pieces could not be removed.
+    pub uploads: Vec<Uuid>,
+    /// Why, of the first.
+    pub why: Option<Failure>,
+}
+
 impl Activity for ClearUploads {
     const NAME: &'static str = "ClearUploads";
     const QUEUE: &'static str = MEDIA_QUEUE;
-    type Output = ();
+    /// Nothing when nothing is left.
+    type Output = Option<Uncleared>;
 
     fn policy(&self) -> Policy {
         Policy {

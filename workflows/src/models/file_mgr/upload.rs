@@ -442,16 +442,19 @@ pub async fn expire(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
     Ok(ended.len() as u64)
 }
 
-/// Uploads that ended an hour ago or earlier and whose pieces may still be there: whoever wrote the last one is done by then.
+/// Uploads that ended an hour ago or earlier and whose pieces may still be there, but for those that were tried in vain: whoever wrote the last
+/// piece is done by then.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn uncleared(db: Db<'_>, limit: i64) -> sqlx::Result<Vec<EndedUpload>> {
+pub async fn uncleared(db: Db<'_>, except: &[Uuid], limit: i64) -> sqlx::Result<Vec<EndedUpload>> {
     let rows = sqlx::query!(
         "select tenant_id, id, storage_upload from file_mgr.upload_sessions
          where cleared_at is null and state not in ('open', 'completing') and updated_at < workflow.now() - interval '1 hour'
+           and id <> all($2)
          order by updated_at limit $1",
         limit,
+        except,
     );
     let ended = |(tenant_id, upload_id, storage_upload)| EndedUpload { tenant_id, upload_id, storage_upload };
     Ok(rows.fetch_all(db).await?.into_iter().map(|r| ended((r.tenant_id, r.id, r.storage_upload))).collect())
