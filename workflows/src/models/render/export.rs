@@ -39,6 +39,8 @@ pub struct Export {
     pub frames: i32,
     /// When it was published.
     pub created_at: DateTime<Utc>,
+    /// When it goes; none: it stays.
+    pub expires_at: Option<DateTime<Utc>>,
     /// What else was made of it.
     pub derivatives: Vec<Derivative>,
 }
@@ -259,7 +261,7 @@ pub async fn of_renders(db: Db<'_>, tenant_id: Uuid, render_ids: &[Uuid]) -> sql
 async fn select(db: Db<'_>, tenant_id: Uuid, id: Option<Uuid>, renders: &[Uuid]) -> sqlx::Result<Vec<Export>> {
     let rows = sqlx::query!(
         r#"select e.id, e.render_job_id, j.template, e.sha256, e.size_bytes, e.duration_ms, e.frame_count, e.created_at,
-                  e.sheet_sha256, e.sheet_bytes, e.sheet_file_id,
+                  e.sheet_sha256, e.sheet_bytes, e.sheet_file_id, e.expires_at,
                   (select coalesce(jsonb_agg(jsonb_build_object('kind', d.kind, 'state', d.state) order by d.kind), '[]')
                    from render.derivatives d where d.export_id = e.id) as "derivatives!: Json<Vec<Derivative>>"
            from render.exports e
@@ -282,6 +284,7 @@ async fn select(db: Db<'_>, tenant_id: Uuid, id: Option<Uuid>, renders: &[Uuid])
                 duration_ms: r.duration_ms,
                 frames: r.frame_count,
                 created_at: r.created_at,
+                expires_at: r.expires_at,
                 derivatives: r.derivatives.0,
             })
         })
