@@ -124,6 +124,10 @@ async fn m37_parts_are_what_they_were_said_to_be(db: PgPool) {
             "{number}"
         );
     }
+    for md5 in ["", "d41d8cd98f00b204e9800998", "1B2M2Y8AsgTpgAmY7PhCfg=\n", "1B2M2Y8AsgTpgAmY7PhCfg"] {
+        let refused = world.post(&format!("{upload}/parts/1"), json!({ "md5": md5 })).await;
+        assert_eq!(refused.faults(), ["/md5 upload.md5"], "{md5:?}");
+    }
     let none = ["\"d41d8cd98f00b204e9800998ecf8427e\"".to_owned(), "\"d41d8cd98f00b204e9800998ecf8427e\"".to_owned()];
     assert!(world.complete(&upload, &none).await.status.as_u16() >= 409, "nothing was sent");
     assert_eq!(world.get(&upload).await.json()["state"], "open");
