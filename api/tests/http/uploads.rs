@@ -281,6 +281,23 @@ async fn a_piece_that_was_replaced_is_no_piece_any_more(db: PgPool) {
     assert_eq!(world.pieces().await, 1);
 }
 
+/// However it came to that, nobody is sent to the same place for ever.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_piece_that_is_not_there_any_more_is_sent_again(db: PgPool) {
+    let world = World::new(db).await;
+    let sound = sound(5 * MIB);
+    let upload = world.begun(sound.len()).await;
+    world.append(&upload, 0, sound[..4 * MIB + 1000].to_vec()).await;
+    let lost = BlobHash::of(&sound[4 * MIB..4 * MIB + 1000]);
+    std::fs::remove_file(world.file_named(lost.as_str())).unwrap();
+    let refused = world.append(&upload, 4 * MIB + 1000, sound[4 * MIB + 1000..].to_vec()).await;
+    assert_eq!((refused.problem().as_str(), refused.header("upload-offset")), ("upload.offset", "4194304"));
+    assert_eq!(world.append(&upload, 4 * MIB, sound[4 * MIB..].to_vec()).await.status, StatusCode::NO_CONTENT);
+    world.work();
+    assert_eq!(world.file_of(&upload).await, BlobHash::of(&sound).as_str());
+    world.keeps_every_rule().await;
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn of_several_who_send_at_once_one_wins_and_the_bytes_are_right(db: PgPool) {
     let world = World::new(db).await;

@@ -265,6 +265,39 @@ pub async fn keep(
     Ok(Some(whole))
 }
 
+/// Takes a piece back that was recorded and is not there: an open upload that is as far as `from` is as far as `to` again, where the piece
+/// begins. False when it has moved on meanwhile.
+///
+/// # Errors
+/// Those of the database.
+pub async fn take_back(
+    db: Db<'_>,
+    tenant_id: Uuid,
+    id: Uuid,
+    (from, to): (u64, u64),
+    number: i32,
+    lost: &BlobHash,
+) -> sqlx::Result<bool> {
+    let moved = sqlx::query!(
+        "update file_mgr.upload_sessions set offset_bytes = $4, updated_at = workflow.now()
+         where tenant_id = $1 and id = $2 and state = 'open' and offset_bytes = $3
+           and exists (select from file_mgr.upload_parts where session_id = $2 and part_no = $5 and sha256 = $6)",
+        tenant_id,
+        id,
+        from as i64,
+        to as i64,
+        number,
+        lost.as_str(),
+    );
+    if moved.execute(&mut *db).await?.rows_affected() == 0 {
+        return Ok(false);
+    }
+    sqlx::query!("delete from file_mgr.upload_parts where session_id = $1 and part_no = $2", id, number)
+        .execute(db)
+        .await?;
+    Ok(true)
+}
+
 /// Somebody goes on with an open upload whose parts go to the storage: it has as long again for the next one. Asking where a part goes is all
 /// that we see of it. False when it is not open.
 ///
