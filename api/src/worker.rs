@@ -41,7 +41,7 @@ use flatrender_workflows::{
         },
         snapshot::MakeStill,
         storage::{BlobStore, Shelf},
-        upkeep::{ArchiveMonth, CompareShelf, RemoveObjects, UPKEEP_QUEUE},
+        upkeep::{ArchiveMonth, CompareShared, CompareShelf, RemoveObjects, UPKEEP_QUEUE},
         upload::{ClearUploads, TakeUpload},
         webhook::{CALL, CallSlowWebhook, CallWebhook, SLOW_WEBHOOK_QUEUE, WEBHOOK_QUEUE},
     },
@@ -462,6 +462,7 @@ fn builder(config: WorkerConfig) -> Builder {
         .queue(UPKEEP_QUEUE, UPKEEP)
         .handler::<RemoveObjects>(upkeep.clone())
         .handler::<CompareShelf>(upkeep.clone())
+        .handler::<CompareShared>(upkeep.clone())
         .handler::<ArchiveMonth>(upkeep)
         .queue(MESSAGE_QUEUE, LETTERS)
         .handler::<SendMail>(config.mailer)
