@@ -260,6 +260,28 @@ async fn no_upload_to_the_storage_takes_longer_than_a_week(db: PgPool) {
     world.keeps_every_rule().await;
 }
 
+/// P14, of parts: whatever comes first, it is a file, or it is gone.
+#[sqlx::test(migrations = "../migrations")]
+async fn p14_giving_up_races_completing_what_went_to_the_storage(db: PgPool) {
+    let (world, _server) = in_a_bucket(db).await;
+    world.work();
+    let mut sound = sound(50_000);
+    for n in 0..8 {
+        sound[100] = n;
+        let begun = world.begin_direct(json!({"name": "a.wav", "total_bytes": sound.len()})).await;
+        let upload = begun.header("location").to_owned();
+        world.send_part(&upload, 1, &sound).await;
+        let path = format!("{upload}/complete");
+        let (completed, given_up) = tokio::join!(world.post(&path, json!({})), world.give_up(&upload));
+        match (completed.status.as_u16(), given_up.status.as_u16()) {
+            (202, 409) => assert_eq!(world.file_of(&upload).await, BlobHash::of(&sound).as_str()),
+            (409 | 410 | 503, 204) => assert_eq!(world.outcome(&upload).await["state"], "aborted"),
+            other => panic!("{other:?} {completed:?} {given_up:?}"),
+        }
+    }
+    world.keeps_every_rule().await;
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn a_folder_says_that_it_takes_no_parts(db: PgPool) {
     let world = World::new(db).await;
