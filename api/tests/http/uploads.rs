@@ -443,6 +443,24 @@ async fn m43_sixty_four_clients_never_begin_more_than_fits(db: PgPool) {
     world.keeps_every_rule().await;
 }
 
+/// Of a number of files as well no more are begun than fit: nobody sends gigabytes for nothing.
+#[sqlx::test(migrations = "../migrations")]
+async fn an_upload_counts_as_a_file_from_its_beginning(db: PgPool) {
+    let world = World::new(db).await;
+    let limit = "select file_mgr.take_turn('00000000-0000-0000-0000-000000000001', null); update file_mgr.quotas set limit_files = 1";
+    sqlx::raw_sql(limit).execute(&world.db).await.unwrap();
+    let first = world.begun(1000).await;
+    assert_eq!(world.begin(1000, "").await.problem(), "quota.storage");
+    assert_eq!(world.upload("a.wav", sound(1000)).await.problem(), "quota.storage");
+    assert_eq!(world.give_up(&first).await.status, StatusCode::NO_CONTENT);
+    world.work();
+    let (sound, second) = (sound(50_000), world.begun(50_044).await);
+    assert_eq!(sound.len(), 50_044);
+    assert_eq!(world.append(&second, 0, sound.clone()).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(world.file_of(&second).await, BlobHash::of(&sound).as_str(), "its place is its own");
+    world.keeps_every_rule().await;
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn an_upload_that_nobody_goes_on_with_is_given_up(db: PgPool) {
     let world = World::new(db).await;
