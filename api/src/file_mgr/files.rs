@@ -24,7 +24,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use flatrender_workflows::models::{
-    Db, Role,
+    Role,
     file_mgr::{
         file::{self, Entry, Filter},
         folder, trash,
@@ -181,11 +181,11 @@ pub async fn create(
     let mut tx = app.begin(&tenant, Role::Identity).await?;
     let row = taken.row(&tenant, &name);
     let added = async {
-        let add = async |db: Db<'_>| {
+        let id = quotas::within_room(&mut tx, tenant.id, async |db| {
             taken.fill_room(&mut *db).await?;
             file::insert(db, tenant.id, &row).await
-        };
-        let id = quotas::within_room(&mut tx, tenant.id, add).await?;
+        });
+        let id = id.await?;
         if let Some(folder) = query.folder_id {
             let into = Change { folder: Some(Some(folder)), ..Change::default() };
             file::change(&mut tx, tenant.id, id, None, &into).await.map_err(|e| Thing::File.refusal(e))?;

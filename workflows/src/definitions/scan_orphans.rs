@@ -21,9 +21,9 @@ const TENANTS: usize = 150;
 /// Missing content that the failure names.
 const NAMED: usize = 20;
 
-/// Compares storage and rows, both ways, tenant by tenant, and looks for what belongs to no tenant. Objects that nothing has accounted for in a week are queued for removal. Content
-/// that is used and not there is nobody's to mend but an operator's: once everything is compared, the run fails with `storage.incomplete`,
-/// which counts and names it.
+/// Compares storage and rows, both ways, tenant by tenant, and looks for what belongs to no tenant. Objects that nothing has accounted for in a
+/// week are queued for removal. Content that is used and not there is nobody's to mend but an operator's: once everything is compared, the run
+/// fails with `storage.incomplete`, which counts and names it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ScanOrphans {}
 

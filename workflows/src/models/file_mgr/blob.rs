@@ -65,8 +65,8 @@ pub async fn unaccounted(db: Db<'_>, tenant_id: Uuid, hashes: &[String]) -> sqlx
     .await
 }
 
-/// Content of a tenant that files use, or of which its templates are made, by hash, after `after`: what storage has to have. As an administrator;
-/// so with the one below.
+/// Content of a tenant that files use, or of which its templates are made, by hash, after `after`: what storage has to have. As an
+/// administrator; so with the one below.
 ///
 /// # Errors
 /// Those of the database.
