@@ -41,7 +41,7 @@ use flatrender_workflows::{
         },
         snapshot::MakeStill,
         storage::{BlobStore, Shelf},
-        upkeep::{ArchiveMonth, CompareShelf, RemoveObjects, UPKEEP_QUEUE},
+        upkeep::{ArchiveMonth, CompareShared, CompareShelf, RemoveObjects, UPKEEP_QUEUE},
         upload::{ClearUploads, TakeUpload},
         webhook::{CALL, CallSlowWebhook, CallWebhook, SLOW_WEBHOOK_QUEUE, WEBHOOK_QUEUE},
     },
@@ -406,12 +406,11 @@ fn builder(config: WorkerConfig) -> Builder {
     let slots = config.slots.unwrap_or(cores).max(1);
     let upkeep = Upkeep { storage: config.storage.clone(), db: config.pool.clone(), held: Upkeep::HELD };
     let media = Media {
-        storage: config.storage,
-        scratch: config.scratch,
         ffmpeg: config.ffmpeg,
         ffprobe: config.ffprobe,
         // One film alone uses every core; several share them by the scheduler of the machine.
         threads: cores,
+        ..Media::new(config.storage, config.scratch)
     };
     Worker::builder(config.pool)
         .retention(config.retention)
@@ -464,6 +463,7 @@ fn builder(config: WorkerConfig) -> Builder {
         .queue(UPKEEP_QUEUE, UPKEEP)
         .handler::<RemoveObjects>(upkeep.clone())
         .handler::<CompareShelf>(upkeep.clone())
+        .handler::<CompareShared>(upkeep.clone())
         .handler::<ArchiveMonth>(upkeep)
         .queue(MESSAGE_QUEUE, LETTERS)
         .handler::<SendMail>(config.mailer)

@@ -174,6 +174,11 @@ async fn accept(
     if !room::hold(&mut tx, tenant.id, id, &spec).await? {
         return Err(quotas::no_room_for_film(room::ordered_bytes(&spec)));
     }
+    // Whoever purges files from here on waits for the tenant's turn, and finds the film. Who was faster is found here.
+    if !files.is_empty() {
+        let still = self::files(&mut tx, tenant, order).await?;
+        freeze::freeze(tenant.id, &template, order, &still).map_err(|f| Problem::faulty(Code::RequestInvalid, f))?;
+    }
     tx.commit().await?;
     app.workflows.announce();
     Ok(Some(Submitted::New(accepted)))

@@ -248,6 +248,35 @@ async fn marketing_takes_a_yes_and_a_broken_template_tells_nobody(db: PgPool) {
     assert_eq!(stage.mail.mails().len(), 1);
 }
 
+/// Rolls up what was used, tells who is to be told, and gives how much was told until now.
+async fn roll_up(stage: &Stage) -> i64 {
+    let mut tx = stage.world.db.begin().await.unwrap();
+    let roll_up = flatrender_workflows::definitions::roll_up_usage::RollUpUsage { at: None };
+    stage.world.app.workflows.start(&mut tx, DEFAULT_TENANT, None, roll_up).await.unwrap();
+    tx.commit().await.unwrap();
+    stage.play().await;
+    stage.world.count("notification.notifications").await
+}
+
+/// Where a soft limit was agreed on, it is told of instead of 80 %.
+#[sqlx::test(migrations = "../migrations")]
+async fn who_has_a_soft_limit_is_told_of_that(db: PgPool) {
+    let stage = Stage::new(db).await;
+    stage.world.person(DEFAULT_TENANT, "jane@example.com", &["owner"]).await;
+    stage.world.upload("logo.png", crate::world::png([1, 2, 3])).await;
+    let agree = async |limits: &'static str| {
+        let sql = format!("update file_mgr.quotas set {limits} where owner_id is null and used_bytes > 0");
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&stage.world.db).await.unwrap();
+    };
+    agree("limit_bytes = used_bytes * 100 / 90, soft_bytes = used_bytes * 100 / 90").await;
+    assert_eq!(roll_up(&stage).await, 0, "90 % are used, and nobody wants to be told before all of it is");
+    agree("limit_bytes = used_bytes * 2, soft_bytes = used_bytes").await;
+    assert_eq!((roll_up(&stage).await, roll_up(&stage).await), (1, 1), "once");
+    let told = "select title from notification.notifications";
+    let told: Vec<String> = sqlx::query_scalar(told).fetch_all(&stage.world.db).await.unwrap();
+    assert_eq!(told, ["50 % of storage bytes is used"]);
+}
+
 /// A film of a person that ends, and a quota that is used up: each told once a period by the one way for all that happens.
 #[sqlx::test(migrations = "../migrations")]
 async fn who_uses_most_of_a_quota_is_told_once_a_period(db: PgPool) {
@@ -260,14 +289,7 @@ async fn who_uses_most_of_a_quota_is_told_once_a_period(db: PgPool) {
             "update file_mgr.quotas set limit_bytes = used_bytes * 100 / $1 where owner_id is null and used_bytes > 0";
         sqlx::query(sql).bind(percent).execute(&stage.world.db).await.unwrap();
     };
-    let warn = async || {
-        let mut tx = stage.world.db.begin().await.unwrap();
-        let roll_up = flatrender_workflows::definitions::roll_up_usage::RollUpUsage { at: None };
-        stage.world.app.workflows.start(&mut tx, DEFAULT_TENANT, None, roll_up).await.unwrap();
-        tx.commit().await.unwrap();
-        stage.play().await;
-        stage.world.count("notification.notifications").await
-    };
+    let warn = async || roll_up(&stage).await;
     assert_eq!(warn().await, 0, "nothing was agreed");
     limit(50).await;
     assert_eq!(warn().await, 0);
