@@ -4,6 +4,7 @@ use crate::{
     money::{activate, buy, paid, sound},
     plans::{Cast, cast, pro},
     subscriptions::{DAY, Keeper, comes, look_after, now, start, told, until},
+    world::order,
 };
 use axum::http::StatusCode;
 use flatrender_engine::Client;
@@ -138,6 +139,44 @@ async fn whoever_changes_a_subscription_whose_run_was_lost_has_it_kept_again(db:
     sound(db).await;
 }
 
+/// The money of a payment went back: what it bought is taken back. Gives the plan that is had then, and whether it is over.
+async fn back(db: &PgPool, payment: Uuid) -> Option<(Uuid, i64, String, bool)> {
+    let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(db).await.unwrap();
+    let revoked = subscription::revoke(&mut tx, DEFAULT_TENANT, payment).await.unwrap();
+    tx.commit().await.unwrap();
+    revoked.map(|(now, over)| (now.plan_id, now.amount, now.state, over))
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_plan_without_minutes_that_is_taken_back_leaves_no_account(db: PgPool) {
+    let cast = cast(db).await;
+    let db = &cast.world.db;
+    let mut bare = pro(1000);
+    bare["entitlements"] = json!({"max_resolution": 1080});
+    let plan = cast.plan(bare).await;
+    let payment = paid(db, cast.user, plan, 1000).await;
+    activate(db, cast.user, plan, Interval::Month, payment).await.unwrap();
+    assert_eq!(back(db, payment).await, Some((plan, 1000, "cancelled".into(), true)));
+    assert_eq!(cast.world.count("identity.credit_accounts").await, 0);
+    assert_eq!(cast.get("/v1/credits").await.json()["owner"], "nobody");
+    assert_eq!(cast.post("/v1/renders", order()).await.status, StatusCode::ACCEPTED, "free, as for everybody else");
+    sound(db).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn the_minutes_of_a_period_go_back_with_its_money_as_far_as_they_are_free(db: PgPool) {
+    let cast = cast(db).await;
+    let db = &cast.world.db;
+    let plan = cast.plan(pro(1000)).await;
+    let payment = paid(db, cast.user, plan, 1000).await;
+    activate(db, cast.user, plan, Interval::Month, payment).await.unwrap();
+    assert_eq!(cast.grant(-200, "spent").await.json()["balance"], 400);
+    assert!(back(db, payment).await.is_some_and(|(.., over)| over));
+    assert_eq!(cast.get("/v1/credits").await.json()["balance"], 0);
+    assert_eq!(back(db, payment).await, None, "once");
+    sound(db).await;
+}
+
 /// The small plan and the large one.
 async fn two(cast: &Cast) -> (Uuid, Uuid) {
     let small = cast.plan(pro(1000)).await;
@@ -177,12 +216,7 @@ async fn a_change_whose_money_went_back_leaves_the_plan_before_it(db: PgPool) {
         assert_eq!(activate(db, cast.user, plan, Interval::Month, payment).await.unwrap().did, Did::Changed);
         payment
     };
-    let back = async |payment: Uuid| {
-        let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(db).await.unwrap();
-        let revoked = subscription::revoke(&mut tx, DEFAULT_TENANT, payment).await.unwrap();
-        tx.commit().await.unwrap();
-        revoked.map(|(now, over)| (now.plan_id, now.amount, now.state, over))
-    };
+    let back = async |payment: Uuid| back(db, payment).await;
     let only = change(large).await;
     assert_eq!(back(only).await, Some((small, 1000, "active".into(), false)));
     assert_eq!(back(only).await, None, "once");

@@ -11,6 +11,7 @@
 //! other without a gap: who pays late has no free days, and who pays early loses none.
 
 mod keeping;
+mod minutes;
 mod periods;
 mod prospect;
 mod revocation;
@@ -258,7 +259,7 @@ pub async fn activate(db: Db<'_>, new: &Activation<'_>) -> sqlx::Result<Activate
     };
     let subscription = find(&mut *db, new.tenant_id, id).await?.ok_or(sqlx::Error::RowNotFound)?;
     // What a plan includes is given once a period; a change within one gives the rest when the next begins.
-    let key = (did != Did::Changed).then(|| format!("subscription:{id}:{}", subscription.period_no));
+    let key = (did != Did::Changed).then(|| minutes::of_period(id, subscription.period_no));
     entitle(db, new.tenant_id, new.user_id, Some(new.plan_id), key.as_deref()).await?;
     Ok(Activated { did, subscription })
 }
@@ -409,7 +410,7 @@ pub async fn begin_trial(
     .fetch_one(&mut *db)
     .await?;
     note(&mut *db, id, None, now, end).await?;
-    entitle(&mut *db, tenant_id, user_id, Some(plan.id), Some(&format!("subscription:{id}:0"))).await?;
+    entitle(&mut *db, tenant_id, user_id, Some(plan.id), Some(&minutes::of_period(id, 0))).await?;
     find(db, tenant_id, id).await
 }
 

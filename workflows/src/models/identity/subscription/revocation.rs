@@ -1,7 +1,7 @@
 //! What was bought is taken back with the money.
 
-use super::{Subscription, credit, end, entitle, find, take_turn};
-use crate::models::{Db, identity::credit::Reason};
+use super::{Subscription, end, entitle, find, minutes, take_turn};
+use crate::models::Db;
 use uuid::Uuid;
 
 /// Takes back the period that a payment paid, with the credits that came with it as far as they are free: it ends now, or never begins.
@@ -50,19 +50,8 @@ pub async fn revoke(db: Db<'_>, tenant_id: Uuid, payment_id: Uuid) -> sqlx::Resu
     )
     .execute(&mut *db)
     .await?;
-    let key = format!("subscription:{}:{}", period.subscription_id, period.period_no);
-    let account = credit::open_locked(&mut *db, tenant_id, Some(period.user_id)).await?;
-    let came = sqlx::query_scalar!(
-        "select delta from identity.credit_ledger where tenant_id = $1 and entry_key = $2 and account_id = $3",
-        tenant_id,
-        key,
-        account.id,
-    );
-    if let Some(came) = came.fetch_optional(&mut *db).await?
-        && let back @ 1.. = came.min(account.free())
-    {
-        let _ = credit::grant(&mut *db, account.id, &format!("{key}:back"), -back, Reason::Refund).await?;
-    }
+    let key = minutes::of_period(period.subscription_id, period.period_no);
+    minutes::take_back(&mut *db, tenant_id, period.user_id, &key).await?;
     let over = end(&mut *db, tenant_id, period.subscription_id, period.period_no, "cancelled").await?;
     Ok(find(db, tenant_id, period.subscription_id).await?.map(|now| (now, over)))
 }
