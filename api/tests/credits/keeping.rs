@@ -230,3 +230,103 @@ async fn a_change_whose_money_went_back_leaves_the_plan_before_it(db: PgPool) {
     assert_eq!(back(second).await, Some((small, 1000, "active".into(), false)));
     sound(db).await;
 }
+
+/// A plan with ten minutes, one with seventy and one with a hundred and thirty.
+async fn three(cast: &Cast) -> [Uuid; 3] {
+    let mut plans = [Uuid::nil(); 3];
+    for (n, (code, amount, minutes)) in
+        [("small", 1000, 10), ("large", 3000, 70), ("huge", 5000, 130)].into_iter().enumerate()
+    {
+        let mut body = pro(amount);
+        (body["code"], body["entitlements"]["render_minutes"]) = (json!(code), json!(minutes));
+        plans[n] = cast.plan(body).await;
+    }
+    plans
+}
+
+/// Pays for a dearer plan; gives the payment.
+async fn change(cast: &Cast, plan: Uuid) -> Uuid {
+    let db = &cast.world.db;
+    let payment = paid(db, cast.user, plan, 1).await;
+    assert_eq!(activate(db, cast.user, plan, Interval::Month, payment).await.unwrap().did, Did::Changed);
+    payment
+}
+
+async fn balance(cast: &Cast) -> i64 {
+    cast.get("/v1/credits").await.json()["balance"].as_i64().unwrap()
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_dearer_plan_brings_its_minutes_for_all_that_is_paid_for(db: PgPool) {
+    let cast = cast(db).await;
+    let db = &cast.world.db;
+    let [small, large, _] = three(&cast).await;
+    for _ in 0..12 {
+        buy(db, cast.user, small, Interval::Month).await.unwrap();
+    }
+    assert_eq!(balance(&cast).await, 12 * 600);
+    let payment = change(&cast, large).await;
+    assert_eq!(balance(&cast).await, 12 * 4200, "as the difference was paid for each of the months");
+    assert_eq!(back(db, payment).await, Some((small, 1000, "active".into(), false)));
+    assert_eq!(balance(&cast).await, 12 * 600);
+    change(&cast, large).await;
+    buy(db, cast.user, large, Interval::Month).await.unwrap();
+    assert_eq!(balance(&cast).await, 13 * 4200, "and each month that follows brings all of them");
+    sound(db).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_dearer_plan_brings_minutes_for_the_days_that_were_left_when_its_payment_was_opened(db: PgPool) {
+    let cast = cast(db).await;
+    let db = &cast.world.db;
+    let [small, large, _] = three(&cast).await;
+    let begun = buy(db, cast.user, small, Interval::Month).await.unwrap().subscription;
+    let days = (begun.current_period_end - begun.current_period_start).num_days();
+    until(&cast, begun.id, -15 * DAY).await;
+    let shown = cast.get(&format!("/v1/subscription/change?plan_id={large}")).await.json();
+    assert_eq!(shown["due"], 3000 * 15 / days - 1000 * 15 / days, "{shown}");
+    // Its money comes two days later.
+    let payment = paid(db, cast.user, large, 1000).await;
+    until(&cast, begun.id, -13 * DAY).await;
+    activate(db, cast.user, large, Interval::Month, payment).await.unwrap();
+    assert_eq!(balance(&cast).await, 600 + 3600 * 15 / days);
+    sound(db).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn the_minutes_of_changes_go_back_with_their_money_whichever_goes_first(db: PgPool) {
+    let cast = cast(db).await;
+    let db = &cast.world.db;
+    let [small, large, huge] = three(&cast).await;
+    let bought = paid(db, cast.user, small, 1000).await;
+    activate(db, cast.user, small, Interval::Month, bought).await.unwrap();
+    let (first, second) = (change(&cast, large).await, change(&cast, huge).await);
+    assert_eq!(balance(&cast).await, 600 + 3600 + 3600);
+    assert_eq!(back(db, first).await, None, "the second one rests on it");
+    assert_eq!(balance(&cast).await, 600 + 3600 + 3600);
+    assert_eq!(back(db, second).await, Some((small, 1000, "active".into(), false)));
+    assert_eq!(balance(&cast).await, 600);
+    // Of what is over nothing is had again, and the minutes go all the same; those that were spent are gone.
+    let third = change(&cast, large).await;
+    assert_eq!(cast.grant(-1000, "spent").await.json()["balance"], 3200);
+    assert!(back(db, bought).await.is_some_and(|(.., over)| over));
+    assert_eq!(balance(&cast).await, 2600);
+    assert_eq!(back(db, third).await, None);
+    assert_eq!(balance(&cast).await, 0);
+    sound(db).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_dearer_plan_with_fewer_minutes_takes_none(db: PgPool) {
+    let cast = cast(db).await;
+    let db = &cast.world.db;
+    let mut quiet = pro(9000);
+    (quiet["code"], quiet["entitlements"]["render_minutes"]) = (json!("quiet"), json!(0));
+    let (small, quiet) = (cast.plan(pro(1000)).await, cast.plan(quiet).await);
+    buy(db, cast.user, small, Interval::Month).await.unwrap();
+    let payment = change(&cast, quiet).await;
+    assert_eq!(balance(&cast).await, 600);
+    assert!(back(db, payment).await.is_some());
+    assert_eq!(balance(&cast).await, 600);
+    sound(db).await;
+}
