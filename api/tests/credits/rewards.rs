@@ -131,6 +131,25 @@ async fn a_gift_that_is_claimed_locks_nobody_out_of_films_that_are_free_for_all(
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_gift_that_does_not_fit_stays_to_be_claimed(db: PgPool) {
+    let cast = cast(db).await;
+    let present = gift(&cast, "present", "credits", 20, 1).await;
+    let body = json!({"user_id": cast.user, "period_key": "a", "reason": "a present"});
+    cast.own_post(&format!("/v1/gift-catalogue/{present}/give"), body).await;
+    let full = 1_000_000_000_000;
+    assert_eq!(cast.grant(full - 19, "all").await.status, StatusCode::OK);
+    let id = cast.get("/v1/gifts").await.json()["data"][0]["id"].as_str().unwrap().to_owned();
+    let claim = format!("/v1/gifts/{id}/claim");
+    assert_eq!(cast.post(&claim, json!({})).await.problem(), "credits.full");
+    assert_eq!(cast.get("/v1/gifts").await.json()["data"][0]["state"], "earned");
+    assert_eq!(cast.world.count("identity.gift_catalog where redeemed > 0").await, 0);
+    assert_eq!(cast.grant(-1, "spent").await.status, StatusCode::OK);
+    assert_eq!(cast.post(&claim, json!({})).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(cast.get("/v1/credits").await.json()["balance"], full);
+    sound(&cast.world.db).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn everybody_is_brought_once_by_somebody_else_and_the_reward_comes_once(db: PgPool) {
     let cast = cast(db).await;
     let invite = async |by: &str| -> String {
