@@ -75,6 +75,8 @@ codes! {
     CreditsInsufficient = "credits.insufficient", PAYMENT_REQUIRED, "Not enough credits";
     /// So many credits cannot be taken: there are fewer, or films under way may need them.
     CreditsShort = "credits.short", CONFLICT, "Not so many credits";
+    /// The account holds no more than 10¹² seconds. Spend some first.
+    CreditsFull = "credits.full", CONFLICT, "No more credits fit";
     /// Your plan does not allow it; the detail tells what it allows. Have another plan.
     PlanLimit = "plan.limit", FORBIDDEN, "Not in your plan";
     /// There is no such plan, or it is not sold to you like this.

@@ -227,7 +227,7 @@ pub async fn list(
     responses(
         (status = 204, description = "It is yours"),
         (status = 404, description = "`gift.not_found`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "`gift.claimed`, `gift.expired`, `gift.sold_out`", body = ProblemBody, content_type = "application/problem+json")
+        (status = 409, description = "`gift.claimed`, `gift.expired`, `gift.sold_out`, `credits.full`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn claim(State(app): State<App>, person: SignedIn, Path(id): Path<Uuid>) -> Result<StatusCode, Problem> {
@@ -240,6 +240,7 @@ pub async fn claim(State(app): State<App>, person: SignedIn, Path(id): Path<Uuid
             return Err(Problem::new(Code::GiftExpired, "the gift could be claimed until its time was over"));
         }
         Claim::SoldOut => return Err(Problem::new(Code::GiftSoldOut, "there are none left")),
+        Claim::Full => return Err(Problem::new(Code::CreditsFull, "your account holds no more: spend some first")),
     }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -12,7 +12,7 @@ use crate::{
         identity::{
             coupon,
             credit::{self, Entered, Reason},
-            invoice, money,
+            credit_pack, invoice, money,
             payment::{
                 self, Payment, Snapshot, What,
                 state::{self, Captured},
@@ -107,9 +107,14 @@ async fn still_holds(db: Db<'_>, found: &Payment, snapshot: &Snapshot) -> Result
                 return Ok(false);
             }
         }
-        What::Credits { seconds, .. } => {
-            let account = credit::open(&mut *db, found.tenant_id, Some(found.user_id)).await?;
-            if account.balance.checked_add(*seconds).is_none_or(|after| after > credit::MOST) {
+        What::Credits { pack_id, seconds } => {
+            if late && !is_sold_so(&mut *db, found, *pack_id, snapshot.list_amount).await? {
+                return Ok(false);
+            }
+            // Looked at, not opened: when the money goes back, nothing is left of it.
+            let account = credit::find(&mut *db, found.tenant_id, Some(found.user_id)).await?;
+            let balance = account.map_or(0, |account| account.balance);
+            if balance.checked_add(*seconds).is_none_or(|after| after > credit::MOST) {
                 return Ok(false);
             }
         }
@@ -118,6 +123,12 @@ async fn still_holds(db: Db<'_>, found: &Payment, snapshot: &Snapshot) -> Result
         Some(coupon_id) => Ok(coupon::redeem(db, coupon_id, found.id, found.user_id).await?),
         None => Ok(true),
     }
+}
+
+/// Whether a pack is still sold for so much. Of one that costs something else now another one is sold: a pack never changes.
+async fn is_sold_so(db: Db<'_>, found: &Payment, pack_id: Uuid, amount: i64) -> Result<bool, Failure> {
+    let pack = credit_pack::find(db, found.tenant_id, pack_id).await?;
+    Ok(pack.is_some_and(|pack| pack.state == "active" && pack.amount == amount))
 }
 
 /// Gives what was bought.

@@ -106,6 +106,8 @@ pub enum Claim {
     Expired,
     /// There are none left; the transaction is to be given up.
     SoldOut,
+    /// Their account holds no more; so is this one.
+    Full,
 }
 
 /// Puts a gift into the catalogue. None when there is one of this code.
@@ -289,7 +291,10 @@ pub async fn claim(db: Db<'_>, tenant_id: Uuid, user_id: Uuid, id: Uuid) -> sqlx
     let coupon_id = match gift.kind.as_str() {
         "credits" => {
             let account = credit::open(&mut *db, tenant_id, Some(user_id)).await?;
-            let _ = credit::grant(&mut *db, account.id, &format!("gift:{id}"), gift.value, Reason::Grant).await?;
+            let key = format!("gift:{id}");
+            if credit::grant(&mut *db, account.id, &key, gift.value, Reason::Grant).await? == credit::Entered::Refused {
+                return Ok(Claim::Full);
+            }
             None
         }
         _ => Some(make_coupon(&mut *db, tenant_id, id, gift.value).await?),
