@@ -174,7 +174,7 @@ create table notification.sms_counts (
     day       date not null,
     scope     text not null check (scope in ('number', 'country', 'tenant')),
     what      text not null check (char_length(what) <= 64),
-    sent      int not null check (sent > 0),
+    sent      int not null check (sent >= 0),
     primary key (tenant_id, day, scope, what)
 );
 comment on table notification.sms_counts is 'Text messages of a day, by UTC: to a number (its hash), to a country (its code), of the tenant. They cost money, so nobody may have us send them without end.';

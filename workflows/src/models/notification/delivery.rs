@@ -119,12 +119,15 @@ struct Facts {
 }
 
 /// Decides what is to be done, and writes it down before it is: deliveries to be sent are `sending` afterwards. `short` when it was too
-/// long before. As of the platform.
+/// long before; `beside` are channels that it goes by at the same time: who has it by one of those needs it no more. As of the platform.
 ///
 /// # Errors
 /// `notification.unfit` for good; those of the database.
-pub async fn begin(db: Db<'_>, which: Which, short: bool) -> Result<Next, Failure> {
+pub async fn begin(db: Db<'_>, which: Which, short: bool, beside: &[Channel]) -> Result<Next, Failure> {
     let Some(facts) = facts(&mut *db, which).await? else { return nothing("gone") };
+    if !beside.is_empty() && is_elsewhere(&mut *db, which, facts.told_at, beside).await? {
+        return nothing("elsewhere");
+    }
     let kind = audience::kind(&facts.code)?;
     if facts.now - facts.told_at > LIFE {
         return nothing("too_late");
@@ -172,6 +175,29 @@ pub async fn begin(db: Db<'_>, which: Which, short: bool) -> Result<Next, Failur
         _ => {}
     }
     send(db, which, &facts, kind.class, open, short).await
+}
+
+/// Whether somebody has the message by one of these channels; then what is left of it by this one is dropped.
+async fn is_elsewhere(db: Db<'_>, which: Which, told_at: DateTime<Utc>, beside: &[Channel]) -> sqlx::Result<bool> {
+    let beside: Vec<String> = beside.iter().map(Channel::to_string).collect();
+    sqlx::query_scalar!(
+        r#"with elsewhere as (
+               select exists (select from notification.notification_deliveries
+                   where created_at = $1 and notification_id = $2 and channel = any ($4) and state in ('sent', 'delivered')) as it
+           ), dropped as (
+               update notification.notification_deliveries d
+               set state = 'dropped', error_class = 'elsewhere', not_before = null, updated_at = workflow.now()
+               from elsewhere where elsewhere.it and d.created_at = $1 and d.notification_id = $2 and d.channel = $3
+                 and d.state in ('pending', 'deferred', 'sending')
+           )
+           select it as "it!" from elsewhere"#,
+        told_at,
+        which.notification_id,
+        which.channel.as_str(),
+        &beside,
+    )
+    .fetch_one(db)
+    .await
 }
 
 fn nothing(why: &str) -> Result<Next, Failure> {
