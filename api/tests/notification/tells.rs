@@ -237,6 +237,12 @@ async fn marketing_takes_a_yes_and_a_broken_template_tells_nobody(db: PgPool) {
     let mails = stage.mail.mails();
     assert_eq!(mails.len(), 1);
     assert!(mails[0].contains("To: yes@example.com") && mails[0].contains("List-Unsubscribe: "), "{}", mails[0]);
+    let listed: Vec<Uuid> =
+        sqlx::query_scalar("select user_id from notification.notifications where archived_at is null")
+            .fetch_all(&stage.world.db)
+            .await
+            .unwrap();
+    assert_eq!(listed, [yes], "nor is it in the list of who said no");
     // Nobody said what the subject is.
     stage.happens("news", Audience::Everyone, json!({})).await;
     stage.play().await;
@@ -314,4 +320,42 @@ async fn what_happens_to_somebody_is_told_them_when_it_commits(db: PgPool) {
         sqlx::query_scalar("select title from notification.notifications").fetch_all(&stage.world.db).await.unwrap();
     assert_eq!(titles, ["Spring is ready"]);
     assert_eq!(stage.deliveries().await, ["email sent 1"]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_wants_something_not_in_their_list_has_it_by_the_other_channels_alone(db: PgPool) {
+    let stage = Stage::new(db).await;
+    let jane = stage.world.person(DEFAULT_TENANT, "jane@example.com", &["editor"]).await;
+    stage.wants(jane, "renders", "inapp", false, "").await;
+    stage.wants(jane, "billing", "inapp", false, "").await;
+    stage.tell("render.completed", jane, json!({"title": "Spring"})).await;
+    assert_eq!(stage.deliveries().await, ["email sent 1"]);
+    let listed = "notification.notifications where archived_at is null";
+    assert_eq!(stage.world.count(listed).await, 0);
+    let inapp =
+        "notification.notification_deliveries where channel = 'inapp' and state = 'dropped' and sent_at is null";
+    assert_eq!(stage.world.count(inapp).await, 1, "what is not shown is not counted as told");
+    stage.tell("payment.paid", jane, json!({"amount": "10 EUR"})).await;
+    assert_eq!(stage.world.count(listed).await, 1, "a receipt is there all the same");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_is_to_be_paid_is_told_in_the_readers_language_with_a_way_to_pay(db: PgPool) {
+    let stage = Stage::new(db).await;
+    let jane = stage.world.person(DEFAULT_TENANT, "jane@example.com", &["editor"]).await;
+    let locale = "update identity.users set locale = 'fa-IR' where id = $1";
+    sqlx::query(locale).bind(jane).execute(&stage.world.db).await.unwrap();
+    let data = json!({"amount": "19.99 USD", "due": "2026-12-01", "action_url": "/billing/payments/1"});
+    for code in ["subscription.renewal_soon", "subscription.reminder_1", "subscription.reminder_3"] {
+        stage.tell(code, jane, data.clone()).await;
+        assert_eq!(stage.last().await, ["email sent 1"], "{code}");
+    }
+    let titles: Vec<String> =
+        sqlx::query_scalar("select title from notification.notifications order by created_at, id")
+            .fetch_all(&stage.world.db)
+            .await
+            .unwrap();
+    assert_eq!(titles[0], "تمدید اشتراک شما: 2026-12-01");
+    let links = "notification.notifications where data ->> 'action_url' = '/billing/payments/1'";
+    assert_eq!(stage.world.count(links).await, 3);
 }

@@ -84,6 +84,21 @@ const KINDS: &[Kind] = &[
         persian: words("پرداخت شما در دست بررسی است", "همکاران ما پرداخت شما را بررسی می‌کنند. نیازی به کاری نیست؛ نتیجه را به شما خبر می‌دهیم.\n{{action_url}}", &[]),
     },
     Kind {
+        code: "payment.undecided", category: "billing", class: Class::Critical, severity: "warning", ways: &[&[Email], &[Push]], page: "/billing/payments/{subject}",
+        english: words("A payment waits for your decision", "{{amount}} came in a way that nobody expected: {{reason}}. Two of you have to decide what becomes of it.\n{{action_url}}", &[("amount", "Money"), ("reason", "the page tells more")]),
+        persian: words("پرداختی در انتظار تصمیم شماست", "{{amount}} به شکلی پیش‌بینی‌نشده رسیده است: {{reason}}. دو نفر از شما باید درباره‌ی آن تصمیم بگیرند.\n{{action_url}}", &[("amount", "مبلغی"), ("reason", "جزئیات در صفحه‌ی آن است")]),
+    },
+    Kind {
+        code: "payment.disputed", category: "billing", class: Class::Critical, severity: "critical", ways: LOUD, page: "/billing/payments/{subject}",
+        english: words("A payment is disputed: {{amount}}", "The bank of whoever paid {{amount}} wants the money back ({{stage}}). Answer it at your payment gateway: it gives you a few days.\n{{action_url}}", &[("amount", "see the payment"), ("stage", "the gateway tells more")]),
+        persian: words("اعتراض به یک پرداخت: {{amount}}", "بانک پرداخت‌کننده‌ی {{amount}} پول را پس می‌خواهد ({{stage}}). در درگاه پرداخت خود به آن پاسخ دهید؛ چند روز فرصت دارید.\n{{action_url}}", &[("amount", "در صفحه‌ی پرداخت آمده است"), ("stage", "جزئیات در درگاه است")]),
+    },
+    Kind {
+        code: "payment.dispute_open", category: "operation", class: Class::Service, severity: "critical", ways: LOUD, page: "/dashboard/payments/{subject}",
+        english: words("A payment is disputed: {{amount}}", "The bank of whoever paid {{amount}} wants the money back ({{stage}}). Its tenant was told.\n{{action_url}}", &[("amount", "see the payment"), ("stage", "the page tells more")]),
+        persian: words("اعتراض به یک پرداخت: {{amount}}", "بانک پرداخت‌کننده‌ی {{amount}} پول را پس می‌خواهد ({{stage}}). به مستأجر آن خبر داده شد.\n{{action_url}}", &[("amount", "در صفحه‌ی پرداخت آمده است"), ("stage", "جزئیات در صفحه‌ی آن است")]),
+    },
+    Kind {
         code: "payment.waiting", category: "operation", class: Class::Service, severity: "critical", ways: LOUD, page: "/dashboard/payments/{subject}",
         english: words("A payment waits for somebody", "A payment has been in review for an hour: {{reason}}.\n{{action_url}}", &[("reason", "the page tells more")]),
         persian: words("پرداختی در انتظار بررسی است", "پرداختی بیش از یک ساعت است که در انتظار بررسی است: {{reason}}.\n{{action_url}}", &[("reason", "جزئیات در صفحه‌ی آن است")]),
@@ -97,6 +112,21 @@ const KINDS: &[Kind] = &[
         code: "subscription.renewed", category: "billing", class: Class::Service, severity: "success", ways: &[&[Email]], page: "/billing",
         english: words("Your plan goes on", "Your plan {{plan}} was renewed.\n{{action_url}}", &[("plan", "")]),
         persian: words("اشتراک شما تمدید شد", "اشتراک {{plan}} شما تمدید شد.\n{{action_url}}", &[("plan", "")]),
+    },
+    Kind {
+        code: "subscription.renewal_soon", category: "billing", class: Class::Service, severity: "info", ways: &[&[Email], &[Push]], page: "/billing",
+        english: words("Your plan is to be renewed on {{due}}", "The time that is paid for ends on {{due}}. The next period is {{amount}}; it can be paid now.\n{{action_url}}", &[("due", "a day that is near"), ("amount", "to be paid")]),
+        persian: words("تمدید اشتراک شما: {{due}}", "دوره‌ی پرداخت‌شده‌ی اشتراک شما در {{due}} پایان می‌یابد. هزینه‌ی دوره‌ی بعد: {{amount}}؛ هم‌اکنون می‌توانید بپردازید.\n{{action_url}}", &[("due", "روزی نزدیک"), ("amount", "در صفحه‌ی آن آمده است")]),
+    },
+    Kind {
+        code: "subscription.reminder_1", category: "billing", class: Class::Critical, severity: "warning", ways: &[&[Email], &[Push]], page: "/billing",
+        english: words("Your plan is to be paid: {{amount}}", "Your plan is not paid since {{due}}. A week after that it ends; until then everything stays as it is. It is {{amount}}.\n{{action_url}}", &[("due", "yesterday"), ("amount", "see the page")]),
+        persian: words("اشتراک خود را بپردازید: {{amount}}", "اشتراک شما از {{due}} پرداخت نشده است و یک هفته پس از آن پایان می‌یابد؛ تا آن زمان چیزی تغییر نمی‌کند. مبلغ: {{amount}}.\n{{action_url}}", &[("due", "دیروز"), ("amount", "در صفحه‌ی آن آمده است")]),
+    },
+    Kind {
+        code: "subscription.reminder_3", category: "billing", class: Class::Critical, severity: "warning", ways: &[&[Email], &[Push]], page: "/billing",
+        english: words("Your plan ends soon: {{amount}} is to be paid", "Your plan is not paid since {{due}}, and ends a week after that. It is {{amount}}.\n{{action_url}}", &[("due", "three days ago"), ("amount", "what it costs")]),
+        persian: words("اشتراک شما به‌زودی پایان می‌یابد: {{amount}}", "اشتراک شما از {{due}} پرداخت نشده است و یک هفته پس از آن پایان می‌یابد. مبلغ: {{amount}}.\n{{action_url}}", &[("due", "سه روز پیش"), ("amount", "هزینه‌ی آن")]),
     },
     Kind {
         code: "subscription.past_due", category: "billing", class: Class::Critical, severity: "warning", ways: SURE, page: "/billing",
