@@ -19,7 +19,7 @@ pub struct Kind {
     /// How it goes out beside the list within the platform: each way by itself; within a way, what comes later is for when what
     /// comes before does not arrive.
     pub ways: &'static [&'static [Channel]],
-    /// Where the reader goes from here, as a path; `{subject}` is what it is about.
+    /// Where the reader goes from here, as a path; `{subject}` is what it is about, `{project_id}` the project of that.
     pub page: &'static str,
     english: Words,
     persian: Words,
@@ -64,7 +64,7 @@ const KINDS: &[Kind] = &[
         persian: words("{{title}} ساخته نشد", "ساخت {{title}} به نتیجه نرسید: {{reason}}.\nبابت آن هزینه‌ای کسر نمی‌شود.\n{{action_url}}", &[("title", "فیلم شما"), ("reason", "جزئیات در صفحه‌ی آن است")]),
     },
     Kind {
-        code: "snapshot_batch.completed", category: "snapshots", class: Class::Service, severity: "success", ways: &[&[Push]], page: "/projects/{subject}",
+        code: "snapshot_batch.completed", category: "snapshots", class: Class::Service, severity: "success", ways: &[&[Push]], page: "/projects/{project_id}",
         english: words("Scene pictures are ready", "The pictures of {{done}} scenes of {{project}} are ready; {{failed}} could not be made.\n{{action_url}}", &[("done", "all"), ("failed", "none"), ("project", "your project")]),
         persian: words("تصویر صحنه‌ها آماده است", "تصویر {{done}} صحنه‌ از {{project}} آماده است؛ {{failed}} صحنه ساخته نشد.\n{{action_url}}", &[("done", "همه‌ی"), ("failed", "هیچ"), ("project", "پروژه‌ی شما")]),
     },
@@ -189,7 +189,7 @@ const KINDS: &[Kind] = &[
         persian: words("یک وب‌هوک متوقف شد", "وب‌هوک {{url}} روزهاست که پاسخ نمی‌دهد و متوقف شده است. آنچه نرسیده را می‌توان دوباره فرستاد.\n{{action_url}}", &[("url", "شما")]),
     },
     Kind {
-        code: "digest", category: "digest", class: Class::Service, severity: "info", ways: &[], page: "/notifications",
+        code: "digest", category: DIGEST, class: Class::Service, severity: "info", ways: &[], page: "/notifications",
         english: words("{{count}} things to know", "{{items}}\n{{action_url}}", &[]),
         persian: words("{{count}} خبر تازه", "{{items}}\n{{action_url}}", &[]),
     },
@@ -215,10 +215,13 @@ pub fn find(code: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.code == code)
 }
 
-/// Every category, each once.
+/// What was gathered, told together. Nobody chooses about it: they choose about what is in it.
+pub const DIGEST: &str = "digest";
+
+/// Every category that people choose about, each once.
 pub fn categories() -> &'static [&'static str] {
     static FOUND: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
-        let mut found: Vec<_> = KINDS.iter().map(|kind| kind.category).collect();
+        let mut found: Vec<_> = KINDS.iter().map(|kind| kind.category).filter(|category| *category != DIGEST).collect();
         found.sort_unstable();
         found.dedup();
         found
@@ -246,7 +249,9 @@ impl Kind {
     pub fn complete(&self, data: &Value, subject: Option<&str>, language: &str) -> Value {
         let usual = self.words(language).usual.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value)));
         let mut all: Map<String, Value> = usual.collect();
-        all.insert("action_url".into(), self.page.replace("{subject}", subject.unwrap_or_default()).into());
+        let project = data["project_id"].as_str().unwrap_or_default();
+        let page = self.page.replace("{subject}", subject.unwrap_or_default()).replace("{project_id}", project);
+        all.insert("action_url".into(), page.into());
         let said = data.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
         all.extend(said.map(|(name, value)| (name.clone(), value.clone())));
         Value::Object(all)
@@ -285,6 +290,13 @@ mod tests {
             });
             assert_eq!(names[0], names[1], "{}: both languages tell the same", kind.code);
         }
+    }
+
+    #[test]
+    fn the_pictures_of_a_project_are_where_the_project_is() {
+        let kind = find("snapshot_batch.completed").unwrap();
+        let data = kind.complete(&json!({"project_id": "p", "done": 2}), Some("batch"), "en");
+        assert_eq!(data["action_url"], "/projects/p");
     }
 
     #[test]

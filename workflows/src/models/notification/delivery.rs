@@ -3,10 +3,12 @@
 use super::{
     account, address,
     address::{Address, Own, Way},
-    audience, digest,
+    audience,
+    catalogue::{self, Kind},
+    digest,
     preference::Preference,
     quiet,
-    routing::{self, Case, Class, Route, Shut},
+    routing::{self, Case, Class, Digest, Route, Shut, Wish},
     sms, suppression, template,
 };
 use crate::{
@@ -118,6 +120,16 @@ struct Facts {
     consent: bool,
 }
 
+impl Facts {
+    /// What the reader wants. Of digests they want each that there is: what they do not want was never in it.
+    fn wish(&self, kind: &Kind, channel: Channel) -> Wish {
+        let chosen = self.wish.as_ref().filter(|_| kind.category != catalogue::DIGEST);
+        let always = Wish { enabled: true, quiet: None, digest: Digest::Off };
+        let usual = if kind.category == catalogue::DIGEST { always } else { routing::usual(kind.class, channel) };
+        chosen.map_or(usual, |chosen| chosen.wish(&self.timezone))
+    }
+}
+
 /// Decides what is to be done, and writes it down before it is: deliveries to be sent are `sending` afterwards. `short` when it was too
 /// long before; `beside` are channels that it goes by at the same time: who has it by one of those needs it no more. As of the platform.
 ///
@@ -140,7 +152,7 @@ pub async fn begin(db: Db<'_>, which: Which, short: bool, beside: &[Channel]) ->
     let case = Case {
         class: kind.class,
         channel: which.channel,
-        wish: facts.wish.as_ref().map_or(routing::usual(kind.class, which.channel), |w| w.wish(&facts.timezone)),
+        wish: facts.wish(kind, which.channel),
         consent: facts.consent,
         reachable: !found.is_empty(),
         shut: None,
@@ -278,13 +290,15 @@ async fn intend(db: Db<'_>, which: Which, told_at: DateTime<Utc>, calls: &[Sendi
     // Of the addresses alone: browsers are the identity's.
     let of_chat = |call: &Sending| call.address_id.filter(|_| which.channel == Channel::Telegram);
     let addresses: Vec<Option<Uuid>> = calls.iter().map(of_chat).collect();
+    let hashes: Vec<Vec<u8>> = calls.iter().map(|call| hex::decode(&call.address_hash).unwrap_or_default()).collect();
     sqlx::query!(
         "insert into notification.notification_deliveries as d
-             (created_at, id, tenant_id, notification_id, channel, address_id, state, attempt_no, idempotency_key, workflow_run_id, updated_at)
-         select $1, c.id, $2, $3, $4, c.address_id, 'sending', 1, c.id || ':' || $4, $5, workflow.now()
-         from unnest($6::uuid[], $7::uuid[]) c (id, address_id)
+             (created_at, id, tenant_id, notification_id, channel, address_id, address_hash, state, attempt_no, idempotency_key, workflow_run_id,
+              updated_at)
+         select $1, c.id, $2, $3, $4, c.address_id, c.address_hash, 'sending', 1, c.id || ':' || $4, $5, workflow.now()
+         from unnest($6::uuid[], $7::uuid[], $8::bytea[]) c (id, address_id, address_hash)
          on conflict (created_at, id) do update set state = 'sending', attempt_no = d.attempt_no + 1, not_before = null,
-             updated_at = excluded.updated_at",
+             address_hash = excluded.address_hash, updated_at = excluded.updated_at",
         told_at,
         which.tenant_id,
         which.notification_id,
@@ -292,6 +306,7 @@ async fn intend(db: Db<'_>, which: Which, told_at: DateTime<Utc>, calls: &[Sendi
         which.run_id,
         &ids,
         &addresses as &[Option<Uuid>],
+        &hashes,
     )
     .execute(db)
     .await

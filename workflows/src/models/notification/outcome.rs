@@ -246,11 +246,8 @@ pub enum Feedback {
 /// Those of the database.
 pub async fn hear(db: Db<'_>, tenant_id: Option<Uuid>, message: &str, feedback: Feedback) -> sqlx::Result<bool> {
     let found = sqlx::query!(
-        "select d.created_at, d.id, d.tenant_id, d.channel, n.user_id, u.email, u.phone
-         from notification.notification_deliveries d
-         join notification.notifications n on n.id = d.notification_id
-         join identity.users u on u.id = n.user_id
-         where d.provider_message = $1 and ($2::uuid is null or d.tenant_id = $2) order by d.created_at desc limit 1",
+        "select created_at, id, tenant_id, channel, address_hash from notification.notification_deliveries
+         where provider_message = $1 and ($2::uuid is null or tenant_id = $2) order by created_at desc limit 1",
         message,
         tenant_id
     )
@@ -275,14 +272,14 @@ pub async fn hear(db: Db<'_>, tenant_id: Option<Uuid>, message: &str, feedback: 
     .execute(&mut *db)
     .await?;
     let channel: Channel = found.channel.parse().unwrap_or(Channel::Email);
-    let address = if channel == Channel::Sms { found.phone } else { found.email };
     let reason = match feedback {
         Feedback::HardBounce => "hard_bounce",
         Feedback::Complaint => "complaint",
         _ => return Ok(true),
     };
-    if let Some(address) = address {
-        suppression::add(db, found.tenant_id, channel, &suppression::hash_of(&address), reason, None).await?;
+    // The one that was written to: its reader may have another one by now.
+    if let Some(address) = found.address_hash {
+        suppression::add(db, found.tenant_id, channel, &address, reason, None).await?;
     }
     Ok(true)
 }
