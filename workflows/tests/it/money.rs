@@ -191,7 +191,7 @@ async fn a_dispute_and_a_review_are_told_to_who_must_act(db: PgPool) {
     settle::review(&client, &mut tx, DEFAULT_TENANT, id, "payment.amount_differs", "10 and not 9").await.unwrap();
     tx.commit().await.unwrap();
     let told = "select input #>> '{news,code}', coalesce(input #>> '{news,audience,user}', input #>> '{news,audience}')
-                from workflow.runs where kind = 'notify' order by 1";
+                from workflow.runs where kind = 'notify' order by input #>> '{news,code}' collate \"C\"";
     let told: Vec<(String, String)> = sqlx::query_as(told).fetch_all(&shop.db).await.unwrap();
     let line = |code: &str, whom: &str| (code.to_owned(), whom.to_owned());
     assert_eq!(

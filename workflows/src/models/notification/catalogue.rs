@@ -1,7 +1,7 @@
 //! What the platform tells people of, and in which words until a tenant has others.
 
 use super::routing::Class;
-use crate::contracts::notify::Channel;
+use crate::contracts::{notify::Channel, pay};
 use serde_json::{Map, Value};
 use std::sync::LazyLock;
 
@@ -35,6 +35,18 @@ pub struct Words {
     /// What names stand for when nobody says.
     pub usual: &'static [(&'static str, &'static str)],
 }
+
+/// Why money did not come, for whoever was to pay: our code, in English and in Persian.
+const REASONS: [(&str, &str, &str); 8] = [
+    ("payment.expired", "it was not paid in time", "در زمان مقرر پرداخت نشد"),
+    ("payment.given_back", "the bank has sent the money back", "بانک پول را بازگردانده است"),
+    (pay::DECLINED, "the bank declined it", "بانک آن را نپذیرفت"),
+    (pay::CANCELLED, "it was cancelled", "لغو شد"),
+    (pay::REFUSED, "the payment gateway refused it", "درگاه پرداخت آن را نپذیرفت"),
+    (pay::AMOUNT_LIMITS, "the payment gateway does not take such an amount", "درگاه پرداخت چنین مبلغی را نمی‌پذیرد"),
+    (pay::CURRENCY, "the payment gateway does not take that currency", "درگاه پرداخت این واحد پول را نمی‌پذیرد"),
+    (pay::UNREACHABLE, "the payment gateway could not be reached", "درگاه پرداخت در دسترس نبود"),
+];
 
 /// Languages there are words of, the last resort first.
 pub const LANGUAGES: [&str; 2] = ["en", "fa"];
@@ -254,6 +266,13 @@ impl Kind {
         all.insert("action_url".into(), page.into());
         let said = data.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
         all.extend(said.map(|(name, value)| (name.clone(), value.clone())));
+        let in_words = |code: &str| {
+            let (_, english, persian) = REASONS.into_iter().find(|(reason, ..)| *reason == code)?;
+            Some(if spoken(language) == "fa" { persian } else { english })
+        };
+        if let Some(words) = data["reason"].as_str().and_then(in_words) {
+            all.insert("reason".into(), words.into());
+        }
         Value::Object(all)
     }
 }
@@ -290,6 +309,15 @@ mod tests {
             });
             assert_eq!(names[0], names[1], "{}: both languages tell the same", kind.code);
         }
+    }
+
+    #[test]
+    fn why_money_did_not_come_is_told_in_words() {
+        let kind = find("payment.failed").unwrap();
+        let told = |reason: &str, language| kind.complete(&json!({"reason": reason}), None, language)["reason"].clone();
+        assert_eq!(told("payment.expired", "en"), "it was not paid in time");
+        assert_eq!(told(pay::DECLINED, "fa-IR"), "بانک آن را نپذیرفت");
+        assert_eq!(told("something.else", "en"), "something.else");
     }
 
     #[test]
