@@ -339,3 +339,17 @@ async fn a_text_message_that_was_not_sent_is_not_counted(db: PgPool) {
         sqlx::query_scalar("select sent from notification.sms_counts").fetch_all(&stage.world.db).await.unwrap();
     assert_eq!(counts, [1, 1, 1], "of the number, the country and the tenant");
 }
+
+/// Keys come and go; a browser listens to the one that it was told of.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_browser_is_told_by_its_key_however_many_there_are(db: PgPool) {
+    let stage = Stage::new(db).await;
+    let jane = stage.world.person(DEFAULT_TENANT, "jane@example.com", &["editor"]).await;
+    let mut key = String::new();
+    for _ in 0..6 {
+        key = stage.vapid().await;
+    }
+    stage.with_browser(jane, "push/a", &key).await;
+    stage.tell("render.completed", jane, json!({})).await;
+    assert_eq!(stage.last().await, ["push sent 1"]);
+}
