@@ -107,6 +107,8 @@ const STALE: Duration = Duration::from_secs(6 * 3600);
 const LETTERS: usize = 4;
 /// Messages by each channel at a time.
 const MESSAGES: usize = 16;
+/// Of them by one account of a tenant's, of all workers together.
+const MESSAGES_OF_AN_ACCOUNT: u32 = 8;
 /// Shelves that are looked at, or emptied of some objects, at a time.
 const UPKEEP: usize = 2;
 /// Webhooks called at a time: they wait more than they work.
@@ -273,20 +275,23 @@ async fn schedule(db: &PgPool, production: bool) -> Result<(), Box<dyn Error + S
         schedules.ensure(&mut tx, DEFAULT_TENANT, &terms).await?;
     }
     tx.commit().await?;
-    agree_on_webhooks(db).await?;
+    agree_on_turns(db).await?;
     let mut tx = Scope::platform(Role::Admin).begin(db).await?;
     let now = time_series::moment(&mut tx).await?;
     time_series::ensure_months(&mut tx, now).await?;
     Ok(tx.commit().await?)
 }
 
-/// A webhook gets one call a lane at a time, and tenants take turns; unless somebody has set other terms.
-async fn agree_on_webhooks(db: &PgPool) -> Result<(), Box<dyn Error + Send + Sync>> {
+/// A webhook gets one call a lane at a time, an account that carries messages a few, and tenants take turns; unless somebody has set other
+/// terms. Whoever waits for one that says nothing leaves room for the others.
+async fn agree_on_turns(db: &PgPool) -> Result<(), Box<dyn Error + Send + Sync>> {
     let operations = Operations::new(Client::new(db.clone()));
-    for queue in [WEBHOOK_QUEUE, SLOW_WEBHOOK_QUEUE] {
+    let webhooks = [WEBHOOK_QUEUE, SLOW_WEBHOOK_QUEUE].map(|queue| (queue, 1));
+    let messages = [EMAIL_QUEUE, PUSH_QUEUE, SMS_QUEUE, TELEGRAM_QUEUE].map(|queue| (queue, MESSAGES_OF_AN_ACCOUNT));
+    for (queue, cap) in webhooks.into_iter().chain(messages) {
         if operations.terms(queue).await?.is_none() {
             let mut tx = db.begin().await?;
-            let terms = Terms { key_cap: Some(1), ..Terms::default() };
+            let terms = Terms { key_cap: Some(cap), ..Terms::default() };
             operations.set_terms(&mut tx, &By::new("platform"), queue, &terms).await?;
             tx.commit().await?;
         }

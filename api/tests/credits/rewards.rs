@@ -3,6 +3,7 @@
 use crate::{
     money::{ask, sound},
     plans::{Cast, cast},
+    subscriptions::tellings,
     world::order,
 };
 use axum::http::{Method, StatusCode};
@@ -67,10 +68,7 @@ async fn s055_a_gift_comes_with_its_message_and_s056_is_claimed_once_by_a_hundre
     }
     let gifts = cast.get("/v1/gifts").await.json();
     assert_eq!(gifts["data"].as_array().unwrap().len(), 1, "one a person, gift and period");
-    let told: Uuid = gifts["data"][0]["notification_id"].as_str().unwrap().parse().unwrap();
-    let sql = "select template_code from notification.notifications where id = $1 and user_id = $2";
-    let code: String = sqlx::query_scalar(sql).bind(told).bind(cast.user).fetch_one(&cast.world.db).await.unwrap();
-    assert_eq!(code, "gift.earned");
+    assert_eq!(tellings(&cast.world.db, "gift.earned").await, 1, "and they are told of it");
     let orphan = sqlx::query("update identity.earned_gifts set notification_id = gen_random_uuid()");
     assert!(orphan.execute(&cast.world.db).await.unwrap_err().as_database_error().unwrap().is_foreign_key_violation());
 

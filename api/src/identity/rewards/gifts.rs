@@ -14,12 +14,15 @@ use crate::{
 };
 use axum::{extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
-use flatrender_workflows::models::{
-    Db,
-    identity::{
-        credit,
-        gift::{self, Claim, Earned, Gift, NewGift},
-        user,
+use flatrender_workflows::{
+    definitions::events,
+    models::{
+        Db,
+        identity::{
+            credit,
+            gift::{self, Claim, Earned, Gift, NewGift},
+            user,
+        },
     },
 };
 use serde::{Deserialize, Serialize};
@@ -373,8 +376,10 @@ pub async fn give(
         gift::earn(&mut tx, tenant_id, body.user_id, &gift, &body.period_key, &body.reason, body.expires_at).await?;
     if let Some(earned) = given {
         steward.record(&mut tx, "gift.give", &format!("earned_gift:{earned}"), made(&gift)).await?;
+        events::gifts_earned(&app.workflows, &mut tx, tenant_id).await?;
     }
     tx.commit().await?;
+    app.workflows.announce();
     Ok(StatusCode::NO_CONTENT)
 }
 
