@@ -87,6 +87,7 @@ create table identity.earned_gifts (
     state           text not null default 'earned' check (state in ('earned', 'claimed', 'expired', 'revoked')),
     coupon_id       uuid,
     notification_id uuid,
+    told_at         timestamptz,
     earned_at       timestamptz not null default now(),
     claimed_at      timestamptz,
     expires_at      timestamptz,
@@ -99,9 +100,11 @@ create table identity.earned_gifts (
 create index earned_gifts_user on identity.earned_gifts (user_id, earned_at desc);
 create index earned_gifts_gift on identity.earned_gifts (gift_id);
 create index earned_gifts_coupon on identity.earned_gifts (coupon_id) where coupon_id is not null;
+create index earned_gifts_untold on identity.earned_gifts (tenant_id) where told_at is null;
 create index earned_gifts_notification on identity.earned_gifts (notification_id) where notification_id is not null;
 comment on table identity.earned_gifts is 'Gifts of users: one a user, gift and period.';
 comment on column identity.earned_gifts.notification_id is 'The one hard reference from schema to schema; its constraint is made with notifications.';
+comment on column identity.earned_gifts.told_at is 'Since when it is on its way to its user, and to whoever else hears of it.';
 create trigger earned_gifts_ended before update on identity.earned_gifts
     for each row when (old.state <> 'earned' and new.state <> old.state) execute function platform.refuse_to_go_on();
 

@@ -236,10 +236,14 @@ begin
     end if;
 end $$;
 
--- Whether so many bytes more fit into both quotas as this statement sees them.
+-- Whether so many bytes more fit into both quotas as this statement sees them, and one file more beside those that are on their way.
 create function file_mgr.has_room(p_tenant uuid, p_owner uuid, p_bytes bigint) returns boolean language sql stable
-    return not exists (select from file_mgr.quotas where tenant_id = p_tenant and (owner_id is null or owner_id = p_owner)
-                       and (used_bytes + reserved_bytes + p_bytes > limit_bytes or used_files >= limit_files));
+    return not exists (select from file_mgr.quotas q where q.tenant_id = p_tenant and (q.owner_id is null or q.owner_id = p_owner)
+                       and (q.used_bytes + q.reserved_bytes + p_bytes > q.limit_bytes
+                            or q.limit_files is not null and q.limit_files <= q.used_files + (
+                                select count(*) from file_mgr.quota_reservations r
+                                where r.tenant_id = p_tenant and (q.owner_id is null or r.owner_id = q.owner_id) and r.state = 'held'
+                                  and (starts_with(r.purpose, 'upload:') or starts_with(r.purpose, 'file:')))));
 
 -- Sets room aside in both quotas, or in none and gives null. For the same purpose again it gives what was set aside.
 create function file_mgr.reserve(p_tenant uuid, p_owner uuid, p_bytes bigint, p_purpose text, p_until timestamptz) returns uuid

@@ -105,6 +105,7 @@ create table notification.notification_deliveries (
     notification_id   uuid not null,
     channel           text not null check (channel in ('inapp', 'push', 'email', 'sms', 'telegram')),
     address_id        uuid,
+    address_hash      bytea check (octet_length(address_hash) = 32),
     provider_account_id uuid,
     state             text not null default 'pending' check (state in ('pending', 'deferred', 'sending', 'sent', 'delivered', 'failed', 'suppressed', 'dropped')),
     attempt_no        int not null default 0 check (attempt_no >= 0),
@@ -128,6 +129,7 @@ create index notification_deliveries_message on notification.notification_delive
 create index notification_deliveries_address on notification.notification_deliveries (address_id) where address_id is not null;
 create index notification_deliveries_account on notification.notification_deliveries (provider_account_id) where provider_account_id is not null;
 comment on table notification.notification_deliveries is 'One delivery a notification, channel and address: created_at is the notification''s and id is made of the three, so that the key really is unique.';
+comment on column notification.notification_deliveries.address_hash is 'pii:hash';
 comment on column notification.notification_deliveries.sent_at is 'When somebody took it over. It stays when they say later that it did not arrive: what was sent counts as used.';
 comment on column notification.notification_deliveries.workflow_run_id is 'opaque: a run of the engine, which may be purged after its end';
 create trigger notification_deliveries_ended before update on notification.notification_deliveries
@@ -174,7 +176,7 @@ create table notification.sms_counts (
     day       date not null,
     scope     text not null check (scope in ('number', 'country', 'tenant')),
     what      text not null check (char_length(what) <= 64),
-    sent      int not null check (sent > 0),
+    sent      int not null check (sent >= 0),
     primary key (tenant_id, day, scope, what)
 );
 comment on table notification.sms_counts is 'Text messages of a day, by UTC: to a number (its hash), to a country (its code), of the tenant. They cost money, so nobody may have us send them without end.';

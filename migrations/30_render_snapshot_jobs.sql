@@ -66,6 +66,7 @@ create table render.snapshot_batches (
     id          uuid primary key,
     tenant_id   uuid not null,
     project_id  uuid not null,
+    asked_by    uuid,
     job_ids     uuid[] not null check (cardinality(job_ids) between 1 and 10000),
     done        int check (done >= 0),
     failed      int check (failed >= 0),
@@ -77,6 +78,7 @@ create table render.snapshot_batches (
 create index snapshot_batches_live on render.snapshot_batches (tenant_id) where finished_at is null;
 create index snapshot_batches_ended on render.snapshot_batches (finished_at) where finished_at is not null;
 comment on table render.snapshot_batches is 'Requests for stills as a whole: one has ended when no job of it lives. A job may be of several.';
+comment on column render.snapshot_batches.asked_by is 'softref:identity.users(id)';
 comment on column render.snapshot_batches.project_id is 'softref:content.projects(id)';
 create trigger snapshot_batches_ended before update on render.snapshot_batches
     for each row when (old.finished_at is not null) execute function platform.refuse_to_go_on();

@@ -5,7 +5,7 @@
 #   scripts/chaos.sh [filter]       only the faults whose tests contain the filter, such as f03, or f_500 for the farm
 #   scripts/chaos.sh fleet          two hundred nodes and two hundred renders by the stand-in, and what they cost the database
 #   scripts/chaos.sh fuzz           archives, pictures and sounds harmed at random for an hour or two: FLATRENDER_FUZZ_TIMES=2000
-#   scripts/chaos.sh races          sixty-four at once for the last one of something, a thousand times
+#   scripts/chaos.sh races          sixty-four at once for the last one of something, a thousand times, at the database and over HTTP
 #   scripts/tus.sh                  a gibibyte over a wire that is cut, by a client of others; part of the whole
 #   FLATRENDER_CHAOS=soak           the longest form: F6 and F8 for ten minutes, F35 with a million jobs and then for hours
 #   FLATRENDER_SOAK_JOBS=50000      how many F35 burns down in that form, and FLATRENDER_SOAK_SECONDS=600 how long it bears them
@@ -47,7 +47,9 @@ fuzz() {
 if [ "${1:-}" = fuzz ]; then fuzz; exit; fi
 races() {
     start_postgres
-    FLATRENDER_ROUNDS="${FLATRENDER_ROUNDS:-1000}" cargo nextest run --locked --workspace -E 'binary(credits) and test(/^races::/)'
+    # One after the other: each has sixty-four connections, and takes as long as it does.
+    FLATRENDER_ROUNDS="${FLATRENDER_ROUNDS:-1000}" cargo nextest run --locked --workspace --profile soak --retries 0 --no-fail-fast \
+        -E '(binary(credits) or binary(payments)) and test(/^races::/)'
 }
 if [ "${1:-}" = races ]; then races; exit; fi
 build

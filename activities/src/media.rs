@@ -43,6 +43,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 /// The tools of every media activity. The tenant an attempt works for is that of its task.
@@ -58,13 +59,15 @@ pub struct Media {
     pub ffprobe: PathBuf,
     /// How many cores an attempt may keep busy, at least 1. No output depends on it.
     pub threads: usize,
+    /// Turns to look at what was uploaded: a picture takes much memory.
+    pub looks: Arc<Semaphore>,
 }
 
 impl Media {
     /// With `ffmpeg` and `ffprobe` from the search path and all cores of this machine.
     pub fn new(storage: Arc<dyn BlobStore>, scratch: PathBuf) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { storage, scratch, ffmpeg: "ffmpeg".into(), ffprobe: "ffprobe".into(), threads }
+        Self { storage, scratch, ffmpeg: "ffmpeg".into(), ffprobe: "ffprobe".into(), threads, looks: upload::turns() }
     }
 
     fn scratch(&self, cx: &Attempt) -> Result<Scratch, Failure> {

@@ -8,8 +8,16 @@ use lettre::{
     Address, AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor,
     message::{Mailbox, MultiPart},
 };
-use std::{fmt, io, path::PathBuf, sync::Arc};
+use std::{
+    fmt, io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use uuid::Uuid;
+
+/// For how long a server is waited for, from the connection to its last word.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Makes the text of a link from its id.
 pub type Links = Arc<dyn Fn(Uuid) -> String + Send + Sync>;
@@ -20,7 +28,36 @@ enum Way {
     /// A file each, for whoever tries things out.
     Folder(PathBuf),
     /// A server that takes them on.
-    Smtp(AsyncSmtpTransport<Tokio1Executor>),
+    Smtp(Arc<Server>),
+}
+
+/// A server that takes letters on.
+struct Server {
+    url: String,
+    line: Mutex<AsyncSmtpTransport<Tokio1Executor>>,
+}
+
+impl Server {
+    fn new(url: String) -> Result<Self, lettre::transport::smtp::Error> {
+        let line = Mutex::new(Self::open(&url)?);
+        Ok(Self { url, line })
+    }
+
+    fn open(url: &str) -> Result<AsyncSmtpTransport<Tokio1Executor>, lettre::transport::smtp::Error> {
+        Ok(AsyncSmtpTransport::<Tokio1Executor>::from_url(url)?.build())
+    }
+
+    async fn send(&self, message: Message, patience: Duration) -> Result<(), Unsent> {
+        let line = self.line.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match tokio::time::timeout(patience, line.send(message)).await {
+            Ok(sent) => Ok(sent.map(drop)?),
+            Err(_) => {
+                // A connection that was left in the middle of a sentence would take the answer to it for one to the next.
+                *self.line.lock().unwrap_or_else(PoisonError::into_inner) = Self::open(&self.url)?;
+                Err(Unsent::Silent)
+            }
+        }
+    }
 }
 
 /// Writes and sends letters. Cheap to clone.
@@ -58,6 +95,9 @@ pub enum Unsent {
     /// The server did not take it, or nobody knows.
     #[error(transparent)]
     Server(#[from] lettre::transport::smtp::Error),
+    /// The server was waited for, and nobody knows what became of it.
+    #[error("the mail server did not answer in time")]
+    Silent,
 }
 
 /// What a mailer is made of.
@@ -82,7 +122,7 @@ impl Mailer {
     pub fn new(config: MailerConfig) -> Result<Self, MailerError> {
         let from = config.from.parse().map_err(|_| MailerError::From(config.from.clone()))?;
         let way = match config.server {
-            Some(url) => Way::Smtp(AsyncSmtpTransport::<Tokio1Executor>::from_url(&url)?.build()),
+            Some(url) => Way::Smtp(Arc::new(Server::new(url)?)),
             None => Way::Folder(config.folder),
         };
         let public_url = config.public_url.trim_end_matches('/').to_owned();
@@ -94,14 +134,15 @@ impl Mailer {
         &self.from
     }
 
-    /// Sends a message that is written already, or lays it into the folder under its id.
+    /// Sends a message that is written already, or lays it into the folder under its id. The server is waited for no longer than
+    /// `patience`.
     ///
     /// # Errors
-    /// The server refused it, or is away; the folder takes nothing.
-    pub async fn send(&self, id: Uuid, message: Message) -> Result<(), Unsent> {
+    /// The server refused it, is away or says nothing; the folder takes nothing.
+    pub async fn send(&self, id: Uuid, message: Message, patience: Duration) -> Result<(), Unsent> {
         match &self.way {
             Way::Folder(folder) => Ok(lay(folder, id, &message.formatted()).await?),
-            Way::Smtp(server) => Ok(server.send(message).await.map(drop)?),
+            Way::Smtp(server) => server.send(message, patience).await,
         }
     }
 
@@ -129,10 +170,7 @@ impl Mailer {
 impl Handler<SendMail> for Mailer {
     async fn handle(&self, _: &Attempt, mail: SendMail) -> Result<String, Failure> {
         let (id, message) = self.write(&mail)?;
-        match &self.way {
-            Way::Folder(folder) => lay(folder, mail.id, &message.formatted()).await.map_err(unreachable)?,
-            Way::Smtp(server) => drop(server.send(message).await.map_err(sorted)?),
-        }
+        self.send(mail.id, message, PATIENCE).await.map_err(sorted)?;
         Ok(id)
     }
 }
@@ -149,15 +187,12 @@ async fn lay(folder: &std::path::Path, id: Uuid, letter: &[u8]) -> io::Result<()
     tokio::fs::rename(&draft, folder.join(format!("{id}.eml"))).await
 }
 
-fn unreachable(error: impl fmt::Display) -> Failure {
-    Failure::transient("message.unreachable", error.to_string())
-}
-
 /// A server's answer of 5xx is its last word (RFC 5321, 4.2.1).
-fn sorted(error: lettre::transport::smtp::Error) -> Failure {
-    match error.is_permanent() {
-        true => Failure::permanent("message.refused", error.to_string()),
-        false => unreachable(error),
+fn sorted(unsent: Unsent) -> Failure {
+    match &unsent {
+        Unsent::Server(error) if error.is_permanent() => Failure::permanent("message.refused", error.to_string()),
+        Unsent::Folder(error) => Failure::transient("message.unreachable", error.to_string()),
+        _ => Failure::transient("message.unreachable", unsent.to_string()),
     }
 }
 

@@ -19,11 +19,11 @@ use crate::{
 };
 use accounts::Config;
 use flatrender_workflows::contracts::notify::{Carrier, Class, Line, Said, Sealed, Verdict};
-use lettre::{AsyncSmtpTransport, Tokio1Executor};
 use reqwest::{Request, StatusCode, header};
 use std::{
     collections::HashMap,
     fmt,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -51,7 +51,12 @@ pub struct CourierConfig {
     pub marks: Marks,
     /// Where people see our pages, without a slash at the end.
     pub public_url: String,
+    /// For how long a mail server is waited for, from its name to its last word: less than what an attempt may take.
+    pub mail_patience: Duration,
 }
+
+/// For how long a mail server is waited for where nothing else is said.
+pub const MAIL_PATIENCE: Duration = Duration::from_secs(25);
 
 /// Carries messages by whichever account is open. Cheap to clone.
 #[derive(Clone)]
@@ -60,7 +65,7 @@ pub struct Courier(Arc<Inner>);
 struct Inner {
     config: CourierConfig,
     gates: Gates,
-    servers: Mutex<HashMap<Uuid, (String, AsyncSmtpTransport<Tokio1Executor>)>>,
+    servers: Mutex<HashMap<(Uuid, SocketAddr), email::Line>>,
     chats: Mutex<HashMap<String, Instant>>,
 }
 
@@ -86,26 +91,26 @@ impl Courier {
         })
     }
 
-    /// Has one of `carriers` carry a message: the first whose gate is open.
+    /// Has one of `carriers` carry a delivery: the first whose gate is open.
     async fn by<F: Future<Output = Verdict>>(
         &self,
+        delivery_id: Uuid,
         carriers: &[Carrier],
         call: impl FnOnce(Config, Uuid) -> F,
     ) -> Verdict {
-        let picked =
-            self.0.gates.pick(carriers.iter().map(|c| (c.account_id, f64::from(c.per_second))), Instant::now());
-        let place = match picked {
+        let accounts = carriers.iter().map(|c| (c.account_id, f64::from(c.per_second)));
+        let place = match self.0.gates.pick(delivery_id, accounts, Instant::now()) {
             Stance::Go(place) => place,
-            Stance::Wait(wait) => return Verdict::Throttled { after_seconds: wait.as_secs_f64() },
+            Stance::Wait(wait) => return held_up(wait),
             Stance::Nobody => return failed(Class::Config, "there is no account that could carry it"),
         };
         let carrier = &carriers[place];
-        let config = match self.open(carrier) {
-            Ok(config) => config,
-            Err(verdict) => return verdict,
+        let calling = self.0.gates.calling(carrier.account_id);
+        let verdict = match self.open(carrier) {
+            Ok(config) => call(config, carrier.account_id).await,
+            Err(verdict) => verdict,
         };
-        let verdict = call(config, carrier.account_id).await;
-        self.0.gates.report(carrier.account_id, is_well(&verdict), Instant::now());
+        calling.answered(is_well(&verdict));
         if let Verdict::Failed { class: Class::Config, message } = &verdict {
             tracing::error!(account.id = %carrier.account_id, message, "a provider does not accept its account");
         }
@@ -153,12 +158,8 @@ fn is_well(verdict: &Verdict) -> bool {
 fn by_status(reply: &Reply) -> Option<Verdict> {
     let after = reply.headers.get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.trim().parse::<f64>().ok());
     match reply.status {
-        StatusCode::TOO_MANY_REQUESTS => {
-            Some(Verdict::Throttled { after_seconds: after.unwrap_or(A_WHILE).clamp(1.0, 86_400.0) })
-        }
-        StatusCode::SERVICE_UNAVAILABLE if after.is_some() => {
-            Some(Verdict::Throttled { after_seconds: after.unwrap_or(A_WHILE).clamp(1.0, 86_400.0) })
-        }
+        StatusCode::TOO_MANY_REQUESTS => Some(throttled(after.unwrap_or(A_WHILE))),
+        StatusCode::SERVICE_UNAVAILABLE if after.is_some() => Some(throttled(after.unwrap_or(A_WHILE))),
         status if status.is_server_error() => Some(failed(Class::Transient, format!("the provider answered {status}"))),
         status if status.is_redirection() => Some(failed(Class::Config, format!("the provider answered {status}"))),
         _ => None,
@@ -170,7 +171,12 @@ fn held<T>(lock: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The wait of somebody who wants to be left alone.
-fn throttled(wait: Duration) -> Verdict {
-    Verdict::Throttled { after_seconds: wait.as_secs_f64() }
+/// A provider wants to be left alone for so many seconds.
+fn throttled(seconds: f64) -> Verdict {
+    Verdict::Throttled { after_seconds: seconds.clamp(1.0, 86_400.0), by_us: false }
+}
+
+/// We wait ourselves, and nobody was called.
+fn held_up(wait: Duration) -> Verdict {
+    Verdict::Throttled { after_seconds: wait.as_secs_f64(), by_us: true }
 }

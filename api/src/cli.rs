@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod answers;
+pub mod api;
 pub mod billing;
 pub mod check;
 pub mod cleanup;
@@ -52,6 +53,9 @@ use tracing_subscriber::EnvFilter;
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Print JSON where there is an answer, and say a failure as a problem (RFC 9457), the last line of standard error.
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -84,6 +88,7 @@ enum Command {
     Notifications(notifications::NotificationsArgs),
     Simulate(simulate::SimulateArgs),
     Usage(usage::UsageArgs),
+    Api(api::ApiArgs),
     Webhooks(webhooks::WebhooksArgs),
     Runs(runs::RunsArgs),
     Operate(operate::OperateArgs),
@@ -91,20 +96,35 @@ enum Command {
 
 /// Reads the command line, runs the command, and says in one line why it failed if it did.
 pub async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return misread(&e),
+    };
     log();
-    let wants_json = matches!(&cli.command, Command::Render(args) if args.json)
-        || matches!(&cli.command, Command::Templates(args) if args.json);
     match run(cli.command).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            if wants_json {
-                println!("{:#}", e.json());
-            }
-            eprintln!("error: {}", e.line());
-            ExitCode::from(e.exit_code())
-        }
+        Err(e) => end(&e, cli.json),
     }
+}
+
+/// The last line, and the exit code.
+fn end(error: &CliError, as_json: bool) -> ExitCode {
+    match as_json {
+        true => eprintln!("{}", error.json()),
+        false => eprintln!("error: {}", error.line()),
+    }
+    ExitCode::from(error.exit_code())
+}
+
+/// The arguments make no sense, or ask for help. Programs are told in their way, too: what is wrong, without how it is used.
+fn misread(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() && std::env::args_os().any(|arg| arg == "--json") {
+        let text = error.to_string();
+        let wrong = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+        return end(&CliError::Usage(wrong.to_owned()), true);
+    }
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 async fn run(command: Command) -> Result<(), CliError> {
@@ -137,6 +157,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Notifications(args) => notifications::run(args).await,
         Command::Simulate(args) => simulate::run(args).await,
         Command::Usage(args) => usage::run(args).await,
+        Command::Api(args) => api::run(args).await,
         Command::Webhooks(args) => webhooks::run(args).await,
         Command::Runs(args) => runs::run(args).await,
         Command::Operate(args) => operate::run(args).await,
@@ -166,6 +187,33 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_takes_json() {
+        fn look(command: &clap::Command) {
+            let takes = command.get_arguments().any(|arg| arg.get_long() == Some("json"));
+            assert!(takes, "{} refuses --json", command.get_name());
+            command.get_subcommands().filter(|sub| sub.get_name() != "help").for_each(look);
+        }
+        let mut command = Cli::command();
+        command.build();
+        look(&command);
+    }
+
+    #[test]
+    fn json_is_asked_for_before_or_behind_a_command() {
+        for line in [
+            "--json runs list",
+            "runs --json list",
+            "runs list --json",
+            "webhooks events --json",
+            "traced list promo --json",
+        ] {
+            let read = Cli::try_parse_from(["flatrender"].into_iter().chain(line.split(' '))).unwrap();
+            assert!(read.json, "{line}");
+        }
+        assert!(!Cli::try_parse_from(["flatrender", "runs", "list"]).unwrap().json);
     }
 
     #[test]

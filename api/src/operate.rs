@@ -7,6 +7,7 @@ pub mod bulk;
 pub mod cli_line;
 pub mod events;
 pub mod failures;
+mod farm;
 pub mod frames;
 mod kinds;
 pub mod now;
@@ -22,14 +23,18 @@ pub use party::{Party, Rank};
 use crate::{
     app::App,
     problem::{Code, Problem},
+    render::again,
 };
-use flatrender_engine::operations::{OperationError, Operations};
+use flatrender_engine::{
+    Failure,
+    operations::{OperationError, Operations},
+};
 
 /// Longest reason, in characters.
 const REASON: usize = 500;
 
 fn operations(app: &App) -> Operations {
-    Operations::new(app.workflows.clone())
+    Operations::new(app.workflows.clone()).anew(Some(again::films()))
 }
 
 /// A reason that somebody gave, where one is needed or not.
@@ -55,6 +60,10 @@ impl From<OperationError> for Problem {
             OperationError::Moved(_) => Self::new(Code::RunMoved, error.to_string()),
             OperationError::Conflict(_) => Self::new(Code::RunConflict, error.to_string()),
             OperationError::NoSuchStep(_) => Self::fault("/from_step", "operate.step", error.to_string()),
+            OperationError::Refused(Failure { code, message, .. }) => {
+                let known = Code::ALL.iter().find(|known| known.as_str() == code);
+                Self::new(known.copied().unwrap_or(Code::RunNoCopies), message)
+            }
             OperationError::Bad(why) => Self::fault("", "operate.bad", why),
             OperationError::Engine(flatrender_engine::client::Error::Unrecordable(failure)) => {
                 Self::fault("", "operate.bad", failure.message)

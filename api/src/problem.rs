@@ -107,6 +107,11 @@ impl Problem {
         self.code
     }
 
+    /// What happened, in words.
+    pub(crate) fn told(&self) -> &str {
+        &self.detail
+    }
+
     /// What a client reads of it.
     pub(crate) fn body(&self) -> ProblemBody {
         let code = self.code.as_str();

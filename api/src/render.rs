@@ -1,5 +1,6 @@
 //! Renders, their events and exports.
 
+pub mod again;
 pub mod batch;
 pub mod download;
 pub mod eta;

@@ -40,6 +40,7 @@ use axum::{
 };
 use std::{any::Any, time::Duration};
 use tower_http::{catch_panic::CatchPanicLayer, sensitive_headers::SetSensitiveRequestHeadersLayer};
+use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Longest time a handler may take until it answers; what streams afterwards is not counted.
@@ -54,6 +55,13 @@ pub fn router(app: App) -> Router {
     let (routes, mut document) = documented().split_for_parts();
     openapi::finish(&mut document);
     surrounded(routes.merge(docs::routes(&document)).merge(dashboard::routes()), app)
+}
+
+/// The description of the API, as `/openapi.json` serves it.
+pub fn document() -> OpenApi {
+    let mut document = documented().into_openapi();
+    openapi::finish(&mut document);
+    document
 }
 
 /// What is for machines of ours alone, behind a listener of its own: the public one has nothing at these addresses.

@@ -84,6 +84,8 @@ pub struct Given<'a> {
     pub content_type: &'a str,
     /// Its name when it is saved.
     pub name: &'a str,
+    /// When it goes, if that is known: no address of it works for longer.
+    pub until: Option<DateTime<Utc>>,
 }
 
 impl Given<'_> {
@@ -93,7 +95,11 @@ impl Given<'_> {
     /// # Errors
     /// The storage cannot sign.
     pub async fn link(&self, app: &App, valid_for: Duration) -> Result<LinkView, Problem> {
-        let expires_at = Utc::now() + valid_for;
+        let now = Utc::now();
+        // No store signs for less than a second.
+        let left = self.until.map(|until| (until - now).to_std().unwrap_or_default().max(Duration::from_secs(1)));
+        let valid_for = left.map_or(valid_for, |left| valid_for.min(left));
+        let expires_at = now + valid_for;
         let disposition = attachment(self.name);
         let says = SignedGet { valid_for, content_type: self.content_type, disposition: &disposition };
         let theirs = app.storage.sign_get(&app::files(self.tenant_id), &self.blob.sha256, says).await?;

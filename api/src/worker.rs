@@ -10,7 +10,7 @@ pub use placeholders::{BadSetting, Placeholders};
 pub use probe::upload_probe;
 pub use upkeep::Upkeep;
 
-use crate::{identity::webhooks, vault::Vault};
+use crate::{identity::webhooks, render::again, vault::Vault};
 use flatrender_activities::{
     dns::Resolver,
     egress::Egress,
@@ -41,7 +41,7 @@ use flatrender_workflows::{
         },
         snapshot::MakeStill,
         storage::{BlobStore, Shelf},
-        upkeep::{ArchiveMonth, CompareShelf, RemoveObjects, UPKEEP_QUEUE},
+        upkeep::{ArchiveMonth, CompareShared, CompareShelf, RemoveObjects, UPKEEP_QUEUE},
         upload::{ClearUploads, TakeUpload},
         webhook::{CALL, CallSlowWebhook, CallWebhook, SLOW_WEBHOOK_QUEUE, WEBHOOK_QUEUE},
     },
@@ -107,6 +107,8 @@ const STALE: Duration = Duration::from_secs(6 * 3600);
 const LETTERS: usize = 4;
 /// Messages by each channel at a time.
 const MESSAGES: usize = 16;
+/// Of them by one account of a tenant's, of all workers together.
+const MESSAGES_OF_AN_ACCOUNT: u32 = 8;
 /// Shelves that are looked at, or emptied of some objects, at a time.
 const UPKEEP: usize = 2;
 /// Webhooks called at a time: they wait more than they work.
@@ -273,20 +275,23 @@ async fn schedule(db: &PgPool, production: bool) -> Result<(), Box<dyn Error + S
         schedules.ensure(&mut tx, DEFAULT_TENANT, &terms).await?;
     }
     tx.commit().await?;
-    agree_on_webhooks(db).await?;
+    agree_on_turns(db).await?;
     let mut tx = Scope::platform(Role::Admin).begin(db).await?;
     let now = time_series::moment(&mut tx).await?;
     time_series::ensure_months(&mut tx, now).await?;
     Ok(tx.commit().await?)
 }
 
-/// A webhook gets one call a lane at a time, and tenants take turns; unless somebody has set other terms.
-async fn agree_on_webhooks(db: &PgPool) -> Result<(), Box<dyn Error + Send + Sync>> {
+/// A webhook gets one call a lane at a time, an account that carries messages a few, and tenants take turns; unless somebody has set other
+/// terms. Whoever waits for one that says nothing leaves room for the others.
+async fn agree_on_turns(db: &PgPool) -> Result<(), Box<dyn Error + Send + Sync>> {
     let operations = Operations::new(Client::new(db.clone()));
-    for queue in [WEBHOOK_QUEUE, SLOW_WEBHOOK_QUEUE] {
+    let webhooks = [WEBHOOK_QUEUE, SLOW_WEBHOOK_QUEUE].map(|queue| (queue, 1));
+    let messages = [EMAIL_QUEUE, PUSH_QUEUE, SMS_QUEUE, TELEGRAM_QUEUE].map(|queue| (queue, MESSAGES_OF_AN_ACCOUNT));
+    for (queue, cap) in webhooks.into_iter().chain(messages) {
         if operations.terms(queue).await?.is_none() {
             let mut tx = db.begin().await?;
-            let terms = Terms { key_cap: Some(1), ..Terms::default() };
+            let terms = Terms { key_cap: Some(cap), ..Terms::default() };
             operations.set_terms(&mut tx, &By::new("platform"), queue, &terms).await?;
             tx.commit().await?;
         }
@@ -406,15 +411,15 @@ fn builder(config: WorkerConfig) -> Builder {
     let slots = config.slots.unwrap_or(cores).max(1);
     let upkeep = Upkeep { storage: config.storage.clone(), db: config.pool.clone(), held: Upkeep::HELD };
     let media = Media {
-        storage: config.storage,
-        scratch: config.scratch,
         ffmpeg: config.ffmpeg,
         ffprobe: config.ffprobe,
         // One film alone uses every core; several share them by the scheduler of the machine.
         threads: cores,
+        ..Media::new(config.storage, config.scratch)
     };
     Worker::builder(config.pool)
         .retention(config.retention)
+        .anew(again::films())
         .workflow::<RenderVideo>()
         .workflow::<SceneSnapshot>()
         .workflow::<DeriveFilm>()
@@ -463,6 +468,7 @@ fn builder(config: WorkerConfig) -> Builder {
         .queue(UPKEEP_QUEUE, UPKEEP)
         .handler::<RemoveObjects>(upkeep.clone())
         .handler::<CompareShelf>(upkeep.clone())
+        .handler::<CompareShared>(upkeep.clone())
         .handler::<ArchiveMonth>(upkeep)
         .queue(MESSAGE_QUEUE, LETTERS)
         .handler::<SendMail>(config.mailer)

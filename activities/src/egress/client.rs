@@ -1,6 +1,6 @@
 //! The HTTP client for addresses that somebody else named. It follows nobody, waits for nobody and reads no more than it was told to.
 
-use super::{Reach, Refused, is_public, target};
+use super::{Reach, Refused, is_public, is_public_host, target};
 use crate::agent::client::install_crypto;
 use futures::future::BoxFuture;
 use reqwest::{
@@ -9,7 +9,13 @@ use reqwest::{
     header::HeaderMap,
     redirect::Policy,
 };
-use std::{error::Error, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::OnceCell;
 
 /// How long a connection may take.
@@ -64,6 +70,17 @@ pub enum EgressError {
     TooLong(usize),
 }
 
+/// Why there is nowhere to connect to.
+#[derive(Debug, thiserror::Error)]
+pub enum Nowhere {
+    /// We do not go there.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Nobody knows the name, or whoever would is away.
+    #[error("the name {0:?} is not known")]
+    Unknown(String),
+}
+
 impl Default for Egress {
     fn default() -> Self {
         Self::new(Reach::default())
@@ -91,6 +108,27 @@ impl Egress {
     /// How far it goes.
     pub fn reach(&self) -> Reach {
         self.reach
+    }
+
+    /// Where a host is that is spoken to otherwise than by HTTP, for whoever connects to one of these addresses and does not ask a second
+    /// time. All of them may be connected to.
+    ///
+    /// # Errors
+    /// [`Nowhere`]
+    pub async fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Nowhere> {
+        if self.reach == Reach::Public && !is_public_host(host) {
+            return Err(Refused::Private.into());
+        }
+        let found = match host.parse::<IpAddr>() {
+            Ok(address) => vec![SocketAddr::new(address, port)],
+            Err(_) => (self.names)(host.to_owned()).await.unwrap_or_default(),
+        };
+        if found.is_empty() {
+            return Err(Nowhere::Unknown(host.to_owned()));
+        }
+        let mut found = reachable(found, self.reach).map_err(|_| Refused::Private)?;
+        found.iter_mut().for_each(|address| address.set_port(port));
+        Ok(found)
     }
 
     /// Sends a request and reads an answer of at most `limit` bytes.
@@ -232,6 +270,32 @@ mod tests {
             assert!(reachable(addresses(mixed), Reach::Public).is_err(), "{mixed:?}");
             assert!(reachable(addresses(mixed), Reach::Anywhere).is_ok());
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_connected_to_is_what_was_looked_at() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        // For everybody when it is asked for the first time, and within our network from then on.
+        let flips: LookUp = Arc::new(move |_| {
+            let ip: &str = if count.fetch_add(1, Ordering::SeqCst) == 0 { "93.184.215.14" } else { "10.0.0.5" };
+            let found = vec![SocketAddr::new(ip.parse().unwrap(), 0)];
+            Box::pin(async move { Ok(found) })
+        });
+        let egress = Egress::new(Reach::Public).with_names(flips);
+        let found = egress.addresses("mail.acme.example", 587).await.unwrap();
+        assert_eq!(found, ["93.184.215.14:587".parse::<SocketAddr>().unwrap()]);
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+        let again = egress.addresses("mail.acme.example", 587).await;
+        assert!(matches!(again, Err(Nowhere::Refused(Refused::Private))), "{again:?}");
+        for private in ["127.0.0.1", "::1", "10.0.0.1", "localhost", "relay.internal"] {
+            let refused = egress.addresses(private, 25).await;
+            assert!(matches!(refused, Err(Nowhere::Refused(_))), "{private}: {refused:?}");
+        }
+        let nobody: LookUp = Arc::new(|_| Box::pin(async { Ok(vec![]) }));
+        let unknown = Egress::new(Reach::Public).with_names(nobody).addresses("mail.acme.example", 25).await;
+        assert!(matches!(unknown, Err(Nowhere::Unknown(_))), "{unknown:?}");
     }
 
     #[tokio::test]

@@ -9,13 +9,15 @@ use bytes::Bytes;
 use flatrender_engine::{Attempt, Failure, Handler};
 use flatrender_workflows::contracts::{
     storage::{BlobHash, BlobRef, DirectUploads, Shelf, StorageError},
-    upload::{ClearUploads, Pieces, TakeUpload, TakenUpload},
+    upload::{ClearUploads, EndedUpload, Pieces, TakeUpload, TakenUpload, Uncleared},
 };
 use futures::TryStreamExt;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use tokio::io::AsyncWriteExt;
 
+/// After so many of which none could be cleared no more are tried.
+const MOST_IN_VAIN: usize = 10;
 /// The file it is put together in.
 const WHOLE: &str = "whole";
 
@@ -42,22 +44,36 @@ impl Handler<TakeUpload> for Media {
 }
 
 impl Handler<ClearUploads> for Media {
-    async fn handle(&self, cx: &Attempt, input: ClearUploads) -> Result<(), Failure> {
+    async fn handle(&self, cx: &Attempt, input: ClearUploads) -> Result<Option<Uncleared>, Failure> {
         let clear = async {
-            for ended in &input.uploads {
-                let shelf = Shelf::Upload { tenant_id: ended.tenant_id, upload_id: ended.upload_id };
-                self.storage.clear(&shelf).await.map_err(|e| failure(&e))?;
-                if let (Some(direct), Some(name)) = (self.storage.direct(), &ended.storage_upload) {
-                    direct.discard(ended.upload_id, name).await.map_err(|e| failure(&e))?;
+            let mut left = Uncleared::default();
+            for (n, ended) in input.uploads.iter().enumerate() {
+                let Err(error) = self.clear(ended).await else { continue };
+                let why = failure(&error);
+                tracing::warn!(upload = %ended.upload_id, %why, "the pieces of an upload that has ended stay for a while");
+                left.uploads.push(ended.upload_id);
+                // It is the storage, and none of them.
+                if left.uploads.len() > n && (n + 1 == MOST_IN_VAIN || n + 1 == input.uploads.len()) {
+                    return Err(why);
                 }
+                left.why.get_or_insert(why);
             }
-            Ok(())
+            Ok(Some(left).filter(|left| left.why.is_some()))
         };
         unless_ended(cx, clear).await
     }
 }
 
 impl Media {
+    async fn clear(&self, ended: &EndedUpload) -> Result<(), StorageError> {
+        let shelf = Shelf::Upload { tenant_id: ended.tenant_id, upload_id: ended.upload_id };
+        self.storage.clear(&shelf).await?;
+        match (self.storage.direct(), &ended.storage_upload) {
+            (Some(direct), Some(name)) => direct.discard(ended.upload_id, name).await,
+            _ => Ok(()),
+        }
+    }
+
     /// Writes the whole upload to `path`, checks its length and hash, and tells them.
     async fn put_together(&self, cx: &Attempt, input: &TakeUpload, path: &Path) -> Result<BlobRef, Failure> {
         let whole = match &input.from {
@@ -102,8 +118,8 @@ impl Media {
     /// The same look as at an upload in one piece; only longer ones are taken in.
     async fn look(&self, path: &Path, total_bytes: u64) -> Result<Upload, Failure> {
         let limits = UploadLimits { size_bytes: total_bytes, ..UploadLimits::default() };
-        let looked = UploadInspector::new(self.ffprobe.clone(), limits).inspect(path).await;
-        looked.map_err(refusal)
+        let inspector = UploadInspector::sharing(self.ffprobe.clone(), limits, self.looks.clone());
+        inspector.inspect(path).await.map_err(refusal)
     }
 }
 
@@ -144,5 +160,30 @@ fn refusal(error: UploadError) -> Failure {
     match error.code() {
         Some(code) => Failure::permanent(code, error.to_string()),
         None => Failure::transient("media.unchecked", format!("{error}: {:?}", std::error::Error::source(&error))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::ObjectStorage;
+    use std::{sync::Arc, time::Duration};
+    use tokio::time::timeout;
+
+    /// A picture takes hundreds of megabytes to be looked at.
+    #[tokio::test]
+    async fn uploads_that_are_taken_in_at_once_are_looked_at_in_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Arc::new(ObjectStorage::local(folder.path()).unwrap());
+        let media = Media::new(storage, folder.path().join("scratch"));
+        let path = folder.path().join("words");
+        std::fs::write(&path, "no picture").unwrap();
+        let busy = media.looks.clone().acquire_many_owned(media.looks.available_permits() as u32).await.unwrap();
+        let other = media.clone();
+        let looking = async { other.look(&path, 10).await };
+        tokio::pin!(looking);
+        assert!(timeout(Duration::from_millis(100), &mut looking).await.is_err(), "it waits");
+        drop(busy);
+        assert_eq!(looking.await.unwrap_err().code, "file.unsupported_type");
     }
 }

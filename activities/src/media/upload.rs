@@ -152,6 +152,11 @@ impl UploadError {
     }
 }
 
+/// Turns to look at uploads.
+pub(super) fn turns() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(AT_ONCE))
+}
+
 /// Looks at uploads, a few at a time.
 #[derive(Debug, Clone)]
 pub struct UploadInspector {
@@ -163,7 +168,12 @@ pub struct UploadInspector {
 impl UploadInspector {
     /// With the program `ffprobe`.
     pub fn new(ffprobe: PathBuf, limits: UploadLimits) -> Self {
-        Self { ffprobe, limits, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self::sharing(ffprobe, limits, turns())
+    }
+
+    /// The same, in turn with others who have these [`turns`].
+    pub(super) fn sharing(ffprobe: PathBuf, limits: UploadLimits, turns: Arc<Semaphore>) -> Self {
+        Self { ffprobe, limits, turns }
     }
 
     /// Tells what the file at `path` is. Pictures and archives are decoded whole, of sounds and films the first second. Of a

@@ -2,7 +2,7 @@
 
 use super::{Config, Courier, accounts::Smtp, failed, held, letter, throttled};
 use crate::{
-    egress::{Reach, is_public},
+    egress::{Reach, client::Nowhere},
     message::Unsent,
 };
 use flatrender_engine::{Attempt, Failure, Handler};
@@ -13,14 +13,26 @@ use lettre::{
         Mailbox, MultiPart,
         header::{HeaderName, HeaderValue},
     },
+    transport::smtp::{
+        authentication::Credentials,
+        client::{Tls, TlsParameters},
+        extension::ClientId,
+    },
 };
-use std::time::Duration;
+use reqwest::Url;
+use std::{net::SocketAddr, time::Duration};
+use tokio::time::timeout;
 use uuid::Uuid;
 
-/// A server may take this long for each of its answers.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// When a server closes its doors for the moment (421).
-const CLOSED: Duration = Duration::from_secs(60);
+/// A connection may take so long.
+const CONNECT: Duration = Duration::from_secs(8);
+/// Addresses of a server that are tried, one after the other.
+const MOST_ADDRESSES: usize = 3;
+/// When a server closes its doors for the moment (421), in seconds.
+const CLOSED: f64 = 60.0;
+
+/// A line to a server of a tenant, and the address of it that the tenant has named.
+pub(super) type Line = (String, AsyncSmtpTransport<Tokio1Executor>);
 
 impl Handler<SendEmail> for Courier {
     async fn handle(&self, _: &Attempt, mail: SendEmail) -> Result<Verdict, Failure> {
@@ -32,16 +44,22 @@ impl Handler<SendEmail> for Courier {
                 Err(verdict) => return Ok(verdict),
             };
             let id = message_id(&mail, mailer.from_address());
-            return Ok(match mailer.send(mail.envelope.delivery_id, message).await {
+            return Ok(match mailer.send(mail.envelope.delivery_id, message, self.0.config.mail_patience).await {
                 Ok(()) => Verdict::Accepted { account_id: None, message: Some(id) },
                 Err(Unsent::Server(error)) => sorted(&error),
                 Err(Unsent::Folder(error)) => failed(Class::Transient, error.to_string()),
+                Err(Unsent::Silent) => failed(Class::Unknown, Unsent::Silent.to_string()),
             });
         }
         Ok(self
-            .by(&carriers, async |config, account_id| {
+            .by(mail.envelope.delivery_id, &carriers, async |config, account_id| {
                 let Config::Smtp(smtp) = config else { return failed(Class::Config, "the account is none for e-mail") };
-                self.by_server(&mail, &smtp, account_id).await
+                let sent = timeout(self.0.config.mail_patience, self.by_server(&mail, &smtp, account_id)).await;
+                sent.unwrap_or_else(|_| {
+                    // A line that was left in the middle of a sentence would take the answer to it for one to the next.
+                    held(&self.0.servers).retain(|(account, _), _| *account != account_id);
+                    failed(Class::Unknown, Unsent::Silent.to_string())
+                })
             })
             .await)
     }
@@ -91,33 +109,146 @@ impl Courier {
             Ok(message) => message,
             Err(verdict) => return verdict,
         };
-        let server = match self.server(smtp, account_id).await {
-            Ok(server) => server,
+        let (place, found) = match self.find(&smtp.url).await {
+            Ok(found) => found,
             Err(verdict) => return verdict,
         };
-        match server.send(message).await {
-            Ok(_) => Verdict::Accepted { account_id: Some(account_id), message: Some(message_id(mail, &from)) },
-            Err(error) => sorted(&error),
+        held(&self.0.servers).retain(|(account, address), (url, _)| {
+            *account != account_id || *url == smtp.url && found.contains(address)
+        });
+        let mut verdict = failed(Class::Transient, "the mail server cannot be reached");
+        for address in found.into_iter().take(MOST_ADDRESSES) {
+            let server = match self.server(smtp, &place, address, account_id) {
+                Ok(server) => server,
+                Err(verdict) => return verdict,
+            };
+            match server.send(message.clone()).await {
+                Ok(_) => {
+                    let message = Some(message_id(mail, &from));
+                    return Verdict::Accepted { account_id: Some(account_id), message };
+                }
+                Err(error) if is_unconnected(&error) => verdict = sorted(&error),
+                Err(error) => return sorted(&error),
+            }
         }
+        verdict
     }
 
-    /// The connections to a server of a tenant: to where everybody can reach, as with all else that a tenant names.
-    async fn server(&self, smtp: &Smtp, account_id: Uuid) -> Result<AsyncSmtpTransport<Tokio1Executor>, Verdict> {
-        if self.0.config.egress.reach() == Reach::Public {
-            is_reachable(&smtp.url).await?;
+    /// Where a server of a tenant is, by its address as a URL: where everybody can reach, as with all else that a tenant names. What comes
+    /// of it is what is connected to: a name that leads elsewhere when it is asked a second time is not asked a second time.
+    async fn find(&self, url: &str) -> Result<(Place, Vec<SocketAddr>), Verdict> {
+        let egress = &self.0.config.egress;
+        let place = Place::read(url).ok_or_else(|| failed(Class::Config, "the address of the mail server is none"))?;
+        let away = || failed(Class::Config, "the mail server is not where everybody can reach");
+        if egress.reach() == Reach::Public && !matches!(place.port, 25 | 465 | 587 | 2525) {
+            return Err(away());
         }
-        if let Some((url, server)) = held(&self.0.servers).get(&account_id)
-            && *url == smtp.url
-        {
+        let mut found = egress.addresses(&place.host, place.port).await.map_err(|nowhere| match nowhere {
+            Nowhere::Refused(_) => away(),
+            Nowhere::Unknown(_) => failed(Class::Transient, "the mail server's name is not known"),
+        })?;
+        // Who has no way to IPv6 is not to wait for it.
+        found.sort_by_key(SocketAddr::is_ipv6);
+        Ok((place, found))
+    }
+
+    /// The connections to an address of a server.
+    fn server(
+        &self,
+        smtp: &Smtp,
+        place: &Place,
+        address: SocketAddr,
+        account_id: Uuid,
+    ) -> Result<AsyncSmtpTransport<Tokio1Executor>, Verdict> {
+        let mut servers = held(&self.0.servers);
+        if let Some((_, server)) = servers.get(&(account_id, address)) {
             return Ok(server.clone());
         }
-        let server = AsyncSmtpTransport::<Tokio1Executor>::from_url(&smtp.url)
-            .map_err(|_| failed(Class::Config, "the address of the mail server is none"))?
-            .timeout(Some(PATIENCE))
-            .build();
-        held(&self.0.servers).insert(account_id, (smtp.url.clone(), server.clone()));
+        let tls = place.tls().map_err(|_| failed(Class::Config, "the name of the mail server has no certificate"))?;
+        let mut server = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(address.ip().to_string())
+            .port(address.port())
+            .tls(tls)
+            .timeout(Some(CONNECT));
+        if let Some((user, password)) = place.credentials.clone() {
+            server = server.credentials(Credentials::new(user, password));
+        }
+        if let Some(name) = place.hello.clone() {
+            server = server.hello_name(ClientId::Domain(name));
+        }
+        let server = server.build();
+        servers.insert((account_id, address), (smtp.url.clone(), server.clone()));
         Ok(server)
     }
+}
+
+/// What the address of a mail server says, as lettre reads it: `smtp://user:password@host:port/hello?tls=required` or `smtps://…`.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    host: String,
+    port: u16,
+    security: Security,
+    credentials: Option<(String, String)>,
+    hello: Option<String>,
+}
+
+/// When a line is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Security {
+    Never,
+    IfOffered,
+    AfterHello,
+    AtOnce,
+}
+
+impl Place {
+    fn read(url: &str) -> Option<Self> {
+        let url = Url::parse(url).ok()?;
+        let tls = url.query_pairs().find(|(name, _)| name == "tls").map(|(_, value)| value.into_owned());
+        let (security, port) = match (url.scheme(), tls.as_deref()) {
+            ("smtp", None) => (Security::Never, 25),
+            ("smtp", Some("opportunistic")) => (Security::IfOffered, 587),
+            ("smtp", Some("required")) => (Security::AfterHello, 587),
+            ("smtps", _) => (Security::AtOnce, 465),
+            _ => return None,
+        };
+        let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let credentials = match url.password() {
+            Some(password) => Some((decoded(url.username())?, decoded(password)?)),
+            None => None,
+        };
+        let hello = Some(url.path().trim_matches('/').to_owned()).filter(|name| !name.is_empty());
+        let port = url.port().unwrap_or(port);
+        (!host.is_empty()).then_some(Self { host, port, security, credentials, hello })
+    }
+
+    /// A certificate is one of the name, whichever of its addresses is spoken to.
+    fn tls(&self) -> Result<Tls, lettre::transport::smtp::Error> {
+        let parameters = || TlsParameters::new(self.host.clone());
+        Ok(match self.security {
+            Security::Never => Tls::None,
+            Security::IfOffered => Tls::Opportunistic(parameters()?),
+            Security::AfterHello => Tls::Required(parameters()?),
+            Security::AtOnce => Tls::Wrapper(parameters()?),
+        })
+    }
+}
+
+/// What stands in a URL, without its `%xx`; none when that is no text.
+fn decoded(text: &str) -> Option<String> {
+    let (mut bytes, mut rest) = (vec![], text.as_bytes());
+    while let [first, tail @ ..] = rest {
+        match tail.get(..2).filter(|_| *first == b'%').and_then(|digits| hex::decode(digits).ok()) {
+            Some(byte) => {
+                bytes.extend(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// What an address to unsubscribe is marked for.
@@ -125,23 +256,14 @@ pub fn unsubscribe_purpose(user_id: Uuid, category: &str) -> String {
     format!("unsubscribe {user_id} {category}")
 }
 
-/// Whether a mail server is where everybody can reach, all of its addresses.
-async fn is_reachable(url: &str) -> Result<(), Verdict> {
-    let away = || failed(Class::Config, "the mail server is not where everybody can reach");
-    let url = reqwest::Url::parse(url).map_err(|_| away())?;
-    let host = url.host_str().ok_or_else(away)?.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let port = url.port().unwrap_or(465);
-    if !matches!(port, 25 | 465 | 587 | 2525) {
-        return Err(away());
-    }
-    let found = tokio::net::lookup_host((host, port)).await;
-    let mut found = found.map_err(|_| failed(Class::Transient, "the mail server's name is not known"))?.peekable();
-    if found.peek().is_some() && found.all(|address| is_public(address.ip())) { Ok(()) } else { Err(away()) }
-}
-
 /// A header's value ends with its line: what could end it is left out.
 fn on_one_line(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
+}
+
+/// Whether there was not even a connection: nothing was said.
+fn is_unconnected(error: &lettre::transport::smtp::Error) -> bool {
+    error.is_tls() || error.to_string().starts_with("Connection error")
 }
 
 /// What a server's refusal means (RFC 5321, 4.2.1; RFC 3463).
@@ -149,34 +271,63 @@ fn sorted(error: &lettre::transport::smtp::Error) -> Verdict {
     let text = error.to_string();
     let class = match error.status().map(u16::from) {
         Some(421) => return throttled(CLOSED),
-        Some(code) => class_of(code, &text),
+        Some(code) => class_of(code, &said(error)),
         None if error.is_client() => Class::Config,
-        None if error.is_tls() || text.starts_with("Connection error") => Class::Transient,
+        None if is_unconnected(error) => Class::Transient,
         // It was cut off, perhaps after the last dot.
         None => Class::Unknown,
     };
     failed(class, text)
 }
 
-fn class_of(code: u16, text: &str) -> Class {
-    let says = |status: &str| text.contains(status);
+/// The words of the server alone.
+fn said(error: &lettre::transport::smtp::Error) -> String {
+    std::error::Error::source(error).map(ToString::to_string).unwrap_or_default()
+}
+
+/// What a code means with what stands behind it. The mailbox is to blame only where the server says that there is none: most refusals
+/// are about us, our address or what we say, and whoever took those for a missing mailbox would write to nobody any more once we are on
+/// somebody's list.
+fn class_of(code: u16, said: &str) -> Class {
+    // `5.1.1 no such user`: class, subject and detail, at the very begin (RFC 2034, 4).
+    let status = said.split_whitespace().next().unwrap_or_default();
+    let says = |prefix: &str| status.strip_prefix(prefix).is_some_and(|detail| detail.parse::<u16>().is_ok());
+    let is_enhanced = (0..=7).any(|subject| says(&format!("5.{subject}.")));
     match code {
         530 | 534 | 535 | 538 => Class::Config,
         // The mailbox is full, for the moment.
         552 => Class::SoftBounce,
-        500.. if says("5.2.2") => Class::SoftBounce,
-        // What we say is not liked, or we are not: it says nothing of the mailbox.
-        500.. if says("5.7.") => Class::Refused,
-        550 | 551 | 553 => Class::HardBounce,
-        500.. if says("5.1.") => Class::HardBounce,
+        500.. if status == "5.2.2" => Class::SoftBounce,
+        // 5.1.7 and 5.1.8 are of the sender's address.
+        500.. if matches!(status, "5.1.7" | "5.1.8") => Class::Refused,
+        // No such mailbox, no such system, an address that is none, one that has moved, one that takes nothing; it is disabled.
+        500.. if says("5.1.") || status == "5.2.1" => Class::HardBounce,
+        550 | 551 | 553 if !is_enhanced && names_a_mailbox(said) => Class::HardBounce,
         500.. => Class::Refused,
         _ => Class::SoftBounce,
     }
 }
 
+/// Whether a refusal without an enhanced code is about who was written to.
+fn names_a_mailbox(said: &str) -> bool {
+    let said = said.to_lowercase();
+    let about_us = ["spf", "dkim", "dmarc", "spam", "block", "black", "list", "policy", "reput", "http", "relay"];
+    let about_them = ["user", "mailbox", "recipient", "account", "no such"];
+    !about_us.iter().any(|word| said.contains(word)) && about_them.iter().any(|word| said.contains(word))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        egress::{Egress, client::LookUp},
+        message::{Mailer, MailerConfig},
+        notify::{CourierConfig, MAIL_PATIENCE},
+    };
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
 
     #[test]
     fn a_full_mailbox_is_no_missing_one_and_a_policy_is_neither() {
@@ -196,13 +347,90 @@ mod tests {
         }
     }
 
+    #[test]
+    fn our_own_bad_name_is_no_missing_mailbox() {
+        for (code, text) in [
+            (550, "SPF check failed"),
+            (550, "blocked, see https://lookup.example/?ip=185.1.20.3"),
+            (554, "Service unavailable; client host [185.1.20.3] blocked"),
+            (550, "message for this user was rejected as spam"),
+            (550, "5.4.1 access denied"),
+            (550, "5.1.8 the sender's domain is not known"),
+            (550, "rejected"),
+        ] {
+            assert_eq!(class_of(code, text), Class::Refused, "{code} {text}");
+        }
+    }
+
+    fn courier(egress: Egress) -> Courier {
+        let mailer = Mailer::new(MailerConfig {
+            server: None,
+            folder: "mail".into(),
+            from: "noreply@films.example".into(),
+            public_url: "https://films.example".into(),
+            links: Arc::new(|id: Uuid| id.to_string()),
+        });
+        Courier::new(CourierConfig {
+            mailer: mailer.unwrap(),
+            egress,
+            opener: Arc::new(|_| None),
+            marks: Arc::new(str::to_owned),
+            public_url: "https://films.example".into(),
+            mail_patience: MAIL_PATIENCE,
+        })
+    }
+
     #[tokio::test]
     async fn a_mail_server_within_our_own_network_is_not_called() {
+        let public = courier(Egress::new(Reach::Public));
         for url in
             ["smtp://127.0.0.1:25", "smtp://[::1]:25", "smtp://10.0.0.1:587", "smtp://93.184.215.14:6379", "smtp://"]
         {
-            assert!(is_reachable(url).await.is_err(), "{url}");
+            assert!(public.find(url).await.is_err(), "{url}");
         }
-        assert!(is_reachable("smtps://93.184.215.14").await.is_ok());
+        let (place, found) = public.find("smtps://93.184.215.14").await.unwrap();
+        assert_eq!((place.security, found), (Security::AtOnce, vec!["93.184.215.14:465".parse().unwrap()]));
+    }
+
+    /// The name leads to everybody's address when it is asked, and into our network a moment later.
+    #[tokio::test]
+    async fn a_mail_server_is_connected_to_where_it_was_looked_at() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let flips: LookUp = Arc::new(move |_| {
+            let ip: &str = if count.fetch_add(1, Ordering::SeqCst) == 0 { "93.184.215.14" } else { "10.0.0.5" };
+            let found = vec![SocketAddr::new(ip.parse().unwrap(), 0)];
+            Box::pin(async move { Ok(found) })
+        });
+        let courier = courier(Egress::new(Reach::Public).with_names(flips));
+        let smtp = Smtp { url: "smtp://mail.acme.example:587".into(), from: "a@acme.example".into() };
+        let (place, found) = courier.find(&smtp.url).await.unwrap();
+        courier.server(&smtp, &place, found[0], Uuid::nil()).unwrap();
+        let kept: Vec<_> = held(&courier.0.servers).keys().map(|(_, address)| address.to_string()).collect();
+        assert_eq!(kept, ["93.184.215.14:587"]);
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "nobody asks a second time");
+        assert!(courier.find(&smtp.url).await.is_err(), "the next mail is for where it leads by then");
+    }
+
+    #[test]
+    fn the_address_of_a_mail_server_is_read_as_it_was() {
+        let place = Place::read("smtp://us%40er:p%25ss@[2606:2800::1]/films.example?tls=required").unwrap();
+        assert_eq!(
+            place,
+            Place {
+                host: "2606:2800::1".into(),
+                port: 587,
+                security: Security::AfterHello,
+                credentials: Some(("us@er".into(), "p%ss".into())),
+                hello: Some("films.example".into()),
+            }
+        );
+        let plain = Place::read("smtp://mail.example:2525").unwrap();
+        assert_eq!((plain.port, plain.security, plain.credentials), (2525, Security::Never, None));
+        assert_eq!(Place::read("smtps://mail.example").unwrap().port, 465);
+        for none in ["http://mail.example", "smtp://mail.example?tls=perhaps", "mail.example", "smtp:mail.example"] {
+            assert_eq!(Place::read(none), None, "{none}");
+        }
+        assert_eq!(decoded("100%"), Some("100%".to_owned()));
     }
 }

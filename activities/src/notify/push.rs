@@ -74,7 +74,7 @@ impl Handler<SendPush> for Courier {
         });
         let theirs: Vec<_> = theirs.cloned().collect();
         Ok(self
-            .by(&theirs, async |config, account_id| match (config, self.payload(&push)) {
+            .by(push.envelope.delivery_id, &theirs, async |config, account_id| match (config, self.payload(&push)) {
                 (Config::Vapid(vapid), Ok(payload)) => match self.request(&push, &vapid, &payload) {
                     Ok(request) => match self.ask(request).await {
                         Ok(reply) => verdict(&reply, account_id),

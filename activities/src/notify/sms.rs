@@ -23,7 +23,7 @@ impl Handler<SendSms> for Courier {
     async fn handle(&self, _: &Attempt, sms: SendSms) -> Result<Verdict, Failure> {
         let text: String = self.plain(&sms.envelope.said).chars().take(LONGEST).collect();
         Ok(self
-            .by(&sms.envelope.carriers, async |config, account_id| {
+            .by(sms.envelope.delivery_id, &sms.envelope.carriers, async |config, account_id| {
                 let sent = match config {
                     Config::Twilio(account) => self.by_twilio(&account, &sms, &text, account_id).await,
                     Config::Kavenegar(account) => self.by_kavenegar(&account, &sms, &text, account_id).await,

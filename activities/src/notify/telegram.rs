@@ -1,6 +1,6 @@
 //! Chats: a bot of Telegram's. No call carries a key, so one whose outcome nobody knows may have arrived.
 
-use super::{Config, Courier, accounts::Telegram, by_status, failed, held, throttled};
+use super::{Config, Courier, accounts::Telegram, by_status, failed, held, held_up, throttled};
 use crate::egress::client::Reply;
 use flatrender_engine::{Attempt, Failure, Handler};
 use flatrender_workflows::contracts::notify::{Class, SendTelegram, Verdict};
@@ -20,11 +20,11 @@ impl Handler<SendTelegram> for Courier {
             return Ok(failed(Class::Config, "the chat does not open"));
         };
         if let Err(wait) = self.turn(&message.chat.place) {
-            return Ok(throttled(wait));
+            return Ok(held_up(wait));
         }
         let text: String = self.plain(&message.envelope.said).chars().take(LONGEST).collect();
         Ok(self
-            .by(&message.envelope.carriers, async |config, account_id| {
+            .by(message.envelope.delivery_id, &message.envelope.carriers, async |config, account_id| {
                 let Config::Telegram(bot) = config else { return failed(Class::Config, "the account is no bot") };
                 match request(&bot, &chat, &text) {
                     Ok(request) => match self.ask(request).await {
@@ -72,7 +72,7 @@ fn verdict(reply: &Reply, account_id: Uuid) -> Verdict {
         return Verdict::Accepted { account_id: Some(account_id), message };
     }
     if let Some(seconds) = json["parameters"]["retry_after"].as_f64() {
-        return Verdict::Throttled { after_seconds: seconds.clamp(1.0, 86_400.0) };
+        return throttled(seconds);
     }
     if let Some(verdict) = by_status(reply) {
         return verdict;

@@ -82,8 +82,8 @@ async fn remove_objects(store: &dyn ObjectStore, prefix: &Key) -> Result<(), Sto
 
 async fn remove_stale_objects(store: &dyn ObjectStore, age: Duration) -> Result<u64, StorageError> {
     let before = chrono::DateTime::<chrono::Utc>::from(SystemTime::now() - age);
-    let incoming = store.list(Some(&Key::from(keys::INCOMING)));
-    let stale = incoming.try_filter(move |object| std::future::ready(object.last_modified < before));
+    let temporaries = store.list(Some(&Key::from(keys::INCOMING))).chain(store.list(Some(&Key::from(keys::PROBE))));
+    let stale = temporaries.try_filter(move |object| std::future::ready(object.last_modified < before));
     let removed = store.delete_stream(stale.map_ok(|object| object.location).boxed());
     removed.try_fold(0, async |count, _| Ok(count + 1)).await.map_err(errors::from_store)
 }

@@ -189,6 +189,22 @@ async fn a_part_is_as_long_as_it_was_announced() {
     assert_eq!(direct.parts(upload, &name, 0, 10).await.unwrap()[0].size_bytes, 5);
 }
 
+/// What killed processes left is swept, uploads and probes alike; what is kept stays.
+#[tokio::test]
+async fn stale_temporaries_of_a_bucket_are_swept() {
+    let (server, storage) = bucket();
+    storage.put(&files(), None, body(b"kept"), PLENTY).await.unwrap();
+    let kept = every_file(&server.objects());
+    for folder in ["incoming", "probe"] {
+        let folder = server.objects().join("films").join(folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("left"), b"half").unwrap();
+    }
+    assert_eq!(storage.remove_stale(HOUR).await.unwrap(), 0, "it may be under way");
+    assert_eq!(storage.remove_stale(Duration::ZERO).await.unwrap(), 2);
+    assert_eq!(every_file(&server.objects()), kept);
+}
+
 #[tokio::test]
 async fn a_folder_has_no_addresses_of_its_own() {
     let world = World::folder();

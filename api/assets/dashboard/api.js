@@ -1,19 +1,10 @@
-// The API, with the tokens of whoever is signed in. They are kept for this tab only, and end with it.
+// The API, with the tokens of whoever is signed in.
 
-const KEY = "flatrender.session";
-let session = read();
+import { current, endAll, keep, renew, spent, whenEnded } from "./session.js";
+
 let renewing = null;
 let left = () => {};
-
-function read() {
-  try { return JSON.parse(sessionStorage.getItem(KEY)); } catch { return null; }
-}
-
-function keep(next) {
-  session = next;
-  if (next) sessionStorage.setItem(KEY, JSON.stringify(next));
-  else sessionStorage.removeItem(KEY);
-}
+whenEnded(() => left());
 
 /** A refusal of the API: `code` is stable, `message` is for people, `errors` names the fields. */
 export class Refused extends Error {
@@ -27,7 +18,7 @@ export class Refused extends Error {
 }
 
 /** Whether somebody is signed in. */
-export function signedIn() { return session !== null; }
+export function signedIn() { return current() !== null; }
 
 /** Calls this when the session has ended. */
 export function whenSignedOut(then) { left = then; }
@@ -40,14 +31,16 @@ export async function secondStep(challenge, code) { return enter(await bare("POS
 
 function enter(answer) {
   if (answer.object !== "tokens") return answer;
-  keep({ access: answer.access_token, refresh: answer.refresh_token, until: Date.now() + answer.expires_in * 1000 });
+  keep(tokens(answer));
   return null;
 }
+
+const tokens = (answer) => ({ access: answer.access_token, refresh: answer.refresh_token, until: Date.now() + answer.expires_in * 1000 });
 
 /** Signs out. */
 export async function signOut() {
   await call("POST", "/v1/auth/sign-out", {}).catch(() => {});
-  keep(null);
+  endAll();
   left();
 }
 
@@ -79,24 +72,30 @@ async function bare(method, path, body, token, signal) {
 
 /** A token that is good for a while yet. */
 export async function token() {
-  if (!session) { left(); throw new Refused(401, { code: "auth.missing" }); }
-  if (Date.now() > session.until - 30000) {
-    renewing ??= bare("POST", "/v1/auth/refresh", { refresh_token: session.refresh }).then(enter).finally(() => { renewing = null; });
+  if (!current()) return nobody();
+  if (Date.now() > current().until - 30000) {
+    renewing ??= renew((refresh_token) => bare("POST", "/v1/auth/refresh", { refresh_token }).then(tokens)).finally(() => { renewing = null; });
     try { await renewing; } catch (error) {
       if (error.status === 401) { keep(null); left(); }
       throw error;
     }
   }
-  return session.access;
+  return current()?.access ?? nobody();
+}
+
+function nobody() {
+  left();
+  throw new Refused(401, { code: "auth.missing" });
 }
 
 /** Asks with the session; once more with new tokens when they are no longer good. */
 async function within(ask) {
+  const used = await token();
   try {
-    return await ask(await token());
+    return await ask(used);
   } catch (error) {
-    if (error.status !== 401 || !session) throw error;
-    session.until = 0;
+    if (error.status !== 401 || !current()) throw error;
+    spent(used);
     return ask(await token());
   }
 }
@@ -111,8 +110,12 @@ export const post = (path, body) => call("POST", path, body);
 
 /** A picture behind the session, as an address for an image; none when there is none. */
 export async function picture(path) {
-  const answer = await fetch(path, { headers: { authorization: `Bearer ${await token()}` } });
-  return answer.ok ? URL.createObjectURL(await answer.blob()) : null;
+  try {
+    return URL.createObjectURL(await within(async (token) => (await send("GET", path, { token, accept: "image/*, */*" })).blob()));
+  } catch (error) {
+    if (error.status) return null;
+    throw error;
+  }
 }
 
 /** A text behind the session, such as an SVG. */

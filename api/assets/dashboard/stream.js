@@ -1,8 +1,11 @@
 // Server-sent events with a token, which EventSource cannot send. Comes back by itself, and says where it was.
 
 import { at, token } from "./api.js";
+import { spent } from "./session.js";
 
 const PAUSES = [500, 1000, 2000, 5000, 10000];
+/** Deeds that are remembered: those of late are told again to whoever comes back. */
+const KNOWN = 1000;
 
 /**
  * Follows what changes. `hear(kind, data)` is called for each event, `stand(on)` when the stream stands or is lost. A page that nobody sees,
@@ -10,6 +13,13 @@ const PAUSES = [500, 1000, 2000, 5000, 10000];
  */
 export function follow(parameters, hear, stand) {
   let over = false, connection = null, last = null, tries = 0;
+  const known = new Set();
+  const isKnown = (id) => {
+    if (known.has(id)) return true;
+    known.add(id);
+    if (known.size > KNOWN) known.delete(known.values().next().value);
+    return false;
+  };
   const letGo = () => { if (document.hidden) connection?.abort(); };
   document.addEventListener("visibilitychange", letGo);
   (async () => {
@@ -21,15 +31,18 @@ export function follow(parameters, hear, stand) {
       }
       connection = new AbortController();
       try {
-        const headers = { accept: "text/event-stream", authorization: `Bearer ${await token()}` };
+        const used = await token();
+        const headers = { accept: "text/event-stream", authorization: `Bearer ${used}` };
         if (last !== null) headers["last-event-id"] = last;
         const answer = await fetch(at("/v1/operate/events", parameters), { headers, signal: connection.signal });
+        if (answer.status === 401) spent(used);
         if (!answer.ok) throw new Error(String(answer.status));
         stand(true);
         tries = 0;
         await read(answer.body, (event) => {
           if (event.id) last = event.id;
-          if (event.data) hear(event.kind, JSON.parse(event.data));
+          const data = event.data && JSON.parse(event.data);
+          if (data && !(event.kind === "deed" && isKnown(data.id))) hear(event.kind, data);
         });
       } catch (error) {
         if (over) return;

@@ -1,6 +1,6 @@
 //! What the server answers, as far as the command line reads it.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -208,10 +208,13 @@ pub struct Problem {
     /// One for each wrong field.
     #[serde(default)]
     pub errors: Vec<FieldProblem>,
+    /// All that the server said, when it was JSON.
+    #[serde(skip)]
+    pub body: Value,
 }
 
 /// What is wrong with a field.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct FieldProblem {
     /// Where in the body, such as `/data/texts/title`.
     #[serde(default)]
@@ -227,8 +230,10 @@ pub struct FieldProblem {
 impl Problem {
     /// Reads the body of a refusal; anything but a problem is shown by its status alone.
     pub fn read(status: u16, body: &[u8]) -> Self {
-        let mut problem: Self = serde_json::from_slice(body).unwrap_or_default();
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        let mut problem: Self = serde_json::from_value(body.clone()).unwrap_or_default();
         problem.status = status;
+        problem.body = body;
         if problem.code.is_empty() {
             problem.code = format!("http.{status}");
         }
@@ -236,6 +241,16 @@ impl Problem {
             problem.title = format!("the server answered {status}");
         }
         problem
+    }
+
+    /// As the server said it, with what every problem has.
+    pub fn json(&self) -> Value {
+        let mut all = self.body.as_object().cloned().unwrap_or_default();
+        all.entry("type").or_insert_with(|| "about:blank".into());
+        all.entry("title").or_insert_with(|| self.title.as_str().into());
+        all.entry("status").or_insert_with(|| self.status.into());
+        all.entry("code").or_insert_with(|| self.code.as_str().into());
+        Value::Object(all)
     }
 }
 
@@ -287,6 +302,17 @@ mod tests {
 
     #[test]
     fn a_page_of_a_proxy_is_shown_by_its_status() {
-        assert_eq!(Problem::read(502, b"<html>").to_string(), "the server answered 502 (http.502)");
+        let problem = Problem::read(502, b"<html>");
+        assert_eq!(problem.to_string(), "the server answered 502 (http.502)");
+        let title = "the server answered 502";
+        let json = serde_json::json!({"type": "about:blank", "title": title, "status": 502, "code": "http.502"});
+        assert_eq!(problem.json(), json);
+    }
+
+    #[test]
+    fn programs_are_told_all_that_the_server_said() {
+        let body = serde_json::json!({"type": "https://x/docs", "title": "No", "status": 409, "code": "a.b",
+            "detail": "why", "request_id": "7"});
+        assert_eq!(Problem::read(409, body.to_string().as_bytes()).json(), body);
     }
 }

@@ -159,7 +159,7 @@ async fn decide(named: Named, approved: Option<bool>) -> Result<(), CliError> {
             "cleanup_run.cancel"
         }
     };
-    here::note(&mut tx, action, &format!("cleanup_run:{}", run.id)).await?;
+    here::note(&mut tx, run.tenant_id, (action, &format!("cleanup_run:{}", run.id)), None).await?;
     tx.commit().await.context("cannot do it")?;
     client.announce();
     show(&named).await
@@ -180,7 +180,7 @@ async fn place(here: Here, new: NewHold<'_>) -> Result<(), CliError> {
     let none = || CliError::Usage("the tenant has no such file".into());
     let id = hold::place(&mut tx, &new).await.context("cannot place a hold")?.ok_or_else(none)?;
     let placed = hold::list(&mut tx, Some(id), true, None, 1).await.context("cannot place a hold")?;
-    here::note(&mut tx, "hold.place", &format!("hold:{id}")).await?;
+    here::note(&mut tx, new.tenant_id, ("hold.place", &format!("hold:{id}")), Some(new.reason)).await?;
     tx.commit().await.context("cannot place a hold")?;
     placed.iter().for_each(|h| tell(&here, h));
     Ok(())
@@ -191,7 +191,7 @@ async fn release(named: Named) -> Result<(), CliError> {
     let mut tx = Scope::platform(Role::File).begin(&db).await.context("cannot reach the database")?;
     let none = || CliError::Usage("there is no such hold that stands".into());
     let released = hold::release(&mut tx, named.id, "cli").await.context("cannot release it")?.ok_or_else(none)?;
-    here::note(&mut tx, "hold.release", &format!("hold:{}", named.id)).await?;
+    here::note(&mut tx, released.tenant_id, ("hold.release", &format!("hold:{}", named.id)), None).await?;
     tx.commit().await.context("cannot release it")?;
     tell(&named.here, &released);
     Ok(())

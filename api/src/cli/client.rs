@@ -130,7 +130,8 @@ impl Client {
         self.send(if ours { call.bearer_auth(&self.key) } else { call }).await
     }
 
-    fn at(&self, path: &str) -> String {
+    /// The address of a path of this server.
+    pub(super) fn at(&self, path: &str) -> String {
         format!("{}{path}", self.url())
     }
 

@@ -36,6 +36,9 @@ pub struct DemoArgs {
     /// Stay up afterwards, until Ctrl-C.
     #[arg(long)]
     keep: bool,
+    /// Print the finished render as JSON.
+    #[arg(long, conflicts_with = "keep")]
+    json: bool,
     /// Data folder of the platform.
     #[arg(long, alias = "data-dir", value_name = "DIR", env = "FLATRENDER_DATA")]
     data: Option<PathBuf>,
@@ -95,7 +98,7 @@ impl DemoArgs {
         eprintln!("Rendering the sample {:?} ({}) …", self.template, self.locale);
         let name = format!("{}-{}", self.template, self.locale);
         let out = self.out.join(format!("{name}.mp4"));
-        let film = film::make(&server.client, order, &out, false).await?;
+        let film = film::make(&server.client, order, &out, self.json).await?;
         let sheet = match &film.export.contact_sheet_url {
             Some(url) => {
                 let sheet = self.out.join(format!("{name}.png"));
@@ -104,6 +107,12 @@ impl DemoArgs {
             }
             None => None,
         };
+        if self.json {
+            let mut json = film.render.json;
+            json["file"] = out.to_string_lossy().into();
+            println!("{}", serde_json::to_string_pretty(&json).context("cannot write JSON")?);
+            return Ok(());
+        }
         report(&film, &out, sheet.as_deref(), server.started_in, begun.elapsed());
         Ok(())
     }

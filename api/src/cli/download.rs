@@ -68,7 +68,7 @@ async fn once(client: &Client, url: &str, proof: Option<Proof<'_>>, out: &Path) 
 }
 
 /// A hidden file beside `out`, gone again unless it is renamed.
-fn part_file(out: &Path) -> Result<tempfile::NamedTempFile, CliError> {
+pub(super) fn part_file(out: &Path) -> Result<tempfile::NamedTempFile, CliError> {
     let dir = out.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     // As any new file: the mask of the process decides who may read it.

@@ -78,18 +78,24 @@ impl CliError {
         }
     }
 
-    /// The same for programs: what `--json` prints on standard output.
+    /// The same for programs: a problem (RFC 9457), with the server's own words when it was the server that refused.
     pub fn json(&self) -> Value {
-        let (code, errors) = match self {
-            Self::Refused { problem, .. } => (problem.code.as_str(), json!(problem.errors)),
-            Self::RenderFailed { code, .. } => (code.as_str(), json!([])),
-            Self::Usage(_) => ("cli.usage", json!([])),
-            Self::NoServer(_) => ("cli.no_server", json!([])),
-            Self::Cancelled(_) => ("cli.cancelled", json!([])),
-            Self::Unhealthy(_) => ("cli.unhealthy", json!([])),
-            Self::Here(_) => ("cli.failed", json!([])),
+        let (code, title) = match self {
+            Self::Refused { about, problem } => {
+                let mut json = problem.json();
+                if let Some(thing) = about {
+                    json["about"] = thing.as_str().into();
+                }
+                return json;
+            }
+            Self::RenderFailed { code, .. } => (code.as_str(), "The render failed"),
+            Self::Usage(_) => ("cli.usage", "Wrong arguments"),
+            Self::NoServer(_) => ("cli.no_server", "No server"),
+            Self::Cancelled(_) => ("cli.cancelled", "Cancelled"),
+            Self::Unhealthy(_) => ("cli.unhealthy", "A check failed"),
+            Self::Here(_) => ("cli.failed", "Something here failed"),
         };
-        json!({ "error": { "code": code, "message": self.line(), "errors": errors } })
+        json!({ "type": "about:blank", "title": title, "code": code, "detail": self.line() })
     }
 
     /// The one line for standard error.
@@ -122,6 +128,17 @@ mod tests {
     fn a_cause_is_said_once() {
         let error = anyhow::anyhow!("refused").context("no database: refused").context("cannot migrate");
         assert_eq!(CliError::Here(error).line(), "cannot migrate: no database: refused");
+    }
+
+    #[test]
+    fn programs_are_told_what_a_refusal_is_about() {
+        let problem = Problem::read(422, br#"{"title": "Empty", "code": "file.empty", "detail": "nothing in it"}"#);
+        let refused = CliError::Refused { about: None, problem: Box::new(problem) }.about("logo.png");
+        let told = refused.json();
+        assert_eq!(
+            (&told["code"], &told["about"], &told["status"]),
+            (&json!("file.empty"), &json!("logo.png"), &json!(422))
+        );
     }
 
     #[test]

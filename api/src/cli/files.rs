@@ -4,7 +4,7 @@ use super::{
     answers::{Entry, List},
     client::{Answer, Client, path_part},
     failure::CliError,
-    server::ServerArgs,
+    payments::{How, show, text},
     upload,
 };
 use clap::{Args, Subcommand};
@@ -33,7 +33,7 @@ enum Deed {
         #[arg(long)]
         trash: bool,
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Uploads a file in pieces, and goes on after a cut where it was. Prints the id of the file.
     Upload {
@@ -49,14 +49,14 @@ enum Deed {
         #[arg(long)]
         direct: bool,
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Makes a folder.
     Mkdir {
         /// Where, such as `Films/Spring`; the folder above has to be there.
         path: String,
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Moves a file or folder into a folder.
     Mv {
@@ -65,7 +65,7 @@ enum Deed {
         /// The folder it comes into; `/` for none.
         into: String,
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Gives a file or folder another name.
     Rename {
@@ -74,26 +74,26 @@ enum Deed {
         /// The new name, without folders.
         name: String,
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Puts a file, or a folder with all below it, into the trash.
     Trash {
         /// What.
         what: String,
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Takes something out of the trash: a folder with exactly what went there with it.
     Restore {
         /// Its id, as `ls --trash` tells it.
         id: Uuid,
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Has the next clean-up remove all that is in the trash.
     EmptyTrash {
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Makes a link with which anybody gets a file. It is printed this once.
     Share {
@@ -106,21 +106,21 @@ enum Deed {
         #[arg(long, value_name = "N")]
         downloads: Option<u32>,
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Shows a picture to everybody, and prints where: an address that never shows anything else.
     Publish {
         /// What.
         what: String,
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Ends the public address of a picture. Whoever has kept what is there has it still.
     Unpublish {
         /// What.
         what: String,
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
 }
 
@@ -130,60 +130,56 @@ enum Deed {
 /// See [`CliError`].
 pub async fn run(args: FilesArgs) -> Result<(), CliError> {
     match args.deed {
-        Deed::Ls { folder, trash, server } => ls(&server.connect().await?, folder.as_deref(), trash).await,
-        Deed::Upload { path, resume, folder, direct, server } => {
-            let client = server.connect().await?;
+        Deed::Ls { folder, trash, how } => ls(&how, folder.as_deref(), trash).await,
+        Deed::Upload { path, resume, folder, direct, how } => {
+            let client = how.connect().await?;
             let folder = client.folder_at(folder.as_deref().unwrap_or_default()).await?;
-            let how = match (resume, direct) {
+            let by = match (resume, direct) {
                 (Some(id), _) => upload::How::Resume(id),
                 (None, true) => upload::How::Direct(folder),
                 (None, false) => upload::How::Tus(folder),
             };
-            println!("{}", upload::file(&client, &path, how).await?);
-            Ok(())
+            let id = upload::file(&client, &path, by).await?;
+            show(how.is_json(), &json!({ "id": id }), |file| text(&file["id"]).to_owned())
         }
-        Deed::Mkdir { path, server } => {
-            let client = server.connect().await?;
+        Deed::Mkdir { path, how } => {
+            let client = how.connect().await?;
             let (above, name) = path.trim_matches('/').rsplit_once('/').unwrap_or(("", path.trim_matches('/')));
             let parent = client.folder_at(above).await?;
             let body = json!({ "name": name, "parent_id": parent });
-            told(&client.change(Method::POST, "/v1/folders", &body).await.map_err(|e| e.about(path))?.value);
-            Ok(())
+            let made = client.change(Method::POST, "/v1/folders", &body).await;
+            told(&how, &made.map_err(|e| e.about(path))?)
         }
-        Deed::Mv { what, into, server } => {
-            let client = server.connect().await?;
+        Deed::Mv { what, into, how } => {
+            let client = how.connect().await?;
             let (thing, into) = (client.thing_at(&what).await?, client.folder_at(&into).await?);
             let place = if thing.is_folder() { "parent_id" } else { "folder_id" };
-            client.patch(&thing, &json!({ place: into })).await.map_err(|e| e.about(what))
+            told(&how, &client.patched(&thing, &json!({ place: into })).await.map_err(|e| e.about(what))?)
         }
-        Deed::Rename { what, name, server } => {
-            let client = server.connect().await?;
+        Deed::Rename { what, name, how } => {
+            let client = how.connect().await?;
             let thing = client.thing_at(&what).await?;
-            client.patch(&thing, &json!({ "name": name })).await.map_err(|e| e.about(what))
+            told(&how, &client.patched(&thing, &json!({ "name": name })).await.map_err(|e| e.about(what))?)
         }
-        Deed::Trash { what, server } => {
-            let client = server.connect().await?;
+        Deed::Trash { what, how } => {
+            let client = how.connect().await?;
             let path = format!("{}/trash", client.thing_at(&what).await?.path());
-            told(&client.change(Method::POST, &path, &json!({})).await.map_err(|e| e.about(what))?.value);
-            Ok(())
+            told(&how, &client.change(Method::POST, &path, &json!({})).await.map_err(|e| e.about(what))?)
         }
-        Deed::Restore { id, server } => {
-            let client = server.connect().await?;
+        Deed::Restore { id, how } => {
+            let client = how.connect().await?;
             let path = format!("{}/restore", client.thing_of(id).await?.path());
-            told(&client.change(Method::POST, &path, &json!({})).await.map_err(|e| e.about(id.to_string()))?.value);
-            Ok(())
+            told(&how, &client.change(Method::POST, &path, &json!({})).await.map_err(|e| e.about(id.to_string()))?)
         }
-        Deed::EmptyTrash { server } => {
-            let client = server.connect().await?;
+        Deed::EmptyTrash { how } => {
+            let client = how.connect().await?;
             let emptied: Answer<Value> = client.change(Method::POST, "/v1/trash/empty", &json!({})).await?;
-            println!(
-                "{} files and {} folders go with the next clean-up",
-                emptied.json["files"], emptied.json["folders"]
-            );
-            Ok(())
+            show(how.is_json(), &emptied.json, |gone| {
+                format!("{} files and {} folders go with the next clean-up", gone["files"], gone["folders"])
+            })
         }
-        Deed::Share { what, hours, downloads, server } => {
-            let client = server.connect().await?;
+        Deed::Share { what, hours, downloads, how } => {
+            let client = how.connect().await?;
             let thing = client.thing_at(&what).await?;
             if thing.is_folder() {
                 return Err(CliError::Usage(format!("{what}: a folder cannot be shared, only a file")));
@@ -191,22 +187,18 @@ pub async fn run(args: FilesArgs) -> Result<(), CliError> {
             let body = json!({ "expires_in_seconds": hours * 3600, "max_downloads": downloads });
             let path = format!("{}/share-links", thing.path());
             let link: Answer<Value> = client.change(Method::POST, &path, &body).await.map_err(|e| e.about(what))?;
-            println!("{}", link.json["url"].as_str().unwrap_or_default());
-            Ok(())
+            show(how.is_json(), &link.json, |link| text(&link["url"]).to_owned())
         }
-        Deed::Publish { what, server } => {
-            let file = server.connect().await?.show(&what, "public").await?;
-            println!("{}", file.json["public_url"].as_str().unwrap_or_default());
-            Ok(())
+        Deed::Publish { what, how } => {
+            let file = how.connect().await?.show(&what, "public").await?;
+            show(how.is_json(), &file.json, |file| text(&file["public_url"]).to_owned())
         }
-        Deed::Unpublish { what, server } => {
-            told(&server.connect().await?.show(&what, "private").await?.value);
-            Ok(())
-        }
+        Deed::Unpublish { what, how } => told(&how, &how.connect().await?.show(&what, "private").await?),
     }
 }
 
-async fn ls(client: &Client, folder: Option<&str>, trash: bool) -> Result<(), CliError> {
+async fn ls(how: &How, folder: Option<&str>, trash: bool) -> Result<(), CliError> {
+    let client = how.connect().await?;
     let (folders, files) = if trash {
         ("/v1/folders?trashed=true".to_owned(), "/v1/files?state=trashed".to_owned())
     } else {
@@ -215,18 +207,23 @@ async fn ls(client: &Client, folder: Option<&str>, trash: bool) -> Result<(), Cl
             None => ("/v1/folders?".to_owned(), "/v1/files?top=true".to_owned()),
         }
     };
+    let mut all: Vec<Value> = vec![];
     for path in [folders, files] {
-        let mut entries = client.all(&path).await?;
-        entries.sort_by_key(|entry| entry.name.to_lowercase());
-        entries.iter().for_each(told);
+        let mut entries: Vec<Value> = client.all(&path).await?;
+        entries.sort_by_key(|entry| text(&entry["name"]).to_lowercase());
+        all.extend(entries);
     }
-    Ok(())
+    show(how.is_json(), &json!({ "object": "list", "data": all }), line)
 }
 
-fn told(entry: &Entry) {
-    let size = entry.size_bytes.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
-    let slash = if entry.is_folder() { "/" } else { "" };
-    println!("{}  {size:>12}  {}{slash}", entry.id, entry.name);
+fn told(how: &How, entry: &Answer<Entry>) -> Result<(), CliError> {
+    show(how.is_json(), &entry.json, line)
+}
+
+fn line(entry: &Value) -> String {
+    let size = entry["size_bytes"].as_u64().map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
+    let slash = if entry["object"] == "folder" { "/" } else { "" };
+    format!("{}  {size:>12}  {}{slash}", text(&entry["id"]), text(&entry["name"]))
 }
 
 impl Entry {
@@ -249,11 +246,6 @@ impl Client {
         self.json(self.call(method, path).json(body)).await
     }
 
-    async fn patch(&self, thing: &Entry, body: &Value) -> Result<(), CliError> {
-        told(&self.patched(thing, body).await?.value);
-        Ok(())
-    }
-
     async fn patched(&self, thing: &Entry, body: &Value) -> Result<Answer<Entry>, CliError> {
         // What was looked at is what is changed.
         let call = self.call(Method::PATCH, &thing.path()).header("if-match", format!("\"{}\"", thing.rev));
@@ -270,11 +262,10 @@ impl Client {
     }
 
     /// All of a list, page by page.
-    async fn all(&self, path: &str) -> Result<Vec<Entry>, CliError> {
+    async fn all<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, CliError> {
         let (mut all, mut cursor) = (vec![], String::new());
         loop {
-            let page: Answer<List<Entry>> =
-                self.json(self.call(Method::GET, &format!("{path}&limit=100{cursor}"))).await?;
+            let page: Answer<List<T>> = self.json(self.call(Method::GET, &format!("{path}&limit=100{cursor}"))).await?;
             all.extend(page.value.data);
             match page.json["next_cursor"].as_str() {
                 Some(next) => cursor = format!("&starting_after={next}"),
@@ -297,7 +288,7 @@ impl Client {
 
     async fn folder_in(&self, within: Option<Uuid>, name: &str) -> Result<Option<Entry>, CliError> {
         let place = within.map(|id| format!("parent_id={id}&")).unwrap_or_default();
-        let list = self.all(&format!("/v1/folders?{place}name_prefix={}", path_part(name))).await?;
+        let list: Vec<Entry> = self.all(&format!("/v1/folders?{place}name_prefix={}", path_part(name))).await?;
         Ok(list.into_iter().find(|entry| same(&entry.name, name)))
     }
 
@@ -315,7 +306,7 @@ impl Client {
             return Ok(folder);
         }
         let place = within.map_or_else(|| "top=true".to_owned(), |id| format!("folder_id={id}"));
-        let files = self.all(&format!("/v1/files?{place}&name_prefix={}", path_part(name))).await?;
+        let files: Vec<Entry> = self.all(&format!("/v1/files?{place}&name_prefix={}", path_part(name))).await?;
         let mut found = files.into_iter().filter(|file| same(&file.name, name));
         match (found.next(), found.next()) {
             (Some(file), None) => Ok(file),

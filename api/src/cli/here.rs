@@ -4,11 +4,12 @@ use super::{admin, failure::CliError};
 use anyhow::Context as _;
 use clap::Args;
 use flatrender_workflows::models::{
-    DEFAULT_TENANT, Db, Role, Scope,
+    Db, Role, Scope,
     identity::audit::{self, Entry},
 };
 use sqlx::PgPool;
 use std::path::PathBuf;
+use uuid::Uuid;
 
 /// Where the platform is.
 #[derive(Debug, Clone, Args)]
@@ -31,12 +32,26 @@ impl Here {
     }
 }
 
-/// Writes down that it was done, in the transaction of the deed.
-pub(super) async fn note(db: Db<'_>, action: &str, object: &str) -> Result<(), CliError> {
-    let (tenant_id, actor) = (DEFAULT_TENANT, "cli");
-    let entry =
-        Entry { tenant_id, actor, action, object, reason: None, before: None, after: None, ip: None, request_id: None };
-    Scope::tenant(Role::Identity, DEFAULT_TENANT).enter(&mut *db).await.context("cannot write it down")?;
+/// Writes down in the chain of the tenant whose it is that it was done, and why, in the transaction of the deed.
+pub(super) async fn note(
+    db: Db<'_>,
+    tenant_id: Uuid,
+    deed: (&str, &str),
+    reason: Option<&str>,
+) -> Result<(), CliError> {
+    let (action, object) = deed;
+    let entry = Entry {
+        tenant_id,
+        actor: "cli",
+        action,
+        object,
+        reason,
+        before: None,
+        after: None,
+        ip: None,
+        request_id: None,
+    };
+    Scope::tenant(Role::Identity, tenant_id).enter(&mut *db).await.context("cannot write it down")?;
     audit::record(db, &entry).await.context("cannot write it down")?;
     Ok(())
 }

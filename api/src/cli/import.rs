@@ -102,7 +102,10 @@ pub async fn run(args: ImportArgs) -> Result<(), CliError> {
 async fn csv(args: CsvArgs) -> Result<(), CliError> {
     let orders = rows(&args.file, &args.template)?;
     if args.dry_run {
-        println!("{} orders, and every file is there; nothing was ordered", orders.len());
+        match args.json {
+            true => println!("{}", json!({ "orders": orders.len() })),
+            false => println!("{} orders, and every file is there; nothing was ordered", orders.len()),
+        }
         return Ok(());
     }
     let client = args.server.connect().await?;

@@ -1,14 +1,13 @@
 //! `flatrender node …`: what operators do with nodes, from a machine that reaches the database.
 
-use super::{admin, failure::CliError};
+use super::{admin, failure::CliError, here::note};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use flatrender_engine::Labels;
 use flatrender_workflows::{
     contracts::storage::BlobHash,
     models::{
-        DEFAULT_TENANT, Db, Role, Scope,
-        identity::audit::{self, Entry},
+        DEFAULT_TENANT, Role, Scope,
         render::node::{
             self, NewToken,
             action::{self, Action},
@@ -202,7 +201,12 @@ async fn act(named: Named, action: &Action) -> Result<(), CliError> {
             node.name, node.status
         )));
     }
-    note(&mut tx, &format!("node.{}", action.name()), &format!("node:{}", node.id)).await?;
+    let reason = match action {
+        Action::Quarantine { reason } => Some(reason.as_str()),
+        _ => None,
+    };
+    let (name, object) = (format!("node.{}", action.name()), format!("node:{}", node.id));
+    note(&mut tx, DEFAULT_TENANT, (&name, &object), reason).await?;
     tx.commit().await.context("cannot do it")?;
     show(named).await
 }
@@ -219,7 +223,7 @@ async fn token(
     let new = NewToken { pool: pool.as_deref(), labels, probe_first, created_by: Some("cli") };
     let token = node::create_token_for(&mut tx, Duration::from_secs(60 * minutes), &new).await;
     let (id, token) = token.context("cannot make a token")?;
-    note(&mut tx, "node.create_token", "node_token").await?;
+    note(&mut tx, DEFAULT_TENANT, ("node.create_token", &format!("node_token:{id}")), None).await?;
     tx.commit().await.context("cannot make a token")?;
     match here.json {
         true => println!("{}", json!({ "id": id, "node_token": token.reveal() })),
@@ -255,17 +259,8 @@ async fn revoke_token(here: Here, id: Uuid) -> Result<(), CliError> {
     if !enrolment::revoke(&mut tx, id).await.context("cannot revoke it")? {
         return Err(CliError::Usage(format!("there is no token {id} that is open")));
     }
-    note(&mut tx, "node.revoke_token", &format!("node_token:{id}")).await?;
+    note(&mut tx, DEFAULT_TENANT, ("node.revoke_token", &format!("node_token:{id}")), None).await?;
     Ok(tx.commit().await.context("cannot revoke it")?)
-}
-
-/// Writes down that it was done, in the transaction of the deed.
-async fn note(db: Db<'_>, action: &str, object: &str) -> Result<(), CliError> {
-    let (tenant_id, actor) = (DEFAULT_TENANT, "cli");
-    let entry =
-        Entry { tenant_id, actor, action, object, reason: None, before: None, after: None, ip: None, request_id: None };
-    Scope::tenant(Role::Identity, DEFAULT_TENANT).enter(&mut *db).await.context("cannot write it down")?;
-    Ok(audit::record(db, &entry).await.context("cannot write it down")?)
 }
 
 async fn list(here: Here) -> Result<(), CliError> {

@@ -2,7 +2,12 @@
 
 mod settings;
 
-use super::{client::path_part, failure::CliError, server::ServerArgs};
+use super::{
+    client::path_part,
+    failure::CliError,
+    payments::{How, ask, show, text},
+    server::ServerArgs,
+};
 use clap::{Args, Subcommand, ValueEnum};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -38,17 +43,17 @@ enum Deed {
         #[arg(long)]
         key: Option<String>,
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Lists who carries messages.
     Accounts {
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Lists addresses that are not written to.
     Suppressions {
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Writes to an address again.
     Lift {
@@ -75,47 +80,43 @@ enum To {
 /// See [`CliError`].
 pub async fn run(args: NotificationsArgs) -> Result<(), CliError> {
     match args.deed {
-        Deed::Tell { subject, text, to, news, path, key, server } => {
+        Deed::Tell { subject, text, to, news, path, key, how } => {
             let to = if matches!(to, To::Managers) { "managers" } else { "everyone" };
             let kind = if news { "news" } else { "announcement" };
             let key = key.unwrap_or_else(|| Uuid::now_v7().to_string());
             let body = json!({"key": key, "to": to, "kind": kind, "subject": subject, "text": text, "path": path});
-            let client = server.connect().await?;
-            let call = client.call(Method::POST, "/v1/notification-broadcasts").json(&body);
-            let answer = client.json::<Value>(call).await?.value;
-            println!("{key} {}", if answer["started"] == true { "begun" } else { "was begun before" });
+            let path = "/v1/notification-broadcasts";
+            let answer = ask(&how.connect().await?, Method::POST, path, Some(body)).await?;
+            show(how.is_json(), &json!({ "key": key, "started": answer["started"] }), |told| {
+                format!("{key} {}", if told["started"] == true { "begun" } else { "was begun before" })
+            })?;
         }
-        Deed::Accounts { server } => {
-            let client = server.connect().await?;
-            let all = client.json::<Value>(client.call(Method::GET, "/v1/notification-accounts")).await?.value;
-            for account in all["data"].as_array().into_iter().flatten() {
-                let text = |name: &str| account[name].as_str().unwrap_or_default().to_owned();
-                let [id, channel, provider, state, name] = ["id", "channel", "provider", "state", "name"].map(text);
-                println!("{id} {channel:<9} {provider:<10} {state:<7} {name}");
-            }
+        Deed::Accounts { how } => {
+            let all = ask(&how.connect().await?, Method::GET, "/v1/notification-accounts", None).await?;
+            show(how.is_json(), &all, |account| {
+                let of = |name: &str| text(&account[name]);
+                let [id, channel, provider, state, name] = ["id", "channel", "provider", "state", "name"].map(of);
+                format!("{id} {channel:<9} {provider:<10} {state:<7} {name}")
+            })?;
         }
-        Deed::Suppressions { server } => {
-            let client = server.connect().await?;
-            let mut after: Option<String> = None;
+        Deed::Suppressions { how } => {
+            let client = how.connect().await?;
+            let (mut all, mut after): (Vec<Value>, Option<String>) = (vec![], None);
             loop {
                 let call = client.call(Method::GET, "/v1/notification-suppressions").query(&[("limit", "100")]);
                 let call = if let Some(cursor) = &after { call.query(&[("starting_after", cursor)]) } else { call };
                 let page = client.json::<Value>(call).await?.value;
-                for row in page["data"].as_array().into_iter().flatten() {
-                    let text = |name: &str| row[name].as_str().unwrap_or_default();
-                    println!(
-                        "{:<9} {} {:<12} {}",
-                        text("channel"),
-                        text("address_hash"),
-                        text("reason"),
-                        text("until")
-                    );
-                }
+                all.extend(page["data"].as_array().cloned().unwrap_or_default());
                 after = page["next_cursor"].as_str().map(str::to_owned);
                 if after.is_none() {
                     break;
                 }
             }
+            show(how.is_json(), &json!({ "object": "list", "data": all }), |row| {
+                let of = |name: &str| text(&row[name]);
+                let [channel, hash, reason, until] = ["channel", "address_hash", "reason", "until"].map(of);
+                format!("{channel:<9} {hash} {reason:<12} {until}")
+            })?;
         }
         Deed::Lift { channel, hash, server } => {
             let client = server.connect().await?;

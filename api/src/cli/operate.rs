@@ -158,9 +158,18 @@ pub async fn run(args: OperateArgs) -> Result<(), CliError> {
             named.to.get(&format!("{path}/items?limit=100")).await
         }
         Deed::Begin { confirm, named } => named.act("bulk", json!({ "action": "begin", "confirm": confirm })).await,
-        Deed::PauseBulk(named) => named.act("bulk", json!({ "action": "pause" })).await,
-        Deed::ResumeBulk(named) => named.act("bulk", json!({ "action": "resume" })).await,
-        Deed::Abort(named) => named.act("bulk", json!({ "action": "abort" })).await,
+        Deed::PauseBulk(named) => {
+            let body = json!({ "action": "pause", "reason": named.reason });
+            named.act("bulk", body).await
+        }
+        Deed::ResumeBulk(named) => {
+            let body = json!({ "action": "resume", "reason": named.reason });
+            named.act("bulk", body).await
+        }
+        Deed::Abort(named) => {
+            let body = json!({ "action": "abort", "reason": named.reason });
+            named.act("bulk", body).await
+        }
         Deed::Queues(to) => queues(to).await,
         Deed::PauseQueue(named) => {
             let body = json!({ "action": "pause", "reason": named.reason });

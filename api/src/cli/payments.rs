@@ -172,7 +172,7 @@ enum GatewayDeed {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct How {
     /// Print what the server says, as JSON.
     #[arg(long, global = true)]

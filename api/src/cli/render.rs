@@ -22,7 +22,7 @@ pub struct RenderArgs {
     out: PathBuf,
     /// Print the finished render as JSON on standard output, and no progress.
     #[arg(long)]
-    pub(super) json: bool,
+    json: bool,
     #[command(flatten)]
     server: ServerArgs,
 }

@@ -115,11 +115,11 @@ async fn act(named: Named, action: ScheduleAct) -> Result<(), CliError> {
     let db = named.here.database().await?;
     let client = Client::new(db.clone());
     let schedules = Schedules::new(client.clone());
-    let id = named.find(&schedules).await?.id;
+    let Schedule { id, tenant_id, .. } = named.find(&schedules).await?;
     let mut tx = Scope::platform(Role::Workflow).begin(&db).await.context("cannot reach the database")?;
     let changed = action.take(&schedules, &mut tx, id).await.context("cannot do it")?;
     if changed {
-        super::here::note(&mut tx, action.name(), &format!("schedule:{id}")).await?;
+        super::here::note(&mut tx, tenant_id, (action.name(), &format!("schedule:{id}")), None).await?;
     }
     tx.commit().await.context("cannot do it")?;
     client.announce();

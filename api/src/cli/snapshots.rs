@@ -5,7 +5,7 @@ use super::{
     failure::CliError,
     server::ServerArgs,
 };
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use clap::Args;
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,6 +22,9 @@ pub struct SnapshotsArgs {
     /// Render them again even if they were rendered before.
     #[arg(long)]
     force: bool,
+    /// Print what the server says in the end, as JSON.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -33,22 +36,25 @@ pub struct SnapshotsArgs {
 pub async fn run(args: SnapshotsArgs) -> Result<(), CliError> {
     let client = args.server.connect().await?;
     let project = client.template(&args.template).await?.value.project_id;
-    let mut stills = client.ask_for_stills(&project, args.force).await?.value;
+    let mut stills = client.ask_for_stills(&project, args.force).await?;
     let mut told = BTreeMap::new();
     loop {
-        for scene in &stills.data {
+        for scene in stills.value.data.iter().filter(|_| !args.json) {
             let line = line(scene);
             if told.insert(scene.scene_key.clone(), line.clone()).as_ref() != Some(&line) {
                 println!("{line}");
             }
         }
-        if stills.counts.queued + stills.counts.running == 0 {
+        if stills.value.counts.queued + stills.value.counts.running == 0 {
             break;
         }
         tokio::time::sleep(LOOK).await;
-        stills = client.stills(&project).await?.value;
+        stills = client.stills(&project).await?;
     }
-    verdict(&stills)
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&stills.json).context("cannot write JSON")?);
+    }
+    verdict(&stills.value)
 }
 
 fn line(scene: &SceneStill) -> String {

@@ -17,7 +17,7 @@ pub struct TemplatesArgs {
     slug: Option<String>,
     /// Print what the server says, as JSON.
     #[arg(long)]
-    pub(super) json: bool,
+    json: bool,
     #[command(flatten)]
     server: ServerArgs,
 }

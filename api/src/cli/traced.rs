@@ -1,6 +1,11 @@
 //! `flatrender traced …`: pictures of a template, traced to SVG, whose colours a page changes without a render.
 
-use super::{client::path_part, failure::CliError, server::ServerArgs};
+use super::{
+    client::path_part,
+    failure::CliError,
+    payments::{How, ask, show},
+    server::ServerArgs,
+};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use reqwest::Method;
@@ -21,7 +26,7 @@ enum Deed {
         /// The template.
         template: String,
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Uploads a PNG, JPEG or WebP and traces it.
     Add {
@@ -33,7 +38,7 @@ enum Deed {
         #[arg(long)]
         scene: Option<String>,
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Prints the SVG.
     Show {
@@ -54,7 +59,7 @@ enum Deed {
         #[arg(required = true, value_name = "SLOT=NAME", value_parser = label)]
         labels: Vec<(String, String)>,
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Removes a traced picture; the one that it was traced from stays.
     Remove {
@@ -73,36 +78,35 @@ enum Deed {
 /// See [`CliError`].
 pub async fn run(args: TracedArgs) -> Result<(), CliError> {
     match args.deed {
-        Deed::List { template, server } => {
-            let client = server.connect().await?;
-            let all = client.json::<Value>(client.call(Method::GET, &of(&template))).await?.value;
-            all["data"].as_array().into_iter().flatten().for_each(print);
+        Deed::List { template, how } => {
+            let all = ask(&how.connect().await?, Method::GET, &of(&template), None).await?;
+            show(how.is_json(), &all, lines)
         }
-        Deed::Add { template, picture, scene, server } => {
-            let client = server.connect().await?;
+        Deed::Add { template, picture, scene, how } => {
+            let client = how.connect().await?;
             let file = client.upload(&picture).await?;
-            let call = client.call(Method::POST, &of(&template)).json(&json!({"file_id": file.id, "scene": scene}));
-            print(&client.json::<Value>(call).await?.value);
+            let body = json!({"file_id": file.id, "scene": scene});
+            show(how.is_json(), &ask(&client, Method::POST, &of(&template), Some(body)).await?, lines)
         }
         Deed::Show { template, id, server } => {
             let client = server.connect().await?;
             let answer = client.send(client.call(Method::GET, &format!("{}/svg", one(&template, &id)))).await?;
             let svg = answer.bytes().await.map_err(|e| client.lost(&e))?;
-            std::io::stdout().write_all(&svg).context("cannot write the SVG")?;
+            Ok(std::io::stdout().write_all(&svg).context("cannot write the SVG")?)
         }
-        Deed::Name { template, id, labels, server } => {
-            let client = server.connect().await?;
+        Deed::Name { template, id, labels, how } => {
             let name = |name: String| if name.is_empty() { Value::Null } else { Value::String(name) };
             let labels: Map<String, Value> = labels.into_iter().map(|(slot, text)| (slot, name(text))).collect();
-            let call = client.call(Method::PATCH, &one(&template, &id)).json(&json!({ "labels": labels }));
-            print(&client.json::<Value>(call).await?.value);
+            let body = json!({ "labels": labels });
+            let named = ask(&how.connect().await?, Method::PATCH, &one(&template, &id), Some(body)).await?;
+            show(how.is_json(), &named, lines)
         }
         Deed::Remove { template, id, server } => {
             let client = server.connect().await?;
             client.send(client.call(Method::DELETE, &one(&template, &id))).await?;
+            Ok(())
         }
     }
-    Ok(())
 }
 
 fn of(template: &str) -> String {
@@ -113,14 +117,16 @@ fn one(template: &str, id: &str) -> String {
     format!("{}/{}", of(template), path_part(id))
 }
 
-fn print(picture: &Value) {
+/// The picture, and a line for each of its colours.
+fn lines(picture: &Value) -> String {
     let text = |name: &str| picture[name].as_str().unwrap_or("-");
-    println!("{} {}", text("id"), text("scene"));
+    let mut all = vec![format!("{} {}", text("id"), text("scene"))];
     for slot in picture["slots"].as_array().into_iter().flatten() {
         let text = |name: &str| slot[name].as_str().unwrap_or_default();
         let share = slot["share"].as_f64().unwrap_or_default() * 100.0;
-        println!("  {:<8} {} {share:>5.1} %  {}", text("id"), text("color"), text("label"));
+        all.push(format!("  {:<8} {} {share:>5.1} %  {}", text("id"), text("color"), text("label")));
     }
+    all.join("\n")
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

@@ -1,9 +1,9 @@
 //! `flatrender webhooks …`: what was sent to webhooks, and sending it again.
 
 use super::{
-    client::{Client, path_part},
+    client::path_part,
     failure::CliError,
-    server::ServerArgs,
+    payments::{self, How, ask, text},
 };
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
@@ -28,9 +28,9 @@ pub struct WebhooksArgs {
 #[derive(Debug, Clone, Subcommand)]
 enum Deed {
     /// Lists the webhooks.
-    List(ServerArgs),
+    List(How),
     /// Lists what there is to hear of.
-    Events(ServerArgs),
+    Events(How),
     /// Lists the newest deliveries to a webhook.
     Deliveries {
         /// The webhook, by its id.
@@ -42,7 +42,7 @@ enum Deed {
         #[arg(long = "type", value_name = "EVENT")]
         kind: Option<String>,
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Shows a delivery with each of its attempts.
     Show {
@@ -51,7 +51,7 @@ enum Deed {
         /// The delivery, by its id.
         delivery: String,
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Sends a delivery again, or all that are as asked for.
     Replay {
@@ -72,28 +72,28 @@ enum Deed {
         #[arg(long, conflicts_with = "delivery")]
         until: Option<DateTime<Utc>>,
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Sends a test event.
     Test {
         /// The webhook, by its id.
         webhook: String,
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Pauses a webhook: what it would get is remembered as missed.
     Pause {
         /// The webhook, by its id.
         webhook: String,
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Lets a webhook go on.
     Resume {
         /// The webhook, by its id.
         webhook: String,
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Checks the signature of a message whose body is on standard input, as a receiver should.
     Verify(VerifyArgs),
@@ -113,6 +113,9 @@ struct VerifyArgs {
     /// The header webhook-signature.
     #[arg(long)]
     signature: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Does it.
@@ -121,47 +124,47 @@ struct VerifyArgs {
 /// See [`CliError`]; a signature that is not good is [`CliError::Unhealthy`].
 pub async fn run(args: WebhooksArgs) -> Result<(), CliError> {
     match args.deed {
-        Deed::List(server) => {
-            let all = ask(&server.connect().await?, Method::GET, "/v1/webhooks", None).await?;
-            lines(&all, |w| format!("{}  {:<8}  {}", text(&w["id"]), text(&w["state"]), text(&w["url"])));
-            Ok(())
+        Deed::List(how) => {
+            let all = ask(&how.connect().await?, Method::GET, "/v1/webhooks", None).await?;
+            payments::show(how.is_json(), &all, |w| {
+                format!("{}  {:<8}  {}", text(&w["id"]), text(&w["state"]), text(&w["url"]))
+            })
         }
-        Deed::Events(server) => {
-            let all = ask(&server.connect().await?, Method::GET, "/v1/webhook-events", None).await?;
-            lines(&all, |e| format!("{:<26}  {}", text(&e["type"]), text(&e["description"])));
-            Ok(())
+        Deed::Events(how) => {
+            let all = ask(&how.connect().await?, Method::GET, "/v1/webhook-events", None).await?;
+            payments::show(how.is_json(), &all, |e| format!("{:<26}  {}", text(&e["type"]), text(&e["description"])))
         }
-        Deed::Deliveries { webhook, state, kind, server } => {
+        Deed::Deliveries { webhook, state, kind, how } => {
             let mut path = format!("/v1/webhooks/{}/deliveries?limit=100", path_part(&webhook));
             for (name, value) in [("state", state), ("type", kind)] {
                 if let Some(value) = value {
                     path.push_str(&format!("&{name}={}", path_part(&value)));
                 }
             }
-            lines(&ask(&server.connect().await?, Method::GET, &path, None).await?, line);
-            Ok(())
+            payments::show(how.is_json(), &ask(&how.connect().await?, Method::GET, &path, None).await?, line)
         }
-        Deed::Show { webhook, delivery, server } => {
+        Deed::Show { webhook, delivery, how } => {
             let path = format!("/v1/webhooks/{}/deliveries/{}", path_part(&webhook), path_part(&delivery));
-            show(&server, Method::GET, &path, None).await
+            show(&how, Method::GET, &path, None).await
         }
-        Deed::Replay { webhook, delivery: Some(delivery), server, .. } => {
+        Deed::Replay { webhook, delivery: Some(delivery), how, .. } => {
             let path = format!("/v1/webhooks/{}/deliveries/{}/replay", path_part(&webhook), path_part(&delivery));
-            show(&server, Method::POST, &path, None).await
+            show(&how, Method::POST, &path, None).await
         }
-        Deed::Replay { webhook, delivery: None, state, kind, from, until, server } => {
+        Deed::Replay { webhook, delivery: None, state, kind, from, until, how } => {
             let body = json!({"state": state, "type": kind, "from": from, "until": until});
-            show(&server, Method::POST, &format!("/v1/webhooks/{}/replay", path_part(&webhook)), Some(body)).await
+            show(&how, Method::POST, &format!("/v1/webhooks/{}/replay", path_part(&webhook)), Some(body)).await
         }
-        Deed::Test { webhook, server } => {
-            show(&server, Method::POST, &format!("/v1/webhooks/{}/test", path_part(&webhook)), None).await
+        Deed::Test { webhook, how } => {
+            show(&how, Method::POST, &format!("/v1/webhooks/{}/test", path_part(&webhook)), None).await
         }
-        Deed::Pause { webhook, server } => let_go_on(&server, &webhook, false).await,
-        Deed::Resume { webhook, server } => let_go_on(&server, &webhook, true).await,
+        Deed::Pause { webhook, how } => let_go_on(&how, &webhook, false).await,
+        Deed::Resume { webhook, how } => let_go_on(&how, &webhook, true).await,
         Deed::Verify(message) => {
             let mut body = vec![];
             std::io::stdin().read_to_end(&mut body).context("cannot read the body")?;
             match message.verdict(&body, Utc::now()) {
+                Ok(()) if message.json => println!("{}", json!({ "good": true })),
                 Ok(()) => println!("the signature is good"),
                 Err(why) => return Err(CliError::Unhealthy(why)),
             }
@@ -184,30 +187,15 @@ impl VerifyArgs {
     }
 }
 
-async fn let_go_on(server: &ServerArgs, webhook: &str, active: bool) -> Result<(), CliError> {
+async fn let_go_on(how: &How, webhook: &str, active: bool) -> Result<(), CliError> {
     let path = format!("/v1/webhooks/{}", path_part(webhook));
-    show(server, Method::PATCH, &path, Some(json!({ "active": active }))).await
+    show(how, Method::PATCH, &path, Some(json!({ "active": active }))).await
 }
 
-async fn show(server: &ServerArgs, method: Method, path: &str, body: Option<Value>) -> Result<(), CliError> {
-    let answer = ask(&server.connect().await?, method, path, body).await?;
+async fn show(how: &How, method: Method, path: &str, body: Option<Value>) -> Result<(), CliError> {
+    let answer = ask(&how.connect().await?, method, path, body).await?;
     println!("{answer:#}");
     Ok(())
-}
-
-async fn ask(client: &Client, method: Method, path: &str, body: Option<Value>) -> Result<Value, CliError> {
-    let call = client.call(method, path);
-    let call = match &body {
-        Some(body) => call.json(body),
-        None => call,
-    };
-    Ok(client.json::<Value>(call).await?.json)
-}
-
-fn lines(list: &Value, line: impl Fn(&Value) -> String) {
-    for one in list["data"].as_array().into_iter().flatten() {
-        println!("{}", line(one));
-    }
 }
 
 fn line(d: &Value) -> String {
@@ -216,10 +204,6 @@ fn line(d: &Value) -> String {
     let (id, at, kind, state) = (text(&d["id"]), text(&d["occurred_at"]), text(&d["event_type"]), text(&d["state"]));
     let attempts = d["attempts"].as_array().map_or(0, Vec::len);
     format!("{id}  {at:<27}  {kind:<24}  {state:<9}  {attempts:>2}  {status}")
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -234,6 +218,7 @@ mod tests {
             id: "msg_p5jXN8AQM9LWM0D4loKWxJek".to_owned(),
             timestamp: at.timestamp(),
             signature: "v1,AAAA v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=".to_owned(),
+            json: false,
         };
         let body = b"{\"test\": 2432232314}";
         assert_eq!(message.verdict(body, at + chrono::Duration::seconds(300)), Ok(()));

@@ -276,14 +276,16 @@ async fn scene_id(app: &App, tenant: &Tenant, template: &Template, key: Option<&
 }
 
 async fn picture(app: &App, tenant: &Tenant, id: Uuid) -> Result<File, Problem> {
-    let fault = |code, detail: &str| Problem::fault("/file_id", code, detail);
     let mut tx = app.begin(tenant, Role::File).await?;
-    let file = file::find(&mut tx, tenant.id, &[id]).await?.pop();
-    let file = file.ok_or_else(|| fault("file.not_found", "there is no such file of yours"))?;
+    let file = file::find(&mut tx, tenant.id, &[id]).await?.pop().ok_or_else(no_picture)?;
     match file.kind == "image" {
         true => Ok(file),
-        false => Err(fault("file.wrong_kind", "the file is no picture")),
+        false => Err(Problem::fault("/file_id", "file.wrong_kind", "the file is no picture")),
     }
+}
+
+fn no_picture() -> Problem {
+    Problem::fault("/file_id", "file.not_found", "there is no such file of yours")
 }
 
 async fn known(app: &App, tenant: &Tenant, source: &Source<'_>) -> Result<Option<Uuid>, Problem> {
@@ -371,6 +373,10 @@ async fn keep(
     let mut tx = app.begin(tenant, Role::Identity).await?;
     let svg_file_id =
         quotas::within_room(&mut tx, tenant.id, async |db| file::insert(db, tenant.id, &row).await).await?;
+    // It took a while to trace.
+    if file::find_to_name(&mut tx, tenant.id, &[picture.id]).await?.is_empty() {
+        return Err(no_picture());
+    }
     Scope::tenant(Role::Content, tenant.id).enter(&mut tx).await?;
     let new =
         NewSvgPreview { source: *source, source_file_id: picture.id, svg_file_id, svg_bytes, palette: &palette, size };

@@ -73,7 +73,7 @@ pub async fn link(
     let file = find(&app, tenant.id, id).await?;
     let path = format!("/v1/files/{id}/content");
     let File { blob, mime: content_type, name, .. } = &file;
-    let given = Given { tenant_id: tenant.id, path: &path, blob, content_type, name };
+    let given = Given { tenant_id: tenant.id, path: &path, blob, content_type, name, until: None };
     Ok((StatusCode::CREATED, Json(given.link(&app, valid_for).await?)))
 }
 

@@ -153,7 +153,8 @@ pub struct UploadQuery {
     post, path = "/v1/files", tag = "Files", operation_id = "upload_file", summary = "Upload a file",
     description = "The body is the file itself, at most 200 MB. What it is, is found in its content: PNG, JPEG, WebP, WAV, \
                    MP3, M4A, AAC, Ogg, FLAC, MP4, MOV, WebM or zip. Its name and announced type are not believed. Of a picture the \
-                   pixels are kept and nothing else, as it was held and in sRGB; a zip is refused that is no plain one.",
+                   pixels are kept and nothing else, as it was held and in sRGB; a zip is refused that is no plain one. Without a \
+                   `Content-Length` there has to be room for 200 MB.",
     params(UploadQuery),
     request_body(content = crate::openapi::Binary, content_type = "application/octet-stream", description = "The file"),
     responses(
@@ -161,7 +162,8 @@ pub struct UploadQuery {
         (status = 409, description = "`quota.storage`, `file.name_taken`, `folder.in_trash`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 413, description = "`file.too_large`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 415, description = "`file.unsupported_type`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "`file.empty`, `file.corrupt`, `file.name_invalid`, `request.invalid`", body = ProblemBody, content_type = "application/problem+json")
+        (status = 422, description = "`file.empty`, `file.corrupt`, `file.name_invalid`, `request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "`server.unavailable`: too many uploads come in at this moment", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn create(
@@ -179,7 +181,11 @@ pub async fn create(
     let mut tx = app.begin(&tenant, Role::Identity).await?;
     let row = taken.row(&tenant, &name);
     let added = async {
-        let id = quotas::within_room(&mut tx, tenant.id, async |db| file::insert(db, tenant.id, &row).await).await?;
+        let id = quotas::within_room(&mut tx, tenant.id, async |db| {
+            taken.fill_room(&mut *db).await?;
+            file::insert(db, tenant.id, &row).await
+        });
+        let id = id.await?;
         if let Some(folder) = query.folder_id {
             let into = Change { folder: Some(Some(folder)), ..Change::default() };
             file::change(&mut tx, tenant.id, id, None, &into).await.map_err(|e| Thing::File.refusal(e))?;
@@ -187,13 +193,15 @@ pub async fn create(
         tx.commit().await?;
         Ok(id)
     };
-    let id = match added.await {
+    let added = added.await;
+    let id = match added {
         Ok(id) => id,
         Err(refused) => {
-            upload::let_go(&app, &tenant, &taken).await;
+            upload::let_go(&app, &tenant, taken).await;
             return Err(refused);
         }
     };
+    taken.kept();
     let entry = find(&app, &tenant, id).await?;
     let location = [(header::LOCATION, format!("/v1/files/{id}"))];
     Ok((location, Revised { status: StatusCode::CREATED, ..revised(&app, &tenant, entry) }))

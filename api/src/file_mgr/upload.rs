@@ -1,6 +1,11 @@
 //! Taking a file in: to the disk, looked at, and only then to the storage. A refused one leaves nothing behind.
+//!
+//! It has its turn and its room before a byte of it is read, so that neither what may be kept nor the disk holds more than was agreed on.
 
-use super::probe::{ProbeError, Probed};
+use super::{
+    probe::{ProbeError, Probed},
+    uploads::Turn,
+};
 use crate::{
     app::{self, App},
     auth::Tenant,
@@ -9,17 +14,24 @@ use crate::{
     problem::{Code, Problem},
 };
 use axum::{body::Body, http::HeaderMap, http::header};
+use chrono::TimeDelta;
 use flatrender_activities::media::scratch::{self, Scratch};
 use flatrender_workflows::{
     contracts::{file_name::FileName, storage::BlobRef},
     models::{
-        Role,
-        file_mgr::{blob_claim, file::NewFile},
+        Db, Role, Scope,
+        file_mgr::{
+            blob_claim,
+            file::NewFile,
+            quota::{self, Outcome},
+        },
     },
 };
 use futures::StreamExt;
+use http_body::Body as _;
 use std::{path::Path, time::Duration};
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, runtime::Handle};
+use uuid::Uuid;
 
 /// Longest upload.
 pub const LIMIT_BYTES: u64 = 200_000_000;
@@ -27,6 +39,8 @@ pub const LIMIT_BYTES: u64 = 200_000_000;
 const FOLDER: &str = "flatrender-upload-";
 /// Longest that one is used where folders cannot be locked.
 const STALE: Duration = Duration::from_secs(86_400);
+/// How long room is set aside for one should its server be killed.
+const ROOM: TimeDelta = TimeDelta::hours(3);
 /// Name of a file that came without one.
 const NAMELESS: &str = "upload";
 
@@ -36,9 +50,20 @@ pub struct Taken {
     pub blob: BlobRef,
     /// What it is.
     pub probed: Probed,
+    room: Room,
 }
 
 impl Taken {
+    /// Its room is that of its file, which is added in the same transaction.
+    pub async fn fill_room(&self, db: Db<'_>) -> sqlx::Result<()> {
+        quota::settle(db, self.room.tenant_id, &self.room.purpose, Outcome::Used).await.map(drop)
+    }
+
+    /// That transaction is over.
+    pub fn kept(mut self) {
+        self.room.is_held = false;
+    }
+
     /// The row of the file under `name`.
     pub fn row<'a>(&'a self, tenant: &Tenant, name: &'a str) -> NewFile<'a> {
         let pixels = |i: usize| self.probed.size.map(|size| size[i] as i32);
@@ -78,17 +103,28 @@ pub fn remove_stale() {
 /// Takes in the body of an upload.
 ///
 /// # Errors
-/// `file.*` by what is wrong with it; `quota.storage`.
+/// `file.*` by what is wrong with it; `quota.storage`; `server.unavailable` when too many come in.
 pub async fn take(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> Result<Taken, Problem> {
-    let folder = receive(app, tenant, headers, body).await?;
-    let path = folder.path().join(NAMELESS);
-    let probed = app.probe.inspect(&path).await.map_err(refusal)?;
-    let blob = app.storage.put_file(&app::files(tenant.id), &path).await?;
-    Ok(Taken { blob, probed })
+    let announced = announced(headers, &body);
+    let room = match Room::set_aside(app, tenant, announced).await {
+        Ok(room) => room,
+        Err(refused) => {
+            drain(headers, body.into_data_stream()).await;
+            return Err(refused);
+        }
+    };
+    match receive(app, tenant, headers, body).await {
+        Ok((blob, probed)) => Ok(Taken { blob, probed, room }),
+        Err(refused) => {
+            room.release().await;
+            Err(refused)
+        }
+    }
 }
 
-/// Has what was stored and was refused a place removed again, unless something else uses it. What cannot be said now is found later.
-pub async fn let_go(app: &App, tenant: &Tenant, taken: &Taken) {
+/// Has what was stored and was refused a place removed again, unless something else uses it, and its room freed. What cannot be said now is
+/// found later.
+pub async fn let_go(app: &App, tenant: &Tenant, taken: Taken) {
     let gone = async {
         let mut tx = app.begin(tenant, Role::File).await?;
         blob_claim::let_go(&mut tx, tenant.id, &taken.blob.sha256).await?;
@@ -97,26 +133,81 @@ pub async fn let_go(app: &App, tenant: &Tenant, taken: &Taken) {
     if let Err(problem) = gone.await {
         tracing::warn!(code = ?problem.code(), "what was not taken in stays for a while");
     }
+    taken.room.release().await;
 }
 
-/// The body in a folder of its own: whoever looks at it sees nothing else there. It is removed when dropped.
-async fn receive(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> Result<Scratch, Problem> {
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > LIMIT_BYTES) {
-        drain(headers, body.into_data_stream()).await;
-        return Err(too_large());
+/// Room that is set aside for a body, and the turn to take it in. Free again at the latest when it is dropped: its client may go at any moment.
+struct Room {
+    app: App,
+    tenant_id: Uuid,
+    purpose: String,
+    is_held: bool,
+    _turn: Turn,
+}
+
+impl Room {
+    /// As much as was announced; when nothing was, as much as the longest file needs.
+    async fn set_aside(app: &App, tenant: &Tenant, announced: Option<u64>) -> Result<Self, Problem> {
+        let bytes = announced.unwrap_or(LIMIT_BYTES);
+        if bytes > LIMIT_BYTES {
+            return Err(too_large());
+        }
+        let turn = app.intakes.turn(tenant.id).await?;
+        let (tenant_id, purpose) = (tenant.id, format!("file:{}", Uuid::now_v7()));
+        let mut tx = app.begin(tenant, Role::File).await?;
+        let owner = tenant.actor.user_id();
+        if !quota::reserve(&mut tx, tenant_id, owner, bytes.max(1) as i64, &purpose, ROOM).await? {
+            let longest = "there is no room for the longest file; say in content-length how long this one is";
+            let longest = || Problem::new(Code::QuotaStorage, longest);
+            return Err(announced.map_or_else(longest, |_| quotas::no_room()));
+        }
+        let room = Self { app: app.clone(), tenant_id, purpose, is_held: true, _turn: turn };
+        tx.commit().await?;
+        Ok(room)
     }
-    if let Err(refused) = quotas::check_room(app, tenant.id, announced.unwrap_or(1)).await {
-        drain(headers, body.into_data_stream()).await;
-        return Err(refused);
+
+    async fn release(mut self) {
+        release(&self.app, self.tenant_id, &self.purpose).await;
+        self.is_held = false;
     }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        if self.is_held {
+            let (app, tenant_id, purpose) = (self.app.clone(), self.tenant_id, std::mem::take(&mut self.purpose));
+            runtime.spawn(async move { release(&app, tenant_id, &purpose).await });
+        }
+    }
+}
+
+async fn release(app: &App, tenant_id: Uuid, purpose: &str) {
+    let freed = async {
+        let mut tx = app.db.begin(Scope::tenant(Role::File, tenant_id)).await?;
+        quota::settle(&mut tx, tenant_id, purpose, Outcome::Released).await?;
+        Ok::<_, Problem>(tx.commit().await?)
+    };
+    if let Err(problem) = freed.await {
+        tracing::warn!(code = ?problem.code(), "the room of a file that was not taken in stays set aside for a while");
+    }
+}
+
+fn announced(headers: &HeaderMap, body: &Body) -> Option<u64> {
+    let told = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    told.or(body.size_hint().exact())
+}
+
+/// Looks at the body and stores it. Whoever looks at it sees nothing else in its folder, which is removed when it is done.
+async fn receive(app: &App, tenant: &Tenant, headers: &HeaderMap, body: Body) -> Result<(BlobRef, Probed), Problem> {
     let folder = Scratch::named(&std::env::temp_dir(), FOLDER).map_err(|e| Problem::unavailable(&e))?;
-    let length = write(&folder.path().join(NAMELESS), headers, body).await?;
-    if length == 0 {
+    let path = folder.path().join(NAMELESS);
+    if write(&path, headers, body).await? == 0 {
         return Err(refusal(ProbeError::Empty));
     }
-    quotas::check_room(app, tenant.id, length).await?;
-    Ok(folder)
+    let probed = app.probe.inspect(&path).await.map_err(refusal)?;
+    let blob = app.storage.put_file(&app::files(tenant.id), &path).await?;
+    Ok((blob, probed))
 }
 
 /// Writes the body to `path`, a chunk at a time, and gives its length.

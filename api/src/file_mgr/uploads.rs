@@ -8,8 +8,7 @@ mod headers;
 mod intake;
 mod view;
 
-pub use intake::Intakes;
-use intake::Turn;
+pub use intake::{Intakes, Turn};
 pub use view::UploadView;
 
 use super::{files::check_place, upload::checked_name};

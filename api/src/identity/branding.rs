@@ -302,12 +302,12 @@ fn missing() -> Problem {
     Problem::not_found(Code::TenantNotFound, "tenant")
 }
 
-/// The pictures are the tenant's own. The transaction goes on as of the identity of the tenant.
+/// The pictures are the tenant's own, and stay until the transaction ends, which goes on as of the identity of the tenant.
 async fn check_pictures(db: Db<'_>, tenant_id: Uuid, look: &Look) -> Result<(), Problem> {
     let named = [("/logo_file_id", look.logo_file_id), ("/favicon_file_id", look.favicon_file_id)];
     let ids: Vec<Uuid> = named.iter().filter_map(|(_, id)| *id).collect();
     Scope::tenant(Role::File, tenant_id).enter(&mut *db).await?;
-    let files = file::find(&mut *db, tenant_id, &ids).await?;
+    let files = file::find_to_name(&mut *db, tenant_id, &ids).await?;
     Scope::tenant(Role::Identity, tenant_id).enter(db).await?;
     for (pointer, id) in named {
         let Some(id) = id else { continue };

@@ -208,19 +208,6 @@ async fn check_left(db: Db<'_>, tenant_id: Uuid) -> Result<(), Problem> {
     if room.is_some_and(|room| room == 0) { Err(no_room()) } else { Ok(()) }
 }
 
-/// Whether there is room for an upload of so many bytes as far as can be told before it is kept.
-///
-/// # Errors
-/// `quota.storage`
-pub async fn check_room(app: &App, tenant_id: Uuid, adding: u64) -> Result<(), Problem> {
-    let mut tx = app.db.begin(Scope::tenant(Role::File, tenant_id)).await?;
-    let room = storage::find(&mut tx, tenant_id, None).await?.room();
-    match room.is_none_or(|room| u64::try_from(room).is_ok_and(|room| adding <= room)) {
-        true => Ok(()),
-        false => Err(no_room()),
-    }
-}
-
 /// Whether all fits that `add` adds: the quotas of the tenant and of the owner refuse it by themselves. The transaction goes on as
 /// of the tenant's files.
 ///

@@ -446,7 +446,11 @@ pub async fn act(
     let after: NodeView = after.into();
     let change = Change { before: Some(&before), after: Some(&after) };
     let name = format!("node.{}", wanted.name());
-    registrar.of(DEFAULT_TENANT).record(&mut tx, &name, &format!("node:{id}"), change).await?;
+    let (steward, object) = (registrar.of(DEFAULT_TENANT), format!("node:{id}"));
+    match &wanted {
+        Action::Quarantine { reason } => steward.record_because(&mut tx, &name, &object, reason, change).await?,
+        _ => steward.record(&mut tx, &name, &object, change).await?,
+    }
     tx.commit().await?;
     app.placement.nodes_have_changed();
     Ok(Json(after))

@@ -10,7 +10,7 @@
 //! second while nodes wait.
 
 use crate::{app::App, problem::Problem};
-use flatrender_dispatch::{Class, Farm, Item, Node, Policy, Why};
+use flatrender_dispatch::{Class, Farm, Item, Labels, Node, Policy, Why};
 use flatrender_engine::Activity as _;
 use flatrender_engine::remote::wire::Claim;
 use flatrender_workflows::{
@@ -245,6 +245,14 @@ impl Placement {
     /// # Errors
     /// When the database cannot be reached.
     pub async fn why_waiting(&self, app: &App, tenant_id: Uuid, run_id: Uuid) -> Result<Option<String>, Problem> {
+        Ok(self.why(app, tenant_id, run_id).await?.as_ref().map(sentence))
+    }
+
+    /// The same, as the farm says it.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn why(&self, app: &App, tenant_id: Uuid, run_id: Uuid) -> Result<Option<Why>, Problem> {
         let mut tx = app.db.begin(Scope::tenant(Role::Workflow, tenant_id)).await?;
         let tasks = backlog::waiting_of(&mut tx, run_id, &queues()).await?;
         drop(tx);
@@ -253,8 +261,7 @@ impl Placement {
         }
         self.refresh(app).await?;
         let state = self.state();
-        let why = tasks.iter().find_map(|id| state.farm.why_waiting(*id, state.now()).into_iter().next());
-        Ok(why.map(|why: Why| why.sentence(in_words)))
+        Ok(tasks.iter().find_map(|id| state.farm.why_waiting(*id, state.now()).into_iter().next()))
     }
 
     /// Reads where things stand, unless somebody has since `since`. Whoever comes while it is read waits for the next reading.
@@ -472,6 +479,16 @@ impl State {
 }
 
 /// What an item asks of a node, for people.
+/// A reason in words.
+pub fn sentence(why: &Why) -> String {
+    why.sentence(in_words)
+}
+
+/// Labels in words.
+pub fn labels_in_words(labels: &Labels) -> String {
+    labels.iter().map(|(key, value)| in_words(key, value)).collect::<Vec<_>>().join(", ")
+}
+
 fn in_words(key: &str, value: &str) -> String {
     match key.strip_prefix(DOES) {
         Some(activity) => format!("an agent that can do {activity}"),

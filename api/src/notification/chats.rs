@@ -89,7 +89,7 @@ pub async fn connect(State(app): State<App>, me: SignedIn) -> Result<Json<Telegr
 )]
 pub async fn disconnect(State(app): State<App>, me: SignedIn) -> Result<StatusCode, Problem> {
     let mut tx = begin(&app, &me).await?;
-    address::disconnect_chat(&mut tx, me.tenant_id, Some(me.user_id), None).await?;
+    address::disconnect_chat(&mut tx, me.tenant_id, me.user_id).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -151,7 +151,7 @@ async fn update(app: &App, db: Db<'_>, (tenant_id, carrier): (Uuid, &Carrier), u
     let Some(chat) = message["chat"]["id"].as_i64().map(|id| id.to_string()) else { return Ok(()) };
     let text = message["text"].as_str().unwrap_or_default();
     if text == "/stop" {
-        address::disconnect_chat(&mut *db, tenant_id, None, Some(&chat)).await?;
+        address::hush_chat(&mut *db, tenant_id, &chat).await?;
         return Ok(());
     }
     // In a group others would read along.

@@ -13,7 +13,7 @@ use axum::{
 use flatrender_activities::notify::email::unsubscribe_purpose;
 use flatrender_workflows::models::{
     Role, Scope,
-    notification::{preference, suppression},
+    notification::{catalogue, preference, suppression},
 };
 use serde::Deserialize;
 use subtle::ConstantTimeEq as _;
@@ -67,7 +67,7 @@ pub async fn show(State(app): State<App>, Query(who): Query<Unsubscribe>) -> Res
 #[utoipa::path(
     post, path = "/v1/unsubscribe", tag = "Notifications", operation_id = "unsubscribe", summary = "Unsubscribe", security(()),
     description = "As a mail program calls it (RFC 8058); its body says nothing. The person is told no more of this category by e-mail, but \
-                   for what is critical. Repeating it is harmless.",
+                   for what is critical; of a digest, no more of all that is gathered for them. Repeating it is harmless.",
     params(Unsubscribe),
     responses(
         (status = 200, description = "It is so", body = String, content_type = "text/plain"),
@@ -84,7 +84,10 @@ pub async fn unsubscribe(
     // Who is deleted is told nothing anyway.
     if let Some(tenant_id) = tenant_id {
         Scope::tenant(Role::Notification, tenant_id).enter(&mut tx).await?;
-        preference::opt_out(&mut tx, tenant_id, user_id, &who.category, "email").await?;
+        match who.category.as_str() {
+            catalogue::DIGEST => preference::opt_out_of_digests(&mut tx, tenant_id, user_id, "email").await?,
+            category => preference::opt_out(&mut tx, tenant_id, user_id, category, "email").await?,
+        }
         tx.commit().await?;
     }
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");

@@ -1,6 +1,6 @@
 //! `POST /v1/operate/runs/{id}/actions`: what people do with one run.
 
-use super::{Party, Rank, cli_line, kinds, operations, reason, run};
+use super::{Party, Rank, cli_line, kinds, operations, reason, redact, run};
 use crate::{
     app::App,
     extract::{Json, Path},
@@ -22,7 +22,8 @@ use uuid::Uuid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RunAct {
-    /// Tries one that failed or was cancelled again, as a new run, from the step that failed or from `from_step`.
+    /// Tries one that failed or was cancelled again, as a new run, from the step that failed or from `from_step`. A film that failed is
+    /// ordered again as it was, in the name of who ordered it.
     Retry,
     /// Asks it to stop. Needs a reason.
     Cancel,
@@ -51,7 +52,7 @@ pub struct RunAction {
     reason: Option<String>,
     /// For `retry` and `fork`: the step to begin with; everything before it is kept.
     from_step: Option<String>,
-    /// For `fork`: another input.
+    /// For `fork`: another input. What is hidden in the run as it is shown, and left as it is shown, stays what it is.
     #[schema(value_type = Value)]
     input: Option<Value>,
     /// For `set_priority`: the new one; higher goes first.
@@ -114,10 +115,13 @@ pub async fn act(
     party.may(wanted.action.takes())?;
     let because = reason(wanted.reason.as_deref(), wanted.action.needs_reason())?;
     let run = run::found(&app, &party, id).await?;
-    if let (RunAct::Retry | RunAct::Fork, Some(why)) = (wanted.action, kinds::refuses_copies(&run.kind)) {
-        return Err(Problem::new(Code::RunNoCopies, why));
-    }
-    if let (RunAct::Cancel, Some(why)) = (wanted.action, kinds::refuses_cancel(&run.kind)) {
+    let refuses = match wanted.action {
+        RunAct::Retry => kinds::refuses_retry(&run.kind),
+        RunAct::Fork => kinds::refuses_copies(&run.kind),
+        RunAct::Cancel => kinds::refuses_cancel(&run.kind),
+        _ => None,
+    };
+    if let Some(why) = refuses {
         return Err(Problem::new(Code::RunNoCopies, why));
     }
     if wanted.action == RunAct::Signal && kinds::of_money(&run.kind) {
@@ -200,7 +204,11 @@ impl RunAction {
                     if self.action == RunAct::Retry {
                         return Err(Problem::fault("/input", "operate.bad", "only a fork takes another input"));
                     }
-                    changes = kinds::with_input(changes, &run.kind, input.clone())?;
+                    let input = redact::meant(input.clone(), &run.input).map_err(|at| {
+                        let why = "what is hidden stays where it is, or is written out";
+                        Problem::fault(format!("/input{at}"), "operate.hidden", why)
+                    })?;
+                    changes = kinds::with_input(changes, &run.kind, input)?;
                 }
                 let made = match self.action {
                     RunAct::Retry => operations.retry(tx, &by, id, &changes).await?,

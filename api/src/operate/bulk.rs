@@ -8,8 +8,13 @@ use crate::{
         page::{self, Page},
     },
     problem::{Code, Problem, ProblemBody},
+    render::{renders::REPLAYED, submit},
 };
-use axum::{extract::State, http::StatusCode};
+use axum::{
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode},
+    response::{IntoResponse, Response},
+};
 use chrono::{DateTime, Utc};
 use flatrender_engine::operations::{Action, Bulk, Item, Operations, Preview, Total};
 use serde::{Deserialize, Serialize};
@@ -21,7 +26,8 @@ use uuid::Uuid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BulkKind {
-    /// Tries it again, as a new run. Films and snapshots are left out: they are ordered anew.
+    /// Tries it again, as a new run; films that failed are ordered again as they were. What is asked for anew elsewhere, such as
+    /// snapshots, is left out.
     Retry,
     /// Asks it to stop.
     Cancel,
@@ -35,6 +41,24 @@ impl BulkKind {
             Self::Retry => "retry",
             Self::Cancel => "cancel",
             Self::SetPriority => "set_priority",
+        }
+    }
+
+    /// Why runs of a kind are left out, as far as they are.
+    fn refuses(self, kind: &str) -> Option<&'static str> {
+        match self {
+            Self::Retry => kinds::refuses_retry(kind),
+            Self::Cancel => kinds::refuses_cancel(kind),
+            Self::SetPriority => None,
+        }
+    }
+
+    /// Which kinds are not left out.
+    fn wanted(self) -> fn(&str) -> bool {
+        match self {
+            Self::Retry => kinds::among_retried,
+            Self::Cancel => kinds::among_cancelled,
+            Self::SetPriority => |_| true,
         }
     }
 }
@@ -81,6 +105,19 @@ impl From<Total> for RunCount {
     }
 }
 
+/// Runs of a kind that an operation leaves out.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LeftOut {
+    /// What they do.
+    #[schema(example = "scene_snapshot")]
+    kind: String,
+    /// How many.
+    n: i64,
+    /// Why.
+    #[schema(example = "a snapshot belongs to the run it was asked for with: ask for the scene's snapshot again")]
+    why: &'static str,
+}
+
 /// What an operation would do. It does nothing before it is begun.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BulkPreview {
@@ -95,6 +132,8 @@ pub struct BulkPreview {
     counts: Vec<RunCount>,
     /// Some of them.
     sample: Vec<RunSummary>,
+    /// What fits the filter as well and is not among them.
+    left_out: Vec<LeftOut>,
     /// How it is begun on the command line.
     #[schema(example = "flatrender operate begin 0199d5a0-7c1e-7b3f-9c53-1f0c0a3f5e11 --confirm 12")]
     cli: String,
@@ -236,25 +275,34 @@ pub struct BulkAction {
     /// For `begin`: how many runs it is about.
     #[schema(example = 12)]
     confirm: Option<i32>,
+    /// Why, in 1 to 500 characters. `abort` needs it.
+    #[schema(example = "the font is not the cause")]
+    reason: Option<String>,
 }
 
 /// `POST /v1/operate/bulk`
 #[utoipa::path(
     post, path = "/v1/operate/bulk", tag = "Runs", operation_id = "preview_bulk", summary = "Preview an operation on many runs",
-    description = "Freezes the runs that fit now and shows what would happen to them. Nothing is done before it is begun.",
+    description = "Freezes the runs that fit now and shows what would happen to them. Nothing is done before it is begun. With an \
+                   `Idempotency-Key` the same request gives the same preview, however often it is sent.",
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters, yours")),
     request_body(content = CreateBulk, example = json!({"action": "retry", "filter": {"states": ["failed"], "code": "http.unreachable"},
         "reason": "the receiver is back"})),
     responses(
-        (status = 201, description = "The preview", body = BulkPreview),
+        (status = 201, description = "The preview", body = BulkPreview, headers(
+            ("Idempotent-Replayed" = String, description = "`true` when an earlier request with this key made the preview")
+        )),
         (status = 404, description = "`run.not_found`: the operation whose rest is meant", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "`request.invalid`: nothing fits, too much does, or no reason", body = ProblemBody, content_type = "application/problem+json")
+        (status = 422, description = "`request.invalid`: nothing fits, too much does, or no reason; `idempotency.key_reused`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn create(
     State(app): State<App>,
     party: Party,
+    headers: HeaderMap,
     Json(body): Json<CreateBulk>,
-) -> Result<(StatusCode, Json<BulkPreview>), Problem> {
+) -> Result<Response, Problem> {
+    let key = submit::idempotency_key(&headers)?;
     party.may(if body.action == BulkKind::SetPriority { Rank::Operator } else { Rank::Keeper })?;
     let because = reason(body.reason.as_deref(), true)?;
     let action = match (body.action, body.priority) {
@@ -267,14 +315,25 @@ pub async fn create(
         _ => return Err(Problem::fault("/priority", "operate.bad", "only set_priority takes a priority")),
     };
     let (operations, by) = (operations(&app), party.by(because.clone()));
-    let mut filter = body.filter.within(&party)?;
-    match action {
-        Action::Retry => only(&mut filter.kinds, kinds::refuses_copies)?,
-        Action::Cancel => only(&mut filter.kinds, kinds::refuses_cancel)?,
-        _ => {}
+    let filter = body.filter.within(&party)?;
+    // One that was named is told why it is left out.
+    if let Some(why) = filter.kinds.iter().find_map(|kind| body.action.refuses(kind)) {
+        return Err(Problem::new(Code::RunNoCopies, why));
     }
     let tenant = filter.tenant;
+    let asked = submit::fingerprint(&json!({ "action": action, "filter": filter, "rest_of": body.rest_of,
+        "reason": because, "rate_per_second": body.rate_per_second }));
     let mut tx = party.begin(&app).await?;
+    if let Some(key) = key
+        && let Some((known, was_asked)) = operations.preview_known(&mut tx, &by, key).await?
+    {
+        if was_asked != asked {
+            let why = "this idempotency key was used with another body";
+            return Err(Problem::new(Code::IdempotencyKeyReused, why));
+        }
+        let replayed = [(REPLAYED, HeaderValue::from_static("true"))];
+        return Ok((StatusCode::CREATED, replayed, Json(BulkPreview::of(known, body.action))).into_response());
+    }
     let preview = match body.rest_of {
         Some(id) => {
             let whole = found(&operations, &party, id).await?;
@@ -285,36 +344,34 @@ pub async fn create(
             mine(&party, &whole)?;
             operations.preview_rest(&mut tx, &by, id).await?
         }
-        None => operations.preview(&mut tx, &by, action, &filter, body.rate_per_second).await?,
+        None => {
+            let which = (&filter, body.action.wanted());
+            operations.preview_of(&mut tx, &by, action, which, body.rate_per_second).await?
+        }
     };
+    if let Some(key) = key {
+        operations.keep_key(&mut tx, &preview, key, &asked).await?;
+    }
     let (target, after) = (format!("bulk:{}", preview.id), json!({ "action": action, "total": preview.total }));
     party.note(&mut tx, tenant, ("bulk.preview", &target), because.as_deref(), after).await?;
     tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(preview.into())))
+    Ok((StatusCode::CREATED, Json(BulkPreview::of(preview, body.action))).into_response())
 }
 
-/// Leaves out the kinds that refuse; one that was named is told why it does.
-fn only(kinds: &mut Vec<String>, refuses: fn(&str) -> Option<&'static str>) -> Result<(), Problem> {
-    if kinds.is_empty() {
-        kinds.extend(kinds::ALL.iter().map(ToString::to_string));
-        kinds.retain(|kind| refuses(kind).is_none());
-        return Ok(());
-    }
-    match kinds.iter().find_map(|kind| refuses(kind)) {
-        Some(why) => Err(Problem::new(Code::RunNoCopies, why)),
-        None => Ok(()),
-    }
-}
-
-impl From<Preview> for BulkPreview {
-    fn from(p: Preview) -> Self {
+impl BulkPreview {
+    fn of(p: Preview, action: BulkKind) -> Self {
         let (id, total) = (p.id.to_string(), p.total.to_string());
+        let left_out = p.left_out.into_iter().map(|(kind, n)| {
+            let why = action.refuses(&kind).unwrap_or("nobody here knows runs of this kind");
+            LeftOut { kind, n, why }
+        });
         Self {
             id: p.id,
             object: "bulk_preview",
             total: p.total,
             counts: p.counts.into_iter().map(Into::into).collect(),
             sample: p.sample.into_iter().map(Into::into).collect(),
+            left_out: left_out.collect(),
             cli: cli_line::line(["operate", "begin", &id, "--confirm", &total]),
         }
     }
@@ -322,9 +379,8 @@ impl From<Preview> for BulkPreview {
 
 /// An operation that somebody reaches.
 async fn found(operations: &Operations, party: &Party, id: Uuid) -> Result<Bulk, Problem> {
-    let whose = |bulk: &Bulk| bulk.filter["tenant"].as_str().and_then(|t| t.parse().ok());
     let bulk = operations.bulk(id).await?;
-    let bulk = bulk.filter(|bulk| party.reach.is_none() || whose(bulk).is_some_and(|tenant| party.reaches(tenant)));
+    let bulk = bulk.filter(|bulk| party.reach.is_none() || bulk.tenant().is_some_and(|tenant| party.reaches(tenant)));
     bulk.ok_or_else(|| Problem::not_found(Code::RunNotFound, "operation"))
 }
 
@@ -395,7 +451,7 @@ pub async fn items(
 /// `POST /v1/operate/bulk/{id}/actions`
 #[utoipa::path(
     post, path = "/v1/operate/bulk/{id}/actions", tag = "Runs", operation_id = "act_on_bulk", summary = "Begin, pause, resume or abort",
-    description = "`begin` what was previewed, by the number of its runs; `pause` and `resume`; `abort` for good.",
+    description = "`begin` what was previewed, by the number of its runs; `pause` and `resume`; `abort` for good, with a reason.",
     params(("id" = Uuid, Path, description = "The operation")), request_body = BulkAction,
     responses(
         (status = 200, description = "The operation, afterwards", body = BulkView),
@@ -408,10 +464,11 @@ pub async fn act(
     State(app): State<App>,
     party: Party,
     Path(id): Path<Uuid>,
-    Json(BulkAction { action, confirm }): Json<BulkAction>,
+    Json(BulkAction { action, confirm, reason: given }): Json<BulkAction>,
 ) -> Result<Json<BulkView>, Problem> {
     party.may(Rank::Keeper)?;
-    let (operations, by) = (operations(&app), party.by(None));
+    let because = reason(given.as_deref(), action == BulkAct::Abort)?;
+    let (operations, by) = (operations(&app), party.by(because.clone()));
     let bulk = found(&operations, &party, id).await?;
     mine(&party, &bulk)?;
     if bulk.action == "set_priority" {
@@ -436,8 +493,8 @@ pub async fn act(
         BulkAct::Pause => "bulk.pause",
         BulkAct::Abort => "bulk.abort",
     };
-    let tenant = bulk.filter["tenant"].as_str().and_then(|t| t.parse().ok());
-    party.note(&mut tx, tenant, (name, &format!("bulk:{id}")), None, json!({ "total": bulk.total })).await?;
+    let (target, after) = (format!("bulk:{id}"), json!({ "total": bulk.total }));
+    party.note(&mut tx, bulk.tenant(), (name, &target), because.as_deref(), after).await?;
     tx.commit().await?;
     app.workflows.announce();
     Ok(Json(found(&operations, &party, id).await?.into()))

@@ -1,6 +1,7 @@
 //! `GET /v1/operate/events`: what changes, as server-sent events.
 //!
-//! The id of an event is the newest deed that the client knows of with it: one who comes back with it misses no deed. How things stand,
+//! The id of an event is the newest deed that the client knows of with it: one who comes back with it misses no deed that was written down
+//! in a transaction of at most a minute, as long as no more than a batch of others came before it meanwhile. How things stand,
 //! and the run that is followed, are told as they are then.
 
 use super::{Party, audit::DeedView, now, operations};
@@ -28,6 +29,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tokio::time::Instant;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
@@ -44,8 +46,12 @@ const COME_BACK: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(600);
 /// Deeds of one look.
 const DEEDS: u32 = 500;
-/// Deeds have their numbers before they are committed: so many numbers back is looked again.
-const LATE: i64 = 50;
+/// Deeds have their numbers before they are committed: what is done in a transaction of at most this long is found however late it comes.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Deeds that are remembered meanwhile, at most: of more, those with the lowest numbers count as told.
+const KNOWN: usize = 5000;
+/// Who comes back is told so many numbers again: more than a batch of an operation on many runs.
+const BACK: i64 = 250;
 
 /// What to follow besides.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -87,14 +93,15 @@ pub async fn watch(
     };
     let last = headers.get(LAST_EVENT_ID).and_then(|v| v.to_str().ok()?.parse().ok()).filter(|last| *last >= 0);
     let stopping = app.stopping.clone();
-    let floor = last.map(|last: i64| last - LATE);
+    let floor = last.map(|last: i64| last - BACK);
     let watcher = Watcher {
         app,
         tenant: party.reach,
         run,
         newest: last.unwrap_or_default(),
         floor,
-        seen: BTreeSet::new(),
+        known: BTreeSet::new(),
+        looked: VecDeque::new(),
         now: None,
         digest: None,
         looks: 0,
@@ -132,7 +139,10 @@ struct Watcher {
     newest: i64,
     /// What was done later than this is told, unless it was.
     floor: Option<i64>,
-    seen: BTreeSet<i64>,
+    /// What was told of that.
+    known: BTreeSet<i64>,
+    /// The newest deed there was at the looks of late.
+    looked: VecDeque<(Instant, i64)>,
     now: Option<Arc<now::Now>>,
     digest: Option<u64>,
     looks: u32,
@@ -158,16 +168,22 @@ impl Watcher {
 
     async fn look(&mut self) -> Result<(), Problem> {
         let operations = operations(&self.app);
-        let (deeds, newest) = operations.audit_after(self.tenant, self.floor, DEEDS).await?;
+        let known: Vec<i64> = self.known.iter().copied().collect();
+        let (deeds, newest) = operations.audit_after(self.tenant, self.floor, &known, DEEDS).await?;
+        if self.floor.is_none() {
+            // What is done already is not told; what is being done is, once it is.
+            let (before, _) = operations.audit_after(self.tenant, Some(newest - BACK), &[], DEEDS).await?;
+            self.known.extend(before.into_iter().map(|deed| deed.id).filter(|id| *id <= newest));
+            self.floor = Some(newest - BACK);
+        }
         self.newest = self.newest.max(newest);
-        let floor = self.floor.unwrap_or(newest).max(newest - LATE);
-        self.floor = Some(floor);
-        self.seen.retain(|id| *id > floor);
-        for deed in deeds.into_iter().filter(|deed| self.seen.insert(deed.id)).collect::<Vec<_>>() {
+        for deed in deeds {
+            self.known.insert(deed.id);
             let deed = DeedView::from(deed);
             let event = Event::default().event("deed").id(deed.id.clone()).retry(COME_BACK);
             self.ready.push_back(event.json_data(deed).unwrap_or_default());
         }
+        self.forget();
         if self.looks.is_multiple_of(NOW_EVERY) {
             let now = self.app.pulse.feel(&self.app, self.tenant).await?;
             if self.now.as_ref().is_none_or(|before| before.differs(&now)) {
@@ -182,6 +198,21 @@ impl Watcher {
             }
         }
         Ok(())
+    }
+
+    /// Looks no longer for what would have been found by now.
+    fn forget(&mut self) {
+        let now = Instant::now();
+        self.looked.push_back((now, self.newest));
+        while let Some((_, newest)) = self.looked.pop_front_if(|(at, _)| now.duration_since(*at) > PATIENCE) {
+            self.floor = self.floor.max(Some(newest));
+        }
+        while self.known.len() > KNOWN {
+            self.floor = self.floor.max(self.known.pop_first());
+        }
+        if let Some(floor) = self.floor {
+            self.known = self.known.split_off(&floor.saturating_add(1));
+        }
     }
 
     fn tell(&mut self, kind: &str, data: &impl Serialize) {

@@ -32,6 +32,21 @@ pub fn refuses_copies(kind: &str) -> Option<&'static str> {
     })
 }
 
+/// Why a run of this kind is not tried again from here, as far as it is not: a film is ordered again instead.
+pub fn refuses_retry(kind: &str) -> Option<&'static str> {
+    if kind == RenderVideo::NAME { None } else { refuses_copies(kind) }
+}
+
+/// Whether runs of this kind are among many that are tried again.
+pub fn among_retried(kind: &str) -> bool {
+    ALL.contains(&kind) && refuses_retry(kind).is_none()
+}
+
+/// Whether runs of this kind are among many that are stopped.
+pub fn among_cancelled(kind: &str) -> bool {
+    ALL.contains(&kind) && refuses_cancel(kind).is_none()
+}
+
 /// Why a run of this kind is not stopped from here, as far as it is not.
 pub fn refuses_cancel(kind: &str) -> Option<&'static str> {
     match kind {
@@ -107,6 +122,8 @@ mod tests {
         let refused: Vec<_> = ALL.iter().filter(|kind| refuses_copies(kind).is_some()).collect();
         assert_eq!(refused, [&"render_video", &"scene_snapshot", &"derive_film", &"subscription"]);
         assert!(refuses_copies("payment").is_some() && refuses_copies("notify").is_none());
+        assert!(refuses_retry("render_video").is_none() && refuses_retry("scene_snapshot").is_some());
+        assert!(among_retried("render_video") && !among_retried("payment") && !among_retried("unknown"));
         let kept: Vec<_> = ALL.iter().filter(|kind| refuses_cancel(kind).is_some()).collect();
         assert_eq!(kept, [&"subscription"]);
         assert!(["payment", "refund", "reconcile_payments"].iter().all(|kind| refuses_cancel(kind).is_some()));

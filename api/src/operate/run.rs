@@ -1,17 +1,22 @@
 //! `GET /v1/operate/runs/{id}`: one run, with all that is known of it.
 
-use super::{Party, Rank, kinds, operations, redact, runs::RunSummary};
+use super::{Party, Rank, farm, kinds, operations, redact, runs::RunSummary};
 use crate::{
     app::App,
     extract::{Json, Path},
     problem::{Code, Problem, ProblemBody},
+    render::again,
 };
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use flatrender_engine::{
-    Failure,
-    client::{Event, Run, Task},
+    Failure, Workflow,
+    client::{Event, Run, RunState, Task},
     operations::{Child, Evidence, Explanation, Lineage, Span},
+};
+use flatrender_workflows::{
+    definitions::render_video::RenderVideo,
+    models::{Role, Scope},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -76,16 +81,16 @@ pub struct RunDetail {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Why {
     /// The step that is in the way; empty when it is the run itself.
-    key: String,
+    pub(super) key: String,
     /// One of a closed list.
     #[schema(example = "queue_paused")]
-    reason: String,
+    pub(super) reason: String,
     /// In a sentence.
     #[schema(example = "The run waits for a signal.")]
-    text: String,
+    pub(super) text: String,
     /// What belongs to the reason.
     #[schema(value_type = Value)]
-    details: Value,
+    pub(super) details: Value,
 }
 
 impl From<Explanation> for Why {
@@ -235,7 +240,7 @@ impl From<Event> for RunStep {
 pub struct RunSpan {
     /// The step; empty for the run itself.
     key: String,
-    /// `queued`, `working`, `paused`, `parked`, `sleeping` or `step`.
+    /// `queued`, `working`, `paused`, `parked`, `sleeping`, `signal`, `child` or `step`.
     #[schema(value_type = String, example = "working")]
     doing: flatrender_engine::operations::Doing,
     /// Its beginning.
@@ -358,14 +363,17 @@ pub async fn get(State(app): State<App>, party: Party, Path(id): Path<Uuid>) -> 
     let run = found(&app, &party, id).await?;
     let operations = operations(&app);
     let (why, tasks) = (operations.explain_run(id).await?, operations.tasks(id).await?);
+    let of_farm = if farm::decides(&why.reason) { farm::why(&app, &run, &why.key).await? } else { None };
     let steps = app.workflows.newest_of(id, EVENTS).await?;
     let timeline = operations.timeline(id).await?;
     let (origin, copies) = operations.lineage(id).await?;
     let line = operations.line(id).await?.ok_or_else(|| Problem::not_found(Code::RunNotFound, "run"))?;
-    let actions = actions(&party, &run, &tasks);
+    let may_be_copied = kinds::refuses_copies(&run.kind).is_none();
+    let may_be_retried = may_be_copied || is_ordered_again(&app, &run).await?;
+    let actions = actions(&party, &run, &tasks, (may_be_retried, may_be_copied));
     Ok(Json(RunDetail {
         run: line.into(),
-        why: why.into(),
+        why: of_farm.unwrap_or_else(|| why.into()),
         input: redact::shown(run.input),
         output: run.output.map(redact::shown),
         error: run.error.map(Into::into),
@@ -387,21 +395,34 @@ pub async fn get(State(app): State<App>, party: Party, Path(id): Path<Uuid>) -> 
     }))
 }
 
+/// Whether a run is of a film that failed and can be ordered again as it was.
+async fn is_ordered_again(app: &App, run: &Run) -> Result<bool, Problem> {
+    if run.kind != RenderVideo::NAME || run.state != RunState::Failed {
+        return Ok(false);
+    }
+    let mut tx = app.db.begin(Scope::tenant(Role::Render, run.tenant_id)).await?;
+    again::may(&mut tx, run.tenant_id, run.id).await
+}
+
 /// What somebody may do with a run as it is.
-fn actions(party: &Party, run: &Run, tasks: &[Task]) -> Vec<&'static str> {
-    let (over, copies) = (run.state.is_final(), kinds::refuses_copies(&run.kind).is_none());
+fn actions(party: &Party, run: &Run, tasks: &[Task], (retries, copies): (bool, bool)) -> Vec<&'static str> {
+    let over = run.state.is_final();
     let failed = over && run.error.is_some();
     let parked = tasks.iter().any(|t| t.parked_reason.is_some());
     let doing = |state: &str| tasks.iter().any(|t| !t.key.is_empty() && t.state == state);
     let all = [
-        ("retry", Rank::Keeper, failed && copies),
-        ("cancel", Rank::Keeper, !over && run.cancel_requested_at.is_none()),
+        ("retry", Rank::Keeper, failed && retries),
+        (
+            "cancel",
+            Rank::Keeper,
+            !over && run.cancel_requested_at.is_none() && kinds::refuses_cancel(&run.kind).is_none(),
+        ),
         ("retry_now", Rank::Operator, doing("waiting")),
         ("set_priority", Rank::Operator, !over),
         ("resume", Rank::Operator, parked),
         ("release", Rank::Operator, tasks.iter().any(|t| t.state == "leased")),
         ("fork", Rank::Admin, copies),
-        ("signal", Rank::Admin, !over),
+        ("signal", Rank::Admin, !over && !kinds::of_money(&run.kind)),
     ];
     all.into_iter().filter(|(_, rank, fits)| *fits && party.rank >= *rank).map(|(name, ..)| name).collect()
 }

@@ -167,6 +167,8 @@ pub struct RunFilter {
     pub from: Option<DateTime<Utc>>,
     /// Started before.
     pub until: Option<DateTime<Utc>>,
+    /// Only those of which no later try was made: dead letters.
+    pub dead: bool,
 }
 
 impl RunFilter {
@@ -194,6 +196,7 @@ impl RunFilter {
             queue: self.queue,
             created_from: self.from,
             created_until: self.until,
+            dead: self.dead,
         })
     }
 }
@@ -224,6 +227,7 @@ impl ListRuns {
             business_key: self.business_key.clone(),
             from: self.from,
             until: self.until,
+            dead: false,
         })
     }
 }

@@ -11,7 +11,7 @@ use flatrender_activities::storage::StorageSettings;
 use flatrender_activities::{
     egress::{Egress, Reach},
     message::{Mailer, MailerConfig, MailerError},
-    notify::{Courier, CourierConfig},
+    notify::{Courier, CourierConfig, MAIL_PATIENCE},
     pay::Places,
 };
 use flatrender_engine::operations::Retention;
@@ -240,6 +240,7 @@ fn courier(mailer: Mailer, vault: &Vault, public_url: &str) -> Courier {
         opener: Arc::new(move |sealed| opens.unseal(&sealed.place, &hex::decode(&sealed.hex).ok()?).ok()),
         marks: Arc::new(move |purpose| marks.mark(purpose)),
         public_url: public_url.trim_end_matches('/').to_owned(),
+        mail_patience: MAIL_PATIENCE,
     })
 }
 

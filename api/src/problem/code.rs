@@ -75,6 +75,8 @@ codes! {
     CreditsInsufficient = "credits.insufficient", PAYMENT_REQUIRED, "Not enough credits";
     /// So many credits cannot be taken: there are fewer, or films under way may need them.
     CreditsShort = "credits.short", CONFLICT, "Not so many credits";
+    /// The account holds no more than 10¹² seconds. Spend some first.
+    CreditsFull = "credits.full", CONFLICT, "No more credits fit";
     /// Your plan does not allow it; the detail tells what it allows. Have another plan.
     PlanLimit = "plan.limit", FORBIDDEN, "Not in your plan";
     /// There is no such plan, or it is not sold to you like this.
@@ -558,6 +560,7 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("operate.reason", "A reason has 1 to 500 characters, and no control characters."),
     ("operate.step", "The run has no such step."),
     ("operate.task", "A task is a number."),
+    ("operate.hidden", "What is hidden stays where it is, or is written out."),
     ("operate.bad", "The operation makes no sense like this; the detail tells why."),
     ("node.labels", "There are too many labels, or one is too long."),
 ];

@@ -85,7 +85,8 @@ pub async fn download(
 /// `POST /v1/exports/{id}/links`: an address of the film that anybody may read for a while.
 #[utoipa::path(
     post, path = "/v1/exports/{id}/links", tag = "Exports", operation_id = "link_export", summary = "Give away an address of a film",
-    description = "Whoever has the address reads the film until it ends; it cannot be taken back. With a bucket it is the store's own.",
+    description = "Whoever has the address reads the film until it ends; it cannot be taken back. It ends with the film at the latest. With a bucket \
+                   it is the store's own.",
     params(("id" = Uuid, Path, description = "The export")),
     request_body = NewLink,
     responses((status = 201, description = "The address", body = LinkView))
@@ -100,7 +101,8 @@ pub async fn link(
     let export = find(&app, tenant.id, id).await?;
     let path = format!("/v1/exports/{id}/download");
     let (tenant_id, blob) = (tenant.id, &export.video);
-    let given = Given { tenant_id, path: &path, blob, content_type: "video/mp4", name: &export.name };
+    let until = export.expires_at;
+    let given = Given { tenant_id, path: &path, blob, content_type: "video/mp4", name: &export.name, until };
     Ok((StatusCode::CREATED, Json(given.link(&app, valid_for).await?)))
 }
 

@@ -30,6 +30,7 @@ use flatrender_workflows::{
         },
     },
 };
+use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -78,10 +79,10 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     key.ok_or_else(invalid).map(Some)
 }
 
-/// What makes two orders the same: their meaning, not their spaces and the order of their keys.
-fn fingerprint(order: &RenderOrder) -> String {
-    let order = serde_json::to_value(order).map(in_order).unwrap_or_default();
-    BlobHash::of(order.to_string().as_bytes()).to_string()
+/// What makes two requests the same: their meaning, not their spaces and the order of their keys.
+pub fn fingerprint(asked: &impl Serialize) -> String {
+    let asked = serde_json::to_value(asked).map(in_order).unwrap_or_default();
+    BlobHash::of(asked.to_string().as_bytes()).to_string()
 }
 
 /// The same value with the keys of its objects in order, however maps are kept.
@@ -172,6 +173,11 @@ async fn accept(
     let accepted = view::of_job(&mut tx, tenant.id, job).await?;
     if !room::hold(&mut tx, tenant.id, id, &spec).await? {
         return Err(quotas::no_room_for_film(room::ordered_bytes(&spec)));
+    }
+    // Whoever purges files from here on waits for the tenant's turn, and finds the film. Who was faster is found here.
+    if !files.is_empty() {
+        let still = self::files(&mut tx, tenant, order).await?;
+        freeze::freeze(tenant.id, &template, order, &still).map_err(|f| Problem::faulty(Code::RequestInvalid, f))?;
     }
     tx.commit().await?;
     app.workflows.announce();

@@ -1,8 +1,8 @@
 //! A server that speaks the public API as far as the command line uses it, and keeps what it was asked.
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -33,12 +33,13 @@ impl Fake {
         let router = Router::new()
             .route("/readyz", get(async || "ready"))
             .route("/v1/templates/{slug}", get(template))
-            .route("/v1/files", post(upload))
+            .route("/v1/files", post(upload).fallback(anything))
             .route("/v1/renders", post(create))
             .route("/v1/renders/{id}", get(show))
             .route("/v1/renders/{id}/events", get(watch))
             .route("/v1/renders/{id}/cancel", post(cancel))
             .route("/film", get(async || FILM))
+            .fallback(anything)
             .with_state(fake.clone());
         tokio::spawn(async { axum::serve(listener, router).await });
         fake
@@ -57,6 +58,40 @@ impl Fake {
         let mut command = program(dir, args);
         command.env("FLATRENDER_URL", &self.url).env("FLATRENDER_API_KEY", "fr_live_test");
         command
+    }
+}
+
+/// What nothing else here answers: a few forms of answers, and else what was asked.
+async fn anything(State(fake): State<Fake>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    let asked = format!("{} {}", parts.method, parts.uri);
+    fake.note(&asked);
+    let header = |name: &str| parts.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+    let page = |names: &[&str], next: Value| {
+        let data: Vec<Value> =
+            names.iter().map(|name| json!({ "object": "folder", "id": name, "name": name })).collect();
+        Json(json!({ "object": "list", "data": data, "next_cursor": next })).into_response()
+    };
+    let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
+    match path {
+        "/v1/members" if query.contains("starting_after=b") => page(&["c"], Value::Null),
+        "/v1/members" => page(&["a", "b"], "b".into()),
+        "/v1/folders" | "/v1/files" => page(&["z", "y"], Value::Null),
+        "/v1/operate/events" => {
+            ([("content-type", "text/event-stream")], "event: now\nid: 7\ndata: {\"a\":1}\n\n").into_response()
+        }
+        path if path.ends_with("/download") => ([("content-type", "video/mp4")], FILM).into_response(),
+        path if path.starts_with("/v1/scene-snapshots/") => {
+            Json(json!({ "data": [], "counts": { "queued": 0, "running": 0, "error": 0 } })).into_response()
+        }
+        _ if parts.method == Method::HEAD => [("upload-offset", "5")].into_response(),
+        _ if parts.method == Method::DELETE => StatusCode::NO_CONTENT.into_response(),
+        _ => {
+            let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let (by, key) = (header("authorization"), header("idempotency-key"));
+            Json(json!({ "asked": asked, "by": by, "key": key, "body": body })).into_response()
+        }
     }
 }
 

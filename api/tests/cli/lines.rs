@@ -93,9 +93,11 @@ async fn a_picture_that_the_template_has_no_place_for_is_not_sent() {
     let args = ["render", "-t", "good", "--image", "hat=hat.png", "--json"];
     let out = fake.command(dir.path(), &args).output().await.unwrap();
     let line = "the template \"good\" has no picture \"hat\"; it has: logo, mark";
-    assert_eq!(ending(&out), (2, format!("error: {line}")));
-    let said: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
-    assert_eq!(said["error"], serde_json::json!({ "code": "cli.usage", "message": line, "errors": [] }));
+    let (code, said) = ending(&out);
+    let told =
+        serde_json::json!({ "type": "about:blank", "title": "Wrong arguments", "code": "cli.usage", "detail": line });
+    assert_eq!((code, serde_json::from_str::<serde_json::Value>(&said).unwrap()), (2, told));
+    assert!(out.stdout.is_empty());
     assert!(!fake.seen.lock().unwrap().iter().any(|line| line.starts_with("uploaded")));
 }
 

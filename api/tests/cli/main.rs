@@ -4,5 +4,6 @@
 
 mod fake;
 mod lines;
+mod operations;
 mod postgres;
 mod up;

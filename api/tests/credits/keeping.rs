@@ -4,6 +4,7 @@ use crate::{
     money::{activate, buy, paid, sound},
     plans::{Cast, cast, pro},
     subscriptions::{DAY, Keeper, comes, look_after, now, start, told, until},
+    world::order,
 };
 use axum::http::StatusCode;
 use flatrender_engine::Client;
@@ -138,6 +139,44 @@ async fn whoever_changes_a_subscription_whose_run_was_lost_has_it_kept_again(db:
     sound(db).await;
 }
 
+/// The money of a payment went back: what it bought is taken back. Gives the plan that is had then, and whether it is over.
+async fn back(db: &PgPool, payment: Uuid) -> Option<(Uuid, i64, String, bool)> {
+    let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(db).await.unwrap();
+    let revoked = subscription::revoke(&mut tx, DEFAULT_TENANT, payment).await.unwrap();
+    tx.commit().await.unwrap();
+    revoked.map(|(now, over)| (now.plan_id, now.amount, now.state, over))
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_plan_without_minutes_that_is_taken_back_leaves_no_account(db: PgPool) {
+    let cast = cast(db).await;
+    let db = &cast.world.db;
+    let mut bare = pro(1000);
+    bare["entitlements"] = json!({"max_resolution": 1080});
+    let plan = cast.plan(bare).await;
+    let payment = paid(db, cast.user, plan, 1000).await;
+    activate(db, cast.user, plan, Interval::Month, payment).await.unwrap();
+    assert_eq!(back(db, payment).await, Some((plan, 1000, "cancelled".into(), true)));
+    assert_eq!(cast.world.count("identity.credit_accounts").await, 0);
+    assert_eq!(cast.get("/v1/credits").await.json()["owner"], "nobody");
+    assert_eq!(cast.post("/v1/renders", order()).await.status, StatusCode::ACCEPTED, "free, as for everybody else");
+    sound(db).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn the_minutes_of_a_period_go_back_with_its_money_as_far_as_they_are_free(db: PgPool) {
+    let cast = cast(db).await;
+    let db = &cast.world.db;
+    let plan = cast.plan(pro(1000)).await;
+    let payment = paid(db, cast.user, plan, 1000).await;
+    activate(db, cast.user, plan, Interval::Month, payment).await.unwrap();
+    assert_eq!(cast.grant(-200, "spent").await.json()["balance"], 400);
+    assert!(back(db, payment).await.is_some_and(|(.., over)| over));
+    assert_eq!(cast.get("/v1/credits").await.json()["balance"], 0);
+    assert_eq!(back(db, payment).await, None, "once");
+    sound(db).await;
+}
+
 /// The small plan and the large one.
 async fn two(cast: &Cast) -> (Uuid, Uuid) {
     let small = cast.plan(pro(1000)).await;
@@ -177,12 +216,7 @@ async fn a_change_whose_money_went_back_leaves_the_plan_before_it(db: PgPool) {
         assert_eq!(activate(db, cast.user, plan, Interval::Month, payment).await.unwrap().did, Did::Changed);
         payment
     };
-    let back = async |payment: Uuid| {
-        let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(db).await.unwrap();
-        let revoked = subscription::revoke(&mut tx, DEFAULT_TENANT, payment).await.unwrap();
-        tx.commit().await.unwrap();
-        revoked.map(|(now, over)| (now.plan_id, now.amount, now.state, over))
-    };
+    let back = async |payment: Uuid| back(db, payment).await;
     let only = change(large).await;
     assert_eq!(back(only).await, Some((small, 1000, "active".into(), false)));
     assert_eq!(back(only).await, None, "once");
@@ -194,5 +228,105 @@ async fn a_change_whose_money_went_back_leaves_the_plan_before_it(db: PgPool) {
     assert_eq!(back(first).await, None, "the second one rests on it");
     assert_eq!(now(db, id).await.plan_id, larger);
     assert_eq!(back(second).await, Some((small, 1000, "active".into(), false)));
+    sound(db).await;
+}
+
+/// A plan with ten minutes, one with seventy and one with a hundred and thirty.
+async fn three(cast: &Cast) -> [Uuid; 3] {
+    let mut plans = [Uuid::nil(); 3];
+    for (n, (code, amount, minutes)) in
+        [("small", 1000, 10), ("large", 3000, 70), ("huge", 5000, 130)].into_iter().enumerate()
+    {
+        let mut body = pro(amount);
+        (body["code"], body["entitlements"]["render_minutes"]) = (json!(code), json!(minutes));
+        plans[n] = cast.plan(body).await;
+    }
+    plans
+}
+
+/// Pays for a dearer plan; gives the payment.
+async fn change(cast: &Cast, plan: Uuid) -> Uuid {
+    let db = &cast.world.db;
+    let payment = paid(db, cast.user, plan, 1).await;
+    assert_eq!(activate(db, cast.user, plan, Interval::Month, payment).await.unwrap().did, Did::Changed);
+    payment
+}
+
+async fn balance(cast: &Cast) -> i64 {
+    cast.get("/v1/credits").await.json()["balance"].as_i64().unwrap()
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_dearer_plan_brings_its_minutes_for_all_that_is_paid_for(db: PgPool) {
+    let cast = cast(db).await;
+    let db = &cast.world.db;
+    let [small, large, _] = three(&cast).await;
+    for _ in 0..12 {
+        buy(db, cast.user, small, Interval::Month).await.unwrap();
+    }
+    assert_eq!(balance(&cast).await, 12 * 600);
+    let payment = change(&cast, large).await;
+    assert_eq!(balance(&cast).await, 12 * 4200, "as the difference was paid for each of the months");
+    assert_eq!(back(db, payment).await, Some((small, 1000, "active".into(), false)));
+    assert_eq!(balance(&cast).await, 12 * 600);
+    change(&cast, large).await;
+    buy(db, cast.user, large, Interval::Month).await.unwrap();
+    assert_eq!(balance(&cast).await, 13 * 4200, "and each month that follows brings all of them");
+    sound(db).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_dearer_plan_brings_minutes_for_the_days_that_were_left_when_its_payment_was_opened(db: PgPool) {
+    let cast = cast(db).await;
+    let db = &cast.world.db;
+    let [small, large, _] = three(&cast).await;
+    let begun = buy(db, cast.user, small, Interval::Month).await.unwrap().subscription;
+    let days = (begun.current_period_end - begun.current_period_start).num_days();
+    until(&cast, begun.id, -15 * DAY).await;
+    let shown = cast.get(&format!("/v1/subscription/change?plan_id={large}")).await.json();
+    assert_eq!(shown["due"], 3000 * 15 / days - 1000 * 15 / days, "{shown}");
+    // Its money comes two days later.
+    let payment = paid(db, cast.user, large, 1000).await;
+    until(&cast, begun.id, -13 * DAY).await;
+    activate(db, cast.user, large, Interval::Month, payment).await.unwrap();
+    assert_eq!(balance(&cast).await, 600 + 3600 * 15 / days);
+    sound(db).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn the_minutes_of_changes_go_back_with_their_money_whichever_goes_first(db: PgPool) {
+    let cast = cast(db).await;
+    let db = &cast.world.db;
+    let [small, large, huge] = three(&cast).await;
+    let bought = paid(db, cast.user, small, 1000).await;
+    activate(db, cast.user, small, Interval::Month, bought).await.unwrap();
+    let (first, second) = (change(&cast, large).await, change(&cast, huge).await);
+    assert_eq!(balance(&cast).await, 600 + 3600 + 3600);
+    assert_eq!(back(db, first).await, None, "the second one rests on it");
+    assert_eq!(balance(&cast).await, 600 + 3600 + 3600);
+    assert_eq!(back(db, second).await, Some((small, 1000, "active".into(), false)));
+    assert_eq!(balance(&cast).await, 600);
+    // Of what is over nothing is had again, and the minutes go all the same; those that were spent are gone.
+    let third = change(&cast, large).await;
+    assert_eq!(cast.grant(-1000, "spent").await.json()["balance"], 3200);
+    assert!(back(db, bought).await.is_some_and(|(.., over)| over));
+    assert_eq!(balance(&cast).await, 2600);
+    assert_eq!(back(db, third).await, None);
+    assert_eq!(balance(&cast).await, 0);
+    sound(db).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_dearer_plan_with_fewer_minutes_takes_none(db: PgPool) {
+    let cast = cast(db).await;
+    let db = &cast.world.db;
+    let mut quiet = pro(9000);
+    (quiet["code"], quiet["entitlements"]["render_minutes"]) = (json!("quiet"), json!(0));
+    let (small, quiet) = (cast.plan(pro(1000)).await, cast.plan(quiet).await);
+    buy(db, cast.user, small, Interval::Month).await.unwrap();
+    let payment = change(&cast, quiet).await;
+    assert_eq!(balance(&cast).await, 600);
+    assert!(back(db, payment).await.is_some());
+    assert_eq!(balance(&cast).await, 600);
     sound(db).await;
 }

@@ -22,9 +22,10 @@ pub async fn paid(db: &PgPool, user: Uuid, plan: Uuid, amount: i64) -> Uuid {
 /// A payment for a plan.
 pub async fn payment(db: &PgPool, user: Uuid, plan: Uuid, amount: i64, paid: bool) -> Uuid {
     let sql = "insert into identity.payments (tenant_id, user_id, purpose, plan_id, amount, currency, provider, provider_txn, idempotency_key,
-                   price_snapshot, expires_at, paid_at, state, workflow_run_id)
+                   price_snapshot, expires_at, paid_at, state, workflow_run_id, created_at)
                values ($1, $2, 'plan', $3, $4, 'USD', 'manual', case when $5 then gen_random_uuid()::text end, gen_random_uuid()::text, '{}',
-                   workflow.now() + interval '1 day', case when $5 then workflow.now() end, case when $5 then 'paid' else 'pending' end, gen_random_uuid())
+                   workflow.now() + interval '1 day', case when $5 then workflow.now() end, case when $5 then 'paid' else 'pending' end, gen_random_uuid(),
+                   workflow.now())
                returning id";
     let query = sqlx::query_scalar(sql).bind(DEFAULT_TENANT).bind(user).bind(plan).bind(amount).bind(paid);
     query.fetch_one(db).await.unwrap()

@@ -230,14 +230,14 @@ async fn an_order_holds_what_the_film_may_take_or_is_refused_with_402(db: PgPool
     let credits = cast.get("/v1/credits").await.json();
     let numbers = ["balance", "held", "free"].map(|name| credits[name].as_i64().unwrap());
     assert_eq!((numbers, &credits["owner"]), ([20, 19, 1], &json!("person")));
-    let refused = cast.post("/v1/renders", order()).await;
-    assert_eq!((refused.status, refused.problem().as_str()), (StatusCode::PAYMENT_REQUIRED, "credits.insufficient"));
-    assert_eq!(cast.world.count("render.render_jobs").await, 1, "a refused order has started nothing");
-    assert_eq!(cast.world.count("workflow.runs").await, 1);
     // A key is nobody's account: where nobody has one, films are free of charge until the tenant says otherwise.
     assert_eq!(cast.world.post("/v1/renders", order()).await.status, StatusCode::ACCEPTED);
     let paid = cast.own(Method::PUT, "/v1/credits/terms", json!({ "films_cost_credits": true })).await;
     assert_eq!(paid.json()["films_cost_credits"], true);
+    let refused = cast.post("/v1/renders", order()).await;
+    assert_eq!((refused.status, refused.problem().as_str()), (StatusCode::PAYMENT_REQUIRED, "credits.insufficient"));
+    assert_eq!(cast.world.count("render.render_jobs").await, 2, "a refused order has started nothing");
+    assert_eq!(cast.world.count("workflow.runs").await, 2);
     assert_eq!(cast.world.post("/v1/renders", order()).await.problem(), "credits.insufficient");
     let admin = cast.world.person(DEFAULT_TENANT, "root@example.com", &["platform_admin"]).await;
     let admin = cast.world.session(DEFAULT_TENANT, admin).await;

@@ -1,4 +1,5 @@
 //! Sixty-four at once for the last one of something, many times: no limit is crossed, and what is refused is refused in plain words.
+//! The same over HTTP is in `payments/races.rs`.
 
 use crate::{
     money::{payment, sound},

@@ -3,6 +3,8 @@
 use crate::{
     money::{ask, sound},
     plans::{Cast, cast},
+    subscriptions::tellings,
+    world::order,
 };
 use axum::http::{Method, StatusCode};
 use flatrender_workflows::models::{
@@ -66,10 +68,7 @@ async fn s055_a_gift_comes_with_its_message_and_s056_is_claimed_once_by_a_hundre
     }
     let gifts = cast.get("/v1/gifts").await.json();
     assert_eq!(gifts["data"].as_array().unwrap().len(), 1, "one a person, gift and period");
-    let told: Uuid = gifts["data"][0]["notification_id"].as_str().unwrap().parse().unwrap();
-    let sql = "select template_code from notification.notifications where id = $1 and user_id = $2";
-    let code: String = sqlx::query_scalar(sql).bind(told).bind(cast.user).fetch_one(&cast.world.db).await.unwrap();
-    assert_eq!(code, "gift.earned");
+    assert_eq!(tellings(&cast.world.db, "gift.earned").await, 1, "and they are told of it");
     let orphan = sqlx::query("update identity.earned_gifts set notification_id = gen_random_uuid()");
     assert!(orphan.execute(&cast.world.db).await.unwrap_err().as_database_error().unwrap().is_foreign_key_violation());
 
@@ -107,6 +106,44 @@ async fn s055_a_gift_comes_with_its_message_and_s056_is_claimed_once_by_a_hundre
     assert_eq!(late["data"][0]["state"], "expired");
     let claim = format!("/v1/gifts/{}/claim", late["data"][0]["id"].as_str().unwrap());
     assert_eq!(cast.post(&claim, json!({})).await.problem(), "gift.expired");
+    sound(&cast.world.db).await;
+}
+
+/// Twenty seconds pay for one film: the next one is what it was before, free of charge here.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_gift_that_is_claimed_locks_nobody_out_of_films_that_are_free_for_all(db: PgPool) {
+    let cast = cast(db).await;
+    let present = gift(&cast, "present", "credits", 20, 1).await;
+    let body = json!({"user_id": cast.user, "period_key": "a", "reason": "a present"});
+    cast.own_post(&format!("/v1/gift-catalogue/{present}/give"), body).await;
+    let id = cast.get("/v1/gifts").await.json()["data"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(cast.post(&format!("/v1/gifts/{id}/claim"), json!({})).await.status, StatusCode::NO_CONTENT);
+    let mut held = vec![];
+    for _ in 0..2 {
+        let ordered = cast.post("/v1/renders", order()).await;
+        assert_eq!(ordered.status, StatusCode::ACCEPTED, "{:?}", ordered.body);
+        held.push(cast.get("/v1/credits").await.json()["held"].as_i64().unwrap());
+    }
+    assert_eq!(held, [19, 19], "the gift has paid for the first, and the second is free");
+    sound(&cast.world.db).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_gift_that_does_not_fit_stays_to_be_claimed(db: PgPool) {
+    let cast = cast(db).await;
+    let present = gift(&cast, "present", "credits", 20, 1).await;
+    let body = json!({"user_id": cast.user, "period_key": "a", "reason": "a present"});
+    cast.own_post(&format!("/v1/gift-catalogue/{present}/give"), body).await;
+    let full = 1_000_000_000_000;
+    assert_eq!(cast.grant(full - 19, "all").await.status, StatusCode::OK);
+    let id = cast.get("/v1/gifts").await.json()["data"][0]["id"].as_str().unwrap().to_owned();
+    let claim = format!("/v1/gifts/{id}/claim");
+    assert_eq!(cast.post(&claim, json!({})).await.problem(), "credits.full");
+    assert_eq!(cast.get("/v1/gifts").await.json()["data"][0]["state"], "earned");
+    assert_eq!(cast.world.count("identity.gift_catalog where redeemed > 0").await, 0);
+    assert_eq!(cast.grant(-1, "spent").await.status, StatusCode::OK);
+    assert_eq!(cast.post(&claim, json!({})).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(cast.get("/v1/credits").await.json()["balance"], full);
     sound(&cast.world.db).await;
 }
 

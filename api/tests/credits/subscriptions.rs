@@ -67,9 +67,10 @@ pub async fn until(cast: &Cast, id: Uuid, seconds: i64) {
     sqlx::query(sql).bind(id).bind(seconds as f64).execute(&cast.world.db).await.unwrap();
 }
 
-/// What somebody was told of a subscription, without repetition, in order.
+/// What somebody is told to pay for a subscription, in order.
 pub async fn told(db: &PgPool) -> Vec<String> {
-    let sql = "select template_code from notification.notifications where category = 'billing' order by created_at, template_code";
+    let sql = "select input #>> '{news,code}' from workflow.runs where kind = 'notify'
+               and input #>> '{news,code}' in ('subscription.renewal_soon', 'subscription.reminder_1', 'subscription.reminder_3') order by id";
     sqlx::query_scalar(sql).fetch_all(db).await.unwrap()
 }
 

@@ -9,7 +9,11 @@ use crate::{
 };
 use axum::http::Method;
 use driver::Browser;
-use flatrender_engine::{Client, Worker, operations::Operations, schedules::Schedules};
+use flatrender_engine::{
+    Client, Worker,
+    operations::{Operations, Rate, Terms},
+    schedules::Schedules,
+};
 use flatrender_workflows::{
     definitions::{keep_months::KeepMonths, schedules},
     models::DEFAULT_TENANT,
@@ -222,6 +226,7 @@ async fn every_page_stands_in_both_languages_light_and_dark(db: PgPool) {
         ("colours", "projects/tiny/colours".to_owned()),
         ("versions", "versions".to_owned()),
         ("audit", "audit".to_owned()),
+        ("audit-all", "audit?of=all".to_owned()),
         ("tenants", "tenants".to_owned()),
         ("webhooks", "webhooks".to_owned()),
         ("webhook", format!("webhooks/{hook}")),
@@ -231,6 +236,7 @@ async fn every_page_stands_in_both_languages_light_and_dark(db: PgPool) {
         ("payments", "payments".to_owned()),
         ("payment", format!("payments/{payment}")),
         ("differences", "payments/differences".to_owned()),
+        ("refunds", "payments/refunds".to_owned()),
     ];
     for (language, theme) in [("en", "light"), ("fa", "dark"), ("en", "dark"), ("fa", "light")] {
         browser.run(&format!("localStorage.setItem('flatrender.language', '{language}'); localStorage.setItem('flatrender.theme', '{theme}')")).await;
@@ -470,6 +476,10 @@ async fn a_node_is_drained_and_goes_on_in_either_language(db: PgPool) {
             browser.run(&press(word)).await;
             browser.click("[role=dialog] button[type=submit]").await;
             browser.until(&format!("document.querySelector('.head .state[data-state={state}]')")).await;
+            let verb = if state == "online" { "resume" } else { "drain" };
+            let line = format!("flatrender node {verb} render-01");
+            let told = format!("[...document.querySelectorAll('.toast .cli code')].at(-1)?.textContent === '{line}'");
+            browser.until(&told).await;
             keep(&browser, &format!("journey-{state}-{language}")).await;
             let stands: String = sqlx::query_scalar("select status::text from render.nodes where id = $1")
                 .bind(node)
@@ -480,4 +490,62 @@ async fn a_node_is_drained_and_goes_on_in_either_language(db: PgPool) {
         }
     }
     assert_eq!(browser.complaints().await, [""; 0]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+#[ignore = "takes chromedriver: scripts/dashboard.sh"]
+async fn a_limit_that_is_changed_leaves_the_others_of_its_queue(db: PgPool) {
+    let world = World::new(db).await;
+    person(&world, "root@example.com", &["owner", "platform_admin"]).await;
+    let operations = Operations::new(Client::new(world.db.clone()));
+    let per_minute = Rate::new(100, std::time::Duration::from_secs(60)).burst(20);
+    let terms = Terms { key_cap: Some(1), tenant_rate: Some(per_minute), ..Terms::default() };
+    let by = flatrender_engine::operations::By::new("cli");
+    let mut tx = world.db.begin().await.unwrap();
+    operations.set_terms(&mut tx, &by, "webhook", &terms).await.unwrap();
+    tx.commit().await.unwrap();
+    let base = serve(&world).await;
+    let browser = Browser::start().await;
+    sign_in(&browser, &base, "root@example.com").await;
+    browser.go(&format!("{base}/dashboard/queues")).await;
+    let row = "tr[data-key=webhook]";
+    browser.click(&format!("{row} [data-act=limit]")).await;
+    browser.until("document.querySelector('[role=dialog] input[name=tenant_rate]')?.value === '100/60+20'").await;
+    browser.write("[role=dialog] input[name=cap]", "20").await;
+    browser.click("[role=dialog] button[type=submit]").await;
+    browser.until(&format!("document.querySelector('{row}')?.textContent.includes('cap 20')")).await;
+    let all = operations.all_terms().await.unwrap();
+    let kept = all.iter().find(|(name, _)| name == "webhook").unwrap().1.clone();
+    assert_eq!(kept, Terms { cap: Some(20), ..terms });
+    assert_eq!(browser.complaints().await, [""; 0]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+#[ignore = "takes chromedriver: scripts/dashboard.sh"]
+async fn a_tab_that_is_duplicated_stays_signed_in_beside_the_first(db: PgPool) {
+    let world = World::new(db).await;
+    person(&world, "root@example.com", &["owner", "platform_admin"]).await;
+    let base = serve(&world).await;
+    let browser = Browser::start().await;
+    sign_in(&browser, &base, "root@example.com").await;
+    browser.go(&format!("{base}/dashboard/runs")).await;
+    browser.until(QUIET).await;
+    // A tab that a page opens has a copy of its session storage, as a duplicated one has.
+    browser.run("window.other = window.open('/dashboard/runs')").await;
+    browser.until("window.other.document.querySelector('.frame main h1')").await;
+    let tabs = "const tabs = [window, window.other];
+        const answers = (tab) => tab.performance.getEntriesByType('resource')
+            .filter((one) => one.name.includes('/v1/operate/runs') && one.responseStatus === 200).length;
+        const again = (tab) => [...tab.document.querySelectorAll('main button')].find((one) => one.textContent === 'Refresh').click();";
+    for _ in 0..2 {
+        // Both find out at the same time that their access token is good no more.
+        let expire = "update identity.user_sessions set access_expires_at = created_at";
+        sqlx::query(expire).execute(&world.db).await.unwrap();
+        browser.run(&format!("{tabs} window.had = tabs.map(answers); tabs.forEach(again)")).await;
+        browser
+            .until(&format!("(() => {{ {tabs} return tabs.every((tab, n) => answers(tab) > window.had[n]) }})()"))
+            .await;
+    }
+    assert_eq!(world.count("identity.user_sessions where revoked_at is null").await, 1);
+    assert_eq!(world.count("identity.user_sessions where revoked_at is not null").await, 0);
 }

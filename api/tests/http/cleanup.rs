@@ -2,13 +2,13 @@
 
 use crate::{
     exports::publish,
-    world::{Answer, World, png, request, with_json},
+    world::{Answer, World, order_with, png, request, with_json},
 };
 use axum::{
     body::Body,
     http::{Method, StatusCode},
 };
-use flatrender_engine::{Worker, worker::Builder};
+use flatrender_engine::{Client, Worker, schedules::Schedules, worker::Builder};
 use flatrender_workflows::{
     contracts::storage::{BlobHash, BlobRef, Shelf},
     definitions::{clean_up::CleanUp, expire_exports::ExpireExports, purge_files::PurgeFiles},
@@ -569,6 +569,70 @@ async fn what_is_about_to_be_held_does_not_go_because_its_time_is_over(db: PgPoo
     assert_eq!(removing.await.unwrap(), (0, 0));
 }
 
+/// What names a file at the moment at which the file is purged.
+enum Naming {
+    Logo,
+    Traced,
+    Ordered,
+}
+
+/// Whoever names a file waits for who purges it at that moment, and is told that it is gone.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_file_that_is_being_purged_is_named_by_nothing_new(db: PgPool) {
+    let world = std::sync::Arc::new(World::new(db).await);
+    let (_, key) = world.key_for(DEFAULT_TENANT, &SCOPES).await;
+    for (n, naming) in [Naming::Logo, Naming::Traced, Naming::Ordered].into_iter().enumerate() {
+        let id = id_of(&world.upload("a.png", png([n as u8, 5, 6])).await);
+        run(&world, &format!("update file_mgr.files set purge_after = workflow.now() where id = '{id}'")).await;
+        let mut purging = Scope::platform(Role::Admin).begin(&world.db).await.unwrap();
+        assert_eq!(purge::overdue(&mut purging, None, 100).await.unwrap().purged, 1);
+        let (method, path, body, fault) = match naming {
+            Naming::Logo => {
+                let look = json!({"product_name": "Acme", "logo_file_id": id});
+                (Method::PUT, "/v1/tenant/branding", look, "/logo_file_id file.not_found")
+            }
+            Naming::Traced => {
+                (Method::POST, "/v1/templates/tiny/svg-previews", json!({"file_id": id}), "/file_id file.not_found")
+            }
+            Naming::Ordered => {
+                let order = order_with("data.images", json!({"logo": id}));
+                (Method::POST, "/v1/renders", order, "/data/images/logo file.not_found")
+            }
+        };
+        let (at, request) = (world.clone(), with_json(request(method, path, &key), &body));
+        let asked = tokio::spawn(async move { at.send(request).await });
+        somebody_waits(&world, &asked).await;
+        purging.commit().await.unwrap();
+        assert_eq!(asked.await.unwrap().faults(), [fault]);
+    }
+    assert_eq!(world.count("identity.tenant_branding where logo_file_id is not null").await, 0);
+    assert_eq!(world.count("content.template_svg_previews").await, 0);
+    assert_eq!(world.count("render.render_jobs").await, 0);
+    world.keeps_every_rule().await;
+}
+
+/// And a file that is being named stays.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_file_that_is_being_named_is_not_purged(db: PgPool) {
+    let world = World::new(db).await;
+    let id = id_of(&world.upload("a.png", png([4, 5, 6])).await);
+    run(&world, "update file_mgr.files set purge_after = workflow.now() - interval '1 second'").await;
+    let mut naming = Scope::tenant(Role::File, DEFAULT_TENANT).begin(&world.db).await.unwrap();
+    assert_eq!(file::find_to_name(&mut naming, DEFAULT_TENANT, &[id]).await.unwrap().len(), 1);
+    let look = async |db: &PgPool| {
+        let mut tx = Scope::platform(Role::Admin).begin(db).await.unwrap();
+        let looked = purge::overdue(&mut tx, None, 100).await.unwrap();
+        tx.commit().await.unwrap();
+        (looked.purged, looked.needed)
+    };
+    assert_eq!(look(&world.db).await, (0, 0), "it is left for the next time");
+    Scope::tenant(Role::Identity, DEFAULT_TENANT).enter(&mut naming).await.unwrap();
+    let name = "insert into identity.tenant_branding (tenant_id, product_name, logo_file_id) values ($1, 'Acme', $2)";
+    sqlx::query(name).bind(DEFAULT_TENANT).bind(id).execute(&mut *naming).await.unwrap();
+    naming.commit().await.unwrap();
+    assert_eq!(look(&world.db).await, (0, 1));
+}
+
 /// A hold on what is gone would hold nothing. What was made of a film and is gone can be asked for again.
 #[sqlx::test(migrations = "../migrations")]
 async fn what_is_gone_is_not_held_and_can_be_made_again(db: PgPool) {
@@ -594,6 +658,22 @@ async fn what_is_gone_is_not_held_and_can_be_made_again(db: PgPool) {
     assert_eq!(world.send(with_json(request(Method::POST, &place, &admin), &hold)).await.problem(), "file.not_found");
     let wide = json!({"reason": format!("too late{}", " ".repeat(2000))});
     assert_eq!(world.send(with_json(request(Method::POST, &place, &admin), &wide)).await.status, StatusCode::CREATED);
+}
+
+/// What is to happen once a month, or a year, does not fall out because nobody was there for days.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_rule_that_nobody_was_there_for_is_carried_out_once_somebody_is(db: PgPool) {
+    let world = World::new(db).await;
+    let (_, key) = world.key_for(DEFAULT_TENANT, &SCOPES).await;
+    let mut rare = terms("trash", true);
+    rare["cron"] = json!((chrono::Utc::now() + chrono::TimeDelta::days(2)).format("0 3 %-d %-m *").to_string());
+    let made = world.send(with_json(request(Method::POST, "/v1/cleanup-schedules", &key), &rare)).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{:?}", made.body);
+    crate::crashes::later(&world, Duration::from_secs(5 * 86_400)).await;
+    for _ in 0..2 {
+        Schedules::new(Client::new(world.db.clone())).fire_due().await.unwrap();
+        assert_eq!(world.count("workflow.runs where kind = 'clean_up'").await, 1);
+    }
 }
 
 /// Whoever changes a rule, or starts a run, with a key of their own is no second person.

@@ -124,6 +124,10 @@ async fn m37_parts_are_what_they_were_said_to_be(db: PgPool) {
             "{number}"
         );
     }
+    for md5 in ["", "d41d8cd98f00b204e9800998", "1B2M2Y8AsgTpgAmY7PhCfg=\n", "1B2M2Y8AsgTpgAmY7PhCfg"] {
+        let refused = world.post(&format!("{upload}/parts/1"), json!({ "md5": md5 })).await;
+        assert_eq!(refused.faults(), ["/md5 upload.md5"], "{md5:?}");
+    }
     let none = ["\"d41d8cd98f00b204e9800998ecf8427e\"".to_owned(), "\"d41d8cd98f00b204e9800998ecf8427e\"".to_owned()];
     assert!(world.complete(&upload, &none).await.status.as_u16() >= 409, "nothing was sent");
     assert_eq!(world.get(&upload).await.json()["state"], "open");
@@ -216,6 +220,65 @@ async fn parts_come_into_a_folder_of_ones_own(db: PgPool) {
     world.post(&format!("{upload}/complete"), json!({})).await;
     let file = world.outcome(&upload).await["file_id"].as_str().unwrap().to_owned();
     assert_eq!(world.get(&format!("/v1/files/{file}")).await.json()["folder_id"], mine);
+    world.keeps_every_rule().await;
+}
+
+/// By tus each piece gives an upload another day, and so does each part here.
+#[sqlx::test(migrations = "../migrations")]
+async fn an_upload_lives_on_while_its_parts_are_asked_for(db: PgPool) {
+    let (world, _server) = in_a_bucket(db).await;
+    let sound = sound(12 * MIB);
+    let begin = async || {
+        let body = json!({"name": "a.wav", "total_bytes": sound.len(), "part_bytes": 5 * MIB});
+        world.begin_direct(body).await.header("location").to_owned()
+    };
+    let (slow, idle) = (begin().await, begin().await);
+    for (n, part) in sound.chunks(5 * MIB).enumerate() {
+        world.send_part(&slow, n + 1, part).await;
+        crate::jane::pass(&world, 23 * 3600).await;
+        crate::uploads::expire(&world, &format!("day {n}")).await;
+        assert_eq!(world.get(&slow).await.json()["state"], "open", "after {} parts", n + 1);
+    }
+    assert_eq!(world.get(&idle).await.json()["state"], "expired");
+    world.work();
+    assert_eq!(world.post(&format!("{slow}/complete"), json!({})).await.status, StatusCode::ACCEPTED);
+    assert_eq!(world.file_of(&slow).await, BlobHash::of(&sound).as_str());
+    world.keeps_every_rule().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn no_upload_to_the_storage_takes_longer_than_a_week(db: PgPool) {
+    let (world, _server) = in_a_bucket(db).await;
+    let begun = world.begin_direct(json!({"name": "a.wav", "total_bytes": 12 * MIB, "part_bytes": 5 * MIB})).await;
+    let upload = begun.header("location").to_owned();
+    for day in 0..8 {
+        assert_eq!(world.post(&format!("{upload}/parts/1"), json!({})).await.status, StatusCode::OK, "day {day}");
+        crate::jane::pass(&world, 23 * 3600).await;
+    }
+    crate::uploads::expire(&world, "a week").await;
+    assert_eq!(world.post(&format!("{upload}/parts/1"), json!({})).await.problem(), "upload.ended");
+    world.keeps_every_rule().await;
+}
+
+/// P14, of parts: whatever comes first, it is a file, or it is gone.
+#[sqlx::test(migrations = "../migrations")]
+async fn p14_giving_up_races_completing_what_went_to_the_storage(db: PgPool) {
+    let (world, _server) = in_a_bucket(db).await;
+    world.work();
+    let mut sound = sound(50_000);
+    for n in 0..8 {
+        sound[100] = n;
+        let begun = world.begin_direct(json!({"name": "a.wav", "total_bytes": sound.len()})).await;
+        let upload = begun.header("location").to_owned();
+        world.send_part(&upload, 1, &sound).await;
+        let path = format!("{upload}/complete");
+        let (completed, given_up) = tokio::join!(world.post(&path, json!({})), world.give_up(&upload));
+        match (completed.status.as_u16(), given_up.status.as_u16()) {
+            (202, 409) => assert_eq!(world.file_of(&upload).await, BlobHash::of(&sound).as_str()),
+            (409 | 410 | 503, 204) => assert_eq!(world.outcome(&upload).await["state"], "aborted"),
+            other => panic!("{other:?} {completed:?} {given_up:?}"),
+        }
+    }
     world.keeps_every_rule().await;
 }
 

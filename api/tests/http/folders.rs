@@ -218,6 +218,25 @@ async fn emptying_the_trash_leaves_the_removal_to_the_clean_up(db: PgPool) {
     assert_eq!(world.get(&format!("/v1/files/{file}")).await.json()["state"], "trashed");
 }
 
+/// Whoever takes something out of a trash that was emptied wants it: its days were the trash's.
+#[sqlx::test(migrations = "../migrations")]
+async fn what_is_restored_from_an_emptied_trash_stays(db: PgPool) {
+    let world = World::new(db).await;
+    let file = id(&world.upload("a.png", png([1, 2, 3])).await);
+    let brief = "update file_mgr.files set retention = 'temp', purge_after = workflow.now() + interval '10 days'";
+    sqlx::raw_sql(brief).execute(&world.db).await.unwrap();
+    let ends = "file_mgr.files where state = 'ready' and purge_after > workflow.now() + interval '9 days'";
+    for _ in 0..2 {
+        world.act(&format!("/v1/files/{file}/trash")).await;
+        assert_eq!(world.act(&format!("/v1/files/{file}/restore")).await.status, StatusCode::OK);
+        assert_eq!(world.count(ends).await, 1, "its own time is as it was");
+    }
+    world.act(&format!("/v1/files/{file}/trash")).await;
+    assert_eq!(world.act("/v1/trash/empty").await.status, StatusCode::ACCEPTED);
+    assert_eq!(world.act(&format!("/v1/files/{file}/restore")).await.status, StatusCode::OK);
+    assert_eq!(world.count("file_mgr.files where purge_after <= workflow.now()").await, 0);
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn a_change_is_made_to_what_was_looked_at(db: PgPool) {
     let world = World::new(db).await;

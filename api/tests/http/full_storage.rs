@@ -6,11 +6,17 @@ use crate::{
     world::{World, order, png},
 };
 use axum::http::StatusCode;
-use flatrender_activities::storage::ObjectStorage;
+use flatrender_activities::{media::Media, storage::ObjectStorage};
+use flatrender_engine::{Worker, testing::skip_to_next_timer};
 use flatrender_workflows::{
-    contracts::storage::{
-        BlobBody, BlobHash, BlobRef, BlobStore, BlobStream, ByteStream, DirectUploads, Shelf, SignedGet, StorageError,
+    contracts::{
+        storage::{
+            BlobBody, BlobHash, BlobRef, BlobStore, BlobStream, ByteStream, DirectUploads, Shelf, SignedGet,
+            StorageError,
+        },
+        upload::{ClearUploads, TakeUpload},
     },
+    definitions::finish_upload::FinishUpload,
     models::file_mgr::blob_claim::BlobClaims,
 };
 use futures::future::BoxFuture;
@@ -196,6 +202,69 @@ async fn an_upload_that_is_complete_waits_for_space_with_its_room(db: PgPool) {
     assert_eq!(world.file_of(&upload).await, BlobHash::of(&sound).as_str());
     assert_eq!(world.count("file_mgr.files").await, 1);
     assert!(world.count("workflow.attempts where failure ->> 'code' = 'storage.full'").await > 0, "it says why");
+    world.keeps_every_rule().await;
+}
+
+/// Finishes uploads and does nothing else: time that passes while they wait finds nobody at work.
+fn finish_uploads(world: &World) {
+    let media = Media::new(world.storage.clone(), world.folder.path().join("scratch"));
+    let worker = Worker::builder(world.db.clone())
+        .workflow::<FinishUpload>()
+        .queue("media", 1)
+        .handler::<TakeUpload>(media.clone())
+        .handler::<ClearUploads>(media)
+        .hasty();
+    tokio::spawn(worker.run(world.stopping.child_token()));
+}
+
+/// Lets what is only waited for pass until it has come to that.
+async fn passes_until(world: &World, come: impl AsyncFn() -> bool) {
+    let passing = async {
+        while !come().await {
+            skip_to_next_timer(&world.db).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), passing).await.expect("it comes to that");
+}
+
+/// What was acknowledged byte by byte is not refused for an outage that is longer than the patience of one activity.
+#[sqlx::test(migrations = "../migrations")]
+async fn an_outage_of_more_than_minutes_refuses_no_upload_that_is_complete(db: PgPool) {
+    let (world, disk) = world(db).await;
+    let sound = sound(100_000);
+    let upload = world.begun(sound.len()).await;
+    assert_eq!(world.append(&upload, 0, sound.clone()).await.status, StatusCode::NO_CONTENT);
+    disk.fill();
+    finish_uploads(&world);
+    // An activity has ten.
+    let attempts = "workflow.attempts where failure ->> 'code' = 'storage.full'";
+    passes_until(&world, async || world.count(attempts).await > 20).await;
+    assert_eq!(world.get(&upload).await.json()["state"], "completing");
+    assert_eq!(kept(&world).await, (0, sound.len() as i64), "its room is set aside");
+
+    disk.make_space();
+    passes_until(&world, async || world.get(&upload).await.json()["state"] != "completing").await;
+    assert_eq!(world.file_of(&upload).await, BlobHash::of(&sound).as_str());
+    world.keeps_every_rule().await;
+}
+
+/// The patience with an outage is that of the upload: a day.
+#[sqlx::test(migrations = "../migrations")]
+async fn an_upload_that_waits_for_space_is_given_up_when_its_day_is_over(db: PgPool) {
+    let (world, disk) = world(db).await;
+    let sound = sound(100_000);
+    let upload = world.begun(sound.len()).await;
+    assert_eq!(world.append(&upload, 0, sound.clone()).await.status, StatusCode::NO_CONTENT);
+    disk.fill();
+    finish_uploads(&world);
+    passes_until(&world, async || world.count("workflow.attempts where outcome = 'failed'").await > 10).await;
+    crate::jane::pass(&world, 86_400).await;
+    crate::uploads::expire(&world, "late").await;
+    let failed = "workflow.runs where kind = 'finish_upload' and state = 'failed'";
+    passes_until(&world, async || world.count(failed).await == 1).await;
+    assert_eq!(world.get(&upload).await.json()["state"], "expired");
+    assert_eq!((world.count("file_mgr.files").await, kept(&world).await), (0, (0, 0)));
     world.keeps_every_rule().await;
 }
 

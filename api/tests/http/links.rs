@@ -61,6 +61,24 @@ async fn an_address_that_was_given_away_works_until_it_ends(db: PgPool) {
     assert_eq!(bare(&world, &gone).await.status, StatusCode::NOT_FOUND);
 }
 
+/// Where it is the store's own, nobody else ends it.
+#[sqlx::test(migrations = "../migrations")]
+async fn an_address_of_a_film_ends_with_the_film_at_the_latest(db: PgPool) {
+    let server = S3Server::start();
+    let Ok(StorageSettings::S3(bucket)) = server.storage("p").parse() else { panic!("a bucket") };
+    let storage = bucket.open(Some(Credentials::new(KEY, SECRET))).unwrap();
+    let world = World::keeping(db, tempfile::tempdir().unwrap(), storage).await;
+    let export = publish(&world, world.order().await, FILM).await;
+    let soon = "update render.exports set expires_at = workflow.now() + interval '10 minutes'";
+    sqlx::raw_sql(soon).execute(&world.db).await.unwrap();
+    let given = world.post(&format!("/v1/exports/{export}/links"), json!({"valid_seconds": 604_800})).await.json();
+    let ends: chrono::DateTime<chrono::Utc> = given["expires_at"].as_str().unwrap().parse().unwrap();
+    assert!((ends - chrono::Utc::now()).num_seconds() <= 600, "{given}");
+    let url = given["url"].as_str().unwrap();
+    let seconds: u64 = url.split("X-Amz-Expires=").nth(1).unwrap().split('&').next().unwrap().parse().unwrap();
+    assert!((500..=600).contains(&seconds), "{url}");
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn an_address_that_was_changed_is_refused_whatever_it_names(db: PgPool) {
     let world = World::new(db).await;

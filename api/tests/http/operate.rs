@@ -391,6 +391,8 @@ async fn what_operators_do_is_in_the_audit(db: PgPool) {
             .await
             .unwrap();
     assert_eq!(actions, ["node.quarantine", "node.release", "node.drain", "node.retire"]);
+    let why = "identity.audit_log where action = 'node.quarantine' and reason = 'it smells of smoke'";
+    assert_eq!(world.count(why).await, 1);
 }
 
 #[sqlx::test(migrations = "../migrations")]

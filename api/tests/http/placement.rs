@@ -108,6 +108,16 @@ async fn a_node_that_is_drained_gets_nothing(db: PgPool) {
     assert_eq!(ask(&world.router, &node.credential, lottie(), 1, 0.0).await.0, StatusCode::NO_CONTENT);
     let why = world.get(&format!("/v1/renders/{id}")).await.json()["waiting_because"].clone();
     assert_eq!(why, "nodes that could do it are set aside, drained or asleep: 1");
+    // Whoever looks after runs is told the same, once nothing else is in the way.
+    while world.count("workflow.tasks where step_key = 'mix_audio'").await == 0 {
+        tokio::task::yield_now().await;
+    }
+    sqlx::query("delete from workflow.tasks where step_key = 'mix_audio'").execute(&world.db).await.unwrap();
+    let viewer = world.person(DEFAULT_TENANT, "viewer@example.com", &["platform_viewer"]).await;
+    let token = world.session(DEFAULT_TENANT, viewer).await;
+    let path = format!("/v1/operate/runs/{}", world.run_of(id).await);
+    let seen = world.send(request(Method::GET, &path, &token).body(Body::empty()).unwrap()).await.json();
+    assert_eq!((&seen["why"]["reason"], &seen["why"]["details"]["nodes"]), (&json!("farm_away"), &json!(1)));
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -15,7 +15,8 @@ use flatrender_workflows::models::{DEFAULT_TENANT, identity::tenant_api_key::SCO
 use futures::future::join_all;
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, sync::Arc, time::Duration};
+use tokio::sync::oneshot;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
@@ -140,6 +141,38 @@ async fn no_more_is_kept_than_agreed_and_the_same_content_counts_once(db: PgPool
     let (with_one, _) = quota(&world, "storage_bytes").await;
     assert_eq!(upload(2, [77, 0, 0]).await.status, StatusCode::CREATED);
     assert_eq!((with_one > used, quota(&world, "storage_bytes").await.0), (true, with_one), "the same content again");
+}
+
+/// Who sends slowly, or not at all, has room while it does; nobody else has that room meanwhile, and it is free when the client is gone.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_file_has_its_room_before_a_byte_of_it_is_read(db: PgPool) {
+    let world = Arc::new(World::new(db).await);
+    let picture = png([1, 0, 0]);
+    let size = picture.len() as i64;
+    agree(&world, "storage_bytes", size + size / 2).await;
+    let slowly = |comes: oneshot::Receiver<Vec<u8>>| {
+        let body = futures::stream::once(async move { comes.await.map_err(std::io::Error::other) });
+        let request = world.request(Method::POST, "/v1/files?name=a.png").header("content-length", size);
+        let (world, request) = (world.clone(), request.body(Body::from_stream(body)).unwrap());
+        tokio::spawn(async move { world.send(request).await })
+    };
+    let (_waits, comes) = oneshot::channel();
+    let gone = slowly(comes);
+    set_aside(&world, size).await;
+    assert_eq!(world.upload("b.png", png([2, 0, 0])).await.problem(), "quota.storage");
+    gone.abort();
+    set_aside(&world, 0).await;
+
+    let (send, comes) = oneshot::channel();
+    let slow = slowly(comes);
+    set_aside(&world, size).await;
+    send.send(picture).unwrap();
+    assert_eq!(slow.await.unwrap().status, StatusCode::CREATED);
+    set_aside(&world, 0).await;
+    let unknown = Body::from_stream(futures::stream::iter([std::io::Result::Ok(png([1, 0, 0]))]));
+    assert_eq!(world.upload("c.png", unknown).await.problem(), "quota.storage", "it might be of any length");
+    set_aside(&world, 0).await;
+    assert_eq!(invariants::check(&world.db, true).await.unwrap(), []);
 }
 
 #[sqlx::test(migrations = "../migrations")]

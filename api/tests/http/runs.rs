@@ -5,15 +5,20 @@ use axum::{
     body::Body,
     http::{Method, StatusCode},
 };
-use flatrender_engine::{Client, Worker, operations::Operations};
+use flatrender_api::render::again;
+use flatrender_engine::{Client, Failure, Worker, operations::Operations};
 use flatrender_workflows::{
     definitions::keep_months::KeepMonths,
-    models::{DEFAULT_TENANT, identity::tenant_api_key::SCOPES},
+    models::{DEFAULT_TENANT, identity::tenant_api_key::SCOPES, render::render_job},
 };
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Duration,
+};
 use uuid::Uuid;
 
 /// Somebody with a credential.
@@ -199,7 +204,25 @@ async fn each_deed_takes_its_rank_and_is_written_down_once(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
-async fn a_failed_run_is_tried_again_once_and_a_film_not_at_all(db: PgPool) {
+async fn a_fork_keeps_what_was_hidden_from_whoever_edited_its_input(db: PgPool) {
+    let world = World::new(db).await;
+    let admin = Hand::of(&world, DEFAULT_TENANT, "platform_admin").await;
+    let run = failed(&world, DEFAULT_TENANT, "keep_months", "no").await;
+    let mut input = admin.get(&format!("/runs/{run}")).await["input"].clone();
+    assert_eq!(input["access_token"], "•••");
+    input["to"] = json!("ana");
+    let fork = |input: &Value| json!({ "action": "fork", "reason": "another address", "input": input });
+    let made = admin.act(run, fork(&input)).await;
+    assert_eq!(made.status, StatusCode::OK, "{:?}", made.body);
+    let copy: Uuid = made.json()["new_run_id"].as_str().unwrap().parse().unwrap();
+    let stored = Client::new(world.db.clone()).run(copy).await.unwrap().unwrap().input;
+    assert_eq!(stored, json!({ "access_token": "abc", "to": "ana" }));
+    input["to"] = json!("ana, •••");
+    assert_eq!(admin.act(run, fork(&input)).await.faults(), ["/input/to operate.hidden"]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_failed_run_is_tried_again_once_and_a_film_that_is_gone_not_at_all(db: PgPool) {
     let world = World::new(db).await;
     let owner = Hand::of(&world, DEFAULT_TENANT, "owner").await;
     let run = failed(&world, DEFAULT_TENANT, "keep_months", "no").await;
@@ -217,6 +240,70 @@ async fn a_failed_run_is_tried_again_once_and_a_film_not_at_all(db: PgPool) {
     assert_eq!(owner.get(&format!("/runs/{film}")).await["actions"], json!([]));
 }
 
+/// A film that was ordered and has failed: its run.
+async fn failed_film(world: &World) -> Uuid {
+    let order = json!({ "metadata": { "order": 4711 } });
+    let mut whole = crate::world::order();
+    whole.as_object_mut().unwrap().extend(order.as_object().unwrap().clone());
+    let film = world.post("/v1/renders", whole).await.json()["id"].as_str().unwrap().parse().unwrap();
+    let run = world.run_of(film).await;
+    let sql = "with gone as (delete from workflow.tasks where run_id = $1)
+        update workflow.runs set state = 'failed', finished_at = workflow.now(), error = e, error_fingerprint = workflow.fingerprint(e)
+        from jsonb_build_object('code', 'render.missing_font', 'message', 'no font', 'retryable', false) e where id = $1";
+    sqlx::query(sql).bind(run).execute(&world.db).await.unwrap();
+    let failure = Failure::permanent("render.missing_font", "no font");
+    let mut db = world.db.acquire().await.unwrap();
+    assert!(render_job::settle(&mut db, film, run, Err(&failure)).await.unwrap());
+    run
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_film_that_failed_is_ordered_again_as_it_was_and_once(db: PgPool) {
+    let world = World::new(db).await;
+    let operator = Hand::of(&world, DEFAULT_TENANT, "platform_operator").await;
+    let run = failed_film(&world).await;
+    assert_eq!(operator.get(&format!("/runs/{run}")).await["actions"], json!(["retry"]));
+    let retry = json!({ "action": "retry", "reason": "the font is installed now" });
+    let step = json!({ "action": "retry", "from_step": "plan" });
+    assert_eq!(operator.act(run, step).await.problem(), "request.invalid");
+    let made = operator.act(run, retry.clone()).await;
+    assert_eq!(made.status, StatusCode::OK, "{:?}", made.body);
+    let again: Uuid = made.json()["new_run_id"].as_str().unwrap().parse().unwrap();
+    let same = "select count(*) from render.render_jobs a join render.render_jobs b on a.spec = b.spec and a.metadata = b.metadata
+        and a.project_version_id = b.project_version_id where a.status = 'failed' and b.status = 'queued'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(same).fetch_one(&world.db).await.unwrap(), 1);
+    let seen = operator.get(&format!("/runs/{again}")).await;
+    assert_eq!((&seen["origin"]["how"], &seen["origin"]["origin_run_id"]), (&json!("retry"), &json!(run)));
+    assert_eq!((&seen["state"], &seen["kind"]), (&json!("running"), &json!("render_video")));
+    assert_eq!(operator.act(run, retry).await.problem(), "run.conflict");
+    assert_eq!(world.count("render.render_jobs").await, 2);
+    assert_eq!(operator.get("/dead-letters").await["data"], json!([]));
+    assert_eq!(deeds(&world).await, (1, 1));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn films_that_failed_are_ordered_again_among_many(db: PgPool) {
+    let world = World::new(db).await;
+    let operator = Hand::of(&world, DEFAULT_TENANT, "platform_operator").await;
+    let film = failed_film(&world).await;
+    let gone = failed(&world, DEFAULT_TENANT, "render_video", "its film was removed").await;
+    let retry = json!({ "action": "retry", "filter": { "states": ["failed"] }, "reason": "the font is installed now" });
+    let preview = operator.post("/bulk", retry).await.json();
+    assert_eq!((&preview["total"], &preview["left_out"]), (&json!(2), &json!([])));
+    let id = preview["id"].as_str().unwrap();
+    let begin = json!({ "action": "begin", "confirm": 2 });
+    assert_eq!(operator.post(&format!("/bulk/{id}/actions"), begin).await.status, StatusCode::OK);
+    let operations = Operations::new(Client::new(world.db.clone())).anew(Some(again::films()));
+    assert_eq!(operations.work_on_bulk().await.unwrap(), 2);
+    let items = operator.get(&format!("/bulk/{id}/items")).await;
+    let outcome = |run: Uuid| {
+        let items = items["data"].as_array().unwrap();
+        items.iter().find(|item| item["run_id"] == json!(run)).unwrap()["outcome"].clone()
+    };
+    assert_eq!((outcome(film), outcome(gone)), (json!("done"), json!("failed")));
+    assert_eq!(world.count("render.render_jobs where status = 'queued'").await, 1);
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn many_runs_are_previewed_confirmed_and_done_one_by_one(db: PgPool) {
     let world = World::new(db).await;
@@ -226,7 +313,7 @@ async fn many_runs_are_previewed_confirmed_and_done_one_by_one(db: PgPool) {
     for n in 0..3 {
         failed(&world, tenant, "keep_months", &format!("attempt {n}")).await;
     }
-    failed(&world, tenant, "render_video", "attempt 9").await;
+    failed(&world, tenant, "scene_snapshot", "attempt 9").await;
     let elsewhere = failed(&world, DEFAULT_TENANT, "keep_months", "attempt 5").await;
     let bulk = |reason: Value| json!({ "action": "retry", "filter": { "code": "smtp.down" }, "reason": reason });
     assert_eq!(owner.post("/bulk", bulk(json!(null))).await.faults(), ["/reason operate.reason"]);
@@ -235,7 +322,16 @@ async fn many_runs_are_previewed_confirmed_and_done_one_by_one(db: PgPool) {
     let preview = owner.post("/bulk", bulk(json!("mail is back"))).await;
     assert_eq!(preview.status, StatusCode::CREATED, "{:?}", preview.body);
     let preview = preview.json();
-    assert_eq!((&preview["total"], &preview["counts"][0]["n"]), (&json!(3), &json!(3)), "no film, no other tenant's");
+    assert_eq!(
+        (&preview["total"], &preview["counts"][0]["n"]),
+        (&json!(3), &json!(3)),
+        "no snapshot, no other tenant's"
+    );
+    let left_out = &preview["left_out"][0];
+    assert_eq!((&left_out["kind"], &left_out["n"]), (&json!("scene_snapshot"), &json!(1)));
+    assert!(left_out["why"].as_str().unwrap().contains("again"), "{left_out}");
+    let named = json!({ "action": "retry", "filter": { "kinds": ["scene_snapshot"] }, "reason": "x" });
+    assert_eq!(owner.post("/bulk", named).await.problem(), "run.no_copies");
     // What fails later is not in the set.
     failed(&world, tenant, "keep_months", "attempt 7").await;
     let id = preview["id"].as_str().unwrap();
@@ -259,6 +355,62 @@ async fn many_runs_are_previewed_confirmed_and_done_one_by_one(db: PgPool) {
     assert_eq!(admin.get("/bulk").await["data"].as_array().unwrap().len(), 2);
     assert_eq!(admin.get("/now").await["bulk"].as_array().unwrap().len(), 1);
     assert!(admin.ids("state=failed").await.contains(&elsewhere.to_string()));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn the_same_key_and_request_give_the_same_preview(db: PgPool) {
+    let world = World::new(db).await;
+    let owner = Hand::of(&world, DEFAULT_TENANT, "owner").await;
+    failed(&world, DEFAULT_TENANT, "keep_months", "attempt 1").await;
+    failed(&world, DEFAULT_TENANT, "scene_snapshot", "attempt 2").await;
+    let ask = async |key: &str, reason: &str| {
+        let body = json!({ "action": "retry", "filter": { "code": "smtp.down" }, "reason": reason });
+        let request = request(Method::POST, "/v1/operate/bulk", &owner.token).header("idempotency-key", key);
+        world.send(with_json(request, &body)).await
+    };
+    let (first, second) = tokio::join!(ask("k", "mail is back"), ask("k", "mail is back"));
+    assert_eq!((first.status, second.status), (StatusCode::CREATED, StatusCode::CREATED));
+    assert_eq!(first.json(), second.json());
+    // What fails later is not in it, whenever it is asked for again.
+    failed(&world, DEFAULT_TENANT, "keep_months", "attempt 3").await;
+    let third = ask("k", "mail is back").await;
+    assert_eq!((third.json(), third.header("idempotent-replayed")), (first.json(), "true"));
+    assert_eq!(ask("k", "another reason").await.problem(), "idempotency.key_reused");
+    assert_ne!(ask("other", "mail is back").await.json()["id"], first.json()["id"]);
+    assert_eq!((world.count("workflow.bulk_operations").await, deeds(&world).await), (2, (2, 2)));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn all_dead_letters_are_tried_again_without_those_that_were(db: PgPool) {
+    let world = World::new(db).await;
+    let owner = Hand::of(&world, DEFAULT_TENANT, "owner").await;
+    let mended = failed(&world, DEFAULT_TENANT, "keep_months", "attempt 1").await;
+    failed(&world, DEFAULT_TENANT, "keep_months", "attempt 2").await;
+    assert_eq!(owner.act(mended, json!({ "action": "retry" })).await.status, StatusCode::OK);
+    let filter = json!({ "states": ["failed"], "dead": true });
+    let retry = json!({ "action": "retry", "filter": filter, "reason": "mail is back" });
+    let preview = owner.post("/bulk", retry).await.json();
+    assert_eq!(preview["total"], owner.get("/dead-letters").await["data"].as_array().unwrap().len());
+    assert_eq!(preview["total"], 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_operation_on_many_runs_is_aborted_with_a_reason_that_its_tenant_reads(db: PgPool) {
+    let world = World::new(db).await;
+    let tenant = world.tenant("acme").await;
+    let owner = Hand::of(&world, tenant, "owner").await;
+    failed(&world, tenant, "keep_months", "attempt 1").await;
+    let retry = json!({ "action": "retry", "filter": { "code": "smtp.down" }, "reason": "mail is back" });
+    let preview = owner.post("/bulk", retry).await.json();
+    let at = format!("/bulk/{}/actions", preview["id"].as_str().unwrap());
+    assert_eq!(owner.post(&at, json!({ "action": "abort" })).await.faults(), ["/reason operate.reason"]);
+    let abort = json!({ "action": "abort", "reason": "mail is away again" });
+    assert_eq!(owner.post(&at, abort).await.json()["state"], "aborted");
+    let seen = owner.get("/audit").await;
+    assert_eq!(
+        (&seen["data"][0]["action"], &seen["data"][0]["reason"], &seen["data"][0]["tenant_id"]),
+        (&json!("bulk_abort"), &json!("mail is away again"), &json!(tenant))
+    );
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -300,8 +452,16 @@ async fn a_queue_is_paused_with_a_reason_and_the_run_says_so(db: PgPool) {
     assert_eq!((&known["workers"], &known["standing"]), (&json!(1), &json!("safe_to_remove")));
 }
 
-/// Events of a stream, as pairs of kind and id, until there are so many.
-async fn events(world: &World, token: &str, last: Option<&str>, many: usize) -> Vec<(String, String, Value)> {
+/// An event of a stream: its kind, its id, what it tells.
+type Told = (String, String, Value);
+
+/// Events of a stream, until there are so many.
+async fn events(world: &World, token: &str, last: Option<&str>, many: usize) -> Vec<Told> {
+    events_until(world, token, last, |found| found.len() >= many).await
+}
+
+/// Events of a stream, until they are enough.
+async fn events_until(world: &World, token: &str, last: Option<&str>, enough: impl Fn(&[Told]) -> bool) -> Vec<Told> {
     use tower::ServiceExt as _;
     let mut ask = request(Method::GET, "/v1/operate/events", token);
     if let Some(last) = last {
@@ -310,8 +470,8 @@ async fn events(world: &World, token: &str, last: Option<&str>, many: usize) -> 
     let answer = world.router.clone().oneshot(ask.body(Body::empty()).unwrap()).await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     let mut stream = answer.into_body().into_data_stream();
-    let (mut text, mut found) = (String::new(), vec![]);
-    while found.len() < many {
+    let (mut text, mut found): (String, Vec<Told>) = (String::new(), vec![]);
+    while !enough(&found) {
         let chunk = tokio::time::timeout(Duration::from_secs(20), stream.next()).await.expect("an event").unwrap();
         text.push_str(std::str::from_utf8(&chunk.unwrap()).unwrap());
         while let Some(end) = text.find("\n\n") {
@@ -326,6 +486,36 @@ async fn events(world: &World, token: &str, last: Option<&str>, many: usize) -> 
         }
     }
     found
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn deeds_of_a_long_transaction_are_told_however_many_others_came_before(db: PgPool) {
+    let world = World::new(db).await;
+    let admin = Hand::of(&world, DEFAULT_TENANT, "platform_admin").await;
+    let written = "insert into workflow.audit (at, actor, action, target) select workflow.now(), 'cli', 'cancel', $1 from generate_series(1, $2)";
+    let (stands, heard) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let of = |all: &[Told], target: &str| all.iter().filter(|event| event.2["target"] == target).count();
+    let writing = async {
+        let until = async |met: &dyn Fn() -> bool| {
+            while !met() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        until(&|| stands.load(Ordering::Relaxed)).await;
+        let mut late = world.db.begin().await.unwrap();
+        sqlx::query(written).bind("run:late").bind(100).execute(&mut *late).await.unwrap();
+        sqlx::query(written).bind("run:soon").bind(300).execute(&world.db).await.unwrap();
+        until(&|| heard.load(Ordering::Relaxed) == 300).await;
+        late.commit().await.unwrap();
+    };
+    let enough = |all: &[Told]| {
+        stands.store(!all.is_empty(), Ordering::Relaxed);
+        heard.store(of(all, "run:soon"), Ordering::Relaxed);
+        of(all, "run:late") >= 100
+    };
+    let (told, ()) = tokio::join!(events_until(&world, &admin.token, None, enough), writing);
+    let deeds: BTreeSet<_> = told.iter().filter(|event| event.0 == "deed").map(|event| event.1.as_str()).collect();
+    assert_eq!(deeds.len(), 400, "each once");
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -8,7 +8,7 @@ use flatrender_engine::{Context, Failure, Workflow, testing::Stage, worker::Buil
 use flatrender_workflows::{
     contracts::{
         storage::{BlobHash, Shelf},
-        upkeep::{ArchiveMonth, CompareShelf, RemoveObjects, RemovedObjects, UPKEEP_QUEUE},
+        upkeep::{ArchiveMonth, CompareShared, CompareShelf, RemoveObjects, RemovedObjects, UPKEEP_QUEUE},
     },
     definitions::{
         drain_deletions::{DrainDeletions, Drained},
@@ -18,6 +18,7 @@ use flatrender_workflows::{
     },
     models::{DEFAULT_TENANT, Role, Scope, file_mgr::purge, invariants},
 };
+use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 use sqlx::PgPool;
@@ -43,6 +44,7 @@ fn stage_with(world: &World, tools: Upkeep) -> Stage {
             .queue(UPKEEP_QUEUE, 2)
             .handler::<RemoveObjects>(tools.clone())
             .handler::<CompareShelf>(tools.clone())
+            .handler::<CompareShared>(tools.clone())
             .handler::<ArchiveMonth>(tools.clone())
     })
 }
@@ -176,6 +178,42 @@ async fn the_scan_finds_what_nothing_accounts_for_and_what_is_missing(db: PgPool
         assert!(!is_stored(&world, &orphan.sha256).await);
     }
     assert!(is_stored(&world, &world.package.sha256).await, "a template stays");
+}
+
+/// No file uses what templates are made of: without it every film of a template fails.
+#[sqlx::test(migrations = "../migrations")]
+async fn the_scan_misses_what_templates_are_made_of(db: PgPool) {
+    let world = World::new(db).await;
+    for lost in [&world.package.sha256, &world.preview.sha256] {
+        world.storage.remove(&shelf(), lost).await.unwrap();
+    }
+    for stage in [stage(&world), stage_with(&world, Upkeep { held: 0, ..tools(&world) })] {
+        let failure = stage.finish(ScanOrphans {}).await.unwrap().error.expect("it fails");
+        let missing = (failure.code.as_str(), &failure.details["missing_count"]);
+        assert_eq!(missing, ("storage.incomplete", &serde_json::json!(2)));
+    }
+}
+
+/// The only copy of months that were dropped, and stills under addresses that are given away for ever, are no tenant's files.
+#[sqlx::test(migrations = "../migrations")]
+async fn the_scan_misses_stills_and_archives(db: PgPool) {
+    let world = World::new(db).await;
+    let body = futures::stream::iter([Ok(bytes::Bytes::from_static(b"a still"))]).boxed();
+    let large = world.storage.put(&Shelf::Public, None, body, 100).await.unwrap().sha256;
+    let (small, month) = (BlobHash::of(b"a small still"), BlobHash::of(b"a month"));
+    let rows = format!(
+        "insert into render.snapshots (tenant_id, cache_key, project_version_id, scene_id, frame, width, height, inputs_hash,
+             renderer_version, public_url, small_url, size_bytes, sha256, source)
+         values ('{DEFAULT_TENANT}', sha256('x'), gen_random_uuid(), gen_random_uuid(), 0, 2, 2, repeat('a', 64), 'x',
+             'https://films.example/snap/{large}', 'https://films.example/snap/{small}', 7, '{large}', 'aerender');
+         insert into platform.retired_months (name, series, detached_at, archived_at, rows, sha256)
+         values ('render.node_health_logs_2020_01', 'render.node_health_logs', now(), now(), 1, '{month}')"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(rows)).execute(&world.db).await.unwrap();
+    let run = stage(&world).survives_a_crash_after_every_event(ScanOrphans {}).await.unwrap();
+    let failure = run.error.expect("it fails");
+    let missing = serde_json::json!([{"shelf": "stills", "sha256": small}, {"shelf": "archives", "sha256": month}]);
+    assert_eq!((failure.code.as_str(), &failure.details["missing"]), ("storage.incomplete", &missing));
 }
 
 /// Rows, hash, and when it was dropped.

@@ -74,7 +74,8 @@ async fn schedules_and_clean_ups_are_seen_and_steered_by_hand(db: PgPool) {
     assert_ne!(call(&["schedule", "show", "nothing"]).await.0, 0);
 
     assert_eq!(json_of(&call(&["cleanup", "runs", "--json"]).await), json!([]));
-    let tenant = DEFAULT_TENANT.to_string();
+    let acme = world.tenant("acme").await;
+    let tenant = acme.to_string();
     let held = call(&["cleanup", "hold", "--tenant", &tenant, "--reason", "court order 17"]).await;
     assert_eq!(held.0, 0, "{}", held.1);
     let holds = json_of(&call(&["cleanup", "holds", "--json"]).await);
@@ -82,6 +83,14 @@ async fn schedules_and_clean_ups_are_seen_and_steered_by_hand(db: PgPool) {
     assert_eq!(call(&["cleanup", "release", &id]).await.0, 0);
     assert_eq!(world.count("file_mgr.holds where released_at is null").await, 0);
     assert_ne!(call(&["cleanup", "approve", &id]).await.0, 0, "there is no such run");
+    let written = "select action, reason from identity.audit_log where tenant_id = $1 and actor = 'cli' order by seq";
+    let written: Vec<(String, Option<String>)> = sqlx::query_as(written).bind(acme).fetch_all(&world.db).await.unwrap();
+    let why = Some("court order 17".to_owned());
+    assert_eq!(
+        written,
+        [("hold.place".to_owned(), why), ("hold.release".to_owned(), None)],
+        "in the chain of whose it is"
+    );
 }
 
 #[sqlx::test(migrations = "../migrations")]

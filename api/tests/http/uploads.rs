@@ -281,6 +281,23 @@ async fn a_piece_that_was_replaced_is_no_piece_any_more(db: PgPool) {
     assert_eq!(world.pieces().await, 1);
 }
 
+/// However it came to that, nobody is sent to the same place for ever.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_piece_that_is_not_there_any_more_is_sent_again(db: PgPool) {
+    let world = World::new(db).await;
+    let sound = sound(5 * MIB);
+    let upload = world.begun(sound.len()).await;
+    world.append(&upload, 0, sound[..4 * MIB + 1000].to_vec()).await;
+    let lost = BlobHash::of(&sound[4 * MIB..4 * MIB + 1000]);
+    std::fs::remove_file(world.file_named(lost.as_str())).unwrap();
+    let refused = world.append(&upload, 4 * MIB + 1000, sound[4 * MIB + 1000..].to_vec()).await;
+    assert_eq!((refused.problem().as_str(), refused.header("upload-offset")), ("upload.offset", "4194304"));
+    assert_eq!(world.append(&upload, 4 * MIB, sound[4 * MIB..].to_vec()).await.status, StatusCode::NO_CONTENT);
+    world.work();
+    assert_eq!(world.file_of(&upload).await, BlobHash::of(&sound).as_str());
+    world.keeps_every_rule().await;
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn of_several_who_send_at_once_one_wins_and_the_bytes_are_right(db: PgPool) {
     let world = World::new(db).await;
@@ -426,6 +443,24 @@ async fn m43_sixty_four_clients_never_begin_more_than_fits(db: PgPool) {
     world.keeps_every_rule().await;
 }
 
+/// Of a number of files as well no more are begun than fit: nobody sends gigabytes for nothing.
+#[sqlx::test(migrations = "../migrations")]
+async fn an_upload_counts_as_a_file_from_its_beginning(db: PgPool) {
+    let world = World::new(db).await;
+    let limit = "select file_mgr.take_turn('00000000-0000-0000-0000-000000000001', null); update file_mgr.quotas set limit_files = 1";
+    sqlx::raw_sql(limit).execute(&world.db).await.unwrap();
+    let first = world.begun(1000).await;
+    assert_eq!(world.begin(1000, "").await.problem(), "quota.storage");
+    assert_eq!(world.upload("a.wav", sound(1000)).await.problem(), "quota.storage");
+    assert_eq!(world.give_up(&first).await.status, StatusCode::NO_CONTENT);
+    world.work();
+    let (sound, second) = (sound(50_000), world.begun(50_044).await);
+    assert_eq!(sound.len(), 50_044);
+    assert_eq!(world.append(&second, 0, sound.clone()).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(world.file_of(&second).await, BlobHash::of(&sound).as_str(), "its place is its own");
+    world.keeps_every_rule().await;
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn an_upload_that_nobody_goes_on_with_is_given_up(db: PgPool) {
     let world = World::new(db).await;
@@ -448,8 +483,47 @@ async fn an_upload_that_nobody_goes_on_with_is_given_up(db: PgPool) {
     assert_eq!(world.count("file_mgr.upload_sessions where cleared_at is not null").await, 1);
 }
 
+/// An upload whose pieces cannot be removed keeps no other from being cleared, and is tried again.
+#[sqlx::test(migrations = "../migrations")]
+async fn pieces_that_cannot_be_removed_keep_no_others_from_going(db: PgPool) {
+    let world = World::new(db).await;
+    let (stuck, other) = (world.begun(1000).await, world.begun(1000).await);
+    for upload in [&stuck, &other] {
+        assert_eq!(world.append(upload, 0, vec![7; 500]).await.status, StatusCode::NO_CONTENT);
+    }
+    let shelf = format!("storage/tenants/{DEFAULT_TENANT}/uploads/{}", stuck.rsplit('/').next().unwrap());
+    let (shelf, away) = (world.folder.path().join(shelf), world.folder.path().join("away"));
+    std::fs::rename(&shelf, &away).unwrap();
+    std::fs::write(&shelf, "in the way").unwrap();
+    crate::jane::pass(&world, 2 * 86_400).await;
+    expire(&world, "first").await;
+    crate::jane::pass(&world, 7200).await;
+    expire(&world, "second").await;
+    assert_eq!(world.count("file_mgr.upload_sessions where cleared_at is not null").await, 1);
+    assert_eq!(world.pieces().await, 1, "what is in the way");
+    let failed = "workflow.runs where kind = 'expire_uploads' and state = 'failed'";
+    assert_eq!(world.count(failed).await, 1, "it is told of");
+    std::fs::remove_file(&shelf).unwrap();
+    std::fs::rename(&away, &shelf).unwrap();
+    expire(&world, "third").await;
+    assert_eq!(world.count("file_mgr.upload_sessions where cleared_at is not null").await, 2);
+    assert_eq!((world.pieces().await, world.count(failed).await), (0, 1));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn all_room_that_is_set_aside_for_too_long_is_freed_by_one_run(db: PgPool) {
+    let world = World::new(db).await;
+    let many = format!(
+        "insert into file_mgr.quota_reservations (tenant_id, amount_bytes, purpose, expires_at)
+         select '{DEFAULT_TENANT}', 1, 'test:' || n, now() - interval '1 hour' from generate_series(1, 450) n"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(many)).execute(&world.db).await.unwrap();
+    expire(&world, "first").await;
+    world.keeps_every_rule().await;
+}
+
 /// Has uploads expired once, with the world's storage.
-async fn expire(world: &World, key: &str) {
+pub async fn expire(world: &World, key: &str) {
     let media = flatrender_activities::media::Media::new(world.storage.clone(), world.folder.path().join("scratch"));
     let worker = Worker::builder(world.db.clone())
         .workflow::<ExpireUploads>()

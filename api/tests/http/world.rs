@@ -8,7 +8,7 @@ use axum::{
 use flatrender_activities::{
     egress::{Egress, Reach},
     message::{Mailer, MailerConfig},
-    notify::{Courier, CourierConfig},
+    notify::{Courier, CourierConfig, MAIL_PATIENCE},
     storage::ObjectStorage,
 };
 use flatrender_api::{app::App, identity::RelyingParty, metrics, router, vault::Vault, worker};
@@ -284,6 +284,7 @@ impl World {
             opener: Arc::new(move |sealed| opens.unseal(&sealed.place, &hex::decode(&sealed.hex).ok()?).ok()),
             marks: Arc::new(move |purpose| marks.mark(purpose)),
             public_url: PUBLIC_URL.into(),
+            mail_patience: MAIL_PATIENCE,
         })
     }
 

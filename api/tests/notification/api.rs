@@ -12,8 +12,8 @@ use axum::{
 use flatrender_workflows::{
     contracts::notify::Channel,
     models::{
-        DEFAULT_TENANT,
-        notification::{audience::Audience, suppression},
+        DEFAULT_TENANT, Role, Scope,
+        notification::{address, audience::Audience, suppression},
     },
 };
 use futures::StreamExt as _;
@@ -154,6 +154,13 @@ async fn s101_a_persons_choice_goes_before_their_tenants_and_that_before_what_is
     assert_eq!(
         put(&jane, "/v1/me/notification-preferences/weather/email", json!({"enabled": true})).await.problem(),
         "notification.not_found"
+    );
+    assert_eq!(
+        put(&jane, "/v1/me/notification-preferences/digest/email", json!({"enabled": true, "digest": "daily"}))
+            .await
+            .problem(),
+        "notification.not_found",
+        "digests are of what is in them"
     );
     assert_eq!(
         put(&jane, "/v1/me/notification-preferences/renders/fax", json!({"enabled": true})).await.problem(),
@@ -353,6 +360,22 @@ async fn providers_tell_what_became_of_messages_and_chats_are_proven(db: PgPool)
     assert!(connected().await);
     assert_eq!(say(&hears, json!({"message": {"text": "/stop", "chat": {"id": 4711}}})).await.status, StatusCode::OK);
     assert!(!connected().await);
+    // It is heard by whoever's messages the platform's bot carries, and by no bot of somebody else's.
+    let (acme, other) = (stage.world.tenant("acme").await, stage.world.tenant("other").await);
+    let own = "insert into notification.provider_accounts (tenant_id, channel, name, provider, config_enc) values ($1, 'telegram', 'own', 'telegram', 'x')";
+    sqlx::query(own).bind(other).execute(&stage.world.db).await.unwrap();
+    for tenant in [acme, other] {
+        let user = stage.world.person(tenant, "ann@example.com", &["editor"]).await;
+        let mut tx = Scope::tenant(Role::Notification, tenant).begin(&stage.world.db).await.unwrap();
+        address::connect_chat(&mut tx, tenant, user, "4711", b"sealed").await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    say(&hears, json!({"message": {"text": "/stop", "chat": {"id": 4711}}})).await;
+    let left: Vec<Uuid> = sqlx::query_scalar("select tenant_id from notification.channel_addresses")
+        .fetch_all(&stage.world.db)
+        .await
+        .unwrap();
+    assert_eq!(left, [other]);
     let bot = hears;
     // A complaint about a mail that was accepted.
     let smtp = stage.account("smtp", Channel::Email, json!({"url": stage.mail.url, "from": "news@acme.example"})).await;

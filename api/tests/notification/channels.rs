@@ -1,15 +1,23 @@
 //! P20: what providers do, and what becomes of it. The table is the specification's (workflows, 5).
 
 use crate::{
-    fakes::{Deed, Mishap},
+    fakes::{Deed, MailServer, Mishap},
     stage::Stage,
 };
+use flatrender_engine::{Attempt, Failure, Handler};
 use flatrender_workflows::{
-    contracts::notify::Channel,
-    models::{DEFAULT_TENANT, notification::suppression},
+    contracts::notify::{Channel, SendEmail, Verdict},
+    models::{
+        DEFAULT_TENANT,
+        notification::{audience::Audience, suppression},
+    },
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 use uuid::Uuid;
 
 const LATER: &[(&str, &str)] = &[("retry-after", "7")];
@@ -240,13 +248,7 @@ async fn a_second_provider_carries_while_the_first_one_is_down(db: PgPool) {
         let id = stage.world.person(DEFAULT_TENANT, &format!("p{n}@example.com"), &["editor"]).await;
         stage.wants(id, "renders", "email", false, "").await;
         stage.with_chat(id, &n.to_string()).await;
-        stage
-            .happens(
-                "render.completed",
-                flatrender_workflows::models::notification::audience::Audience::User(id),
-                json!({}),
-            )
-            .await;
+        stage.happens("render.completed", Audience::User(id), json!({})).await;
     }
     stage.play().await;
     let by: Vec<(Uuid, i64)> = sqlx::query_as(
@@ -257,4 +259,97 @@ async fn a_second_provider_carries_while_the_first_one_is_down(db: PgPool) {
     .unwrap();
     assert_eq!(by.iter().map(|(_, count)| count).sum::<i64>(), 12);
     assert!(by.iter().any(|(id, _)| *id == second) && by.iter().all(|(id, _)| [first, second].contains(id)), "{by:?}");
+}
+
+/// A receipt goes by e-mail, or else by text message; a mailbox that puts it off once is a reason for the second, and none to give up.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_receipt_that_is_put_off_goes_on_beside_the_next_channel(db: PgPool) {
+    let stage = Stage::new(db).await;
+    let jane = stage.world.person(DEFAULT_TENANT, "jane@example.com", &["editor"]).await;
+    stage.mail.then([Mishap::Refuse("451 4.7.1 greylisted")]);
+    stage.tell("payment.paid", jane, json!({"amount": "10 EUR"})).await;
+    assert_eq!(
+        (stage.last().await, stage.mail.mails().len()),
+        (vec!["email sent 2".to_owned()], 1),
+        "there is no phone"
+    );
+    // With a phone it goes there, and whoever has it there gets no mail any more.
+    stage.twilio().await;
+    stage.with_phone(jane, "+989121234567").await;
+    stage.mail.then([Mishap::Refuse("451 4.7.1 greylisted")]);
+    stage.tell("payment.paid", jane, json!({"amount": "11 EUR"})).await;
+    assert_eq!(stage.last().await, ["email dropped elsewhere 1", "sms sent 1"]);
+    assert_eq!((stage.mail.mails().len(), stage.web.accepted().len()), (1, 1));
+    // Nor does the text message go: the mailbox is asked for a day, as its table says.
+    stage.web.then(vec![answer(500, json!({})); 3]);
+    stage.mail.then([Mishap::Refuse("452 4.2.2 full"); 6]);
+    stage.tell("payment.paid", jane, json!({"amount": "12 EUR"})).await;
+    assert_eq!(stage.last().await, ["email sent 7", "sms failed transient 3"]);
+    // A server that closes for a minute is waited for: that is not late.
+    stage.mail.then([Mishap::Refuse("421 4.3.2 closing")]);
+    stage.tell("payment.paid", jane, json!({"amount": "13 EUR"})).await;
+    assert_eq!(stage.last().await, ["email sent 1"]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_mail_server_that_says_nothing_is_not_waited_for(db: PgPool) {
+    let stage = Stage::new(db).await;
+    let config = json!({ "url": MailServer::silent().await, "from": "a@acme.example" });
+    stage.account("smtp", Channel::Email, config).await;
+    let jane = stage.world.person(DEFAULT_TENANT, "jane@example.com", &["editor"]).await;
+    stage.tell("subscription.renewed", jane, json!({})).await;
+    assert_eq!(stage.last().await, ["email failed unknown 8?"]);
+}
+
+/// Says that there is no place for it so many times, as our own gates do while a provider is down; then it is taken.
+#[derive(Default)]
+struct Busy(AtomicU32);
+
+impl Handler<SendEmail> for Busy {
+    async fn handle(&self, _: &Attempt, _: SendEmail) -> Result<Verdict, Failure> {
+        match self.0.fetch_add(1, Ordering::SeqCst) {
+            0..210 => Ok(Verdict::Throttled { after_seconds: 1.0, by_us: true }),
+            _ => Ok(Verdict::Accepted { account_id: None, message: None }),
+        }
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn waiting_for_a_place_of_our_own_uses_up_no_message(db: PgPool) {
+    let stage = Stage::new(db).await;
+    let jane = stage.world.person(DEFAULT_TENANT, "jane@example.com", &["editor"]).await;
+    stage.happens("subscription.renewed", Audience::User(jane), json!({})).await;
+    stage.play_with(Duration::from_secs(120), Busy::default()).await;
+    assert_eq!(stage.last().await, ["email sent 1"]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_text_message_that_was_not_sent_is_not_counted(db: PgPool) {
+    let stage = Stage::new(db).await;
+    stage.twilio().await;
+    let jane = stage.world.person(DEFAULT_TENANT, "jane@example.com", &["editor"]).await;
+    stage.with_phone(jane, "+989121234567").await;
+    let hash = suppression::hash_of("jane@example.com");
+    let mut db = stage.world.db.acquire().await.unwrap();
+    suppression::add(&mut db, DEFAULT_TENANT, Channel::Email, &hash, "hard_bounce", None).await.unwrap();
+    stage.web.then(vec![Deed::Answer(429, LATER, json!({})); 12]);
+    stage.tell("payment.paid", jane, json!({})).await;
+    assert_eq!(stage.last().await, ["email suppressed suppressed 0", "sms sent 1"]);
+    let counts: Vec<i32> =
+        sqlx::query_scalar("select sent from notification.sms_counts").fetch_all(&stage.world.db).await.unwrap();
+    assert_eq!(counts, [1, 1, 1], "of the number, the country and the tenant");
+}
+
+/// Keys come and go; a browser listens to the one that it was told of.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_browser_is_told_by_its_key_however_many_there_are(db: PgPool) {
+    let stage = Stage::new(db).await;
+    let jane = stage.world.person(DEFAULT_TENANT, "jane@example.com", &["editor"]).await;
+    let mut key = String::new();
+    for _ in 0..6 {
+        key = stage.vapid().await;
+    }
+    stage.with_browser(jane, "push/a", &key).await;
+    stage.tell("render.completed", jane, json!({})).await;
+    assert_eq!(stage.last().await, ["push sent 1"]);
 }

@@ -179,6 +179,19 @@ impl MailServer {
         self.mails.lock().unwrap().clone()
     }
 
+    /// One that takes every connection and never says a word; its address.
+    pub async fn silent() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("smtp://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let mut held = vec![];
+            while let Ok((stream, _)) = listener.accept().await {
+                held.push(stream);
+            }
+        });
+        url
+    }
+
     async fn serve(self, stream: TcpStream) {
         let _ = self.converse(BufReader::new(stream)).await;
     }

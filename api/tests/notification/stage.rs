@@ -9,7 +9,7 @@ use flatrender_activities::{
     message::{Mailer, MailerConfig},
     notify::{Courier, CourierConfig, push},
 };
-use flatrender_engine::{Worker, testing::skip_to_next_timer};
+use flatrender_engine::{Handler, Worker, testing::skip_to_next_timer};
 use flatrender_workflows::{
     contracts::notify::{
         Channel, EMAIL_QUEUE, PUSH_QUEUE, SMS_QUEUE, SendEmail, SendPush, SendSms, SendTelegram, TELEGRAM_QUEUE,
@@ -59,6 +59,7 @@ impl Stage {
             opener: Arc::new(move |sealed| opens.unseal(&sealed.place, &hex::decode(&sealed.hex).ok()?).ok()),
             marks: Arc::new(move |purpose| marks.mark(purpose)),
             public_url: PUBLIC_URL.into(),
+            mail_patience: Duration::from_millis(500),
         })
     }
 
@@ -69,6 +70,11 @@ impl Stage {
 
     /// The same, for so long at most.
     pub async fn play_for(&self, most: Duration) {
+        self.play_with(most, self.courier()).await;
+    }
+
+    /// The same, with e-mail carried by somebody else.
+    pub async fn play_with(&self, most: Duration, post: impl Handler<SendEmail>) {
         let (stop, courier) = (CancellationToken::new(), self.courier());
         let worker = Worker::builder(self.world.db.clone())
             .workflow::<Notify>()
@@ -76,7 +82,7 @@ impl Stage {
             .workflow::<SendDigests>()
             .workflow::<RollUpUsage>()
             .queue(EMAIL_QUEUE, 8)
-            .handler::<SendEmail>(courier.clone())
+            .handler::<SendEmail>(post)
             .queue(PUSH_QUEUE, 8)
             .handler::<SendPush>(courier.clone())
             .queue(SMS_QUEUE, 8)

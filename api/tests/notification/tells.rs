@@ -2,6 +2,7 @@
 
 use crate::stage::Stage;
 use chrono::{Days, NaiveDate};
+use flatrender_workflows::contracts::notify::Channel;
 use flatrender_workflows::models::{
     DEFAULT_TENANT, Role, Scope,
     identity::usage,
@@ -9,6 +10,7 @@ use flatrender_workflows::models::{
     notification::{
         audience::{Audience, News},
         outcome::{self, Feedback},
+        preference, suppression,
     },
 };
 use serde_json::json;
@@ -237,6 +239,12 @@ async fn marketing_takes_a_yes_and_a_broken_template_tells_nobody(db: PgPool) {
     let mails = stage.mail.mails();
     assert_eq!(mails.len(), 1);
     assert!(mails[0].contains("To: yes@example.com") && mails[0].contains("List-Unsubscribe: "), "{}", mails[0]);
+    let listed: Vec<Uuid> =
+        sqlx::query_scalar("select user_id from notification.notifications where archived_at is null")
+            .fetch_all(&stage.world.db)
+            .await
+            .unwrap();
+    assert_eq!(listed, [yes], "nor is it in the list of who said no");
     // Nobody said what the subject is.
     stage.happens("news", Audience::Everyone, json!({})).await;
     stage.play().await;
@@ -246,6 +254,35 @@ async fn marketing_takes_a_yes_and_a_broken_template_tells_nobody(db: PgPool) {
         .unwrap();
     assert_eq!(failed, "notification.unfit");
     assert_eq!(stage.mail.mails().len(), 1);
+}
+
+/// Rolls up what was used, tells who is to be told, and gives how much was told until now.
+async fn roll_up(stage: &Stage) -> i64 {
+    let mut tx = stage.world.db.begin().await.unwrap();
+    let roll_up = flatrender_workflows::definitions::roll_up_usage::RollUpUsage { at: None };
+    stage.world.app.workflows.start(&mut tx, DEFAULT_TENANT, None, roll_up).await.unwrap();
+    tx.commit().await.unwrap();
+    stage.play().await;
+    stage.world.count("notification.notifications").await
+}
+
+/// Where a soft limit was agreed on, it is told of instead of 80 %.
+#[sqlx::test(migrations = "../migrations")]
+async fn who_has_a_soft_limit_is_told_of_that(db: PgPool) {
+    let stage = Stage::new(db).await;
+    stage.world.person(DEFAULT_TENANT, "jane@example.com", &["owner"]).await;
+    stage.world.upload("logo.png", crate::world::png([1, 2, 3])).await;
+    let agree = async |limits: &'static str| {
+        let sql = format!("update file_mgr.quotas set {limits} where owner_id is null and used_bytes > 0");
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&stage.world.db).await.unwrap();
+    };
+    agree("limit_bytes = used_bytes * 100 / 90, soft_bytes = used_bytes * 100 / 90").await;
+    assert_eq!(roll_up(&stage).await, 0, "90 % are used, and nobody wants to be told before all of it is");
+    agree("limit_bytes = used_bytes * 2, soft_bytes = used_bytes").await;
+    assert_eq!((roll_up(&stage).await, roll_up(&stage).await), (1, 1), "once");
+    let told = "select title from notification.notifications";
+    let told: Vec<String> = sqlx::query_scalar(told).fetch_all(&stage.world.db).await.unwrap();
+    assert_eq!(told, ["50 % of storage bytes is used"]);
 }
 
 /// A film of a person that ends, and a quota that is used up: each told once a period by the one way for all that happens.
@@ -260,14 +297,7 @@ async fn who_uses_most_of_a_quota_is_told_once_a_period(db: PgPool) {
             "update file_mgr.quotas set limit_bytes = used_bytes * 100 / $1 where owner_id is null and used_bytes > 0";
         sqlx::query(sql).bind(percent).execute(&stage.world.db).await.unwrap();
     };
-    let warn = async || {
-        let mut tx = stage.world.db.begin().await.unwrap();
-        let roll_up = flatrender_workflows::definitions::roll_up_usage::RollUpUsage { at: None };
-        stage.world.app.workflows.start(&mut tx, DEFAULT_TENANT, None, roll_up).await.unwrap();
-        tx.commit().await.unwrap();
-        stage.play().await;
-        stage.world.count("notification.notifications").await
-    };
+    let warn = async || roll_up(&stage).await;
     assert_eq!(warn().await, 0, "nothing was agreed");
     limit(50).await;
     assert_eq!(warn().await, 0);
@@ -314,4 +344,106 @@ async fn what_happens_to_somebody_is_told_them_when_it_commits(db: PgPool) {
         sqlx::query_scalar("select title from notification.notifications").fetch_all(&stage.world.db).await.unwrap();
     assert_eq!(titles, ["Spring is ready"]);
     assert_eq!(stage.deliveries().await, ["email sent 1"]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_wants_something_not_in_their_list_has_it_by_the_other_channels_alone(db: PgPool) {
+    let stage = Stage::new(db).await;
+    let jane = stage.world.person(DEFAULT_TENANT, "jane@example.com", &["editor"]).await;
+    stage.wants(jane, "renders", "inapp", false, "").await;
+    stage.wants(jane, "billing", "inapp", false, "").await;
+    stage.tell("render.completed", jane, json!({"title": "Spring"})).await;
+    assert_eq!(stage.deliveries().await, ["email sent 1"]);
+    let listed = "notification.notifications where archived_at is null";
+    assert_eq!(stage.world.count(listed).await, 0);
+    let inapp =
+        "notification.notification_deliveries where channel = 'inapp' and state = 'dropped' and sent_at is null";
+    assert_eq!(stage.world.count(inapp).await, 1, "what is not shown is not counted as told");
+    stage.tell("payment.paid", jane, json!({"amount": "10 EUR"})).await;
+    assert_eq!(stage.world.count(listed).await, 1, "a receipt is there all the same");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_is_to_be_paid_is_told_in_the_readers_language_with_a_way_to_pay(db: PgPool) {
+    let stage = Stage::new(db).await;
+    let jane = stage.world.person(DEFAULT_TENANT, "jane@example.com", &["editor"]).await;
+    let locale = "update identity.users set locale = 'fa-IR' where id = $1";
+    sqlx::query(locale).bind(jane).execute(&stage.world.db).await.unwrap();
+    let data = json!({"amount": "19.99 USD", "due": "2026-12-01", "action_url": "/billing/payments/1"});
+    for code in ["subscription.renewal_soon", "subscription.reminder_1", "subscription.reminder_3"] {
+        stage.tell(code, jane, data.clone()).await;
+        assert_eq!(stage.last().await, ["email sent 1"], "{code}");
+    }
+    let titles: Vec<String> =
+        sqlx::query_scalar("select title from notification.notifications order by created_at, id")
+            .fetch_all(&stage.world.db)
+            .await
+            .unwrap();
+    assert_eq!(titles[0], "تمدید اشتراک شما: 2026-12-01");
+    let links = "notification.notifications where data ->> 'action_url' = '/billing/payments/1'";
+    assert_eq!(stage.world.count(links).await, 3);
+}
+
+/// Makes and sends the digests that are due within the hour.
+async fn send_digests(stage: &Stage) {
+    crate::jane::pass(&stage.world, 3601).await;
+    let mut tx = stage.world.db.begin().await.unwrap();
+    let digests = flatrender_workflows::definitions::send_digests::SendDigests {};
+    stage.world.app.workflows.start(&mut tx, DEFAULT_TENANT, None, digests).await.unwrap();
+    tx.commit().await.unwrap();
+    stage.play().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_was_gathered_is_not_sent_to_who_does_not_want_it_any_more(db: PgPool) {
+    let stage = Stage::new(db).await;
+    let jane = stage.world.person(DEFAULT_TENANT, "jane@example.com", &["editor"]).await;
+    let consent = "insert into identity.consents (tenant_id, user_id, purpose, given, text_hash, source, created_at)
+                   values ($1, $2, 'marketing', $3, sha256('x'), 'test', workflow.now())";
+    let consents = async |given: bool| {
+        sqlx::query(consent).bind(DEFAULT_TENANT).bind(jane).bind(given).execute(&stage.world.db).await.unwrap();
+    };
+    consents(true).await;
+    stage.wants(jane, "news", "email", true, "digest='hourly'").await;
+    stage.wants(jane, "renders", "email", true, "digest='hourly'").await;
+    // As it was possible once: a digest is gathered into no digest.
+    stage.wants(jane, "digest", "email", true, "digest='hourly'").await;
+    stage.tell("news", jane, json!({"subject": "Spring", "text": "New templates"})).await;
+    stage.tell("render.completed", jane, json!({"title": "One"})).await;
+    consents(false).await;
+    send_digests(&stage).await;
+    let mails = stage.mail.mails();
+    assert_eq!(mails.len(), 1);
+    assert!(mails[0].contains("Subject: FlatRender: 1 things to know") && !mails[0].contains("Spring"), "{}", mails[0]);
+    assert_eq!(stage.deliveries().await, ["email dropped unwanted 1", "email sent 1", "email sent 1"]);
+    // Whoever wants no more digests is told no more of what is in them, and nothing is gathered for nobody.
+    let mut tx = Scope::tenant(Role::Notification, DEFAULT_TENANT).begin(&stage.world.db).await.unwrap();
+    preference::opt_out_of_digests(&mut tx, DEFAULT_TENANT, jane, "email").await.unwrap();
+    tx.commit().await.unwrap();
+    stage.tell("render.completed", jane, json!({"title": "Two"})).await;
+    assert_eq!(stage.last().await, ["email dropped unwanted 0"]);
+    stage.tell("subscription.renewed", jane, json!({})).await;
+    assert_eq!(stage.last().await, ["email sent 1"], "what was never gathered goes on");
+}
+
+/// She changed her address because the old one died, and its last bounce comes when she has the new one.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_bounce_is_of_the_address_that_was_written_to(db: PgPool) {
+    let stage = Stage::new(db).await;
+    let jane = stage.world.person(DEFAULT_TENANT, "old@example.com", &["editor"]).await;
+    stage.tell("render.completed", jane, json!({})).await;
+    let sent = "select provider_message from notification.notification_deliveries where channel = 'email'";
+    let message: String = sqlx::query_scalar(sent).fetch_one(&stage.world.db).await.unwrap();
+    let moves = "update identity.users set email = 'new@example.com' where id = $1";
+    sqlx::query(moves).bind(jane).execute(&stage.world.db).await.unwrap();
+    let mut tx = Scope::platform(Role::Admin).begin(&stage.world.db).await.unwrap();
+    assert!(outcome::hear(&mut tx, None, &message, Feedback::HardBounce).await.unwrap());
+    for (address, reason) in [("old@example.com", Some("hard_bounce")), ("new@example.com", None)] {
+        let hash = suppression::hash_of(address);
+        let found = suppression::reason(&mut tx, DEFAULT_TENANT, Channel::Email, &hash).await.unwrap();
+        assert_eq!(found.as_deref(), reason, "{address}");
+    }
+    tx.commit().await.unwrap();
+    stage.tell("render.completed", jane, json!({})).await;
+    assert_eq!(stage.last().await, ["email sent 1"]);
 }

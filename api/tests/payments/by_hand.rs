@@ -339,3 +339,24 @@ async fn payments_under_way_are_counted_and_addresses_are_kept_as_they_were_read
     let refused = all.await.into_iter().filter(|answer| answer.status == StatusCode::CONFLICT).count();
     assert_eq!((refused, shop.world.count("identity.payments").await), (47, 20));
 }
+
+/// A pack costs more by then. Who has opened a payment pays what they were shown until its time is over, and nobody does afterwards.
+#[sqlx::test(migrations = "../migrations")]
+async fn credits_are_not_sold_at_an_old_price_for_money_that_comes_late(db: PgPool) {
+    let shop = Shop::open(db).await;
+    shop.gateway("manual", "live", json!({"instructions": "To us", "merchant": "us"})).await;
+    shop.work();
+    let (open, late) = (pending(&shop, "open").await, pending(&shop, "late").await);
+    assert_eq!(shop.post(&format!("/v1/payments/{late}/cancel"), json!({})).await.status, StatusCode::ACCEPTED);
+    shop.comes(&late, "cancelled").await;
+    let dearer = json!({"code": "hour", "seconds": 3600, "amount": 900, "currency": "USD"});
+    let dearer = shop.by(shop.first, Method::POST, "/v1/credit-packs", dearer).await;
+    assert_eq!(dearer.status, StatusCode::CREATED, "{:?}", dearer.body);
+    for (id, transaction, state) in [(&open, "t-1", "paid"), (&late, "t-2", "refunding")] {
+        let path = format!("/v1/payments/{id}/decisions");
+        assert_eq!(agree(&shop, &path, said("paid", transaction, 500)).await.status, StatusCode::OK);
+        shop.comes(id, state).await;
+        assert_eq!(shop.balance().await, 3600);
+    }
+    shop.sound().await;
+}

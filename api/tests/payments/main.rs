@@ -15,6 +15,7 @@ mod gateways;
 mod jane;
 mod kills;
 mod late;
+mod races;
 mod renewals;
 mod shop;
 #[path = "../http/world.rs"]

@@ -230,6 +230,28 @@ async fn p21_every_receiver_gets_the_patience_that_was_agreed(db: PgPool) {
     assert!(tries.iter().all(|t| t.header("webhook-id") == tries[0].header("webhook-id") && t.body == tries[0].body));
 }
 
+/// Whoever asks for a day's rest each time is tried for as long as anybody is, and not for nine days.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_receiver_that_always_asks_for_another_day_is_given_up_in_time(db: PgPool) {
+    let shop = Shop::new(db).await;
+    let receiver = Receiver::new(|_, _| {
+        Box::pin(async move {
+            let mut answer = said(503);
+            answer.headers_mut().insert("retry-after", "86400".parse().unwrap());
+            answer
+        })
+    })
+    .await;
+    let hook = shop.hook(&receiver.url, &["render.completed"]).await;
+    shop.happens("render.completed").await;
+    shop.settle().await;
+    let [delivery] = &shop.deliveries(&hook, "").await[..] else { panic!("there is one") };
+    let times = times(delivery);
+    assert_eq!((delivery["state"].as_str(), times.len()), (Some("failed"), 5), "{delivery}");
+    let took = *times.last().unwrap() - times[0];
+    assert!(took.num_hours() <= 91 && took.num_hours() >= 90, "{took}");
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn a_delivery_survives_a_crash_after_every_event(db: PgPool) {
     let shop = Shop::new(db).await;

@@ -14,6 +14,7 @@
 //! or [`crate::worker::Builder::retention`] for a worker that does it by itself. A run's partition is that of the time in its id,
 //! so whoever knows the id looks in one.
 
+mod anew;
 mod bulk;
 mod clerk;
 mod explain;
@@ -24,6 +25,7 @@ mod retention;
 mod terms;
 mod timeline;
 
+pub use anew::Anew;
 pub use bulk::{Action, Bulk, Cause, Evidence, Item, Preview};
 pub use explain::{Explanation, Limited, Reason};
 pub use find::{Filter, Line, Page};
@@ -41,6 +43,7 @@ pub(crate) use {
 
 use crate::{
     client::{Client, Error},
+    failure::Failure,
     record::to_payload,
     store::{self, operations as sql},
     wakeup::Ring,
@@ -50,6 +53,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{FromRow, PgConnection, PgPool};
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// Who asks for an operation, and why: kept in the audit.
@@ -93,6 +97,9 @@ pub enum OperationError {
     /// The filter or a parameter makes no sense.
     #[error("{0}")]
     Bad(String),
+    /// What belongs to the run is not to be done again.
+    #[error("{}", .0.message)]
+    Refused(Failure),
     /// The engine said no.
     #[error(transparent)]
     Engine(#[from] Error),
@@ -180,12 +187,20 @@ pub struct QueueDepth {
 pub struct Operations {
     client: Client,
     pool: PgPool,
+    anew: Option<Arc<dyn Anew>>,
 }
 
 impl Operations {
     /// Operations over the database of `client`.
     pub fn new(client: Client) -> Self {
-        Self { pool: client.pool().clone(), client }
+        Self { pool: client.pool().clone(), client, anew: None }
+    }
+
+    /// With how runs are done anew that are no use as copies.
+    #[must_use]
+    pub fn anew(mut self, anew: Option<Arc<dyn Anew>>) -> Self {
+        self.anew = anew;
+        self
     }
 
     // ---- one task

@@ -11,7 +11,7 @@ use crate::{
     jobs::{JobLane, JobQueue},
     leases::Leases,
     measures,
-    operations::{self, Operations, Retention},
+    operations::{self, Anew, Operations, Retention},
     payload::Payloads,
     pump::{Parts, Pump, Queue, Write},
     record::to_json,
@@ -98,6 +98,7 @@ pub struct Builder {
     schedules: bool,
     retention: Retention,
     payloads: Payloads,
+    anew: Option<Arc<dyn Anew>>,
 }
 
 /// Continues runs and performs activities until it is told to stop.
@@ -128,6 +129,7 @@ impl Worker {
             schedules: false,
             retention: Retention::forever(),
             payloads: Payloads::inline(),
+            anew: None,
         }
     }
 }
@@ -151,6 +153,13 @@ impl Builder {
     #[must_use]
     pub fn warm(mut self, warm: Warm) -> Self {
         self.warm = warm;
+        self
+    }
+
+    /// How operations on many runs do those anew that are no use as copies.
+    #[must_use]
+    pub fn anew(mut self, anew: Arc<dyn Anew>) -> Self {
+        self.anew = Some(anew);
         self
     }
 
@@ -297,6 +306,7 @@ impl Worker {
             schedules,
             retention,
             payloads,
+            anew,
         } = self.builder;
         let (writes, written, run_ends, me) = (self.writes, self.written, self.ends, self.me);
         let db = engine_pool(&pool);
@@ -333,7 +343,8 @@ impl Worker {
             offers: offers(&names, &slots, &labels),
         };
         background.spawn(sweeper.run(end.clone()));
-        let clerk = Operations::new(Client::with_wakeup(db.clone(), wakeup.clone()));
+        let clerk =
+            Operations::new(Client::with_wakeup(db.clone(), wakeup.clone()).payloads(payloads.clone())).anew(anew);
         background.spawn(operations::keep(clerk, closing.clone()));
         if retention != Retention::forever() {
             let client = Client::with_wakeup(db.clone(), wakeup.clone()).payloads(payloads.clone());

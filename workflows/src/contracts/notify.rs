@@ -171,6 +171,9 @@ pub enum Verdict {
     Throttled {
         /// When again, in seconds.
         after_seconds: f64,
+        /// Nobody was called: it is we who wait, for a place in a queue or for a provider that is down.
+        #[serde(default)]
+        by_us: bool,
     },
     /// It was not taken on.
     Failed {
@@ -227,6 +230,14 @@ fn once(start_to_close: Duration) -> Policy {
     Policy { max_failures: 1, max_losses: 1, start_to_close, ..Policy::default() }
 }
 
+impl Envelope {
+    /// The account that it goes by as long as that works: who has many calls at one of them keeps the others free. What goes by the server
+    /// of the platform has none.
+    fn first_account(&self) -> Option<String> {
+        self.carriers.first().map(|carrier| carrier.account_id.to_string())
+    }
+}
+
 /// Sends an e-mail. Repeating it sends the same `Message-ID` again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SendEmail {
@@ -242,7 +253,12 @@ impl Activity for SendEmail {
     type Output = Verdict;
 
     fn policy(&self) -> Policy {
+        // A little more than a mail server is waited for: an attempt that is cut off tells nobody how it went.
         once(Duration::from_secs(30))
+    }
+
+    fn limit_key(&self) -> Option<String> {
+        self.envelope.first_account()
     }
 }
 
@@ -271,6 +287,10 @@ impl Activity for SendPush {
     fn policy(&self) -> Policy {
         once(Duration::from_secs(10))
     }
+
+    fn limit_key(&self) -> Option<String> {
+        self.envelope.first_account()
+    }
 }
 
 /// Sends a text message. One that is doubtful is asked for first, where the provider can say.
@@ -288,7 +308,12 @@ impl Activity for SendSms {
     type Output = Verdict;
 
     fn policy(&self) -> Policy {
-        once(Duration::from_secs(15))
+        // Some are asked for before they are sent: two calls.
+        once(Duration::from_secs(20))
+    }
+
+    fn limit_key(&self) -> Option<String> {
+        self.envelope.first_account()
     }
 }
 
@@ -308,5 +333,45 @@ impl Activity for SendTelegram {
 
     fn policy(&self) -> Policy {
         once(Duration::from_secs(15))
+    }
+
+    fn limit_key(&self) -> Option<String> {
+        self.envelope.first_account()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_counts_against_the_account_it_goes_by() {
+        let account_id = Uuid::from_u128(7);
+        let config = Sealed::at("x".into(), b"x");
+        let carrier = Carrier { account_id, provider: "smtp".into(), config, per_second: 1.0 };
+        let envelope = Envelope {
+            delivery_id: Uuid::nil(),
+            tenant_id: Uuid::nil(),
+            user_id: Uuid::nil(),
+            category: "renders".into(),
+            carriers: vec![carrier],
+            language: "en".into(),
+            said: Said::default(),
+            sender: Sender::default(),
+            may_unsubscribe: true,
+            doubtful: false,
+            ttl_seconds: 1,
+        };
+        let mail = SendEmail { envelope, to: "a@b.c".into() };
+        assert_eq!(mail.limit_key(), Some(account_id.to_string()));
+        let ours = SendEmail { envelope: Envelope { carriers: vec![], ..mail.envelope }, to: mail.to };
+        assert_eq!(ours.limit_key(), None, "the server of the platform is everybody's");
+    }
+
+    #[test]
+    fn what_an_earlier_build_said_of_a_wait_is_the_providers() {
+        let said = serde_json::json!({ "throttled": { "after_seconds": 7.0 } });
+        let verdict: Verdict = serde_json::from_value(said).expect("a verdict");
+        assert_eq!(verdict, Verdict::Throttled { after_seconds: 7.0, by_us: false });
     }
 }

@@ -77,6 +77,46 @@ impl Activity for CompareShelf {
     }
 }
 
+/// What belongs to no tenant, and is never removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shared {
+    /// Stills that everybody may see.
+    Stills,
+    /// Months that left the database.
+    Archives,
+}
+
+impl Shared {
+    /// All of it.
+    pub const ALL: [Self; 2] = [Self::Stills, Self::Archives];
+
+    /// As it is stored.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stills => "stills",
+            Self::Archives => "archives",
+        }
+    }
+}
+
+/// Looks whether storage has what belongs to no tenant. What else lies there is not told of. Changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompareShared {
+    /// Which of it.
+    pub shelf: Shared,
+}
+
+impl Activity for CompareShared {
+    const NAME: &'static str = "CompareShared";
+    const QUEUE: &'static str = UPKEEP_QUEUE;
+    type Output = ShelfReport;
+
+    fn policy(&self) -> Policy {
+        Policy { max_failures: 3, start_to_close: Duration::from_secs(4 * 3600), ..Policy::default() }
+    }
+}
+
 /// Stores the rows of a month that was detached from its series, as CSV with a header, among the archives of the platform. Repeatable: the month does not change any more, and
 /// the file is named by its content. `month.gone` for good when there is no such month.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

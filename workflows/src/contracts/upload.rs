@@ -1,7 +1,7 @@
 //! What is done with an upload once all of it is there, and once it has ended.
 
 use super::{media::MEDIA_QUEUE, storage::BlobRef};
-use flatrender_engine::{Activity, Policy};
+use flatrender_engine::{Activity, Failure, Policy};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use uuid::Uuid;
@@ -9,7 +9,8 @@ use uuid::Uuid;
 /// Puts an upload together, looks at what it is, and only then stores it among the tenant's files. Repeatable: the content is stored by its hash,
 /// the pieces stay.
 ///
-/// Fails for good with `file.*` when it is not taken in, with `blob.mismatch` when it is not what was announced, and with
+/// Fails for now with `storage.full`, `storage.unavailable`, `media.disk` or `media.unchecked`: whoever asks for it may ask again later. Fails
+/// for good with `file.*` when it is not taken in, with `blob.mismatch` when it is not what was announced, and with
 /// `storage.not_found` or `storage.too_long` when its pieces do not make it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TakeUpload {
@@ -78,17 +79,27 @@ pub struct EndedUpload {
     pub storage_upload: Option<String>,
 }
 
-/// Removes the pieces of uploads that have ended. Repeatable.
+/// Removes the pieces of uploads that have ended, of each as far as it can. Repeatable. Fails with `storage.*` when it can of none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClearUploads {
     /// Which ones.
     pub uploads: Vec<EndedUpload>,
 }
 
+/// What is left of them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Uncleared {
+    /// Uploads of which pieces could not be removed.
+    pub uploads: Vec<Uuid>,
+    /// Why, of the first.
+    pub why: Option<Failure>,
+}
+
 impl Activity for ClearUploads {
     const NAME: &'static str = "ClearUploads";
     const QUEUE: &'static str = MEDIA_QUEUE;
-    type Output = ();
+    /// Nothing when nothing is left.
+    type Output = Option<Uncleared>;
 
     fn policy(&self) -> Policy {
         Policy {

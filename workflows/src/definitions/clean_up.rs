@@ -27,6 +27,8 @@ use uuid::Uuid;
 
 /// How long somebody has to approve what is beyond the guard.
 const PATIENCE: Duration = Duration::from_secs(7 * 86_400);
+/// How long after its time a rule is carried out that nobody was there for: it may be one by the month, or the year. Several times make one run.
+const CATCH_UP: Duration = Duration::from_secs(366 * 86_400);
 /// The signal that decides.
 pub const VERDICT: &str = "verdict";
 
@@ -73,6 +75,7 @@ impl CleanUp {
         Ok(Terms {
             time_zone: terms.time_zone.clone(),
             enabled: terms.enabled,
+            catch_up_window: CATCH_UP,
             ..Terms::of(format!("clean_up:{rule_id}"), terms.cron.clone(), &Self { rule_id, run_id: None })?
         })
     }

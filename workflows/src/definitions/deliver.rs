@@ -1,10 +1,12 @@
-//! One message to one person, by each way that its kind has. Within a way a channel is for when the one before it did not arrive.
+//! One message to one person, by each way that its kind has. Within a way a channel is for when the one before it did not arrive, or has not
+//! within five minutes; then both go on until somebody has it.
 //!
 //! ```text
 //!   begin (decided, `sending` committed) ─▶ call ─▶ settle (outcome committed) ─▶ accepted
 //!     │                                              │ try again: by the channel's table, or when the provider says
+//!     │                                              │ late ─▶ next channel of the way beside this one
 //!     ├─ hours of rest: wait, decide again           └ given up ─▶ next channel of the way
-//!     └─ digest, unwanted, suppressed, read: nothing
+//!     └─ digest, unwanted, suppressed, read, there by another channel: nothing
 //! ```
 
 use crate::{
@@ -12,22 +14,28 @@ use crate::{
     models::{
         Db,
         notification::{
-            delivery::{self, Next, Parcel, SCOPE, Which},
+            delivery::{self, Next, Parcel, SCOPE, Sending, Which},
             outcome::{self, Outcome, Rest, Round},
         },
     },
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use flatrender_engine::{Context, Failure, Workflow};
-use futures::future::join_all;
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, join, join_all},
+};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use uuid::Uuid;
 
 /// How long the next channel of a way waits for the one before it.
 const PATIENCE: TimeDelta = TimeDelta::minutes(5);
-/// Times that a message may wait before it is given up: hours of rest, and providers that want to be left alone.
+/// Times that a message may wait before it is given up: hours of rest, and providers that want to be left alone. Waits of our own do not
+/// count: nobody was called.
 const MOST_WAITS: u32 = 200;
+/// Whoever has waited in vain for a place of our own comes again ever later, up to this.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// Carries a message out. Each call is written down before it is made and after it is answered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -66,90 +74,223 @@ impl Workflow for Deliver {
     type Output = u32;
 
     async fn run(self, cx: &Context) -> Result<u32, Failure> {
-        let ways = self.ways.iter().map(async |way| {
-            for (place, channel) in way.iter().enumerate() {
-                let more = place + 1 < way.len();
-                if deliver(cx, &self, *channel, more).await? {
-                    return Ok(1);
-                }
-            }
-            Ok(0)
-        });
         let mut arrived = 0;
-        for outcome in join_all(ways).await {
-            arrived += outcome.or_else(|failure: Failure| if failure.is_cancelled() { Ok(0) } else { Err(failure) })?;
+        for outcome in join_all(self.ways.iter().map(|way| by_way(cx, &self, way, 0, false))).await {
+            let it =
+                outcome.or_else(|failure: Failure| if failure.is_cancelled() { Ok(false) } else { Err(failure) })?;
+            arrived += u32::from(it);
         }
         Ok(arrived)
     }
 }
 
-/// Sends a message by a channel until it is accepted or given up; says whether somebody has it. `more`: there is another channel, and after
-/// five minutes it is its turn.
-async fn deliver(cx: &Context, this: &Deliver, channel: Channel, more: bool) -> Result<bool, Failure> {
-    let which =
-        Which { tenant_id: this.tenant_id, notification_id: this.notification_id, channel, run_id: cx.run_id() };
-    let (mut tries, mut waits, mut accepted, mut short) = (0, 0, false, false);
-    let mut began: Option<DateTime<Utc>> = None;
-    loop {
-        let turn = format!("{channel}:{}", tries + waits + 1);
-        let next = cx
-            .step(&format!("{turn}:begin"), async move |db: Db<'_>| {
-                SCOPE.within(db, async |db: Db<'_>| delivery::begin(db, which, short).await).await
-            })
-            .await?;
-        let (told_at, critical, until, calls) = match next {
-            Next::Send { told_at, critical, until, calls } => (told_at, critical, until, calls),
-            Next::Wait(until) if waits < MOST_WAITS => {
-                waits += 1;
-                cx.sleep_until(&format!("{turn}:rest"), until).await?;
-                continue;
+/// Sends a message by the channels of a way from the one at `place` on; says whether somebody has it. A channel that is late goes on beside
+/// the next one, until somebody has it by either; `beside`: one before goes on.
+fn by_way<'a>(
+    cx: &'a Context,
+    this: &'a Deliver,
+    way: &'a [Channel],
+    place: usize,
+    beside: bool,
+) -> BoxFuture<'a, Result<bool, Failure>> {
+    async move {
+        let Some(channel) = way.get(place) else { return Ok(false) };
+        let others = way.iter().copied().filter(|other| other != channel).collect();
+        let mut going = Going::new(cx, this, *channel, others);
+        (going.more, going.beside) = (place + 1 < way.len(), beside);
+        match going.go_on().await? {
+            Stand::Arrived => Ok(true),
+            Stand::GivenUp => by_way(cx, this, way, place + 1, beside).await,
+            Stand::Late => {
+                let (it, next) = join(going.go_on(), by_way(cx, this, way, place + 1, true)).await;
+                Ok(it? == Stand::Arrived || next?)
             }
-            Next::Gathered | Next::Sent => return Ok(true),
-            Next::Wait(_) | Next::Nothing(_) => return Ok(accepted),
-        };
-        let began = *began.get_or_insert(cx.now());
-        let verdicts = join_all(calls.iter().enumerate().map(async |(n, call)| {
+        }
+    }
+    .boxed()
+}
+
+/// How far a message has come by a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stand {
+    /// Somebody has it.
+    Arrived,
+    /// It does not go by this channel.
+    GivenUp,
+    /// It takes longer than the next channel waits.
+    Late,
+}
+
+/// A message on its way by a channel.
+struct Going<'a> {
+    cx: &'a Context,
+    which: Which,
+    others: Vec<Channel>,
+    /// There is another channel, and it was not begun yet.
+    more: bool,
+    /// Others of the way are under way, too.
+    beside: bool,
+    turns: u32,
+    tries: u32,
+    waits: u32,
+    /// Waits of our own, one after the other.
+    held_up: u32,
+    accepted: bool,
+    short: bool,
+    began: Option<DateTime<Utc>>,
+    /// What is waited for before it goes on.
+    pause: Option<(String, Duration)>,
+}
+
+impl<'a> Going<'a> {
+    fn new(cx: &'a Context, this: &Deliver, channel: Channel, others: Vec<Channel>) -> Self {
+        let Deliver { tenant_id, notification_id, .. } = *this;
+        let which = Which { tenant_id, notification_id, channel, run_id: cx.run_id() };
+        Self {
+            cx,
+            which,
+            others,
+            more: false,
+            beside: false,
+            turns: 0,
+            tries: 0,
+            waits: 0,
+            held_up: 0,
+            accepted: false,
+            short: false,
+            began: None,
+            pause: None,
+        }
+    }
+
+    /// Sends it until it is accepted or given up; or until it is late for the first time, and goes on from there when it is called again.
+    async fn go_on(&mut self) -> Result<Stand, Failure> {
+        let (cx, which) = (self.cx, self.which);
+        loop {
+            if let Some((key, wait)) = self.pause.take() {
+                cx.sleep(&key, wait).await?;
+            }
+            self.turns += 1;
+            let turn = format!("{}:{}", which.channel, self.turns);
+            let short = self.short;
+            let others: &[Channel] = if self.beside { &self.others } else { &[] };
+            let next = cx
+                .step(&format!("{turn}:begin"), async move |db: Db<'_>| {
+                    SCOPE.within(db, async |db: Db<'_>| delivery::begin(db, which, short, others).await).await
+                })
+                .await?;
+            match next {
+                Next::Send { told_at, critical, until, calls } => {
+                    if let Some(stand) = self.send(&turn, told_at, critical, until, &calls).await? {
+                        return Ok(stand);
+                    }
+                }
+                Next::Wait(until) if self.waits < MOST_WAITS => {
+                    self.waits += 1;
+                    cx.sleep_until(&format!("{turn}:rest"), until).await?;
+                }
+                Next::Gathered | Next::Sent => return Ok(Stand::Arrived),
+                Next::Wait(_) | Next::Nothing(_) => return Ok(self.over()),
+            }
+        }
+    }
+
+    fn over(&self) -> Stand {
+        if self.accepted { Stand::Arrived } else { Stand::GivenUp }
+    }
+
+    /// Makes a round of calls; none when there is to be another one.
+    async fn send(
+        &mut self,
+        turn: &str,
+        told_at: DateTime<Utc>,
+        critical: bool,
+        until: DateTime<Utc>,
+        calls: &[Sending],
+    ) -> Result<Option<Stand>, Failure> {
+        let (cx, which) = (self.cx, self.which);
+        let began = *self.began.get_or_insert(cx.now());
+        let outcomes = join_all(calls.iter().enumerate().map(async |(n, call)| {
             let verdict = send(cx, &format!("{turn}:send:{n}"), &call.parcel).await;
             Outcome::of(call, verdict)
         }))
         .await;
-        let (most, _, _) = table(channel);
-        let after = pause(channel, tries + 1, cx.random(&turn));
-        let late = |wait: Duration| {
-            let then = cx.now() + TimeDelta::from_std(wait).unwrap_or(TimeDelta::MAX);
-            then > until || more && then - began > PATIENCE
-        };
-        let asked = verdicts.iter().filter_map(|o| {
-            if let Verdict::Throttled { after_seconds } = o.verdict { Some(after_seconds) } else { None }
-        });
-        let asked = asked.fold(0.0, f64::max);
-        let last = tries + 1 >= most
-            || late(after)
-            || waits >= MOST_WAITS
-            || late(Duration::from_secs_f64(asked.clamp(0.0, 1e6)));
-        let round = Round { told_at, critical, last, short };
-        let outcomes = &verdicts;
+        let (most, _, _) = table(which.channel);
+        let after = pause(which.channel, self.tries + 1, cx.random(turn));
+        let asked = Asked::of(&outcomes, self.held_up);
+        let wait = asked.wait.unwrap_or(after);
+        let then = |wait: Duration| cx.now() + TimeDelta::from_std(wait).unwrap_or(TimeDelta::MAX);
+        let late = |wait: Duration| self.more && then(wait) - began > PATIENCE;
+        // Runs that an earlier build has begun end here when they are late: the next channel takes over.
+        let ends_late =
+            (late(after) || late(asked.wait.unwrap_or_default())) && !cx.patched("late channels go on").await;
+        let last = !asked.by_us_alone && self.tries + 1 >= most
+            || then(wait.max(after)) > until
+            || self.waits >= MOST_WAITS
+            || ends_late;
+        let is_late = late(wait);
+        let (round, outcomes) = (Round { told_at, critical, last, short: self.short }, &outcomes);
         let rest: Rest = cx
             .step(&format!("{turn}:settle"), async move |db: Db<'_>| {
                 SCOPE.within(db, async |db: Db<'_>| outcome::settle(db, which, round, outcomes).await).await
             })
             .await?;
-        accepted |= rest.accepted > 0;
+        self.accepted |= rest.accepted > 0;
         if last || rest.failed == 0 && rest.throttled.is_none() {
-            return Ok(accepted);
+            return Ok(Some(self.over()));
         }
-        short |= rest.too_long;
-        let wait = match rest.throttled {
-            Some(seconds) => {
-                waits += 1;
-                Duration::from_secs_f64(seconds.clamp(0.0, 1e6))
+        self.short |= rest.too_long;
+        self.held_up = if asked.by_us { self.held_up + 1 } else { 0 };
+        let wait = match (rest.throttled, rest.too_long) {
+            (Some(_), _) => {
+                self.waits += u32::from(!asked.by_us);
+                wait
             }
-            None => {
-                tries += 1;
-                if rest.too_long { Duration::ZERO } else { after }
+            (None, too_long) => {
+                self.tries += 1;
+                if too_long { Duration::ZERO } else { after }
             }
         };
-        cx.sleep(&format!("{turn}:pause"), wait).await?;
+        self.pause = Some((format!("{turn}:pause"), wait));
+        // Somebody has it already where one of several browsers does not.
+        if is_late && !self.accepted {
+            (self.more, self.beside) = (false, true);
+            return Ok(Some(Stand::Late));
+        }
+        Ok(None)
+    }
+}
+
+/// What is to be waited for after a round of calls.
+struct Asked {
+    /// The longest that somebody asked for.
+    wait: Option<Duration>,
+    /// Some of it is ours.
+    by_us: bool,
+    /// Nobody was called.
+    by_us_alone: bool,
+}
+
+impl Asked {
+    fn of(outcomes: &[Outcome], held_up: u32) -> Self {
+        let ours = Duration::from_secs(1 << held_up.min(20)).min(LONGEST_WAIT);
+        let waits: Vec<(Duration, bool)> = outcomes
+            .iter()
+            .filter_map(|outcome| match outcome.verdict {
+                Verdict::Throttled { after_seconds, by_us } => {
+                    let asked = Duration::from_secs_f64(after_seconds.clamp(0.0, 1e6));
+                    // The first time it is the place that was kept: exactly then.
+                    Some((if by_us && held_up > 0 { asked.max(ours) } else { asked }, by_us))
+                }
+                _ => None,
+            })
+            .collect();
+        let by_us = waits.iter().any(|(_, by_us)| *by_us);
+        Self {
+            wait: waits.iter().map(|(wait, _)| *wait).max(),
+            by_us,
+            by_us_alone: by_us && waits.len() == outcomes.len() && waits.iter().all(|(_, by_us)| *by_us),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use super::{notify::Notify, webhook::TellWebhook};
 use crate::models::{
     Db, Role, Scope,
     identity::{
+        gift,
         tenant_webhook::EVENTS,
         tenant_webhook_delivery::{self, NewDelivery},
         tenant_webhook_event::{self, NewEvent},
@@ -137,6 +138,24 @@ pub async fn render_ended(workflows: &Client, db: Db<'_>, id: Uuid) -> Result<()
     // Whoever tries out how it looks sits before it.
     let user_id = film.user_id.filter(|_| film.kind != "preview");
     happened(workflows, db, Event { tenant_id, kind, subject: id, user_id, data, occurred_at }).await
+}
+
+/// Tells of the gifts that people of a tenant have earned, each once, in the transaction in which they were or in a later one.
+///
+/// # Errors
+/// Those of the database.
+pub async fn gifts_earned(workflows: &Client, db: Db<'_>, tenant_id: Uuid) -> Result<(), Error> {
+    let look = async |db: Db<'_>| {
+        Scope::tenant(Role::Identity, tenant_id).enter(&mut *db).await?;
+        gift::untold(db, tenant_id).await
+    };
+    for earned in scope::aside(&mut *db, look).await? {
+        let data = json!({"object": "gift", "user_id": earned.user_id, "gift": earned.name, "code": earned.code, "kind": earned.kind,
+            "value": earned.value, "reason": earned.reason});
+        let (kind, subject, user_id, occurred_at) = ("gift.earned", earned.id, Some(earned.user_id), earned.earned_at);
+        happened(workflows, &mut *db, Event { tenant_id, kind, subject, user_id, data, occurred_at }).await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::{
 };
 use flatrender_engine::{Context, Failure, Workflow};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// How many at a time.
 const BATCH: i64 = 200;
@@ -39,26 +40,60 @@ impl Workflow for ExpireUploads {
                 break;
             }
         }
-        cx.step("release", async move |db: Db<'_>| {
-            scope.within(db, async |db: Db<'_>| Ok::<_, Failure>(quota::release_expired(db, BATCH).await?)).await
-        })
-        .await?;
-        for batch in 0..BATCHES {
-            let ended: Vec<EndedUpload> = cx
-                .step(&format!("ended {batch}"), async move |db: Db<'_>| {
-                    scope.within(db, async |db: Db<'_>| Ok::<_, Failure>(upload::uncleared(db, BATCH).await?)).await
-                })
-                .await?;
-            if ended.is_empty() {
-                break;
-            }
-            cx.activity(&format!("clear {batch}"), ClearUploads { uploads: ended.clone() }).await?;
-            let gone = &ended;
-            cx.step(&format!("cleared {batch}"), async move |db: Db<'_>| {
-                scope.within(db, async |db: Db<'_>| Ok::<_, Failure>(upload::cleared(db, gone).await?)).await
-            })
-            .await?;
-        }
+        release(cx, scope).await?;
+        clear(cx, scope).await?;
         Ok(expired)
     }
+}
+
+/// Frees room that was set aside for too long. Runs that an earlier build began free one batch of it.
+async fn release(cx: &Context, scope: Scope) -> Result<(), Failure> {
+    for batch in 0..BATCHES {
+        let key = if batch == 0 { "release".to_owned() } else { format!("release {batch}") };
+        let released = cx
+            .step(&key, async move |db: Db<'_>| {
+                scope.within(db, async |db: Db<'_>| Ok::<_, Failure>(quota::release_expired(db, BATCH).await?)).await
+            })
+            .await?;
+        if released < BATCH as u64 || !cx.patched("release in batches").await {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the pieces of uploads that have ended. One whose pieces cannot be removed keeps no other from being cleared: it is tried by the next
+/// run, and this one fails when it has done the rest.
+async fn clear(cx: &Context, scope: Scope) -> Result<(), Failure> {
+    let (mut left, mut why): (Vec<Uuid>, Option<Failure>) = (vec![], None);
+    for batch in 0..BATCHES {
+        let except = &left;
+        let ended: Vec<EndedUpload> = cx
+            .step(&format!("ended {batch}"), async move |db: Db<'_>| {
+                let look = async |db: Db<'_>| Ok::<_, Failure>(upload::uncleared(db, except, BATCH).await?);
+                scope.within(db, look).await
+            })
+            .await?;
+        if ended.is_empty() {
+            break;
+        }
+        let uncleared = match cx.activity(&format!("clear {batch}"), ClearUploads { uploads: ended.clone() }).await {
+            Ok(uncleared) => uncleared.unwrap_or_default(),
+            Err(failure) if failure.is_cancelled() => return Err(failure),
+            Err(failure) => {
+                left.extend(ended.iter().map(|ended| ended.upload_id));
+                why = why.or(Some(failure));
+                continue;
+            }
+        };
+        let gone: &Vec<EndedUpload> =
+            &ended.into_iter().filter(|ended| !uncleared.uploads.contains(&ended.upload_id)).collect();
+        cx.step(&format!("cleared {batch}"), async move |db: Db<'_>| {
+            scope.within(db, async |db: Db<'_>| Ok::<_, Failure>(upload::cleared(db, gone).await?)).await
+        })
+        .await?;
+        left.extend(uncleared.uploads);
+        why = why.or(uncleared.why);
+    }
+    why.map_or(Ok(()), Err)
 }

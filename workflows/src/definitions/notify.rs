@@ -46,8 +46,8 @@ impl Notify {
             ("operation", _) => Audience::Operators,
             ("usage" | "integration", _) => Audience::Managers,
             (_, Some(id)) => Audience::User(id),
-            // What keys of a tenant do is nobody's in particular; its money is its managers' all the same.
-            ("billing", None) => Audience::Managers,
+            // What keys of a tenant do is nobody's in particular; its money is theirs who see to it all the same.
+            ("billing", None) => Audience::Treasurers,
             _ => return None,
         };
         Some(Self::of(News { event_id, code: kind.to_owned(), audience, subject: Some(subject), data }))

@@ -83,7 +83,9 @@ impl Workflow for RenderVideo {
                 }
             };
             scope.within(&mut *db, settle).await?;
-            Ok(events::render_ended(&cx.client()?, db, id).await?)
+            let workflows = cx.client()?;
+            events::render_ended(&workflows, &mut *db, id).await?;
+            Ok(events::gifts_earned(&workflows, db, cx.tenant_id()).await?)
         };
         cx.step("settle", settle).await?;
         if let Ok(export_id) = &film {

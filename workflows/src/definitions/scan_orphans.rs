@@ -1,7 +1,10 @@
 //! Whether storage has what the rows say, and nothing else.
 
 use crate::{
-    contracts::upkeep::{CompareShelf, MOST_NAMED, ShelfReport},
+    contracts::{
+        storage::BlobHash,
+        upkeep::{CompareShared, CompareShelf, MOST_NAMED, Shared, ShelfReport},
+    },
     models::{Db, Role, Scope, file_mgr::deletion, identity::tenant},
 };
 use flatrender_engine::{Context, Failure, Workflow};
@@ -18,9 +21,9 @@ const TENANTS: usize = 150;
 /// Missing content that the failure names.
 const NAMED: usize = 20;
 
-/// Compares storage and rows, both ways, tenant by tenant. Objects that nothing has accounted for in a week are queued for removal. Content
-/// that is used and not there is nobody's to mend but an operator's: once everything is compared, the run fails with `storage.incomplete`,
-/// which counts and names it.
+/// Compares storage and rows, both ways, tenant by tenant, and looks for what belongs to no tenant. Objects that nothing has accounted for in a
+/// week are queued for removal. Content that is used and not there is nobody's to mend but an operator's: once everything is compared, the run
+/// fails with `storage.incomplete`, which counts and names it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ScanOrphans {}
 
@@ -67,6 +70,12 @@ impl Workflow for ScanOrphans {
                 differences.push(Difference { tenant_id, report, queued });
             }
         }
+        if cx.patched("shelves of no tenant").await {
+            for shelf in Shared::ALL {
+                let report = cx.activity(&format!("compare {}", shelf.name()), CompareShared { shelf }).await?;
+                missing.add_shared(shelf, &report);
+            }
+        }
         cx.step("never used", async move |db: Db<'_>| {
             let queue = async |db: Db<'_>| Ok::<_, Failure>(deletion::queue_never_used(db, BATCH).await?);
             scope.within(db, queue).await
@@ -76,11 +85,13 @@ impl Workflow for ScanOrphans {
     }
 }
 
-/// What files use and storage does not have, of all tenants.
+/// What files and templates use and storage does not have, of all tenants, and what belongs to none.
 #[derive(Debug, Default)]
 struct Missing {
     count: u64,
     tenants: u64,
+    /// Stills and archives.
+    shared: u64,
     /// The first of it.
     named: Vec<Value>,
 }
@@ -92,18 +103,29 @@ impl Missing {
         }
         self.count += report.missing_count;
         self.tenants += 1;
+        self.name(report, |hash| json!({ "tenant_id": tenant_id, "sha256": hash }));
+    }
+
+    fn add_shared(&mut self, shelf: Shared, report: &ShelfReport) {
+        self.shared += report.missing_count;
+        self.name(report, |hash| json!({ "shelf": shelf.name(), "sha256": hash }));
+    }
+
+    fn name(&mut self, report: &ShelfReport, told: impl Fn(&BlobHash) -> Value) {
         let room = NAMED - self.named.len();
-        let first = report.missing.iter().take(room).map(|hash| json!({ "tenant_id": tenant_id, "sha256": hash }));
-        self.named.extend(first);
+        self.named.extend(report.missing.iter().take(room).map(told));
     }
 
     fn verdict(self) -> Result<(), Failure> {
-        if self.count == 0 {
-            return Ok(());
-        }
-        let Self { count, tenants, named } = self;
-        let message = format!("{count} objects that files of {tenants} tenants use are not in the storage");
-        let details = json!({ "missing_count": count, "tenants": tenants, "missing": named });
+        let Self { count, tenants, shared, named } = self;
+        let message = match (count, shared) {
+            (0, 0) => return Ok(()),
+            (_, 0) => format!("{count} objects that files of {tenants} tenants use are not in the storage"),
+            _ => format!(
+                "{count} objects that files of {tenants} tenants use and {shared} stills or archives are not in the storage"
+            ),
+        };
+        let details = json!({ "missing_count": count + shared, "tenants": tenants, "missing": named });
         Err(Failure::permanent("storage.incomplete", message).with_details(details))
     }
 }
@@ -111,7 +133,6 @@ impl Missing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contracts::storage::BlobHash;
 
     #[test]
     fn the_failure_counts_all_that_is_missing_and_names_the_first_of_it() {

@@ -78,11 +78,12 @@ pub async fn tell(
     ended: Vec<Finished>,
 ) -> Result<(), flatrender_engine::client::Error> {
     for batch in ended {
-        let Finished { id: subject, tenant_id, project_id, done, failed, finished_at: occurred_at } = batch;
+        let Finished { id: subject, tenant_id, project_id, asked_by: user_id, done, failed, finished_at: occurred_at } =
+            batch;
         let data = json!({"object": "snapshot_batch", "project_id": project_id, "done": done, "failed": failed,
             "finished_at": occurred_at});
         let kind = "snapshot_batch.completed";
-        let event = Event { tenant_id, kind, subject, user_id: None, data, occurred_at };
+        let event = Event { tenant_id, kind, subject, user_id, data, occurred_at };
         events::happened(workflows, &mut *db, event).await?;
     }
     Ok(())

@@ -18,7 +18,7 @@ use super::events::{self, Event};
 use crate::models::{
     Db, Role, Scope,
     identity::{
-        notice::{self, Notice},
+        money,
         plan::{self, Interval},
         subscription::{self, EARLY, Subscription},
     },
@@ -256,7 +256,7 @@ async fn act(
     match deed {
         Deed::Notice if now.cancel_at.is_none() => {
             let payment = renewal::open(workflows, &mut *db, &now, &deed.until()).await?;
-            tell(db, &now, "renewal_soon", payment, "info").await?;
+            remind(workflows, db, &now, deed, payment).await?;
         }
         Deed::Due if subscription::lapse(&mut *db, tenant_id, id, period_no).await? => {
             let at = subscription::now(&mut *db).await?;
@@ -271,9 +271,9 @@ async fn act(
             let same = after.filter(|s| s.period_no == period_no);
             return Ok(same.map_or(Acted::Paid, |s| Acted::Due(s.past_due_since.unwrap_or(s.current_period_end))));
         }
-        Deed::Remind(day) => {
+        Deed::Remind(_) => {
             let payment = renewal::open(workflows, &mut *db, &now, &deed.until()).await?;
-            tell(db, &now, &format!("reminder_{day}"), payment, "warning").await?;
+            remind(workflows, db, &now, deed, payment).await?;
         }
         Deed::Notice | Deed::Expire => {}
     }
@@ -300,37 +300,35 @@ async fn announce(
     Ok(events::happened(workflows, db, Event { tenant_id, kind, subject: now.id, user_id, data, occurred_at }).await?)
 }
 
-/// Tells the owner of what is no event, once a period: what is due is in it, so that it can be paid from there.
-async fn tell(
+/// Tells the owner what is to be paid, once a period: whoever is told can pay from there.
+async fn remind(
+    workflows: &Client,
     db: Db<'_>,
     now: &Subscription,
-    what: &str,
+    deed: Deed,
     payment_id: Option<Uuid>,
-    severity: &str,
 ) -> Result<(), Failure> {
     let amount = match (now.next_plan_id, Interval::parse(&now.interval)) {
         (Some(next), Some(interval)) => plan::list_price(&mut *db, next, &now.currency, interval).await?,
         _ => Some(now.amount),
     };
-    let title = match what {
-        "renewal_soon" => "Your plan is about to be renewed",
-        _ => "Your plan is to be paid",
+    let kind = match deed {
+        Deed::Remind(1) => "subscription.reminder_1",
+        Deed::Remind(_) => "subscription.reminder_3",
+        _ => "subscription.renewal_soon",
     };
-    let notice = Notice {
-        tenant_id: now.tenant_id,
-        user_id: now.user_id,
-        category: "billing",
-        template_code: &format!("subscription.{what}"),
-        title,
-        data: json!({
-            "subscription_id": now.id, "plan_id": now.coming_plan(), "amount": amount, "currency": now.currency,
-            "interval": now.interval, "period_end": now.current_period_end, "payment_id": payment_id,
-        }),
-        severity,
-        dedupe_key: &format!("subscription.{}.{}.{what}", now.id, now.period_no),
-    };
-    Scope::tenant(Role::Notification, now.tenant_id).enter(&mut *db).await?;
-    notice::tell(&mut *db, &notice).await?;
-    Scope::tenant(Role::Identity, now.tenant_id).enter(db).await?;
-    Ok(())
+    let mut data = json!({
+        "object": "subscription", "state": now.state, "user_id": now.user_id, "plan_id": now.coming_plan(),
+        "amount": amount.map(|amount| money::text(amount, &now.currency)), "amount_minor": amount, "currency": now.currency,
+        "interval": now.interval, "period_end": now.current_period_end, "due": now.current_period_end.date_naive(),
+        "payment_id": payment_id,
+    });
+    if let Some(payment_id) = payment_id {
+        data["action_url"] = json!(format!("/billing/payments/{payment_id}"));
+    }
+    // Not when it is told: whoever does it a second time in the same period tells the same.
+    let end = now.current_period_end;
+    let occurred_at = deed.at(end, now.past_due_since.unwrap_or(end));
+    let (tenant_id, user_id) = (now.tenant_id, Some(now.user_id));
+    Ok(events::happened(workflows, db, Event { tenant_id, kind, subject: now.id, user_id, data, occurred_at }).await?)
 }

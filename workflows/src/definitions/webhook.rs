@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! look ─▶ call ─▶ note ─┬─▶ delivered
-//!   ▲                   ├─▶ failed: nobody took it ten times within three days, or the receiver is gone for good
+//!   ▲                   ├─▶ failed: nobody took it ten times within four days, or the receiver is gone for good
 //!   └──── wait ◀────────┘
 //! ```
 //!
@@ -19,7 +19,7 @@ use crate::{
         },
     },
 };
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use flatrender_engine::{Context, Failure, Workflow};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -34,6 +34,8 @@ const PAUSES: [u64; 9] = [5, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * H
 const JITTER: f64 = 0.2;
 /// A receiver is left alone for as long as it asks for, but no longer than this.
 const MOST_PATIENCE: Duration = Duration::from_secs(24 * HOUR);
+/// And for no longer in all than the pauses take at their longest: whoever asks for a day each time is tried less often.
+const LONGEST: TimeDelta = TimeDelta::hours(91);
 
 /// The receiver is gone for good.
 const GONE: u16 = 410;
@@ -80,6 +82,7 @@ impl Workflow for TellWebhook {
     async fn run(self, cx: &Context) -> Result<Told, Failure> {
         let scope = Scope::tenant(Role::Identity, cx.tenant_id());
         let Self { delivery_id: id, occurred_at } = self;
+        let until = cx.now() + LONGEST;
         for attempt in 1.. {
             let look = async move |db: Db<'_>| {
                 let look = async |db: Db<'_>| tenant_webhook_delivery::look(db, id, occurred_at).await;
@@ -97,7 +100,7 @@ impl Workflow for TellWebhook {
                 cx.step("cancel", end).await?;
                 return Err(failure.clone());
             }
-            match note(cx, attempt, &due, &self, answer).await? {
+            match note(cx, attempt, &due, &self, until, answer).await? {
                 Next::Again(at) => cx.sleep_until(&format!("wait {attempt}"), at).await.or_else(woken)?,
                 Next::Ended(told) => return Ok(told),
             }
@@ -135,10 +138,12 @@ async fn note(
     attempt: usize,
     due: &Due,
     delivery: &TellWebhook,
+    until: DateTime<Utc>,
     answer: Result<WebhookAnswer, Failure>,
 ) -> Result<Next, Failure> {
     let TellWebhook { delivery_id, occurred_at } = *delivery;
-    let pause = pause(cx, attempt, answer.as_ref().ok());
+    let left = (until - cx.now()).to_std().unwrap_or(Duration::ZERO);
+    let pause = pause(cx, attempt, left, answer.as_ref().ok());
     // Without an answer of its own the call failed for good, as one whose worker died time and again.
     let (error, answer) = match answer {
         Ok(answer) => (answer.error().map(str::to_owned), answer),
@@ -189,12 +194,15 @@ async fn note(
     cx.step(&format!("note {attempt}"), write).await
 }
 
-/// After how long to try again; none when that was the last time.
-fn pause(cx: &Context, attempt: usize, answer: Option<&WebhookAnswer>) -> Option<Duration> {
+/// After how long to try again, within the time that is `left`; none when that was the last time.
+fn pause(cx: &Context, attempt: usize, left: Duration, answer: Option<&WebhookAnswer>) -> Option<Duration> {
+    if left.is_zero() {
+        return None;
+    }
     let planned = jittered(*PAUSES.get(attempt - 1)?, cx.random(&format!("pause {attempt}")));
     let asked = answer.and_then(|answer| answer.retry_after_seconds);
     let asked = Duration::from_secs(asked.unwrap_or(0).into()).min(MOST_PATIENCE);
-    Some(planned.max(asked))
+    Some(planned.max(asked).min(left))
 }
 
 /// `seconds`, and up to a fifth more or less by `chance`.
@@ -251,6 +259,8 @@ mod tests {
     fn ten_attempts_take_three_days_and_a_pause_is_a_fifth_off_at_most() {
         let all: u64 = PAUSES.iter().sum();
         assert_eq!(all / HOUR, 75);
+        let longest: f64 = PAUSES.iter().map(|pause| jittered(*pause, u64::MAX).as_secs_f64()).sum();
+        assert!(longest < LONGEST.num_seconds() as f64 && longest > 0.99 * LONGEST.num_seconds() as f64, "{longest}");
         for seconds in PAUSES {
             let (least, most) = (jittered(seconds, 0).as_secs_f64(), jittered(seconds, u64::MAX).as_secs_f64());
             let planned = seconds as f64;

@@ -12,7 +12,6 @@ pub mod gift;
 pub mod invoice;
 pub mod mfa_factor;
 pub mod money;
-pub mod notice;
 pub mod openid_sign_in;
 pub mod payment;
 pub mod payment_decision;

@@ -1,5 +1,6 @@
 //! Renders: what was ordered, what was frozen, what came of it; and the nodes that do it.
 
+pub mod again;
 pub mod backlog;
 pub mod bill;
 pub mod derivative;

@@ -1,6 +1,7 @@
 //! Tables that are partitioned by month: a row that comes before its month was made has it made.
 
 use super::Db;
+use crate::contracts::storage::BlobHash;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use flatrender_engine::Failure;
@@ -142,6 +143,17 @@ pub async fn unarchived(db: Db<'_>) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(
         "select r.name from platform.retired_months r join platform.time_series s on s.name = r.series
          where s.archive and r.archived_at is null and r.dropped_at is null order by r.name"
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Hashes of the files that months were archived as, after `after`: nothing else knows what was in those months.
+pub async fn archives(db: Db<'_>, after: Option<&BlobHash>, limit: i64) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!(
+        r#"select distinct sha256 as "sha256!" from platform.retired_months where sha256 > coalesce($1, '') order by 1 limit $2"#,
+        after.map(BlobHash::as_str),
+        limit,
     )
     .fetch_all(db)
     .await

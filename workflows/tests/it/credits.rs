@@ -176,22 +176,50 @@ async fn give_up(db: &PgPool, run_id: Uuid) {
 async fn who_has_too_little_is_told_how_much_it_takes(db: PgPool) {
     let jane = person(&db).await;
     account(&db, jane, HELD - 1).await;
+    films_cost_credits(&db).await;
     let (.., billed) = bill(&db, jane).await;
     assert_eq!((billed, state(&db, jane).await), (Billed::Short { needed: HELD, free: HELD - 1 }, (HELD - 1, 0)));
+}
+
+/// Somebody who was given too few seconds for a film is not worse off than who was given none.
+#[sqlx::test(migrations = "../migrations")]
+async fn who_has_too_little_has_what_everybody_has_who_has_nothing(db: PgPool) {
+    let jane = person(&db).await;
+    account(&db, jane, HELD + 1).await;
+    assert_eq!(bill(&db, jane).await.2, Billed::Held(HELD), "what is enough pays, also where films are free");
+    assert_eq!((bill(&db, jane).await.2, state(&db, jane).await), (Billed::Free, (HELD + 1, HELD)));
+    films_cost_credits(&db).await;
+    assert_eq!(bill(&db, jane).await.2, Billed::Short { needed: HELD, free: 1 });
+    let house = the_tenants(&db, HELD).await;
+    assert_eq!((bill(&db, jane).await.2, state(&db, jane).await), (Billed::Held(HELD), (HELD + 1, HELD)));
+    let now = credit::find(&mut db.acquire().await.unwrap(), DEFAULT_TENANT, None).await.unwrap().unwrap();
+    assert_eq!((now.id, now.held), (house, HELD), "the tenant pays, as for who has no account");
+    assert_eq!(bill(&db, jane).await.2, Billed::Short { needed: HELD, free: 1 }, "until it has too little, too");
+    sound(&db).await;
+}
+
+async fn films_cost_credits(db: &PgPool) {
+    let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(db).await.unwrap();
+    credit::set_paid(&mut tx, DEFAULT_TENANT, true).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+/// An account of the tenant's with some seconds in it.
+async fn the_tenants(db: &PgPool, seconds: i64) -> Uuid {
+    let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(db).await.unwrap();
+    let house = credit::open(&mut tx, DEFAULT_TENANT, None).await.unwrap();
+    assert_eq!(credit::grant(&mut tx, house.id, "k", seconds, Reason::Purchase).await.unwrap(), Entered::Now(seconds));
+    tx.commit().await.unwrap();
+    house.id
 }
 
 #[sqlx::test(migrations = "../migrations")]
 async fn films_are_free_where_nobody_has_an_account_unless_the_tenant_says_otherwise(db: PgPool) {
     let jane = person(&db).await;
     assert_eq!(bill(&db, jane).await.2, Billed::Free);
-    let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(&db).await.unwrap();
-    credit::set_paid(&mut tx, DEFAULT_TENANT, true).await.unwrap();
-    tx.commit().await.unwrap();
+    films_cost_credits(&db).await;
     assert_eq!(bill(&db, jane).await.2, Billed::Short { needed: HELD, free: 0 });
-    let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(&db).await.unwrap();
-    let house = credit::open(&mut tx, DEFAULT_TENANT, None).await.unwrap();
-    assert_eq!(credit::grant(&mut tx, house.id, "k", 500, Reason::Purchase).await.unwrap(), Entered::Now(500));
-    tx.commit().await.unwrap();
+    the_tenants(&db, 500).await;
     assert_eq!(bill(&db, jane).await.2, Billed::Held(HELD), "the tenant pays for who has no account");
 }
 

@@ -178,6 +178,34 @@ async fn what_is_free_when_the_money_goes_back_is_taken_back_whoever_holds_the_r
     working.end().await;
 }
 
+/// A bank that wants money back has to be answered within days: by whoever manages the money of the tenant, not by whoever paid.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_dispute_and_a_review_are_told_to_who_must_act(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let working = Working::begin(shop.worker(true));
+    let (id, _) = shop.buy(shop.credits(), None).await;
+    shop.comes(id, "pending").await;
+    let client = Client::new(shop.db.clone());
+    let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(&shop.db).await.unwrap();
+    settle::disputed(&client, &mut tx, DEFAULT_TENANT, id, "charge.dispute.created").await.unwrap();
+    settle::review(&client, &mut tx, DEFAULT_TENANT, id, "payment.amount_differs", "10 and not 9").await.unwrap();
+    tx.commit().await.unwrap();
+    let told = "select input #>> '{news,code}', coalesce(input #>> '{news,audience,user}', input #>> '{news,audience}')
+                from workflow.runs where kind = 'notify' order by input #>> '{news,code}' collate \"C\"";
+    let told: Vec<(String, String)> = sqlx::query_as(told).fetch_all(&shop.db).await.unwrap();
+    let line = |code: &str, whom: &str| (code.to_owned(), whom.to_owned());
+    assert_eq!(
+        told,
+        [
+            line("payment.dispute_open", "operators"),
+            line("payment.disputed", "treasurers"),
+            line("payment.review", &shop.user.to_string()),
+            line("payment.undecided", "treasurers"),
+        ]
+    );
+    working.end().await;
+}
+
 /// What a bank sends back after it was done is for people, who are told; two of them cannot say that it is settled by nothing.
 #[sqlx::test(migrations = "../migrations")]
 async fn a_refund_that_comes_back_after_it_was_done_is_for_people(db: PgPool) {

@@ -10,7 +10,7 @@ use flatrender_workflows::{
         storage::{BlobHash, BlobRef},
         template::Manifest,
     },
-    definitions::scene_snapshot::SceneSnapshot,
+    definitions::scene_snapshot::{self, SceneSnapshot},
     models::{
         DEFAULT_TENANT, Role, Scope,
         content::{project, scene},
@@ -207,13 +207,14 @@ async fn until_blocked(db: &PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn of_two_stills_that_end_at_once_the_second_ends_their_request(db: PgPool) {
     let (first, _) = asked_for(&db).await;
-    let (second, project_id) = (Uuid::now_v7(), Uuid::now_v7());
+    let (second, project_id, jane) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
     let sql = "insert into render.snapshot_jobs (id, tenant_id, project_id, project_version_id, scene_id, scene_key, workflow_run_id)
                select $1, tenant_id, project_id, project_version_id, $1, 'b', $1 from render.snapshot_jobs";
     sqlx::query(sql).bind(second).execute(&db).await.unwrap();
     let mut tx = db.begin().await.unwrap();
     Scope::tenant(Role::Render, DEFAULT_TENANT).enter(&mut tx).await.unwrap();
-    let (id, ended) = snapshot_batch::begin(&mut tx, DEFAULT_TENANT, project_id, &[first, second]).await.unwrap();
+    let (id, ended) =
+        snapshot_batch::begin(&mut tx, DEFAULT_TENANT, project_id, Some(jane), &[first, second]).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(ended, None);
     let mut one = db.begin().await.unwrap();
@@ -234,6 +235,13 @@ async fn of_two_stills_that_end_at_once_the_second_ends_their_request(db: PgPool
         ended.iter().map(|b| (b.id, b.project_id, b.done, b.failed)).collect::<Vec<_>>(),
         [(id, project_id, 0, 2)]
     );
+    // Whoever asked for them is told, and where they are.
+    let mut tx = db.begin().await.unwrap();
+    scene_snapshot::tell(&Client::new(db.clone()), &mut tx, ended).await.unwrap();
+    tx.commit().await.unwrap();
+    let told = "select input #>> '{news,audience,user}', input #>> '{news,data,project_id}' from workflow.runs where kind = 'notify'";
+    let told: (String, String) = sqlx::query_as(told).fetch_one(&db).await.unwrap();
+    assert_eq!(told, (jane.to_string(), project_id.to_string()));
     let mut tx = db.begin().await.unwrap();
     assert_eq!(end(&mut tx, second).await, [], "it is told once");
 }
@@ -248,7 +256,7 @@ async fn a_request_for_a_still_that_ends_at_that_moment_ends_with_it(db: PgPool)
         async move {
             let mut tx = db.begin().await.unwrap();
             Scope::tenant(Role::Render, DEFAULT_TENANT).enter(&mut tx).await.unwrap();
-            let begun = snapshot_batch::begin(&mut tx, DEFAULT_TENANT, Uuid::nil(), &[job]).await.unwrap();
+            let begun = snapshot_batch::begin(&mut tx, DEFAULT_TENANT, Uuid::nil(), None, &[job]).await.unwrap();
             tx.commit().await.unwrap();
             begun
         }

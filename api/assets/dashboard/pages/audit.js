@@ -1,12 +1,13 @@
-// What was done to runs and queues, by whom and why.
+// What was done, by whom and why: to runs and queues, of which more is known; and everything that anybody did in one's organisation.
 
 import { h, ltr } from "../dom.js";
 import { t, word } from "../i18n.js";
 import { nothing } from "../parts/dialog.js";
+import { pick } from "../parts/form.js";
 import { pages, table } from "../parts/list.js";
 import { head, json, link, when } from "../parts/show.js";
 
-const ROOMS = { run: "runs", bulk: "bulk" };
+const ROOMS = { run: "runs", bulk: "bulk", node: "nodes", schedule: "schedules", payment: "payments", webhook: "webhooks" };
 
 function target(text) {
   const [kind, id] = [text.slice(0, text.indexOf(":")), text.slice(text.indexOf(":") + 1)];
@@ -24,17 +25,45 @@ const COLUMNS = [
 ];
 const columns = () => COLUMNS.map((column) => ({ ...column, label: column.label() }));
 
+/** The chain of one's organisation: every deed of everybody, those above among them. */
+const CHAIN = [
+  { label: () => t("audit.what"), cell: (entry) => ltr(entry.action) },
+  { label: () => t("audit.to"), cell: (entry) => target(entry.target) },
+  ...COLUMNS.slice(2, 4),
+  { label: () => t("audit.from"), cell: (entry) => (entry.ip ? ltr(entry.ip) : h("span", { class: "dim" }, "–")) },
+  COLUMNS.at(-1),
+];
+
 /** A table of deeds. */
 export function deeds(data) { return table(columns(), data); }
 
-export default function audit({ query, go, hear }) {
+export default function audit(page) {
+  return page.query.of === "all" ? chain(page) : of_runs(page);
+}
+
+const which = ({ query, go, me }) => (me.rights.includes("manage")
+  ? pick(t("audit.of"), [["runs", t("audit.of.runs")], ["all", t("audit.of.all")]], query.of === "all" ? "all" : "runs", (name) => go(name === "all" ? "audit?of=all" : "audit")) : null);
+
+function chain(page) {
+  const { query, go } = page;
+  const made = pages({ path: "/v1/audit", query: { action: query.action }, columns: CHAIN.map((column) => ({ ...column, label: column.label() })), key: (entry) => String(entry.seq), label: t("audit.title"), empty: () => nothing("audit.none") });
+  const action = h("input", { class: "i mono", dir: "ltr", value: query.action ?? "", placeholder: "node.drain", "aria-label": t("audit.what"), "data-find": "", onchange: (event) => {
+    const wanted = event.target.value.trim();
+    go(`audit?of=all${wanted ? `&action=${encodeURIComponent(wanted)}` : ""}`, true);
+  } });
+  return { element: h("div", head(t("audit.title"), t("audit.all.sub"), h("button", { class: "b", type: "button", onclick: () => made.reload() }, t("list.refresh"))),
+    h("div", { class: "filters", role: "search" }, which(page), action), made.element), end: () => made.end() };
+}
+
+function of_runs(page) {
+  const { query, go, hear } = page;
   const made = pages({ path: "/v1/operate/audit", query, columns: columns(), key: (deed) => deed.id, label: t("audit.title"), empty: () => nothing("audit.none") });
   const set = (change) => {
     const next = Object.entries({ ...query, ...change }).filter(([, value]) => value);
     go(next.length ? `audit?${new URLSearchParams(next)}` : "audit", true);
   };
   const text = (name, label, first) => h("input", { class: "i mono", dir: "ltr", value: query[name] ?? "", placeholder: label, "aria-label": label, "data-find": first ? "" : null, onchange: (event) => set({ [name]: event.target.value.trim() }) });
-  const free = hear("deed", () => made.reload());
-  return { element: h("div", head(t("audit.title"), t("audit.sub")), h("div", { class: "filters", role: "search" }, text("target", t("audit.target"), true), text("action", t("audit.what")), text("actor", t("audit.who")),
+  const free = hear("deed", () => made.renew());
+  return { element: h("div", head(t("audit.title"), t("audit.sub")), h("div", { class: "filters", role: "search" }, which(page), text("target", t("audit.target"), true), text("action", t("audit.what")), text("actor", t("audit.who")),
     Object.keys(query).length ? h("button", { class: "b plain", type: "button", onclick: () => go("audit", true) }, t("runs.clear")) : null), made.element), end() { free(); made.end(); } };
 }

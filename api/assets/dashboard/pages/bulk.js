@@ -3,10 +3,10 @@
 import { get, post } from "../api.js";
 import { fill, h, ltr } from "../dom.js";
 import { num, t, word } from "../i18n.js";
-import { ask, cli, nothing, trouble } from "../parts/dialog.js";
+import { ask, cli, done, nothing, trouble, undone } from "../parts/dialog.js";
 import { choice, field } from "../parts/form.js";
 import { pages, table } from "../parts/list.js";
-import { head, json, link, meter, pairs, sheet, short, state, when } from "../parts/show.js";
+import { head, json, line, link, meter, pairs, sheet, short, state, when } from "../parts/show.js";
 
 export default function bulk(page) {
   if (page.rest === "new") return fresh(page);
@@ -73,6 +73,7 @@ function shown(preview, go) {
   const begin = h("button", { class: "b first", type: "button", disabled: true, onclick: async () => {
     try {
       await post(`/v1/operate/bulk/${preview.id}/actions`, { action: "begin", confirm: preview.total });
+      done(t("bulk.begin"), preview);
       go(`bulk/${preview.id}`);
     } catch (error) {
       wrong.hidden = false;
@@ -86,6 +87,9 @@ function shown(preview, go) {
         { label: t("runs.kind"), cell: (one) => ltr(one.kind) }, { label: t("runs.state"), cell: (one) => state(one.state) }, { label: t("runs.tenant"), cell: (one) => short(one.tenant_id) },
         { label: t("failures.runs"), end: true, cell: (one) => num(one.n) },
       ], preview.counts)),
+      preview.left_out.length ? sheet(t("bulk.left"), null, table([
+        { label: t("runs.kind"), cell: (one) => ltr(one.kind) }, { label: t("bulk.note"), class: "two dim", cell: (one) => one.why }, { label: t("failures.runs"), end: true, cell: (one) => num(one.n) },
+      ], preview.left_out)) : null,
       sheet(t("bulk.sample"), null, table([
         { label: t("runs.kind"), cell: (run) => link(`runs/${run.id}`, ltr(run.kind)) }, { label: t("runs.error"), cell: (run) => ltr(run.error_code ?? "–") }, { label: t("runs.created"), end: true, cell: (run) => when(run.created_at) },
       ], preview.sample))),
@@ -96,7 +100,13 @@ function shown(preview, go) {
 function one({ rest: id, go, role, hear }) {
   const place = h("div", { class: "stack" });
   let timer = null, stopped = false, items = null, seen = "";
-  const act = async (action) => { await post(`/v1/operate/bulk/${id}/actions`, { action }); load(); };
+  const VERBS = { pause: "pause-bulk", resume: "resume-bulk", abort: "abort" };
+  const act = async (action, reason) => {
+    await post(`/v1/operate/bulk/${id}/actions`, { action, ...(reason ? { reason } : {}) });
+    return { cli: line("flatrender", "operate", VERBS[action], id, ...(reason ? [`--reason=${reason}`] : [])) };
+  };
+  // It ends for good, and somebody will want to know why half of it was done.
+  const abort = () => ask({ title: t("bulk.abort"), text: t("bulk.abort.say"), danger: true, then: load, act: ({ reason }) => act("abort", reason.trim()) });
   const rest = (reason) => post("/v1/operate/bulk", { action: "retry", rest_of: id, reason });
   async function load() {
     clearTimeout(timer);
@@ -113,7 +123,7 @@ function one({ rest: id, go, role, hear }) {
     } catch (error) { fill(place, head(t("bulk.title")), trouble(error, load)); }
   }
   function view(data) {
-    const button = (name, words, tone = "") => h("button", { class: `b ${tone}`, type: "button", onclick: () => act(name).catch((error) => fill(place, trouble(error, load))) }, t(words));
+    const button = (name, words, tone = "") => h("button", { class: `b ${tone}`, type: "button", data: { act: name }, onclick: () => (name === "abort" ? abort() : act(name).then((answer) => { done(t(words), answer); load(); }, undone)) }, t(words));
     const left = data.failed + data.conflicts;
     return [
       head(word("act", data.action), data.reason,

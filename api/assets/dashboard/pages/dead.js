@@ -4,14 +4,14 @@ import { h } from "../dom.js";
 import { t } from "../i18n.js";
 import { head } from "../parts/show.js";
 import { act_on_many } from "./bulk.js";
-import { runs_list } from "./runs.js";
+import { bulk_filter, runs_list } from "./runs.js";
 
 export default function dead(page) {
   const list = runs_list(page, page.query, "/v1/operate/dead-letters", "dead.none");
   return {
     element: h("div", head(t("dead.title"), t("dead.sub"),
       h("button", { class: "b", type: "button", onclick: () => list.reload() }, t("list.refresh")),
-      page.role.rank >= 1 ? h("button", { class: "b", type: "button", onclick: () => act_on_many(page.go, "retry", { states: ["failed"] }) }, t("failures.retry")) : null), list.element),
+      page.role.rank >= 1 ? h("button", { class: "b", type: "button", onclick: () => act_on_many(page.go, "retry", { ...bulk_filter(page.query), states: ["failed"], dead: true }) }, t("failures.retry")) : null), list.element),
     end: () => list.end(),
   };
 }

@@ -5,7 +5,7 @@ import { fill, h, ltr } from "../dom.js";
 import { bytes, num, t, word } from "../i18n.js";
 import { ask, nothing, trouble } from "../parts/dialog.js";
 import { pages, table } from "../parts/list.js";
-import { entitle, head, link, pairs, sheet, state, when } from "../parts/show.js";
+import { entitle, head, line as command, link, pairs, sheet, state, when } from "../parts/show.js";
 import tokens from "./tokens.js";
 
 const MB = 1048576;
@@ -29,14 +29,15 @@ function list({ go }) {
       { label: t("nodes.seen"), end: true, cell: (node) => when(node.last_seen_at) },
     ], empty: () => nothing("nodes.none"),
   });
-  const timer = setInterval(() => made.reload(), 10000);
+  const timer = setInterval(() => made.renew(), 10000);
   return { element: h("div", head(t("nodes.title"), t("nodes.sub"), link("nodes/tokens", t("tokens.title")), h("button", { class: "b", type: "button", onclick: () => made.reload() }, t("list.refresh"))), made.element), end() { clearInterval(timer); made.end(); } };
 }
 
 function one({ rest: id, role }) {
   const place = h("div", { class: "stack" });
   const path = `/v1/platform/nodes/${id}`;
-  const act = (body) => post(`${path}/actions`, body);
+  const act = (node, action, reason) => post(`${path}/actions`, { action, ...(reason ? { reason } : {}) })
+    .then(() => ({ cli: command("flatrender", "node", action, node.name, ...(reason ? [`--reason=${reason}`] : [])) }));
   const load = () => Promise.all([get(path), get(at(`${path}/health`, { limit: 100 })), get(at(`${path}/crashes`, { limit: 20 }))])
     .then(([node, health, crashes]) => fill(place, view(node, health.data.reverse(), crashes.data))).catch((error) => fill(place, head(t("nodes.title")), trouble(error, load)));
   function view(node, health, crashes) {
@@ -44,10 +45,10 @@ function one({ rest: id, role }) {
     const button = (words, question, tone = "") => h("button", { class: `b ${tone}`, type: "button", onclick: () => ask({ then: load, ...question }) }, t(words));
     return [
       h("div", { class: "head" }, h("div", h("h1", ltr(node.name, { class: "" })), h("p", { class: "sub" }, state(node.status), " · ", ltr(node.pool), " · ", when(node.last_seen_at))), role.rank >= 3 ? h("div", { class: "do" },
-        node.status === "draining" ? button("nodes.resume", { title: t("nodes.resume"), reason: "none", act: () => act({ action: "resume" }) }, "first") : null,
-        node.status === "online" ? button("nodes.drain", { title: t("nodes.ask.drain", { name: node.name }), text: t("nodes.ask.drain.say"), reason: "none", act: () => act({ action: "drain" }) }) : null,
-        node.status === "quarantined" ? button("nodes.release", { title: t("nodes.release"), reason: "none", act: () => act({ action: "release" }) }, "first") : null,
-        !["quarantined", "retired"].includes(node.status) ? button("nodes.quarantine", { title: t("nodes.ask.quarantine", { name: node.name }), text: t("nodes.ask.quarantine.say"), danger: true, act: ({ reason }) => act({ action: "quarantine", reason }) }, "bad") : null) : null),
+        node.status === "draining" ? button("nodes.resume", { title: t("nodes.resume"), reason: "none", act: () => act(node, "resume") }, "first") : null,
+        node.status === "online" ? button("nodes.drain", { title: t("nodes.ask.drain", { name: node.name }), text: t("nodes.ask.drain.say"), reason: "none", act: () => act(node, "drain") }) : null,
+        node.status === "quarantined" ? button("nodes.release", { title: t("nodes.release"), reason: "none", act: () => act(node, "release") }, "first") : null,
+        !["quarantined", "retired"].includes(node.status) ? button("nodes.quarantine", { title: t("nodes.ask.quarantine", { name: node.name }), text: t("nodes.ask.quarantine.say"), danger: true, act: ({ reason }) => act(node, "quarantine", reason.trim()) }, "bad") : null) : null),
       node.quarantine_reason ? h("div", { class: "ask bad" }, h("p", { class: "say" }, node.quarantine_reason)) : null,
       h("div", { class: "cols" },
         sheet(t("nodes.health"), null, h("div", { class: "in stack" },

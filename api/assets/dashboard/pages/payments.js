@@ -6,7 +6,8 @@ import { money, t, word } from "../i18n.js";
 import { ask, nothing, trouble } from "../parts/dialog.js";
 import { choice, field, pick } from "../parts/form.js";
 import { pages, table } from "../parts/list.js";
-import { head, link, pairs, sheet, short, state, when } from "../parts/show.js";
+import { head, line, link, pairs, sheet, short, state, when } from "../parts/show.js";
+import refunds from "./refunds.js";
 
 const STATES = ["review", "pending", "paid", "refunding", "partially_refunded", "refunded", "failed", "expired", "cancelled"];
 /** What may be said of a payment, and whether that takes an amount and what the bank calls it. */
@@ -14,17 +15,24 @@ const OUTCOMES = { paid: true, refund: true, failed: false };
 
 export default function payments(page) {
   if (page.rest === "differences") return differences(page);
+  if (page.rest === "refunds") return refunds(page);
   return page.rest ? one(page) : list(page);
 }
+
+/** What was done, with how the command line does it. */
+const same = (asked, ...words) => asked.then((answer) => ({ ...answer, cli: line("flatrender", ...words) }));
+
+const differ = (what, one, explanation) => same(post(`/v1/payment-differences/${one.id}/${what}`, { explanation, our_amount: one.our_amount, their_amount: one.their_amount }),
+  "differences", what, "--", one.id, explanation);
 
 /** What differs from the gateways, until two people have explained it. */
 function differences({ query, go, me }) {
   const all = query.all === "true";
   const say = (one) => ask({ title: t("payments.explain"), text: t("payments.explain.say"), reason: "none", then: () => made.reload(),
     fields: [field("payments.explanation", h("textarea", { class: "i", name: "explanation", maxlength: 4000, required: true }, one.explanation ?? ""))],
-    act: ({ explanation }) => post(`/v1/payment-differences/${one.id}/explain`, { explanation, our_amount: one.our_amount, their_amount: one.their_amount }) });
+    act: ({ explanation }) => differ("explain", one, explanation) });
   const confirm = (one) => ask({ title: t("payments.confirm"), text: one.explanation, reason: "none", then: () => made.reload(),
-    act: () => post(`/v1/payment-differences/${one.id}/confirm`, { explanation: one.explanation, our_amount: one.our_amount, their_amount: one.their_amount }) });
+    act: () => differ("confirm", one, one.explanation) });
   const deeds = (one) => (one.confirmed_at ? when(one.confirmed_at) : h("div", { class: "line" },
     h("button", { class: "b tiny", type: "button", onclick: () => say(one) }, t("payments.explain")),
     one.explained_by && one.explained_by !== me.id ? h("button", { class: "b tiny first", type: "button", onclick: () => confirm(one) }, t("payments.confirm")) : null));
@@ -57,7 +65,7 @@ function list({ query, go }) {
   });
   const states = pick(t("webhooks.state"), [["review", word("state", "review")], ["any", t("runs.any")]], wanted, (name) => go(name === "review" ? "payments" : `payments?state=${name}`));
   const more = choice("state", [["any", t("runs.any")], ...STATES.map((name) => [name, word("state", name)])], wanted, (name) => go(`payments?state=${name}`), t("webhooks.state"));
-  return { element: h("div", head(t("payments.title"), t("payments.sub"), link("payments/differences", t("payments.differences"))), h("div", { class: "filters" }, states, more), made.element), end: () => made.end() };
+  return { element: h("div", head(t("payments.title"), t("payments.sub"), link("payments/refunds", t("payments.refunds")), link("payments/differences", t("payments.differences"))), h("div", { class: "filters" }, states, more), made.element), end: () => made.end() };
 }
 
 function one({ rest: id, me }) {
@@ -74,15 +82,18 @@ function one({ rest: id, me }) {
         field("payments.transaction", h("input", { class: "i mono", name: "transaction", dir: "ltr", maxlength: 200, autocomplete: "off" }), "payments.transaction.hint"),
         field("payments.evidence", h("textarea", { class: "i", name: "evidence", maxlength: 4000, required: true }), "payments.evidence.hint"),
       ],
-      act: ({ outcome, amount, currency, transaction, evidence }) => post(`/v1/payments/${id}/decisions`, { outcome, evidence,
-        ...(OUTCOMES[outcome] ? { amount: Number(amount), currency: currency.trim(), transaction: transaction.trim() } : {}) }) });
+      act: ({ outcome, amount, currency, transaction, evidence }) => {
+        const money = OUTCOMES[outcome] ? { amount: Number(amount), currency: currency.trim(), transaction: transaction.trim() } : {};
+        return same(post(`/v1/payments/${id}/decisions`, { outcome, evidence, ...money }), "payments", "decide", id, outcome,
+          ...Object.entries({ ...money, evidence }).map(([name, value]) => `--${name}=${value}`));
+      } });
   }
 
   const answer = (decision, how, tone) => h("button", { class: `b tiny ${tone}`, type: "button", onclick: () => ask({ title: t(`payments.${how}`), text: t(`payments.${how}.say`), reason: "none", danger: tone === "bad", then: load,
-    act: () => post(`/v1/payment-decisions/${decision.id}/${how}`) }) }, t(`payments.${how}`));
+    act: () => same(post(`/v1/payment-decisions/${decision.id}/${how}`), "payments", how, decision.id) }) }, t(`payments.${how}`));
 
   const send = (bill) => h("button", { class: "b tiny", type: "button", data: { act: "send" }, onclick: () => ask({ title: t("payments.send"), text: t("payments.send.say"), reason: "none",
-    act: () => post(`/v1/invoices/${bill.id}/send`) }) }, t("payments.send"));
+    act: () => same(post(`/v1/invoices/${bill.id}/send`), "invoices", bill.id, "--send") }) }, t("payments.send"));
 
   function view(payment, bills) {
     const mine = (decision) => decision.proposed_by === me.id;

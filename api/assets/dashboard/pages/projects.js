@@ -3,8 +3,8 @@
 import { get, picture, post } from "../api.js";
 import { busy, fill, h, ltr } from "../dom.js";
 import { language, num, t } from "../i18n.js";
-import { nothing, toast, trouble, undone } from "../parts/dialog.js";
-import { head, link, meter, state } from "../parts/show.js";
+import { done, nothing, trouble, undone } from "../parts/dialog.js";
+import { head, line, link, meter, state } from "../parts/show.js";
 import colours from "./colours.js";
 
 export default function projects(page) {
@@ -54,7 +54,7 @@ function scenes({ rest: slug, me }) {
   const make = (force) => async () => {
     try {
       await post(`/v1/scene-snapshots/${project.project_id}`, { force });
-      toast(t("projects.make"));
+      done(t("projects.make"), { cli: line("flatrender", "snapshots", slug, ...(force ? ["--force"] : [])) });
     } catch (error) { undone(error); }
     load();
   };

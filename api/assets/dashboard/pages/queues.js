@@ -8,6 +8,29 @@ import { field } from "../parts/form.js";
 import { table } from "../parts/list.js";
 import { head, link, state, when } from "../parts/show.js";
 
+const CAPS = ["cap", "tenant_cap", "key_cap"], RATES = ["rate", "tenant_rate", "key_rate"];
+
+/** A rate as people write it: so many in so many seconds, and how many more one window may see. */
+const written = (rate) => (rate ? `${rate.n}/${rate.seconds}${rate.burst ? `+${rate.burst}` : ""}` : "");
+
+function rate(text) {
+  const [, n, seconds, burst] = /^\s*(\d+)\s*\/\s*(\d+(?:\.\d+)?)\s*(?:\+\s*(\d+)\s*)?$/.exec(text) ?? [];
+  if (!n) throw new Error(t("queues.rate.wrong", { text }));
+  return { n: Number(n), seconds: Number(seconds), burst: Number(burst ?? 0) };
+}
+
+/** A field for each limit there is: what is set replaces them all. */
+const limits = (terms) => [
+  ...CAPS.map((name) => field(`queues.${name}`, h("input", { class: "i num", name, type: "number", min: 1, value: terms[name] ?? "" }))),
+  ...RATES.map((name) => field(`queues.${name}`, h("input", { class: "i mono", name, dir: "ltr", placeholder: "100/60", value: written(terms[name]) }), "queues.rate.hint")),
+];
+
+function allowed(values) {
+  const given = (names, read) => names.filter((name) => values[name].trim()).map((name) => [name, read(values[name])]);
+  const terms = Object.fromEntries([...given(CAPS, Number), ...given(RATES, rate)]);
+  return Object.keys(terms).length ? { action: "set_terms", terms } : { action: "end_terms" };
+}
+
 export default function queues({ role, hear }) {
   const place = busy();
   const act = (queue, body) => post(`/v1/operate/queues/${encodeURIComponent(queue)}/actions`, body);
@@ -18,16 +41,15 @@ export default function queues({ role, hear }) {
     { label: t("queues.oldest"), end: true, cell: (queue) => (queue.ready ? span(queue.oldest_seconds) : "–") },
     { label: t("queues.leased"), end: true, cell: (queue) => num(queue.leased) },
     { label: t("queues.workers"), end: true, cell: (queue) => (queue.workers ? h("span", { title: t("queues.slots", { busy: queue.leased, slots: queue.slots }) }, num(queue.workers)) : h("span", { class: "dim" }, "–")) },
-    { label: t("queues.terms"), cell: (queue) => (queue.terms ? Object.entries(queue.terms).filter(([, value]) => value).map(([name, value]) => [h("span", { class: "tag" }, ltr(`${name} ${typeof value === "object" ? `${value.n}/${value.seconds} s` : value}`)), " "]) : h("span", { class: "dim" }, t("queues.all"))) },
+    { label: t("queues.terms"), cell: (queue) => (queue.terms ? Object.entries(queue.terms).filter(([, value]) => value).map(([name, value]) => [h("span", { class: "tag" }, ltr(`${name} ${typeof value === "object" ? `${written(value)} s` : value}`)), " "]) : h("span", { class: "dim" }, t("queues.all"))) },
     role.rank >= 2 && { label: "", end: true, cell: (queue) => buttons(queue) },
-  ].filter(Boolean), data, { label: t("queues.title") }) : nothing("queues.none")))).catch((error) => fill(place, trouble(error, load)));
+  ].filter(Boolean), data, { label: t("queues.title"), key: (queue) => queue.queue }) : nothing("queues.none")))).catch((error) => fill(place, trouble(error, load)));
   function buttons(queue) {
     const name = queue.queue;
     return [
-      role.rank >= 3 && !name.startsWith("node.") && name !== "workflows" ? h("button", { class: "b tiny", type: "button", onclick: () => ask({
-        title: t("queues.terms.ask", { queue: name }), text: t("queues.terms.say"), reason: "wanted", then: load,
-        fields: [field("queues.cap", h("input", { class: "i num", name: "cap", type: "number", min: 1, value: queue.terms?.cap ?? "" })), field("queues.tenantcap", h("input", { class: "i num", name: "tenant_cap", type: "number", min: 1, value: queue.terms?.tenant_cap ?? "" }))],
-        act: ({ cap, tenant_cap, reason }) => act(name, { ...(cap || tenant_cap ? { action: "set_terms", terms: { ...(cap ? { cap: Number(cap) } : {}), ...(tenant_cap ? { tenant_cap: Number(tenant_cap) } : {}) } } : { action: "end_terms" }), ...(reason.trim() ? { reason: reason.trim() } : {}) }),
+      role.rank >= 3 && !name.startsWith("node.") && name !== "workflows" ? h("button", { class: "b tiny", type: "button", data: { act: "limit" }, onclick: () => ask({
+        title: t("queues.terms.ask", { queue: name }), text: t("queues.terms.say"), reason: "wanted", then: load, fields: limits(queue.terms ?? {}),
+        act: ({ reason, ...values }) => act(name, { ...allowed(values), ...(reason.trim() ? { reason: reason.trim() } : {}) }),
       }) }, t("queues.limit")) : null, " ",
       queue.paused_at
         ? h("button", { class: "b tiny first", type: "button", onclick: () => ask({ title: `${t("queues.resume")}: ${name}`, reason: "none", then: load, act: () => act(name, { action: "resume" }) }) }, t("queues.resume"))

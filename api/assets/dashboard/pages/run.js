@@ -67,7 +67,7 @@ function view(run, done, { go, load, role, film }) {
       h("div", { class: "do" }, buttons(run, { go, load }))),
     h("div", { class: `ask ${tone}` }, h("div", { class: "grow" }, h("h2", { class: "unseen" }, t("run.why")), h("p", { class: "say" }, run.why.key ? [ltr(run.why.key), ": "] : null, sentence(run.why)),
       run.error ? h("p", { class: "small", dir: "auto" }, ltr(run.error.code), " ", run.error.message) : null,
-      run.no_copies && over && run.error ? h("p", { class: "small dim" }, t("run.nocopies", { why: run.no_copies })) : null)),
+      run.no_copies && over && run.error && !run.actions.includes("retry") ? h("p", { class: "small dim" }, t("run.nocopies", { why: run.no_copies })) : null)),
     film,
     sheet(t("run.timeline"), t("run.whole", { span: between(run.created_at, run.finished_at) }), h("div", { class: "in" }, gantt(run))),
     run.tasks.length ? sheet(t("run.tasks"), null, table([

@@ -26,7 +26,8 @@ function read(text) {
 const steps = (run) => choice("from_step", [["", t("ask.fork.begin")], ...run.steps.map((step) => [step.key, step.key])], "");
 
 const QUESTIONS = {
-  retry: (run, act, then) => ask({ title: t("ask.retry"), text: t("ask.retry.say"), reason: "wanted", then, fields: [field("ask.fork.from", steps(run))],
+  // A film is ordered again, from its beginning: it belongs to the run that it was ordered with.
+  retry: (run, act, then) => ask({ title: t("ask.retry"), text: t(run.no_copies ? "ask.again.say" : "ask.retry.say"), reason: "wanted", then, fields: run.no_copies ? [] : [field("ask.fork.from", steps(run))],
     act: (values) => act({ action: "retry", ...(values.from_step ? { from_step: values.from_step } : {}), ...reason(values) }) }),
   cancel: (run, act, then) => ask({ title: t("ask.cancel"), text: t("ask.cancel.say"), danger: true, then, act: (values) => act({ action: "cancel", ...reason(values) }) }),
   retry_now: (run, act, then) => ask({ title: t("act.retry_now"), reason: "wanted", then, act: (values) => act({ action: "retry_now", ...reason(values) }) }),

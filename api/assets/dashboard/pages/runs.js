@@ -58,11 +58,10 @@ function list(page) {
       role.wide ? text("tenant_id", t("runs.tenant")) : null,
       Object.keys(query).length ? h("button", { class: "b plain", type: "button", onclick: () => go("runs", true) }, t("runs.clear")) : null),
     made.element);
-  // A list that jumps while somebody reads it helps nobody: it is loaded anew when it shows its beginning only.
   let due = null;
   const free = hear("now", () => {
     clearTimeout(due);
-    if (window.scrollY < 80 && made.rows().length <= 50) due = setTimeout(() => made.reload(), 300);
+    due = setTimeout(() => made.renew(), 300);
   });
   return { element: place, end() { clearTimeout(due); free(); made.end(); } };
 }

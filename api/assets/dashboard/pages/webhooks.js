@@ -3,9 +3,9 @@
 import { get, post } from "../api.js";
 import { busy, fill, h, ltr } from "../dom.js";
 import { num, t } from "../i18n.js";
-import { nothing, toast, trouble, undone } from "../parts/dialog.js";
+import { done, nothing, trouble, undone } from "../parts/dialog.js";
 import { pages, table, walk } from "../parts/list.js";
-import { head, link, state, when } from "../parts/show.js";
+import { head, line, link, state, when } from "../parts/show.js";
 
 export default function webhooks(page) {
   return page.rest ? one(page) : list(page);
@@ -26,10 +26,10 @@ function list({ go }) {
 
 function one({ rest: id, query, go }) {
   const path = `/v1/webhooks/${id}`;
-  const send = (at) => async () => {
+  const send = (at, ...words) => async () => {
     try {
       await post(`${path}${at}`);
-      toast(t("webhooks.sent"));
+      done(t("webhooks.sent"), { cli: line("flatrender", "webhooks", ...words) });
       made.reload();
     } catch (error) { undone(error); }
   };
@@ -39,11 +39,11 @@ function one({ rest: id, query, go }) {
       { label: t("webhooks.event"), cell: (one) => ltr(one.event_type) }, { label: t("webhooks.state"), cell: (one) => state(one.state) },
       { label: t("webhooks.status"), class: "two", cell: (one) => [ltr(one.last_status ?? one.last_error ?? "–"), one.response_excerpt ? h("div", { class: "small dim clip" }, one.response_excerpt) : null] },
       { label: t("webhooks.attempts"), end: true, cell: (one) => num(one.attempts.length) }, { label: t("webhooks.when"), end: true, cell: (one) => when(one.occurred_at) },
-      { label: "", end: true, cell: (one) => (one.state === "pending" ? null : h("button", { class: "b tiny", type: "button", onclick: send(`/deliveries/${one.id}/replay`) }, t("webhooks.replay"))) },
+      { label: "", end: true, cell: (one) => (one.state === "pending" ? null : h("button", { class: "b tiny", type: "button", onclick: send(`/deliveries/${one.id}/replay`, "replay", id, one.id) }, t("webhooks.replay"))) },
     ], empty: () => nothing("webhooks.nodeliveries"),
   });
   const name = h("div");
-  get(path).then((hook) => fill(name, head(ltr(new URL(hook.url).host, { class: "" }), ltr(hook.url), h("button", { class: "b", type: "button", onclick: () => made.reload() }, t("list.refresh")), h("button", { class: "b first", type: "button", onclick: send("/test") }, t("webhooks.test")))))
+  get(path).then((hook) => fill(name, head(ltr(new URL(hook.url).host, { class: "" }), ltr(hook.url), h("button", { class: "b", type: "button", onclick: () => made.reload() }, t("list.refresh")), h("button", { class: "b first", type: "button", onclick: send("/test", "test", id) }, t("webhooks.test")))))
     .catch(() => fill(name, head(t("webhooks.title"), null, h("button", { class: "b", type: "button", onclick: () => go("webhooks") }, t("nav.webhooks")))));
   return { element: h("div", name, made.element), end: () => made.end() };
 }

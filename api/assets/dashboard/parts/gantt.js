@@ -5,7 +5,8 @@ import { between, span, t } from "../i18n.js";
 
 /** Most lanes that are drawn: the first ones, and the last. */
 const LANES = 60;
-const KINDS = [["queued", "--bar-queue"], ["working", "--bar-work"], ["step", "--bar-step"], ["paused", "--bar-pause"], ["parked", "--bar-sleep"], ["failed", "--bar-bad"]];
+const KINDS = [["queued", "--bar-queue"], ["working", "--bar-work"], ["step", "--bar-step"], ["paused", "--bar-pause"], ["sleeping", "--bar-sleep"], ["signal", "--bar-signal"], ["child", "--bar-child"], ["parked", "--bar-park"], ["failed", "--bar-bad"]];
+const BAD = new Set(["failed", "lost", "timeout"]);
 
 /** The chart of a run. */
 export function gantt(run) {
@@ -20,6 +21,7 @@ export function gantt(run) {
   const left_out = keys.length - LANES;
   if (left_out > 0) keys = [...keys.slice(0, LANES - 10), ...keys.slice(-10)];
   if (!keys.length) return h("p", { class: "dim" }, t("run.none"));
+  const occurs = new Set(run.timeline.map((one) => (BAD.has(one.outcome) ? "failed" : one.doing)));
   const place = (time) => Math.max(0, Math.min(100, ((time - begin) / (end - begin)) * 100));
   return h("div", { class: "stack" }, h("div", { class: "gantt", role: "list", "aria-label": t("run.timeline") }, keys.map((key) => {
     const all = lanes.get(key);
@@ -35,5 +37,5 @@ export function gantt(run) {
       })),
       h("div", { class: "num dim end" }, span(worked / 1000)),
     ];
-  })), h("div", { class: "legend" }, KINDS.map(([name, colour]) => h("span", h("i", { at: { background: `var(${colour})` } }), t(`doing.${name}`)))));
+  })), h("div", { class: "legend" }, KINDS.filter(([name]) => occurs.has(name)).map(([name, colour]) => h("span", h("i", { at: { background: `var(${colour})` } }), t(`doing.${name}`)))));
 }

@@ -41,7 +41,8 @@ export function walk(place, open) {
   return () => let_go.forEach((free) => free());
 }
 
-/** A list that is loaded page by page into a sheet. Answers its element, `reload()` and `end()`. */
+/** A list that is loaded page by page into a sheet. Answers its element, `reload()`, `renew()` and `end()`. A list that jumps while somebody
+    reads it helps nobody: what renews it by itself does so only while its beginning is all that shows. */
 export function pages({ path, query, columns, open, empty, label, limit = 50, key }) {
   const place = busy({ class: "sheet" });
   const stop = new AbortController();
@@ -70,5 +71,5 @@ export function pages({ path, query, columns, open, empty, label, limit = 50, ke
   }
 
   load(true);
-  return { element: place, reload: () => load(true), rows: () => rows, end() { stop.abort(); free(); } };
+  return { element: place, reload: () => load(true), renew() { if (window.scrollY < 80 && rows.length <= limit) load(true); }, end() { stop.abort(); free(); } };
 }

@@ -1,6 +1,11 @@
 //! What a tenant has set for its messages: accounts, what counts for whoever chose nothing, words of its own.
 
-use crate::cli::{client::path_part, failure::CliError, server::ServerArgs};
+use crate::cli::{
+    client::path_part,
+    failure::CliError,
+    payments::{self, How, show, text},
+    server::ServerArgs,
+};
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 use reqwest::Method;
@@ -42,7 +47,7 @@ pub(super) enum Setting {
         #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
         position: i32,
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Has an account carry nothing for now.
     Pause {
@@ -68,7 +73,7 @@ pub(super) enum Setting {
     /// Lists what counts for people who chose nothing.
     Defaults {
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Chooses for people who chose nothing.
     Default {
@@ -104,7 +109,7 @@ pub(super) enum Setting {
         /// Only those of a kind, such as render.completed.
         kind: Option<String>,
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
     /// Says a message in words of your own.
     Say {
@@ -130,7 +135,7 @@ pub(super) enum Setting {
         #[command(flatten)]
         of: Of,
         #[command(flatten)]
-        server: ServerArgs,
+        how: How,
     },
 }
 
@@ -144,22 +149,21 @@ const WORDS: &str = "/v1/notification-templates";
 /// See [`CliError`].
 pub(super) async fn run(setting: Setting) -> Result<(), CliError> {
     match setting {
-        Setting::Add { name, provider, config, rate, position, server } => {
+        Setting::Add { name, provider, config, rate, position, how } => {
             let text = std::fs::read(&config).with_context(|| format!("cannot read {}", config.display()))?;
             let odd = |e| CliError::Usage(format!("{} is no JSON: {e}", config.display()));
             let config: Value = serde_json::from_slice(&text).map_err(odd)?;
             let body =
                 json!({"name": name, "provider": provider, "config": config, "per_second": rate, "position": position});
-            let made = ask(&server, Method::POST, ACCOUNTS, Some(&body)).await?;
-            println!("{}", made["id"].as_str().unwrap_or_default());
-            Ok(())
+            let made = payments::ask(&how.connect().await?, Method::POST, ACCOUNTS, Some(body)).await?;
+            show(how.is_json(), &made, |made| payments::text(&made["id"]).to_owned())
         }
         Setting::Pause { id, server } => turn(&server, &id, false).await,
         Setting::Resume { id, server } => turn(&server, &id, true).await,
         Setting::Remove { id, server } => {
             tell(&server, Method::DELETE, &format!("{ACCOUNTS}/{}", path_part(&id)), None).await
         }
-        Setting::Defaults { server } => defaults(&server).await,
+        Setting::Defaults { how } => defaults(&how).await,
         Setting::Default { category, channel, turn, digest, rest, timezone, server } => {
             let (start, end) = rest.unzip();
             let body = json!({"enabled": matches!(turn, Turn::On), "digest": digest, "quiet_start": start, "quiet_end": end,
@@ -169,17 +173,15 @@ pub(super) async fn run(setting: Setting) -> Result<(), CliError> {
         Setting::Usual { category, channel, server } => {
             tell(&server, Method::DELETE, &default_of(&category, &channel), None).await
         }
-        Setting::Words { kind, server } => words(&server, kind.as_deref()).await,
+        Setting::Words { kind, how } => words(&how, kind.as_deref()).await,
         Setting::Say { of, body, subject, server } => {
             tell(&server, Method::PUT, &of.path(), Some(&json!({"body": body, "subject": subject}))).await
         }
         Setting::Unsay { of, server } => tell(&server, Method::DELETE, &of.path(), None).await,
-        Setting::Preview { of, server } => {
+        Setting::Preview { of, how } => {
             let path = format!("{}/preview", of.path());
-            let seen = ask(&server, Method::POST, &path, Some(&json!({}))).await?;
-            let text = |name: &str| seen[name].as_str().unwrap_or_default();
-            println!("{}\n\n{}", text("subject"), text("text"));
-            Ok(())
+            let seen = payments::ask(&how.connect().await?, Method::POST, &path, Some(json!({}))).await?;
+            show(how.is_json(), &seen, |seen| format!("{}\n\n{}", text(&seen["subject"]), text(&seen["text"])))
         }
     }
 }
@@ -194,13 +196,7 @@ fn default_of(category: &str, channel: &str) -> String {
     format!("{DEFAULTS}/{}/{}", path_part(category), path_part(channel))
 }
 
-async fn ask(server: &ServerArgs, method: Method, path: &str, body: Option<&Value>) -> Result<Value, CliError> {
-    let client = server.connect().await?;
-    let call = client.call(method, path);
-    Ok(client.json::<Value>(if let Some(body) = body { call.json(body) } else { call }).await?.value)
-}
-
-/// The same, when there is nothing to hear but that it was done.
+/// Asks where there is nothing to hear but that it was done.
 async fn tell(server: &ServerArgs, method: Method, path: &str, body: Option<&Value>) -> Result<(), CliError> {
     let client = server.connect().await?;
     let call = client.call(method, path);
@@ -212,35 +208,28 @@ async fn turn(server: &ServerArgs, id: &str, active: bool) -> Result<(), CliErro
     tell(server, Method::PATCH, &format!("{ACCOUNTS}/{}", path_part(id)), Some(&json!({"active": active}))).await
 }
 
-async fn defaults(server: &ServerArgs) -> Result<(), CliError> {
-    let all = ask(server, Method::GET, DEFAULTS, None).await?;
-    for one in all["data"].as_array().into_iter().flatten() {
-        let text = |name: &str| one[name].as_str().unwrap_or("-");
+async fn defaults(how: &How) -> Result<(), CliError> {
+    let all = payments::ask(&how.connect().await?, Method::GET, DEFAULTS, None).await?;
+    show(how.is_json(), &all, |one| {
+        let of = |name: &str| one[name].as_str().unwrap_or("-");
         let told = if one["enabled"] == true { "on" } else { "off" };
-        println!(
-            "{:<14} {:<9} {told:<4} {:<7} {}-{} {}",
-            text("category"),
-            text("channel"),
-            text("digest"),
-            text("quiet_start"),
-            text("quiet_end"),
-            text("chosen_by")
-        );
-    }
-    Ok(())
+        let [category, channel, digest] = ["category", "channel", "digest"].map(of);
+        let [from, to, by] = ["quiet_start", "quiet_end", "chosen_by"].map(of);
+        format!("{category:<14} {channel:<9} {told:<4} {digest:<7} {from}-{to} {by}")
+    })
 }
 
-async fn words(server: &ServerArgs, kind: Option<&str>) -> Result<(), CliError> {
-    let client = server.connect().await?;
+async fn words(how: &How, kind: Option<&str>) -> Result<(), CliError> {
+    let client = how.connect().await?;
     let call = client.call(Method::GET, WORDS);
     let call = if let Some(kind) = kind { call.query(&[("kind", kind)]) } else { call };
     let all = client.json::<Value>(call).await?.value;
-    for one in all["data"].as_array().into_iter().flatten() {
-        let text = |name: &str| one[name].as_str().unwrap_or_default();
+    show(how.is_json(), &all, |one| {
         let whose = one["version"].as_i64().map_or_else(|| "ours".to_owned(), |version| format!("v{version}"));
-        println!("{:<26} {:<9} {:<3} {whose:<5} {}", text("kind"), text("channel"), text("language"), text("subject"));
-    }
-    Ok(())
+        let [kind, channel, language, subject] =
+            ["kind", "channel", "language", "subject"].map(|name| text(&one[name]));
+        format!("{kind:<26} {channel:<9} {language:<3} {whose:<5} {subject}")
+    })
 }
 
 fn hours(text: &str) -> Result<(String, String), String> {

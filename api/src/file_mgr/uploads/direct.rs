@@ -16,6 +16,7 @@ use axum::{
     http::{StatusCode, header},
     response::IntoResponse,
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use chrono::{DateTime, TimeDelta, Utc};
 use flatrender_workflows::{
     contracts::storage::{DirectPart, DirectUploads, SentPart, StorageError},
@@ -42,6 +43,8 @@ const MOST_PARTS: u64 = 10_000;
 const VALID_FOR: Duration = Duration::from_secs(3600);
 /// How many parts are asked for at once.
 const LISTED: u32 = 1000;
+/// Length of an MD5.
+const MD5_BYTES: usize = 16;
 /// Longest tag of a part.
 const ETAG_BYTES: usize = 255;
 
@@ -191,7 +194,8 @@ pub async fn create(
 /// `POST /v1/uploads/{id}/parts/{number}`
 #[utoipa::path(
     post, path = "/v1/uploads/{id}/parts/{number}", tag = "Uploads", operation_id = "sign_upload_part", summary = "Get the address for a part",
-    description = "It works for an hour, and may be asked for again: a part that is sent twice is there once, as it was sent last.",
+    description = "It works for an hour, and may be asked for again: a part that is sent twice is there once, as it was sent last. The upload has \
+                   a day again from then on, and seven days in all.",
     params(("id" = Uuid, Path, description = "The upload"), ("number" = u32, Path, description = "The part, from 1 on")),
     request_body = SignPart,
     responses(
@@ -213,12 +217,20 @@ pub async fn sign(
     if number == 0 || number > count {
         return Err(Problem::new(Code::UploadPart, format!("the parts of this upload are 1 to {count}")));
     }
-    if body.md5.as_ref().is_some_and(|md5| md5.len() != 24 || !md5.is_ascii()) {
+    let is_md5 = |md5: &String| BASE64.decode(md5).is_ok_and(|md5| md5.len() == MD5_BYTES);
+    if body.md5.as_ref().is_some_and(|md5| !is_md5(md5)) {
         return Err(Problem::fault("/md5", "upload.md5", "an MD5 in base64 has 24 characters"));
     }
     let size_bytes = size_of(&upload, number);
     let part = DirectPart { upload: id, name, number, size_bytes, md5: body.md5.as_deref(), valid_for: VALID_FOR };
     let url = direct(&app)?.sign_part(&part).await?;
+    let mut tx = app.begin(&tenant, Role::File).await?;
+    if !upload::go_on(&mut tx, tenant.id, id).await? {
+        drop(tx);
+        open(&app, &tenant, id).await?;
+        return Err(super::complete());
+    }
+    tx.commit().await?;
     let expires_at = Utc::now() + TimeDelta::from_std(VALID_FOR).unwrap_or_default();
     Ok(Json(PartAddress { object: "upload_part", number, size_bytes, url, expires_at }))
 }

@@ -181,7 +181,10 @@ impl Intake {
             return Err(self.moved_on().await);
         };
         let body = match self.app.storage.open(&self.shelf(), &piece.sha256, None).await {
-            Err(StorageError::NotFound(_)) => return Err(self.moved_on().await),
+            Err(StorageError::NotFound(lost)) => {
+                self.take_back(&lost).await?;
+                return Err(self.moved_on().await);
+            }
             opened => opened?,
         };
         let unreadable = |error| Problem::unavailable(&error);
@@ -195,6 +198,19 @@ impl Intake {
         }
         self.held = whole;
         self.replaced = Some(piece.sha256);
+        Ok(())
+    }
+
+    /// A piece that is recorded is not there: somebody has removed it as replaced while somebody else recorded the same. The client is told to
+    /// go on from where it began.
+    async fn take_back(&self, lost: &BlobHash) -> Result<(), Problem> {
+        let start = self.offset / PIECE_BYTES * PIECE_BYTES;
+        let mut tx = self.app.begin(&self.tenant, Role::File).await?;
+        let (tenant_id, id) = (self.tenant.id, self.upload.id);
+        if upload::take_back(&mut tx, tenant_id, id, (self.offset, start), self.number(), lost).await? {
+            tx.commit().await?;
+            tracing::warn!(upload = %id, offset = start, "a piece of an upload was lost; it is sent again");
+        }
         Ok(())
     }
 

@@ -43,7 +43,7 @@ pub struct CreditsView {
     /// Seconds that a new film may take.
     #[schema(example = 3480)]
     free: i64,
-    /// Whether a film is refused where nobody has an account; else it is free of charge.
+    /// Whether a film is refused where nobody's account pays for it; else it is free of charge, unless the tenant has an account.
     films_cost_credits: bool,
 }
 
@@ -106,15 +106,17 @@ pub struct GrantCredits {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetTerms {
-    /// True: a film is refused where neither the person nor the tenant has an account. False: it is free of charge.
+    /// True: a film is refused where neither the person's account nor the tenant's pays for it. False: it is free of charge where the tenant
+    /// has none.
     films_cost_credits: bool,
 }
 
 /// `GET /v1/credits`
 #[utoipa::path(
     get, path = "/v1/credits", tag = "Billing", operation_id = "get_credits", summary = "See your credits",
-    description = "Seconds of rendering. Your own account pays for your films, else the tenant's. A film holds twice what it is expected to \
-                   take, and pays what nodes really rendered for it; failed and cancelled ones and previews cost nothing.",
+    description = "Seconds of rendering. Your own account pays for your films as long as there is enough in it, else the tenant's. A film holds \
+                   twice what it is expected to take, and pays what nodes really rendered for it; failed and cancelled ones and previews cost \
+                   nothing.",
     responses((status = 200, description = "The account that pays", body = CreditsView))
 )]
 pub async fn get(State(app): State<App>, Viewer(caller): Viewer) -> Result<Json<CreditsView>, Problem> {
@@ -157,7 +159,8 @@ pub async fn ledger(
 /// `PUT /v1/credits/terms`
 #[utoipa::path(
     put, path = "/v1/credits/terms", tag = "Billing", operation_id = "set_credit_terms", summary = "Say whether films cost credits",
-    description = "Where neither the person nor the tenant has an account: films are free of charge there, or refused.",
+    description = "Where the tenant has no account: films that the person's own account does not pay for are free of charge, or refused. Whoever \
+                   sells credits has them refused.",
     request_body = SetTerms,
     responses(
         (status = 200, description = "As it is now", body = SetTermsView),
@@ -184,7 +187,7 @@ pub struct SetTermsView {
     /// Always `credit_terms`.
     #[schema(example = "credit_terms")]
     object: &'static str,
-    /// Whether a film is refused where nobody has an account.
+    /// Whether a film is refused where nobody's account pays for it.
     films_cost_credits: bool,
 }
 
@@ -213,7 +216,7 @@ impl From<Account> for AccountView {
 /// `POST /v1/members/{id}/credits`: makes an account where there is none.
 #[utoipa::path(
     post, path = "/v1/members/{id}/credits", tag = "Billing", operation_id = "grant_credits", summary = "Give somebody credits, or take some",
-    description = "Who has an account pays for their films with it from now on. With an `Idempotency-Key` it counts once, however often it is sent.",
+    description = "Who has an account pays for their films with it, as long as there is enough in it. With an `Idempotency-Key` it counts once, however often it is sent.",
     params(("id" = Uuid, Path, description = "The person"), ("Idempotency-Key" = Option<String>, Header, description = "1 to 100 printable ASCII characters, yours")),
     request_body = GrantCredits,
     responses(

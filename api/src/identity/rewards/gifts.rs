@@ -14,12 +14,15 @@ use crate::{
 };
 use axum::{extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
-use flatrender_workflows::models::{
-    Db,
-    identity::{
-        credit,
-        gift::{self, Claim, Earned, Gift, NewGift},
-        user,
+use flatrender_workflows::{
+    definitions::events,
+    models::{
+        Db,
+        identity::{
+            credit,
+            gift::{self, Claim, Earned, Gift, NewGift},
+            user,
+        },
     },
 };
 use serde::{Deserialize, Serialize};
@@ -227,7 +230,7 @@ pub async fn list(
     responses(
         (status = 204, description = "It is yours"),
         (status = 404, description = "`gift.not_found`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "`gift.claimed`, `gift.expired`, `gift.sold_out`", body = ProblemBody, content_type = "application/problem+json")
+        (status = 409, description = "`gift.claimed`, `gift.expired`, `gift.sold_out`, `credits.full`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn claim(State(app): State<App>, person: SignedIn, Path(id): Path<Uuid>) -> Result<StatusCode, Problem> {
@@ -240,6 +243,7 @@ pub async fn claim(State(app): State<App>, person: SignedIn, Path(id): Path<Uuid
             return Err(Problem::new(Code::GiftExpired, "the gift could be claimed until its time was over"));
         }
         Claim::SoldOut => return Err(Problem::new(Code::GiftSoldOut, "there are none left")),
+        Claim::Full => return Err(Problem::new(Code::CreditsFull, "your account holds no more: spend some first")),
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -372,8 +376,10 @@ pub async fn give(
         gift::earn(&mut tx, tenant_id, body.user_id, &gift, &body.period_key, &body.reason, body.expires_at).await?;
     if let Some(earned) = given {
         steward.record(&mut tx, "gift.give", &format!("earned_gift:{earned}"), made(&gift)).await?;
+        events::gifts_earned(&app.workflows, &mut tx, tenant_id).await?;
     }
     tx.commit().await?;
+    app.workflows.announce();
     Ok(StatusCode::NO_CONTENT)
 }
 

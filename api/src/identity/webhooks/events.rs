@@ -70,6 +70,7 @@ fn description(name: &str) -> &'static str {
         "payment.paid" => "A payment has arrived.",
         "payment.failed" => "A payment was not made.",
         "payment.review" => "A payment waits for somebody to look at it.",
+        "payment.disputed" => "The bank of whoever paid wants the money back, or says more of that: `stage` is what.",
         "refund.done" => "Money was given back.",
         "subscription.renewed" => "A subscription goes on for another period.",
         "subscription.past_due" => {

@@ -92,7 +92,7 @@ pub async fn enqueue(
     if let Some(key) = key {
         snapshot_request::answer(&mut tx, tenant_id, key, &ids).await?;
     }
-    let batch = begin_batch(&app.workflows, &mut tx, &of, &ids).await?;
+    let batch = begin_batch(&app.workflows, &mut tx, &of, steward.user_id, &ids).await?;
     let jobs = snapshot_job::list(&mut tx, tenant_id, &ids).await?;
     tx.commit().await?;
     app.workflows.announce();
@@ -116,18 +116,24 @@ pub async fn at_import(db: &Database, workflows: &Client, base_url: &str, slug: 
     let keys: Vec<StillKey> = scenes.iter().map(|scene| placing.key(scene)).collect();
     let wanted: Vec<Wanted<'_>> = scenes.iter().zip(&keys).map(|(scene, key)| Wanted { scene, key }).collect();
     let ids = placing.place(&mut tx, &wanted).await?;
-    begin_batch(workflows, &mut tx, &of, &ids).await?;
+    begin_batch(workflows, &mut tx, &of, None, &ids).await?;
     tx.commit().await?;
     workflows.announce();
     Ok(())
 }
 
 /// Jobs that were asked for together are a batch; none of nothing.
-async fn begin_batch(workflows: &Client, db: Db<'_>, of: &Request<'_>, ids: &[Uuid]) -> Result<Option<Uuid>, Problem> {
+async fn begin_batch(
+    workflows: &Client,
+    db: Db<'_>,
+    of: &Request<'_>,
+    asked_by: Option<Uuid>,
+    ids: &[Uuid],
+) -> Result<Option<Uuid>, Problem> {
     if ids.is_empty() {
         return Ok(None);
     }
-    let (batch, ended) = snapshot_batch::begin(&mut *db, of.tenant_id, of.project_id, ids).await?;
+    let (batch, ended) = snapshot_batch::begin(&mut *db, of.tenant_id, of.project_id, asked_by, ids).await?;
     scene_snapshot::tell(workflows, db, ended.into_iter().collect()).await?;
     Ok(Some(batch))
 }

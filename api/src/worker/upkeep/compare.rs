@@ -1,4 +1,5 @@
-//! What storage has of a tenant, held against what its files use: all at once, or by the first two digits of hashes where that is much.
+//! What storage has of a tenant, or of nobody in particular, held against what rows say that is used: all at once, or by the first two digits
+//! of hashes where that is much.
 
 use super::Upkeep;
 use chrono::{DateTime, Utc};
@@ -7,9 +8,9 @@ use flatrender_engine::{Attempt, Failure, Handler};
 use flatrender_workflows::{
     contracts::{
         storage::{BlobHash, BlobRef, Shelf},
-        upkeep::{CompareShelf, MOST_NAMED, ShelfReport},
+        upkeep::{CompareShared, CompareShelf, MOST_NAMED, Shared, ShelfReport},
     },
-    models::{Role, Scope, file_mgr::blob, time_series},
+    models::{Db, Role, Scope, file_mgr::blob, render::snapshot, time_series},
 };
 use futures::TryStreamExt as _;
 use std::collections::HashSet;
@@ -22,9 +23,21 @@ const GRACE: chrono::Duration = chrono::Duration::days(7);
 
 impl Handler<CompareShelf> for Upkeep {
     async fn handle(&self, cx: &Attempt, input: CompareShelf) -> Result<ShelfReport, Failure> {
+        self.compare(cx, Whose::Tenant(input.tenant_id)).await
+    }
+}
+
+impl Handler<CompareShared> for Upkeep {
+    async fn handle(&self, cx: &Attempt, input: CompareShared) -> Result<ShelfReport, Failure> {
+        self.compare(cx, Whose::Nobody(input.shelf)).await
+    }
+}
+
+impl Upkeep {
+    async fn compare(&self, cx: &Attempt, whose: Whose) -> Result<ShelfReport, Failure> {
         let young = self.now().await? - GRACE;
         let report = ShelfReport::default();
-        let mut comparison = Comparison { tools: self, cx, tenant_id: input.tenant_id, young, report };
+        let mut comparison = Comparison { tools: self, cx, whose, young, report };
         match comparison.used(None, self.held).await? {
             Some(used) => comparison.compare(None, used).await?,
             None => comparison.compare_parts().await?,
@@ -32,24 +45,29 @@ impl Handler<CompareShelf> for Upkeep {
         let report = comparison.report;
         if report.orphan_count + report.missing_count > 0 {
             let (orphans, missing) = (report.orphan_count, report.missing_count);
-            tracing::error!(tenant.id = %input.tenant_id, orphans, missing, "storage is not what the rows say");
+            tracing::error!(?whose, orphans, missing, "storage is not what the rows say");
         }
         Ok(report)
     }
-}
 
-impl Upkeep {
     async fn now(&self) -> Result<DateTime<Utc>, Failure> {
         let mut tx = Scope::platform(Role::Admin).begin(&self.db).await?;
         Ok(time_series::moment(&mut tx).await?)
     }
 }
 
+/// Whose shelf it is.
+#[derive(Debug, Clone, Copy)]
+enum Whose {
+    Tenant(Uuid),
+    Nobody(Shared),
+}
+
 /// A comparison under way.
 struct Comparison<'a> {
     tools: &'a Upkeep,
     cx: &'a Attempt,
-    tenant_id: Uuid,
+    whose: Whose,
     /// Objects that were written later may still be accounted for.
     young: DateTime<Utc>,
     /// What was found until now.
@@ -66,14 +84,14 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Hashes that files of the tenant use, of those that begin with `first` where that is said; none when there are more than `most`.
+    /// Hashes that are used, of those that begin with `first` where that is said; none when there are more than `most`.
     async fn used(&self, first: Option<u8>, most: usize) -> Result<Option<HashSet<BlobHash>>, Failure> {
         let digits = first.map(|first| hex::encode([first])).unwrap_or_default();
         let (mut used, mut last) = (HashSet::new(), first.and_then(last_before));
         loop {
             self.cx.check()?;
             let mut tx = Scope::platform(Role::Admin).begin(&self.tools.db).await?;
-            let page = blob::used(&mut tx, self.tenant_id, last.as_ref(), PAGE as i64).await?;
+            let page = self.page(&mut tx, last.as_ref()).await?;
             drop(tx);
             let count = page.len();
             for hash in page.iter().take_while(|hash| hash.starts_with(&digits)) {
@@ -87,6 +105,15 @@ impl Comparison<'_> {
             if count < PAGE || page.last().is_some_and(|hash| !hash.starts_with(&digits)) {
                 return Ok(Some(used));
             }
+        }
+    }
+
+    /// The first hashes after this one.
+    async fn page(&self, db: Db<'_>, after: Option<&BlobHash>) -> sqlx::Result<Vec<String>> {
+        match self.whose {
+            Whose::Tenant(id) => blob::used(db, id, after, PAGE as i64).await,
+            Whose::Nobody(Shared::Stills) => snapshot::used(db, after, PAGE as i64).await,
+            Whose::Nobody(Shared::Archives) => time_series::archives(db, after, PAGE as i64).await,
         }
     }
 
@@ -114,14 +141,23 @@ impl Comparison<'_> {
     }
 
     fn shelf(&self) -> Shelf {
-        Shelf::Files { tenant_id: self.tenant_id }
+        match self.whose {
+            Whose::Tenant(tenant_id) => Shelf::Files { tenant_id },
+            Whose::Nobody(Shared::Stills) => Shelf::Public,
+            Whose::Nobody(Shared::Archives) => Shelf::Archives,
+        }
     }
 
     /// Counts those of a page that nothing accounts for.
     async fn account(&mut self, page: &mut Vec<BlobRef>) -> Result<(), Failure> {
+        let Whose::Tenant(tenant_id) = self.whose else {
+            // What everybody may see stays for ever, whoever knows of it.
+            page.clear();
+            return Ok(());
+        };
         let hashes: Vec<String> = page.iter().map(|blob| blob.sha256.to_string()).collect();
         let mut tx = Scope::platform(Role::Admin).begin(&self.tools.db).await?;
-        let orphans: HashSet<String> = blob::unaccounted(&mut tx, self.tenant_id, &hashes).await?.into_iter().collect();
+        let orphans: HashSet<String> = blob::unaccounted(&mut tx, tenant_id, &hashes).await?.into_iter().collect();
         drop(tx);
         for blob in page.drain(..).filter(|blob| orphans.contains(blob.sha256.as_str())) {
             self.report.orphan_count += 1;
@@ -148,7 +184,11 @@ impl Comparison<'_> {
 
     async fn is_used(&self, hash: &BlobHash) -> Result<bool, Failure> {
         let mut tx = Scope::platform(Role::Admin).begin(&self.tools.db).await?;
-        Ok(blob::is_used(&mut tx, self.tenant_id, hash).await?)
+        Ok(match self.whose {
+            Whose::Tenant(id) => blob::is_used(&mut tx, id, hash).await?,
+            Whose::Nobody(Shared::Stills) => snapshot::is_used(&mut tx, hash).await?,
+            Whose::Nobody(Shared::Archives) => true,
+        })
     }
 }
 

@@ -16,6 +16,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::{Connection, FromRow, PgConnection};
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// Longest frozen set.
@@ -51,6 +52,8 @@ pub struct Preview {
     pub counts: Vec<super::Total>,
     /// Some of them.
     pub sample: Vec<Line>,
+    /// How many of each kind fit the filter as well, and are left out.
+    pub left_out: BTreeMap<String, i64>,
 }
 
 /// A bulk operation as it stands.
@@ -92,6 +95,13 @@ pub struct Bulk {
     pub finished_at: Option<DateTime<Utc>>,
 }
 
+impl Bulk {
+    /// The tenant whose runs it is about; none: several tenants', or everybody's.
+    pub fn tenant(&self) -> Option<Uuid> {
+        self.filter["tenant"].as_str().and_then(|tenant| tenant.parse().ok())
+    }
+}
+
 /// One run of a bulk operation, and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
 pub struct Item {
@@ -120,6 +130,21 @@ impl Operations {
         filter: &Filter,
         rate_per_second: Option<f64>,
     ) -> Result<Preview, OperationError> {
+        self.preview_of(tx, by, action, (filter, |_| true), rate_per_second).await
+    }
+
+    /// As [`Operations::preview`], of the kinds that are wanted; how many others fit the filter is told.
+    ///
+    /// # Errors
+    /// As [`Operations::preview`].
+    pub async fn preview_of(
+        &self,
+        tx: &mut PgConnection,
+        by: &By,
+        action: Action,
+        (filter, wanted): (&Filter, fn(&str) -> bool),
+        rate_per_second: Option<f64>,
+    ) -> Result<Preview, OperationError> {
         filter.check()?;
         let Some(reason) = by.reason.as_deref().filter(|reason| !reason.trim().is_empty()) else {
             return Err(OperationError::Bad("an operation on many runs needs a reason".to_owned()));
@@ -127,9 +152,15 @@ impl Operations {
         if rate_per_second.is_some_and(|rate| !(0.001..=100_000.0).contains(&rate)) {
             return Err(OperationError::Bad("a rate is 0.001 to 100000 items a second".to_owned()));
         }
-        let runs = self.freeze(tx, filter).await?;
+        let (runs, left_out) = self.freeze(tx, filter, wanted).await?;
         if runs.is_empty() {
-            return Err(OperationError::Bad("no run fits the filter".to_owned()));
+            return Err(OperationError::Bad(match left_out.is_empty() {
+                true => "no run fits the filter".to_owned(),
+                false => {
+                    let kinds: Vec<_> = left_out.iter().map(|(kind, n)| format!("{n} of {kind}")).collect();
+                    format!("every run that fits the filter is of a kind that is left out: {}", kinds.join(", "))
+                }
+            }));
         }
         let new = sql::NewBulk {
             id: Uuid::now_v7(),
@@ -142,10 +173,46 @@ impl Operations {
         sql::insert_bulk(tx, &new, &runs).await?;
         let counts = sql::bulk_counts(&mut *tx, new.id).await?;
         let sample = sql::fitting(tx, &Filter::default(), &runs[..runs.len().min(SAMPLE as usize)], SAMPLE).await?;
-        let (target, after) =
-            (format!("bulk:{}", new.id), json!({ "action": action, "filter": filter, "total": runs.len() }));
+        let target = format!("bulk:{}", new.id);
+        let after = json!({ "action": action, "filter": filter, "total": runs.len(), "left_out": left_out });
         sql::audit(tx, by, "bulk_preview", filter.tenant, &target, None, Some(after)).await?;
-        Ok(Preview { id: new.id, total: runs.len() as i32, counts, sample })
+        Ok(Preview { id: new.id, total: runs.len() as i32, counts, sample, left_out })
+    }
+
+    /// What `by` has previewed by this key, with what was asked then. Whoever asks by the same key waits until this transaction ends.
+    ///
+    /// # Errors
+    /// [`OperationError::Engine`].
+    pub async fn preview_known(
+        &self,
+        tx: &mut PgConnection,
+        by: &By,
+        key: &str,
+    ) -> Result<Option<(Preview, String)>, OperationError> {
+        let Some(id) = sql::bulk_by_key(&mut *tx, &by.actor, key).await? else { return Ok(None) };
+        let Some(bulk) = sql::bulk_of(&mut *tx, id).await? else { return Ok(None) };
+        let items = sql::items_of(&mut *tx, id, 1, SAMPLE).await?;
+        let some: Vec<Uuid> = items.into_iter().map(|item| item.run_id).collect();
+        let counts = sql::bulk_counts(&mut *tx, id).await?;
+        let sample = sql::fitting(tx, &Filter::default(), &some, SAMPLE).await?;
+        let left_out = serde_json::from_value(bulk.params["left_out"].clone()).unwrap_or_default();
+        let asked = bulk.params["asked"].as_str().unwrap_or_default().to_owned();
+        Ok(Some((Preview { id, total: bulk.total, counts, sample, left_out }, asked)))
+    }
+
+    /// Keeps by which key a preview was asked for, and what was asked, for [`Operations::preview_known`]; in its transaction.
+    ///
+    /// # Errors
+    /// [`OperationError::Engine`].
+    pub async fn keep_key(
+        &self,
+        tx: &mut PgConnection,
+        preview: &Preview,
+        key: &str,
+        asked: &str,
+    ) -> Result<(), OperationError> {
+        let known = json!({ "key": key, "asked": asked, "left_out": preview.left_out });
+        Ok(sql::keep_key(tx, preview.id, &known).await?)
     }
 
     /// As [`Operations::preview`], about the items of another operation that failed or were in conflict.
@@ -170,21 +237,38 @@ impl Operations {
         let counts = sql::bulk_counts(&mut *tx, new.id).await?;
         let sample = sql::fitting(tx, &Filter::default(), &runs[..runs.len().min(SAMPLE as usize)], SAMPLE).await?;
         let (target, after) = (format!("bulk:{}", new.id), json!({ "rest_of": bulk_id, "total": runs.len() }));
-        sql::audit(tx, by, "bulk_preview", None, &target, None, Some(after)).await?;
-        Ok(Preview { id: new.id, total: runs.len() as i32, counts, sample })
+        sql::audit(tx, by, "bulk_preview", bulk.tenant(), &target, None, Some(after)).await?;
+        Ok(Preview { id: new.id, total: runs.len() as i32, counts, sample, left_out: BTreeMap::new() })
     }
 
-    async fn freeze(&self, tx: &mut PgConnection, filter: &Filter) -> Result<Vec<Uuid>, OperationError> {
-        let (mut runs, mut cursor) = (Vec::new(), None);
+    /// The runs that fit and are of a kind that is wanted, and how many of which other kinds fit.
+    async fn freeze(
+        &self,
+        tx: &mut PgConnection,
+        filter: &Filter,
+        wanted: fn(&str) -> bool,
+    ) -> Result<(Vec<Uuid>, BTreeMap<String, i64>), OperationError> {
+        let (mut runs, mut left_out, mut cursor) = (Vec::new(), BTreeMap::new(), None);
         loop {
             let window = sql::window(tx, filter, cursor, WINDOW).await?;
-            runs.extend(sql::fitting(tx, filter, &window, WINDOW).await?.into_iter().map(|line| line.id));
+            let mut lines = sql::fitting(&mut *tx, filter, &window, WINDOW).await?;
+            if filter.dead {
+                let ids: Vec<Uuid> = lines.iter().map(|line| line.id).collect();
+                let mended = sql::mended(&mut *tx, &ids).await?;
+                lines.retain(|line| !mended.contains(&line.id));
+            }
+            for line in lines {
+                match wanted(&line.kind) {
+                    true => runs.push(line.id),
+                    false => *left_out.entry(line.kind).or_default() += 1,
+                }
+            }
             if runs.len() > LARGEST {
                 return Err(OperationError::Bad(format!("more than {LARGEST} runs fit the filter")));
             }
             cursor = window.last().copied();
             if (window.len() as i64) < WINDOW {
-                return Ok(runs);
+                return Ok((runs, left_out));
             }
         }
     }
@@ -239,7 +323,9 @@ impl Operations {
             });
         };
         let (before, after) = (json!({ "state": before }), json!({ "state": to }));
-        Ok(sql::audit(tx, by, action, None, &format!("bulk:{bulk_id}"), Some(before), Some(after)).await?)
+        // Whose runs it is about hears of it as well.
+        let tenant = sql::bulk_of(&mut *tx, bulk_id).await?.and_then(|bulk| bulk.tenant());
+        Ok(sql::audit(tx, by, action, tenant, &format!("bulk:{bulk_id}"), Some(before), Some(after)).await?)
     }
 
     /// An operation; `None` when there is none.

@@ -39,6 +39,9 @@ pub struct Filter {
     pub created_from: Option<DateTime<Utc>>,
     /// Started before.
     pub created_until: Option<DateTime<Utc>>,
+    /// For operations on many runs: only those of which no later try was made, as in [`Operations::dead_letters`].
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dead: bool,
 }
 
 impl Filter {

@@ -148,7 +148,8 @@ pub struct Lineage {
 
 impl Operations {
     /// Tries a failed or cancelled run again from the step that failed, as a new run; `changes` may say otherwise. A run
-    /// that has taken back what it had done begins from the start.
+    /// that has taken back what it had done begins from the start. One that is no use as a copy is done anew: see
+    /// [`super::Anew`].
     ///
     /// # Errors
     /// [`OperationError::Moved`] when it has not failed; [`OperationError::Conflict`] when a retry of it is under way or has
@@ -160,7 +161,17 @@ impl Operations {
         run_id: Uuid,
         changes: &Fork,
     ) -> Result<Forked, OperationError> {
-        self.fork_as(tx, by, run_id, "retry", changes).await
+        let failed = store::runs::find(&mut *tx, run_id).await?.map(Run::from);
+        let Some((failed, anew)) = failed.and_then(|run| self.anew_for(&run.kind).map(|anew| (run, anew))) else {
+            return self.fork_as(tx, by, run_id, "retry", changes).await;
+        };
+        if changes.from_key.is_some() || changes.input.is_some() || changes.step.is_some() {
+            return Err(OperationError::Bad(format!(
+                "a {} is done anew as it was, and from its beginning",
+                failed.kind
+            )));
+        }
+        self.do_anew(tx, by, failed, anew).await
     }
 
     /// Makes a run out of another, whatever became of that; it is not touched. The business key stays with the origin, and

@@ -216,7 +216,8 @@ impl Operations {
         Ok((rows, next))
     }
 
-    /// What was done after `after`, oldest first; for those who follow. `after` none: nothing, and the newest number there is.
+    /// What was done after `after` and is not among the `known`, oldest first; for those who follow. `after` none: nothing, and the newest
+    /// number there is.
     ///
     /// # Errors
     /// [`OperationError::Engine`].
@@ -224,10 +225,11 @@ impl Operations {
         &self,
         tenant: Option<Uuid>,
         after: Option<i64>,
+        known: &[i64],
         limit: u32,
     ) -> Result<(Vec<AuditRow>, i64), OperationError> {
         let Some(after) = after else { return Ok((vec![], sql::newest_audit(&self.pool).await?)) };
-        let rows = sql::audit_after(&self.pool, tenant, after, i64::from(limit).min(500)).await?;
+        let rows = sql::audit_after(&self.pool, tenant, after, known, i64::from(limit).min(500)).await?;
         let newest = rows.last().map_or(after, |row| row.id);
         Ok((rows, newest))
     }

@@ -1,6 +1,7 @@
-//! What a run did with its time: bars for a chart, from its attempts and its record.
+//! What a run did with its time and what it waits for now: bars for a chart, from its attempts, its record and its tasks.
 
 use super::{OperationError, Operations, sql};
+use crate::client::Task;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::FromRow;
@@ -17,10 +18,14 @@ pub enum Doing {
     Working,
     /// It paused between two attempts, and waited for the next.
     Paused,
-    /// The run left the memory: it slept, or waited for somebody else.
+    /// The run left the memory, and waited for something that it had asked for, or for somebody who resumes it.
     Parked,
     /// A timer ran.
     Sleeping,
+    /// The run waited for a signal.
+    Signal,
+    /// The run waited for another that it had asked for.
+    Child,
     /// A transaction.
     Step,
 }
@@ -54,6 +59,18 @@ pub(crate) struct AttemptRow {
     pub outcome: Option<String>,
 }
 
+impl AttemptRow {
+    /// When it ended; one that is under way has got as far as it has begun.
+    fn end(&self) -> DateTime<Utc> {
+        self.ended_at.unwrap_or(self.started_at)
+    }
+
+    /// Whether it came to nothing, so that what follows is a pause.
+    fn failed(&self) -> bool {
+        matches!(self.outcome.as_deref(), Some("failed" | "lost" | "timeout"))
+    }
+}
+
 #[derive(Debug, FromRow)]
 pub(crate) struct MarkRow {
     pub key: String,
@@ -72,18 +89,24 @@ impl Operations {
         let Some(run) = run else { return Err(OperationError::NotFound(format!("run {run_id}"))) };
         let attempts = sql::attempts_of(&self.pool, run_id).await?;
         let marks = sql::marks_of(&self.pool, run_id).await?;
-        Ok(draw(run.created_at, &attempts, &marks))
+        let tasks = self.tasks(run_id).await?;
+        let mut db = self.pool.acquire().await?;
+        let child = sql::live_child(&mut db, run_id).await?.is_some();
+        let mut spans = draw(run.created_at, &attempts, &marks);
+        let waiting = tasks.iter().filter(|task| task.state != "leased");
+        spans.extend(waiting.flat_map(|task| wait_of(task, run.created_at, &attempts, &marks, &tasks, child)));
+        spans.sort_by_key(|span| (span.from, span.until));
+        Ok(spans)
     }
 }
 
 /// `attempts` in the order of their starts, `marks` in that of the record.
 fn draw(created_at: DateTime<Utc>, attempts: &[AttemptRow], marks: &[MarkRow]) -> Vec<Span> {
     let mut spans = Vec::new();
-    let mut last_end: HashMap<&str, DateTime<Utc>> = HashMap::new();
+    let mut last: HashMap<&str, &AttemptRow> = HashMap::new();
     for a in attempts {
-        let (from, doing) = match (last_end.get(a.step_key.as_str()), a.step_key.is_empty()) {
-            (Some(end), true) => (*end, Doing::Parked),
-            (Some(end), false) => (*end, Doing::Paused),
+        let (from, doing) = match (last.get(a.step_key.as_str()), a.step_key.is_empty()) {
+            (Some(before), _) => (before.end(), after(before, marks)),
             (None, true) => (created_at, Doing::Queued),
             (None, false) => (asked_at(created_at, marks, a.started_at), Doing::Queued),
         };
@@ -105,7 +128,7 @@ fn draw(created_at: DateTime<Utc>, attempts: &[AttemptRow], marks: &[MarkRow]) -
             ..wait.clone()
         };
         spans.extend([wait, work]);
-        last_end.insert(&a.step_key, a.ended_at.unwrap_or(a.started_at));
+        last.insert(&a.step_key, a);
     }
     let mut before = created_at;
     for mark in marks {
@@ -125,8 +148,63 @@ fn draw(created_at: DateTime<Utc>, attempts: &[AttemptRow], marks: &[MarkRow]) -
         }));
         before = before.max(mark.recorded_at);
     }
-    spans.sort_by_key(|span| (span.from, span.until));
     spans
+}
+
+/// What is waited for between an attempt and the next: for a run, what its record says came then.
+fn after(attempt: &AttemptRow, marks: &[MarkRow]) -> Doing {
+    if attempt.failed() || !attempt.step_key.is_empty() {
+        return Doing::Paused;
+    }
+    match marks.iter().find(|mark| mark.recorded_at > attempt.end()).map(|mark| mark.kind.as_str()) {
+        Some("timer") => Doing::Sleeping,
+        Some("signal") => Doing::Signal,
+        Some("child") => Doing::Child,
+        _ => Doing::Parked,
+    }
+}
+
+/// The wait of a task that nobody works on, which lasts; before it what it waited for until it was ready again.
+fn wait_of(
+    task: &Task,
+    created_at: DateTime<Utc>,
+    attempts: &[AttemptRow],
+    marks: &[MarkRow],
+    tasks: &[Task],
+    child: bool,
+) -> Vec<Span> {
+    let last = attempts.iter().rfind(|a| a.step_key == task.key);
+    let asked = if task.key.is_empty() { created_at } else { asked_at(created_at, marks, DateTime::<Utc>::MAX_UTC) };
+    let since = last.map_or(asked, AttemptRow::end);
+    let span = |doing, from, until| Span {
+        key: task.key.clone(),
+        doing,
+        from,
+        until,
+        attempt_no: task.attempt_no + 1,
+        worker: None,
+        outcome: None,
+    };
+    let ready = task.run_at.unwrap_or(since).max(created_at);
+    match (task.state.as_str(), last) {
+        ("ready", Some(last)) if ready > since => {
+            vec![span(after(last, marks), since, Some(ready)), span(Doing::Queued, ready, None)]
+        }
+        ("ready", _) => vec![span(Doing::Queued, ready, None)],
+        _ => vec![span(waits_for(task, last, tasks, child), since, None)],
+    }
+}
+
+/// What something waits for that is not ready. A run waits for the oldest of what it has asked for, as its explanation says.
+fn waits_for(task: &Task, last: Option<&AttemptRow>, tasks: &[Task], child: bool) -> Doing {
+    match () {
+        () if !task.key.is_empty() => Doing::Paused,
+        () if task.parked_reason.is_some() || tasks.iter().any(|other| !other.key.is_empty()) => Doing::Parked,
+        () if child => Doing::Child,
+        () if task.run_at.is_none() => Doing::Signal,
+        () if last.is_some_and(AttemptRow::failed) => Doing::Paused,
+        () => Doing::Sleeping,
+    }
 }
 
 /// The definition asked after the newest record before the attempt, or at the start.

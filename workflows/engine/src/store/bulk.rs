@@ -41,6 +41,35 @@ pub(crate) async fn insert_bulk(db: &mut PgConnection, new: &NewBulk<'_>, runs: 
     .map(|_| ())
 }
 
+/// Keeps with an operation by which key it was asked for, and what else is to be known when it is asked for again.
+pub(crate) async fn keep_key(db: &mut PgConnection, id: Uuid, known: &Value) -> Result<()> {
+    sqlx::query("update workflow.bulk_operations set params = params || $2 where id = $1")
+        .bind(id)
+        .bind(known)
+        .execute(db)
+        .at(Point::BulkInsert)
+        .await
+        .map(|_| ())
+}
+
+/// The operation that `actor` has asked for by this key. Whoever asks by the same key waits until this transaction ends.
+pub(crate) async fn bulk_by_key(db: &mut PgConnection, actor: &str, key: &str) -> Result<Option<Uuid>> {
+    sqlx::query("select pg_advisory_xact_lock(hashtextextended('bulk ' || $1 || ' ' || $2, 0))")
+        .bind(actor)
+        .bind(key)
+        .execute(&mut *db)
+        .at(Point::BulkFind)
+        .await?;
+    sqlx::query_scalar(
+        "select id from workflow.bulk_operations where actor = $1 and params ->> 'key' = $2 order by id desc limit 1",
+    )
+    .bind(actor)
+    .bind(key)
+    .fetch_optional(db)
+    .at(Point::BulkFind)
+    .await
+}
+
 /// The items of a set by the kind, state and tenant of their runs.
 pub(crate) async fn bulk_counts(db: impl PgExecutor<'_>, id: Uuid) -> Result<Vec<Total>> {
     sqlx::query_as(

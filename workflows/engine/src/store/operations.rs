@@ -168,6 +168,20 @@ pub(crate) async fn set_attributes(db: &mut PgConnection, run_id: Uuid, attribut
     Ok(done.rows_affected() == 1)
 }
 
+/// Notes that a run was started in the place of one that failed.
+pub(crate) async fn note_anew(db: &mut PgConnection, failed: Uuid, new: Uuid) -> Result<()> {
+    sqlx::query(
+        "insert into workflow.run_lineage (run_id, origin_run_id, root_run_id, how, copied, edited, created_at)
+         select $2, $1, coalesce((select root_run_id from workflow.run_lineage where run_id = $1), $1), 'retry', 0, false, workflow.now()",
+    )
+    .bind(failed)
+    .bind(new)
+    .execute(db)
+    .at(Point::Fork)
+    .await
+    .map(|_| ())
+}
+
 pub(crate) async fn attempts_of(db: impl PgExecutor<'_>, run_id: Uuid) -> Result<Vec<AttemptRow>> {
     sqlx::query_as(
         "select step_key, attempt_no, worker, started_at, ended_at, outcome

@@ -191,12 +191,14 @@ pub(crate) async fn audit_after(
     db: impl PgExecutor<'_>,
     tenant: Option<Uuid>,
     after: i64,
+    known: &[i64],
     limit: i64,
 ) -> Result<Vec<AuditRow>> {
     let sql = format!(
-        "select {AUDIT} from workflow.audit where id > $1 and ($2::uuid is null or tenant_id = $2) order by id limit $3"
+        "select {AUDIT} from workflow.audit
+         where id > $1 and ($2::uuid is null or tenant_id = $2) and id <> all ($4) order by id limit $3"
     );
-    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(after).bind(tenant).bind(limit).fetch_all(db).await
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(after).bind(tenant).bind(limit).bind(known).fetch_all(db).await
 }
 
 pub(crate) async fn newest_audit(db: impl PgExecutor<'_>) -> Result<i64> {

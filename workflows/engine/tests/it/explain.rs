@@ -3,7 +3,7 @@
 use crate::world::{OneWork, Tool, Work, World};
 use flatrender_engine::{
     Context, Failure, Labels, Progress, Workflow,
-    operations::{By, Operations, Reason},
+    operations::{By, Doing, Operations, Reason},
 };
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
@@ -246,4 +246,25 @@ async fn a_run_that_waits_for_a_word_says_so(db: PgPool) {
     world.until(1, "select count(*) from workflow.tasks where state = 'waiting'").await;
     let text = assert_why!(world, run_id, Reason::Signal { until: None });
     assert_eq!(text, "The run waits for a signal.");
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_timeline_shows_what_is_waited_for_now(db: PgPool) {
+    let mut world = World::new(db).await;
+    let worker = world.worker(|w| w.workflow::<Nap>().workflow::<OneWork>().workflow::<Patient>());
+    let lasts = async |run_id: Uuid, key: &str| {
+        let spans = Operations::new(world.client.clone()).timeline(run_id).await.unwrap();
+        let now = spans.iter().filter(|span| span.key == key && span.until.is_none());
+        now.map(|span| span.doing).collect::<Vec<_>>()
+    };
+    let (nap, work, patient) =
+        (world.start(Nap).await, world.start(OneWork(Work::new(1))).await, world.start(Patient).await);
+    world.activity(work, "work").await;
+    assert_eq!(lasts(work, "work").await, [Doing::Queued]);
+    world.until(1, "select count(*) from workflow.tasks where activity = 'nap.v1' and state = 'waiting'").await;
+    assert_eq!(lasts(nap, "").await, [Doing::Sleeping]);
+    world.until(1, "select count(*) from workflow.tasks where activity = 'patient.v1' and state = 'leased'").await;
+    worker.cancel();
+    world.until(1, "select count(*) from workflow.tasks where activity = 'patient.v1' and state = 'waiting'").await;
+    assert_eq!(lasts(patient, "").await, [Doing::Signal]);
 }

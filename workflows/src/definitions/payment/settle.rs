@@ -8,11 +8,11 @@ use crate::{
         subscription as keeping,
     },
     models::{
-        Db, Role, Scope,
+        DEFAULT_TENANT, Db, Role, Scope,
         identity::{
             coupon,
             credit::{self, Entered, Reason},
-            invoice, money,
+            credit_pack, invoice, money,
             payment::{
                 self, Payment, Snapshot, What,
                 state::{self, Captured},
@@ -87,7 +87,8 @@ pub async fn settle_as(
     let mut told = told(&found, "paid");
     told["invoice"] = json!(invoice);
     merge(&mut told, given);
-    tell(workflows, db, &found, "payment.paid", told).await?;
+    tell(workflows, &mut *db, &found, "payment.paid", told).await?;
+    events::gifts_earned(workflows, db, tenant_id).await?;
     Ok("paid".into())
 }
 
@@ -107,9 +108,14 @@ async fn still_holds(db: Db<'_>, found: &Payment, snapshot: &Snapshot) -> Result
                 return Ok(false);
             }
         }
-        What::Credits { seconds, .. } => {
-            let account = credit::open(&mut *db, found.tenant_id, Some(found.user_id)).await?;
-            if account.balance.checked_add(*seconds).is_none_or(|after| after > credit::MOST) {
+        What::Credits { pack_id, seconds } => {
+            if late && !is_sold_so(&mut *db, found, *pack_id, snapshot.list_amount).await? {
+                return Ok(false);
+            }
+            // Looked at, not opened: when the money goes back, nothing is left of it.
+            let account = credit::find(&mut *db, found.tenant_id, Some(found.user_id)).await?;
+            let balance = account.map_or(0, |account| account.balance);
+            if balance.checked_add(*seconds).is_none_or(|after| after > credit::MOST) {
                 return Ok(false);
             }
         }
@@ -118,6 +124,12 @@ async fn still_holds(db: Db<'_>, found: &Payment, snapshot: &Snapshot) -> Result
         Some(coupon_id) => Ok(coupon::redeem(db, coupon_id, found.id, found.user_id).await?),
         None => Ok(true),
     }
+}
+
+/// Whether a pack is still sold for so much. Of one that costs something else now another one is sold: a pack never changes.
+async fn is_sold_so(db: Db<'_>, found: &Payment, pack_id: Uuid, amount: i64) -> Result<bool, Failure> {
+    let pack = credit_pack::find(db, found.tenant_id, pack_id).await?;
+    Ok(pack.is_some_and(|pack| pack.state == "active" && pack.amount == amount))
 }
 
 /// Gives what was bought.
@@ -246,16 +258,24 @@ pub async fn told_of_review(workflows: &Client, db: Db<'_>, tenant_id: Uuid, id:
     let Some(found) = payment::find(&mut *db, tenant_id, id).await? else { return Ok(()) };
     let mut told = told(&found, "review");
     told["reason"] = json!(found.review_code);
-    tell(workflows, db, &found, "payment.review", told).await
+    tell(workflows, &mut *db, &found, "payment.review", told.clone()).await?;
+    tell_managers(workflows, db, &found, "payment.undecided", told).await
 }
 
-/// Whoever paid wants their money back by way of their bank: people are told, and nothing moves.
+/// Whoever paid wants their money back by way of their bank, or more is heard of that: whoever manages the money is told, and whoever runs
+/// the platform. Nothing moves. The bank has to be answered within days.
 pub async fn disputed(workflows: &Client, db: Db<'_>, tenant_id: Uuid, id: Uuid, kind: &str) -> Result<(), Failure> {
     let Some(found) = payment::find(&mut *db, tenant_id, id).await? else { return Ok(()) };
     tracing::error!(payment.id = %id, kind, "a payment is disputed");
     let mut told = told(&found, &found.state);
     told["reason"] = json!("payment.disputed");
-    tell(workflows, db, &found, "payment.review", told).await
+    told["stage"] = json!(kind.rsplit('.').next().unwrap_or(kind));
+    tell_managers(workflows, &mut *db, &found, "payment.disputed", told.clone()).await?;
+    told["tenant_id"] = json!(tenant_id);
+    let occurred_at = subscription::now(&mut *db).await?;
+    let (tenant_id, kind, user_id) = (DEFAULT_TENANT, "payment.dispute_open", None);
+    let event = Event { tenant_id, kind, subject: found.id, user_id, data: told, occurred_at };
+    Ok(events::happened(workflows, db, event).await?)
 }
 
 /// What is told of a payment.

@@ -65,14 +65,20 @@ pub async fn unaccounted(db: Db<'_>, tenant_id: Uuid, hashes: &[String]) -> sqlx
     .await
 }
 
-/// Content of a tenant that files use, by hash, after `after`: what storage has to have.
+/// Content of a tenant that files use, or of which its templates are made, by hash, after `after`: what storage has to have. As an
+/// administrator; so with the one below.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn used(db: Db<'_>, tenant_id: Uuid, after: Option<&BlobHash>, limit: i64) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(
-        "select sha256 from file_mgr.blobs
-         where tenant_id = $1 and refcount > 0 and sha256 > coalesce($2, '') order by sha256 limit $3",
+        r#"select u.sha256 as "sha256!" from (
+               (select sha256 from file_mgr.blobs where tenant_id = $1 and refcount > 0 and sha256 > coalesce($2, '') order by sha256 limit $3)
+               union
+               (select package_sha256 from content.project_versions where tenant_id = $1 and package_sha256 > coalesce($2, ''))
+               union
+               (select preview_sha256 from content.project_versions where tenant_id = $1 and preview_sha256 > coalesce($2, ''))) u
+           order by 1 limit $3"#,
         tenant_id,
         after.map(BlobHash::as_str),
         limit,
@@ -81,13 +87,14 @@ pub async fn used(db: Db<'_>, tenant_id: Uuid, after: Option<&BlobHash>, limit: 
     .await
 }
 
-/// Whether a file of a tenant uses this content now.
+/// Whether a file of a tenant uses this content now, or a template is made of it.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn is_used(db: Db<'_>, tenant_id: Uuid, hash: &BlobHash) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
-        r#"select exists (select from file_mgr.blobs where tenant_id = $1 and sha256 = $2 and refcount > 0) as "it!""#,
+        r#"select exists (select from file_mgr.blobs where tenant_id = $1 and sha256 = $2 and refcount > 0)
+               or exists (select from content.project_versions where tenant_id = $1 and $2 in (package_sha256, preview_sha256)) as "it!""#,
         tenant_id,
         hash.as_str(),
     )

@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 /// Files that go in one transaction.
 pub const BATCH: i64 = 500;
-/// Most files of a plan; the others wait for the next run.
-const MOST: i64 = 1_000_000;
+/// Most files of a plan, which is made by a few statements of a minute each; the others wait for the next run.
+const MOST: i64 = 100_000;
 /// Of what a tenant keeps, what may go without somebody else's word, in percent.
 const FREE_PERCENT: i64 = 20;
 

@@ -165,6 +165,23 @@ pub async fn find(db: Db<'_>, tenant_id: Uuid, ids: &[Uuid]) -> sqlx::Result<Vec
         .collect()
 }
 
+/// As [`find`], for who is about to name them in this transaction: until its end none of them is purged. Waits for whoever purges one at this
+/// moment, who is found to have done so. After the tenant's turn, when that is taken, too.
+///
+/// # Errors
+/// Those of the database.
+pub async fn find_to_name(db: Db<'_>, tenant_id: Uuid, ids: &[Uuid]) -> sqlx::Result<Vec<File>> {
+    // Whoever purges locks them as well before it is asked who names them.
+    sqlx::query!(
+        "select id from file_mgr.files where tenant_id = $1 and id = any($2) order by id for key share",
+        tenant_id,
+        ids
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    find(db, tenant_id, ids).await
+}
+
 /// A file, in the trash or not; none once it is gone for good.
 pub async fn get(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<Option<Entry>> {
     let row = sqlx::query_as!(

@@ -76,7 +76,8 @@ pub async fn restore_folder(db: Db<'_>, tenant_id: Uuid, id: Uuid, rev: Option<i
         .await?;
         sqlx::query!(
             "update file_mgr.files set state = 'ready', trashed_at = null, trashed_with = null, updated_at = workflow.now(), rev = rev + 1,
-                 purge_after = case when retention <> 'keep' and purge_after < trashed_at + make_interval(days => $3) then purge_after end
+                 purge_after = case when retention <> 'keep' and purge_after > workflow.now()
+                          and purge_after < trashed_at + make_interval(days => $3) then purge_after end
              where tenant_id = $1 and trashed_with = $2 and state = 'trashed'",
             tenant_id,
             id,
@@ -121,7 +122,8 @@ pub async fn restore_file(db: Db<'_>, tenant_id: Uuid, id: Uuid, rev: Option<i32
         _ if standing.is_trashed => {
             sqlx::query!(
                 "update file_mgr.files set state = 'ready', trashed_at = null, trashed_with = null, updated_at = workflow.now(), rev = rev + 1,
-                     purge_after = case when retention <> 'keep' and purge_after < trashed_at + make_interval(days => $3) then purge_after end
+                     purge_after = case when retention <> 'keep' and purge_after > workflow.now()
+                          and purge_after < trashed_at + make_interval(days => $3) then purge_after end
                  where tenant_id = $1 and id = $2",
                 tenant_id,
                 id,

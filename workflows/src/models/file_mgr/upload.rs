@@ -265,6 +265,58 @@ pub async fn keep(
     Ok(Some(whole))
 }
 
+/// Takes a piece back that was recorded and is not there: an open upload that is as far as `from` is as far as `to` again, where the piece
+/// begins. False when it has moved on meanwhile.
+///
+/// # Errors
+/// Those of the database.
+pub async fn take_back(
+    db: Db<'_>,
+    tenant_id: Uuid,
+    id: Uuid,
+    (from, to): (u64, u64),
+    number: i32,
+    lost: &BlobHash,
+) -> sqlx::Result<bool> {
+    let moved = sqlx::query!(
+        "update file_mgr.upload_sessions set offset_bytes = $4, updated_at = workflow.now()
+         where tenant_id = $1 and id = $2 and state = 'open' and offset_bytes = $3
+           and exists (select from file_mgr.upload_parts where session_id = $2 and part_no = $5 and sha256 = $6)",
+        tenant_id,
+        id,
+        from as i64,
+        to as i64,
+        number,
+        lost.as_str(),
+    );
+    if moved.execute(&mut *db).await?.rows_affected() == 0 {
+        return Ok(false);
+    }
+    sqlx::query!("delete from file_mgr.upload_parts where session_id = $1 and part_no = $2", id, number)
+        .execute(db)
+        .await?;
+    Ok(true)
+}
+
+/// Somebody goes on with an open upload whose parts go to the storage: it has as long again for the next one. Asking where a part goes is all
+/// that we see of it. False when it is not open.
+///
+/// # Errors
+/// Those of the database.
+pub async fn go_on(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<bool> {
+    let longer = sqlx::query!(
+        "update file_mgr.upload_sessions
+         set expires_at = least(workflow.now() + make_interval(secs => $3), created_at + make_interval(secs => $4)),
+             updated_at = workflow.now()
+         where tenant_id = $1 and id = $2 and state = 'open' and protocol = 'multipart'",
+        tenant_id,
+        id,
+        PATIENCE.as_seconds_f64(),
+        LONGEST.as_seconds_f64(),
+    );
+    Ok(longer.execute(db).await?.rows_affected() > 0)
+}
+
 /// The parts of an open upload are with the storage: from here on it is completed. False when it is not open.
 ///
 /// # Errors
@@ -423,16 +475,19 @@ pub async fn expire(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
     Ok(ended.len() as u64)
 }
 
-/// Uploads that ended an hour ago or earlier and whose pieces may still be there: whoever wrote the last one is done by then.
+/// Uploads that ended an hour ago or earlier and whose pieces may still be there, but for those that were tried in vain: whoever wrote the last
+/// piece is done by then.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn uncleared(db: Db<'_>, limit: i64) -> sqlx::Result<Vec<EndedUpload>> {
+pub async fn uncleared(db: Db<'_>, except: &[Uuid], limit: i64) -> sqlx::Result<Vec<EndedUpload>> {
     let rows = sqlx::query!(
         "select tenant_id, id, storage_upload from file_mgr.upload_sessions
          where cleared_at is null and state not in ('open', 'completing') and updated_at < workflow.now() - interval '1 hour'
+           and id <> all($2)
          order by updated_at limit $1",
         limit,
+        except,
     );
     let ended = |(tenant_id, upload_id, storage_upload)| EndedUpload { tenant_id, upload_id, storage_upload };
     Ok(rows.fetch_all(db).await?.into_iter().map(|r| ended((r.tenant_id, r.id, r.storage_upload))).collect())

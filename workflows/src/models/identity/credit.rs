@@ -5,8 +5,9 @@
 //!                            └───release──▶ free again: the film failed, was cancelled, or its run is gone
 //! ```
 //!
-//! A person's account pays for the person's films, else the tenant's account does. A film that nobody has an account for is free of
-//! charge, unless its tenant says that films cost credits ([`set_paid`]). Previews are always free.
+//! A person's account pays for the person's films as long as there is enough in it, else the tenant's account does. A film that nobody has
+//! an account for is free of charge, unless its tenant says that films cost credits ([`set_paid`]). So nobody is worse off for what they
+//! were given: whose account is short has what they had without one. Previews are always free.
 
 use crate::models::{Db, Role, Scope};
 use chrono::{DateTime, Utc};
@@ -138,14 +139,18 @@ pub async fn open_locked(db: Db<'_>, tenant_id: Uuid, user_id: Option<Uuid>) -> 
     find(db, tenant_id, user_id).await?.ok_or(sqlx::Error::RowNotFound)
 }
 
-/// Who pays for a film: the person, else the tenant; none when neither has an account.
+/// Whose account may pay for a film: the person's, then the tenant's; none when neither has one.
+pub async fn payers(db: Db<'_>, tenant_id: Uuid, user_id: Option<Uuid>) -> sqlx::Result<Vec<Account>> {
+    let own = match user_id {
+        Some(_) => find(&mut *db, tenant_id, user_id).await?,
+        None => None,
+    };
+    Ok(own.into_iter().chain(find(db, tenant_id, None).await?).collect())
+}
+
+/// The first of them.
 pub async fn payer(db: Db<'_>, tenant_id: Uuid, user_id: Option<Uuid>) -> sqlx::Result<Option<Account>> {
-    if user_id.is_some()
-        && let Some(own) = find(&mut *db, tenant_id, user_id).await?
-    {
-        return Ok(Some(own));
-    }
-    find(db, tenant_id, None).await
+    Ok(payers(db, tenant_id, user_id).await?.into_iter().next())
 }
 
 /// Whether films cost credits also where there is no account to pay for them: then they are refused.

@@ -8,12 +8,10 @@
 use super::{
     coupon::{self, NewCoupon},
     credit::{self, Reason},
-    notice::{self, Notice},
 };
-use crate::models::{Db, Role, Scope};
+use crate::models::Db;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
-use serde_json::json;
 use sqlx::types::Json;
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -93,6 +91,27 @@ pub struct Earned {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
+/// A gift that nobody was told of before.
+#[derive(Debug, Clone)]
+pub struct Untold {
+    /// The gift that was earned.
+    pub id: Uuid,
+    /// Who has earned it.
+    pub user_id: Uuid,
+    /// What people call it, in their language where it has a name there.
+    pub name: String,
+    /// What programs call it.
+    pub code: String,
+    /// `credits` or `coupon`.
+    pub kind: String,
+    /// Seconds of rendering, or percent.
+    pub value: i64,
+    /// What for.
+    pub reason: String,
+    /// When it was earned.
+    pub earned_at: DateTime<Utc>,
+}
+
 /// What became of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
@@ -106,6 +125,8 @@ pub enum Claim {
     Expired,
     /// There are none left; the transaction is to be given up.
     SoldOut,
+    /// Their account holds no more; so is this one.
+    Full,
 }
 
 /// Puts a gift into the catalogue. None when there is one of this code.
@@ -190,8 +211,7 @@ async fn select(db: Db<'_>, tenant_id: Uuid, id: Option<Uuid>, code: Option<&str
     .await
 }
 
-/// Gives a gift to a person and tells them of it, in one transaction; none when they have it for this period. Begins and ends as the
-/// tenant's identity service.
+/// Gives a gift to a person; none when they have it for this period. Nobody is told of it until somebody takes the [`untold`].
 pub async fn earn(
     db: Db<'_>,
     tenant_id: Uuid,
@@ -201,7 +221,7 @@ pub async fn earn(
     reason: &str,
     expires_at: Option<DateTime<Utc>>,
 ) -> sqlx::Result<Option<Uuid>> {
-    let id = sqlx::query_scalar!(
+    sqlx::query_scalar!(
         "insert into identity.earned_gifts (tenant_id, user_id, gift_id, period_key, reason, earned_at, expires_at)
          values ($1, $2, $3, $4, $5, workflow.now(), $6) on conflict (tenant_id, user_id, gift_id, period_key) do nothing returning id",
         tenant_id,
@@ -211,28 +231,23 @@ pub async fn earn(
         reason,
         expires_at,
     )
-    .fetch_optional(&mut *db)
-    .await?;
-    let Some(id) = id else { return Ok(None) };
-    let title =
-        gift.title.0.get("en").or_else(|| gift.title.0.values().next()).map_or(gift.code.as_str(), String::as_str);
-    Scope::tenant(Role::Notification, tenant_id).enter(&mut *db).await?;
-    let notice = Notice {
+    .fetch_optional(db)
+    .await
+}
+
+/// Takes the gifts of a tenant that nobody was told of; whoever takes them tells it in the same transaction. As the tenant's identity
+/// service.
+pub async fn untold(db: Db<'_>, tenant_id: Uuid) -> sqlx::Result<Vec<Untold>> {
+    sqlx::query_as!(
+        Untold,
+        r#"update identity.earned_gifts e set told_at = workflow.now() from identity.gift_catalog g, identity.users u
+           where e.tenant_id = $1 and e.told_at is null and g.id = e.gift_id and u.id = e.user_id
+           returning e.id, e.user_id, g.code, g.kind, g.value, e.reason, e.earned_at,
+               coalesce(g.title ->> u.locale, g.title ->> split_part(u.locale, '-', 1), g.title ->> 'en', g.code) as "name!""#,
         tenant_id,
-        user_id,
-        category: "gifts",
-        template_code: "gift.earned",
-        title,
-        data: json!({ "earned_gift_id": id, "code": gift.code, "kind": gift.kind, "value": gift.value, "reason": reason }),
-        severity: "success",
-        dedupe_key: &format!("gift.{id}"),
-    };
-    let notification = notice::tell(&mut *db, &notice).await?;
-    Scope::tenant(Role::Identity, tenant_id).enter(&mut *db).await?;
-    sqlx::query!("update identity.earned_gifts set notification_id = $2 where id = $1", id, notification)
-        .execute(db)
-        .await?;
-    Ok(Some(id))
+    )
+    .fetch_all(db)
+    .await
 }
 
 /// Gifts of a person, newest first, those before the gift `before`.
@@ -289,7 +304,10 @@ pub async fn claim(db: Db<'_>, tenant_id: Uuid, user_id: Uuid, id: Uuid) -> sqlx
     let coupon_id = match gift.kind.as_str() {
         "credits" => {
             let account = credit::open(&mut *db, tenant_id, Some(user_id)).await?;
-            let _ = credit::grant(&mut *db, account.id, &format!("gift:{id}"), gift.value, Reason::Grant).await?;
+            let key = format!("gift:{id}");
+            if credit::grant(&mut *db, account.id, &key, gift.value, Reason::Grant).await? == credit::Entered::Refused {
+                return Ok(Claim::Full);
+            }
             None
         }
         _ => Some(make_coupon(&mut *db, tenant_id, id, gift.value).await?),

@@ -11,6 +11,7 @@
 //! other without a gap: who pays late has no free days, and who pays early loses none.
 
 mod keeping;
+mod minutes;
 mod periods;
 mod prospect;
 mod revocation;
@@ -22,10 +23,7 @@ pub use revocation::revoke;
 
 use periods::next_end;
 
-use super::{
-    credit::{self, Reason},
-    plan::{self, Entitlements, Interval},
-};
+use super::plan::{self, Entitlements, Interval};
 use crate::models::{Db, Role, Scope, file_mgr::quota};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -244,21 +242,13 @@ pub async fn activate(db: Db<'_>, new: &Activation<'_>) -> sqlx::Result<Activate
             (Did::Renewed, current.id)
         }
         Some(current) => {
-            sqlx::query!(
-                "update identity.subscriptions set plan_id = $2, amount = $3, next_plan_id = null, updated_at = workflow.now() where id = $1",
-                current.id,
-                new.plan_id,
-                amount,
-            )
-            .execute(&mut *db)
-            .await?;
-            note_change(&mut *db, new, &current, amount).await?;
+            change(&mut *db, new, &current, amount).await?;
             (Did::Changed, current.id)
         }
     };
     let subscription = find(&mut *db, new.tenant_id, id).await?.ok_or(sqlx::Error::RowNotFound)?;
-    // What a plan includes is given once a period; a change within one gives the rest when the next begins.
-    let key = (did != Did::Changed).then(|| format!("subscription:{id}:{}", subscription.period_no));
+    // What a plan includes is given once a period; a change within one has given what it has more.
+    let key = (did != Did::Changed).then(|| minutes::of_period(id, subscription.period_no));
     entitle(db, new.tenant_id, new.user_id, Some(new.plan_id), key.as_deref()).await?;
     Ok(Activated { did, subscription })
 }
@@ -327,6 +317,20 @@ async fn renew(
     .execute(&mut *db)
     .await?;
     note(db, current.id, Some(new.payment_id), from, end).await
+}
+
+/// Has another plan at once, with the minutes that it has more in all that is paid for.
+async fn change(db: Db<'_>, new: &Activation<'_>, before: &Subscription, amount: i64) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update identity.subscriptions set plan_id = $2, amount = $3, next_plan_id = null, updated_at = workflow.now() where id = $1",
+        before.id,
+        new.plan_id,
+        amount,
+    )
+    .execute(&mut *db)
+    .await?;
+    note_change(&mut *db, new, before, amount).await?;
+    minutes::give_more(db, new, before).await
 }
 
 /// Writes down which plan a payment has changed.
@@ -409,7 +413,7 @@ pub async fn begin_trial(
     .fetch_one(&mut *db)
     .await?;
     note(&mut *db, id, None, now, end).await?;
-    entitle(&mut *db, tenant_id, user_id, Some(plan.id), Some(&format!("subscription:{id}:0"))).await?;
+    entitle(&mut *db, tenant_id, user_id, Some(plan.id), Some(&minutes::of_period(id, 0))).await?;
     find(db, tenant_id, id).await
 }
 
@@ -488,14 +492,12 @@ async fn entitle(
         Some(id) => plan::find(&mut *db, tenant_id, id).await?,
         None => None,
     };
-    let of = |name: &str| plan.as_ref().and_then(|plan| plan.entitlements.0.get(name).copied());
-    if let (Some(minutes @ 1..), Some(key)) = (of("render_minutes"), key) {
-        let account = credit::open(&mut *db, tenant_id, Some(user_id)).await?;
-        let _ = credit::grant(&mut *db, account.id, key, minutes.saturating_mul(60), Reason::Grant).await?;
+    if let (Some(plan), Some(key)) = (&plan, key) {
+        minutes::give(&mut *db, tenant_id, user_id, key, minutes::of(&plan.entitlements.0)).await?;
     }
     Scope::tenant(Role::File, tenant_id).enter(&mut *db).await?;
     let kept = quota::find(&mut *db, tenant_id, Some(user_id)).await?;
-    let bytes = of("storage_bytes");
+    let bytes = plan.as_ref().and_then(|plan| plan.entitlements.0.get("storage_bytes").copied());
     if kept.limit_bytes != bytes {
         let limits = quota::Limits { soft_bytes: None, bytes, files: kept.limit_files };
         quota::agree(&mut *db, tenant_id, Some(user_id), limits).await?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// What there is to hear of.
-pub const EVENTS: [&str; 17] = [
+pub const EVENTS: [&str; 18] = [
     "render.completed",
     "render.failed",
     "render.cancelled",
@@ -15,6 +15,7 @@ pub const EVENTS: [&str; 17] = [
     "payment.paid",
     "payment.failed",
     "payment.review",
+    "payment.disputed",
     "refund.done",
     "subscription.renewed",
     "subscription.past_due",

@@ -12,6 +12,8 @@ use uuid::Uuid;
 pub const MOST_ACCOUNTS: i64 = 20;
 /// Accounts that one message may go by.
 const MOST_CARRIERS: i64 = 4;
+/// Keys that a browser may have been told of: those of its tenant and those of the platform. It listens to the one alone.
+const MOST_KEYS: i64 = 2 * MOST_ACCOUNTS;
 
 /// An account, without what is sealed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -137,7 +139,7 @@ pub async fn carriers(db: Db<'_>, tenant_id: Uuid, channel: Channel) -> sqlx::Re
         tenant_id,
         channel.as_str(),
         DEFAULT_TENANT,
-        MOST_CARRIERS,
+        if channel == Channel::Push { MOST_KEYS } else { MOST_CARRIERS },
     )
     .fetch_all(db)
     .await?;

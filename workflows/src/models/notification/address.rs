@@ -3,7 +3,7 @@
 use super::suppression::hash_of;
 use crate::{
     contracts::notify::{Channel, Sealed},
-    models::Db,
+    models::{DEFAULT_TENANT, Db},
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -205,21 +205,30 @@ pub async fn has_chat(db: Db<'_>, tenant_id: Uuid, user_id: Uuid) -> sqlx::Resul
     .await
 }
 
-/// A chat is no user's any more: whoever it is asked for it, or its user did. False when there is none.
-pub async fn disconnect_chat(
-    db: Db<'_>,
-    tenant_id: Uuid,
-    user_id: Option<Uuid>,
-    chat: Option<&str>,
-) -> sqlx::Result<bool> {
+/// No chat is a user's any more. False when there was none.
+pub async fn disconnect_chat(db: Db<'_>, tenant_id: Uuid, user_id: Uuid) -> sqlx::Result<bool> {
     let gone = sqlx::query!(
-        "delete from notification.channel_addresses
-         where tenant_id = $1 and channel = 'telegram' and (user_id = $2 or address_hash = $3)",
+        "delete from notification.channel_addresses where tenant_id = $1 and channel = 'telegram' and user_id = $2",
         tenant_id,
         user_id,
-        chat.map(hash_of),
     );
     Ok(gone.execute(db).await?.rows_affected() > 0)
+}
+
+/// A chat wants to be left alone by a bot of this tenant's: it is nobody's any more to whom that bot writes. The platform's writes for every
+/// tenant that has none of its own. As of the platform.
+pub async fn hush_chat(db: Db<'_>, tenant_id: Uuid, chat: &str) -> sqlx::Result<()> {
+    sqlx::query!(
+        "delete from notification.channel_addresses a where a.channel = 'telegram' and a.address_hash = $2
+             and (a.tenant_id = $1 or $1 = $3 and not exists (select from notification.provider_accounts o
+                 where o.tenant_id = a.tenant_id and o.channel = 'telegram' and o.state = 'active'))",
+        tenant_id,
+        hash_of(chat),
+        DEFAULT_TENANT,
+    )
+    .execute(db)
+    .await
+    .map(drop)
 }
 
 /// A chat was written to.

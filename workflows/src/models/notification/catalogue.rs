@@ -1,7 +1,7 @@
 //! What the platform tells people of, and in which words until a tenant has others.
 
 use super::routing::Class;
-use crate::contracts::notify::Channel;
+use crate::contracts::{notify::Channel, pay};
 use serde_json::{Map, Value};
 use std::sync::LazyLock;
 
@@ -19,7 +19,7 @@ pub struct Kind {
     /// How it goes out beside the list within the platform: each way by itself; within a way, what comes later is for when what
     /// comes before does not arrive.
     pub ways: &'static [&'static [Channel]],
-    /// Where the reader goes from here, as a path; `{subject}` is what it is about.
+    /// Where the reader goes from here, as a path; `{subject}` is what it is about, `{project_id}` the project of that.
     pub page: &'static str,
     english: Words,
     persian: Words,
@@ -35,6 +35,18 @@ pub struct Words {
     /// What names stand for when nobody says.
     pub usual: &'static [(&'static str, &'static str)],
 }
+
+/// Why money did not come, for whoever was to pay: our code, in English and in Persian.
+const REASONS: [(&str, &str, &str); 8] = [
+    ("payment.expired", "it was not paid in time", "در زمان مقرر پرداخت نشد"),
+    ("payment.given_back", "the bank has sent the money back", "بانک پول را بازگردانده است"),
+    (pay::DECLINED, "the bank declined it", "بانک آن را نپذیرفت"),
+    (pay::CANCELLED, "it was cancelled", "لغو شد"),
+    (pay::REFUSED, "the payment gateway refused it", "درگاه پرداخت آن را نپذیرفت"),
+    (pay::AMOUNT_LIMITS, "the payment gateway does not take such an amount", "درگاه پرداخت چنین مبلغی را نمی‌پذیرد"),
+    (pay::CURRENCY, "the payment gateway does not take that currency", "درگاه پرداخت این واحد پول را نمی‌پذیرد"),
+    (pay::UNREACHABLE, "the payment gateway could not be reached", "درگاه پرداخت در دسترس نبود"),
+];
 
 /// Languages there are words of, the last resort first.
 pub const LANGUAGES: [&str; 2] = ["en", "fa"];
@@ -64,7 +76,7 @@ const KINDS: &[Kind] = &[
         persian: words("{{title}} ساخته نشد", "ساخت {{title}} به نتیجه نرسید: {{reason}}.\nبابت آن هزینه‌ای کسر نمی‌شود.\n{{action_url}}", &[("title", "فیلم شما"), ("reason", "جزئیات در صفحه‌ی آن است")]),
     },
     Kind {
-        code: "snapshot_batch.completed", category: "snapshots", class: Class::Service, severity: "success", ways: &[&[Push]], page: "/projects/{subject}",
+        code: "snapshot_batch.completed", category: "snapshots", class: Class::Service, severity: "success", ways: &[&[Push]], page: "/projects/{project_id}",
         english: words("Scene pictures are ready", "The pictures of {{done}} scenes of {{project}} are ready; {{failed}} could not be made.\n{{action_url}}", &[("done", "all"), ("failed", "none"), ("project", "your project")]),
         persian: words("تصویر صحنه‌ها آماده است", "تصویر {{done}} صحنه‌ از {{project}} آماده است؛ {{failed}} صحنه ساخته نشد.\n{{action_url}}", &[("done", "همه‌ی"), ("failed", "هیچ"), ("project", "پروژه‌ی شما")]),
     },
@@ -84,6 +96,21 @@ const KINDS: &[Kind] = &[
         persian: words("پرداخت شما در دست بررسی است", "همکاران ما پرداخت شما را بررسی می‌کنند. نیازی به کاری نیست؛ نتیجه را به شما خبر می‌دهیم.\n{{action_url}}", &[]),
     },
     Kind {
+        code: "payment.undecided", category: "billing", class: Class::Critical, severity: "warning", ways: &[&[Email], &[Push]], page: "/billing/payments/{subject}",
+        english: words("A payment waits for your decision", "{{amount}} came in a way that nobody expected: {{reason}}. Two of you have to decide what becomes of it.\n{{action_url}}", &[("amount", "Money"), ("reason", "the page tells more")]),
+        persian: words("پرداختی در انتظار تصمیم شماست", "{{amount}} به شکلی پیش‌بینی‌نشده رسیده است: {{reason}}. دو نفر از شما باید درباره‌ی آن تصمیم بگیرند.\n{{action_url}}", &[("amount", "مبلغی"), ("reason", "جزئیات در صفحه‌ی آن است")]),
+    },
+    Kind {
+        code: "payment.disputed", category: "billing", class: Class::Critical, severity: "critical", ways: LOUD, page: "/billing/payments/{subject}",
+        english: words("A payment is disputed: {{amount}}", "The bank of whoever paid {{amount}} wants the money back ({{stage}}). Answer it at your payment gateway: it gives you a few days.\n{{action_url}}", &[("amount", "see the payment"), ("stage", "the gateway tells more")]),
+        persian: words("اعتراض به یک پرداخت: {{amount}}", "بانک پرداخت‌کننده‌ی {{amount}} پول را پس می‌خواهد ({{stage}}). در درگاه پرداخت خود به آن پاسخ دهید؛ چند روز فرصت دارید.\n{{action_url}}", &[("amount", "در صفحه‌ی پرداخت آمده است"), ("stage", "جزئیات در درگاه است")]),
+    },
+    Kind {
+        code: "payment.dispute_open", category: "operation", class: Class::Service, severity: "critical", ways: LOUD, page: "/dashboard/payments/{subject}",
+        english: words("A payment is disputed: {{amount}}", "The bank of whoever paid {{amount}} wants the money back ({{stage}}). Its tenant was told.\n{{action_url}}", &[("amount", "see the payment"), ("stage", "the page tells more")]),
+        persian: words("اعتراض به یک پرداخت: {{amount}}", "بانک پرداخت‌کننده‌ی {{amount}} پول را پس می‌خواهد ({{stage}}). به مستأجر آن خبر داده شد.\n{{action_url}}", &[("amount", "در صفحه‌ی پرداخت آمده است"), ("stage", "جزئیات در صفحه‌ی آن است")]),
+    },
+    Kind {
         code: "payment.waiting", category: "operation", class: Class::Service, severity: "critical", ways: LOUD, page: "/dashboard/payments/{subject}",
         english: words("A payment waits for somebody", "A payment has been in review for an hour: {{reason}}.\n{{action_url}}", &[("reason", "the page tells more")]),
         persian: words("پرداختی در انتظار بررسی است", "پرداختی بیش از یک ساعت است که در انتظار بررسی است: {{reason}}.\n{{action_url}}", &[("reason", "جزئیات در صفحه‌ی آن است")]),
@@ -97,6 +124,21 @@ const KINDS: &[Kind] = &[
         code: "subscription.renewed", category: "billing", class: Class::Service, severity: "success", ways: &[&[Email]], page: "/billing",
         english: words("Your plan goes on", "Your plan {{plan}} was renewed.\n{{action_url}}", &[("plan", "")]),
         persian: words("اشتراک شما تمدید شد", "اشتراک {{plan}} شما تمدید شد.\n{{action_url}}", &[("plan", "")]),
+    },
+    Kind {
+        code: "subscription.renewal_soon", category: "billing", class: Class::Service, severity: "info", ways: &[&[Email], &[Push]], page: "/billing",
+        english: words("Your plan is to be renewed on {{due}}", "The time that is paid for ends on {{due}}. The next period is {{amount}}; it can be paid now.\n{{action_url}}", &[("due", "a day that is near"), ("amount", "to be paid")]),
+        persian: words("تمدید اشتراک شما: {{due}}", "دوره‌ی پرداخت‌شده‌ی اشتراک شما در {{due}} پایان می‌یابد. هزینه‌ی دوره‌ی بعد: {{amount}}؛ هم‌اکنون می‌توانید بپردازید.\n{{action_url}}", &[("due", "روزی نزدیک"), ("amount", "در صفحه‌ی آن آمده است")]),
+    },
+    Kind {
+        code: "subscription.reminder_1", category: "billing", class: Class::Critical, severity: "warning", ways: &[&[Email], &[Push]], page: "/billing",
+        english: words("Your plan is to be paid: {{amount}}", "Your plan is not paid since {{due}}. A week after that it ends; until then everything stays as it is. It is {{amount}}.\n{{action_url}}", &[("due", "yesterday"), ("amount", "see the page")]),
+        persian: words("اشتراک خود را بپردازید: {{amount}}", "اشتراک شما از {{due}} پرداخت نشده است و یک هفته پس از آن پایان می‌یابد؛ تا آن زمان چیزی تغییر نمی‌کند. مبلغ: {{amount}}.\n{{action_url}}", &[("due", "دیروز"), ("amount", "در صفحه‌ی آن آمده است")]),
+    },
+    Kind {
+        code: "subscription.reminder_3", category: "billing", class: Class::Critical, severity: "warning", ways: &[&[Email], &[Push]], page: "/billing",
+        english: words("Your plan ends soon: {{amount}} is to be paid", "Your plan is not paid since {{due}}, and ends a week after that. It is {{amount}}.\n{{action_url}}", &[("due", "three days ago"), ("amount", "what it costs")]),
+        persian: words("اشتراک شما به‌زودی پایان می‌یابد: {{amount}}", "اشتراک شما از {{due}} پرداخت نشده است و یک هفته پس از آن پایان می‌یابد. مبلغ: {{amount}}.\n{{action_url}}", &[("due", "سه روز پیش"), ("amount", "هزینه‌ی آن")]),
     },
     Kind {
         code: "subscription.past_due", category: "billing", class: Class::Critical, severity: "warning", ways: SURE, page: "/billing",
@@ -159,7 +201,7 @@ const KINDS: &[Kind] = &[
         persian: words("یک وب‌هوک متوقف شد", "وب‌هوک {{url}} روزهاست که پاسخ نمی‌دهد و متوقف شده است. آنچه نرسیده را می‌توان دوباره فرستاد.\n{{action_url}}", &[("url", "شما")]),
     },
     Kind {
-        code: "digest", category: "digest", class: Class::Service, severity: "info", ways: &[], page: "/notifications",
+        code: "digest", category: DIGEST, class: Class::Service, severity: "info", ways: &[], page: "/notifications",
         english: words("{{count}} things to know", "{{items}}\n{{action_url}}", &[]),
         persian: words("{{count}} خبر تازه", "{{items}}\n{{action_url}}", &[]),
     },
@@ -185,10 +227,13 @@ pub fn find(code: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.code == code)
 }
 
-/// Every category, each once.
+/// What was gathered, told together. Nobody chooses about it: they choose about what is in it.
+pub const DIGEST: &str = "digest";
+
+/// Every category that people choose about, each once.
 pub fn categories() -> &'static [&'static str] {
     static FOUND: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
-        let mut found: Vec<_> = KINDS.iter().map(|kind| kind.category).collect();
+        let mut found: Vec<_> = KINDS.iter().map(|kind| kind.category).filter(|category| *category != DIGEST).collect();
         found.sort_unstable();
         found.dedup();
         found
@@ -216,9 +261,18 @@ impl Kind {
     pub fn complete(&self, data: &Value, subject: Option<&str>, language: &str) -> Value {
         let usual = self.words(language).usual.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value)));
         let mut all: Map<String, Value> = usual.collect();
-        all.insert("action_url".into(), self.page.replace("{subject}", subject.unwrap_or_default()).into());
+        let project = data["project_id"].as_str().unwrap_or_default();
+        let page = self.page.replace("{subject}", subject.unwrap_or_default()).replace("{project_id}", project);
+        all.insert("action_url".into(), page.into());
         let said = data.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
         all.extend(said.map(|(name, value)| (name.clone(), value.clone())));
+        let in_words = |code: &str| {
+            let (_, english, persian) = REASONS.into_iter().find(|(reason, ..)| *reason == code)?;
+            Some(if spoken(language) == "fa" { persian } else { english })
+        };
+        if let Some(words) = data["reason"].as_str().and_then(in_words) {
+            all.insert("reason".into(), words.into());
+        }
         Value::Object(all)
     }
 }
@@ -255,6 +309,22 @@ mod tests {
             });
             assert_eq!(names[0], names[1], "{}: both languages tell the same", kind.code);
         }
+    }
+
+    #[test]
+    fn why_money_did_not_come_is_told_in_words() {
+        let kind = find("payment.failed").unwrap();
+        let told = |reason: &str, language| kind.complete(&json!({"reason": reason}), None, language)["reason"].clone();
+        assert_eq!(told("payment.expired", "en"), "it was not paid in time");
+        assert_eq!(told(pay::DECLINED, "fa-IR"), "بانک آن را نپذیرفت");
+        assert_eq!(told("something.else", "en"), "something.else");
+    }
+
+    #[test]
+    fn the_pictures_of_a_project_are_where_the_project_is() {
+        let kind = find("snapshot_batch.completed").unwrap();
+        let data = kind.complete(&json!({"project_id": "p", "done": 2}), Some("batch"), "en");
+        assert_eq!(data["action_url"], "/projects/p");
     }
 
     #[test]

@@ -3,10 +3,12 @@
 use super::{
     account, address,
     address::{Address, Own, Way},
-    audience, digest,
+    audience,
+    catalogue::{self, Kind},
+    digest,
     preference::Preference,
     quiet,
-    routing::{self, Case, Class, Route, Shut},
+    routing::{self, Case, Class, Digest, Route, Shut, Wish},
     sms, suppression, template,
 };
 use crate::{
@@ -118,13 +120,26 @@ struct Facts {
     consent: bool,
 }
 
+impl Facts {
+    /// What the reader wants. Of digests they want each that there is: what they do not want was never in it.
+    fn wish(&self, kind: &Kind, channel: Channel) -> Wish {
+        let chosen = self.wish.as_ref().filter(|_| kind.category != catalogue::DIGEST);
+        let always = Wish { enabled: true, quiet: None, digest: Digest::Off };
+        let usual = if kind.category == catalogue::DIGEST { always } else { routing::usual(kind.class, channel) };
+        chosen.map_or(usual, |chosen| chosen.wish(&self.timezone))
+    }
+}
+
 /// Decides what is to be done, and writes it down before it is: deliveries to be sent are `sending` afterwards. `short` when it was too
-/// long before. As of the platform.
+/// long before; `beside` are channels that it goes by at the same time: who has it by one of those needs it no more. As of the platform.
 ///
 /// # Errors
 /// `notification.unfit` for good; those of the database.
-pub async fn begin(db: Db<'_>, which: Which, short: bool) -> Result<Next, Failure> {
+pub async fn begin(db: Db<'_>, which: Which, short: bool, beside: &[Channel]) -> Result<Next, Failure> {
     let Some(facts) = facts(&mut *db, which).await? else { return nothing("gone") };
+    if !beside.is_empty() && is_elsewhere(&mut *db, which, facts.told_at, beside).await? {
+        return nothing("elsewhere");
+    }
     let kind = audience::kind(&facts.code)?;
     if facts.now - facts.told_at > LIFE {
         return nothing("too_late");
@@ -137,7 +152,7 @@ pub async fn begin(db: Db<'_>, which: Which, short: bool) -> Result<Next, Failur
     let case = Case {
         class: kind.class,
         channel: which.channel,
-        wish: facts.wish.as_ref().map_or(routing::usual(kind.class, which.channel), |w| w.wish(&facts.timezone)),
+        wish: facts.wish(kind, which.channel),
         consent: facts.consent,
         reachable: !found.is_empty(),
         shut: None,
@@ -172,6 +187,29 @@ pub async fn begin(db: Db<'_>, which: Which, short: bool) -> Result<Next, Failur
         _ => {}
     }
     send(db, which, &facts, kind.class, open, short).await
+}
+
+/// Whether somebody has the message by one of these channels; then what is left of it by this one is dropped.
+async fn is_elsewhere(db: Db<'_>, which: Which, told_at: DateTime<Utc>, beside: &[Channel]) -> sqlx::Result<bool> {
+    let beside: Vec<String> = beside.iter().map(Channel::to_string).collect();
+    sqlx::query_scalar!(
+        r#"with elsewhere as (
+               select exists (select from notification.notification_deliveries
+                   where created_at = $1 and notification_id = $2 and channel = any ($4) and state in ('sent', 'delivered')) as it
+           ), dropped as (
+               update notification.notification_deliveries d
+               set state = 'dropped', error_class = 'elsewhere', not_before = null, updated_at = workflow.now()
+               from elsewhere where elsewhere.it and d.created_at = $1 and d.notification_id = $2 and d.channel = $3
+                 and d.state in ('pending', 'deferred', 'sending')
+           )
+           select it as "it!" from elsewhere"#,
+        told_at,
+        which.notification_id,
+        which.channel.as_str(),
+        &beside,
+    )
+    .fetch_one(db)
+    .await
 }
 
 fn nothing(why: &str) -> Result<Next, Failure> {
@@ -252,13 +290,15 @@ async fn intend(db: Db<'_>, which: Which, told_at: DateTime<Utc>, calls: &[Sendi
     // Of the addresses alone: browsers are the identity's.
     let of_chat = |call: &Sending| call.address_id.filter(|_| which.channel == Channel::Telegram);
     let addresses: Vec<Option<Uuid>> = calls.iter().map(of_chat).collect();
+    let hashes: Vec<Vec<u8>> = calls.iter().map(|call| hex::decode(&call.address_hash).unwrap_or_default()).collect();
     sqlx::query!(
         "insert into notification.notification_deliveries as d
-             (created_at, id, tenant_id, notification_id, channel, address_id, state, attempt_no, idempotency_key, workflow_run_id, updated_at)
-         select $1, c.id, $2, $3, $4, c.address_id, 'sending', 1, c.id || ':' || $4, $5, workflow.now()
-         from unnest($6::uuid[], $7::uuid[]) c (id, address_id)
+             (created_at, id, tenant_id, notification_id, channel, address_id, address_hash, state, attempt_no, idempotency_key, workflow_run_id,
+              updated_at)
+         select $1, c.id, $2, $3, $4, c.address_id, c.address_hash, 'sending', 1, c.id || ':' || $4, $5, workflow.now()
+         from unnest($6::uuid[], $7::uuid[], $8::bytea[]) c (id, address_id, address_hash)
          on conflict (created_at, id) do update set state = 'sending', attempt_no = d.attempt_no + 1, not_before = null,
-             updated_at = excluded.updated_at",
+             address_hash = excluded.address_hash, updated_at = excluded.updated_at",
         told_at,
         which.tenant_id,
         which.notification_id,
@@ -266,6 +306,7 @@ async fn intend(db: Db<'_>, which: Which, told_at: DateTime<Utc>, calls: &[Sendi
         which.run_id,
         &ids,
         &addresses as &[Option<Uuid>],
+        &hashes,
     )
     .execute(db)
     .await

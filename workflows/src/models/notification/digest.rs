@@ -1,6 +1,6 @@
 //! What waits to be told together.
 
-use super::{audience, catalogue, delivery::Which, template};
+use super::{audience, catalogue, delivery::Which, routing::Class, template};
 use crate::{
     contracts::notify::Channel,
     models::{
@@ -51,11 +51,13 @@ pub async fn gather(db: Db<'_>, which: Which, user_id: Uuid, due: DateTime<Utc>)
     .map(drop)
 }
 
-/// Makes the digests that are due, at most [`BATCH`]; what was read meanwhile is left out. As of the platform.
+/// Makes the digests that are due, at most [`BATCH`]. What was read meanwhile is left out, and what nobody wants any more. As of the platform.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn make(db: Db<'_>) -> Result<Vec<Made>, Failure> {
+    let marketing: Vec<String> =
+        catalogue::kinds().iter().filter(|k| k.class == Class::Marketing).map(|k| k.code.to_owned()).collect();
     let due = sqlx::query!(
         r#"with due as (
                select tenant_id, user_id, channel from notification.digest_items
@@ -65,28 +67,43 @@ pub async fn make(db: Db<'_>) -> Result<Vec<Made>, Failure> {
                where i.tenant_id = due.tenant_id and i.user_id = due.user_id and i.channel = due.channel
                  and i.sent_at is null and i.due_at <= workflow.now()
                returning i.tenant_id, i.user_id, i.channel, i.notification_id
+           ), items as (
+               select t.tenant_id, t.user_id, t.channel, n.id, n.title, n.created_at, case
+                   when n.read_at is not null then 'read'
+                   when not coalesce(p.enabled, t.channel <> 'sms') then 'unwanted'
+                   when n.template_code = any ($3) and not coalesce(c.given, false) then 'unwanted' end as why
+               from taken t join notification.notifications n on n.id = t.notification_id
+               left join lateral (
+                   select p.enabled from notification.notification_preferences p
+                   where p.tenant_id = t.tenant_id and (p.user_id = t.user_id or p.user_id is null) and p.category = n.category
+                     and p.channel = t.channel
+                   order by p.user_id nulls last limit 1) p on true
+               left join lateral (
+                   select c.given from identity.consents c where c.user_id = t.user_id and c.purpose = 'marketing'
+                   order by c.created_at desc limit 1) c on true
            )
            select t.tenant_id, t.user_id, t.channel, u.locale, x.locale as of_tenant,
-                  array_agg(t.notification_id order by n.created_at) as "ids!", array_agg(n.created_at order by n.created_at) as "told_at!",
-                  coalesce(array_agg(left(n.title, $2) order by n.created_at) filter (where n.read_at is null), '{}') as "titles!: Vec<String>"
-           from taken t join notification.notifications n on n.id = t.notification_id
-           join identity.users u on u.id = t.user_id join identity.tenants x on x.id = t.tenant_id
+                  array_agg(t.id order by t.created_at) as "ids!", array_agg(t.created_at order by t.created_at) as "told_at!",
+                  array_agg(coalesce(t.why, '') order by t.created_at) as "whys!: Vec<String>",
+                  coalesce(array_agg(left(t.title, $2) order by t.created_at) filter (where t.why is null), '{}') as "titles!: Vec<String>"
+           from items t join identity.users u on u.id = t.user_id join identity.tenants x on x.id = t.tenant_id
            group by t.tenant_id, t.user_id, t.channel, u.locale, x.locale"#,
         BATCH,
         ITEM as i32,
+        &marketing,
     )
     .fetch_all(&mut *db)
     .await?;
     let mut made = vec![];
     for group in due {
         sqlx::query!(
-            "update notification.notification_deliveries d set state = case when n.read_at is null then 'sent' else 'dropped' end, attempt_no = 1,
-                 error_class = case when n.read_at is null then null else 'read' end,
-                 sent_at = case when n.read_at is null then workflow.now() end, updated_at = workflow.now()
-             from notification.notifications n
-             where d.created_at = any ($1) and d.notification_id = any ($2) and d.channel = $3 and d.state = 'deferred' and n.id = d.notification_id",
+            "update notification.notification_deliveries d set state = case when i.why = '' then 'sent' else 'dropped' end, attempt_no = 1,
+                 error_class = nullif(i.why, ''), sent_at = case when i.why = '' then workflow.now() end, updated_at = workflow.now()
+             from unnest($1::timestamptz[], $2::uuid[], $3::text[]) i (told_at, id, why)
+             where d.created_at = i.told_at and d.notification_id = i.id and d.channel = $4 and d.state = 'deferred'",
             &group.told_at,
             &group.ids,
+            &group.whys,
             group.channel,
         )
         .execute(&mut *db)

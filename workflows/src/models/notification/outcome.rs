@@ -2,7 +2,8 @@
 
 use super::{
     address,
-    delivery::{Sending, Which},
+    delivery::{Parcel, Sending, Which},
+    sms,
     suppression::{self, SOFT_BOUNCES, SOFT_DAYS},
 };
 use crate::{
@@ -23,6 +24,8 @@ pub struct Outcome {
     pub address_id: Option<Uuid>,
     /// What is kept of the address.
     pub address_hash: String,
+    /// The code of the country of the number, of a text message.
+    pub country: Option<String>,
     /// What was said.
     pub verdict: Verdict,
 }
@@ -30,8 +33,9 @@ pub struct Outcome {
 impl Outcome {
     /// What was said of a call.
     pub fn of(call: &Sending, verdict: Verdict) -> Self {
-        let Sending { delivery_id, address_id, address_hash, .. } = call.clone();
-        Self { delivery_id, address_id, address_hash, verdict }
+        let Sending { delivery_id, address_id, address_hash, parcel } = call.clone();
+        let country = if let Parcel::Sms(sms) = parcel { Some(sms::country(&sms.to).to_owned()) } else { None };
+        Self { delivery_id, address_id, address_hash, country, verdict }
     }
 }
 
@@ -98,11 +102,14 @@ pub async fn settle(db: Db<'_>, which: Which, round: Round, outcomes: &[Outcome]
                 rest.accepted += 1;
                 accept(&mut *db, which, round, outcome, *account_id, message.as_deref()).await?;
             }
-            Verdict::Throttled { after_seconds } => {
+            Verdict::Throttled { after_seconds, .. } => {
                 let after = rest.throttled.unwrap_or(0.0).max(*after_seconds);
                 rest.throttled = Some(after);
                 let wait = TimeDelta::milliseconds((after_seconds * 1000.0) as i64);
                 throttle(&mut *db, round, outcome, wait).await?;
+                if let Some(country) = &outcome.country {
+                    sms::uncount(&mut *db, which.tenant_id, country, &outcome.address_hash).await?;
+                }
             }
             Verdict::Failed { class, message } => {
                 let state = state_of(*class, which.channel, round);
@@ -239,11 +246,8 @@ pub enum Feedback {
 /// Those of the database.
 pub async fn hear(db: Db<'_>, tenant_id: Option<Uuid>, message: &str, feedback: Feedback) -> sqlx::Result<bool> {
     let found = sqlx::query!(
-        "select d.created_at, d.id, d.tenant_id, d.channel, n.user_id, u.email, u.phone
-         from notification.notification_deliveries d
-         join notification.notifications n on n.id = d.notification_id
-         join identity.users u on u.id = n.user_id
-         where d.provider_message = $1 and ($2::uuid is null or d.tenant_id = $2) order by d.created_at desc limit 1",
+        "select created_at, id, tenant_id, channel, address_hash from notification.notification_deliveries
+         where provider_message = $1 and ($2::uuid is null or tenant_id = $2) order by created_at desc limit 1",
         message,
         tenant_id
     )
@@ -268,14 +272,14 @@ pub async fn hear(db: Db<'_>, tenant_id: Option<Uuid>, message: &str, feedback: 
     .execute(&mut *db)
     .await?;
     let channel: Channel = found.channel.parse().unwrap_or(Channel::Email);
-    let address = if channel == Channel::Sms { found.phone } else { found.email };
     let reason = match feedback {
         Feedback::HardBounce => "hard_bounce",
         Feedback::Complaint => "complaint",
         _ => return Ok(true),
     };
-    if let Some(address) = address {
-        suppression::add(db, found.tenant_id, channel, &suppression::hash_of(&address), reason, None).await?;
+    // The one that was written to: its reader may have another one by now.
+    if let Some(address) = found.address_hash {
+        suppression::add(db, found.tenant_id, channel, &address, reason, None).await?;
     }
     Ok(true)
 }

@@ -94,6 +94,24 @@ pub async fn opt_out(db: Db<'_>, tenant_id: Uuid, user_id: Uuid, category: &str,
     .map(drop)
 }
 
+/// A user wants no more digests by a channel: nothing more of all that is gathered for them there.
+pub async fn opt_out_of_digests(db: Db<'_>, tenant_id: Uuid, user_id: Uuid, channel: &str) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into notification.notification_preferences as p (tenant_id, user_id, category, channel, enabled, updated_at)
+         select $1, $2, c.category, $3, false, workflow.now() from (
+             select distinct on (category) category, digest from notification.notification_preferences
+             where tenant_id = $1 and (user_id = $2 or user_id is null) and channel = $3 order by category, user_id nulls last) c
+         where c.digest <> 'off'
+         on conflict on constraint one_choice do update set enabled = false, updated_at = excluded.updated_at, rev = p.rev + 1",
+        tenant_id,
+        user_id,
+        channel,
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
 /// Takes a choice back; false when there was none.
 pub async fn remove(
     db: Db<'_>,

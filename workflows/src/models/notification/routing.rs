@@ -135,12 +135,14 @@ pub fn decide(case: &Case, now: DateTime<Utc>, zone: Tz) -> Route {
     if critical || channel == Channel::Inapp {
         return Route::Send;
     }
+    let rest_at = |at| wish.quiet.and_then(|quiet| quiet.until(at));
+    // Who rests when the digest is due gets it when their rest is over.
+    let gather = |due| Route::Gather(rest_at(due).unwrap_or(due));
     match wish.digest {
-        Digest::Hourly => return Route::Gather(quiet::next_hour(now, zone)),
-        Digest::Daily => return Route::Gather(quiet::next_morning(now, zone)),
-        Digest::Off => {}
+        Digest::Hourly => gather(quiet::next_hour(now, zone)),
+        Digest::Daily => gather(quiet::next_morning(now, zone)),
+        Digest::Off => rest_at(now).map_or(Route::Send, Route::Wait),
     }
-    wish.quiet.and_then(|quiet| quiet.until(now)).map_or(Route::Send, Route::Wait)
 }
 
 #[cfg(test)]
@@ -163,7 +165,8 @@ mod tests {
         ("*         *       yes *   yes asked  *      *  ", "suppressed"),
         ("critical  *       yes *   yes none   *      *  ", "send"),
         ("*         inapp   yes *   yes none   *      *  ", "send"),
-        ("*         *       yes *   yes none   hourly *  ", "gather hour"),
+        ("*         *       yes *   yes none   hourly yes", "gather end of rest"),
+        ("*         *       yes *   yes none   hourly no ", "gather hour"),
         ("*         *       yes *   yes none   daily  *  ", "gather morning"),
         ("*         *       yes *   yes none   off    yes", "wait"),
         ("*         *       yes *   yes none   off    no ", "send"),
@@ -200,6 +203,9 @@ mod tests {
                                     Route::Gather(due) if due.to_rfc3339() == "2026-11-26T13:00:00+00:00" => {
                                         "gather hour"
                                     }
+                                    Route::Gather(due) if due.to_rfc3339() == "2026-11-26T14:00:00+00:00" => {
+                                        "gather end of rest"
+                                    }
                                     Route::Gather(due) if due.to_rfc3339() == "2026-11-27T08:00:00+00:00" => {
                                         "gather morning"
                                     }
@@ -234,6 +240,20 @@ mod tests {
         }
         assert_eq!(cases, 3 * 5 * 8 * 3 * 3 * 3);
         assert_eq!(used.len(), TABLE.len(), "every line of the table decides something: {used:?}");
+    }
+
+    #[test]
+    fn nobody_is_woken_by_a_digest() {
+        let night = Quiet { start: "22:00:00".parse().unwrap(), end: "09:00:00".parse().unwrap(), zone: Tz::UTC };
+        let due = |digest| {
+            let wish = Wish { enabled: true, quiet: Some(night), digest };
+            let (class, channel) = (Class::Service, Channel::Push);
+            let case = Case { class, channel, wish, consent: false, reachable: true, shut: None };
+            decide(&case, "2026-11-26T21:30:00Z".parse().unwrap(), Tz::UTC)
+        };
+        let morning = "2026-11-27T09:00:00Z".parse().unwrap();
+        assert_eq!(due(Digest::Hourly), Route::Gather(morning), "ten in the evening is within their rest");
+        assert_eq!(due(Digest::Daily), Route::Gather(morning), "and so is eight in the morning");
     }
 
     #[test]

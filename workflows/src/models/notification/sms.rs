@@ -62,6 +62,30 @@ pub async fn count(db: Db<'_>, tenant_id: Uuid, number: &str, number_hash: &[u8]
     Ok(counted)
 }
 
+/// Takes back one that was counted just now and not sent: nobody was called, or the provider did not want it now.
+///
+/// # Errors
+/// Those of the database.
+pub async fn uncount(db: Db<'_>, tenant_id: Uuid, country: &str, number_hash: &str) -> sqlx::Result<()> {
+    // Locked in the order in which they are counted.
+    sqlx::query!(
+        "with counted as (
+             select day, scope, what from notification.sms_counts c
+             where tenant_id = $1 and (scope, what) in (('country', $2::text), ('number', $3::text), ('tenant', ''))
+               and day = (select max(day) from notification.sms_counts where tenant_id = $1 and scope = 'number' and what = $3::text)
+             order by scope for update of c
+         )
+         update notification.sms_counts c set sent = greatest(c.sent - 1, 0) from counted n
+         where c.tenant_id = $1 and c.day = n.day and c.scope = n.scope and c.what = n.what",
+        tenant_id,
+        country,
+        number_hash,
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
 /// Forgets the counts of days that are over; gives how many.
 ///
 /// # Errors

@@ -9,7 +9,11 @@ use crate::{
     contracts::render::Pace,
     models::{
         Db, Role, Scope,
-        identity::{credit, points::Source, reward},
+        identity::{
+            credit::{self, Account},
+            points::Source,
+            reward,
+        },
     },
 };
 use uuid::Uuid;
@@ -39,7 +43,7 @@ pub struct Order<'a> {
 /// What became of an order's bill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Billed {
-    /// It costs nothing: a preview, or nobody has an account and films are free.
+    /// It costs nothing: a preview, or films are free and nobody has an account with enough in it.
     Free,
     /// So many seconds are held for it.
     Held(i64),
@@ -103,8 +107,11 @@ pub async fn under_way(db: Db<'_>, tenant_id: Uuid, user_id: Uuid) -> sqlx::Resu
 
 async fn hold_for(db: Db<'_>, order: &Order<'_>) -> sqlx::Result<(Option<Uuid>, Billed)> {
     Scope::tenant(Role::Identity, order.tenant_id).enter(&mut *db).await?;
-    let payer = credit::payer(&mut *db, order.tenant_id, order.user_id).await?;
-    if payer.is_none() && !credit::is_paid(&mut *db, order.tenant_id).await? {
+    let payers = credit::payers(&mut *db, order.tenant_id, order.user_id).await?;
+    // Free for who has no account of their own is free for who has too little in theirs: a gift locks nobody out.
+    let the_tenant_pays = payers.iter().any(|account| account.user_id.is_none());
+    let is_free = !the_tenant_pays && !credit::is_paid(&mut *db, order.tenant_id).await?;
+    if payers.is_empty() && is_free {
         return Ok((None, Billed::Free));
     }
     // A template may be many tenants'; how fast it is is nobody's secret.
@@ -112,15 +119,17 @@ async fn hold_for(db: Db<'_>, order: &Order<'_>) -> sqlx::Result<(Option<Uuid>, 
     let pace = frame_attempt::pace(&mut *db, order.project_version_id, order.spec.size).await?;
     let needed = seconds_to_hold(order.spec, pace);
     Scope::tenant(Role::Identity, order.tenant_id).enter(&mut *db).await?;
-    let Some(payer) = payer else { return Ok((None, Billed::Short { needed, free: 0 })) };
-    match credit::hold(&mut *db, payer.id, order.run_id, needed).await? {
-        Some(hold) => Ok((Some(hold), Billed::Held(needed))),
-        // Asked again: somebody else may have held meanwhile.
-        None => {
-            let now = credit::find(db, order.tenant_id, payer.user_id).await?;
-            Ok((None, Billed::Short { needed, free: now.map_or(0, |account| account.free()) }))
+    for payer in &payers {
+        if let Some(hold) = credit::hold(&mut *db, payer.id, order.run_id, needed).await? {
+            return Ok((Some(hold), Billed::Held(needed)));
         }
     }
+    if is_free {
+        return Ok((None, Billed::Free));
+    }
+    // Asked again: somebody else may have held meanwhile.
+    let now = credit::payers(db, order.tenant_id, order.user_id).await?;
+    Ok((None, Billed::Short { needed, free: now.iter().map(Account::free).max().unwrap_or_default() }))
 }
 
 /// Settles the bill of a film that has just ended, in the transaction of its end: what is held is spent or freed. Gives who is to be

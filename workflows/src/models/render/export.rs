@@ -39,6 +39,8 @@ pub struct Export {
     pub frames: i32,
     /// When it was published.
     pub created_at: DateTime<Utc>,
+    /// When it goes; none: it stays.
+    pub expires_at: Option<DateTime<Utc>>,
     /// What else was made of it.
     pub derivatives: Vec<Derivative>,
 }
@@ -229,8 +231,11 @@ pub async fn expire(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
     Ok(expired.len() as u64)
 }
 
-/// Files that somebody needs, and those that nobody does.
+/// Files that somebody needs, and those that nobody does, nor will until the transaction ends.
 async fn sort_out(db: Db<'_>, files: Vec<Uuid>) -> sqlx::Result<(Vec<Uuid>, Vec<Uuid>)> {
+    sqlx::query!("select id from file_mgr.files where id = any ($1) order by id for update", &files)
+        .fetch_all(&mut *db)
+        .await?;
     let needed: Vec<Uuid> = purge::in_use(db, &files).await?.into_iter().map(|(id, _)| id).collect();
     Ok(files.into_iter().partition(|id| needed.contains(id)))
 }
@@ -256,7 +261,7 @@ pub async fn of_renders(db: Db<'_>, tenant_id: Uuid, render_ids: &[Uuid]) -> sql
 async fn select(db: Db<'_>, tenant_id: Uuid, id: Option<Uuid>, renders: &[Uuid]) -> sqlx::Result<Vec<Export>> {
     let rows = sqlx::query!(
         r#"select e.id, e.render_job_id, j.template, e.sha256, e.size_bytes, e.duration_ms, e.frame_count, e.created_at,
-                  e.sheet_sha256, e.sheet_bytes, e.sheet_file_id,
+                  e.sheet_sha256, e.sheet_bytes, e.sheet_file_id, e.expires_at,
                   (select coalesce(jsonb_agg(jsonb_build_object('kind', d.kind, 'state', d.state) order by d.kind), '[]')
                    from render.derivatives d where d.export_id = e.id) as "derivatives!: Json<Vec<Derivative>>"
            from render.exports e
@@ -279,6 +284,7 @@ async fn select(db: Db<'_>, tenant_id: Uuid, id: Option<Uuid>, renders: &[Uuid])
                 duration_ms: r.duration_ms,
                 frames: r.frame_count,
                 created_at: r.created_at,
+                expires_at: r.expires_at,
                 derivatives: r.derivatives.0,
             })
         })

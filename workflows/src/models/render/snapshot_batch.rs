@@ -13,6 +13,8 @@ pub struct Finished {
     pub tenant_id: Uuid,
     /// The template.
     pub project_id: Uuid,
+    /// Who asked for them, when it was a person.
+    pub asked_by: Option<Uuid>,
     /// Stills that are there.
     pub done: i32,
     /// Stills that could not be made.
@@ -21,7 +23,7 @@ pub struct Finished {
     pub finished_at: DateTime<Utc>,
 }
 
-/// Notes a request and its jobs; gives its id, and how it ended if none of them lives any more.
+/// Notes a request, of a person if it is one's, and its jobs; gives its id, and how it ended if none of them lives any more.
 ///
 /// # Errors
 /// Those of the database; so with every call below.
@@ -29,6 +31,7 @@ pub async fn begin(
     db: Db<'_>,
     tenant_id: Uuid,
     project_id: Uuid,
+    asked_by: Option<Uuid>,
     job_ids: &[Uuid],
 ) -> sqlx::Result<(Uuid, Option<Finished>)> {
     // Whoever is ending one of them is waited for; whoever comes to it later waits for us, and sees the batch then.
@@ -41,11 +44,12 @@ pub async fn begin(
     .await?;
     let id = Uuid::now_v7();
     sqlx::query!(
-        "insert into render.snapshot_batches (id, tenant_id, project_id, job_ids, created_at) values ($1, $2, $3, $4, workflow.now())",
+        "insert into render.snapshot_batches (id, tenant_id, project_id, job_ids, asked_by, created_at) values ($1, $2, $3, $4, $5, workflow.now())",
         id,
         tenant_id,
         project_id,
         job_ids,
+        asked_by,
     )
     .execute(&mut *db)
     .await?;
@@ -72,7 +76,7 @@ async fn finish(db: Db<'_>, ids: &[Uuid]) -> sqlx::Result<Vec<Finished>> {
                  from render.snapshot_batches b join render.snapshot_jobs j on j.id = any(b.job_ids) and j.tenant_id = b.tenant_id
                  where b.id = any($1) group by b.id having bool_and(j.status in ('done', 'error'))) c
            where b.id = c.id and b.finished_at is null
-           returning b.id, b.tenant_id, b.project_id, b.done as "done!", b.failed as "failed!", b.finished_at as "finished_at!""#,
+           returning b.id, b.tenant_id, b.project_id, b.asked_by, b.done as "done!", b.failed as "failed!", b.finished_at as "finished_at!""#,
         ids,
     )
     .fetch_all(db)

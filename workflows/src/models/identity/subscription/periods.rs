@@ -37,7 +37,7 @@ pub(super) fn next_end(anchor: DateTime<Utc>, end: DateTime<Utc>, months: u32) -
     })
 }
 
-/// A time that is paid for, and not over.
+/// A time that is paid for.
 #[derive(Debug, Clone, Copy)]
 struct Span {
     from: DateTime<Utc>,
@@ -47,43 +47,42 @@ struct Span {
 /// What a change to a plan at `amount` a period costs now, see [`quote`].
 ///
 /// # Errors
-/// Those of the database.
+/// Those of the database; so with the call below.
 pub async fn quote_now(db: Db<'_>, current: &Subscription, amount: i64, same_interval: bool) -> sqlx::Result<Quote> {
     let now = now(&mut *db).await?;
-    let spans = sqlx::query_as!(
+    let spans = spans(db, current, now).await?;
+    Ok(quote(current, &spans, amount, same_interval, now))
+}
+
+/// How much of something that comes with each period is due for all that is paid for and was left at `at`: by the days that a change of
+/// plan costs.
+pub(super) async fn share(db: Db<'_>, current: &Subscription, each: i64, at: DateTime<Utc>) -> sqlx::Result<i64> {
+    let spans = spans(db, current, at).await?;
+    Ok(part(&parts(&spans, at), each))
+}
+
+/// The times that are paid for and were not over at `at`.
+async fn spans(db: Db<'_>, current: &Subscription, at: DateTime<Utc>) -> sqlx::Result<Vec<Span>> {
+    sqlx::query_as!(
         Span,
         "select starts_at as \"from\", ends_at as \"to\" from identity.subscription_periods
-         where subscription_id = $1 and ends_at > workflow.now() and (period_no > 0 or $2 = 0) order by period_no",
+         where subscription_id = $1 and ends_at > $3 and (period_no > 0 or $2 = 0) order by period_no",
         current.id,
         current.period_no,
-    );
-    Ok(quote(current, &spans.fetch_all(db).await?, amount, same_interval, now))
+        at,
+    )
+    .fetch_all(db)
+    .await
 }
 
 /// What a change to a plan at `amount` a period costs at `now`, for all that is paid for: who has paid for months ahead has the other plan
 /// in all of them. Within a period only what costs more changes at once; days that have begun count whole, so that what was shown holds
 /// until midnight by the period's clock.
 fn quote(current: &Subscription, spans: &[Span], amount: i64, same_interval: bool, now: DateTime<Utc>) -> Quote {
-    let days = |from: DateTime<Utc>, to: DateTime<Utc>| {
-        (to - from).num_seconds().max(0).div_euclid(86_400) + i64::from((to - from).num_seconds() % 86_400 > 0)
-    };
-    let long = |span: &Span| days(span.from, span.to).max(1);
-    let last = spans.last().map_or(1, long);
-    // What is left of each, of how much: a period from before the interval was changed counts by the days of the new one.
-    let parts: Vec<(i64, i64)> = spans
-        .iter()
-        .map(|span| {
-            let all = Some(long(span)).filter(|all| all * 2 >= last && *all <= last * 2).unwrap_or(last);
-            (days(span.from.max(now), span.to), all)
-        })
-        .collect();
-    let part = |amount: i64| {
-        let one = |(left, all): &(i64, i64)| i128::from(amount) * i128::from(*left) / i128::from(*all);
-        i64::try_from(parts.iter().map(one).sum::<i128>()).unwrap_or(i64::MAX)
-    };
+    let parts = parts(spans, now);
     // A trial was paid by nobody: nothing is left of it.
-    let credit = if current.period_no == 0 { 0 } else { part(current.amount) };
-    let charge = part(amount);
+    let credit = if current.period_no == 0 { 0 } else { part(&parts, current.amount) };
+    let charge = part(&parts, amount);
     let due = (charge - credit).max(0);
     let at_once = same_interval && current.state == "active" && due > 0;
     let end = current.current_period_end;
@@ -95,6 +94,26 @@ fn quote(current: &Subscription, spans: &[Span], amount: i64, same_interval: boo
         effective_at: if at_once { now } else { end.max(now) },
         next_amount: amount,
     }
+}
+
+/// Days that are left of each time, of how many: a period from before the interval was changed counts by the days of the new one.
+fn parts(spans: &[Span], now: DateTime<Utc>) -> Vec<(i64, i64)> {
+    let days = |from: DateTime<Utc>, to: DateTime<Utc>| {
+        (to - from).num_seconds().max(0).div_euclid(86_400) + i64::from((to - from).num_seconds() % 86_400 > 0)
+    };
+    let long = |span: &Span| days(span.from, span.to).max(1);
+    let last = spans.last().map_or(1, long);
+    let one = |span: &Span| {
+        let all = Some(long(span)).filter(|all| all * 2 >= last && *all <= last * 2).unwrap_or(last);
+        (days(span.from.max(now), span.to), all)
+    };
+    spans.iter().map(one).collect()
+}
+
+/// What these days are of something that comes with each period.
+fn part(parts: &[(i64, i64)], each: i64) -> i64 {
+    let one = |(left, all): &(i64, i64)| i128::from(each) * i128::from(*left) / i128::from(*all);
+    i64::try_from(parts.iter().map(one).sum::<i128>()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

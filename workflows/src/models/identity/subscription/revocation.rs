@@ -1,12 +1,13 @@
 //! What was bought is taken back with the money.
 
-use super::{Subscription, credit, end, entitle, find, take_turn};
-use crate::models::{Db, identity::credit::Reason};
+use super::{Subscription, end, entitle, find, minutes, take_turn};
+use crate::models::Db;
 use uuid::Uuid;
 
 /// Takes back the period that a payment paid, with the credits that came with it as far as they are free: it ends now, or never begins.
-/// Of a change within a period the plan before it is had again. Gives the subscription and whether it is over. None when a later period
-/// is paid or a later change rests on it, or the payment paid neither: then nothing changes.
+/// Of a change within a period the plan before it is had again, and what it brought of credits goes, also after the end. Gives the
+/// subscription and whether it is over. None when a later period is paid or a later change rests on it, or the payment paid neither: then
+/// nothing changes.
 /// Begins and ends as the tenant's identity service.
 ///
 /// # Errors
@@ -50,24 +51,13 @@ pub async fn revoke(db: Db<'_>, tenant_id: Uuid, payment_id: Uuid) -> sqlx::Resu
     )
     .execute(&mut *db)
     .await?;
-    let key = format!("subscription:{}:{}", period.subscription_id, period.period_no);
-    let account = credit::open_locked(&mut *db, tenant_id, Some(period.user_id)).await?;
-    let came = sqlx::query_scalar!(
-        "select delta from identity.credit_ledger where tenant_id = $1 and entry_key = $2 and account_id = $3",
-        tenant_id,
-        key,
-        account.id,
-    );
-    if let Some(came) = came.fetch_optional(&mut *db).await?
-        && let back @ 1.. = came.min(account.free())
-    {
-        let _ = credit::grant(&mut *db, account.id, &format!("{key}:back"), -back, Reason::Refund).await?;
-    }
+    let key = minutes::of_period(period.subscription_id, period.period_no);
+    minutes::take_back(&mut *db, tenant_id, period.user_id, &key).await?;
     let over = end(&mut *db, tenant_id, period.subscription_id, period.period_no, "cancelled").await?;
     Ok(find(db, tenant_id, period.subscription_id).await?.map(|now| (now, over)))
 }
 
-/// Takes a change of plan back.
+/// Takes a change of plan back, with the minutes that it brought.
 async fn undo(db: Db<'_>, tenant_id: Uuid, payment_id: Uuid) -> sqlx::Result<Option<Subscription>> {
     let undone = sqlx::query!(
         "update identity.subscription_changes set undone_at = workflow.now() where payment_id = $1 and undone_at is null
@@ -75,17 +65,26 @@ async fn undo(db: Db<'_>, tenant_id: Uuid, payment_id: Uuid) -> sqlx::Result<Opt
         payment_id,
     );
     let Some(undone) = undone.fetch_optional(&mut *db).await? else { return Ok(None) };
-    let found = find(&mut *db, tenant_id, undone.subscription_id).await?;
-    let Some(found) = found.filter(|s| s.is_live() && s.period_no == undone.period_no) else { return Ok(None) };
+    let Some(found) = find(&mut *db, tenant_id, undone.subscription_id).await? else { return Ok(None) };
     let changes = sqlx::query!(
-        "select from_plan_id, from_amount, to_plan_id, to_amount, created_at, undone_at is not null as \"undone!\"
+        "select payment_id, from_plan_id, from_amount, to_plan_id, to_amount, created_at, undone_at is not null as \"undone!\"
          from identity.subscription_changes where subscription_id = $1 and period_no = $2 order by created_at",
         undone.subscription_id,
         undone.period_no,
     )
     .fetch_all(&mut *db)
     .await?;
-    if changes.iter().any(|c| !c.undone && c.created_at > undone.created_at) {
+    let rests = changes.iter().any(|c| !c.undone && c.created_at > undone.created_at);
+    if found.is_live() && (found.period_no != undone.period_no || rests) {
+        return Ok(None);
+    }
+    // And those of the changes before it whose money went back first. Where nobody has the plans any more, nothing rests on any of them.
+    let gone = changes.iter().rev().take_while(|c| c.undone || !found.is_live()).filter(|c| c.undone);
+    let gone: Vec<String> = gone.map(|c| minutes::of_change(found.id, c.payment_id)).collect();
+    for key in &gone {
+        minutes::take_back(&mut *db, tenant_id, found.user_id, key).await?;
+    }
+    if !found.is_live() {
         return Ok(None);
     }
     let last = changes.iter().rev().find(|c| !c.undone).map(|c| (c.to_plan_id, c.to_amount));

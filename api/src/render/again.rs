@@ -1,0 +1,102 @@
+//! Ordering a film again that failed, as whoever looks after runs tries it again: as it was frozen, in the name of who ordered it, at
+//! their cost once it succeeds, within what they may have at a time.
+
+use crate::{
+    identity::{
+        billing::{credits, limits},
+        quotas,
+    },
+    problem::{Code, Problem},
+};
+use flatrender_engine::{
+    Failure, Workflow,
+    client::{Client, Run},
+    operations::{Anew, OperationError},
+};
+use flatrender_workflows::{
+    definitions::render_video::RenderVideo,
+    models::{
+        Db, Role, Scope,
+        identity::subscription,
+        render::{
+            again::{self, FailedFilm},
+            bill, room,
+        },
+        scope,
+    },
+};
+use futures::future::BoxFuture;
+use sqlx::PgConnection;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// How films are done anew, for whoever tries runs again.
+pub fn films() -> Arc<dyn Anew> {
+    Arc::new(Films)
+}
+
+#[derive(Debug)]
+struct Films;
+
+impl Anew for Films {
+    fn does(&self, kind: &str) -> bool {
+        kind == RenderVideo::NAME
+    }
+
+    fn start<'a>(
+        &'a self,
+        client: &'a Client,
+        db: &'a mut PgConnection,
+        failed: &'a Run,
+    ) -> BoxFuture<'a, Result<Uuid, OperationError>> {
+        Box::pin(async move {
+            let order = async |db: Db<'_>| order(db, client, failed.tenant_id, failed.id).await;
+            scope::aside(db, order).await.map_err(|problem: Problem| match problem.code() {
+                Code::RunConflict => OperationError::Conflict(format!("run {}", failed.id)),
+                code => OperationError::Refused(Failure::permanent(code.as_str(), problem.told())),
+            })
+        })
+    }
+}
+
+/// Whether the film of a run that failed may be ordered again as it was.
+///
+/// # Errors
+/// Those of the database.
+pub async fn may(db: Db<'_>, tenant_id: Uuid, run_id: Uuid) -> Result<bool, Problem> {
+    Scope::tenant(Role::Render, tenant_id).enter(&mut *db).await?;
+    let Some(film) = again::find(&mut *db, tenant_id, run_id).await? else { return Ok(false) };
+    Ok(again::refuses(db, tenant_id, &film.spec).await?.is_none())
+}
+
+/// Orders the film of a run that failed again; gives the new run. Locks what orders lock, in their order.
+async fn order(db: Db<'_>, client: &Client, tenant_id: Uuid, failed: Uuid) -> Result<Uuid, Problem> {
+    let refused = |why: &'static str| Problem::new(Code::RunNoCopies, why);
+    Scope::tenant(Role::Render, tenant_id).enter(&mut *db).await?;
+    let film = again::find(&mut *db, tenant_id, failed).await?;
+    let FailedFilm { user_id, project_version_id, spec, .. } =
+        film.ok_or_else(|| refused("its film has not failed, or is not there any more: order it anew"))?;
+    if let Some(why) = again::refuses(&mut *db, tenant_id, &spec).await? {
+        return Err(refused(why));
+    }
+    quotas::check_order(&mut *db, tenant_id).await?;
+    if let Some(user_id) = user_id {
+        Scope::tenant(Role::Identity, tenant_id).enter(&mut *db).await?;
+        let rights = subscription::rights(&mut *db, tenant_id, user_id).await?;
+        limits::check_turn(&mut *db, tenant_id, user_id, &rights).await?;
+    }
+    let id = Uuid::now_v7();
+    Scope::tenant(Role::Workflow, tenant_id).enter(&mut *db).await?;
+    let workflow = RenderVideo { render_id: id, kind: spec.kind };
+    let run_id = client.start(&mut *db, tenant_id, Some(&id.to_string()), workflow).await?.run_id;
+    Scope::tenant(Role::Render, tenant_id).enter(&mut *db).await?;
+    if !again::insert(&mut *db, tenant_id, failed, id, run_id).await? {
+        return Err(Problem::new(Code::RunConflict, "the film was ordered again already"));
+    }
+    let film = bill::Order { tenant_id, user_id, render_id: id, run_id, project_version_id, spec: &spec };
+    credits::afforded(bill::hold(&mut *db, &film).await?)?;
+    if !room::hold(&mut *db, tenant_id, id, &spec).await? {
+        return Err(quotas::no_room_for_film(room::ordered_bytes(&spec)));
+    }
+    Ok(run_id)
+}
