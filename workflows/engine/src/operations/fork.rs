@@ -225,8 +225,9 @@ impl Operations {
         self.client.remember(queue.into_iter().chain([Ring::Queue(RUN_QUEUE.to_owned())]));
         let copied = sql::lineage_of(&mut *tx, asked.new).await?.map_or(0, |lineage| lineage.copied);
         let before = json!({ "state": run.state, "code": run.error.map(|e| e.code) });
-        let after =
-            json!({ "run_id": asked.new, "from": asked.from, "copied": copied, "input": asked.input, "step": step });
+        // Inputs hold secrets, and nothing is ever removed from the audit: what they are is with the new run.
+        let edited = input.is_some() || step.is_some();
+        let after = json!({ "run_id": asked.new, "from": asked.from, "copied": copied, "edited": edited });
         let target = format!("run:{origin}");
         sql::audit(tx, by, how, Some(run.tenant_id), &target, Some(before), Some(after)).await?;
         Ok(Forked { run_id: asked.new, copied })
