@@ -167,7 +167,7 @@ pub struct RunFilter {
     pub from: Option<DateTime<Utc>>,
     /// Started before.
     pub until: Option<DateTime<Utc>>,
-    /// Only those of which no later try was made: dead letters.
+    /// Only those that have failed and of which no later try was made: dead letters. No other state goes with it.
     pub dead: bool,
 }
 

@@ -146,6 +146,7 @@ impl Operations {
         rate_per_second: Option<f64>,
     ) -> Result<Preview, OperationError> {
         filter.check()?;
+        let filter = &filter.settled();
         let Some(reason) = by.reason.as_deref().filter(|reason| !reason.trim().is_empty()) else {
             return Err(OperationError::Bad("an operation on many runs needs a reason".to_owned()));
         };

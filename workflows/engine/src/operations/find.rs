@@ -39,7 +39,7 @@ pub struct Filter {
     pub created_from: Option<DateTime<Utc>>,
     /// Started before.
     pub created_until: Option<DateTime<Utc>>,
-    /// For operations on many runs: only those of which no later try was made, as in [`Operations::dead_letters`].
+    /// For operations on many runs: only those that have failed and of which no later try was made, as in [`Operations::dead_letters`].
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dead: bool,
 }
@@ -58,7 +58,18 @@ impl Filter {
         if self.attributes.as_ref().is_some_and(|a| !a.is_object()) {
             return Err(OperationError::Bad("attributes are a JSON object".to_owned()));
         }
+        if self.dead && self.states.iter().any(|state| *state != RunState::Failed) {
+            return Err(OperationError::Bad(
+                "dead letters are runs that have failed: no other state goes with dead".to_owned(),
+            ));
+        }
         Ok(())
+    }
+
+    /// The same filter with what it says of states without naming them.
+    pub(super) fn settled(&self) -> Self {
+        let states = if self.dead { vec![RunState::Failed] } else { self.states.clone() };
+        Self { states, ..self.clone() }
     }
 }
 
