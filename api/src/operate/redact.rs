@@ -127,13 +127,15 @@ pub fn sentence(text: &str) -> String {
     for piece in text.split_inclusive(|c: char| c.is_whitespace() || "\"'`,;()<>".contains(c)) {
         let word = piece.trim_end_matches(|c: char| c.is_whitespace() || "\"'`,;()<>".contains(c));
         let (shown, rest) = (part_of(word), &piece[word.len()..]);
-        let is_secret = announced.is_some_and(|scheme| follows(scheme, word));
+        // Between a name and its value there may be a colon by itself: it is neither.
+        let says = word.contains(HIDDEN) || word.chars().any(char::is_alphanumeric);
+        let is_secret = says && announced.is_some_and(|scheme| follows(scheme, word));
         told.push_str(if is_secret { HIDDEN } else { word.get(..shown).unwrap_or(word) });
         if shown < word.len() && !is_secret {
             told.push_str(HIDDEN);
         }
         told.push_str(rest);
-        if !word.is_empty() {
+        if says {
             (announced, before) = (Scheme::of(word, before), word);
         }
     }
@@ -163,7 +165,7 @@ impl Scheme {
 fn follows(scheme: Scheme, word: &str) -> bool {
     let is_base64 = |c: char| c.is_ascii_alphanumeric() || "+/=_-".contains(c);
     match scheme {
-        Scheme::Sure => !word.is_empty(),
+        Scheme::Sure => true,
         // Words have no capitals and no digits within.
         Scheme::Basic => {
             word.len() >= BASIC
@@ -217,6 +219,8 @@ mod tests {
             ("frame 12 of 30 is missing: 40 %", "frame 12 of 30 is missing: 40 %"),
             ("چهار قاب کم است", "چهار قاب کم است"),
             ("Authorization: Basic YTpi", "Authorization: Basic •••"),
+            (r#"{"authorization":"Basic YTpi"}"#, r#"{"authorization":"Basic •••"}"#),
+            ("sent Bearer •••, sorry", "sent Bearer •••, sorry"),
             ("sent Basic amFuZTpvcGVuc2VzYW1l along", "sent Basic ••• along"),
             ("the basic promo, Basic configuration", "the basic promo, Basic configuration"),
             ("", ""),
