@@ -4,6 +4,8 @@
 const KEY = "flatrender.session";
 /** Milliseconds that another tab may take to answer. */
 const LATE = 200;
+/** The same of one that says that it is about to have the next tokens. */
+const BUSY = 5000;
 /** Tokens that are remembered in whose place others have come. */
 const MOST = 20;
 
@@ -11,6 +13,8 @@ const tabs = new BroadcastChannel(KEY);
 let session = read();
 let formerly = [];
 let ended = () => {};
+let renewing = null;
+let waits = 0;
 
 function read() {
   try { return JSON.parse(sessionStorage.getItem(KEY)); } catch { return null; }
@@ -43,19 +47,22 @@ export async function renew(ask) {
   const old = session.refresh;
   await inTurn(async () => {
     if (session?.refresh !== old || await anotherHas(old)) return;
-    succeed([...formerly, old], await ask(old));
+    renewing = old;
+    tabs.postMessage({ busy: old });
+    try { succeed([...formerly, old], await ask(old)); } finally { renewing = null; }
     tabs.postMessage({ insteadOf: formerly, session });
   });
 }
 
-/** Browsers have locks over HTTPS only: elsewhere chance keeps tabs apart. */
+/** Browsers have locks over HTTPS only: elsewhere chance keeps tabs apart, and each says when it has begun. */
 function inTurn(work) {
   return navigator.locks ? navigator.locks.request(KEY, work) : pause(Math.random() * LATE).then(work);
 }
 
 async function anotherHas(old) {
+  waits = Date.now() + LATE;
   tabs.postMessage({ ask: old });
-  for (const end = Date.now() + LATE; session?.refresh === old && Date.now() < end;) await pause(10);
+  while (session?.refresh === old && Date.now() < waits) await pause(10);
   return session?.refresh !== old;
 }
 
@@ -67,6 +74,8 @@ function succeed(insteadOf, next) {
 tabs.addEventListener("message", ({ data }) => {
   if (!session) return;
   if (formerly.includes(data.ask)) tabs.postMessage({ insteadOf: formerly, session });
+  if (data.ask === renewing) tabs.postMessage({ busy: renewing });
+  if (data.busy === session.refresh) waits = Date.now() + BUSY;
   if (data.insteadOf?.includes(session.refresh)) succeed(data.insteadOf, data.session);
   if (data.over === session.refresh) { keep(null); ended(); }
 });
