@@ -2,7 +2,7 @@
 
 import { get, post } from "../api.js";
 import { fill, h, ltr } from "../dom.js";
-import { num, t, word } from "../i18n.js";
+import { knows, num, t, word } from "../i18n.js";
 import { ask, cli, done, nothing, trouble, undone } from "../parts/dialog.js";
 import { choice, field } from "../parts/form.js";
 import { pages, table } from "../parts/list.js";
@@ -48,7 +48,7 @@ function fresh({ query, go }) {
       const preview = await post("/v1/operate/bulk", { action: values.action, filter, reason: values.reason.trim(),
         ...(values.rate ? { rate_per_second: Number(values.rate) } : {}), ...(values.action === "set_priority" ? { priority: Number(values.priority || 0) } : {}) });
       form.querySelectorAll("input, select, button").forEach((one) => { one.disabled = true; });
-      fill(below, shown(preview, go));
+      fill(below, shown(preview, values.action, go));
       below.querySelector("input")?.focus();
     } catch (error) {
       wrong.hidden = false;
@@ -67,7 +67,13 @@ function fresh({ query, go }) {
       sheet(t("bulk.what"), null, form)), below) };
 }
 
-function shown(preview, go) {
+/** Why runs of a kind are left out; what nobody has translated as the API says it. */
+function why_left(action, { kind, why }) {
+  const key = `left.${action}.${kind}`;
+  return knows(key) ? t(key) : h("span", { dir: "auto" }, why);
+}
+
+function shown(preview, action, go) {
   const confirm = h("input", { class: "i num", inputmode: "numeric", autocomplete: "off", oninput: () => { begin.disabled = confirm.value.trim() !== String(preview.total); } });
   const wrong = h("p", { class: "ask bad small", role: "alert", hidden: true });
   const begin = h("button", { class: "b first", type: "button", disabled: true, onclick: async () => {
@@ -88,7 +94,7 @@ function shown(preview, go) {
         { label: t("failures.runs"), end: true, cell: (one) => num(one.n) },
       ], preview.counts)),
       preview.left_out.length ? sheet(t("bulk.left"), null, table([
-        { label: t("runs.kind"), cell: (one) => ltr(one.kind) }, { label: t("bulk.note"), class: "two dim", cell: (one) => one.why }, { label: t("failures.runs"), end: true, cell: (one) => num(one.n) },
+        { label: t("runs.kind"), cell: (one) => ltr(one.kind) }, { label: t("bulk.note"), class: "two dim", cell: (one) => why_left(action, one) }, { label: t("failures.runs"), end: true, cell: (one) => num(one.n) },
       ], preview.left_out)) : null,
       sheet(t("bulk.sample"), null, table([
         { label: t("runs.kind"), cell: (run) => link(`runs/${run.id}`, ltr(run.kind)) }, { label: t("runs.error"), cell: (run) => ltr(run.error_code ?? "–") }, { label: t("runs.created"), end: true, cell: (run) => when(run.created_at) },

@@ -2,7 +2,7 @@
 
 import { get } from "../api.js";
 import { fill, h, ltr } from "../dom.js";
-import { between, moment, num, t, word } from "../i18n.js";
+import { between, knows, moment, num, t, word } from "../i18n.js";
 import { trouble } from "../parts/dialog.js";
 import { filmOf } from "../parts/frames.js";
 import { gantt } from "../parts/gantt.js";
@@ -67,7 +67,7 @@ function view(run, done, { go, load, role, film }) {
       h("div", { class: "do" }, buttons(run, { go, load }))),
     h("div", { class: `ask ${tone}` }, h("div", { class: "grow" }, h("h2", { class: "unseen" }, t("run.why")), h("p", { class: "say" }, run.why.key ? [ltr(run.why.key), ": "] : null, sentence(run.why)),
       run.error ? h("p", { class: "small", dir: "auto" }, ltr(run.error.code), " ", run.error.message) : null,
-      run.no_copies && over && run.error && !run.actions.includes("retry") ? h("p", { class: "small dim" }, t("run.nocopies", { why: run.no_copies })) : null)),
+      run.no_copies && over && run.error && !run.copies.length && !run.actions.includes("retry") ? h("p", { class: "small dim", dir: "auto" }, t("run.nocopies", { why: knows(`left.retry.${run.kind}`) ? t(`left.retry.${run.kind}`) : run.no_copies })) : null)),
     film,
     sheet(t("run.timeline"), t("run.whole", { span: between(run.created_at, run.finished_at) }), h("div", { class: "in" }, gantt(run))),
     run.tasks.length ? sheet(t("run.tasks"), null, table([
