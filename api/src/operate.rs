@@ -25,6 +25,7 @@ use crate::{
     problem::{Code, Problem},
     render::again,
 };
+use axum::http::header;
 use flatrender_engine::{
     Failure,
     operations::{OperationError, Operations},
@@ -60,9 +61,13 @@ impl From<OperationError> for Problem {
             OperationError::Moved(_) => Self::new(Code::RunMoved, error.to_string()),
             OperationError::Conflict(_) => Self::new(Code::RunConflict, error.to_string()),
             OperationError::NoSuchStep(_) => Self::fault("/from_step", "operate.step", error.to_string()),
-            OperationError::Refused(Failure { code, message, .. }) => {
+            OperationError::Refused(Failure { code, message, retry_after_seconds, .. }) => {
                 let known = Code::ALL.iter().find(|known| known.as_str() == code);
-                Self::new(known.copied().unwrap_or(Code::RunNoCopies), message)
+                let problem = Self::new(known.copied().unwrap_or(Code::RunNoCopies), message);
+                match retry_after_seconds {
+                    Some(seconds) => problem.with_header(header::RETRY_AFTER, (seconds.ceil() as u64).into()),
+                    None => problem,
+                }
             }
             OperationError::Bad(why) => Self::fault("", "operate.bad", why),
             OperationError::Engine(flatrender_engine::client::Error::Unrecordable(failure)) => {

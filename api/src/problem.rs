@@ -112,6 +112,12 @@ impl Problem {
         &self.detail
     }
 
+    /// When to try again, in seconds, where it says so.
+    pub(crate) fn retry_after_seconds(&self) -> Option<f64> {
+        let (_, seconds) = self.headers.iter().find(|(name, _)| name.as_str() == header::RETRY_AFTER.as_str())?;
+        seconds.to_str().ok()?.parse().ok()
+    }
+
     /// What a client reads of it.
     pub(crate) fn body(&self) -> ProblemBody {
         let code = self.code.as_str();
@@ -165,10 +171,11 @@ impl From<sqlx::Error> for Problem {
 }
 
 /// Whether PostgreSQL says that it is starting, stopping or full (classes 57P and 53), or that somebody else was in the way (class 40), or
-/// for too long (55P03).
+/// for too long (55P03, 57014).
 fn is_restarting(sqlstate: Option<&str>) -> bool {
     sqlstate.is_some_and(|code| {
-        code.starts_with("57P") || code.starts_with("53") || code.starts_with("40") || code == "55P03"
+        let classes = ["57P", "53", "40"];
+        classes.iter().any(|class| code.starts_with(class)) || matches!(code, "55P03" | "57014")
     })
 }
 

@@ -101,9 +101,12 @@ pub struct RunActed {
     request_body(content = RunAction, example = json!({"action": "cancel", "reason": "ordered twice"})),
     responses(
         (status = 200, description = "It was done", body = RunActed),
+        (status = 402, description = "`credits.insufficient`: of a film that is ordered again", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "`auth.forbidden`; of a film that is ordered again `plan.limit`, `tenant.suspended`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "`run.not_found`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "`run.moved`, `run.conflict`, `run.no_copies`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json")
+        (status = 409, description = "`run.moved`, `run.conflict`, `run.no_copies`; of a film that is ordered again `quota.storage`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "`quota.renders_per_day`, `quota.concurrent_renders`: of a film that is ordered again; `Retry-After` says when to try again", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn act(

@@ -17,7 +17,7 @@ use flatrender_workflows::{
     definitions::render_video::RenderVideo,
     models::{
         Db, Role, Scope,
-        identity::subscription,
+        identity::{subscription, tenant},
         render::{
             again::{self, FailedFilm},
             bill, room,
@@ -53,7 +53,12 @@ impl Anew for Films {
             let order = async |db: Db<'_>| order(db, client, failed.tenant_id, failed.id).await;
             scope::aside(db, order).await.map_err(|problem: Problem| match problem.code() {
                 Code::RunConflict => OperationError::Conflict(format!("run {}", failed.id)),
-                code => OperationError::Refused(Failure::permanent(code.as_str(), problem.told())),
+                code => OperationError::Refused(Failure {
+                    retryable: code == Code::Unavailable,
+                    // Of a quota, too, which is used up for whoever asks: one of many is not tried again for that.
+                    retry_after_seconds: problem.retry_after_seconds(),
+                    ..Failure::permanent(code.as_str(), problem.told())
+                }),
             })
         })
     }
@@ -65,17 +70,23 @@ impl Anew for Films {
 /// Those of the database.
 pub async fn may(db: Db<'_>, tenant_id: Uuid, run_id: Uuid) -> Result<bool, Problem> {
     Scope::tenant(Role::Render, tenant_id).enter(&mut *db).await?;
-    let Some(film) = again::find(&mut *db, tenant_id, run_id).await? else { return Ok(false) };
+    let film = again::find(&mut *db, tenant_id, run_id).await?;
+    let Some(film) = film.filter(|film| !film.is_ordered_again) else { return Ok(false) };
     Ok(again::refuses(db, tenant_id, &film.spec).await?.is_none())
 }
 
-/// Orders the film of a run that failed again; gives the new run. Locks what orders lock, in their order.
+/// Orders the film of a run that failed again; gives the new run. Locks what orders lock, in their order, until the transaction ends.
 async fn order(db: Db<'_>, client: &Client, tenant_id: Uuid, failed: Uuid) -> Result<Uuid, Problem> {
     let refused = |why: &'static str| Problem::new(Code::RunNoCopies, why);
+    let conflict = || Problem::new(Code::RunConflict, "the film was ordered again already");
+    check_standing(&mut *db, tenant_id).await?;
     Scope::tenant(Role::Render, tenant_id).enter(&mut *db).await?;
     let film = again::find(&mut *db, tenant_id, failed).await?;
-    let FailedFilm { user_id, project_version_id, spec, .. } =
+    let FailedFilm { user_id, project_version_id, spec, is_ordered_again, .. } =
         film.ok_or_else(|| refused("its film has not failed, or is not there any more: order it anew"))?;
+    if is_ordered_again {
+        return Err(conflict());
+    }
     if let Some(why) = again::refuses(&mut *db, tenant_id, &spec).await? {
         return Err(refused(why));
     }
@@ -91,12 +102,32 @@ async fn order(db: Db<'_>, client: &Client, tenant_id: Uuid, failed: Uuid) -> Re
     let run_id = client.start(&mut *db, tenant_id, Some(&id.to_string()), workflow).await?.run_id;
     Scope::tenant(Role::Render, tenant_id).enter(&mut *db).await?;
     if !again::insert(&mut *db, tenant_id, failed, id, run_id).await? {
-        return Err(Problem::new(Code::RunConflict, "the film was ordered again already"));
+        return Err(conflict());
     }
     let film = bill::Order { tenant_id, user_id, render_id: id, run_id, project_version_id, spec: &spec };
     credits::afforded(bill::hold(&mut *db, &film).await?)?;
     if !room::hold(&mut *db, tenant_id, id, &spec).await? {
         return Err(quotas::no_room_for_film(room::ordered_bytes(&spec)));
     }
+    // Whoever purges files from here on waits for the tenant's turn, and finds the film. Who was faster is found here.
+    if let Some(why) = again::refuses(db, tenant_id, &spec).await? {
+        return Err(refused(why));
+    }
     Ok(run_id)
+}
+
+/// Whether anything is made for a tenant, whoever asks for it: somebody of the platform may for any. The transaction goes on as of the
+/// tenant's identity service.
+///
+/// # Errors
+/// `tenant.suspended`
+async fn check_standing(db: Db<'_>, tenant_id: Uuid) -> Result<(), Problem> {
+    Scope::tenant(Role::Identity, tenant_id).enter(&mut *db).await?;
+    match tenant::find(db, tenant_id).await? {
+        Some(tenant) if tenant.status == "active" => Ok(()),
+        Some(tenant) if tenant.status == "suspended" => {
+            Err(Problem::new(Code::TenantSuspended, "the tenant is suspended: nothing is made for it"))
+        }
+        _ => Err(Problem::new(Code::TenantSuspended, "the tenant is closed: nothing is made for it any more")),
+    }
 }

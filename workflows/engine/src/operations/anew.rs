@@ -17,7 +17,8 @@ pub trait Anew: Debug + Send + Sync {
     /// transaction is afterwards in the scope in which it was.
     ///
     /// # Errors
-    /// [`OperationError::Refused`] says why it is not to be done; [`OperationError::Conflict`] when it was done already.
+    /// [`OperationError::Refused`] says why it is not to be done, or, when its failure is retryable, that something passing was in the
+    /// way: then the transaction is to be given up. [`OperationError::Conflict`] when it was done already.
     fn start<'a>(
         &'a self,
         client: &'a Client,

@@ -5,12 +5,14 @@
 //!                        └──▶ finished
 //! ```
 //! Items are taken in order; the outcomes of a batch, their effects and the number of the next item are one commit: a
-//! crash repeats nothing and leaves nothing out. Any worker goes on with it, one at a time.
+//! crash repeats nothing and leaves nothing out. Any worker goes on with it, one at a time. What is done anew ([`super::Anew`]) is a batch
+//! of its own: it locks what others wait for, in their order, and two in one transaction would break that order.
 
 use super::{By, Filter, Fork, Line, OperationError, Operations, find::WINDOW, sql};
 use crate::{
-    client::RunState,
+    client::{Error, RunState},
     failpoint::{At as _, Point},
+    store,
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -22,7 +24,7 @@ use uuid::Uuid;
 /// Longest frozen set.
 const LARGEST: usize = 1_000_000;
 /// Items in one transaction.
-pub(super) const BATCH: i64 = 100;
+const BATCH: i64 = 100;
 /// Runs that a preview shows.
 const SAMPLE: i64 = 20;
 
@@ -350,14 +352,23 @@ impl Operations {
     /// items it did; none when there is nothing to do now.
     ///
     /// # Errors
-    /// [`OperationError::Engine`].
+    /// [`OperationError::Engine`], or a retryable [`OperationError::Refused`]: nothing of the batch was done.
     pub async fn work_on_bulk(&self) -> Result<usize, OperationError> {
+        Ok(self.next_batch().await?.items)
+    }
+
+    /// As [`Operations::work_on_bulk`]; says as well whether another batch may follow at once.
+    pub(super) async fn next_batch(&self) -> Result<Batch, OperationError> {
         let mut tx = self.pool.begin().at(Point::BulkBegin).await?;
-        let Some((bulk_id, allowed)) = sql::pick_bulk(&mut tx, BATCH).await? else { return Ok(0) };
-        let Some(bulk) = sql::bulk_of(&mut tx, bulk_id).await? else { return Ok(0) };
+        let Some((bulk_id, allowed)) = sql::pick_bulk(&mut tx, BATCH).await? else { return Ok(Batch::default()) };
+        let Some(bulk) = sql::bulk_of(&mut tx, bulk_id).await? else { return Ok(Batch::default()) };
         let action = read_action(&bulk)?;
-        let items = sql::items_of(&mut *tx, bulk_id, bulk.next_n, allowed).await?;
-        if action != Action::Retry {
+        let mut items = sql::items_of(&mut *tx, bulk_id, bulk.next_n, allowed).await?;
+        let found = items.len();
+        if action == Action::Retry {
+            let some = self.at_once(&mut tx, &items).await?;
+            items.truncate(some);
+        } else {
             // As all writers do: in the order of their tasks.
             sql::lock_items(&mut tx, &items).await?;
         }
@@ -371,9 +382,7 @@ impl Operations {
                     point.commit().at(Point::BulkItemCommit).await?;
                     sql::ItemEnd { n: item.n, outcome: "done", note: None, result_run_id: made }
                 }
-                Err(OperationError::Engine(crate::client::Error::Database(e))) if crate::store::is_transient(&e) => {
-                    return Err(e.into());
-                }
+                Err(error) if passes(&error) => return Err(error),
                 Err(error) => {
                     point.rollback().at(Point::BulkItemRollback).await?;
                     let outcome = match error {
@@ -389,7 +398,18 @@ impl Operations {
         sql::end_items(&mut tx, bulk_id, &ends).await?;
         tx.commit().at(Point::BulkCommit).await?;
         self.client.announce();
-        Ok(items.len())
+        Ok(Batch { items: items.len(), more: items.len() < found || found as i64 == BATCH })
+    }
+
+    /// How many of these items, from the first on, are tried again in one transaction: up to one that is done anew, and that one alone.
+    async fn at_once(&self, tx: &mut PgConnection, items: &[Item]) -> Result<usize, OperationError> {
+        if self.anew.is_none() {
+            return Ok(items.len());
+        }
+        let runs: Vec<Uuid> = items.iter().map(|item| item.run_id).collect();
+        let lines = sql::fitting(tx, &Filter::default(), &runs, BATCH).await?;
+        let alone = |run_id: Uuid| lines.iter().any(|l| l.id == run_id && self.anew_for(&l.kind).is_some());
+        Ok(items.iter().position(|item| alone(item.run_id)).map_or(items.len(), |before| before.max(1)))
     }
 
     async fn act(
@@ -441,6 +461,15 @@ impl Operations {
     }
 }
 
+/// What came of a look at the operations that run.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Items that had their turn.
+    items: usize,
+    /// Whether nothing is known to hold up the next ones: neither the rate nor the end.
+    pub more: bool,
+}
+
 /// One failed attempt.
 #[derive(Debug, Clone, PartialEq, Serialize, FromRow)]
 pub struct Evidence {
@@ -477,6 +506,15 @@ pub struct Cause {
     pub first_at: DateTime<Utc>,
     /// The newest.
     pub last_at: DateTime<Utc>,
+}
+
+/// Whether an item is worth another try by itself, and with it its batch.
+fn passes(error: &OperationError) -> bool {
+    match error {
+        OperationError::Refused(failure) => failure.retryable,
+        OperationError::Engine(Error::Database(error)) => store::is_transient(error),
+        _ => false,
+    }
 }
 
 fn no_bulk(bulk_id: Uuid) -> OperationError {

@@ -1,7 +1,7 @@
 //! What a worker does beside its runs, every few seconds: folds counters, goes on with operations on many runs, tells the
 //! metrics how things stand. Any number of workers may; locks let one at a time.
 
-use super::{Operations, bulk::BATCH, sql};
+use super::{Operations, sql};
 use crate::{measures, retry};
 use std::{collections::HashSet, time::Duration};
 use tokio::time::Instant;
@@ -54,8 +54,7 @@ impl Clerk {
             self.gauges().await?;
         }
         Ok(match bulk {
-            // As long as batches are full nothing holds it up: neither its rate nor its end.
-            true if self.operations.work_on_bulk().await? == BATCH as usize => Duration::ZERO,
+            true if self.operations.next_batch().await?.more => Duration::ZERO,
             true => BUSY_LOOK,
             false => LOOK,
         })

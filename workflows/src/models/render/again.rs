@@ -16,14 +16,18 @@ pub struct FailedFilm {
     pub project_version_id: Uuid,
     /// What was frozen of the order.
     pub spec: Json<RenderSpec>,
+    /// Whether it was ordered again already.
+    pub is_ordered_again: bool,
 }
 
 /// The film that a run should have made and that failed; none when it has not, or is not there. As the tenant's renders.
 pub async fn find(db: Db<'_>, tenant_id: Uuid, run_id: Uuid) -> sqlx::Result<Option<FailedFilm>> {
     sqlx::query_as!(
         FailedFilm,
-        r#"select id, user_id, project_version_id, spec as "spec: Json<RenderSpec>" from render.render_jobs
-           where tenant_id = $1 and workflow_run_id = $2 and status = 'failed'"#,
+        r#"select id, user_id, project_version_id, spec as "spec: Json<RenderSpec>",
+                  exists (select from render.render_jobs a
+                          where a.tenant_id = j.tenant_id and a.idempotency_key = 'again:' || j.workflow_run_id) as "is_ordered_again!"
+           from render.render_jobs j where tenant_id = $1 and workflow_run_id = $2 and status = 'failed'"#,
         tenant_id,
         run_id,
     )
