@@ -102,13 +102,13 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         code: "payment.disputed", category: "billing", class: Class::Critical, severity: "critical", ways: LOUD, page: "/billing/payments/{subject}",
-        english: words("A payment is disputed: {{amount}}", "The bank of whoever paid {{amount}} wants the money back ({{stage}}). Answer it at your payment gateway: it gives you a few days.\n{{action_url}}", &[("amount", "see the payment"), ("stage", "the gateway tells more")]),
-        persian: words("اعتراض به یک پرداخت: {{amount}}", "بانک پرداخت‌کننده‌ی {{amount}} پول را پس می‌خواهد ({{stage}}). در درگاه پرداخت خود به آن پاسخ دهید؛ چند روز فرصت دارید.\n{{action_url}}", &[("amount", "در صفحه‌ی پرداخت آمده است"), ("stage", "جزئیات در درگاه است")]),
+        english: words("A payment is disputed: {{amount}}", "The bank of whoever paid {{amount}} wants the money back. Answer it at your payment gateway: it gives you a few days.\n{{action_url}}", &[("amount", "see the payment")]),
+        persian: words("اعتراض به یک پرداخت: {{amount}}", "بانک پرداخت‌کننده‌ی {{amount}} پول را پس می‌خواهد. در درگاه پرداخت خود به آن پاسخ دهید؛ چند روز فرصت دارید.\n{{action_url}}", &[("amount", "در صفحه‌ی پرداخت آمده است")]),
     },
     Kind {
         code: "payment.dispute_open", category: "operation", class: Class::Service, severity: "critical", ways: LOUD, page: "/dashboard/payments/{subject}",
-        english: words("A payment is disputed: {{amount}}", "The bank of whoever paid {{amount}} wants the money back ({{stage}}). Its tenant was told.\n{{action_url}}", &[("amount", "see the payment"), ("stage", "the page tells more")]),
-        persian: words("اعتراض به یک پرداخت: {{amount}}", "بانک پرداخت‌کننده‌ی {{amount}} پول را پس می‌خواهد ({{stage}}). به مستأجر آن خبر داده شد.\n{{action_url}}", &[("amount", "در صفحه‌ی پرداخت آمده است"), ("stage", "جزئیات در صفحه‌ی آن است")]),
+        english: words("A payment is disputed: {{amount}}", "The bank of whoever paid {{amount}} wants the money back. Its tenant was told.\n{{action_url}}", &[("amount", "see the payment")]),
+        persian: words("اعتراض به یک پرداخت: {{amount}}", "بانک پرداخت‌کننده‌ی {{amount}} پول را پس می‌خواهد. به مستأجر آن خبر داده شد.\n{{action_url}}", &[("amount", "در صفحه‌ی پرداخت آمده است")]),
     },
     Kind {
         code: "payment.waiting", category: "operation", class: Class::Service, severity: "critical", ways: LOUD, page: "/dashboard/payments/{subject}",
