@@ -9,6 +9,7 @@ use flatrender_workflows::models::{
     invariants,
     notification::{
         audience::{Audience, News},
+        message,
         outcome::{self, Feedback},
         preference, suppression,
     },
@@ -361,6 +362,17 @@ async fn who_wants_something_not_in_their_list_has_it_by_the_other_channels_alon
     assert_eq!(stage.world.count(inapp).await, 1, "what is not shown is not counted as told");
     stage.tell("payment.paid", jane, json!({"amount": "10 EUR"})).await;
     assert_eq!(stage.world.count(listed).await, 1, "a receipt is there all the same");
+    // What nobody had in their list goes after half a year; what stands there unread stays.
+    let forget = async || {
+        let mut tx = Scope::platform(Role::Admin).begin(&stage.world.db).await.unwrap();
+        let gone = message::forget_old(&mut tx, 100).await.unwrap();
+        tx.commit().await.unwrap();
+        gone
+    };
+    crate::jane::pass(&stage.world, 179 * 86_400).await;
+    assert_eq!(forget().await, 0);
+    crate::jane::pass(&stage.world, 2 * 86_400).await;
+    assert_eq!((forget().await, stage.world.count(listed).await), (1, 1));
 }
 
 #[sqlx::test(migrations = "../migrations")]
