@@ -16,8 +16,8 @@ const OPEN: Duration = Duration::from_secs(30);
 const FEWEST: u32 = 10;
 /// Calls that may come at once beyond the rate, in seconds of it.
 const BURST_SECONDS: f64 = 1.0;
-/// A place that nobody has come for after this long is forgotten.
-const KEPT: Duration = Duration::from_secs(15 * 60);
+/// A place that nobody has come for after this long is forgotten. Whoever has waited in vain for long comes once an hour.
+const KEPT: Duration = Duration::from_secs(75 * 60);
 
 /// What may be done.
 #[derive(Debug, Clone, Copy, PartialEq)]

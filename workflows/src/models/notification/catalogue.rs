@@ -284,7 +284,11 @@ impl Kind {
         let project = data["project_id"].as_str().unwrap_or_default();
         let page = self.page.replace("{subject}", subject.unwrap_or_default()).replace("{project_id}", project);
         all.insert("action_url".into(), page.into());
-        let said = data.as_object().into_iter().flatten().filter(|(name, value)| !value.is_null() && name.as_str() != REASON_TEXT);
+        let said = data
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(name, value)| !value.is_null() && name.as_str() != REASON_TEXT);
         all.extend(said.map(|(name, value)| (name.clone(), value.clone())));
         let in_words = |code: &str| {
             let (_, english, persian) = REASONS.into_iter().find(|(reason, ..)| *reason == code)?;
