@@ -255,15 +255,18 @@ create table identity.subscription_changes (
     to_amount       bigint not null check (to_amount >= 0),
     created_at      timestamptz not null default now(),
     undone_at       timestamptz,
+    minutes_settled_at timestamptz,
     foreign key (tenant_id, payment_id) references identity.payments (tenant_id, id),
     foreign key (tenant_id, subscription_id) references identity.subscriptions (tenant_id, id),
     foreign key (tenant_id, from_plan_id) references identity.plans (tenant_id, id),
-    foreign key (tenant_id, to_plan_id) references identity.plans (tenant_id, id)
+    foreign key (tenant_id, to_plan_id) references identity.plans (tenant_id, id),
+    constraint minutes_go_back_with_the_money check (minutes_settled_at is null or undone_at is not null)
 );
 create index subscription_changes_subscription on identity.subscription_changes (subscription_id, created_at);
 create index subscription_changes_from on identity.subscription_changes (from_plan_id);
 create index subscription_changes_to on identity.subscription_changes (to_plan_id);
 comment on table identity.subscription_changes is 'Which plans were changed within a period, and by which payment: whoever gets that money back has the plan before again.';
+comment on column identity.subscription_changes.minutes_settled_at is 'When the minutes that it brought were taken back, as far as they were free: what comes later is not theirs.';
 
 create table identity.payment_events (
     gateway_id   uuid not null,

@@ -53,8 +53,8 @@ create table notification.notifications (
 );
 create index notifications_newest on notification.notifications (tenant_id, user_id, created_at desc) where archived_at is null;
 create index notifications_unread on notification.notifications (user_id) where read_at is null and archived_at is null;
-create index notifications_read on notification.notifications (read_at) where read_at is not null;
-comment on table notification.notifications is 'What a user was told. Not partitioned, because a gift refers to it; those read half a year ago are purged.';
+create index notifications_over on notification.notifications (coalesce(read_at, archived_at)) where coalesce(read_at, archived_at) is not null;
+comment on table notification.notifications is 'What a user was told. Not partitioned, because a gift refers to it; those read or put away half a year ago are purged.';
 comment on column notification.notifications.user_id is 'softref:identity.users(id)';
 comment on column notification.notifications.source_event_id is 'softref:workflow.outbox(id)';
 

@@ -16,8 +16,9 @@ use std::{
 };
 use uuid::Uuid;
 
-/// For how long a server is waited for, from the connection to its last word.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// For how long a server is waited for, from the connection to its last word: a little less than an attempt may take. A server may think
+/// about what it has read for ten minutes, and whoever leaves before sends it again (RFC 5321, 4.5.3.2.6).
+const PATIENCE: Duration = Duration::from_secs(110);
 
 /// Makes the text of a link from its id.
 pub type Links = Arc<dyn Fn(Uuid) -> String + Send + Sync>;

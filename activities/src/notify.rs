@@ -157,6 +157,7 @@ fn is_well(verdict: &Verdict) -> bool {
 /// What a status means that is the same everywhere; none for those that every provider has a meaning of its own for.
 fn by_status(reply: &Reply) -> Option<Verdict> {
     let after = reply.headers.get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.trim().parse::<f64>().ok());
+    let after = after.filter(|seconds| seconds.is_finite());
     match reply.status {
         StatusCode::TOO_MANY_REQUESTS => Some(throttled(after.unwrap_or(A_WHILE))),
         StatusCode::SERVICE_UNAVAILABLE if after.is_some() => Some(throttled(after.unwrap_or(A_WHILE))),
@@ -171,12 +172,37 @@ fn held<T>(lock: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A provider wants to be left alone for so many seconds.
+/// A provider wants to be left alone for so many seconds; what is no number is a while.
 fn throttled(seconds: f64) -> Verdict {
+    let seconds = if seconds.is_nan() { A_WHILE } else { seconds };
     Verdict::Throttled { after_seconds: seconds.clamp(1.0, 86_400.0), by_us: false }
 }
 
 /// We wait ourselves, and nobody was called.
 fn held_up(wait: Duration) -> Verdict {
     Verdict::Throttled { after_seconds: wait.as_secs_f64(), by_us: true }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reqwest::header::{HeaderMap, HeaderValue};
+
+    #[test]
+    fn a_provider_that_says_no_time_is_left_alone_for_a_while() {
+        let asked = |status, after: &'static str| {
+            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_static(after))]);
+            by_status(&Reply { status, headers, body: vec![] })
+        };
+        let busy = StatusCode::TOO_MANY_REQUESTS;
+        let wait = |seconds| Some(Verdict::Throttled { after_seconds: seconds, by_us: false });
+        assert_eq!(asked(busy, "7"), wait(7.0));
+        assert_eq!(asked(busy, "1e9"), wait(86_400.0));
+        for none in ["NaN", "-nan", "inf", "-infinity", "soon", "Fri, 27 Nov 2026 10:00:00 GMT"] {
+            assert_eq!(asked(busy, none), wait(A_WHILE), "{none}");
+        }
+        let away = asked(StatusCode::SERVICE_UNAVAILABLE, "nan");
+        assert!(matches!(away, Some(Verdict::Failed { class: Class::Transient, .. })), "{away:?}");
+        assert_eq!(Some(throttled(f64::NAN)), wait(A_WHILE));
+    }
 }

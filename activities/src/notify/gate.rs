@@ -16,8 +16,8 @@ const OPEN: Duration = Duration::from_secs(30);
 const FEWEST: u32 = 10;
 /// Calls that may come at once beyond the rate, in seconds of it.
 const BURST_SECONDS: f64 = 1.0;
-/// A place that nobody has come for after this long is forgotten.
-const KEPT: Duration = Duration::from_secs(15 * 60);
+/// A place that nobody has come for after this long is forgotten. Whoever has waited in vain for long comes once an hour.
+const KEPT: Duration = Duration::from_secs(75 * 60);
 
 /// What may be done.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -107,6 +107,11 @@ impl Gate {
         if self.probing {
             self.probing = false;
             self.shut_until = (!well).then(|| now + OPEN);
+            if well {
+                // The turns of all who wait have passed meanwhile: they queue again, one after the other.
+                self.places.clear();
+                (self.tokens, self.filled) = (1.0, now);
+            }
             (self.since, self.calls, self.failures) = (now, 0, 0);
             return;
         }
@@ -259,6 +264,22 @@ mod tests {
         assert!(matches!(late, Stance::Wait(_)), "nobody is let in out of turn: {late:?}");
         let soon = come(all[0], Duration::from_secs(999));
         assert!(matches!(soon, Stance::Wait(wait) if wait > Duration::from_secs(1)), "one after the other: {soon:?}");
+    }
+
+    #[test]
+    fn who_waited_while_a_provider_was_down_does_not_come_all_at_once() {
+        let (gates, start) = (Gates::default(), Instant::now());
+        let come = |call, at: u64| gates.pick(call, [(A, 1.0)].into_iter(), start + Duration::from_secs(at));
+        let all: Vec<Uuid> = (0..100).map(|_| anyone()).collect();
+        assert_eq!(all.iter().filter(|call| come(**call, 0) == Stance::Go(0)).count(), 1, "the others have places");
+        for _ in 0..FEWEST {
+            gates.report(A, false, start + Duration::from_secs(1));
+        }
+        assert!(matches!(come(all[1], 2), Stance::Wait(_)), "it is shut");
+        assert_eq!(come(anyone(), 200), Stance::Go(0), "one finds out");
+        gates.report(A, true, start + Duration::from_secs(200));
+        let let_in = |at| all[1..].iter().filter(|call| come(**call, at) == Stance::Go(0)).count();
+        assert_eq!((let_in(200), let_in(201), let_in(211)), (1, 1, 10));
     }
 
     #[test]

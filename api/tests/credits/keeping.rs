@@ -316,6 +316,26 @@ async fn the_minutes_of_changes_go_back_with_their_money_whichever_goes_first(db
     sound(db).await;
 }
 
+/// A dearer plan without more minutes, and one with more: all are spent when its money goes back.
+#[sqlx::test(migrations = "../migrations")]
+async fn minutes_that_were_spent_are_not_taken_from_what_was_bought_later(db: PgPool) {
+    let cast = cast(db).await;
+    let db = &cast.world.db;
+    let [small, large, _] = three(&cast).await;
+    let mut same = pro(2000);
+    same["code"] = json!("same");
+    let same = cast.plan(same).await;
+    buy(db, cast.user, small, Interval::Month).await.unwrap();
+    let (first, second) = (change(&cast, same).await, change(&cast, large).await);
+    assert_eq!(balance(&cast).await, 600 + 3600);
+    assert_eq!(cast.grant(-4200, "spent").await.json()["balance"], 0);
+    assert!(back(db, second).await.is_some());
+    assert_eq!(cast.grant(3600, "bought").await.json()["balance"], 3600);
+    assert_eq!(back(db, first).await, Some((small, 1000, "active".into(), false)));
+    assert_eq!(balance(&cast).await, 3600, "each change is settled once");
+    sound(db).await;
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn a_dearer_plan_with_fewer_minutes_takes_none(db: PgPool) {
     let cast = cast(db).await;

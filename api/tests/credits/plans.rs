@@ -249,9 +249,41 @@ async fn an_order_holds_what_the_film_may_take_or_is_refused_with_402(db: PgPool
     sound(&cast.world.db).await;
 }
 
+/// Twenty seconds pay for one film, and nobody is given the next one where credits are sold.
+#[sqlx::test(migrations = "../migrations")]
+async fn who_sells_credits_gives_no_films_away_unless_they_have_said_so(db: PgPool) {
+    let cast = cast(db).await;
+    let pack = |code: &str| json!({"code": code, "seconds": 3600, "amount": 500, "currency": "USD"});
+    cast.grant(20, "first").await;
+    let sold = cast.own_post("/v1/credit-packs", pack("hour")).await;
+    assert_eq!(sold.status, StatusCode::CREATED, "{:?}", sold.body);
+    assert_eq!(cast.get("/v1/credits").await.json()["films_cost_credits"], true);
+    assert_eq!(cast.post("/v1/renders", order()).await.status, StatusCode::ACCEPTED);
+    assert_eq!(cast.post("/v1/renders", order()).await.problem(), "credits.insufficient");
+    cast.own_post("/v1/credit-packs", pack("day")).await;
+    assert_eq!(cast.world.count("identity.audit_log where action = 'credits.set_terms'").await, 1);
+    cast.own(Method::PUT, "/v1/credits/terms", json!({ "films_cost_credits": false })).await;
+    cast.own_post("/v1/credit-packs", pack("week")).await;
+    assert_eq!(cast.post("/v1/renders", order()).await.status, StatusCode::ACCEPTED, "what was said holds");
+    sound(&cast.world.db).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_plan_sells_credits_when_it_has_a_price_and_minutes(db: PgPool) {
+    let cast = cast(db).await;
+    let (mut gift, mut bare) = (pro(1900), pro(1900));
+    (gift["code"], gift["prices"]) = (json!("gift"), json!([]));
+    (bare["code"], bare["entitlements"]) = (json!("bare"), json!({"max_resolution": 1080}));
+    for (plan, costs) in [(gift, false), (bare, false), (pro(1900), true)] {
+        cast.plan(plan).await;
+        assert_eq!(cast.get("/v1/credits").await.json()["films_cost_credits"], costs);
+    }
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn a_plan_says_how_large_and_how_many_films_may_be_and_how_much_is_kept(db: PgPool) {
     let cast = cast(db).await;
+    cast.own(Method::PUT, "/v1/credits/terms", json!({ "films_cost_credits": false })).await;
     let plan = cast.plan(pro(1900)).await;
     buy(&cast.world.db, cast.user, plan, Interval::Month).await.unwrap();
     let credits = cast.get("/v1/credits").await.json();

@@ -308,7 +308,7 @@ struct Busy(AtomicU32);
 impl Handler<SendEmail> for Busy {
     async fn handle(&self, _: &Attempt, _: SendEmail) -> Result<Verdict, Failure> {
         match self.0.fetch_add(1, Ordering::SeqCst) {
-            0..210 => Ok(Verdict::Throttled { after_seconds: 1.0, by_us: true }),
+            0..80 => Ok(Verdict::Throttled { after_seconds: 1.0, by_us: true }),
             _ => Ok(Verdict::Accepted { account_id: None, message: None }),
         }
     }

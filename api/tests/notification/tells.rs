@@ -1,6 +1,6 @@
 //! From the event to what people have: who is told, when, and never twice.
 
-use crate::stage::Stage;
+use crate::{fakes::Deed, stage::Stage};
 use chrono::{Days, NaiveDate};
 use flatrender_workflows::contracts::notify::Channel;
 use flatrender_workflows::models::{
@@ -9,6 +9,7 @@ use flatrender_workflows::models::{
     invariants,
     notification::{
         audience::{Audience, News},
+        message,
         outcome::{self, Feedback},
         preference, suppression,
     },
@@ -361,6 +362,17 @@ async fn who_wants_something_not_in_their_list_has_it_by_the_other_channels_alon
     assert_eq!(stage.world.count(inapp).await, 1, "what is not shown is not counted as told");
     stage.tell("payment.paid", jane, json!({"amount": "10 EUR"})).await;
     assert_eq!(stage.world.count(listed).await, 1, "a receipt is there all the same");
+    // What nobody had in their list goes after half a year; what stands there unread stays.
+    let forget = async || {
+        let mut tx = Scope::platform(Role::Admin).begin(&stage.world.db).await.unwrap();
+        let gone = message::forget_old(&mut tx, 100).await.unwrap();
+        tx.commit().await.unwrap();
+        gone
+    };
+    crate::jane::pass(&stage.world, 179 * 86_400).await;
+    assert_eq!(forget().await, 0);
+    crate::jane::pass(&stage.world, 2 * 86_400).await;
+    assert_eq!((forget().await, stage.world.count(listed).await), (1, 1));
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -424,6 +436,22 @@ async fn what_was_gathered_is_not_sent_to_who_does_not_want_it_any_more(db: PgPo
     assert_eq!(stage.last().await, ["email dropped unwanted 0"]);
     stage.tell("subscription.renewed", jane, json!({})).await;
     assert_eq!(stage.last().await, ["email sent 1"], "what was never gathered goes on");
+}
+
+/// Her browser is late, so her mail gathers it beside; then the browser has it.
+#[sqlx::test(migrations = "../migrations")]
+async fn what_came_by_another_channel_of_its_way_is_in_no_digest(db: PgPool) {
+    let stage = Stage::new(db).await;
+    let jane = stage.world.person(DEFAULT_TENANT, "jane@example.com", &["editor"]).await;
+    let key = stage.vapid().await;
+    stage.with_browser(jane, "push/a", &key).await;
+    stage.wants(jane, "renders", "email", true, "digest='hourly'").await;
+    stage.web.then([Deed::Answer(429, &[("retry-after", "600")], json!({}))]);
+    stage.tell("render.completed", jane, json!({"title": "One"})).await;
+    assert_eq!(stage.last().await, ["email deferred 0", "push sent 1"]);
+    send_digests(&stage).await;
+    assert_eq!(stage.last().await, ["email dropped elsewhere 1", "push sent 1"]);
+    assert!(stage.mail.mails().is_empty(), "{:?}", stage.mail.mails());
 }
 
 /// She changed her address because the old one died, and its last bounce comes when she has the new one.

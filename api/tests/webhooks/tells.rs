@@ -101,6 +101,19 @@ async fn what_is_told_is_there_with_what_it_tells_of_once_or_not_at_all(db: PgPo
     assert_eq!((role.as_str(), counts().await), ("none", vec![2, 4, 4]));
 }
 
+/// Nobody was there to send it for five days: it is tried as often as any other all the same.
+#[sqlx::test(migrations = "../migrations")]
+async fn an_event_that_waited_for_a_worker_has_all_its_attempts(db: PgPool) {
+    let shop = Shop::new(db).await;
+    let receiver = Receiver::answering(&[("/late", &[500, 500, 200])]).await;
+    let hook = shop.hook(&format!("{}/late", receiver.url), &["*"]).await;
+    shop.happens("render.completed").await;
+    shop.pass(5.0 * 86_400.0).await;
+    shop.settle().await;
+    let [delivery] = &shop.deliveries(&hook, "").await[..] else { panic!("there is one") };
+    assert_eq!((&delivery["state"], receiver.at("/late").len()), (&json!("delivered"), 3));
+}
+
 /// A server below HTTP, for those who do not speak it well.
 fn raw(answer: impl Fn(std::net::TcpStream) + Send + Sync + Clone + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -36,6 +36,9 @@ const PATIENCE: TimeDelta = TimeDelta::minutes(5);
 const MOST_WAITS: u32 = 200;
 /// Whoever has waited in vain for a place of our own comes again ever later, up to this.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
+/// Whoever has waited in vain as often as this comes no more than once in [`AN_HOUR`]: each time is another line of the record.
+const MANY_WAITS: u32 = 20;
+const AN_HOUR: Duration = Duration::from_secs(3600);
 
 /// Carries a message out. Each call is written down before it is made and after it is answered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -221,9 +224,11 @@ impl<'a> Going<'a> {
         let wait = asked.wait.unwrap_or(after);
         let then = |wait: Duration| cx.now() + TimeDelta::from_std(wait).unwrap_or(TimeDelta::MAX);
         let late = |wait: Duration| self.more && then(wait) - began > PATIENCE;
-        // Runs that an earlier build has begun end here when they are late: the next channel takes over.
+        // Runs that an earlier build has begun end here when they are late: the next channel takes over. What everybody took is never late,
+        // so nothing is recorded of it.
+        let open = outcomes.iter().any(|outcome| !matches!(outcome.verdict, Verdict::Accepted { .. }));
         let ends_late =
-            (late(after) || late(asked.wait.unwrap_or_default())) && !cx.patched("late channels go on").await;
+            open && (late(after) || late(asked.wait.unwrap_or_default())) && !cx.patched("late channels go on").await;
         let last = !asked.by_us_alone && self.tries + 1 >= most
             || then(wait.max(after)) > until
             || self.waits >= MOST_WAITS
@@ -273,7 +278,8 @@ struct Asked {
 
 impl Asked {
     fn of(outcomes: &[Outcome], held_up: u32) -> Self {
-        let ours = Duration::from_secs(1 << held_up.min(20)).min(LONGEST_WAIT);
+        let longest = if held_up < MANY_WAITS { LONGEST_WAIT } else { AN_HOUR };
+        let ours = Duration::from_secs(1 << held_up.min(20)).min(longest);
         let waits: Vec<(Duration, bool)> = outcomes
             .iter()
             .filter_map(|outcome| match outcome.verdict {
@@ -311,6 +317,20 @@ async fn send(cx: &Context, key: &str, parcel: &Parcel) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_waits_in_vain_for_a_place_of_ours_comes_ever_later() {
+        let held = |by_us| Outcome {
+            delivery_id: Uuid::nil(),
+            address_id: None,
+            address_hash: String::new(),
+            country: None,
+            verdict: Verdict::Throttled { after_seconds: 3.0, by_us },
+        };
+        let seconds = |by_us, held_up| Asked::of(&[held(by_us)], held_up).wait.unwrap().as_secs();
+        assert_eq!([0, 1, 2, 9, 10, 19, 20, 400].map(|n| seconds(true, n)), [3, 3, 4, 512, 600, 600, 3600, 3600]);
+        assert_eq!(seconds(false, 400), 3, "what a provider asks for is what it gets");
+    }
 
     #[test]
     fn a_channel_tries_as_often_and_as_long_as_its_table_says() {

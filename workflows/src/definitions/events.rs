@@ -53,6 +53,15 @@ pub async fn happened(workflows: &Client, db: Db<'_>, event: Event) -> Result<()
     .await
 }
 
+/// The same for programs alone: something that people need do nothing about.
+///
+/// # Errors
+/// Those of the database.
+pub async fn happened_quietly(workflows: &Client, db: Db<'_>, event: Event) -> Result<(), Error> {
+    let event = Event { occurred_at: event.occurred_at.trunc_subsecs(6), ..event };
+    scope::aside(db, async |db: Db<'_>| tell_webhooks(workflows, db, &event).await).await
+}
+
 /// Starts the run that tells people, if it is something that they are told of.
 async fn tell_people(workflows: &Client, db: Db<'_>, event: &Event) -> Result<(), Error> {
     let Event { tenant_id, kind, subject, user_id, .. } = *event;

@@ -34,7 +34,8 @@ const PAUSES: [u64; 9] = [5, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * H
 const JITTER: f64 = 0.2;
 /// A receiver is left alone for as long as it asks for, but no longer than this.
 const MOST_PATIENCE: Duration = Duration::from_secs(24 * HOUR);
-/// And for no longer in all than the pauses take at their longest: whoever asks for a day each time is tried less often.
+/// And for no longer in all, from the first call on, than the pauses take at their longest: whoever asks for a day each time is tried less
+/// often.
 const LONGEST: TimeDelta = TimeDelta::hours(91);
 
 /// The receiver is gone for good.
@@ -82,7 +83,7 @@ impl Workflow for TellWebhook {
     async fn run(self, cx: &Context) -> Result<Told, Failure> {
         let scope = Scope::tenant(Role::Identity, cx.tenant_id());
         let Self { delivery_id: id, occurred_at } = self;
-        let until = cx.now() + LONGEST;
+        let mut until: Option<DateTime<Utc>> = None;
         for attempt in 1.. {
             let look = async move |db: Db<'_>| {
                 let look = async |db: Db<'_>| tenant_webhook_delivery::look(db, id, occurred_at).await;
@@ -100,6 +101,8 @@ impl Workflow for TellWebhook {
                 cx.step("cancel", end).await?;
                 return Err(failure.clone());
             }
+            // From the first call on: for how long a run waited for a worker is no receiver's fault.
+            let until = *until.get_or_insert(cx.now() + LONGEST);
             match note(cx, attempt, &due, &self, until, answer).await? {
                 Next::Again(at) => cx.sleep_until(&format!("wait {attempt}"), at).await.or_else(woken)?,
                 Next::Ended(told) => return Ok(told),

@@ -190,6 +190,11 @@ async fn a_dispute_and_a_review_are_told_to_who_must_act(db: PgPool) {
     settle::disputed(&client, &mut tx, DEFAULT_TENANT, id, "charge.dispute.created").await.unwrap();
     settle::review(&client, &mut tx, DEFAULT_TENANT, id, "payment.amount_differs", "10 and not 9").await.unwrap();
     tx.commit().await.unwrap();
+    let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(&shop.db).await.unwrap();
+    for later in ["charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated", "charge.dispute.closed"] {
+        settle::disputed(&client, &mut tx, DEFAULT_TENANT, id, later).await.unwrap();
+    }
+    tx.commit().await.unwrap();
     let told = "select input #>> '{news,code}', coalesce(input #>> '{news,audience,user}', input #>> '{news,audience}')
                 from workflow.runs where kind = 'notify' order by input #>> '{news,code}' collate \"C\"";
     let told: Vec<(String, String)> = sqlx::query_as(told).fetch_all(&shop.db).await.unwrap();

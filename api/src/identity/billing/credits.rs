@@ -159,8 +159,8 @@ pub async fn ledger(
 /// `PUT /v1/credits/terms`
 #[utoipa::path(
     put, path = "/v1/credits/terms", tag = "Billing", operation_id = "set_credit_terms", summary = "Say whether films cost credits",
-    description = "Where the tenant has no account: films that the person's own account does not pay for are free of charge, or refused. Whoever \
-                   sells credits has them refused.",
+    description = "Where the tenant has no account: films that the person's own account does not pay for are free of charge, or refused. They are \
+                   free until this is said, or until credits are sold: in a pack, or as minutes of a plan that has a price.",
     request_body = SetTerms,
     responses(
         (status = 200, description = "As it is now", body = SetTermsView),
@@ -179,6 +179,18 @@ pub async fn set_terms(
     steward.record(&mut tx, "credits.set_terms", &format!("tenant:{}", steward.tenant_id), change).await?;
     tx.commit().await?;
     Ok(Json(SetTermsView { object: "credit_terms", films_cost_credits: body.films_cost_credits }))
+}
+
+/// The tenant sells credits: films cost some from now on, where nobody has said whether they do.
+///
+/// # Errors
+/// Those of the database.
+pub(super) async fn sold(db: Db<'_>, steward: &Steward) -> Result<(), Problem> {
+    if credit::sells(&mut *db, steward.tenant_id).await? {
+        let change = Change { before: Some(false), after: Some(true) };
+        steward.record(db, "credits.set_terms", &format!("tenant:{}", steward.tenant_id), change).await?;
+    }
+    Ok(())
 }
 
 /// What films cost.

@@ -1,7 +1,7 @@
 //! `/v1/gateways` and `/v1/credit-packs`: who takes money for a tenant, and what credits cost. What an account opens with goes in and
 //! never comes out.
 
-use super::{decisions::person, plans::is_currency};
+use super::{credits, decisions::person, plans::is_currency};
 use crate::{
     app::App,
     auth::SignedIn,
@@ -324,7 +324,9 @@ pub async fn packs(State(app): State<App>, person: SignedIn) -> Result<Json<Cred
 /// `POST /v1/credit-packs`
 #[utoipa::path(
     post, path = "/v1/credit-packs", tag = "Billing", operation_id = "create_credit_pack", summary = "Sell credits",
-    description = "Instead of the pack of this code and currency that was sold before.", request_body = CreateCreditPack,
+    description = "Instead of the pack of this code and currency that was sold before. With the first one films cost credits, unless \
+                   `PUT /v1/credits/terms` has said that they do not.",
+    request_body = CreateCreditPack,
     responses(
         (status = 201, description = "It is sold", body = CreditPackView),
         (status = 403, description = "`auth.step_up`", body = ProblemBody, content_type = "application/problem+json"),
@@ -354,6 +356,7 @@ pub async fn create_pack(
     let id = credit_pack::create(&mut tx, steward.tenant_id, code, *seconds, *amount, currency).await?;
     let pack = credit_pack::find(&mut tx, steward.tenant_id, id).await?.ok_or_else(no_pack)?;
     steward.record(&mut tx, "credit_pack.create", &format!("credit_pack:{id}"), made(&pack)).await?;
+    credits::sold(&mut tx, &steward).await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(pack.into())))
 }

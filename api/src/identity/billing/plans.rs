@@ -1,5 +1,6 @@
 //! `/v1/plans`: what a tenant sells.
 
+use super::credits;
 use crate::{
     app::App,
     auth::Viewer,
@@ -184,7 +185,8 @@ pub async fn create(
 /// `POST /v1/plans/{id}/activate`
 #[utoipa::path(
     post, path = "/v1/plans/{id}/activate", tag = "Billing", operation_id = "activate_plan", summary = "Sell a version",
-    description = "From now on, instead of the version that was sold before, which retires. Doing so twice is harmless.",
+    description = "From now on, instead of the version that was sold before, which retires. Doing so twice is harmless. With the first one that \
+                   has a price and minutes films cost credits, unless `PUT /v1/credits/terms` has said that they do not.",
     params(("id" = Uuid, Path, description = "The version")),
     responses(
         (status = 200, description = "It is sold", body = PlanView),
@@ -206,6 +208,9 @@ pub async fn activate(
     let after = found(&mut tx, steward.tenant_id, id).await?;
     let change = Change { before: Some(before), after: Some(&after) };
     steward.record(&mut tx, "plan.activate", &object(id), change).await?;
+    if after.sells_credits() {
+        credits::sold(&mut tx, &steward).await?;
+    }
     tx.commit().await?;
     Ok(Json(after.into()))
 }

@@ -262,14 +262,22 @@ pub async fn told_of_review(workflows: &Client, db: Db<'_>, tenant_id: Uuid, id:
     tell_managers(workflows, db, &found, "payment.undecided", told).await
 }
 
-/// Whoever paid wants their money back by way of their bank, or more is heard of that: whoever manages the money is told, and whoever runs
-/// the platform. Nothing moves. The bank has to be answered within days.
+/// Whoever paid wants their money back by way of their bank: whoever manages the money is told, and whoever runs the platform. Nothing moves.
+/// The bank has to be answered within days. What is heard of it later, such as that it was won, is for programs alone.
 pub async fn disputed(workflows: &Client, db: Db<'_>, tenant_id: Uuid, id: Uuid, kind: &str) -> Result<(), Failure> {
     let Some(found) = payment::find(&mut *db, tenant_id, id).await? else { return Ok(()) };
-    tracing::error!(payment.id = %id, kind, "a payment is disputed");
+    let stage = kind.rsplit('.').next().unwrap_or(kind);
     let mut told = told(&found, &found.state);
     told["reason"] = json!("payment.disputed");
-    told["stage"] = json!(kind.rsplit('.').next().unwrap_or(kind));
+    told["stage"] = json!(stage);
+    if stage != "created" {
+        tracing::info!(payment.id = %id, stage, "more is heard of a dispute");
+        let occurred_at = subscription::now(&mut *db).await?;
+        let (kind, user_id) = ("payment.disputed", None);
+        let event = Event { tenant_id, kind, subject: found.id, user_id, data: told, occurred_at };
+        return Ok(events::happened_quietly(workflows, db, event).await?);
+    }
+    tracing::error!(payment.id = %id, stage, "a payment is disputed");
     tell_managers(workflows, &mut *db, &found, "payment.disputed", told.clone()).await?;
     told["tenant_id"] = json!(tenant_id);
     let occurred_at = subscription::now(&mut *db).await?;

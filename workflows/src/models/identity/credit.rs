@@ -6,8 +6,9 @@
 //! ```
 //!
 //! A person's account pays for the person's films as long as there is enough in it, else the tenant's account does. A film that nobody has
-//! an account for is free of charge, unless its tenant says that films cost credits ([`set_paid`]). So nobody is worse off for what they
-//! were given: whose account is short has what they had without one. Previews are always free.
+//! an account for is free of charge, unless its tenant says that films cost credits ([`set_paid`]), or sells some and has not said that they
+//! cost none ([`sells`]). So nobody is worse off for what they were given: whose account is short has what they had without one. Previews
+//! are always free.
 
 use crate::models::{Db, Role, Scope};
 use chrono::{DateTime, Utc};
@@ -173,6 +174,16 @@ pub async fn set_paid(db: Db<'_>, tenant_id: Uuid, paid: bool) -> sqlx::Result<(
     .execute(db)
     .await
     .map(drop)
+}
+
+/// A tenant begins to sell credits: films cost some from now on, unless somebody has said whether they do. True when that is new.
+pub async fn sells(db: Db<'_>, tenant_id: Uuid) -> sqlx::Result<bool> {
+    let set = sqlx::query!(
+        r#"update identity.tenants set settings = settings || '{"films": "paid"}'::jsonb, updated_at = workflow.now(), rev = rev + 1
+         where id = $1 and settings ->> 'films' is null"#,
+        tenant_id,
+    );
+    Ok(set.execute(db).await?.rows_affected() == 1)
 }
 
 /// Adds `delta` seconds, or takes them where it is negative; never what is held. `entry_key` names what for, such as

@@ -96,6 +96,13 @@ pub struct Plan {
     pub entitlements: Json<Entitlements>,
 }
 
+impl Plan {
+    /// Whether credits are sold with it.
+    pub fn sells_credits(&self) -> bool {
+        !self.prices.0.is_empty() && self.entitlements.0.get("render_minutes").is_some_and(|minutes| *minutes > 0)
+    }
+}
+
 /// A version to be made.
 #[derive(Debug, Clone)]
 pub struct NewPlan<'a> {

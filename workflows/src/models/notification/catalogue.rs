@@ -36,10 +36,29 @@ pub struct Words {
     pub usual: &'static [(&'static str, &'static str)],
 }
 
-/// Why money did not come, for whoever was to pay: our code, in English and in Persian.
-const REASONS: [(&str, &str, &str); 8] = [
+/// What stands for why money did not come, in words; the event says it by a code, as `reason`.
+const REASON_TEXT: &str = "reason_text";
+
+/// Why money did not come, or came otherwise than it was meant: our code, in English and in Persian.
+const REASONS: [(&str, &str, &str); 12] = [
     ("payment.expired", "it was not paid in time", "در زمان مقرر پرداخت نشد"),
     ("payment.given_back", "the bank has sent the money back", "بانک پول را بازگردانده است"),
+    ("payment.mismatch", "what came is not what was agreed", "آنچه رسیده با آنچه توافق شده یکی نیست"),
+    (
+        "payment.transaction_used",
+        "the same movement of money has paid for another payment",
+        "همین تراکنش پیش‌تر پرداخت دیگری را تسویه کرده است",
+    ),
+    (
+        "payment.reference_taken",
+        "the payment gateway calls it as it calls another payment",
+        "درگاه پرداخت آن را با شناسه‌ی پرداخت دیگری می‌خواند",
+    ),
+    (
+        "payment.unsure",
+        "the payment gateway has not said for a long time what became of it",
+        "درگاه پرداخت مدت‌هاست که نتیجه‌ی آن را اعلام نکرده است",
+    ),
     (pay::DECLINED, "the bank declined it", "بانک آن را نپذیرفت"),
     (pay::CANCELLED, "it was cancelled", "لغو شد"),
     (pay::REFUSED, "the payment gateway refused it", "درگاه پرداخت آن را نپذیرفت"),
@@ -87,8 +106,8 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         code: "payment.failed", category: "billing", class: Class::Critical, severity: "warning", ways: SURE, page: "/billing/payments/{subject}",
-        english: words("A payment did not go through", "Your payment did not go through: {{reason}}. You can try again.\n{{action_url}}", &[("reason", "the bank did not say why")]),
-        persian: words("پرداخت انجام نشد", "پرداخت شما انجام نشد: {{reason}}. می‌توانید دوباره تلاش کنید.\n{{action_url}}", &[("reason", "بانک دلیلی اعلام نکرده است")]),
+        english: words("A payment did not go through", "Your payment did not go through: {{reason_text}}. You can try again.\n{{action_url}}", &[("reason_text", "the bank did not say why")]),
+        persian: words("پرداخت انجام نشد", "پرداخت شما انجام نشد: {{reason_text}}. می‌توانید دوباره تلاش کنید.\n{{action_url}}", &[("reason_text", "بانک دلیلی اعلام نکرده است")]),
     },
     Kind {
         code: "payment.review", category: "billing", class: Class::Critical, severity: "warning", ways: &[&[Email], &[Push]], page: "/billing/payments/{subject}",
@@ -97,23 +116,23 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         code: "payment.undecided", category: "billing", class: Class::Critical, severity: "warning", ways: &[&[Email], &[Push]], page: "/billing/payments/{subject}",
-        english: words("A payment waits for your decision", "{{amount}} came in a way that nobody expected: {{reason}}. Two of you have to decide what becomes of it.\n{{action_url}}", &[("amount", "Money"), ("reason", "the page tells more")]),
-        persian: words("پرداختی در انتظار تصمیم شماست", "{{amount}} به شکلی پیش‌بینی‌نشده رسیده است: {{reason}}. دو نفر از شما باید درباره‌ی آن تصمیم بگیرند.\n{{action_url}}", &[("amount", "مبلغی"), ("reason", "جزئیات در صفحه‌ی آن است")]),
+        english: words("A payment waits for your decision", "{{amount}} came in a way that nobody expected: {{reason_text}}. Two of you have to decide what becomes of it.\n{{action_url}}", &[("amount", "Money"), ("reason_text", "the page tells more")]),
+        persian: words("پرداختی در انتظار تصمیم شماست", "{{amount}} به شکلی پیش‌بینی‌نشده رسیده است: {{reason_text}}. دو نفر از شما باید درباره‌ی آن تصمیم بگیرند.\n{{action_url}}", &[("amount", "مبلغی"), ("reason_text", "جزئیات در صفحه‌ی آن است")]),
     },
     Kind {
         code: "payment.disputed", category: "billing", class: Class::Critical, severity: "critical", ways: LOUD, page: "/billing/payments/{subject}",
-        english: words("A payment is disputed: {{amount}}", "The bank of whoever paid {{amount}} wants the money back ({{stage}}). Answer it at your payment gateway: it gives you a few days.\n{{action_url}}", &[("amount", "see the payment"), ("stage", "the gateway tells more")]),
-        persian: words("اعتراض به یک پرداخت: {{amount}}", "بانک پرداخت‌کننده‌ی {{amount}} پول را پس می‌خواهد ({{stage}}). در درگاه پرداخت خود به آن پاسخ دهید؛ چند روز فرصت دارید.\n{{action_url}}", &[("amount", "در صفحه‌ی پرداخت آمده است"), ("stage", "جزئیات در درگاه است")]),
+        english: words("A payment is disputed: {{amount}}", "The bank of whoever paid {{amount}} wants the money back. Answer it at your payment gateway: it gives you a few days.\n{{action_url}}", &[("amount", "see the payment")]),
+        persian: words("اعتراض به یک پرداخت: {{amount}}", "بانک پرداخت‌کننده‌ی {{amount}} پول را پس می‌خواهد. در درگاه پرداخت خود به آن پاسخ دهید؛ چند روز فرصت دارید.\n{{action_url}}", &[("amount", "در صفحه‌ی پرداخت آمده است")]),
     },
     Kind {
         code: "payment.dispute_open", category: "operation", class: Class::Service, severity: "critical", ways: LOUD, page: "/dashboard/payments/{subject}",
-        english: words("A payment is disputed: {{amount}}", "The bank of whoever paid {{amount}} wants the money back ({{stage}}). Its tenant was told.\n{{action_url}}", &[("amount", "see the payment"), ("stage", "the page tells more")]),
-        persian: words("اعتراض به یک پرداخت: {{amount}}", "بانک پرداخت‌کننده‌ی {{amount}} پول را پس می‌خواهد ({{stage}}). به مستأجر آن خبر داده شد.\n{{action_url}}", &[("amount", "در صفحه‌ی پرداخت آمده است"), ("stage", "جزئیات در صفحه‌ی آن است")]),
+        english: words("A payment is disputed: {{amount}}", "The bank of whoever paid {{amount}} wants the money back. Its tenant was told.\n{{action_url}}", &[("amount", "see the payment")]),
+        persian: words("اعتراض به یک پرداخت: {{amount}}", "بانک پرداخت‌کننده‌ی {{amount}} پول را پس می‌خواهد. به مستأجر آن خبر داده شد.\n{{action_url}}", &[("amount", "در صفحه‌ی پرداخت آمده است")]),
     },
     Kind {
         code: "payment.waiting", category: "operation", class: Class::Service, severity: "critical", ways: LOUD, page: "/dashboard/payments/{subject}",
-        english: words("A payment waits for somebody", "A payment has been in review for an hour: {{reason}}.\n{{action_url}}", &[("reason", "the page tells more")]),
-        persian: words("پرداختی در انتظار بررسی است", "پرداختی بیش از یک ساعت است که در انتظار بررسی است: {{reason}}.\n{{action_url}}", &[("reason", "جزئیات در صفحه‌ی آن است")]),
+        english: words("A payment waits for somebody", "A payment has been in review for an hour: {{reason_text}}.\n{{action_url}}", &[("reason_text", "the page tells more")]),
+        persian: words("پرداختی در انتظار بررسی است", "پرداختی بیش از یک ساعت است که در انتظار بررسی است: {{reason_text}}.\n{{action_url}}", &[("reason_text", "جزئیات در صفحه‌ی آن است")]),
     },
     Kind {
         code: "refund.done", category: "billing", class: Class::Critical, severity: "success", ways: &[&[Email], &[Push]], page: "/billing/payments/{subject}",
@@ -257,21 +276,28 @@ impl Kind {
         if spoken(language) == "fa" { &self.persian } else { &self.english }
     }
 
-    /// What an event says, with what it does not say, and where the reader goes from here.
+    /// What an event says, with what it does not say, and where the reader goes from here. Codes stay as they are: the words for one stand
+    /// beside it, in the language at hand, whatever was said before.
     pub fn complete(&self, data: &Value, subject: Option<&str>, language: &str) -> Value {
         let usual = self.words(language).usual.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value)));
         let mut all: Map<String, Value> = usual.collect();
         let project = data["project_id"].as_str().unwrap_or_default();
         let page = self.page.replace("{subject}", subject.unwrap_or_default()).replace("{project_id}", project);
         all.insert("action_url".into(), page.into());
-        let said = data.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+        let said = data
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(name, value)| !value.is_null() && name.as_str() != REASON_TEXT);
         all.extend(said.map(|(name, value)| (name.clone(), value.clone())));
         let in_words = |code: &str| {
             let (_, english, persian) = REASONS.into_iter().find(|(reason, ..)| *reason == code)?;
             Some(if spoken(language) == "fa" { persian } else { english })
         };
-        if let Some(words) = data["reason"].as_str().and_then(in_words) {
-            all.insert("reason".into(), words.into());
+        if let Some(code) = data["reason"].as_str()
+            && all.contains_key(REASON_TEXT)
+        {
+            all.insert(REASON_TEXT.into(), in_words(code).unwrap_or(code).into());
         }
         Value::Object(all)
     }
@@ -314,10 +340,19 @@ mod tests {
     #[test]
     fn why_money_did_not_come_is_told_in_words() {
         let kind = find("payment.failed").unwrap();
-        let told = |reason: &str, language| kind.complete(&json!({"reason": reason}), None, language)["reason"].clone();
+        let told = |reason: &str, language| {
+            let told = kind.complete(&json!({"reason": reason}), None, language);
+            assert_eq!(told["reason"], reason, "the code stays");
+            told[REASON_TEXT].clone()
+        };
         assert_eq!(told("payment.expired", "en"), "it was not paid in time");
         assert_eq!(told(pay::DECLINED, "fa-IR"), "بانک آن را نپذیرفت");
         assert_eq!(told("something.else", "en"), "something.else");
+        // What was written into the list in one language is mailed in another one.
+        let listed = kind.complete(&json!({"reason": pay::DECLINED}), None, "fa");
+        assert_eq!(kind.complete(&listed, None, "en")[REASON_TEXT], "the bank declined it");
+        let nothing = kind.complete(&json!({}), None, "fa");
+        assert_eq!(kind.complete(&nothing, None, "en")[REASON_TEXT], "the bank did not say why");
     }
 
     #[test]

@@ -51,13 +51,15 @@ pub async fn gather(db: Db<'_>, which: Which, user_id: Uuid, due: DateTime<Utc>)
     .map(drop)
 }
 
-/// Makes the digests that are due, at most [`BATCH`]. What was read meanwhile is left out, and what nobody wants any more. As of the platform.
+/// Makes the digests that are due, at most [`BATCH`]. What was read meanwhile is left out, what nobody wants any more, and what came by
+/// another channel of its way. As of the platform.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn make(db: Db<'_>) -> Result<Vec<Made>, Failure> {
     let marketing: Vec<String> =
         catalogue::kinds().iter().filter(|k| k.class == Class::Marketing).map(|k| k.code.to_owned()).collect();
+    let (codes, channels, others) = of_one_way();
     let due = sqlx::query!(
         r#"with due as (
                select tenant_id, user_id, channel from notification.digest_items
@@ -70,6 +72,10 @@ pub async fn make(db: Db<'_>) -> Result<Vec<Made>, Failure> {
            ), items as (
                select t.tenant_id, t.user_id, t.channel, n.id, n.title, n.created_at, case
                    when n.read_at is not null then 'read'
+                   when exists (select from notification.notification_deliveries d
+                       join unnest($4::text[], $5::text[], $6::text[]) w (code, channel, other)
+                           on w.code = n.template_code and w.channel = t.channel and w.other = d.channel
+                       where d.created_at = n.created_at and d.notification_id = n.id and d.state in ('sent', 'delivered')) then 'elsewhere'
                    when not coalesce(p.enabled, t.channel <> 'sms') then 'unwanted'
                    when n.template_code = any ($3) and not coalesce(c.given, false) then 'unwanted' end as why
                from taken t join notification.notifications n on n.id = t.notification_id
@@ -91,6 +97,9 @@ pub async fn make(db: Db<'_>) -> Result<Vec<Made>, Failure> {
         BATCH,
         ITEM as i32,
         &marketing,
+        &codes,
+        &channels,
+        &others,
     )
     .fetch_all(&mut *db)
     .await?;
@@ -140,4 +149,21 @@ pub async fn make(db: Db<'_>) -> Result<Vec<Made>, Failure> {
         made.push(Made { tenant_id: group.tenant_id, notification_id: id, channel });
     }
     Ok(made)
+}
+
+/// By kind, the channels of a way, each with every other one of it: who has a message by one of them needs it by none of the others.
+fn of_one_way() -> (Vec<String>, Vec<String>, Vec<String>) {
+    let (mut codes, mut channels, mut others) = (vec![], vec![], vec![]);
+    for kind in catalogue::kinds() {
+        for way in kind.ways {
+            for channel in *way {
+                for other in way.iter().filter(|other| *other != channel) {
+                    codes.push(kind.code.to_owned());
+                    channels.push(channel.to_string());
+                    others.push(other.to_string());
+                }
+            }
+        }
+    }
+    (codes, channels, others)
 }

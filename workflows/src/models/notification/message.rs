@@ -147,11 +147,12 @@ pub async fn archive(db: Db<'_>, user: (Uuid, Uuid), id: Uuid) -> sqlx::Result<b
     Ok(archived.execute(db).await?.rows_affected() > 0)
 }
 
-/// Forgets up to `limit` messages that were read half a year ago; gives how many.
+/// Forgets up to `limit` messages that were read half a year ago, or put away then, as those are that nobody wanted; gives how many.
 pub async fn forget_old(db: Db<'_>, limit: i64) -> sqlx::Result<u64> {
     let gone = sqlx::query!(
         "delete from notification.notifications where id in (
-             select id from notification.notifications where read_at < workflow.now() - interval '180 days' limit $1)",
+             select id from notification.notifications
+             where coalesce(read_at, archived_at) < workflow.now() - interval '180 days' limit $1)",
         limit
     );
     Ok(gone.execute(db).await?.rows_affected())

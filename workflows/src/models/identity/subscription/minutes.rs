@@ -62,7 +62,7 @@ pub(super) fn of(allowed: &Entitlements) -> i64 {
 }
 
 /// Takes back what came under a key, as far as it is free. Where nothing came, nobody gets an account by it: who has one pays for their
-/// films with it. Repeating it is harmless.
+/// films with it. What was taken is taken once; where nothing was free, the caller remembers that it has asked.
 pub(super) async fn take_back(db: Db<'_>, tenant_id: Uuid, user_id: Uuid, key: &str) -> sqlx::Result<()> {
     let came = sqlx::query_scalar!(
         "select delta from identity.credit_ledger where tenant_id = $1 and entry_key = $2",

@@ -2,7 +2,7 @@
 
 use super::{Subscription, now};
 use crate::models::Db;
-use chrono::{DateTime, Datelike as _, Months, Utc};
+use chrono::{DateTime, Datelike as _, Months, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 /// What a change of plan costs, at a time.
@@ -96,13 +96,15 @@ fn quote(current: &Subscription, spans: &[Span], amount: i64, same_interval: boo
     }
 }
 
-/// Days that are left of each time, of how many: a period from before the interval was changed counts by the days of the new one.
+/// Days that are left of each time, of how many: a period from before the interval was changed counts by the days of the new one. One that
+/// was taken back ends as it begins, and says nothing of how long a period is.
 fn parts(spans: &[Span], now: DateTime<Utc>) -> Vec<(i64, i64)> {
     let days = |from: DateTime<Utc>, to: DateTime<Utc>| {
         (to - from).num_seconds().max(0).div_euclid(86_400) + i64::from((to - from).num_seconds() % 86_400 > 0)
     };
     let long = |span: &Span| days(span.from, span.to).max(1);
-    let last = spans.last().map_or(1, long);
+    let whole = spans.iter().rev().find(|span| span.to - span.from >= TimeDelta::days(1));
+    let last = whole.map_or(1, long);
     let one = |span: &Span| {
         let all = Some(long(span)).filter(|all| all * 2 >= last && *all <= last * 2).unwrap_or(last);
         (days(span.from.max(now), span.to), all)
@@ -203,6 +205,18 @@ mod tests {
         ];
         let dearer = quote(&current, &spans, 36_500, true, at("2026-06-29T00:00:00Z"));
         assert_eq!((dearer.credit, dearer.charge), (1000 + 5, 36_500 + 200));
+    }
+
+    #[test]
+    fn a_month_that_was_taken_back_does_not_make_the_others_dearer() {
+        let mut current = paid("2026-06-01T00:00:00Z", "2026-07-01T00:00:00Z", 1000);
+        let mut spans = whole(&current);
+        spans.push(Span { from: at("2026-07-01T00:00:00Z"), to: at("2026-08-01T00:00:00Z") });
+        let third = at("2026-08-01T00:00:00Z");
+        spans.push(Span { from: third, to: third + TimeDelta::microseconds(1) });
+        (current.period_no, current.current_period_end) = (3, third + TimeDelta::microseconds(1));
+        let dearer = quote(&current, &spans, 3000, true, at("2026-06-16T00:00:00Z"));
+        assert_eq!((dearer.credit, dearer.charge, dearer.due), (1500, 4500, 3000), "half a month, and one");
     }
 
     #[test]

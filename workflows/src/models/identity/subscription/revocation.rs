@@ -67,7 +67,8 @@ async fn undo(db: Db<'_>, tenant_id: Uuid, payment_id: Uuid) -> sqlx::Result<Opt
     let Some(undone) = undone.fetch_optional(&mut *db).await? else { return Ok(None) };
     let Some(found) = find(&mut *db, tenant_id, undone.subscription_id).await? else { return Ok(None) };
     let changes = sqlx::query!(
-        "select payment_id, from_plan_id, from_amount, to_plan_id, to_amount, created_at, undone_at is not null as \"undone!\"
+        "select payment_id, from_plan_id, from_amount, to_plan_id, to_amount, created_at, undone_at is not null as \"undone!\",
+                minutes_settled_at is not null as \"settled!\"
          from identity.subscription_changes where subscription_id = $1 and period_no = $2 order by created_at",
         undone.subscription_id,
         undone.period_no,
@@ -78,12 +79,20 @@ async fn undo(db: Db<'_>, tenant_id: Uuid, payment_id: Uuid) -> sqlx::Result<Opt
     if found.is_live() && (found.period_no != undone.period_no || rests) {
         return Ok(None);
     }
-    // And those of the changes before it whose money went back first. Where nobody has the plans any more, nothing rests on any of them.
-    let gone = changes.iter().rev().take_while(|c| c.undone || !found.is_live()).filter(|c| c.undone);
-    let gone: Vec<String> = gone.map(|c| minutes::of_change(found.id, c.payment_id)).collect();
-    for key in &gone {
-        minutes::take_back(&mut *db, tenant_id, found.user_id, key).await?;
+    // And those of the changes before it whose money went back first. Where nobody has the plans any more, nothing rests on any of them. Of
+    // what was looked at before nothing is taken: what is free now was given or bought since.
+    let gone = changes.iter().rev().take_while(|c| c.undone || !found.is_live()).filter(|c| c.undone && !c.settled);
+    let gone: Vec<Uuid> = gone.map(|c| c.payment_id).collect();
+    for payment_id in &gone {
+        let key = minutes::of_change(found.id, *payment_id);
+        minutes::take_back(&mut *db, tenant_id, found.user_id, &key).await?;
     }
+    sqlx::query!(
+        "update identity.subscription_changes set minutes_settled_at = workflow.now() where payment_id = any ($1)",
+        &gone,
+    )
+    .execute(&mut *db)
+    .await?;
     if !found.is_live() {
         return Ok(None);
     }
