@@ -1,7 +1,9 @@
 //! Takes an upload in that came in pieces, and removes the pieces of those that have ended.
 
 use super::{
-    Media, disk_failure, files, unless_ended,
+    Media, disk_failure,
+    ffmpeg::RunError,
+    files, unless_ended,
     upload::{Upload, UploadError, UploadInspector, UploadLimits},
 };
 use crate::storage::failure;
@@ -13,7 +15,7 @@ use flatrender_workflows::contracts::{
 };
 use futures::TryStreamExt;
 use sha2::{Digest, Sha256};
-use std::path::Path;
+use std::{error::Error, io, path::Path};
 use tokio::io::AsyncWriteExt;
 
 /// After so many of which none could be cleared no more are tried.
@@ -157,18 +159,53 @@ fn taken(blob: BlobRef, upload: Upload) -> TakenUpload {
 }
 
 fn refusal(error: UploadError) -> Failure {
-    match error.code() {
-        Some(code) => Failure::permanent(code, error.to_string()),
-        None => Failure::transient("media.unchecked", format!("{error}: {:?}", std::error::Error::source(&error))),
+    match (error.code(), &error) {
+        (Some(code), _) => Failure::permanent(code, error.to_string()),
+        (None, UploadError::Unchecked(cause)) => unchecked(cause.as_ref()),
+        (None, _) => Failure::transient("media.unchecked", error.to_string()),
     }
+}
+
+/// Why nobody could look at it: the program, the disk of this machine, or something else, which the file may have to do with.
+fn unchecked(cause: &(dyn Error + Send + Sync + 'static)) -> Failure {
+    let message = format!("cannot look at the file: {cause:?}");
+    if let Some(RunError::Unusable { .. }) = cause.downcast_ref() {
+        return Failure::transient("media.tool_missing", message);
+    }
+    match cause.downcast_ref::<io::Error>() {
+        Some(error) if is_of_the_disk(error) => Failure::transient("media.disk", message),
+        _ => Failure::transient("media.unchecked", message),
+    }
+}
+
+/// Whether the system said so, and no decoder did of what it has read.
+fn is_of_the_disk(error: &io::Error) -> bool {
+    let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    is_full || error.raw_os_error().is_some()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::storage::ObjectStorage;
-    use std::{sync::Arc, time::Duration};
+    use std::{path::PathBuf, sync::Arc, time::Duration};
     use tokio::time::timeout;
+
+    /// Which of them may pass is told by their codes.
+    #[tokio::test]
+    async fn a_missing_program_and_a_broken_disk_are_told_apart_from_a_file_that_nobody_can_look_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let song = folder.path().join("song.flac");
+        std::fs::write(&song, b"fLaC and no more").unwrap();
+        let nowhere = PathBuf::from("/nowhere/ffprobe");
+        let inspector = UploadInspector::new(nowhere, UploadLimits::default());
+        let missing = inspector.inspect(&song).await.unwrap_err();
+        let gone = inspector.inspect(&folder.path().join("gone")).await.unwrap_err();
+        let odd = UploadError::Unchecked(Box::new(io::Error::other("a decoder is confused")));
+        let full = UploadError::Unchecked(Box::new(io::Error::from(io::ErrorKind::StorageFull)));
+        let codes = [missing, gone, full, odd].map(|error| refusal(error).code);
+        assert_eq!(codes, ["media.tool_missing", "media.disk", "media.disk", "media.unchecked"]);
+    }
 
     /// A picture takes hundreds of megabytes to be looked at.
     #[tokio::test]

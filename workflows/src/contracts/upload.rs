@@ -9,9 +9,9 @@ use uuid::Uuid;
 /// Puts an upload together, looks at what it is, and only then stores it among the tenant's files. Repeatable: the content is stored by its hash,
 /// the pieces stay.
 ///
-/// Fails for now with `storage.full`, `storage.unavailable`, `media.disk` or `media.unchecked`: whoever asks for it may ask again later. Fails
-/// for good with `file.*` when it is not taken in, with `blob.mismatch` when it is not what was announced, and with
-/// `storage.not_found` or `storage.too_long` when its pieces do not make it.
+/// Fails for now with `storage.full`, `storage.unavailable`, `media.disk` or `media.tool_missing`, which have nothing to do with what came:
+/// whoever asks for it may ask again later. `media.unchecked` may have. Fails for good with `file.*` when it is not taken in, with
+/// `blob.mismatch` when it is not what was announced, and with `storage.not_found` or `storage.too_long` when its pieces do not make it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TakeUpload {
     /// The upload.
