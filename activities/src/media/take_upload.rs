@@ -15,11 +15,13 @@ use flatrender_workflows::contracts::{
 };
 use futures::TryStreamExt;
 use sha2::{Digest, Sha256};
-use std::{error::Error, io, path::Path};
+use std::{error::Error, io, path::Path, time::Duration};
 use tokio::io::AsyncWriteExt;
 
 /// After so many of which none could be cleared no more are tried.
 const MOST_IN_VAIN: usize = 10;
+/// How long after the others those are tried once more that could not be cleared.
+const BREATH: Duration = Duration::from_secs(2);
 /// The file it is put together in.
 const WHOLE: &str = "whole";
 
@@ -48,25 +50,42 @@ impl Handler<TakeUpload> for Media {
 impl Handler<ClearUploads> for Media {
     async fn handle(&self, cx: &Attempt, input: ClearUploads) -> Result<Option<Uncleared>, Failure> {
         let clear = async {
-            let mut left = Uncleared::default();
-            for (n, ended) in input.uploads.iter().enumerate() {
+            let left = self.clear_all(&input.uploads).await?;
+            if left.is_empty() {
+                return Ok(None);
+            }
+            // What was in the way of a few may be gone by now.
+            tokio::time::sleep(BREATH).await;
+            let mut uncleared = Uncleared::default();
+            for ended in left {
                 let Err(error) = self.clear(ended).await else { continue };
                 let why = failure(&error);
                 tracing::warn!(upload = %ended.upload_id, %why, "the pieces of an upload that has ended stay for a while");
-                left.uploads.push(ended.upload_id);
-                // It is the storage, and none of them.
-                if left.uploads.len() > n && (n + 1 == MOST_IN_VAIN || n + 1 == input.uploads.len()) {
-                    return Err(why);
-                }
-                left.why.get_or_insert(why);
+                uncleared.uploads.push(ended.upload_id);
+                uncleared.why.get_or_insert(why);
             }
-            Ok(Some(left).filter(|left| left.why.is_some()))
+            Ok(Some(uncleared).filter(|left| left.why.is_some()))
         };
         unless_ended(cx, clear).await
     }
 }
 
 impl Media {
+    /// Clears uploads and gives those that could not be; fails when none could, and says which were tried.
+    async fn clear_all<'a>(&self, uploads: &'a [EndedUpload]) -> Result<Vec<&'a EndedUpload>, Failure> {
+        let mut left = vec![];
+        for (n, ended) in uploads.iter().enumerate() {
+            let Err(error) = self.clear(ended).await else { continue };
+            left.push(ended);
+            // It is the storage, and none of them.
+            if left.len() > n && (n + 1 == MOST_IN_VAIN || n + 1 == uploads.len()) {
+                let tried: Vec<_> = left.iter().map(|ended| ended.upload_id).collect();
+                return Err(Uncleared::of_none(&tried, failure(&error)));
+            }
+        }
+        Ok(left)
+    }
+
     async fn clear(&self, ended: &EndedUpload) -> Result<(), StorageError> {
         let shelf = Shelf::Upload { tenant_id: ended.tenant_id, upload_id: ended.upload_id };
         self.storage.clear(&shelf).await?;
@@ -188,7 +207,7 @@ fn is_of_the_disk(error: &io::Error) -> bool {
 mod tests {
     use super::*;
     use crate::storage::ObjectStorage;
-    use std::{path::PathBuf, sync::Arc, time::Duration};
+    use std::{path::PathBuf, sync::Arc};
     use tokio::time::timeout;
 
     /// Which of them may pass is told by their codes.

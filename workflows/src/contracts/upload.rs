@@ -3,6 +3,7 @@
 use super::{media::MEDIA_QUEUE, storage::BlobRef};
 use flatrender_engine::{Activity, Failure, Policy};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -79,7 +80,8 @@ pub struct EndedUpload {
     pub storage_upload: Option<String>,
 }
 
-/// Removes the pieces of uploads that have ended, of each as far as it can. Repeatable. Fails with `storage.*` when it can of none.
+/// Removes the pieces of uploads that have ended, of each as far as it can. Repeatable. Fails with `storage.*` when it can of none; then
+/// [`Uncleared::tried`] tells which ones it tried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClearUploads {
     /// Which ones.
@@ -93,6 +95,18 @@ pub struct Uncleared {
     pub uploads: Vec<Uuid>,
     /// Why, of the first.
     pub why: Option<Failure>,
+}
+
+impl Uncleared {
+    /// The failure of who has `tried` these and could remove the pieces of none.
+    pub fn of_none(tried: &[Uuid], why: Failure) -> Failure {
+        why.with_details(json!({ "tried": tried }))
+    }
+
+    /// Which ones were tried before it failed so, as far as it says.
+    pub fn tried(why: &Failure) -> Vec<Uuid> {
+        why.details.get("tried").and_then(|tried| Vec::deserialize(tried).ok()).unwrap_or_default()
+    }
 }
 
 impl Activity for ClearUploads {
@@ -109,5 +123,17 @@ impl Activity for ClearUploads {
             start_to_close: Duration::from_secs(600),
             ..Policy::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_could_clear_none_says_which_ones_were_tried() {
+        let (ids, away) = (vec![Uuid::from_u128(1), Uuid::from_u128(2)], Failure::transient("storage.full", "away"));
+        assert_eq!(Uncleared::tried(&away), []);
+        assert_eq!(Uncleared::tried(&Uncleared::of_none(&ids, away)), ids);
     }
 }
