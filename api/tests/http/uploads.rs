@@ -516,8 +516,8 @@ async fn a_storage_that_is_away_is_asked_for_two_batches(db: PgPool) {
     let world = World::new(db).await;
     let ended = format!(
         "insert into file_mgr.upload_sessions (tenant_id, protocol, name, total_bytes, offset_bytes, state, expires_at, created_at, updated_at)
-         select '{DEFAULT_TENANT}', 'tus', 'a.bin', 5, 5, 'aborted', at, at, at
-         from (select workflow.now() - interval '2 days' as at) a, generate_series(1, 30)"
+         select '{DEFAULT_TENANT}', 'tus', 'a.bin', 5, 5, 'aborted', long_ago, long_ago, long_ago
+         from (select workflow.now() - interval '2 days' as long_ago) a, generate_series(1, 30)"
     );
     sqlx::raw_sql(sqlx::AssertSqlSafe(ended)).execute(&world.db).await.unwrap();
     let ids = sqlx::query_scalar("select id from file_mgr.upload_sessions").fetch_all(&world.db).await;
