@@ -196,9 +196,9 @@ mod tests {
     #[test]
     fn what_may_be_the_fault_of_what_came_is_not_waited_for() {
         for code in ["media.unchecked", "media.stuck", "media.killed", "workflow.panicked", "workflow.worker"] {
-            assert_eq!(pauses(&Failure::transient(code, "odd")), [], "{code}");
+            assert!(pauses(&Failure::transient(code, "odd")).is_empty(), "{code}");
         }
-        assert_eq!(pauses(&Failure::permanent("storage.not_found", "gone")), []);
+        assert!(pauses(&Failure::permanent("storage.not_found", "gone")).is_empty());
         assert_eq!(pauses(&Failure::transient("workflow.timeout", "slow")).len(), 3);
     }
 }
