@@ -298,6 +298,9 @@ create table render.snapshots (
     constraint only_the_mock_writes_pictures_into_rows check (source = 'mock' or public_url !~ '^data:')
 );
 create index snapshots_scene on render.snapshots (scene_id, created_at desc);
+-- Every still that everybody may see is looked for by night, hash by hash, in both sizes.
+create index snapshots_stills on render.snapshots (sha256) where source = 'aerender';
+create index snapshots_small_stills on render.snapshots (right(small_url, 64)) where source = 'aerender';
 comment on table render.snapshots is 'Stills that were rendered; the key is the hash of all that decides how they look, so each is rendered once.';
 comment on column render.snapshots.project_version_id is 'softref:content.project_versions(id)';
 comment on column render.snapshots.scene_id is 'softref:content.scenes(id)';

@@ -79,6 +79,9 @@ pub enum RunError {
     /// It made more than was asked of it and was killed.
     #[error("more than {0} bytes came out")]
     TooLong(u64),
+    /// What it said makes no sense.
+    #[error("what it said makes no sense")]
+    Garbled(#[source] serde_json::Error),
     /// What it made could not be written.
     #[error("cannot write what came out")]
     Disk(#[source] io::Error),
@@ -103,7 +106,9 @@ impl RunError {
                 Failure::transient("media.killed", self.to_string()).with_details(json!({ "log": tail }))
             }
             Self::Stuck(_) => Failure::transient("media.stuck", self.to_string()),
-            Self::TooLong(_) => Failure::permanent(code, message).with_details(json!({ "log": self.to_string() })),
+            Self::TooLong(_) | Self::Garbled(_) => {
+                Failure::permanent(code, message).with_details(json!({ "log": self.to_string() }))
+            }
             Self::Disk(error) => disk_failure(error),
             Self::Unusable { ref source, .. } => Failure::transient("media.tool_missing", format!("{self}: {source}")),
         }

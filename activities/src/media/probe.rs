@@ -10,7 +10,7 @@ use super::{
     process::{Jail, Process},
 };
 use serde::Deserialize;
-use std::{path::Path, str::FromStr, time::Duration};
+use std::{io, path::Path, str::FromStr, time::Duration};
 
 /// The longest answer that is read.
 const ANSWER_BYTES: u64 = 4 * 1024 * 1024;
@@ -177,8 +177,11 @@ async fn run(
         Ok((answer, complaints, process.wait().await?))
     };
     let done = tokio::time::timeout(limit, read).await.map_err(|_| RunError::Stuck(limit))?;
-    let (answer, complaints, status) = done.map_err(unusable)?;
+    let (answer, complaints, status) = done.map_err(|error: io::Error| match error.kind() {
+        io::ErrorKind::FileTooLarge => RunError::TooLong(ANSWER_BYTES),
+        _ => unusable(error),
+    })?;
     ffmpeg::judge(status, complaints.clone())?;
-    let probe: Probe = serde_json::from_slice(&answer).map_err(|e| unusable(e.into()))?;
+    let probe: Probe = serde_json::from_slice(&answer).map_err(RunError::Garbled)?;
     Ok(Probe { complaints, ..probe })
 }

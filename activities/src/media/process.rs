@@ -196,12 +196,12 @@ pub(super) async fn tail(mut from: impl AsyncRead + Unpin) -> io::Result<String>
     }
 }
 
-/// Reads to the end; an error beyond `limit_bytes`.
+/// Reads to the end; beyond `limit_bytes` an error of its own kind, [`io::ErrorKind::FileTooLarge`].
 pub(super) async fn whole(from: impl AsyncRead + Unpin, limit_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(limit_bytes + 1).read_to_end(&mut bytes).await?;
     if bytes.len() as u64 > limit_bytes {
-        return Err(io::Error::other("the program says too much"));
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the program says too much"));
     }
     Ok(bytes)
 }

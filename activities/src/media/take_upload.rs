@@ -1,7 +1,9 @@
 //! Takes an upload in that came in pieces, and removes the pieces of those that have ended.
 
 use super::{
-    Media, disk_failure, files, unless_ended,
+    Media, disk_failure,
+    ffmpeg::RunError,
+    files, unless_ended,
     upload::{Upload, UploadError, UploadInspector, UploadLimits},
 };
 use crate::storage::failure;
@@ -13,11 +15,13 @@ use flatrender_workflows::contracts::{
 };
 use futures::TryStreamExt;
 use sha2::{Digest, Sha256};
-use std::path::Path;
+use std::{error::Error, io, path::Path, time::Duration};
 use tokio::io::AsyncWriteExt;
 
 /// After so many of which none could be cleared no more are tried.
 const MOST_IN_VAIN: usize = 10;
+/// How long after the others those are tried once more that could not be cleared.
+const BREATH: Duration = Duration::from_secs(2);
 /// The file it is put together in.
 const WHOLE: &str = "whole";
 
@@ -46,25 +50,42 @@ impl Handler<TakeUpload> for Media {
 impl Handler<ClearUploads> for Media {
     async fn handle(&self, cx: &Attempt, input: ClearUploads) -> Result<Option<Uncleared>, Failure> {
         let clear = async {
-            let mut left = Uncleared::default();
-            for (n, ended) in input.uploads.iter().enumerate() {
+            let left = self.clear_all(&input.uploads).await?;
+            if left.is_empty() {
+                return Ok(None);
+            }
+            // What was in the way of a few may be gone by now.
+            tokio::time::sleep(BREATH).await;
+            let mut uncleared = Uncleared::default();
+            for ended in left {
                 let Err(error) = self.clear(ended).await else { continue };
                 let why = failure(&error);
                 tracing::warn!(upload = %ended.upload_id, %why, "the pieces of an upload that has ended stay for a while");
-                left.uploads.push(ended.upload_id);
-                // It is the storage, and none of them.
-                if left.uploads.len() > n && (n + 1 == MOST_IN_VAIN || n + 1 == input.uploads.len()) {
-                    return Err(why);
-                }
-                left.why.get_or_insert(why);
+                uncleared.uploads.push(ended.upload_id);
+                uncleared.why.get_or_insert(why);
             }
-            Ok(Some(left).filter(|left| left.why.is_some()))
+            Ok(Some(uncleared).filter(|left| left.why.is_some()))
         };
         unless_ended(cx, clear).await
     }
 }
 
 impl Media {
+    /// Clears uploads and gives those that could not be; fails when none could, and says which were tried.
+    async fn clear_all<'a>(&self, uploads: &'a [EndedUpload]) -> Result<Vec<&'a EndedUpload>, Failure> {
+        let mut left = vec![];
+        for (n, ended) in uploads.iter().enumerate() {
+            let Err(error) = self.clear(ended).await else { continue };
+            left.push(ended);
+            // It is the storage, and none of them.
+            if left.len() > n && (n + 1 == MOST_IN_VAIN || n + 1 == uploads.len()) {
+                let tried: Vec<_> = left.iter().map(|ended| ended.upload_id).collect();
+                return Err(Uncleared::of_none(&tried, failure(&error)));
+            }
+        }
+        Ok(left)
+    }
+
     async fn clear(&self, ended: &EndedUpload) -> Result<(), StorageError> {
         let shelf = Shelf::Upload { tenant_id: ended.tenant_id, upload_id: ended.upload_id };
         self.storage.clear(&shelf).await?;
@@ -157,18 +178,53 @@ fn taken(blob: BlobRef, upload: Upload) -> TakenUpload {
 }
 
 fn refusal(error: UploadError) -> Failure {
-    match error.code() {
-        Some(code) => Failure::permanent(code, error.to_string()),
-        None => Failure::transient("media.unchecked", format!("{error}: {:?}", std::error::Error::source(&error))),
+    match (error.code(), &error) {
+        (Some(code), _) => Failure::permanent(code, error.to_string()),
+        (None, UploadError::Unchecked(cause)) => unchecked(cause.as_ref()),
+        (None, _) => Failure::transient("media.unchecked", error.to_string()),
     }
+}
+
+/// Why nobody could look at it: the program, the disk of this machine, or something else, which the file may have to do with.
+fn unchecked(cause: &(dyn Error + Send + Sync + 'static)) -> Failure {
+    let message = format!("cannot look at the file: {cause:?}");
+    if let Some(RunError::Unusable { .. }) = cause.downcast_ref() {
+        return Failure::transient("media.tool_missing", message);
+    }
+    match cause.downcast_ref::<io::Error>() {
+        Some(error) if is_of_the_disk(error) => Failure::transient("media.disk", message),
+        _ => Failure::transient("media.unchecked", message),
+    }
+}
+
+/// Whether the system said so, and no decoder did of what it has read.
+fn is_of_the_disk(error: &io::Error) -> bool {
+    let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    is_full || error.raw_os_error().is_some()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::storage::ObjectStorage;
-    use std::{sync::Arc, time::Duration};
+    use std::{path::PathBuf, sync::Arc};
     use tokio::time::timeout;
+
+    /// Which of them may pass is told by their codes.
+    #[tokio::test]
+    async fn a_missing_program_and_a_broken_disk_are_told_apart_from_a_file_that_nobody_can_look_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let song = folder.path().join("song.flac");
+        std::fs::write(&song, b"fLaC and no more").unwrap();
+        let nowhere = PathBuf::from("/nowhere/ffprobe");
+        let inspector = UploadInspector::new(nowhere, UploadLimits::default());
+        let missing = inspector.inspect(&song).await.unwrap_err();
+        let gone = inspector.inspect(&folder.path().join("gone")).await.unwrap_err();
+        let odd = UploadError::Unchecked(Box::new(io::Error::other("a decoder is confused")));
+        let full = UploadError::Unchecked(Box::new(io::Error::from(io::ErrorKind::StorageFull)));
+        let codes = [missing, gone, full, odd].map(|error| refusal(error).code);
+        assert_eq!(codes, ["media.tool_missing", "media.disk", "media.disk", "media.unchecked"]);
+    }
 
     /// A picture takes hundreds of megabytes to be looked at.
     #[tokio::test]

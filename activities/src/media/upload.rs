@@ -277,8 +277,12 @@ fn refused(error: RunError) -> UploadError {
     match error {
         // A codec that is none of sound, such as that of a film.
         RunError::Refused { tail, .. } if tail.contains("not on whitelist") => UploadError::UnsupportedType,
-        // Killed: it has used up its time.
-        RunError::Refused { .. } | RunError::Killed { .. } => UploadError::Corrupt,
+        // Killed: it has used up its time. What a file makes a program do, it does again.
+        RunError::Refused { .. }
+        | RunError::Killed { .. }
+        | RunError::Stuck(_)
+        | RunError::TooLong(_)
+        | RunError::Garbled(_) => UploadError::Corrupt,
         other => UploadError::Unchecked(Box::new(other)),
     }
 }
@@ -299,4 +303,21 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, UploadError> + Send + 'static,
 ) -> Result<T, UploadError> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(UploadError::Corrupt))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_file_is_to_blame_for_what_it_makes_a_program_do_and_for_nothing_else() {
+        let nonsense = serde_json::from_str::<Probe>("no").unwrap_err();
+        let its_own = [RunError::TooLong(1), RunError::Stuck(Duration::from_secs(60)), RunError::Garbled(nonsense)];
+        for error in its_own {
+            assert_eq!(refused(error).code(), Some("file.corrupt"));
+        }
+        let missing = RunError::Unusable { program: "ffprobe".into(), source: io::ErrorKind::NotFound.into() };
+        assert_eq!(refused(missing).code(), None);
+    }
 }

@@ -13,9 +13,11 @@ use axum::{
     http::{HeaderMap, Method, StatusCode},
     response::Response,
 };
+use chrono::{DateTime, Utc};
 use flatrender_workflows::models::{
     Role, Scope,
-    file_mgr::file::{self, File},
+    file_mgr::file::{self, Entry, File},
+    render::export,
 };
 use uuid::Uuid;
 
@@ -58,7 +60,8 @@ pub async fn get(
 /// `POST /v1/files/{id}/links`: an address of the file that anybody may read for a while.
 #[utoipa::path(
     post, path = "/v1/files/{id}/links", tag = "Files", operation_id = "link_file", summary = "Give away an address of a file",
-    description = "Whoever has the address reads the file until it ends; it cannot be taken back. With a bucket it is the store's own.",
+    description = "Whoever has the address reads the file until it ends; it cannot be taken back. It ends with the file at the latest, of a film with the \
+                   film. With a bucket it is the store's own.",
     params(("id" = Uuid, Path, description = "The file")),
     request_body = NewLink,
     responses((status = 201, description = "The address", body = LinkView))
@@ -70,15 +73,27 @@ pub async fn link(
     Json(body): Json<NewLink>,
 ) -> Result<(StatusCode, Json<LinkView>), Problem> {
     let valid_for = body.valid_for()?;
-    let file = find(&app, tenant.id, id).await?;
+    let (file, until) = ending(&app, tenant.id, id).await?;
     let path = format!("/v1/files/{id}/content");
     let File { blob, mime: content_type, name, .. } = &file;
-    let given = Given { tenant_id: tenant.id, path: &path, blob, content_type, name, until: None };
+    let given = Given { tenant_id: tenant.id, path: &path, blob, content_type, name, until };
     Ok((StatusCode::CREATED, Json(given.link(&app, valid_for).await?)))
 }
 
 async fn find(app: &App, tenant_id: Uuid, id: Uuid) -> Result<File, Problem> {
     let mut tx = app.db.begin(Scope::tenant(Role::File, tenant_id)).await?;
-    let file = file::find(&mut tx, tenant_id, &[id]).await?.pop();
-    file.ok_or_else(|| Problem::not_found(Code::FileNotFound, "file"))
+    file::find(&mut tx, tenant_id, &[id]).await?.pop().ok_or_else(missing)
+}
+
+/// A file and when it goes, if that is known: with its film, or by itself.
+async fn ending(app: &App, tenant_id: Uuid, id: Uuid) -> Result<(File, Option<DateTime<Utc>>), Problem> {
+    let mut tx = app.db.begin(Scope::tenant(Role::File, tenant_id)).await?;
+    let entry = file::get(&mut tx, tenant_id, id).await?.filter(|entry| entry.state == "ready");
+    let Entry { file, purge_after, .. } = entry.ok_or_else(missing)?;
+    Scope::tenant(Role::Render, tenant_id).enter(&mut tx).await?;
+    Ok((file, export::ends_at(&mut tx, tenant_id, id).await?.or(purge_after)))
+}
+
+fn missing() -> Problem {
+    Problem::not_found(Code::FileNotFound, "file")
 }

@@ -153,17 +153,26 @@ impl Room {
             return Err(too_large());
         }
         let turn = app.intakes.turn(tenant.id).await?;
+        // A client may go at any moment, and who is cut off in the middle of a commit does not know whether there is anything to free. So it is
+        // done to its end, and freed when nobody waits for it any more.
+        let reserving = tokio::spawn(Self::reserve(app.clone(), *tenant, bytes.max(1) as i64, turn));
+        let reserved = reserving.await.map_err(|stopped| Problem::internal(&stopped))?;
+        let longest = "there is no room for the longest file; say in content-length how long this one is";
+        let longest = || Problem::new(Code::QuotaStorage, longest);
+        reserved?.ok_or_else(|| announced.map_or_else(longest, |_| quotas::no_room()))
+    }
+
+    /// None when there is no room.
+    async fn reserve(app: App, tenant: Tenant, bytes: i64, turn: Turn) -> Result<Option<Self>, Problem> {
         let (tenant_id, purpose) = (tenant.id, format!("file:{}", Uuid::now_v7()));
-        let mut tx = app.begin(tenant, Role::File).await?;
-        let owner = tenant.actor.user_id();
-        if !quota::reserve(&mut tx, tenant_id, owner, bytes.max(1) as i64, &purpose, ROOM).await? {
-            let longest = "there is no room for the longest file; say in content-length how long this one is";
-            let longest = || Problem::new(Code::QuotaStorage, longest);
-            return Err(announced.map_or_else(longest, |_| quotas::no_room()));
+        let mut tx = app.begin(&tenant, Role::File).await?;
+        if !quota::reserve(&mut tx, tenant_id, tenant.actor.user_id(), bytes, &purpose, ROOM).await? {
+            return Ok(None);
         }
-        let room = Self { app: app.clone(), tenant_id, purpose, is_held: true, _turn: turn };
+        // Freed as well when it cannot be said whether it was committed.
+        let room = Self { app, tenant_id, purpose, is_held: true, _turn: turn };
         tx.commit().await?;
-        Ok(room)
+        Ok(Some(room))
     }
 
     async fn release(mut self) {

@@ -16,8 +16,8 @@ use flatrender_workflows::{
         DEFAULT_TENANT, Role, Scope,
         file_mgr::{
             blob,
-            cleanup_run::BATCH,
-            deletion,
+            cleanup_run::{self, BATCH},
+            cleanup_schedule, deletion,
             file::{self, NewFile},
             hold::{self, NewHold},
             purge,
@@ -740,4 +740,30 @@ async fn files_are_told_of_the_newest_run_of_a_rule_alone(db: PgPool) {
     assert_eq!((keeper.files(runs[0]).await.len(), keeper.files(runs[2]).await.len()), (0, 20));
     assert_eq!(keeper.when(runs[0], "done").await["planned_count"], 20);
     assert_eq!(invariants::check(&world.db, false).await.unwrap(), []);
+}
+
+/// Of more files than one plan takes, a part is small by itself, and its share says nothing of all of them. Those that somebody needs take
+/// nobody's place in it.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_plan_that_is_cut_waits_for_somebody_and_is_full_of_what_may_go(db: PgPool) {
+    let world = World::new(db).await;
+    much(&world).await;
+    let rule = rule(&world, DEFAULT_TENANT, "trash", false).await;
+    many(&world, 7).await;
+    let first_three = "insert into file_mgr.holds (tenant_id, file_id, reason, placed_by)
+        select tenant_id, id, 'court order 17', 'cli' from file_mgr.files where state = 'trashed' order by id limit 3";
+    run(&world, first_three).await;
+    let planned = async |most: usize| {
+        let mut tx = Scope::tenant(Role::Admin, DEFAULT_TENANT).begin(&world.db).await.unwrap();
+        let rule = cleanup_schedule::find(&mut tx, DEFAULT_TENANT, rule).await.unwrap().expect("it is there");
+        let run = cleanup_run::open(&mut tx, &rule, false, None).await.unwrap();
+        let plan = cleanup_run::plan(&mut tx, &rule, run, most).await.unwrap();
+        (plan.count, plan.guard)
+    };
+    for most in 1..=3 {
+        assert_eq!(planned(most).await, (most as i64, Some(format!("more than {most} files"))));
+    }
+    for most in [4, 5, 100] {
+        assert_eq!(planned(most).await, (4, None));
+    }
 }

@@ -237,6 +237,23 @@ async fn what_is_restored_from_an_emptied_trash_stays(db: PgPool) {
     assert_eq!(world.count("file_mgr.files where purge_after <= workflow.now()").await, 0);
 }
 
+/// Nobody gives what is about to go another life by way of the trash.
+#[sqlx::test(migrations = "../migrations")]
+async fn what_was_over_before_it_was_thrown_away_is_over_when_it_comes_back(db: PgPool) {
+    let world = World::new(db).await;
+    let folder = world.folder("Films", None).await;
+    let [alone, within] =
+        [id(&world.upload("a.png", png([1, 2, 3])).await), id(&world.upload("b.png", png([3, 2, 1])).await)];
+    world.patch(&format!("/v1/files/{within}"), json!({ "folder_id": folder })).await;
+    let over = "update file_mgr.files set retention = 'preview', purge_after = workflow.now() - interval '1 minute'";
+    sqlx::raw_sql(over).execute(&world.db).await.unwrap();
+    for path in [format!("/v1/files/{alone}"), format!("/v1/folders/{folder}")] {
+        world.act(&format!("{path}/trash")).await;
+        assert_eq!(world.act(&format!("{path}/restore")).await.status, StatusCode::OK);
+    }
+    assert_eq!(world.count("file_mgr.files where state = 'ready' and purge_after <= workflow.now()").await, 2);
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn a_change_is_made_to_what_was_looked_at(db: PgPool) {
     let world = World::new(db).await;

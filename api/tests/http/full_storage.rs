@@ -242,6 +242,11 @@ async fn an_outage_of_more_than_minutes_refuses_no_upload_that_is_complete(db: P
     passes_until(&world, async || world.count(attempts).await > 20).await;
     assert_eq!(world.get(&upload).await.json()["state"], "completing");
     assert_eq!(kept(&world).await, (0, sound.len() as i64), "its room is set aside");
+    assert_eq!(
+        world.count("workflow.steps where key like 'work%'").await,
+        1,
+        "what there is to do is written down once"
+    );
 
     disk.make_space();
     passes_until(&world, async || world.get(&upload).await.json()["state"] != "completing").await;

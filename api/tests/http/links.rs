@@ -63,7 +63,7 @@ async fn an_address_that_was_given_away_works_until_it_ends(db: PgPool) {
 
 /// Where it is the store's own, nobody else ends it.
 #[sqlx::test(migrations = "../migrations")]
-async fn an_address_of_a_film_ends_with_the_film_at_the_latest(db: PgPool) {
+async fn an_address_ends_with_the_file_or_its_film_at_the_latest(db: PgPool) {
     let server = S3Server::start();
     let Ok(StorageSettings::S3(bucket)) = server.storage("p").parse() else { panic!("a bucket") };
     let storage = bucket.open(Some(Credentials::new(KEY, SECRET))).unwrap();
@@ -71,12 +71,21 @@ async fn an_address_of_a_film_ends_with_the_film_at_the_latest(db: PgPool) {
     let export = publish(&world, world.order().await, FILM).await;
     let soon = "update render.exports set expires_at = workflow.now() + interval '10 minutes'";
     sqlx::raw_sql(soon).execute(&world.db).await.unwrap();
-    let given = world.post(&format!("/v1/exports/{export}/links"), json!({"valid_seconds": 604_800})).await.json();
-    let ends: chrono::DateTime<chrono::Utc> = given["expires_at"].as_str().unwrap().parse().unwrap();
-    assert!((ends - chrono::Utc::now()).num_seconds() <= 600, "{given}");
-    let url = given["url"].as_str().unwrap();
-    let seconds: u64 = url.split("X-Amz-Expires=").nth(1).unwrap().split('&').next().unwrap().parse().unwrap();
-    assert!((500..=600).contains(&seconds), "{url}");
+    let its_own = world.upload("a.png", png([1, 2, 3])).await.json();
+    let its_own: Uuid = its_own["id"].as_str().unwrap().parse().unwrap();
+    let soon = "update file_mgr.files set purge_after = workflow.now() + interval '10 minutes' where name = 'a.png'";
+    sqlx::raw_sql(soon).execute(&world.db).await.unwrap();
+    let files: (Uuid, Uuid) =
+        sqlx::query_as("select file_id, sheet_file_id from render.exports").fetch_one(&world.db).await.unwrap();
+    let paths = [files.0, files.1, its_own].map(|file| format!("/v1/files/{file}/links"));
+    for path in paths.into_iter().chain([format!("/v1/exports/{export}/links")]) {
+        let given = world.post(&path, json!({"valid_seconds": 604_800})).await.json();
+        let ends: chrono::DateTime<chrono::Utc> = given["expires_at"].as_str().unwrap().parse().unwrap();
+        assert!((ends - chrono::Utc::now()).num_seconds() <= 600, "{path}: {given}");
+        let url = given["url"].as_str().unwrap();
+        let seconds: u64 = url.split("X-Amz-Expires=").nth(1).unwrap().split('&').next().unwrap().parse().unwrap();
+        assert!((500..=600).contains(&seconds), "{url}");
+    }
 }
 
 #[sqlx::test(migrations = "../migrations")]

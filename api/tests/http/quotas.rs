@@ -219,6 +219,20 @@ async fn set_aside(world: &World, bytes: i64) {
     tokio::time::timeout(Duration::from_secs(30), looking).await.expect("the room is free again");
 }
 
+/// Whoever goes, and whatever is being committed just then, nothing is set aside for who is not there.
+#[sqlx::test(migrations = "../migrations")]
+async fn an_upload_that_is_cut_anywhere_leaves_no_room_set_aside(db: PgPool) {
+    let world = World::new(db).await;
+    let picture = png([1, 2, 3]);
+    assert_eq!(world.upload("a.png", picture.clone()).await.status, StatusCode::CREATED);
+    for later in 0..40 {
+        let asked = world.upload("a.png", picture.clone());
+        // Each is cut a little later than the one before.
+        let _ = tokio::time::timeout(Duration::from_millis(later), asked).await;
+    }
+    set_aside(&world, 0).await;
+}
+
 async fn cancel(world: &World, film: &str) {
     let cancelled = world.post(&format!("/v1/renders/{film}/cancel"), json!({})).await;
     assert_eq!(cancelled.status, StatusCode::ACCEPTED, "{:?}", cancelled.body);

@@ -5,7 +5,7 @@ use axum::{
     body::Body,
     http::{Method, Request, StatusCode},
 };
-use flatrender_workflows::models::{Role, Scope, file_mgr::purge};
+use flatrender_workflows::models::{DEFAULT_TENANT, Role, Scope, file_mgr::purge, identity::tenant_api_key::SCOPES};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -154,16 +154,42 @@ async fn a_traced_picture_that_is_held_stays_until_it_is_released(db: PgPool) {
     let path = format!("{PREVIEWS}/{}", made.json()["id"].as_str().unwrap());
     assert_eq!(send(&world, Method::DELETE, &path, json!({})).await.status, StatusCode::NO_CONTENT);
     assert_eq!(world.get(PREVIEWS).await.json()["data"], json!([]));
-    let purge = async || {
-        let mut tx = Scope::platform(Role::Admin).begin(&world.db).await.unwrap();
-        let looked = purge::overdue(&mut tx, None, 10).await.unwrap();
-        tx.commit().await.unwrap();
-        looked.purged
-    };
-    assert_eq!(purge().await, 0);
+    assert_eq!(purge(&world).await, 0);
     sqlx::query("update file_mgr.holds set released_at = workflow.now(), released_by = 'cli'")
         .execute(&world.db)
         .await
         .unwrap();
-    assert_eq!(purge().await, 1);
+    assert_eq!(purge(&world).await, 1);
+}
+
+/// One that something else names by now stays where it is seen, and goes once nothing does.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_traced_picture_that_became_a_logo_stays_until_it_is_none(db: PgPool) {
+    let world = World::new(db).await;
+    let file = uploaded(&world, [1, 100, 200]).await;
+    let made = world.post(PREVIEWS, json!({ "file_id": file })).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.json());
+    let svg = sqlx::query_scalar("select id from file_mgr.files where purpose = 'preview'");
+    let svg: Uuid = svg.fetch_one(&world.db).await.unwrap();
+    let (_, key) = world.key_for(DEFAULT_TENANT, &SCOPES).await;
+    let brand = json!({ "product_name": "Acme", "logo_file_id": svg });
+    let chosen = world.send(with_json(request(Method::PUT, "/v1/tenant/branding", &key), &brand)).await;
+    assert_eq!(chosen.status, StatusCode::OK, "{}", chosen.json());
+    let path = format!("{PREVIEWS}/{}", made.json()["id"].as_str().unwrap());
+    assert_eq!(send(&world, Method::DELETE, &path, json!({})).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(purge(&world).await, 0);
+    let logo = Request::get("/v1/branding/default/logo").header("host", "localhost").body(Body::empty()).unwrap();
+    assert_eq!(world.send(logo).await.status, StatusCode::OK, "it is still seen");
+    assert_eq!(world.get(&format!("/v1/files/{svg}/content")).await.status, StatusCode::OK);
+    sqlx::query("update identity.tenant_branding set logo_file_id = null").execute(&world.db).await.unwrap();
+    assert_eq!(purge(&world).await, 1);
+    world.keeps_every_rule().await;
+}
+
+/// How many files go whose time is over.
+async fn purge(world: &World) -> u64 {
+    let mut tx = Scope::platform(Role::Admin).begin(&world.db).await.unwrap();
+    let looked = purge::overdue(&mut tx, None, 10).await.unwrap();
+    tx.commit().await.unwrap();
+    looked.purged
 }

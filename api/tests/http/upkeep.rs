@@ -16,7 +16,7 @@ use flatrender_workflows::{
         retire_months::RetireMonths,
         scan_orphans::{Difference, ScanOrphans},
     },
-    models::{DEFAULT_TENANT, Role, Scope, file_mgr::purge, invariants},
+    models::{DEFAULT_TENANT, Role, Scope, file_mgr::purge, invariants, render::snapshot},
 };
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
@@ -214,6 +214,24 @@ async fn the_scan_misses_stills_and_archives(db: PgPool) {
     let failure = run.error.expect("it fails");
     let missing = serde_json::json!([{"shelf": "stills", "sha256": small}, {"shelf": "archives", "sha256": month}]);
     assert_eq!((failure.code.as_str(), &failure.details["missing"]), ("storage.incomplete", &missing));
+}
+
+/// However many rows share a still, a page of hashes is full unless it is the last.
+#[sqlx::test(migrations = "../migrations")]
+async fn stills_that_many_have_in_common_hide_no_others(db: PgPool) {
+    let rows = format!(
+        "insert into render.snapshots (tenant_id, cache_key, project_version_id, scene_id, frame, width, height, inputs_hash,
+             renderer_version, public_url, small_url, size_bytes, sha256, source)
+         select '{DEFAULT_TENANT}', sha256(n::text::bytea), gen_random_uuid(), gen_random_uuid(), 0, 2, 2, repeat('a', 64), 'x',
+                'https://films.example/snap/x', 'https://films.example/snap/' || repeat('e', 64), 7,
+                repeat(case n when 9 then 'f' else '0' end, 64), 'aerender' from generate_series(1, 9) n"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(rows)).execute(&db).await.unwrap();
+    let mut tx = Scope::platform(Role::Admin).begin(&db).await.unwrap();
+    let first = snapshot::used(&mut tx, None, 2).await.unwrap();
+    assert_eq!(first, ["0".repeat(64), "e".repeat(64)]);
+    let last: BlobHash = first[1].parse().unwrap();
+    assert_eq!(snapshot::used(&mut tx, Some(&last), 2).await.unwrap(), ["f".repeat(64)]);
 }
 
 /// Rows, hash, and when it was dropped.

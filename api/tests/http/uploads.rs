@@ -510,6 +510,34 @@ async fn pieces_that_cannot_be_removed_keep_no_others_from_going(db: PgPool) {
     assert_eq!((world.pieces().await, world.count(failed).await), (0, 1));
 }
 
+/// A storage that is away is not asked for every upload there is; once it is back all of them go.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_storage_that_is_away_is_asked_for_two_batches(db: PgPool) {
+    let world = World::new(db).await;
+    let ended = format!(
+        "insert into file_mgr.upload_sessions (tenant_id, protocol, name, total_bytes, offset_bytes, state, expires_at, created_at, updated_at)
+         select '{DEFAULT_TENANT}', 'tus', 'a.bin', 5, 5, 'aborted', long_ago, long_ago, long_ago
+         from (select workflow.now() - interval '2 days' as long_ago) a, generate_series(1, 30)"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(ended)).execute(&world.db).await.unwrap();
+    let ids = sqlx::query_scalar("select id from file_mgr.upload_sessions").fetch_all(&world.db).await;
+    let ids: Vec<uuid::Uuid> = ids.unwrap();
+    let shelves = world.folder.path().join(format!("storage/tenants/{DEFAULT_TENANT}/uploads"));
+    std::fs::create_dir_all(&shelves).unwrap();
+    for id in &ids {
+        std::fs::write(shelves.join(id.to_string()), "in the way").unwrap();
+    }
+    expire(&world, "away").await;
+    let asked = "(select distinct step_key from workflow.attempts where step_key like 'clear %') a";
+    assert_eq!(world.count(asked).await, 2);
+    assert_eq!(world.count("workflow.runs where kind = 'expire_uploads' and state = 'failed'").await, 1);
+    for id in &ids {
+        std::fs::remove_file(shelves.join(id.to_string())).unwrap();
+    }
+    expire(&world, "back").await;
+    assert_eq!(world.count("file_mgr.upload_sessions where cleared_at is not null").await, 30);
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn all_room_that_is_set_aside_for_too_long_is_freed_by_one_run(db: PgPool) {
     let world = World::new(db).await;

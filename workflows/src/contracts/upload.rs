@@ -3,15 +3,16 @@
 use super::{media::MEDIA_QUEUE, storage::BlobRef};
 use flatrender_engine::{Activity, Failure, Policy};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::time::Duration;
 use uuid::Uuid;
 
 /// Puts an upload together, looks at what it is, and only then stores it among the tenant's files. Repeatable: the content is stored by its hash,
 /// the pieces stay.
 ///
-/// Fails for now with `storage.full`, `storage.unavailable`, `media.disk` or `media.unchecked`: whoever asks for it may ask again later. Fails
-/// for good with `file.*` when it is not taken in, with `blob.mismatch` when it is not what was announced, and with
-/// `storage.not_found` or `storage.too_long` when its pieces do not make it.
+/// Fails for now with `storage.full`, `storage.unavailable`, `media.disk` or `media.tool_missing`, which have nothing to do with what came:
+/// whoever asks for it may ask again later. `media.unchecked` may have. Fails for good with `file.*` when it is not taken in, with
+/// `blob.mismatch` when it is not what was announced, and with `storage.not_found` or `storage.too_long` when its pieces do not make it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TakeUpload {
     /// The upload.
@@ -79,7 +80,8 @@ pub struct EndedUpload {
     pub storage_upload: Option<String>,
 }
 
-/// Removes the pieces of uploads that have ended, of each as far as it can. Repeatable. Fails with `storage.*` when it can of none.
+/// Removes the pieces of uploads that have ended, of each as far as it can. Repeatable. Fails with `storage.*` when it can of none; then
+/// [`Uncleared::tried`] tells which ones it tried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClearUploads {
     /// Which ones.
@@ -93,6 +95,18 @@ pub struct Uncleared {
     pub uploads: Vec<Uuid>,
     /// Why, of the first.
     pub why: Option<Failure>,
+}
+
+impl Uncleared {
+    /// The failure of who has `tried` these and could remove the pieces of none.
+    pub fn of_none(tried: &[Uuid], why: Failure) -> Failure {
+        why.with_details(json!({ "tried": tried }))
+    }
+
+    /// Which ones were tried before it failed so, as far as it says.
+    pub fn tried(why: &Failure) -> Vec<Uuid> {
+        why.details.get("tried").and_then(|tried| Vec::deserialize(tried).ok()).unwrap_or_default()
+    }
 }
 
 impl Activity for ClearUploads {
@@ -109,5 +123,17 @@ impl Activity for ClearUploads {
             start_to_close: Duration::from_secs(600),
             ..Policy::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_could_clear_none_says_which_ones_were_tried() {
+        let (ids, away) = (vec![Uuid::from_u128(1), Uuid::from_u128(2)], Failure::transient("storage.full", "away"));
+        assert!(Uncleared::tried(&away).is_empty());
+        assert_eq!(Uncleared::tried(&Uncleared::of_none(&ids, away)), ids);
     }
 }

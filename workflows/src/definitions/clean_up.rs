@@ -121,7 +121,7 @@ impl CleanUp {
                     None => cleanup_run::open(&mut *db, &rule, rule.terms.dry_run, None).await?,
                 };
                 cleanup_run::note_workflow(&mut *db, run_id, workflow_run_id).await?;
-                let plan = cleanup_run::plan(&mut *db, &rule, run_id).await?;
+                let plan = cleanup_run::plan(&mut *db, &rule, run_id, cleanup_run::MOST).await?;
                 if plan.guard.is_some() && !plan.dry_run {
                     ask(cx, db, &rule, &plan).await?;
                 }

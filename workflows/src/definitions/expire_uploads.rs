@@ -1,7 +1,7 @@
 //! Uploads that nobody goes on with: given up, their room given back, their pieces removed.
 
 use crate::{
-    contracts::upload::{ClearUploads, EndedUpload},
+    contracts::upload::{ClearUploads, EndedUpload, Uncleared},
     models::{
         Db, Role, Scope,
         file_mgr::{quota, upload},
@@ -15,6 +15,8 @@ use uuid::Uuid;
 const BATCH: i64 = 200;
 /// Batches a run; the next run does the rest.
 const BATCHES: u32 = 50;
+/// Batches of which nothing could be cleared, and none is tried any more: the storage is away.
+const MOST_IN_VAIN: u32 = 2;
 
 /// Gives up uploads whose time is over, releases room that was set aside for too long, and removes pieces of uploads that have ended.
 /// Repeating it is harmless.
@@ -65,7 +67,7 @@ async fn release(cx: &Context, scope: Scope) -> Result<(), Failure> {
 /// Removes the pieces of uploads that have ended. One whose pieces cannot be removed keeps no other from being cleared: it is tried by the next
 /// run, and this one fails when it has done the rest.
 async fn clear(cx: &Context, scope: Scope) -> Result<(), Failure> {
-    let (mut left, mut why): (Vec<Uuid>, Option<Failure>) = (vec![], None);
+    let (mut left, mut why, mut in_vain): (Vec<Uuid>, Option<Failure>, u32) = (vec![], None, 0);
     for batch in 0..BATCHES {
         let except = &left;
         let ended: Vec<EndedUpload> = cx
@@ -81,8 +83,13 @@ async fn clear(cx: &Context, scope: Scope) -> Result<(), Failure> {
             Ok(uncleared) => uncleared.unwrap_or_default(),
             Err(failure) if failure.is_cancelled() => return Err(failure),
             Err(failure) => {
-                left.extend(ended.iter().map(|ended| ended.upload_id));
+                // The others of its batch come with the next one.
+                left.extend(Uncleared::tried(&failure));
                 why = why.or(Some(failure));
+                in_vain += 1;
+                if in_vain == MOST_IN_VAIN {
+                    break;
+                }
                 continue;
             }
         };

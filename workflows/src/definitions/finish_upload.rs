@@ -7,7 +7,8 @@
 //!           └── not taken in ─▶ refuse: room given back, what was stored for it let go of
 //! ```
 //!
-//! What came was acknowledged byte by byte: no outage of ours refuses it. It waits as long as the upload has time, which is a day.
+//! What came was acknowledged byte by byte: no outage of ours refuses it. It waits as long as the upload has time, which is a day. What may be
+//! the fault of what came is not waited for.
 
 use crate::{
     contracts::{
@@ -28,10 +29,14 @@ use uuid::Uuid;
 const MOST_DOOMED: u32 = 10;
 /// How long a removal may take before it is tried again.
 const PAUSE: Duration = Duration::from_secs(10);
-/// How long is waited for a storage that is full or away, before the activity tries it again in its own way.
+/// How long is waited for a storage that is full or away, before the activity tries it again in its own way; twice as long each time.
 const OUTAGE_PAUSE: Duration = Duration::from_secs(300);
+/// And at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// How often: a day of pauses. The upload's own day ends before, and with it the waiting, if only somebody expires it.
-const MOST_OUTAGES: u32 = 288;
+const MOST_OUTAGES: u32 = 27;
+/// How often for a storage, or a machine, that took longer than an attempt may: so might something about the upload.
+const MOST_TIMEOUTS: u32 = 3;
 
 /// Finishes an upload. Started in the transaction that has seen the last byte of it kept.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -83,20 +88,22 @@ impl Workflow for FinishUpload {
 
 /// Makes a file of the upload. `stored` is what was stored for it.
 async fn keep(cx: &Context, upload_id: Uuid, stored: &mut Option<BlobHash>) -> Result<Uuid, Failure> {
-    let mut wanted = work(cx, "work", upload_id).await?;
-    let (mut round, mut doomed, mut outages) = (1, 1, 0);
+    let wanted = work(cx, upload_id).await?;
+    let (mut round, mut doomed, mut patience) = (1, 1, Patience::default());
     loop {
         let taken = match cx.activity(&format!("take {round}"), wanted.clone()).await {
             Ok(taken) => taken,
             Err(failure) => {
-                outages += 1;
-                if outages > MOST_OUTAGES || !may_pass(&failure) || !cx.patched("patience with outages").await {
+                let Some(pause) = patience.with(&failure) else { return Err(failure) };
+                if !cx.patched("patience with outages").await {
                     return Err(failure);
                 }
-                cx.sleep(&format!("wait {round}"), OUTAGE_PAUSE).await?;
+                cx.sleep(&format!("wait {round}"), pause).await?;
                 round += 1;
-                // Once its day is over there is none any more.
-                wanted = work(cx, &format!("work {round}"), upload_id).await?;
+                // Once its day is over nobody waits for it any more.
+                if !is_completing(cx, &format!("go on {round}"), upload_id).await? {
+                    return Err(failure);
+                }
                 continue;
             }
         };
@@ -113,15 +120,48 @@ async fn keep(cx: &Context, upload_id: Uuid, stored: &mut Option<BlobHash>) -> R
     }
 }
 
-/// Whether it is not the upload's fault, nor that of the work: a storage or a disk that is full or away, a machine without its programs.
-fn may_pass(failure: &Failure) -> bool {
-    failure.retryable && !failure.code.starts_with("workflow.")
+/// What was waited for until now.
+#[derive(Debug, Default)]
+struct Patience {
+    outages: u32,
+    timeouts: u32,
 }
 
-async fn work(cx: &Context, key: &str, upload_id: Uuid) -> Result<TakeUpload, Failure> {
+impl Patience {
+    /// How long to wait after this failure; none when it is no outage, or one of too many.
+    fn with(&mut self, failure: &Failure) -> Option<Duration> {
+        let may_pass = match failure.code.as_str() {
+            "workflow.timeout" => {
+                self.timeouts += 1;
+                self.timeouts <= MOST_TIMEOUTS
+            }
+            code => is_outage(code),
+        };
+        let pause = OUTAGE_PAUSE * (1_u32 << self.outages.min(4));
+        self.outages += 1;
+        (failure.retryable && may_pass && self.outages <= MOST_OUTAGES).then(|| pause.min(LONGEST_PAUSE))
+    }
+}
+
+/// Whether it is neither the upload's fault nor that of the work: a storage or a disk that is full or away, a machine without its programs.
+fn is_outage(code: &str) -> bool {
+    code.starts_with("storage.") || matches!(code, "media.disk" | "media.tool_missing")
+}
+
+async fn work(cx: &Context, upload_id: Uuid) -> Result<TakeUpload, Failure> {
+    let (tenant_id, scope) = (cx.tenant_id(), Scope::tenant(Role::File, cx.tenant_id()));
+    cx.step("work", async move |db: Db<'_>| {
+        scope.within(db, async |db: Db<'_>| upload::work(db, tenant_id, upload_id).await).await
+    })
+    .await
+}
+
+/// What there is to do is known, and may be long: after a pause only this is asked.
+async fn is_completing(cx: &Context, key: &str, upload_id: Uuid) -> Result<bool, Failure> {
     let (tenant_id, scope) = (cx.tenant_id(), Scope::tenant(Role::File, cx.tenant_id()));
     cx.step(key, async move |db: Db<'_>| {
-        scope.within(db, async |db: Db<'_>| upload::work(db, tenant_id, upload_id).await).await
+        let look = async |db: Db<'_>| Ok::<_, Failure>(upload::is_completing(db, tenant_id, upload_id).await?);
+        scope.within(db, look).await
     })
     .await
 }
@@ -132,4 +172,33 @@ async fn become_file(cx: &Context, key: &str, upload_id: Uuid, taken: &TakenUplo
         scope.within(db, async |db: Db<'_>| upload::become_file(db, tenant_id, upload_id, taken).await).await
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pauses(failure: &Failure) -> Vec<Duration> {
+        let mut patience = Patience::default();
+        std::iter::from_fn(|| patience.with(failure)).collect()
+    }
+
+    #[test]
+    fn an_outage_is_waited_for_with_longer_pauses_and_for_a_day() {
+        for code in ["storage.full", "storage.unavailable", "media.disk", "media.tool_missing"] {
+            let pauses = pauses(&Failure::transient(code, "away"));
+            assert_eq!(pauses[..6], [5, 10, 20, 40, 60, 60].map(|minutes| Duration::from_secs(minutes * 60)), "{code}");
+            let hours = pauses.iter().sum::<Duration>().as_secs() / 3600;
+            assert_eq!(hours, 24, "{code}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_the_fault_of_what_came_is_not_waited_for() {
+        for code in ["media.unchecked", "media.stuck", "media.killed", "workflow.panicked", "workflow.worker"] {
+            assert!(pauses(&Failure::transient(code, "odd")).is_empty(), "{code}");
+        }
+        assert!(pauses(&Failure::permanent("storage.not_found", "gone")).is_empty());
+        assert_eq!(pauses(&Failure::transient("workflow.timeout", "slow")).len(), 3);
+    }
 }

@@ -70,19 +70,27 @@ impl Workflow for ScanOrphans {
                 differences.push(Difference { tenant_id, report, queued });
             }
         }
-        if cx.patched("shelves of no tenant").await {
-            for shelf in Shared::ALL {
-                let report = cx.activity(&format!("compare {}", shelf.name()), CompareShared { shelf }).await?;
-                missing.add_shared(shelf, &report);
-            }
-        }
         cx.step("never used", async move |db: Db<'_>| {
             let queue = async |db: Db<'_>| Ok::<_, Failure>(deletion::queue_never_used(db, BATCH).await?);
             scope.within(db, queue).await
         })
         .await?;
-        missing.verdict().map(|()| differences)
+        let shared = compare_shared(cx, &mut missing).await;
+        // What tenants miss is told even if nobody could look at the rest.
+        missing.verdict().and(shared).map(|()| differences)
     }
+}
+
+/// Adds what is missing of what belongs to no tenant.
+async fn compare_shared(cx: &Context, missing: &mut Missing) -> Result<(), Failure> {
+    if !cx.patched("shelves of no tenant").await {
+        return Ok(());
+    }
+    for shelf in Shared::ALL {
+        let report = cx.activity(&format!("compare {}", shelf.name()), CompareShared { shelf }).await?;
+        missing.add_shared(shelf, &report);
+    }
+    Ok(())
 }
 
 /// What files and templates use and storage does not have, of all tenants, and what belongs to none.

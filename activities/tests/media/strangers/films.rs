@@ -262,3 +262,19 @@ async fn m33_whoever_takes_too_long_is_killed() {
     assert!(matches!(found, Err(UploadError::Corrupt)), "{found:?}");
     yard.is_as_before(Duration::from_secs(30));
 }
+
+/// One that is made to talk without an end, or to say what makes no sense, is ended too: so it would be the next time.
+#[tokio::test]
+async fn m33_whoever_makes_a_program_talk_nonsense_is_refused() {
+    let (world, yard) = (World::new(), Yard::new());
+    let path = yard.jail().join("song.wav");
+    std::fs::write(&path, wav(8_000, 1, 0.2, tone(440.0, 0.5))).unwrap();
+    for (name, says) in [("talkative", "yes"), ("confused", "echo no")] {
+        let program = world.folder.path().join(name);
+        std::fs::write(&program, format!("#!/bin/sh\n{says}\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let found = inspector(program).inspect(&path).await;
+        assert!(matches!(found, Err(UploadError::Corrupt)), "{name}: {found:?}");
+    }
+    yard.is_as_before(Duration::from_secs(30));
+}

@@ -1,6 +1,9 @@
 //! Pictures that were traced to SVG, with colours that a browser may change.
 
-use crate::models::{Db, file_mgr::quota};
+use crate::models::{
+    Db,
+    file_mgr::{purge, quota},
+};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
@@ -176,22 +179,29 @@ pub async fn delete(db: Db<'_>, tenant_id: Uuid, project_id: Uuid, id: Uuid) -> 
     file_id.fetch_optional(db).await.map(Option::flatten)
 }
 
-/// Lets go of the file of a preview that was forgotten: at once, or from the trash when it is not held any more. In the scope of the files.
+/// Lets go of the file of a preview that was forgotten: at once, or once nobody needs it any more. One that is held is in the trash until then; one
+/// that something names, as a brand does its picture, stays where it is seen. In the scope of the files.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn let_go(db: Db<'_>, tenant_id: Uuid, file_id: Uuid) -> sqlx::Result<()> {
-    // Who places a hold takes the same turn.
+    // Who places a hold takes the same turn, and who names a file locks it before.
     quota::take_turns(&mut *db, &[tenant_id]).await?;
+    sqlx::query!("select id from file_mgr.files where tenant_id = $1 and id = $2 for update", tenant_id, file_id)
+        .fetch_optional(&mut *db)
+        .await?;
+    let reasons = purge::reasons(&mut *db, file_id).await?;
+    let is_named = reasons.iter().any(|why| why != purge::HELD);
     let sql = sqlx::query!(
         "update file_mgr.files
-         set state = case when held then 'trashed' else 'purged' end, trashed_at = case when held then workflow.now() end,
-             purge_after = case when held then workflow.now() end, updated_at = workflow.now()
-         from (select exists (select from file_mgr.holds h where h.tenant_id = $1 and h.released_at is null
-                              and (h.file_id = $2 or h.file_id is null and h.owner_id is null)) as held) h
-         where tenant_id = $1 and id = $2 and purpose = 'preview'",
+         set state = case when $4 then state when $3 then 'trashed' else 'purged' end,
+             trashed_at = case when $4 then trashed_at when $3 then workflow.now() end,
+             purge_after = case when $3 then workflow.now() end, updated_at = workflow.now()
+         where tenant_id = $1 and id = $2 and purpose = 'preview' and state <> 'purged'",
         tenant_id,
         file_id,
+        !reasons.is_empty(),
+        is_named,
     );
     sql.execute(db).await.map(drop)
 }

@@ -8,12 +8,14 @@ use crate::models::Db;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
+use std::collections::HashSet;
 use uuid::Uuid;
 
 /// Files that go in one transaction.
 pub const BATCH: i64 = 500;
-/// Most files of a plan, which is made by a few statements of a minute each; the others wait for the next run.
-const MOST: i64 = 100_000;
+/// Most files of a plan, which is made by statements of at most a minute each; the others wait for the next run, and all of them for somebody's
+/// word: what share of a tenant's files a rule means is not told by a part of it.
+pub const MOST: usize = 100_000;
 /// Of what a tenant keeps, what may go without somebody else's word, in percent.
 const FREE_PERCENT: i64 = 20;
 
@@ -121,9 +123,9 @@ pub async fn note_workflow(db: Db<'_>, id: Uuid, workflow_run_id: Uuid) -> sqlx:
         .map(drop)
 }
 
-/// Freezes what a run removes and whether somebody else has to approve it; what former runs removed is not told file by file any more. As an
-/// administrator; so with the two below.
-pub async fn plan(db: Db<'_>, rule: &Rule, run_id: Uuid) -> sqlx::Result<Plan> {
+/// Freezes what a run removes, at most `most` files, and whether somebody else has to approve it; what former runs removed is not told file by
+/// file any more. As an administrator; so with the two below.
+pub async fn plan(db: Db<'_>, rule: &Rule, run_id: Uuid, most: usize) -> sqlx::Result<Plan> {
     let Rule { tenant_id, terms, .. } = rule;
     // Of former runs the sums are kept: what a rule lists again and again would fill the database.
     sqlx::query!(
@@ -134,28 +136,17 @@ pub async fn plan(db: Db<'_>, rule: &Rule, run_id: Uuid) -> sqlx::Result<Plan> {
     )
     .execute(&mut *db)
     .await?;
-    let found = sqlx::query!(
-        r#"select c.file_id as "id!" from file_mgr.cleanup_runs r
-           cross join lateral file_mgr.cleanup_candidates(r.tenant_id, $2, r.cutoff, $3) c
-           where r.id = $1 order by c.file_id limit $4"#,
-        run_id,
-        terms.target,
-        Json(&terms.filter) as _,
-        MOST,
-    )
-    .fetch_all(&mut *db)
-    .await?;
-    let found: Vec<Uuid> = found.into_iter().map(|r| r.id).collect();
-    let needed: Vec<Uuid> = purge::in_use(&mut *db, &found).await?.into_iter().map(|(id, _)| id).collect();
+    let mut free = removable(&mut *db, rule, run_id, most).await?;
+    let is_cut = free.len() > most;
+    free.truncate(most);
     sqlx::query!(
         "insert into file_mgr.cleanup_items (tenant_id, run_id, seq, file_id, size_bytes)
          select $1, $2, row_number() over (order by f.id), f.id, b.size_bytes
          from file_mgr.files f join file_mgr.blobs b on b.id = f.blob_id
-         where f.id in (select unnest($3::uuid[]) except select unnest($4::uuid[]))",
+         where f.id = any ($3)",
         tenant_id,
         run_id,
-        &found,
-        &needed,
+        &free,
     )
     .execute(&mut *db)
     .await?;
@@ -170,7 +161,10 @@ pub async fn plan(db: Db<'_>, rule: &Rule, run_id: Uuid) -> sqlx::Result<Plan> {
     .await?;
     let run =
         sqlx::query!("select dry_run from file_mgr.cleanup_runs where id = $1", run_id).fetch_one(&mut *db).await?;
-    let guard = guard(terms.max_delete_per_run.into(), sums.count, sums.bytes, sums.kept).filter(|_| !run.dry_run);
+    let guard = is_cut
+        .then(|| format!("more than {most} files"))
+        .or_else(|| guard(terms.max_delete_per_run.into(), sums.count, sums.bytes, sums.kept))
+        .filter(|_| !run.dry_run);
     sqlx::query!(
         "update file_mgr.cleanup_runs set planned_count = $2, planned_bytes = $3, guard = $4,
              state = case when $4::text is null then state else 'awaiting_approval' end
@@ -183,6 +177,37 @@ pub async fn plan(db: Db<'_>, rule: &Rule, run_id: Uuid) -> sqlx::Result<Plan> {
     .execute(db)
     .await?;
     Ok(Plan { run_id, count: sums.count, bytes: sums.bytes, guard, dry_run: run.dry_run })
+}
+
+/// Files that a rule means and nobody needs, in the order of their ids: more than `most` of them, or all there are.
+async fn removable(db: Db<'_>, rule: &Rule, run_id: Uuid, most: usize) -> sqlx::Result<Vec<Uuid>> {
+    let (mut free, mut after): (Vec<Uuid>, Option<Uuid>) = (vec![], None);
+    while free.len() <= most {
+        let page = candidates(&mut *db, rule, run_id, after, most as i64).await?;
+        let needed: HashSet<Uuid> = purge::in_use(&mut *db, &page).await?.into_iter().map(|(id, _)| id).collect();
+        free.extend(page.iter().filter(|id| !needed.contains(*id)));
+        match page.last() {
+            Some(last) if page.len() == most => after = Some(*last),
+            _ => break,
+        }
+    }
+    Ok(free)
+}
+
+/// Up to `limit` files that a rule means, needed or not, after the one `after`.
+async fn candidates(db: Db<'_>, rule: &Rule, run_id: Uuid, after: Option<Uuid>, limit: i64) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
+        r#"select c.file_id as "id!" from file_mgr.cleanup_runs r
+           cross join lateral file_mgr.cleanup_candidates(r.tenant_id, $2, r.cutoff, $3) c
+           where r.id = $1 and ($5::uuid is null or c.file_id > $5) order by c.file_id limit $4"#,
+        run_id,
+        rule.terms.target,
+        Json(&rule.terms.filter) as _,
+        limit,
+        after,
+    )
+    .fetch_all(db)
+    .await
 }
 
 /// Why a plan takes the word of somebody else; none when it does not.

@@ -7,6 +7,9 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+/// The reason of what a hold is placed on: nobody uses it.
+pub const HELD: &str = "it is held";
+
 /// Which of these files somebody needs, and one reason for each: they may not be purged.
 ///
 /// # Errors
@@ -19,6 +22,13 @@ pub async fn in_use(db: Db<'_>, files: &[Uuid]) -> sqlx::Result<Vec<(Uuid, Strin
     .fetch_all(db)
     .await?;
     Ok(rows.into_iter().map(|r| (r.file_id, r.why)).collect())
+}
+
+/// All that somebody needs this file for. As [`in_use`].
+pub async fn reasons(db: Db<'_>, file: Uuid) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!(r#"select distinct why as "why!" from file_mgr.in_use(array[$1::uuid])"#, file)
+        .fetch_all(db)
+        .await
 }
 
 /// Purges files that nobody needs, as the caller has made sure of in this transaction; gives how many bytes they had. A film that loses

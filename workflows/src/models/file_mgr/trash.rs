@@ -46,7 +46,8 @@ pub async fn trash_folder(db: Db<'_>, tenant_id: Uuid, id: Uuid, rev: Option<i32
     folder::get(db, tenant_id, id).await?.ok_or(TreeError::Missing)
 }
 
-/// Takes a folder out of the trash, with exactly what went there with it. One that is not there stays as it is.
+/// Takes a folder out of the trash, with exactly what went there with it. One that is not there stays as it is. What had a time of its own has it
+/// again, over or not; a time that came in the trash was the trash's.
 ///
 /// # Errors
 /// [`TreeError::Missing`], [`TreeError::Changed`], [`TreeError::ComesWith`], [`TreeError::FolderInTrash`], [`TreeError::NameTaken`]
@@ -76,7 +77,7 @@ pub async fn restore_folder(db: Db<'_>, tenant_id: Uuid, id: Uuid, rev: Option<i
         .await?;
         sqlx::query!(
             "update file_mgr.files set state = 'ready', trashed_at = null, trashed_with = null, updated_at = workflow.now(), rev = rev + 1,
-                 purge_after = case when retention <> 'keep' and purge_after > workflow.now()
+                 purge_after = case when retention <> 'keep' and (purge_after > workflow.now() or purge_after < trashed_at)
                           and purge_after < trashed_at + make_interval(days => $3) then purge_after end
              where tenant_id = $1 and trashed_with = $2 and state = 'trashed'",
             tenant_id,
@@ -122,7 +123,7 @@ pub async fn restore_file(db: Db<'_>, tenant_id: Uuid, id: Uuid, rev: Option<i32
         _ if standing.is_trashed => {
             sqlx::query!(
                 "update file_mgr.files set state = 'ready', trashed_at = null, trashed_with = null, updated_at = workflow.now(), rev = rev + 1,
-                     purge_after = case when retention <> 'keep' and purge_after > workflow.now()
+                     purge_after = case when retention <> 'keep' and (purge_after > workflow.now() or purge_after < trashed_at)
                           and purge_after < trashed_at + make_interval(days => $3) then purge_after end
                  where tenant_id = $1 and id = $2",
                 tenant_id,

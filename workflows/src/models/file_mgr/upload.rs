@@ -372,6 +372,20 @@ pub async fn work(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> Result<TakeUpload, F
     Ok(TakeUpload { upload_id: id, from, total_bytes: row.total_bytes as u64, sha256: sha256.transpose()? })
 }
 
+/// Whether it is still to be done.
+///
+/// # Errors
+/// Those of the database.
+pub async fn is_completing(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from file_mgr.upload_sessions where tenant_id = $1 and id = $2 and state = 'completing') as "it!""#,
+        tenant_id,
+        id,
+    )
+    .fetch_one(db)
+    .await
+}
+
 async fn pieces(db: Db<'_>, id: Uuid) -> sqlx::Result<Vec<BlobRef>> {
     let rows =
         sqlx::query!("select sha256, size_bytes from file_mgr.upload_parts where session_id = $1 order by part_no", id);

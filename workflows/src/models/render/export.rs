@@ -258,6 +258,21 @@ pub async fn of_renders(db: Db<'_>, tenant_id: Uuid, render_ids: &[Uuid]) -> sql
     select(db, tenant_id, None, render_ids).await
 }
 
+/// When a file goes that is a film, its contact sheet or something that was made of it; none when it is none of that, or stays.
+pub async fn ends_at(db: Db<'_>, tenant_id: Uuid, file_id: Uuid) -> sqlx::Result<Option<DateTime<Utc>>> {
+    sqlx::query_scalar!(
+        "select min(e.expires_at) from render.exports e
+         where e.tenant_id = $1 and e.state = 'ready' and e.id in (
+             select id from render.exports where file_id = $2
+             union all select id from render.exports where sheet_file_id = $2
+             union all select export_id from render.derivatives where file_id = $2)",
+        tenant_id,
+        file_id,
+    )
+    .fetch_one(db)
+    .await
+}
+
 async fn select(db: Db<'_>, tenant_id: Uuid, id: Option<Uuid>, renders: &[Uuid]) -> sqlx::Result<Vec<Export>> {
     let rows = sqlx::query!(
         r#"select e.id, e.render_job_id, j.template, e.sha256, e.size_bytes, e.duration_ms, e.frame_count, e.created_at,

@@ -44,34 +44,24 @@ pub async fn find(db: Db<'_>, tenant_id: Uuid, keys: &[BlobHash]) -> sqlx::Resul
     Ok(known.collect())
 }
 
-/// Content of real stills, in both sizes, by hash, after `after`: what storage has to have for everybody. Of all tenants; so with the one below.
+/// Content of real stills, in both sizes, by hash, after `after`: what storage has to have for everybody. Of all tenants, which share
+/// content: each of it is there once.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn used(db: Db<'_>, after: Option<&BlobHash>, limit: i64) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(
         r#"select u.sha256 as "sha256!" from (
-               select sha256 from render.snapshots where source = 'aerender' and sha256 > coalesce($1, '')
+               (select distinct sha256 from render.snapshots
+                where source = 'aerender' and sha256 > coalesce($1, '') order by 1 limit $2)
                union
-               select right(small_url, 64) from render.snapshots where source = 'aerender' and right(small_url, 64) > coalesce($1, '')) u
+               (select distinct right(small_url, 64) from render.snapshots
+                where source = 'aerender' and right(small_url, 64) > coalesce($1, '') order by 1 limit $2)) u
            order by 1 limit $2"#,
         after.map(BlobHash::as_str),
         limit,
     )
     .fetch_all(db)
-    .await
-}
-
-/// Whether a real still has this content.
-///
-/// # Errors
-/// Those of the database.
-pub async fn is_used(db: Db<'_>, hash: &BlobHash) -> sqlx::Result<bool> {
-    sqlx::query_scalar!(
-        r#"select exists (select from render.snapshots where source = 'aerender' and $1 in (sha256, right(small_url, 64))) as "it!""#,
-        hash.as_str(),
-    )
-    .fetch_one(db)
     .await
 }
 
