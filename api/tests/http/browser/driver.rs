@@ -88,27 +88,39 @@ impl Browser {
 
     /// Writes into what a selector finds.
     pub async fn write(&self, selector: &str, text: &str) {
-        self.until(&format!("document.querySelector({selector:?})")).await;
-        let found = self.post("element", json!({ "using": "css selector", "value": selector })).await.unwrap();
-        let id = found[ELEMENT].as_str().unwrap().to_owned();
-        self.post(&format!("element/{id}/clear"), json!({})).await.unwrap();
-        self.post(&format!("element/{id}/value"), json!({ "text": text })).await.unwrap();
+        self.act(selector, "clear", json!({})).await;
+        self.act(selector, "value", json!({ "text": text })).await;
     }
 
     /// Chooses a file of this machine in the input that a selector finds.
     pub async fn choose(&self, selector: &str, path: &str) {
-        self.until(&format!("document.querySelector({selector:?})")).await;
-        let found = self.post("element", json!({ "using": "css selector", "value": selector })).await.unwrap();
-        let id = found[ELEMENT].as_str().unwrap().to_owned();
-        self.post(&format!("element/{id}/value"), json!({ "text": path })).await.unwrap();
+        self.act(selector, "value", json!({ "text": path })).await;
     }
 
     /// Clicks on what a selector finds.
     pub async fn click(&self, selector: &str) {
-        self.until(&format!("document.querySelector({selector:?})")).await;
-        let found = self.post("element", json!({ "using": "css selector", "value": selector })).await.unwrap();
-        let id = found[ELEMENT].as_str().unwrap().to_owned();
-        self.post(&format!("element/{id}/click"), json!({})).await.unwrap_or_else(|e| panic!("{selector}: {e}"));
+        self.act(selector, "click", json!({})).await;
+    }
+
+    /// Does something with what a selector finds; again when the page has drawn it anew in between.
+    async fn act(&self, selector: &str, what: &str, with: Value) {
+        let end = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            self.until(&format!("document.querySelector({selector:?})")).await;
+            let found = self.post("element", json!({ "using": "css selector", "value": selector })).await;
+            let done = match found {
+                Ok(found) => {
+                    let id = found[ELEMENT].as_str().unwrap();
+                    self.post(&format!("element/{id}/{what}"), with.clone()).await
+                }
+                Err(gone) => Err(gone),
+            };
+            match done {
+                Ok(_) => return,
+                Err(e) if is_gone(&e) && tokio::time::Instant::now() < end => {}
+                Err(e) => panic!("{selector}: {e}"),
+            }
+        }
     }
 
     /// Presses keys, one after the other, wherever the focus is.
@@ -143,6 +155,11 @@ impl Drop for Browser {
         let _ = self.driver.kill();
         let _ = self.driver.wait();
     }
+}
+
+/// Whether an element was there when it was looked for, and is not any more.
+fn is_gone(why: &str) -> bool {
+    why.contains("stale element") || why.contains("no such element")
 }
 
 /// Ends a session, and with it the browser: one whose driver is killed lives on. Waits for the answer, which comes when it is gone.
