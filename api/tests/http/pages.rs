@@ -26,7 +26,7 @@ const FINISHED: &str = "
     insert into workflow.runs (id, tenant_id, kind, version, business_key, state, input, output, error, error_fingerprint, created_at, finished_at)
     select workflow.new_run_id(at), tenant, kind, 1, kind || ':' || n, case when error is null then 'succeeded' else 'failed' end,
            jsonb_build_object('n', n, 'to', 'somebody@example.com', 'text', repeat('x', 100)),
-           case when error is null then '{\"done\": true}'::jsonb end, error, workflow.fingerprint(error), at, at + interval '40 s'
+           case when error is null then '{\"done\": true}'::jsonb end, error, case when error is not null then workflow.fingerprint(error) end, at, at + interval '40 s'
     from (select n, workflow.now() - (n % 1209600) * interval '1 s' - n * interval '1 us' as at,
                  case when n % 2 = 0 then $3 else tenants[1 + n / 2 % 59] end as tenant,
                  (array['render_video', 'scene_snapshot', 'notify', 'deliver', 'webhook', 'payment', 'clean_up', 'finish_upload', 'derive_film', 'refund'])[1 + n / 3 % 10] as kind,
