@@ -39,7 +39,7 @@ pub struct AgentConfig {
     pub pulse: Duration,
     /// Pause between looks for fonts, plug-ins and renderers that have come, gone or changed.
     pub look_again: Duration,
-    /// Package of a probe; none: the built-in one, which is for the built-in renderer.
+    /// Package of a probe for the engine that the node offers; none: the built-in one, which is for the built-in renderer.
     pub probe: Option<PathBuf>,
     /// Room for packages and assets that were fetched before.
     pub cache_bytes: u64,
@@ -112,7 +112,7 @@ pub struct NodeArgs {
     /// A label that tasks may require, such as zone=b; may be given more than once
     #[arg(long = "label", env = "FLATRENDER_NODE_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label)]
     pub labels: Vec<(String, String)>,
-    /// Package that shows whether the renderer works; needed for After Effects
+    /// Package that shows whether the renderer works (After Effects, where there is one, which needs it)
     #[arg(long, env = "FLATRENDER_NODE_PROBE", value_name = "ZIP")]
     pub probe: Option<PathBuf>,
     /// GiB of the disk that are left alone

@@ -226,7 +226,7 @@ async fn prove(node: &Node) {
     // Whoever comes second finds that somebody is at it, and asks again later.
     let Ok(_held) = node.probing.try_lock() else { return };
     tracing::warn!("this node is in quarantine: rendering the probe");
-    let report = ProbeReport { checks: probe::run(&node.config, &node.aerender.renderers).await };
+    let report = ProbeReport { checks: probe::run(&node.config, &node.inventory.offered()).await };
     for check in report.checks.iter().filter(|check| !check.ok) {
         tracing::error!(check = check.name, found = check.found, fix = check.fix, "the probe failed");
     }

@@ -103,7 +103,7 @@ async fn put_frame(State(server): State<Server>, Path(frame): Path<(i64, String)
 }
 
 /// After Effects' two programs, which write down that they were started.
-fn listening_install(folder: &File) -> (PathBuf, PathBuf) {
+pub fn listening_install(folder: &File) -> (PathBuf, PathBuf) {
     let real = install(&folder.join("real"));
     let (bin, calls) = (folder.join("bin"), folder.join("calls"));
     std::fs::create_dir(&bin).unwrap();
