@@ -137,7 +137,8 @@ async fn finding_a_package_is_a_hit_and_fetching_it_is_none() {
 
 /// Polls a future as often as it wants, but at most so many times, and drops it. What came of it.
 async fn polled<T>(work: impl Future<Output = T>, times: u32) -> Option<T> {
-    let (mut work, mut left) = (std::pin::pin!(work), times);
+    let mut work = std::pin::pin!(work);
+    let mut left = times;
     std::future::poll_fn(|cx| {
         left -= 1;
         match work.as_mut().poll(cx) {
@@ -195,14 +196,14 @@ fn an_unpacking_that_nobody_waits_for_any_more_leaves_nothing_whenever_that_is()
         };
         made.unwrap();
         assert_eq!(left, [format!("{}.package", blob.sha256)]);
-        assert!(polls > 3, "the arrival is checked, the package measured and unpacked, each by another thread");
+        assert!(polls > 1, "other threads look at what arrived, measure it and unpack it");
         break;
     }
 }
 
 #[tokio::test]
 async fn what_is_unpacked_has_room_made_for_it_as_large_as_it_is() {
-    let content = vec![0; 3000];
+    let content = vec![0u8; 3000];
     let swelling = zip(&[("project.json", b"{}"), ("media/film.bin", &content)]);
     let mut scene = Scene::new(4000);
     scene.shelf.add(&swelling);
