@@ -41,7 +41,7 @@ pub async fn keep(node: Arc<Node>) {
                 orders
             }),
             Some(before) => {
-                let (cache, news) = news(before, node.aerender.cache.packages(), &forgotten);
+                let (cache, news) = news(before, packages(&node).await, &forgotten);
                 let free = disk::free_bytes(&node.config.data);
                 let health = Health {
                     is_full: free.is_some_and(|free| free < node.config.disk_reserve_bytes),
@@ -86,8 +86,15 @@ fn told(package: &CachedPackage) -> (&str, u64, u64) {
     (package.sha256.as_str(), package.bytes, package.hits)
 }
 
-async fn hello(node: &Node, inventory: &Inventory) -> Result<(Orders, Vec<CachedPackage>), ClientError> {
-    let cache = node.aerender.cache.packages();
+/// The packages that are there. Each file of each is looked at: that is for a thread that may wait.
+async fn packages(node: &Arc<Node>) -> Vec<CachedPackage> {
+    let node = node.clone();
+    // A look that broke has seen nothing.
+    tokio::task::spawn_blocking(move || node.aerender.cache.packages()).await.unwrap_or_default()
+}
+
+async fn hello(node: &Arc<Node>, inventory: &Inventory) -> Result<(Orders, Vec<CachedPackage>), ClientError> {
+    let cache = packages(node).await;
     let hello = Hello {
         incarnation: node.incarnation,
         capabilities: inventory.capabilities.clone(),
