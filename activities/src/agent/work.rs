@@ -103,7 +103,7 @@ impl Drop for Running<'_> {
 pub async fn work(node: Arc<Node>, shutdown: CancellationToken) -> Result<(), AgentError> {
     // All at once: those beyond the slots wait, and are ours meanwhile.
     let recovered = recover::recover(&node).await.into_iter().map(|entry| Arc::new(Given::recovered(&node, entry)));
-    let recovered = Arc::new(Mutex::new(recovered.collect::<VecDeque<_>>()));
+    let recovered: Recovered = Arc::new(Mutex::new(recovered.collect()));
     let mut slots = JoinSet::new();
     for _ in 0..node.config.slots.max(1) {
         slots.spawn(slot(node.clone(), recovered.clone(), shutdown.clone()));
@@ -139,23 +139,28 @@ pub async fn work(node: Arc<Node>, shutdown: CancellationToken) -> Result<(), Ag
     result
 }
 
-async fn slot(
-    node: Arc<Node>,
-    recovered: Arc<Mutex<VecDeque<Arc<Given>>>>,
-    shutdown: CancellationToken,
-) -> Result<(), AgentError> {
+/// Attempts of an earlier process that wait for a slot.
+type Recovered = Arc<Mutex<VecDeque<Arc<Given>>>>;
+
+async fn slot(node: Arc<Node>, recovered: Recovered, shutdown: CancellationToken) -> Result<(), AgentError> {
     let claimed = |task| Arc::new(Given::claimed(&node, Entry { task, renderer: None }));
     loop {
-        let next = recovered.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        let given = match next {
-            Some(given) => vec![given],
-            None => match claim(&node, &shutdown).await? {
-                tasks if tasks.is_empty() => return Ok(()),
-                tasks => tasks.into_iter().map(claimed).collect(),
-            },
-        };
+        let mut given = waiting(&recovered, &node.drain);
+        if given.is_empty() {
+            given = claim(&node, &shutdown).await?.into_iter().map(claimed).collect();
+        }
+        if given.is_empty() {
+            return Ok(());
+        }
         visit(&node, given).await;
     }
+}
+
+/// The next attempt of an earlier process; once the node goes away all of them, which are then given back side by side.
+fn waiting(recovered: &Recovered, drain: &CancellationToken) -> Vec<Arc<Given>> {
+    let mut recovered = recovered.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = if drain.is_cancelled() { recovered.len() } else { recovered.len().min(1) };
+    recovered.drain(..count).collect()
 }
 
 /// Makes attempts that were given at once, each with its own lease and report. Stills of After Effects are rendered together; all
