@@ -334,7 +334,8 @@ impl<'a> Frames<'a> {
         if frames.is_empty() {
             return Ok(vec![]);
         }
-        let verify = VerifyFrames { render_id: self.render_id, frames: frames.clone(), size: self.job.spec.size };
+        let (size, film_frames) = (self.job.spec.size, Some(self.job.spec.frames));
+        let verify = VerifyFrames { render_id: self.render_id, frames: frames.clone(), size, film_frames };
         let verified = self.cx.activity(&format!("verify:{}:{}", self.key, self.looks), verify).await?;
         self.looks += 1;
         let mut faults = verified.faults;
