@@ -36,6 +36,10 @@ pub struct VerifyFrames {
     pub frames: Vec<FrameRef>,
     /// Planned width and height in pixels.
     pub size: [u32; 2],
+    /// How many frames the whole film has: blank ones at its ends are how films begin and end. None in tasks of older servers: the ends
+    /// of what is asked for are taken for the film's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub film_frames: Option<u32>,
 }
 
 /// What verification found.

@@ -38,7 +38,7 @@ use crate::{
     },
 };
 use flatrender_engine::{Context, Failure, Workflow};
-use frames::Frames;
+use frames::{Frames, MOST_USES};
 use futures::{
     future::try_join,
     stream::{FuturesUnordered, TryStreamExt},
@@ -263,15 +263,44 @@ async fn render_chunk(
     chunk: Chunk,
 ) -> Result<Vec<FrameRef>, Failure> {
     let mut frames = Frames::missing(cx, id, job, pace, &chunk.no.to_string(), chunk.frames);
-    frames.prove().await?;
-    let (tenant_id, size, scope) = (job.tenant_id, job.spec.size, films(cx));
-    let (accepted, flags) = (frames.list(), frames.flags().clone());
+    let mut worthless = vec![];
+    for again in 1..=MOST_USES {
+        frames.prove_without(&worthless).await?;
+        let key = if again == 1 { format!("accept:{}", chunk.no) } else { format!("accept:{}:{again}", chunk.no) };
+        // Films of which this was recorded before kept frames were looked at here have recorded that none was worthless.
+        match accept(cx, id, job, chunk, &key, &frames).await? {
+            None => return Ok(frames.list()),
+            Some(found) => worthless = found,
+        }
+    }
+    Err(frames::repair_exhausted(&worthless, &[]))
+}
+
+/// Accepts the frames of a chunk. None is accepted when some turn out to be worthless: their numbers.
+async fn accept(
+    cx: &Context,
+    id: Uuid,
+    job: &Begun,
+    chunk: Chunk,
+    key: &str,
+    frames: &Frames<'_>,
+) -> Result<Option<Vec<u32>>, Failure> {
+    let (tenant_id, run_id, size, scope) = (job.tenant_id, cx.run_id(), job.spec.size, films(cx));
+    let (accepted, kept, flags) = (frames.list(), frames.kept(), frames.flags().clone());
     let accept = async move |db: Db<'_>| {
-        let new = Accepted { tenant_id, render_id: id, chunk_no: chunk.no, frames: &accepted, size, flags: &flags };
+        let new = Accepted {
+            tenant_id,
+            render_id: id,
+            run_id,
+            chunk_no: chunk.no,
+            frames: &accepted,
+            kept: &kept,
+            size,
+            flags: &flags,
+        };
         scope.within(db, async |db: Db<'_>| frame_job::accept(db, &new).await).await
     };
-    cx.step(&format!("accept:{}", chunk.no), accept).await?;
-    Ok(frames.list())
+    cx.step(key, accept).await
 }
 
 async fn encode_part(
