@@ -5,7 +5,7 @@ use super::{
     retry::Backoff,
 };
 use flatrender_engine::{Attempt, Failure};
-use flatrender_workflows::contracts::render::INTERRUPTED;
+use flatrender_workflows::contracts::{evidence::SPOILING, render::INTERRUPTED};
 use serde_json::Value;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +25,7 @@ pub enum Reported {
 }
 
 /// Reports an outcome: tries until the server answers, the lease is lost or `patience` is over, and for seconds only once `drain` is
-/// cancelled, whether that comes before or meanwhile.
+/// cancelled, whether that comes before or meanwhile. Of spoiled frames it tells without a lease, too.
 pub async fn report(
     task: &TaskClient,
     attempt: &Attempt,
@@ -51,7 +51,8 @@ pub async fn report(
                     continue;
                 }
             }
-            if attempt.check().is_err_and(|f| f.is_lease_lost()) {
+            // That frames are spoiled is wanted by whoever goes on with them, too.
+            if attempt.check().is_err_and(|f| f.is_lease_lost()) && !spoils(&outcome) {
                 return Reported::Unwanted;
             }
             backoff.pause().await;
@@ -67,6 +68,11 @@ pub async fn report(
         () = going => Reported::Untold,
         () = tokio::time::sleep(patience) => Reported::Untold,
     }
+}
+
+/// Whether what was stored on the way to an outcome counts no more.
+fn spoils(outcome: &Result<Value, Failure>) -> bool {
+    outcome.as_ref().is_err_and(|failure| SPOILING.contains(&failure.code.as_str()))
 }
 
 async fn tell(task: &TaskClient, outcome: &Result<Value, Failure>) -> Result<(), ClientError> {
