@@ -1,6 +1,6 @@
 //! What films cost: held when they are ordered, spent once when they are finished, free again when they are not.
 
-use crate::world::{Mischief, World, order};
+use crate::world::{Mischief, World, order, publish};
 use flatrender_engine::{Client, client::RunState};
 use flatrender_workflows::{
     definitions::look_after_credits::LookAfterCredits,
@@ -163,6 +163,23 @@ async fn a_film_whose_run_the_engine_gave_up_costs_nothing(db: PgPool) {
     tx.commit().await.unwrap();
     assert_eq!(state(&db, jane).await, (100, 0));
     sound(&db).await;
+}
+
+/// A film that is there is paid for, whatever became of its run after that.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_published_film_whose_run_the_engine_gave_up_is_charged_and_rewarded(db: PgPool) {
+    let jane = person(&db).await;
+    account(&db, jane, 100).await;
+    let (id, run_id, _) = bill(&db, jane).await;
+    publish(&db, id).await;
+    give_up(&db, run_id).await;
+    let mut tx = Scope::platform(Role::Render).begin(&db).await.unwrap();
+    assert_eq!(render_job::settle_abandoned(&mut tx).await.unwrap(), [id]);
+    tx.commit().await.unwrap();
+    let hold: String = sqlx::query_scalar("select state from identity.credit_holds").fetch_one(&db).await.unwrap();
+    assert_eq!((hold.as_str(), state(&db, jane).await), ("captured", (100, 0)), "nobody rendered a frame of it");
+    let progress = points::progress(&mut db.acquire().await.unwrap(), DEFAULT_TENANT, jane).await.unwrap();
+    assert_eq!(progress.points, 10);
 }
 
 async fn give_up(db: &PgPool, run_id: Uuid) {

@@ -1,7 +1,7 @@
 //! A render, through its ordeals: it completes; it survives a crash after every event; it settles when any one
 //! activity fails; it stops when it is cancelled.
 
-use crate::world::{Mischief, NODE, World, blob, order, order_of, store};
+use crate::world::{Mischief, NODE, World, blob, order, order_of, publish, store};
 use flatrender_engine::{Client, client::RunState};
 use flatrender_workflows::{
     contracts::render::{FrameRange, FrameRef, RenderTiming, RenderedFrames},
@@ -426,20 +426,36 @@ async fn a_cancelled_render_stops_its_activities_and_is_settled(db: PgPool) {
     assert_eq!((job.status.as_str(), job.error_code.as_deref()), ("cancelled", Some("workflow.cancelled")));
 }
 
+async fn give_up(db: &PgPool, run_id: Uuid) {
+    let sql = r#"select workflow.end_run(id, 'failed', null,
+        '{"code": "workflow.lost_too_often", "message": "given up", "retryable": false}')
+        from workflow.tasks where run_id = $1"#;
+    sqlx::query(sql).bind(run_id).execute(db).await.unwrap();
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn a_film_whose_run_the_engine_gave_up_is_settled(db: PgPool) {
     let (id, run) = order(&db).await;
     store(&db, id, Uuid::new_v4(), &[FrameRef { frame: 0, blob: blob("frame 0") }]).await;
-    let give_up = r#"select workflow.end_run(id, 'failed', null,
-        '{"code": "workflow.lost_too_often", "message": "given up", "retryable": false}')
-        from workflow.tasks where run_id = $1"#;
-    sqlx::query(give_up).bind(run).execute(&db).await.unwrap();
+    give_up(&db, run).await;
     let settle = async || render_job::settle_abandoned(&mut db.acquire().await.unwrap()).await.unwrap();
     assert_eq!((settle().await, settle().await), (vec![id], vec![]));
     let stored = "select count(*) from render.stored_frames where render_job_id = $1";
     assert_eq!(count(&db, stored, id).await, 0);
     let job = job(&db, id).await;
     assert_eq!((job.status.as_str(), job.error_code.as_deref()), ("failed", Some("workflow.lost_too_often")));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_film_that_is_published_when_the_engine_gives_its_run_up_is_completed(db: PgPool) {
+    let (id, run) = order(&db).await;
+    publish(&db, id).await;
+    give_up(&db, run).await;
+    assert_eq!(render_job::settle_abandoned(&mut db.acquire().await.unwrap()).await.unwrap(), [id]);
+    let job = job(&db, id).await;
+    assert_eq!((job.status.as_str(), job.error_code, job.error_detail), ("completed", None, None));
+    let ended = render_job::ended(&mut db.acquire().await.unwrap(), id).await.unwrap().unwrap();
+    assert!(ended.export_id.is_some(), "who hears of it can fetch it");
 }
 
 #[sqlx::test(migrations = "../migrations")]

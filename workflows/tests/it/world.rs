@@ -4,8 +4,8 @@ use flatrender_engine::{Attempt, Client, Failure, Handler, Worker, client::Run};
 use flatrender_workflows::{
     contracts::{
         media::{
-            AssembleVideo, ClearShelf, DrawContactSheet, EncodePart, EncodedPart, FRAME_LOST, KeepScene, MixAudio,
-            MixedAudio, ProbedVideo, TakeScenes, TakenScenes, VerifiedFrames, VerifyFrames, VerifyVideo,
+            AssembleVideo, ClearShelf, DrawContactSheet, EncodePart, EncodeProfile, EncodedPart, FRAME_LOST, KeepScene,
+            MixAudio, MixedAudio, ProbedVideo, TakeScenes, TakenScenes, VerifiedFrames, VerifyFrames, VerifyVideo,
         },
         render::{
             FaultReason, FrameFault, FrameRange, FrameRef, NODE_QUEUE, RenderFrames, RenderTiming, RenderedFrames,
@@ -17,7 +17,14 @@ use flatrender_workflows::{
     models::{
         DEFAULT_TENANT, Role, Scope,
         content::project,
-        render::{freeze, order::RenderOrder, render_job, spec::FilmKind, stored_frame},
+        render::{
+            export::{self, NewExport},
+            freeze,
+            order::RenderOrder,
+            render_job,
+            spec::FilmKind,
+            stored_frame,
+        },
     },
 };
 use serde_json::json;
@@ -258,6 +265,16 @@ pub async fn store(db: &PgPool, render_id: Uuid, lease_token: Uuid, frames: &[Fr
     let mut tx = db.begin().await.unwrap();
     Scope::tenant(Role::Render, DEFAULT_TENANT).enter(&mut tx).await.unwrap();
     stored_frame::note(&mut tx, DEFAULT_TENANT, render_id, lease_token, frames).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+/// Publishes a film, as its run does in the step before it ends.
+pub async fn publish(db: &PgPool, render_id: Uuid) {
+    let (tenant_id, profile, video, sheet) = (DEFAULT_TENANT, EncodeProfile::Final, &blob("film"), &blob("sheet"));
+    let (video_codec, audio_codec) = ("h264".into(), "aac".into());
+    let probed = &ProbedVideo { frames: 165, duration_ms: 5500, video_codec, audio_codec, size: [1920, 1080] };
+    let mut tx = Scope::tenant(Role::Render, DEFAULT_TENANT).begin(db).await.unwrap();
+    export::publish(&mut tx, &NewExport { tenant_id, render_id, profile, video, sheet, probed }).await.unwrap();
     tx.commit().await.unwrap();
 }
 
