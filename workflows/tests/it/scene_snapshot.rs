@@ -285,3 +285,20 @@ async fn old_requests_are_forgotten_but_for_the_newest_of_a_scene(db: PgPool) {
     assert_eq!(snapshot_job::forget_old(&mut tx, 100).await.unwrap(), 2);
     assert_eq!(snapshot_job::forget_old(&mut tx, 100).await.unwrap(), 0);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_still_whose_run_the_engine_gave_up_is_settled_however_many_wait_before_it(db: PgPool) {
+    let (job, run) = asked_for(&db).await;
+    let waiting = "insert into render.snapshot_jobs (tenant_id, project_id, project_version_id, scene_id, scene_key, workflow_run_id, created_at)
+                   select tenant_id, project_id, project_version_id, gen_random_uuid(), 'b', gen_random_uuid(), created_at - interval '1 hour'
+                   from render.snapshot_jobs, generate_series(1, 1001)";
+    sqlx::query(waiting).execute(&db).await.unwrap();
+    let give_up = r#"select workflow.end_run(id, 'failed', null,
+        '{"code": "workflow.lost_too_often", "message": "given up", "retryable": false}')
+        from workflow.tasks where run_id = $1"#;
+    sqlx::query(give_up).bind(run).execute(&db).await.unwrap();
+    let mut tx = Scope::platform(Role::Render).begin(&db).await.unwrap();
+    assert_eq!(snapshot_job::settle_abandoned(&mut tx).await.unwrap(), (1, vec![]));
+    let jobs = snapshot_job::list(&mut tx, DEFAULT_TENANT, &[job]).await.unwrap();
+    assert_eq!(jobs[0].error_code.as_deref(), Some("workflow.lost_too_often"));
+}

@@ -326,24 +326,42 @@ pub const CANCELLED: &str = "cancelled";
 /// Ends jobs whose run the engine ended by itself, as one that killed its workers too often: the definition had no say any more.
 /// Gives how many there were, and the requests that have ended with them. Looks at the jobs, then at their runs: each service at its own table.
 pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<(u64, Vec<Finished>)> {
-    Scope::platform(Role::Render).enter(&mut *db).await?;
-    let runs = sqlx::query_scalar!(
-        r#"select workflow_run_id as "run_id!" from render.snapshot_jobs where status in ('queued', 'running')
-           order by created_at, id limit 1000"#
-    )
-    .fetch_all(&mut *db)
-    .await?;
+    let (mut settled, mut batches) = (0, Vec::new());
+    let mut after: Option<(DateTime<Utc>, Uuid)> = None;
+    loop {
+        Scope::platform(Role::Render).enter(&mut *db).await?;
+        let jobs = sqlx::query!(
+            r#"select created_at, id, workflow_run_id as "run_id!" from render.snapshot_jobs
+               where status in ('queued', 'running') and ($1::timestamptz is null or (created_at, id) > ($1, $2::uuid))
+               order by created_at, id limit 1000"#,
+            after.map(|(created_at, _)| created_at),
+            after.map(|(_, id)| id),
+        )
+        .fetch_all(&mut *db)
+        .await?;
+        let Some(last) = jobs.last() else { return Ok((settled, batches)) };
+        after = Some((last.created_at, last.id));
+        let runs: Vec<Uuid> = jobs.iter().map(|job| job.run_id).collect();
+        for (tenant_id, id) in end_given_up(&mut *db, &runs).await? {
+            batches.extend(snapshot_batch::settle(&mut *db, tenant_id, id).await?);
+            settled += 1;
+        }
+    }
+}
+
+/// Ends the jobs of those of these runs that the engine ended; gives them, with their tenants. Ends as the platform's renders.
+async fn end_given_up(db: Db<'_>, runs: &[Uuid]) -> sqlx::Result<Vec<(Uuid, Uuid)>> {
     Scope::platform(Role::Workflow).enter(&mut *db).await?;
     let ended = sqlx::query!(
         r#"select id, case state when 'cancelled' then 'cancelled' else coalesce(error ->> 'code', 'workflow.failed') end as "code!",
                   coalesce(error ->> 'message', '') as "message!"
            from workflow.runs where id = any($1) and state in ('failed', 'cancelled')"#,
-        &runs,
+        runs,
     )
     .fetch_all(&mut *db)
     .await?;
     Scope::platform(Role::Render).enter(&mut *db).await?;
-    let (mut settled, mut batches) = (0, Vec::new());
+    let mut jobs = Vec::new();
     for run in ended {
         let done = sqlx::query!(
             "update render.snapshot_jobs
@@ -354,12 +372,9 @@ pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<(u64, Vec<Finished>)> 
             run.code,
             run.message,
         );
-        for job in done.fetch_all(&mut *db).await? {
-            batches.extend(snapshot_batch::settle(&mut *db, job.tenant_id, job.id).await?);
-            settled += 1;
-        }
+        jobs.extend(done.fetch_all(&mut *db).await?.into_iter().map(|job| (job.tenant_id, job.id)));
     }
-    Ok((settled, batches))
+    Ok(jobs)
 }
 
 /// Ended jobs whose frames may still be in storage, with their tenants. Those that ended within the last two minutes are left alone: a
