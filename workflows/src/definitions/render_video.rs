@@ -98,9 +98,12 @@ impl Workflow for RenderVideo {
     }
 }
 
-/// Has made of the film what was ordered. Each is a run of its own: none of them keeps the film from being finished.
+/// Has made of the film what was ordered. Each is a run of its own, started where it is asked for: none of them keeps the film from being
+/// finished.
 async fn derive(cx: &Context, id: Uuid, export_id: Uuid) -> Result<(), Failure> {
     let (tenant_id, scope) = (cx.tenant_id(), films(cx));
+    // Films that were begun before the runs were started in the step start them after it.
+    let at_once = cx.patched("derive in one commit").await;
     let ask = async move |db: Db<'_>| {
         let ask = async |db: Db<'_>| -> Result<Vec<(DerivativeKind, i32)>, Failure> {
             let mut asked = vec![];
@@ -110,9 +113,22 @@ async fn derive(cx: &Context, id: Uuid, export_id: Uuid) -> Result<(), Failure> 
             }
             Ok(asked)
         };
-        scope.within(db, ask).await
+        let asked = scope.within(&mut *db, ask).await?;
+        if at_once && !asked.is_empty() {
+            let (workflows, asked) = (cx.client()?, &asked);
+            let start = async |db: Db<'_>| -> Result<(), Failure> {
+                for (kind, tries) in asked {
+                    let film = DeriveFilm { export_id, kind: *kind };
+                    workflows.start(&mut *db, tenant_id, Some(&film.business_key(*tries)), film).await?;
+                }
+                Ok(())
+            };
+            Scope::tenant(Role::Workflow, tenant_id).within(db, start).await?;
+        }
+        Ok(asked)
     };
-    for (kind, tries) in cx.step("derive", ask).await? {
+    let asked = cx.step("derive", ask).await?;
+    for (kind, tries) in asked.into_iter().filter(|_| !at_once) {
         let film = DeriveFilm { export_id, kind };
         let key = film.business_key(tries);
         cx.start_detached(&format!("derive:{}", kind.name()), Some(&key), film).await?;
