@@ -357,6 +357,18 @@ async fn the_repair_of_lost_frames_survives_a_crash_after_every_event(db: PgPool
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_repair_of_lost_frames_is_told_beside_an_earlier_one_of_its_chunk(db: PgPool) {
+    let (bad_frames, lost_frames) = (BTreeMap::from([(7, 1)]), BTreeMap::from([(("EncodePart", 6), 2)]));
+    let world = World::with(Mischief { bad_frames, lost_frames, ..Mischief::default() });
+    let (id, run) = order(&db).await;
+    let run = world.finish(&db, run, false).await;
+    assert_eq!(run.state, RunState::Succeeded, "{:?}", run.error);
+    let both = "select count(*) from render.frame_repair_jobs where render_job_id = $1 and chunk_no = 0 and round = 2
+                   and reason = 'corrupt' and frames = '{[6,8)}'";
+    assert_eq!(count(&db, both, id).await, 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn frames_that_are_lost_again_and_again_fail_the_render(db: PgPool) {
     let lost_frames = BTreeMap::from([(("EncodePart", 50), 99)]);
     let world = World::with(Mischief { lost_frames, ..Mischief::default() });
