@@ -255,11 +255,15 @@ pub(super) struct Claimant {
     pub(super) tenant_id: Uuid,
     pub(super) project_version_id: Uuid,
     pub(super) scene_id: Uuid,
+    /// Who rendered its frame, when it was a node.
+    node_id: Option<Uuid>,
     created_at: DateTime<Utc>,
 }
 
 /// Ends a job with its pictures: keeps them under their key, and shows the large one in the scene unless a newer one is there.
-/// One transaction with the record of the step. A job that has ended stays as it is.
+/// When the node that rendered it has another renderer than the key says, they are kept under a key that says so, and whoever asks for
+/// the same again is not answered with them. One transaction with the record of the step, in the scope of the tenant's renders, before and
+/// after. A job that has ended stays as it is.
 pub async fn publish(db: Db<'_>, id: Uuid, key: &StillKey, still: &MadeStill, base_url: &str) -> sqlx::Result<()> {
     end_with(db, id, key, &NewSnapshot::made(still, base_url)).await
 }
@@ -272,14 +276,15 @@ pub async fn publish_placeholder(db: Db<'_>, id: Uuid, key: &StillKey, data_url:
 async fn end_with(db: Db<'_>, id: Uuid, key: &StillKey, new: &NewSnapshot<'_>) -> sqlx::Result<()> {
     let job = sqlx::query_as!(
         Claimant,
-        "select tenant_id, project_version_id, scene_id, created_at from render.snapshot_jobs
+        "select tenant_id, project_version_id, scene_id, node_id, created_at from render.snapshot_jobs
          where id = $1 and status in ('queued', 'running') for update",
         id,
     )
     .fetch_optional(&mut *db)
     .await?;
     let Some(job) = job else { return Ok(()) };
-    let kept = snapshot::keep(&mut *db, &job, key, new).await?;
+    let key = key_of_made(&mut *db, &job, key).await?;
+    let kept = snapshot::keep(&mut *db, &job, &key, new).await?;
     sqlx::query!(
         "update render.snapshot_jobs set status = 'done', image_url = $2, snapshot_id = $3, lease_token = null,
              finished_at = workflow.now(), updated_at = workflow.now() where id = $1",
@@ -301,6 +306,21 @@ async fn end_with(db: Db<'_>, id: Uuid, key: &StillKey, new: &NewSnapshot<'_>) -
     .fetch_one(db)
     .await?;
     Ok(())
+}
+
+/// The key of what was made for a job that asked for this one. Ends as the tenant's renders.
+async fn key_of_made(db: Db<'_>, job: &Claimant, asked: &StillKey) -> sqlx::Result<StillKey> {
+    let Some(node_id) = job.node_id else { return Ok(asked.clone()) };
+    // Nodes serve many tenants and are nobody's rows.
+    Scope::platform(Role::Render).enter(&mut *db).await?;
+    let version = sqlx::query_scalar!(
+        "select capabilities -> 'renderers' ->> $2 as version from render.nodes where id = $1",
+        node_id,
+        asked.engine(),
+    );
+    let version = version.fetch_optional(&mut *db).await?.flatten();
+    Scope::tenant(Role::Render, job.tenant_id).enter(db).await?;
+    Ok(version.map_or_else(|| asked.clone(), |version| asked.made_by(&version)))
 }
 
 /// Ends a job with an error, `cancelled` when its run was. A job that has ended stays as it is.
