@@ -18,7 +18,7 @@ use crate::{
     contracts::{
         media::{
             AssembleVideo, ClearShelf, DerivativeKind, DrawContactSheet, EncodePart, EncodedPart, KeepScene, KeptScene,
-            MixAudio, MixedAudio, ProbedVideo, TakeScenes, VerifyVideo,
+            MixAudio, MixedAudio, PART_LOST, ProbedVideo, TakeScenes, VerifyVideo,
         },
         render::{FrameRange, FrameRef, Pace},
         storage::BlobRef,
@@ -147,7 +147,7 @@ async fn produce(cx: &Context, id: Uuid) -> Result<Uuid, Failure> {
     let begin = async move |db: Db<'_>| scope.within(db, async |db: Db<'_>| render_job::begin(db, id).await).await;
     let job = cx.step("begin", begin).await?;
     let plan = plan(cx, id, &job).await?;
-    let (parts, audio) = try_join(render(cx, id, &job, &plan), mix_audio(cx, id, &job)).await?;
+    let (parts, audio) = try_join(render(cx, id, &job, &plan), mix_audio(cx, id, &job, FIRST)).await?;
     let video = assemble(cx, id, &job, parts, audio).await?;
     let (probed, sheet) = try_join(verify(cx, &job, &video), draw_sheet(cx, &job, &video)).await?;
     publish(cx, id, &job, (video, probed), sheet).await
@@ -188,11 +188,33 @@ async fn all<T>(work: impl IntoIterator<Item = impl Future<Output = Result<T, Fa
     Ok(done.into_iter().map(|(_, made)| made).collect())
 }
 
+/// An encoded part of the film, and where it comes from.
+#[derive(Debug, Clone)]
+struct Part {
+    encoded: EncodedPart,
+    source: Source,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    /// A scene that was kept.
+    Scene(KeptScene),
+    /// Frames on the film's shelf.
+    Frames { range: FrameRange, frames: Vec<FrameRef> },
+}
+
+/// What parts and sound are made for the first time is called in a film's history.
+const FIRST: &str = "";
+/// The same when they were lost.
+const AGAIN: &str = "_again";
+
 /// Takes what is kept, and makes every other stretch of the film on whichever nodes are free; gives its parts in order.
-async fn render(cx: &Context, id: Uuid, job: &Begun, plan: &Plan) -> Result<Vec<EncodedPart>, Failure> {
+async fn render(cx: &Context, id: Uuid, job: &Begun, plan: &Plan) -> Result<Vec<Part>, Failure> {
     let taken = take(cx, id, job, plan).await?;
     let make = async |stretch: &Stretch| match &stretch.kept {
-        Some(kept) if taken.contains(kept) => Ok(vec![kept.part.clone()]),
+        Some(kept) if taken.contains(kept) => {
+            Ok(vec![Part { encoded: kept.part.clone(), source: Source::Scene(kept.clone()) }])
+        }
         _ => make_stretch(cx, id, job, plan, stretch).await,
     };
     Ok(all(plan.stretches.iter().map(make)).await?.concat())
@@ -236,16 +258,16 @@ async fn make_stretch(
     job: &Begun,
     plan: &Plan,
     stretch: &Stretch,
-) -> Result<Vec<EncodedPart>, Failure> {
+) -> Result<Vec<Part>, Failure> {
     let chunks = stretch.chunks.iter().map(|chunk| render_chunk(cx, id, job, plan.pace, *chunk));
     let frames = all(chunks).await?.concat();
-    let parts = stretch.parts.iter().map(|part| encode_part(cx, id, job, *part, &frames));
+    let parts = stretch.parts.iter().map(|part| encode_part(cx, id, job, *part, &frames, FIRST));
     let parts = all(parts).await?;
     if let (Some(renderer), Some(key), [frames], [part]) =
         (&plan.renderer, &stretch.key, &stretch.parts[..], &parts[..])
     {
         // Whether it is kept costs only time, another day.
-        let _ = keep(cx, id, job, renderer, KeptScene { key: key.clone(), part: part.clone() }, *frames).await;
+        let _ = keep(cx, id, job, renderer, KeptScene { key: key.clone(), part: part.encoded.clone() }, *frames).await;
     }
     Ok(parts)
 }
@@ -290,13 +312,15 @@ async fn render_chunk(
     Ok(frames.list())
 }
 
+/// Encodes a part of these frames, for the first time or again.
 async fn encode_part(
     cx: &Context,
     id: Uuid,
     job: &Begun,
     part: FrameRange,
     of: &[FrameRef],
-) -> Result<EncodedPart, Failure> {
+    time: &str,
+) -> Result<Part, Failure> {
     let spec = &job.spec;
     let own: Vec<FrameRef> = of.iter().filter(|f| part.contains(f.frame)).cloned().collect();
     let encode = |frames| EncodePart {
@@ -307,9 +331,9 @@ async fn encode_part(
         profile: spec.profile,
         watermark: spec.watermark.clone(),
     };
-    let key = format!("part{}", part.first);
+    let key = format!("part{}{time}", part.first);
     let mut frames = Frames::proven(cx, id, job, &key, own.clone());
-    let encoded = frames.used_by(&format!("encode:{}", part.first), encode).await?;
+    let encoded = frames.used_by(&format!("encode{time}:{}", part.first), encode).await?;
     // A renderer may paint a frame a little otherwise each time: the film's record names what is in it.
     let others: Vec<FrameRef> = frames.list().into_iter().filter(|f| !own.contains(f)).collect();
     if !others.is_empty() {
@@ -317,12 +341,12 @@ async fn encode_part(
         let replace = async move |db: Db<'_>| {
             scope.within(db, async |db: Db<'_>| Ok(frame_job::replace(db, tenant_id, id, &others).await?)).await
         };
-        cx.step(&format!("replaced:{}", part.first), replace).await?;
+        cx.step(&format!("replaced{time}:{}", part.first), replace).await?;
     }
-    Ok(encoded)
+    Ok(Part { encoded, source: Source::Frames { range: part, frames: frames.list() } })
 }
 
-async fn mix_audio(cx: &Context, id: Uuid, job: &Begun) -> Result<MixedAudio, Failure> {
+async fn mix_audio(cx: &Context, id: Uuid, job: &Begun, time: &str) -> Result<MixedAudio, Failure> {
     let spec = &job.spec;
     let mix = MixAudio {
         render_id: id,
@@ -331,20 +355,47 @@ async fn mix_audio(cx: &Context, id: Uuid, job: &Begun) -> Result<MixedAudio, Fa
         tracks: spec.tracks.clone(),
         ducking: spec.ducking,
     };
-    cx.activity("mix_audio", mix).await
+    cx.activity(&format!("mix_audio{time}"), mix).await
 }
 
-/// Joins parts and sound.
+/// Joins parts and sound. When some of them are lost by then, as after a power cut, all are made again, once: what they are made of is
+/// there until the film ends, or can be rendered.
 async fn assemble(
     cx: &Context,
     id: Uuid,
     job: &Begun,
-    parts: Vec<EncodedPart>,
+    parts: Vec<Part>,
     audio: MixedAudio,
 ) -> Result<BlobRef, Failure> {
-    let spec = &job.spec;
-    let assemble = AssembleVideo { render_id: id, parts, audio, frames: spec.frames, fps: spec.fps };
-    cx.activity("assemble", assemble).await
+    let assembled = cx.activity("assemble", joined(id, job, &parts, audio)).await;
+    let lost = assembled.as_ref().is_err_and(|failure| failure.code == PART_LOST);
+    if !lost || !cx.patched("lost parts are made again").await {
+        return assembled;
+    }
+    let (parts, audio) = try_join(make_again(cx, id, job, &parts), mix_audio(cx, id, job, AGAIN)).await?;
+    cx.activity("assemble_again", joined(id, job, &parts, audio)).await
+}
+
+fn joined(id: Uuid, job: &Begun, parts: &[Part], audio: MixedAudio) -> AssembleVideo {
+    let parts = parts.iter().map(|part| part.encoded.clone()).collect();
+    AssembleVideo { render_id: id, parts, audio, frames: job.spec.frames, fps: job.spec.fps }
+}
+
+/// Takes scenes that were kept once more, and encodes every other part again.
+async fn make_again(cx: &Context, id: Uuid, job: &Begun, parts: &[Part]) -> Result<Vec<Part>, Failure> {
+    let kept = |part: &Part| match &part.source {
+        Source::Scene(scene) => Some(scene.clone()),
+        Source::Frames { .. } => None,
+    };
+    let scenes: Vec<KeptScene> = parts.iter().filter_map(kept).collect();
+    if !scenes.is_empty() {
+        cx.activity("take_scenes_again", TakeScenes { render_id: id, scenes }).await?;
+    }
+    let again = async |part: &Part| match &part.source {
+        Source::Scene(_) => Ok(part.clone()),
+        Source::Frames { range, frames } => encode_part(cx, id, job, *range, frames, AGAIN).await,
+    };
+    all(parts.iter().map(again)).await
 }
 
 /// Has the stored film proven by ffprobe.

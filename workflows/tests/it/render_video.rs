@@ -378,6 +378,46 @@ async fn frames_that_are_lost_again_and_again_fail_the_render(db: PgPool) {
     assert_eq!(job(&db, id).await.error_code.as_deref(), Some("media.frame_lost"));
 }
 
+async fn lost_parts_are_made_again(db: PgPool, crash_after_every_event: bool) {
+    let world = World::with(Mischief { lost_parts: 1, ..Mischief::default() });
+    let (id, run) = order(&db).await;
+    let run = world.finish(&db, run, crash_after_every_event).await;
+    assert_eq!(run.state, RunState::Succeeded, "{:?}", run.error);
+    let asked = |what: &str| world.asked().iter().filter(|a| a.starts_with(what)).count();
+    assert_eq!((asked("AssembleVideo"), asked("EncodePart 0"), asked("MixAudio"), asked("RenderFrames")), (2, 2, 2, 4));
+    assert_eq!((accepted_frames(&db, id).await, exports(&db, id).await), (165, 1));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn parts_that_are_lost_before_they_are_joined_are_made_again(db: PgPool) {
+    lost_parts_are_made_again(db, false).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn parts_are_made_again_whatever_crashes_after_every_event(db: PgPool) {
+    lost_parts_are_made_again(db, true).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn parts_that_are_lost_again_fail_the_render(db: PgPool) {
+    let world = World::with(Mischief { lost_parts: 99, ..Mischief::default() });
+    let (id, run) = order(&db).await;
+    assert_eq!(world.finish(&db, run, false).await.state, RunState::Failed);
+    assert_eq!(job(&db, id).await.error_code.as_deref(), Some("media.part_lost"));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_kept_scene_that_is_lost_before_it_is_joined_is_taken_again(db: PgPool) {
+    enrol_renderer(&db, "lottie 1").await;
+    let world = World::default();
+    world.store_for(&db);
+    assert_eq!(frames_rendered(&db, &world, &[]).await.1, 165);
+    let world = World::with(Mischief { lost_parts: 1, ..Mischief::default() });
+    world.store_for(&db);
+    assert_eq!(frames_rendered(&db, &world, &[]).await.1, 0);
+    assert_eq!(world.asked().iter().filter(|a| *a == "TakeScenes 3").count(), 2, "{:?}", world.asked());
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn a_frame_that_stays_bad_fails_the_render_and_is_named(db: PgPool) {
     let world = World::with(Mischief { bad_frames: BTreeMap::from([(50, 99)]), ..Mischief::default() });

@@ -5,7 +5,8 @@ use flatrender_workflows::{
     contracts::{
         media::{
             AssembleVideo, ClearShelf, DrawContactSheet, EncodePart, EncodeProfile, EncodedPart, FRAME_LOST, KeepScene,
-            MixAudio, MixedAudio, ProbedVideo, TakeScenes, TakenScenes, VerifiedFrames, VerifyFrames, VerifyVideo,
+            MixAudio, MixedAudio, PART_LOST, ProbedVideo, TakeScenes, TakenScenes, VerifiedFrames, VerifyFrames,
+            VerifyVideo,
         },
         render::{
             FaultReason, FrameFault, FrameRange, FrameRef, NODE_QUEUE, RenderFrames, RenderTiming, RenderedFrames,
@@ -63,6 +64,8 @@ pub struct Mischief {
     pub never_alike: bool,
     /// Renderers tell of a frame that nobody asked them for.
     pub beyond: bool,
+    /// A part or the sound is found lost when they are joined, this many times.
+    pub lost_parts: u32,
 }
 
 /// The world's hands and its notebook.
@@ -220,6 +223,11 @@ impl Handler<MixAudio> for World {
 impl Handler<AssembleVideo> for World {
     async fn handle(&self, cx: &Attempt, input: AssembleVideo) -> Result<BlobRef, Failure> {
         self.act(cx, "AssembleVideo", input.parts.len().to_string()).await?;
+        let mut mischief = self.0.lock().unwrap();
+        if mischief.lost_parts > 0 {
+            mischief.lost_parts -= 1;
+            return Err(Failure::permanent(PART_LOST, "a part is lost"));
+        }
         Ok(blob("film"))
     }
 }
