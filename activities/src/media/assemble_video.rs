@@ -46,13 +46,16 @@ impl Media {
 
     /// What is not there as it was recorded can be made again.
     async fn fetch_part(&self, shelf: &Shelf, blob: &BlobRef, path: &Path) -> Result<(), Failure> {
-        let fetched = self.storage.fetch(shelf, &blob.sha256, path).await;
-        fetched.map_err(|error| match &error {
-            StorageError::NotFound(_) | StorageError::Mismatch { .. } | StorageError::TooLong { .. } => {
+        let lost = match self.storage.fetch(shelf, &blob.sha256, path).await {
+            Ok(()) => return Ok(()),
+            Err(error @ (StorageError::NotFound(_) | StorageError::Mismatch { .. } | StorageError::TooLong { .. })) => {
                 Failure::permanent(PART_LOST, format!("a part or the sound is lost: {error}"))
             }
-            _ => crate::storage::failure(&error),
-        })
+            Err(error) => return Err(crate::storage::failure(&error)),
+        };
+        // What is as long as it would be taken for it when it is stored again.
+        let _ = self.storage.remove(shelf, &blob.sha256).await;
+        Err(lost)
     }
 
     async fn check_count(&self, folder: &Path, planned: u32) -> Result<(), Failure> {
