@@ -13,7 +13,7 @@ mod frames;
 mod hunt;
 mod second;
 
-use super::{derive_film::DeriveFilm, events};
+use super::{derive_film::DeriveFilm, events, limit};
 use crate::{
     contracts::{
         media::{
@@ -72,7 +72,10 @@ impl Workflow for RenderVideo {
 
     async fn run(self, cx: &Context) -> Result<Uuid, Failure> {
         let id = self.render_id;
-        let film = produce(cx, id).await;
+        let film = match limit::within(cx, self.kind.limit(), make(cx, id)).await {
+            Ok(made) => publish(cx, id, &made).await,
+            Err(failure) => Err(failure),
+        };
         let outcome = film.clone().map(drop);
         let (scope, run_id) = (films(cx), cx.run_id());
         let settle = async move |db: Db<'_>| {
@@ -141,8 +144,16 @@ fn films(cx: &Context) -> Scope {
     Scope::tenant(Role::Render, cx.tenant_id())
 }
 
-/// From the frozen input to the published film.
-async fn produce(cx: &Context, id: Uuid) -> Result<Uuid, Failure> {
+/// A film that is as it was planned.
+struct Made {
+    job: Begun,
+    video: BlobRef,
+    probed: ProbedVideo,
+    sheet: BlobRef,
+}
+
+/// From the frozen input to the proven film.
+async fn make(cx: &Context, id: Uuid) -> Result<Made, Failure> {
     let scope = films(cx);
     let begin = async move |db: Db<'_>| scope.within(db, async |db: Db<'_>| render_job::begin(db, id).await).await;
     let job = cx.step("begin", begin).await?;
@@ -150,7 +161,7 @@ async fn produce(cx: &Context, id: Uuid) -> Result<Uuid, Failure> {
     let (parts, audio) = try_join(render(cx, id, &job, &plan), mix_audio(cx, id, &job, FIRST)).await?;
     let video = assemble(cx, id, &job, parts, audio).await?;
     let (probed, sheet) = try_join(verify(cx, &job, &video), draw_sheet(cx, &job, &video)).await?;
-    publish(cx, id, &job, (video, probed), sheet).await
+    Ok(Made { job, video, probed, sheet })
 }
 
 /// Divides the film by what is known of the template's pace, and along its scenes when those may be kept.
@@ -416,17 +427,12 @@ async fn draw_sheet(cx: &Context, job: &Begun, video: &BlobRef) -> Result<BlobRe
 }
 
 /// From here on the film can no longer be cancelled.
-async fn publish(
-    cx: &Context,
-    id: Uuid,
-    job: &Begun,
-    (video, probed): (BlobRef, ProbedVideo),
-    sheet: BlobRef,
-) -> Result<Uuid, Failure> {
-    let (tenant_id, profile) = (job.tenant_id, job.spec.profile);
+async fn publish(cx: &Context, id: Uuid, made: &Made) -> Result<Uuid, Failure> {
+    let (tenant_id, profile) = (made.job.tenant_id, made.job.spec.profile);
     let scope = films(cx);
     cx.step("publish", async move |db: Db<'_>| {
-        let new = NewExport { tenant_id, render_id: id, profile, video: &video, sheet: &sheet, probed: &probed };
+        let Made { video, probed, sheet, .. } = made;
+        let new = NewExport { tenant_id, render_id: id, profile, video, sheet, probed };
         scope.within(db, async |db: Db<'_>| export::publish(db, &new).await).await
     })
     .await
