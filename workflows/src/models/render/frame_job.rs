@@ -176,7 +176,8 @@ pub struct Repair<'a> {
     pub avoid: &'a BTreeSet<String>,
 }
 
-/// Notes that frames are rendered again, and forgets what is stored of them. Begins and ends in the scope of the film's
+/// Notes that frames are rendered again, and forgets what is stored of them. Those of one chunk, round and reason are one row, whether they
+/// were missed before the chunk was accepted or lost after it. Begins and ends in the scope of the film's
 /// tenant.
 pub async fn repair(db: Db<'_>, new: &Repair<'_>) -> sqlx::Result<()> {
     let numbers: Vec<u32> = new.faults.iter().map(|f| f.frame).collect();
@@ -196,7 +197,7 @@ pub async fn repair(db: Db<'_>, new: &Repair<'_>) -> sqlx::Result<()> {
            from unnest($4::int[], $5::text[]) f(n, reason)
            join render.frame_jobs c on c.render_job_id = $2 and f.n between c.first_frame and c.last_frame and c.status <> 'superseded'
            group by c.chunk_no, f.reason
-           on conflict (render_job_id, chunk_no, round, reason) do nothing"#,
+           on conflict (render_job_id, chunk_no, round, reason) do update set frames = frame_repair_jobs.frames + excluded.frames"#,
         new.tenant_id,
         new.render_id,
         new.round as i32,
