@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! enrol (once) ─▶ recover ─▶ slot: claim ─▶ journal ─▶ render ─▶ report ─▶ forget ─┐
-//!                              ▲   lease renewed every third of its length         │
+//!                              ▲   lease renewed from the claim to the report       │
 //!                              └────────────────────────────────────────────────────┘
 //! ```
 //! The agent speaks HTTPS and nothing else: it has no database, and its credential reaches only the attempts it
@@ -15,6 +15,7 @@ pub mod credential;
 pub mod disk;
 pub mod doctor;
 pub mod fonts;
+pub mod given;
 pub mod gpu;
 mod installs;
 pub mod inventory;

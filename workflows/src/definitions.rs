@@ -12,6 +12,7 @@ pub mod expire_uploads;
 pub mod finish_upload;
 pub mod forget_old;
 pub mod keep_months;
+pub mod limit;
 pub mod look_after_credits;
 pub mod notify;
 pub mod payment;

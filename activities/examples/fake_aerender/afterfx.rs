@@ -42,6 +42,8 @@ pub struct Prepare {
     pub throws: bool,
     /// What the designer's output module writes.
     pub format: String,
+    /// The system that it says it runs on; empty: macOS.
+    pub os: String,
 }
 
 /// Runs a script as if it lay at `path`. What it threw, if it did.

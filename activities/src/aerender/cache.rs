@@ -12,12 +12,13 @@
 
 mod pins;
 pub(super) mod sums;
+mod unfinished;
 
 pub use pins::Pin;
 
 use super::{
     InputSource,
-    unpack::{Bounds, UnpackError, unpack},
+    unpack::{Bounds, UnpackError, measure, unpack},
     verdict,
 };
 use flatrender_engine::Failure;
@@ -33,7 +34,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
-use uuid::Uuid;
+use unfinished::{Bench, Unfinished, is_temporary};
 
 /// A folder of blobs and unpacked packages.
 #[derive(Debug)]
@@ -44,6 +45,7 @@ pub struct Cache {
     /// One fetch at a time for each entry; whoever comes second finds it made.
     entries: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     pins: Arc<Pins>,
+    bench: Arc<Bench>,
 }
 
 impl Cache {
@@ -53,12 +55,9 @@ impl Cache {
     /// When the folder cannot be made.
     pub fn open(folder: PathBuf, limit_bytes: u64, bounds: Bounds) -> io::Result<Self> {
         fs::create_dir_all(&folder)?;
-        for entry in fs::read_dir(&folder)?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
-                remove(&entry.path());
-            }
-        }
-        Ok(Self { folder, limit_bytes, bounds, entries: Mutex::default(), pins: Arc::default() })
+        let bench = Arc::new(Bench::default());
+        bench.clear(&folder);
+        Ok(Self { folder, limit_bytes, bounds, entries: Mutex::default(), pins: Arc::default(), bench })
     }
 
     /// Keeps an entry from being forgotten while the pin lives.
@@ -137,25 +136,25 @@ impl Cache {
     }
 
     async fn unpack(&self, inputs: &impl InputSource, blob: &BlobRef, made: &Path) -> Result<(), Failure> {
-        let zip = self.fetch(inputs, blob, "the package").await?;
-        let (folder, bounds) = (self.temporary(), self.bounds);
-        let result = {
-            let folder = folder.clone();
-            blocking(move || {
-                let files = folder.join(FILES);
-                fs::create_dir_all(&files).map_err(UnpackError::Io)?;
-                let result = unpack(&zip, &files, bounds);
-                remove(&zip);
-                let summed = || sums::Sums::of(&files)?.write(&folder.join(SUMS)).and_then(|()| flush(&folder));
-                result.and_then(|()| summed().map_err(UnpackError::Io))
-            })
-            .await?
-        };
-        if let Err(error) = result {
-            remove(&folder);
-            return Err(bad_package(error));
-        }
-        fs::rename(&folder, made).map_err(local)
+        let (zip, bounds) = (self.fetch(inputs, blob, "the package").await?, self.bounds);
+        let measured = blocking(move || measure(zip.path(), bounds).map(|bytes| (zip, bytes))).await?;
+        let (zip, bytes) = measured.map_err(bad_package)?;
+        self.make_room(bytes);
+        let folder = self.bench.begin(&self.folder);
+        // Both belong to the work, which goes on when nobody waits for it any more, and go with it.
+        let unpacked = blocking(move || {
+            let files = folder.path().join(FILES);
+            fs::create_dir_all(&files).map_err(UnpackError::Io)?;
+            unpack(zip.path(), &files, bounds)?;
+            drop(zip);
+            let summed = sums::Sums::of(&files).and_then(|sums| sums.write(&folder.path().join(SUMS)));
+            summed.and_then(|()| flush(folder.path())).map_err(UnpackError::Io)?;
+            Ok::<Unfinished, UnpackError>(folder)
+        });
+        unpacked.await?.map_err(bad_package)?.finish(made).map_err(local)?;
+        // It takes a little more than was measured, and others were made meanwhile.
+        self.make_room(0);
+        Ok(())
     }
 
     /// Puts the blob at `target`, whose folder is made; a file that is there is replaced.
@@ -175,9 +174,10 @@ impl Cache {
         if !made.is_file() {
             self.make_room(blob.size_bytes);
             let fetched = self.fetch(inputs, blob, "an asset").await?;
-            flush(&fetched).map_err(local)?;
-            read_only(&fetched).map_err(local)?;
-            fs::rename(&fetched, &made).map_err(local)?;
+            flush(fetched.path()).map_err(local)?;
+            read_only(fetched.path()).map_err(local)?;
+            fetched.finish(&made).map_err(local)?;
+            self.make_room(0);
         }
         touch(&made);
         link_file(&made, target).map_err(local)
@@ -196,6 +196,7 @@ impl Cache {
     /// Forgets entries until `more` bytes fit below the limit, the least recently used first. Those that are being made or linked,
     /// that an attempt uses or an operator wants, are kept.
     pub fn make_room(&self, more: u64) {
+        self.bench.clear(&self.folder);
         let mut kept = self.contents();
         kept.sort_by_key(|e| e.used);
         let mut total: u64 = kept.iter().map(|e| e.bytes).sum();
@@ -217,7 +218,7 @@ impl Cache {
 
     fn contents(&self) -> Vec<Kept> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let whole = entries.filter(|e| !e.file_name().to_string_lossy().starts_with(TEMPORARY));
+        let whole = entries.filter(|e| !is_temporary(e));
         whole
             .map(|e| Kept {
                 name: e.file_name().to_string_lossy().into_owned(),
@@ -228,19 +229,16 @@ impl Cache {
     }
 
     /// Fetches to a temporary file; it is what was announced, or it is removed.
-    async fn fetch(&self, inputs: &impl InputSource, blob: &BlobRef, what: &str) -> Result<PathBuf, Failure> {
-        let path = self.temporary();
-        let fetched = match inputs.fetch(blob, &path).await {
+    async fn fetch(&self, inputs: &impl InputSource, blob: &BlobRef, what: &str) -> Result<Unfinished, Failure> {
+        let file = self.bench.begin(&self.folder);
+        let fetched = match inputs.fetch(blob, file.path()).await {
             Ok(()) => {
-                let (path, blob) = (path.clone(), blob.clone());
+                let (path, blob) = (file.path().to_owned(), blob.clone());
                 blocking(move || sums::check(&path, &blob)).await?
             }
             Err(error) => Err(error),
         };
-        fetched.map(|()| path.clone()).map_err(|error| {
-            remove(&path);
-            verdict::of_transfer(&error, what)
-        })
+        fetched.map(|()| file).map_err(|error| verdict::of_transfer(&error, what))
     }
 
     fn entry(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
@@ -248,13 +246,8 @@ impl Cache {
         entries.retain(|_, lock| Arc::strong_count(lock) > 1);
         entries.entry(name.to_owned()).or_default().clone()
     }
-
-    fn temporary(&self) -> PathBuf {
-        self.folder.join(format!("{TEMPORARY}{}", Uuid::new_v4()))
-    }
 }
 
-const TEMPORARY: &str = "new-";
 const PACKAGE: &str = ".package";
 /// Within a package's folder.
 const FILES: &str = "files";

@@ -24,12 +24,17 @@ pub struct Doubts {
 }
 
 impl Doubts {
-    /// What looks wrong in the pictures of one range.
+    /// What looks wrong in the pictures of one range, of which nobody says where in a film it lies.
     pub fn of(pictures: Pictures) -> Self {
+        Self::within(pictures, None)
+    }
+
+    /// What looks wrong in the pictures of one range of a film with so many frames.
+    pub fn within(pictures: Pictures, film_frames: Option<u32>) -> Self {
         let frames: Vec<(u32, &BlobHash, bool)> =
             pictures.iter().map(|(f, (hash, blank))| (*f, hash, *blank)).collect();
         let pick = |indices: Vec<usize>| indices.into_iter().map(|i| (frames[i].0, frames[i].1.clone())).collect();
-        Self { blank: pick(blanks(&frames)), double: pick(doubles(&frames)) }
+        Self { blank: pick(blanks(&frames, film_frames)), double: pick(doubles(&frames)) }
     }
 
     /// Whether nothing looks wrong.
@@ -54,19 +59,21 @@ impl Doubts {
     }
 }
 
-/// Blank pictures between others, or all of them. At an end of a range they are how videos begin and end.
-fn blanks(frames: &[(u32, &BlobHash, bool)]) -> Vec<usize> {
+/// Blank pictures between others, or all of them. At an end of the film they are how videos begin and end; where nobody says which ends
+/// are the film's, both may be.
+fn blanks(frames: &[(u32, &BlobHash, bool)], film_frames: Option<u32>) -> Vec<usize> {
     let lit: Vec<usize> = (0..frames.len()).filter(|i| !frames[*i].2).collect();
-    let blank = |range: std::ops::Range<usize>| range.filter(|i| frames[*i].2).collect();
-    match (lit.first(), lit.last()) {
-        (Some(first), Some(last)) => blank(*first..*last),
-        _ => blank(0..frames.len()),
-    }
+    let (Some(first), Some(last)) = (lit.first(), lit.last()) else { return (0..frames.len()).collect() };
+    let begins = film_frames.is_none() || frames.first().is_some_and(|(frame, ..)| *frame == 0);
+    let ends = film_frames.is_none_or(|all| frames.last().is_some_and(|(frame, ..)| frame + 1 >= all));
+    let (from, to) = (if begins { *first } else { 0 }, if ends { *last } else { frames.len() });
+    (from..to).filter(|i| frames[*i].2).collect()
 }
 
-/// Pictures that repeat the one before while all around them move.
+/// Pictures that repeat the one before while all around them move. What lies between two that do not follow each other is not known.
 fn doubles(frames: &[(u32, &BlobHash, bool)]) -> Vec<usize> {
-    let still = |i: usize| i > 0 && i < frames.len() && frames[i].1 == frames[i - 1].1;
+    let follows = |i: usize| i > 0 && i < frames.len() && frames[i].0 == frames[i - 1].0 + 1;
+    let still = |i: usize| follows(i) && frames[i].1 == frames[i - 1].1;
     let found: Vec<usize> = (0..frames.len()).filter(|i| still(*i) && !frames[*i].2).collect();
     let lone = found.iter().all(|i| !still(i - 1) && !still(i + 1));
     if lone && found.len() * MOVING_PER_STILL <= frames.len() { found } else { Vec::new() }
@@ -101,11 +108,28 @@ mod tests {
     }
 
     #[test]
+    fn only_at_the_ends_of_a_film_blank_pictures_are_how_it_begins_and_ends() {
+        let doubted = |drawn: &str, first: u32, film: u32| -> Vec<u32> {
+            let moved = pictures(drawn).into_iter().map(|(frame, picture)| (first + frame, picture)).collect();
+            Doubts::within(moved, Some(film)).frames().into_iter().collect()
+        };
+        assert_eq!(doubted("..abc.d..", 0, 9), [5], "a film that is one chunk");
+        assert_eq!(doubted("..abc..", 0, 30), [5, 6], "the first chunk");
+        assert_eq!(doubted("..abc..", 10, 30), [10, 11, 15, 16], "one in the middle");
+        assert_eq!(doubted("..abc..", 23, 30), [23, 24], "the last");
+        assert_eq!(doubted("....", 10, 30), [10, 11, 12, 13]);
+    }
+
+    #[test]
     fn a_lone_double_in_a_moving_scene_is_doubted() {
         assert_eq!(doubted("abccdefg"), [3]);
         assert_eq!(doubted("aabcdefg"), [1]);
         assert_eq!(doubted("abcddddefgh"), [0; 0], "it stands still on purpose");
         assert_eq!(doubted("aabbccdd"), [0; 0], "it runs at half the rate");
+        let mut gap = pictures("abcdeefgh");
+        gap.remove(&4);
+        gap.insert(3, (BlobHash::of(b"e"), false));
+        assert!(Doubts::of(gap).is_empty(), "what lay between two that are alike is not there to be seen");
         assert_eq!(doubted("aa"), [0; 0]);
         assert_eq!(doubted(""), [0; 0]);
     }

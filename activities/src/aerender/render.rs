@@ -107,6 +107,7 @@ impl Aerender {
         warnings.iter().for_each(|warning| work.transcript.warn(warning));
         let kept = tokio::select! {
             failure = work.job.attempt.ended() => return Err(failure),
+            () = work.job.drain.cancelled() => return Err(interrupted()),
             kept = work.job.frames.kept() => kept.map_err(|e| verdict::of_transfer(&e, "the list of kept frames"))?,
         };
         work.harvest.leave_out(kept);

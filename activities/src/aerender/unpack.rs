@@ -53,12 +53,25 @@ impl From<ArchiveError> for UnpackError {
     }
 }
 
+/// Bytes of all files of `zip`, unpacked, as it says itself. Nothing is unpacked for it.
+///
+/// # Errors
+/// As [`unpack`].
+pub fn measure(zip: &Path, bounds: Bounds) -> Result<u64, UnpackError> {
+    let entries = archive::check(zip, budget(bounds))?;
+    Ok(entries.iter().map(|entry| entry.size_bytes).sum())
+}
+
+fn budget(bounds: Bounds) -> Budget {
+    Budget { entries: bounds.entries, bytes: bounds.bytes, ..Budget::default() }
+}
+
 /// Unpacks `zip` into `folder`, which must be empty. On an error the folder holds a part.
 ///
 /// # Errors
 /// As [`UnpackError`] says. Sizes are measured, not believed.
 pub fn unpack(zip: &Path, folder: &Path, bounds: Bounds) -> Result<(), UnpackError> {
-    archive::check(zip, Budget { entries: bounds.entries, bytes: bounds.bytes, ..Budget::default() })?;
+    archive::check(zip, budget(bounds))?;
     let file = fs::File::open(zip).map_err(UnpackError::Io)?;
     let mut archive = ZipArchive::new(io::BufReader::new(file)).map_err(UnpackError::Broken)?;
     if archive.len() > bounds.entries {

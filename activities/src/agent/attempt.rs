@@ -1,21 +1,18 @@
 //! One attempt at a task: from the journal entry to the report.
 //!
 //! ```text
-//! entry ─▶ render ─▶ report ─▶ forget          untold: entry and folder stay for the next start
-//!    └──── lease renewed beside it ────┘
+//! given ─▶ its turn ─▶ render ─▶ report ─▶ forget          untold: entry and folder stay for the next start
 //! ```
 
 use super::{
-    client::TaskClient,
-    journal::Entry,
-    leases::{self, Held},
+    given::Given,
     report::{Reported, report},
     stills::{self, Turns},
     transfer::Transfer,
     work::Node,
 };
 use crate::aerender::{Job, ProcessId};
-use flatrender_engine::{Attempt, Failure, LeasedTask};
+use flatrender_engine::{Failure, LeasedTask};
 use flatrender_workflows::contracts::render::RenderedFrames;
 use std::{
     fs,
@@ -25,67 +22,42 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// How long a last report may take while the node goes away.
-const LAST_REPORT: Duration = Duration::from_secs(8);
-
-/// Makes an attempt; `fresh` when it was claimed just now, not by an earlier process. It waits for its turn among those that were
-/// given with it. Dropping the future kills the renderer and leaves the journal entry.
-pub async fn make(node: Arc<Node>, entry: Entry, fresh: bool, turns: Turns) {
-    let (attempt, keeper) = Attempt::new(entry.task.clone());
-    let client = node.client.task(&attempt);
-    let held = Held { seconds: entry.task.lease_seconds, fresh };
-    // One future for both: when the agent is torn down, work never sees a lease without its keeper.
-    let work = async {
-        tokio::select! {
-            never = leases::keep(client.clone(), held, node.config.offline_patience, keeper) => match never {},
-            () = carry_out(&node, &attempt, &client, entry, turns) => {}
-        }
-    };
-    attempt.traced(work).await;
+/// Makes an attempt. It waits for its turn among those that were given with it. Dropping the future kills the renderer and leaves
+/// the journal entry.
+pub async fn make(node: Arc<Node>, given: Arc<Given>, turns: Turns) {
+    given.attempt.traced(carry_out(&node, &given, turns)).await;
 }
 
-async fn carry_out(node: &Node, attempt: &Attempt, client: &TaskClient, mut entry: Entry, turns: Turns) {
-    let task = attempt.task();
+async fn carry_out(node: &Node, given: &Given, turns: Turns) {
+    let (attempt, task) = (&given.attempt, given.attempt.task());
     tracing::info!(task.id = task.task_id, run.id = %task.run_id, attempt = task.attempt_no, "attempt begins");
     let running = node.runs(task.lease_token);
-    let outcome = match node.journal.write(&entry) {
+    let outcome = match &given.written {
         Ok(()) => match turns.take(attempt, &running.drain).await {
-            Ok(_turn) => within_time(node, attempt, client, &mut entry, &running.drain).await,
+            Ok(_turn) => within_time(node, given, &running.drain).await,
             Err(failure) => Err(failure),
         },
-        Err(error) => Err(Failure::transient("render.disk_full", format!("the node cannot keep its journal: {error}"))),
+        Err(failure) => Err(failure.clone()),
     };
     log(task, &outcome);
     let outcome = outcome.and_then(|rendered| stills::output(&task.activity, rendered));
-    let patience = if node.drain.is_cancelled() { LAST_REPORT } else { node.config.offline_patience };
-    let reported = report(client, attempt, outcome, node.config.retry, patience).await;
+    let patience = node.config.offline_patience;
+    let reported = report(&given.client, attempt, outcome, node.config.retry, patience, &node.drain).await;
     if reported != Reported::Untold {
         forget(node, task.lease_token);
     }
 }
 
-async fn within_time(
-    node: &Node,
-    attempt: &Attempt,
-    client: &TaskClient,
-    entry: &mut Entry,
-    drain: &CancellationToken,
-) -> Result<RenderedFrames, Failure> {
-    let longest = Duration::from_secs_f64(entry.task.start_to_close_seconds.clamp(1.0, 7.0 * 86_400.0));
+async fn within_time(node: &Node, given: &Given, drain: &CancellationToken) -> Result<RenderedFrames, Failure> {
+    let longest = Duration::from_secs_f64(given.entry.task.start_to_close_seconds.clamp(1.0, 7.0 * 86_400.0));
     let timed_out = |_| Err(Failure::transient("render.timed_out", "the attempt took longer than it may"));
-    tokio::time::timeout(longest, render(node, attempt, client, entry, drain)).await.unwrap_or_else(timed_out)
+    tokio::time::timeout(longest, render(node, given, drain)).await.unwrap_or_else(timed_out)
 }
 
-async fn render(
-    node: &Node,
-    attempt: &Attempt,
-    client: &TaskClient,
-    entry: &mut Entry,
-    drain: &CancellationToken,
-) -> Result<RenderedFrames, Failure> {
-    let input = stills::input(&entry.task)?;
-    let transfer = Transfer { task: client.clone(), retry: node.config.retry, untold: Arc::default() };
-    let entry = Mutex::new(entry);
+async fn render(node: &Node, given: &Given, drain: &CancellationToken) -> Result<RenderedFrames, Failure> {
+    let input = stills::input(&given.entry.task)?;
+    let transfer = Transfer { task: given.client.clone(), retry: node.config.retry, untold: Arc::default() };
+    let entry = Mutex::new(given.entry.clone());
     let spawned = |id: &ProcessId| {
         let mut entry = entry.lock().unwrap_or_else(PoisonError::into_inner);
         entry.renderer = Some(id.clone());
@@ -95,9 +67,9 @@ async fn render(
         }
     };
     let job = Job {
-        attempt,
+        attempt: &given.attempt,
         stills: &[],
-        folder: node.attempts().join(attempt.lease_token().to_string()),
+        folder: node.attempts().join(given.token().to_string()),
         inputs: &transfer,
         frames: Arc::new(transfer.clone()),
         drain: drain.clone(),

@@ -2,7 +2,10 @@
 
 use crate::aerender::Limits;
 use flatrender_engine::Labels;
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{self, Path, PathBuf},
+    time::Duration,
+};
 
 /// Settings of an agent. How long leases and waits are is the server's to say.
 #[derive(Clone)]
@@ -13,7 +16,7 @@ pub struct AgentConfig {
     pub token: Option<String>,
     /// Name of the machine.
     pub name: String,
-    /// Folder for everything the agent keeps.
+    /// Folder for everything the agent keeps; a full path, since renderers work in folders of their own.
     pub data: PathBuf,
     /// Attempts at a time.
     pub slots: u32,
@@ -36,7 +39,7 @@ pub struct AgentConfig {
     pub pulse: Duration,
     /// Pause between looks for fonts, plug-ins and renderers that have come, gone or changed.
     pub look_again: Duration,
-    /// Package of a probe; none: the built-in one, which is for the built-in renderer.
+    /// Package of a probe for the engine that the node offers; none: the built-in one, which is for the built-in renderer.
     pub probe: Option<PathBuf>,
     /// Room for packages and assets that were fetched before.
     pub cache_bytes: u64,
@@ -109,7 +112,7 @@ pub struct NodeArgs {
     /// A label that tasks may require, such as zone=b; may be given more than once
     #[arg(long = "label", env = "FLATRENDER_NODE_LABELS", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label)]
     pub labels: Vec<(String, String)>,
-    /// Package that shows whether the renderer works; needed for After Effects
+    /// Package that shows whether the renderer works (After Effects, where there is one, which needs it)
     #[arg(long, env = "FLATRENDER_NODE_PROBE", value_name = "ZIP")]
     pub probe: Option<PathBuf>,
     /// GiB of the disk that are left alone
@@ -122,20 +125,30 @@ pub struct NodeArgs {
 
 impl From<NodeArgs> for AgentConfig {
     fn from(args: NodeArgs) -> Self {
-        let usual = Self::new(args.server.unwrap_or_default(), args.data);
+        let usual = Self::new(args.server.unwrap_or_default(), full(args.data));
         Self {
             token: args.token.filter(|t| !t.is_empty()),
             name: args.name.unwrap_or_else(|| usual.name.clone()),
             slots: args.slots,
-            renderers: args.renderers,
+            renderers: args.renderers.into_iter().map(program).collect(),
             drain_grace: Duration::from_secs(args.drain_seconds),
             disk_reserve_bytes: args.disk_reserve_gb << 30,
             cache_bytes: args.cache_gb << 30,
-            probe: args.probe,
+            probe: args.probe.map(full),
             labels: args.labels.into_iter().collect(),
             ..usual
         }
     }
+}
+
+/// A path as it is seen from where the node is started. Renderers are started below the data folder, and read it from there.
+fn full(path: PathBuf) -> PathBuf {
+    path::absolute(&path).unwrap_or(path)
+}
+
+/// A renderer's path. A bare name stays one: the system looks for it among its programs, never in this folder.
+fn program(path: PathBuf) -> PathBuf {
+    if path.parent() == Some(Path::new("")) { path } else { full(path) }
 }
 
 /// `KEY=VALUE`.
@@ -164,4 +177,26 @@ fn host_name() -> String {
 #[cfg(not(unix))]
 fn host_name() -> String {
     std::env::var("COMPUTERNAME").unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        node: NodeArgs,
+    }
+
+    #[test]
+    fn every_path_of_the_command_line_is_a_full_one() {
+        let words =
+            ["node", "--data", "data", "--probe", "probe.zip", "--renderer", "bin/aerender", "--renderer", "aerender"];
+        let config = AgentConfig::from(Line::parse_from(words).node);
+        let here = std::env::current_dir().unwrap();
+        assert_eq!((config.data, config.probe), (here.join("data"), Some(here.join("probe.zip"))));
+        assert_eq!(config.renderers, [here.join("bin/aerender"), "aerender".into()]);
+    }
 }

@@ -67,7 +67,7 @@ pub async fn look(config: &AgentConfig, places: &Places) -> Vec<Check> {
                 Err(AgentError::FolderBusy { .. }) => {
                     checks.push(well("probe", "a node is at work here; stop it to have the probe rendered"));
                 }
-                _held => checks.extend(probe::run(config, &inventory.programs).await),
+                _held => checks.extend(probe::run(config, &inventory.offered()).await),
             }
         }
         Err(error) => checks.push(ill(

@@ -20,6 +20,8 @@ const VERSION_PATIENCE: Duration = Duration::from_secs(60);
 const VERSION_BYTES: u64 = 16 * 1024;
 /// Main number of After Effects 2022.
 const OLDEST: u32 = 22;
+/// The label that says which engine a node offers.
+const ENGINE: &str = "engine";
 /// A word in the version line of our own renderer.
 const OURS: &str = "flatrender";
 
@@ -69,6 +71,13 @@ impl Inventory {
             renderers,
         };
         Ok(Self { capabilities, installed: Installed::default(), programs }.with(&mut Plugins::default(), config).await)
+    }
+
+    /// The program of the engine that the node offers: tasks of another never come here, so that a probe has nothing to show of it.
+    pub fn offered(&self) -> BTreeMap<&'static str, PathBuf> {
+        let engine = self.capabilities.labels.get(ENGINE).map(String::as_str);
+        let offered = self.programs.iter().filter(|(label, _)| engine == Some(**label));
+        offered.map(|(label, program)| (*label, program.clone())).collect()
     }
 
     /// The same with what is installed now.
@@ -162,7 +171,7 @@ fn is_too_old(version: &str) -> bool {
 fn labels(programs: &BTreeMap<&'static str, PathBuf>) -> Labels {
     let preferred = [Engine::AfterEffects, Engine::Lottie].map(Engine::label);
     let engine = preferred.into_iter().find(|label| programs.contains_key(label));
-    engine.map(|label| ("engine".to_owned(), label.to_owned())).into_iter().collect()
+    engine.map(|label| (ENGINE.to_owned(), label.to_owned())).into_iter().collect()
 }
 
 /// Named ones, or else the one beside this program and those in After Effects' usual places.
@@ -252,5 +261,23 @@ mod tests {
     fn a_node_with_both_renderers_offers_the_rarer_one() {
         let both = BTreeMap::from([("lottie", PathBuf::from("a")), ("after_effects", PathBuf::from("b"))]);
         assert_eq!(labels(&both)["engine"], "after_effects");
+    }
+
+    #[test]
+    fn only_the_engine_that_is_offered_has_to_pass_a_probe() {
+        let programs = BTreeMap::from([("lottie", PathBuf::from("a")), ("after_effects", PathBuf::from("b"))]);
+        let capabilities = Capabilities {
+            agent_version: String::new(),
+            os: String::new(),
+            cpus: 1,
+            ram_mb: 0,
+            slots: 1,
+            labels: labels(&programs),
+            renderers: BTreeMap::new(),
+        };
+        let mut both = Inventory { capabilities, installed: Installed::default(), programs };
+        assert_eq!(both.offered(), BTreeMap::from([("after_effects", PathBuf::from("b"))]));
+        both.capabilities.labels.insert(ENGINE.into(), "lottie".into());
+        assert_eq!(both.offered(), BTreeMap::from([("lottie", PathBuf::from("a"))]));
     }
 }

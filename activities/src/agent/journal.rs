@@ -10,6 +10,7 @@ use crate::aerender::ProcessId;
 use flatrender_engine::LeasedTask;
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::HashSet,
     fs, io,
     io::Write,
     path::{Path, PathBuf},
@@ -25,6 +26,9 @@ pub struct Entry {
     #[serde(default)]
     pub renderer: Option<ProcessId>,
 }
+
+/// How the names of entries end.
+const ENTRY: &str = "json";
 
 /// A folder with a file for each attempt.
 #[derive(Debug)]
@@ -58,19 +62,37 @@ impl Journal {
         }
     }
 
-    /// What an earlier process left. A file that is no entry is removed: entries are written whole or not at all.
+    /// What an earlier process left. A file that is no entry is removed: entries are written whole or not at all. One that cannot be
+    /// read stays, and is read at the next start.
     pub fn entries(&self) -> Vec<Entry> {
-        let files = fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|e| e.path());
-        files.filter_map(|path| read(&path)).collect()
+        self.files().filter_map(|path| read(&path)).collect()
+    }
+
+    /// The lease tokens of all entries that are there, also of those that cannot be read.
+    pub fn tokens(&self) -> HashSet<String> {
+        self.files().filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect()
+    }
+
+    fn files(&self) -> impl Iterator<Item = PathBuf> {
+        fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|e| e.path())
     }
 
     fn path(&self, lease_token: Uuid) -> PathBuf {
-        self.folder.join(format!("{lease_token}.json"))
+        self.folder.join(format!("{lease_token}.{ENTRY}"))
     }
 }
 
 fn read(path: &Path) -> Option<Entry> {
-    let entry = fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            tracing::error!(path = %path.display(), %error, "cannot read a journal entry: it is kept for the next start");
+            return None;
+        }
+    };
+    // One that was not renamed yet says the same as the one that it was to replace, or nothing was begun yet.
+    let is_named = path.extension().is_some_and(|extension| extension == ENTRY);
+    let entry = is_named.then(|| serde_json::from_slice(&bytes).ok()).flatten();
     if entry.is_none() {
         tracing::warn!(path = %path.display(), "removing a file that is no journal entry");
         // What is left is found again at the next start.
@@ -172,6 +194,30 @@ mod tests {
         }
         fs::write(journal.path(torn.task.lease_token), &bytes).unwrap();
         assert_eq!(journal.entries().len(), 2);
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::open(folder.path().to_owned()).unwrap();
+        let (kept, unread) = (entry(1), entry(2));
+        journal.write(&kept).unwrap();
+        // No system reads a folder as a file.
+        fs::create_dir(journal.path(unread.task.lease_token)).unwrap();
+        assert_eq!(journal.entries(), std::slice::from_ref(&kept));
+        let tokens = [kept, unread].map(|entry| entry.task.lease_token.to_string());
+        assert_eq!(journal.tokens(), HashSet::from(tokens));
+    }
+
+    #[test]
+    fn an_attempt_is_taken_up_once_where_its_entry_was_being_written_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::open(folder.path().to_owned()).unwrap();
+        let kept = entry(1);
+        journal.write(&kept).unwrap();
+        let path = journal.path(kept.task.lease_token);
+        fs::copy(&path, path.with_extension("0123.new")).unwrap();
+        assert_eq!(journal.entries(), [kept]);
     }
 
     #[cfg(unix)]

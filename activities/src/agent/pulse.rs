@@ -41,7 +41,7 @@ pub async fn keep(node: Arc<Node>) {
                 orders
             }),
             Some(before) => {
-                let (cache, news) = news(before, node.aerender.cache.packages(), &forgotten);
+                let (cache, news) = news(before, packages(&node).await, &forgotten);
                 let free = disk::free_bytes(&node.config.data);
                 let health = Health {
                     is_full: free.is_some_and(|free| free < node.config.disk_reserve_bytes),
@@ -86,8 +86,15 @@ fn told(package: &CachedPackage) -> (&str, u64, u64) {
     (package.sha256.as_str(), package.bytes, package.hits)
 }
 
-async fn hello(node: &Node, inventory: &Inventory) -> Result<(Orders, Vec<CachedPackage>), ClientError> {
-    let cache = node.aerender.cache.packages();
+/// The packages that are there. Each file of each is looked at: that is for a thread that may wait.
+async fn packages(node: &Arc<Node>) -> Vec<CachedPackage> {
+    let node = node.clone();
+    // A look that broke has seen nothing.
+    tokio::task::spawn_blocking(move || node.aerender.cache.packages()).await.unwrap_or_default()
+}
+
+async fn hello(node: &Arc<Node>, inventory: &Inventory) -> Result<(Orders, Vec<CachedPackage>), ClientError> {
+    let cache = packages(node).await;
     let hello = Hello {
         incarnation: node.incarnation,
         capabilities: inventory.capabilities.clone(),
@@ -138,28 +145,61 @@ struct Gauge {
 impl Gauge {
     /// None at the first look, and where the system does not tell.
     fn cpu_percent(&mut self) -> Option<f32> {
-        let stat = std::fs::read_to_string("/proc/stat").ok()?;
-        let now = processor_times(&stat)?;
+        let now = processor_times()?;
         let (busy, total) =
             self.before.replace(now).map(|(busy, total)| (now.0 - busy.min(now.0), now.1 - total.min(now.1)))?;
         (total > 0).then(|| busy as f32 * 100.0 / total as f32)
     }
 }
 
-/// Busy and all ticks of all processors.
-fn processor_times(stat: &str) -> Option<(u64, u64)> {
+/// Busy and all times of all processors, in whatever unit: from `/proc/stat`; none where there is none, as on macOS.
+#[cfg(not(windows))]
+fn processor_times() -> Option<(u64, u64)> {
+    ticks(&std::fs::read_to_string("/proc/stat").ok()?)
+}
+
+/// Busy and all times of all processors, in units of 100 ns.
+#[cfg(windows)]
+#[expect(unsafe_code, reason = "the system's own interface")]
+fn processor_times() -> Option<(u64, u64)> {
+    use windows_sys::Win32::{Foundation::FILETIME, System::Threading::GetSystemTimes};
+    let (mut idle, mut kernel, mut user) = (FILETIME::default(), FILETIME::default(), FILETIME::default());
+    // SAFETY: the three outlive the call.
+    let told = unsafe { GetSystemTimes(&raw mut idle, &raw mut kernel, &raw mut user) };
+    let of = |time: FILETIME| (u64::from(time.dwHighDateTime) << 32) | u64::from(time.dwLowDateTime);
+    // The time of the kernel has the idle time in it (GetSystemTimes, Win32).
+    let total = of(kernel) + of(user);
+    (told != 0).then(|| (total - of(idle).min(total), total))
+}
+
+/// Busy and all ticks of all processors, from the text of `/proc/stat`.
+#[cfg(any(not(windows), test))]
+fn ticks(stat: &str) -> Option<(u64, u64)> {
     let times: Vec<u64> = stat.lines().next()?.split_whitespace().skip(1).filter_map(|n| n.parse().ok()).collect();
     let total = times.iter().take(8).sum::<u64>();
     // Idle, and waiting for a disk.
     Some((total - times.get(3)? - times.get(4)?, total))
 }
 
+/// From `/proc/meminfo`; none where there is none, as on macOS.
+#[cfg(not(windows))]
 fn ram_in_use_mb() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let of = |name: &str| -> Option<u64> {
         text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
     };
     Some(of("MemTotal:")?.saturating_sub(of("MemAvailable:")?) / 1024)
+}
+
+/// As the system tells.
+#[cfg(windows)]
+#[expect(unsafe_code, reason = "the system's own interface")]
+fn ram_in_use_mb() -> Option<u64> {
+    use windows_sys::Win32::System::SystemInformation::{GlobalMemoryStatusEx, MEMORYSTATUSEX};
+    let mut told = MEMORYSTATUSEX { dwLength: size_of::<MEMORYSTATUSEX>() as u32, ..Default::default() };
+    // SAFETY: the structure has its length set and outlives the call.
+    let asked = unsafe { GlobalMemoryStatusEx(&raw mut told) };
+    (asked != 0).then(|| told.ullTotalPhys.saturating_sub(told.ullAvailPhys) >> 20)
 }
 
 #[cfg(test)]
@@ -178,7 +218,15 @@ mod tests {
 
     #[test]
     fn processors_are_busy_when_they_are_not_idle() {
-        assert_eq!(processor_times("cpu  100 0 50 800 50 0 0 0 0 0\ncpu0 1"), Some((150, 1000)));
-        assert_eq!(processor_times("intr 1"), None);
+        assert_eq!(ticks("cpu  100 0 50 800 50 0 0 0 0 0\ncpu0 1"), Some((150, 1000)));
+        assert_eq!(ticks("intr 1"), None);
+    }
+
+    #[test]
+    #[cfg(any(windows, target_os = "linux"))]
+    fn the_system_tells_how_busy_it_is_and_how_much_memory_is_in_use() {
+        let (busy, total) = processor_times().unwrap();
+        assert!(0 < busy && busy <= total, "{busy} of {total}");
+        assert!(ram_in_use_mb().unwrap() > 0);
     }
 }

@@ -9,16 +9,15 @@
 
 use super::{
     attempt::forget,
-    client::TaskClient,
+    given::Given,
     journal::Entry,
-    leases::{self, Held},
     report::{Reported, report},
     stills::{self, Turns},
     transfer::Transfer,
     work::Node,
 };
 use crate::aerender::{FrameSink, Job, ProcessId, ProvenFrame, TransferError, prepare::Shot};
-use flatrender_engine::{Activity, Attempt, Failure};
+use flatrender_engine::{Activity, Failure};
 use flatrender_workflows::contracts::{
     render::{Engine, FrameRange, FrameRef, RenderData, RenderFrames, RenderTiming, RenderedFrames},
     snapshot::RenderStills,
@@ -28,26 +27,26 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::task::JoinSet;
 use uuid::Uuid;
 
 /// Name of the composition that shows them; the script makes it.
 const COMPOSITION: &str = "stills";
 
 /// Those that can be rendered together, and all others.
-pub fn sort(entries: Vec<Entry>) -> (Vec<Vec<Entry>>, Vec<Entry>) {
-    let (mut reels, mut alone): (Vec<(RenderStills, Vec<Entry>)>, Vec<Entry>) = (Vec::new(), Vec::new());
-    for entry in entries {
-        let Some(still) = still(&entry) else {
-            alone.push(entry);
+pub fn sort(given: Vec<Arc<Given>>) -> (Vec<Vec<Arc<Given>>>, Vec<Arc<Given>>) {
+    let mut reels: Vec<(RenderStills, Vec<Arc<Given>>)> = Vec::new();
+    let mut alone = Vec::new();
+    for one in given {
+        let Some(still) = still(&one.entry) else {
+            alone.push(one);
             continue;
         };
         match reels.iter_mut().find_map(|(all, of)| Some((joined(all, &still)?, all, of))) {
             Some((data, all, of)) => {
                 all.data = data;
-                of.push(entry);
+                of.push(one);
             }
-            None => reels.push((still, vec![entry])),
+            None => reels.push((still, vec![one])),
         }
     }
     let (reels, single): (Vec<_>, Vec<_>) = reels.into_iter().map(|(_, of)| of).partition(|of| of.len() > 1);
@@ -75,24 +74,14 @@ fn joined(one: &RenderStills, other: &RenderStills) -> Option<RenderData> {
 
 /// A task of the reel.
 struct Part {
-    entry: Entry,
     still: RenderStills,
-    attempt: Attempt,
-    client: TaskClient,
+    given: Arc<Given>,
 }
 
 /// Renders stills together and reports those that came out; gives the others. Dropping the future kills the renderer.
-pub async fn make(node: Arc<Node>, entries: Vec<Entry>, turns: Turns) -> Vec<Entry> {
-    let mut keepers = JoinSet::new();
-    let part = |entry: Entry| {
-        let still = still(&entry)?;
-        let (attempt, keeper) = Attempt::new(entry.task.clone());
-        let client = node.client.task(&attempt);
-        let held = Held { seconds: entry.task.lease_seconds, fresh: true };
-        keepers.spawn(leases::keep(client.clone(), held, node.config.offline_patience, keeper));
-        Some(Part { entry, still, attempt, client })
-    };
-    let parts: Arc<Vec<Part>> = Arc::new(entries.into_iter().filter_map(part).collect());
+pub async fn make(node: Arc<Node>, given: Vec<Arc<Given>>, turns: Turns) -> Vec<Arc<Given>> {
+    let part = |given: Arc<Given>| Some(Part { still: still(&given.entry)?, given });
+    let parts: Arc<Vec<Part>> = Arc::new(given.into_iter().filter_map(part).collect());
     let folder = node.attempts().join(Uuid::new_v4().to_string());
     let reel = Arc::new(Reel { parts: parts.clone(), retry: node.config.retry, stored: Mutex::default() });
     let rendered = match render(&node, &parts, &reel, &folder, &turns).await {
@@ -117,7 +106,7 @@ pub async fn make(node: Arc<Node>, entries: Vec<Entry>, turns: Turns) -> Vec<Ent
         let frame = rendered.frames.iter().find(|f| f.frame as usize == at).filter(|_| stored.contains(&at));
         match frame {
             Some(frame) => tell(&node, part, frame, &rendered, parts.len()).await,
-            None => left.push(part.entry.clone()),
+            None => left.push(part.given.clone()),
         }
     }
     left
@@ -135,10 +124,9 @@ async fn render(
     for part in parts {
         data.texts.extend(part.still.data.texts.clone());
     }
-    let running: Vec<_> = parts.iter().map(|part| node.runs(part.entry.task.lease_token)).collect();
-    let full = |error| Failure::transient("render.disk_full", format!("the node cannot keep its journal: {error}"));
-    parts.iter().try_for_each(|part| node.journal.write(&part.entry)).map_err(full)?;
-    let _turn = turns.take(&first.attempt, &running[0].drain).await?;
+    let running: Vec<_> = parts.iter().map(|part| node.runs(part.given.token())).collect();
+    parts.iter().try_for_each(|part| part.given.written.clone())?;
+    let _turn = turns.take(&first.given.attempt, &running[0].drain).await?;
     let input = RenderFrames {
         composition: COMPOSITION.into(),
         frames: FrameRange { first: 0, last: parts.len() as u32 - 1 },
@@ -150,7 +138,7 @@ async fn render(
         .map(|part| Shot { composition: part.still.composition.clone(), frame: part.still.frame })
         .collect();
     let spawned = |id: &ProcessId| {
-        let entry = Entry { renderer: Some(id.clone()), ..first.entry.clone() };
+        let entry = Entry { renderer: Some(id.clone()), ..first.given.entry.clone() };
         if let Err(error) = node.journal.write(&entry) {
             // The mark in its environment still tells whose it is.
             tracing::warn!(%error, "cannot write the renderer into the journal");
@@ -158,7 +146,7 @@ async fn render(
     };
     let inputs = reel.transfer(first);
     let job = Job {
-        attempt: &first.attempt,
+        attempt: &first.given.attempt,
         stills: &shots,
         folder: folder.to_owned(),
         inputs: &inputs,
@@ -166,7 +154,7 @@ async fn render(
         drain: running[0].drain.clone(),
         spawned: &spawned,
     };
-    let longest = Duration::from_secs_f64(first.entry.task.start_to_close_seconds.clamp(1.0, 86_400.0) / 2.0);
+    let longest = Duration::from_secs_f64(first.given.entry.task.start_to_close_seconds.clamp(1.0, 86_400.0) / 2.0);
     let timed_out = |_| Err(Failure::transient("render.timed_out", "the stills took longer than they may"));
     tokio::time::timeout(longest, node.aerender.render(job, &input)).await.unwrap_or_else(timed_out)
 }
@@ -180,9 +168,10 @@ async fn tell(node: &Node, part: &Part, frame: &FrameRef, rendered: &RenderedFra
     let frame = FrameRef { frame: part.still.frame, blob: frame.blob.clone() };
     let made = RenderedFrames { frames: vec![frame], timing, ..rendered.clone() };
     let output = stills::output(RenderStills::NAME, made);
-    let reported = report(&part.client, &part.attempt, output, node.config.retry, node.config.offline_patience).await;
+    let (given, patience) = (&part.given, node.config.offline_patience);
+    let reported = report(&given.client, &given.attempt, output, node.config.retry, patience, &node.drain).await;
     if reported != Reported::Untold {
-        forget(node, part.entry.task.lease_token);
+        forget(node, given.token());
     }
 }
 
@@ -196,7 +185,7 @@ struct Reel {
 
 impl Reel {
     fn transfer(&self, part: &Part) -> Transfer {
-        Transfer { task: part.client.clone(), retry: self.retry, untold: Arc::default() }
+        Transfer { task: part.given.client.clone(), retry: self.retry, untold: Arc::default() }
     }
 }
 
@@ -207,7 +196,7 @@ impl FrameSink for Reel {
         let transfer = self.transfer(part);
         let stored = tokio::select! {
             // Nobody wants this one any more; the others are still wanted.
-            _ended = part.attempt.ended() => return Ok(()),
+            _ended = part.given.attempt.ended() => return Ok(()),
             stored = transfer.store(ProvenFrame { frame: part.still.frame, ..frame }) => stored,
         };
         if stored.is_ok() {

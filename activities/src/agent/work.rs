@@ -8,6 +8,7 @@ use super::{
     AgentConfig, AgentError, attempt,
     client::{Client, ClientError},
     disk,
+    given::Given,
     inventory::Inventory,
     journal::{Entry, Journal},
     probe, pulse, recover, reel,
@@ -35,6 +36,8 @@ use uuid::Uuid;
 const LONGEST_WAIT: Duration = Duration::from_secs(25);
 /// Pause before another look at a full disk.
 const DISK_PAUSE: Duration = Duration::from_secs(5);
+/// Pause before a slot that broke begins anew.
+const BROKEN_PAUSE: Duration = Duration::from_secs(5);
 
 /// An enrolled node.
 pub struct Node {
@@ -98,14 +101,16 @@ impl Drop for Running<'_> {
 /// # Errors
 /// [`AgentError::Refused`] when the server no longer knows us; attempts are stopped then.
 pub async fn work(node: Arc<Node>, shutdown: CancellationToken) -> Result<(), AgentError> {
-    let recovered = Arc::new(Mutex::new(VecDeque::from(recover::recover(&node).await)));
+    // All at once: those beyond the slots wait, and are ours meanwhile.
+    let recovered = recover::recover(&node).await.into_iter().map(|entry| Arc::new(Given::recovered(&node, entry)));
+    let recovered: Recovered = Arc::new(Mutex::new(recovered.collect()));
     let mut slots = JoinSet::new();
     for _ in 0..node.config.slots.max(1) {
         slots.spawn(slot(node.clone(), recovered.clone(), shutdown.clone()));
     }
-    let (grace, drain) = (node.config.drain_grace, node.drain.clone());
+    let (grace, drain, told) = (node.config.drain_grace, node.drain.clone(), shutdown.clone());
     let timer = tokio::spawn(async move {
-        shutdown.cancelled().await;
+        told.cancelled().await;
         tokio::time::sleep(grace).await;
         drain.cancel();
     });
@@ -119,7 +124,14 @@ pub async fn work(node: Arc<Node>, shutdown: CancellationToken) -> Result<(), Ag
                 node.drain.cancel();
                 result = Err(error);
             }
-            Err(error) => tracing::error!(%error, "a slot of the node broke"),
+            Err(error) => {
+                tracing::error!(%error, "a slot of the node broke, and begins anew");
+                let again = slot(node.clone(), recovered.clone(), shutdown.clone());
+                slots.spawn(async move {
+                    tokio::time::sleep(BROKEN_PAUSE).await;
+                    again.await
+                });
+            }
         }
     }
     timer.abort();
@@ -127,47 +139,52 @@ pub async fn work(node: Arc<Node>, shutdown: CancellationToken) -> Result<(), Ag
     result
 }
 
-async fn slot(
-    node: Arc<Node>,
-    recovered: Arc<Mutex<VecDeque<Entry>>>,
-    shutdown: CancellationToken,
-) -> Result<(), AgentError> {
+/// Attempts of an earlier process that wait for a slot.
+type Recovered = Arc<Mutex<VecDeque<Arc<Given>>>>;
+
+async fn slot(node: Arc<Node>, recovered: Recovered, shutdown: CancellationToken) -> Result<(), AgentError> {
+    let claimed = |task| Arc::new(Given::claimed(&node, Entry { task, renderer: None }));
     loop {
-        let next = recovered.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        let (entries, fresh) = match next {
-            Some(entry) => (vec![entry], false),
-            None => match claim(&node, &shutdown).await? {
-                tasks if tasks.is_empty() => return Ok(()),
-                tasks => (tasks.into_iter().map(|task| Entry { task, renderer: None }).collect(), true),
-            },
-        };
-        visit(&node, entries, fresh).await;
+        let mut given = waiting(&recovered, &node.drain);
+        if given.is_empty() {
+            given = claim(&node, &shutdown).await?.into_iter().map(claimed).collect();
+        }
+        if given.is_empty() {
+            return Ok(());
+        }
+        visit(&node, given).await;
     }
+}
+
+/// The next attempt of an earlier process; once the node goes away all of them, which are then given back side by side.
+fn waiting(recovered: &Recovered, drain: &CancellationToken) -> Vec<Arc<Given>> {
+    let mut recovered = recovered.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = if drain.is_cancelled() { recovered.len() } else { recovered.len().min(1) };
+    recovered.drain(..count).collect()
 }
 
 /// Makes attempts that were given at once, each with its own lease and report. Stills of After Effects are rendered together; all
 /// other renderers run one after another.
-async fn visit(node: &Arc<Node>, entries: Vec<Entry>, fresh: bool) {
+async fn visit(node: &Arc<Node>, given: Vec<Arc<Given>>) {
     let turns = Turns::default();
-    let (reels, mut alone) = if fresh { reel::sort(entries) } else { (Vec::new(), entries) };
-    let fresh = fresh && reels.is_empty();
+    let (reels, mut alone) = reel::sort(given);
     for together in reels {
-        let mut work = JoinSet::new();
-        work.spawn(reel::make(node.clone(), together.clone(), turns.clone()));
+        let (mut work, tokens) = (JoinSet::new(), together.iter().map(|given| given.token()).collect::<Vec<_>>());
+        work.spawn(reel::make(node.clone(), together, turns.clone()));
         match work.join_next().await {
             Some(Ok(left)) => alone.extend(left),
             Some(Err(error)) => {
                 tracing::error!(%error, "stills that were rendered together broke");
-                together.iter().for_each(|entry| attempt::forget(node, entry.task.lease_token));
+                tokens.iter().for_each(|token| attempt::forget(node, *token));
             }
             None => {}
         }
     }
     // Tasks of their own: a defect in one costs that attempt and nothing else. They end with the slot.
     let (mut work, mut tokens) = (JoinSet::new(), HashMap::new());
-    for entry in alone {
-        let token = entry.task.lease_token;
-        let started = work.spawn(attempt::make(node.clone(), entry, fresh, turns.clone()));
+    for given in alone {
+        let token = given.token();
+        let started = work.spawn(attempt::make(node.clone(), given, turns.clone()));
         tokens.insert(started.id(), token);
     }
     while let Some(ended) = work.join_next().await {
@@ -226,7 +243,7 @@ async fn prove(node: &Node) {
     // Whoever comes second finds that somebody is at it, and asks again later.
     let Ok(_held) = node.probing.try_lock() else { return };
     tracing::warn!("this node is in quarantine: rendering the probe");
-    let report = ProbeReport { checks: probe::run(&node.config, &node.aerender.renderers).await };
+    let report = ProbeReport { checks: probe::run(&node.config, &node.inventory.offered()).await };
     for check in report.checks.iter().filter(|check| !check.ok) {
         tracing::error!(check = check.name, found = check.found, fix = check.fix, "the probe failed");
     }

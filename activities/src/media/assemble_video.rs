@@ -7,8 +7,8 @@ use super::{
 };
 use flatrender_engine::{Attempt, Failure, Handler};
 use flatrender_workflows::contracts::{
-    media::{AssembleVideo, EncodedPart},
-    storage::{BlobRef, Shelf},
+    media::{AssembleVideo, EncodedPart, PART_LOST},
+    storage::{BlobRef, Shelf, StorageError},
 };
 use std::path::Path;
 
@@ -37,11 +37,25 @@ impl Handler<AssembleVideo> for Media {
 impl Media {
     async fn gather(&self, cx: &Attempt, shelf: &Shelf, input: &AssembleVideo, folder: &Path) -> Result<(), Failure> {
         for (index, part) in input.parts.iter().enumerate() {
-            self.fetch(shelf, &part.blob, &folder.join(part_name(index))).await?;
+            self.fetch_part(shelf, &part.blob, &folder.join(part_name(index))).await?;
             cx.check()?;
         }
-        self.fetch(shelf, &input.audio.blob, &folder.join(SOUND)).await?;
+        self.fetch_part(shelf, &input.audio.blob, &folder.join(SOUND)).await?;
         tokio::fs::write(folder.join(LIST), list(&input.parts, input.fps)).await.map_err(disk_failure)
+    }
+
+    /// What is not there as it was recorded can be made again.
+    async fn fetch_part(&self, shelf: &Shelf, blob: &BlobRef, path: &Path) -> Result<(), Failure> {
+        let lost = match self.storage.fetch(shelf, &blob.sha256, path).await {
+            Ok(()) => return Ok(()),
+            Err(error @ (StorageError::NotFound(_) | StorageError::Mismatch { .. } | StorageError::TooLong { .. })) => {
+                Failure::permanent(PART_LOST, format!("a part or the sound is lost: {error}"))
+            }
+            Err(error) => return Err(crate::storage::failure(&error)),
+        };
+        // What is as long as it would be taken for it when it is stored again.
+        let _ = self.storage.remove(shelf, &blob.sha256).await;
+        Err(lost)
     }
 
     async fn check_count(&self, folder: &Path, planned: u32) -> Result<(), Failure> {

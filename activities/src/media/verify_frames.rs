@@ -34,7 +34,7 @@ impl Media {
             done += 1;
             cx.heartbeat(Progress { done, total, ..Progress::default() })?;
         }
-        Ok(VerifiedFrames { good: pictures.len() as u32, faults, doubts: doubts(pictures) })
+        Ok(VerifiedFrames { good: pictures.len() as u32, faults, doubts: doubts(pictures, input.film_frames) })
     }
 
     async fn verify_frame(
@@ -63,13 +63,13 @@ fn check(png: &[u8], hash: &BlobHash, size: [u32; 2]) -> Result<bool, FaultReaso
 }
 
 /// What looks wrong among good frames. Of frames that do not follow each other nothing can be said.
-fn doubts(pictures: Pictures) -> Vec<FrameFault> {
+fn doubts(pictures: Pictures, film_frames: Option<u32>) -> Vec<FrameFault> {
     let consecutive = pictures.keys().zip(pictures.keys().skip(1)).all(|(a, b)| a + 1 == *b);
     if !consecutive || pictures.len() < LEAST_DOUBTED {
         return vec![];
     }
     let blank = |frame: &u32| pictures.get(frame).is_some_and(|(_, blank)| *blank);
     let reason = |frame: &u32| if blank(frame) { FaultReason::Black } else { FaultReason::Duplicate };
-    let doubted = Doubts::of(pictures.clone()).frames();
+    let doubted = Doubts::within(pictures.clone(), film_frames).frames();
     doubted.iter().map(|frame| FrameFault { frame: *frame, reason: reason(frame) }).collect()
 }

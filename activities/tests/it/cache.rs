@@ -2,15 +2,18 @@
 
 use crate::world::{Shelf, blob, zip};
 use flatrender_activities::aerender::{
+    InputSource, TransferError,
     cache::{Cache, Pin},
     unpack::Bounds,
 };
+use flatrender_engine::Failure;
 use flatrender_workflows::contracts::storage::{BlobHash, BlobRef};
 use proptest::prelude::*;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    task::Poll,
 };
 
 /// Package `n`, of about `n` hundred bytes.
@@ -132,6 +135,85 @@ async fn finding_a_package_is_a_hit_and_fetching_it_is_none() {
     assert_eq!(hits, [(one.sha256, 2), (two.sha256, 0)], "the last used first");
 }
 
+/// Polls a future as often as it wants, but at most so many times, and drops it. What came of it.
+async fn polled<T>(work: impl Future<Output = T>, times: u32) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    let mut left = times;
+    std::future::poll_fn(|cx| {
+        left -= 1;
+        match work.as_mut().poll(cx) {
+            Poll::Ready(made) => Poll::Ready(Some(made)),
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Has a package brought by `inputs`, dropped after so many polls. What came of it, and what lies in the cache then.
+fn cut_off(inputs: &impl InputSource, blob: &BlobRef, polls: u32) -> (Option<Result<(), Failure>>, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = Cache::open(folder.path().join("cache"), 1 << 20, Bounds::default()).unwrap();
+    let target = folder.path().join("target");
+    fs::create_dir(&target).unwrap();
+    // One thread for work that blocks, so that all of it that was begun is over when the last of it is.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+    let made = runtime.block_on(async {
+        let made = polled(cache.copy_package(inputs, blob, &target), polls).await;
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+        made
+    });
+    let left = fs::read_dir(folder.path().join("cache")).unwrap();
+    (made, left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect())
+}
+
+/// Storage whose answers stop in the middle.
+struct Stalling;
+
+impl InputSource for Stalling {
+    async fn fetch(&self, _: &BlobRef, path: &Path) -> Result<(), TransferError> {
+        fs::write(path, b"half of it")?;
+        std::future::pending().await
+    }
+}
+
+#[test]
+fn a_download_that_nobody_waits_for_any_more_leaves_nothing() {
+    let (made, left) = cut_off(&Stalling, &blob(&package(3)), 1);
+    assert!(made.is_none() && left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn an_unpacking_that_nobody_waits_for_any_more_leaves_nothing_whenever_that_is() {
+    let (shelf, package) = (Shelf::default(), package(3));
+    shelf.add(&package);
+    let blob = blob(&package);
+    for polls in 1.. {
+        let (made, left) = cut_off(&shelf, &blob, polls);
+        let Some(made) = made else {
+            assert!(left.iter().all(|name| !name.starts_with("new-")), "after {polls} polls: {left:?}");
+            continue;
+        };
+        made.unwrap();
+        assert_eq!(left, [format!("{}.package", blob.sha256)]);
+        assert!(polls > 1, "other threads look at what arrived, measure it and unpack it");
+        break;
+    }
+}
+
+#[tokio::test]
+async fn what_is_unpacked_has_room_made_for_it_as_large_as_it_is() {
+    let content = vec![0u8; 3000];
+    let swelling = zip(&[("project.json", b"{}"), ("media/film.bin", &content)]);
+    let mut scene = Scene::new(4000);
+    scene.shelf.add(&swelling);
+    scene.use_it(&blob(&package(6))).await;
+    scene.use_it(&blob(&package(5))).await;
+    assert!(swelling.len() < 1000 && scene.cache.packages().len() == 2);
+    scene.use_it(&blob(&swelling)).await;
+    assert!(scene.cache.bytes() <= 4000, "{:?}", scene.cache.packages());
+}
+
 /// What the cache holds, as a list: the least recently used first.
 struct Model {
     limit: u64,
@@ -145,13 +227,18 @@ impl Model {
         self.pinned.get(hash).is_some_and(|n| *n > 0) || self.kept.contains(hash)
     }
 
-    fn use_it(&mut self, blob: &BlobRef, unpacked: u64) {
+    /// What is in it takes `content` bytes, the entry `unpacked`.
+    fn use_it(&mut self, blob: &BlobRef, content: u64, unpacked: u64) {
         if let Some(at) = self.held.iter().position(|(hash, _)| *hash == blob.sha256) {
             let entry = self.held.remove(at);
             return self.held.push(entry);
         }
         self.room(blob.size_bytes);
+        self.room(content);
         self.held.push((blob.sha256.clone(), unpacked));
+        *self.pinned.entry(blob.sha256.clone()).or_default() += 1;
+        self.room(0);
+        *self.pinned.get_mut(&blob.sha256).unwrap() -= 1;
     }
 
     fn room(&mut self, more: u64) {
@@ -211,7 +298,8 @@ proptest! {
                 match &deed {
                     Deed::Use(n) => {
                         scene.use_it(&blobs[*n]).await;
-                        model.use_it(&blobs[*n], bytes[&blobs[*n].sha256]);
+                        let content = "{}".len() + n * 100;
+                        model.use_it(&blobs[*n], content as u64, bytes[&blobs[*n].sha256]);
                     }
                     Deed::Pin(n) => {
                         pins.push((*n, scene.cache.pin(&blobs[*n].sha256)));

@@ -7,6 +7,7 @@ use flatrender_activities::aerender::Limits;
 #[cfg(target_os = "linux")]
 use flatrender_activities::aerender::process::census::{self, Mark};
 use flatrender_engine::Standing;
+use flatrender_workflows::contracts::render::INTERRUPTED;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -210,4 +211,17 @@ async fn a_node_that_goes_away_before_the_first_frame_gives_the_task_back() {
     let (rendered, ()) = tokio::join!(stage.render(), drain);
     assert_eq!(rendered.unwrap_err().code, "render.interrupted");
     assert_eq!(stage.processes_left(), Some(false));
+}
+
+#[tokio::test]
+async fn a_node_that_goes_away_waits_for_no_list_of_frames_that_are_stored() {
+    let stage = Stage::new(json!({}));
+    stage.shelf.is_silent.store(true, std::sync::atomic::Ordering::Relaxed);
+    let going = async {
+        until("it is prepared", || stage.attempt_folder().join("prepared").exists()).await;
+        stage.drain.cancel();
+    };
+    let both = async { tokio::join!(stage.render(), going) };
+    let (rendered, ()) = tokio::time::timeout(Duration::from_secs(10), both).await.unwrap();
+    assert_eq!(rendered.unwrap_err().code, INTERRUPTED);
 }

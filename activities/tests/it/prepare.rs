@@ -39,10 +39,15 @@ impl Desk {
 
     /// Runs the script. What it says.
     pub fn run(&self) -> Manifest {
+        self.run_where(&Prepare::default())
+    }
+
+    /// As [`Desk::run`], in an After Effects like this.
+    fn run_where(&self, prepare: &Prepare) -> Manifest {
         let job = self.job();
         job.write(&self.folder).unwrap();
         let script = self.folder.attempt.join("prepare.jsx");
-        afterfx::run(&fs::read_to_string(&script).unwrap(), &script, &Prepare::default()).unwrap();
+        afterfx::run(&fs::read_to_string(&script).unwrap(), &script, prepare).unwrap();
         Manifest::read(&self.folder, &job).unwrap()
     }
 
@@ -201,6 +206,35 @@ fn everything_that_is_wrong_is_told_at_once_with_its_name() {
     assert_eq!(failure.code, "render.unknown_field");
     assert!(failure.message.ends_with(": txt:sub, txt:titel, color:acent"), "{}", failure.message);
     assert_eq!(failure.details["objects"], json!(["txt:sub", "txt:titel", "color:acent"]));
+}
+
+#[test]
+fn footage_lies_in_the_package_or_is_refused_and_on_windows_the_case_does_not_matter() {
+    let desk = Desk::new(&after_effects_project());
+    let place = |folder: &str, photo: &str| {
+        let folder = desk.folder.attempt.join(folder);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(photo), "a picture").unwrap();
+        let mut project = after_effects_project();
+        project["footage"][0]["path"] = folder.join(photo).to_str().unwrap().replace('\\', "/").into();
+        fs::write(desk.folder.package.join("project.aep"), project.to_string()).unwrap();
+    };
+    let codes = |os: &str| {
+        let manifest = desk.run_where(&Prepare { os: os.into(), ..Prepare::default() });
+        manifest.failures.into_iter().map(|f| f.code).collect::<Vec<_>>()
+    };
+    let (mac, windows, none): (&str, &str, [&str; 0]) = ("Macintosh OS 14.5.0/64", "Windows/64 10.0.19045", []);
+    for os in [mac, windows] {
+        place("package/images", "photo.jpg");
+        assert_eq!(codes(os), none, "{os}");
+        place("package2", "photo.jpg");
+        assert_eq!(codes(os), ["foreign_path"], "{os}: a neighbour whose name begins alike");
+        place("package", "photo.jpg");
+        assert_eq!(codes(os), none, "{os}");
+    }
+    place("Package/Images", "Photo.jpg");
+    assert_eq!(codes(windows), none, "it is the same folder there");
+    assert_eq!(codes(mac), ["foreign_path"]);
 }
 
 /// Two scenes of 60 frames that share 10, and what spans both.

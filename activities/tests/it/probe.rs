@@ -1,10 +1,14 @@
 //! The probe: what a node in quarantine has to show before it gets work again.
 
+#[cfg(unix)]
+use crate::world::Stage;
 use crate::{
     agent::Scene,
     picture,
     world::{SIZE, limits, project, stand_in, until, zip},
 };
+#[cfg(unix)]
+use flatrender_activities::agent::doctor;
 use flatrender_activities::{
     aerender::process,
     agent::{
@@ -12,6 +16,8 @@ use flatrender_activities::{
         probe::{self, SHEET, Sheet},
     },
 };
+#[cfg(unix)]
+use flatrender_workflows::contracts::render::FrameRange;
 use flatrender_workflows::contracts::{node::Check, render::RenderData};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::PathBuf};
@@ -84,6 +90,38 @@ async fn a_node_that_fails_its_probe_gets_none_and_says_why() {
     let ledger = scene.books.open();
     assert_eq!(ledger.claims, 0);
     assert!(ledger.probes[0].checks[0].found.contains("the colour"));
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_after_effects_shows_by_its_probe_that_this_works_and_nothing_of_the_built_in_renderer() {
+    let (folder, scene) = (tempfile::tempdir().unwrap(), Scene::new(json!({}), 15.0).await);
+    let project = json!({
+        "compositions": [{ "name": "main", "frames": 100, "size": SIZE, "layers": [] }],
+        "queue": [{ "composition": "main", "span": [0, 4] }],
+    });
+    let mut stage = Stage::new(json!({}));
+    stage.use_after_effects(&project, &json!({}));
+    (stage.wish.data, stage.wish.assets) = (RenderData { version: 1, ..RenderData::default() }, Vec::new());
+    stage.wish.frames = FrameRange { first: 0, last: 5 };
+    stage.render().await.unwrap();
+    let color = |png: &Vec<u8>| image::load_from_memory(png).unwrap().to_rgb8().get_pixel(SIZE[0] / 2, SIZE[1] / 2).0;
+    let colors = stage.shelf.frames.lock().unwrap().values().map(color).collect();
+    let sheet = serde_json::to_vec(&Sheet { composition: "main".into(), size: SIZE, fps: 30, colors }).unwrap();
+    let probe = folder.path().join("probe.zip");
+    let project = project.to_string();
+    std::fs::write(
+        &probe,
+        zip(&[("project.aep", project.as_bytes()), ("scenario.json", b"{}"), (SHEET, sheet.as_slice())]),
+    )
+    .unwrap();
+    let (after_effects, _) = crate::reel::listening_install(folder.path());
+    let renderers = vec![stand_in(), after_effects];
+    let config = AgentConfig { renderers, probe: Some(probe), ..scene.config.clone() };
+    let checks = doctor::look(&config, &doctor::Places::default()).await;
+    let probes: Vec<_> =
+        checks.iter().filter(|c| c.name.starts_with("probe")).map(|c| (c.name.as_str(), c.ok)).collect();
+    assert_eq!(probes, [("probe:after_effects", true)], "{checks:?}");
 }
 
 #[tokio::test]

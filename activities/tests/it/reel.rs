@@ -13,7 +13,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, head, post},
 };
-use flatrender_activities::agent::{self, AgentConfig};
+use flatrender_activities::agent::{
+    self, AgentConfig,
+    journal::{Entry, Journal},
+};
 use flatrender_engine::{Labels, LeasedTask};
 use flatrender_workflows::contracts::{
     node::{Claimed, Complete, Enrolled, Fail, KeptFrames, Orders, Renewed},
@@ -23,7 +26,7 @@ use flatrender_workflows::contracts::{
 };
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     os::unix::fs::PermissionsExt as _,
     path::{Path as File, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
@@ -41,6 +44,15 @@ struct Desk {
     frames: HashMap<(i64, String), Vec<u8>>,
     done: BTreeMap<i64, Still>,
     failed: BTreeMap<i64, String>,
+    /// Renewals and reports, in order.
+    calls: Vec<(&'static str, i64)>,
+}
+
+impl Desk {
+    /// The tasks whose leases were renewed before any task was reported.
+    fn before_any_report(&self) -> BTreeSet<i64> {
+        self.calls.iter().take_while(|(call, _)| *call == "renew").map(|(_, task)| *task).collect()
+    }
 }
 
 #[derive(Clone, Default)]
@@ -53,7 +65,7 @@ impl Server {
 
     async fn start(&self) -> String {
         let tasks = Router::new()
-            .route("/renew", post(async || Json(Renewed { cancelled: false, lease_seconds: 30.0 })))
+            .route("/renew", post(renew))
             .route("/complete", post(complete))
             .route("/fail", post(fail))
             .route("/inputs/{sha256}", get(async |State(server): State<Self>| server.open().package.clone()))
@@ -83,7 +95,13 @@ async fn claim(State(server): State<Server>) -> Response {
     Json(Claimed { tasks }).into_response()
 }
 
+async fn renew(State(server): State<Server>, Path(task): Path<i64>) -> Json<Renewed> {
+    server.open().calls.push(("renew", task));
+    Json(Renewed { cancelled: false, lease_seconds: 30.0 })
+}
+
 async fn complete(State(server): State<Server>, Path(task): Path<i64>, Json(body): Json<Complete>) -> StatusCode {
+    server.open().calls.push(("complete", task));
     server.open().done.insert(task, serde_json::from_value(body.output).unwrap());
     StatusCode::NO_CONTENT
 }
@@ -103,7 +121,7 @@ async fn put_frame(State(server): State<Server>, Path(frame): Path<(i64, String)
 }
 
 /// After Effects' two programs, which write down that they were started.
-fn listening_install(folder: &File) -> (PathBuf, PathBuf) {
+pub fn listening_install(folder: &File) -> (PathBuf, PathBuf) {
     let real = install(&folder.join("real"));
     let (bin, calls) = (folder.join("bin"), folder.join("calls"));
     std::fs::create_dir(&bin).unwrap();
@@ -154,18 +172,30 @@ fn task(id: i64, scene: &str, frame: u32, package: BlobRef) -> LeasedTask {
 
 /// Gives an agent stills of these scenes at once and waits until it has told of each; the starts of After Effects' programs.
 async fn visit(server: &Server, scenes: &[(&str, u32)]) -> Vec<String> {
-    let scene = |id: &str| -> Value {
-        json!({ "name": format!("scene:{id}"), "frames": 60, "size": SIZE,
-                "layers": [{ "name": format!("txt:{id}"), "text": { "words": "-" } }] })
-    };
-    let project = json!({
-        "compositions": [scene("a"), scene("b"), scene("c")], "queue": [{ "composition": "scene:a", "span": [0, 3] }],
-    });
-    let package = zip(&[("project.aep", project.to_string().as_bytes()), ("scenario.json", b"{}")]);
-    let of = |(n, (id, frame)): (usize, &(&str, u32))| task(n as i64 + 1, id, *frame, blob(&package));
-    server.open().tasks = scenes.iter().enumerate().map(of).collect();
-    server.open().package = package;
-    let folder = tempfile::tempdir().unwrap();
+    server.offer(scenes, &json!({}));
+    play(server, &tempfile::tempdir().unwrap(), scenes.len()).await
+}
+
+impl Server {
+    /// Has stills of these scenes for whoever asks, of a package in which `scenario` goes wrong.
+    fn offer(&self, scenes: &[(&str, u32)], scenario: &Value) {
+        let scene = |id: &str| -> Value {
+            json!({ "name": format!("scene:{id}"), "frames": 60, "size": SIZE,
+                    "layers": [{ "name": format!("txt:{id}"), "text": { "words": "-" } }] })
+        };
+        let project = json!({
+            "compositions": [scene("a"), scene("b"), scene("c")], "queue": [{ "composition": "scene:a", "span": [0, 3] }],
+        });
+        let package =
+            zip(&[("project.aep", project.to_string().as_bytes()), ("scenario.json", scenario.to_string().as_bytes())]);
+        let of = |(n, (id, frame)): (usize, &(&str, u32))| task(n as i64 + 1, id, *frame, blob(&package));
+        self.open().tasks = scenes.iter().enumerate().map(of).collect();
+        self.open().package = package;
+    }
+}
+
+/// Starts an agent that keeps its things in `folder` and waits until it has told of so many stills; the starts of After Effects' programs.
+async fn play(server: &Server, folder: &tempfile::TempDir, stills: usize) -> Vec<String> {
     let (renderer, calls) = listening_install(folder.path());
     let config = AgentConfig {
         token: Some("token".into()),
@@ -184,7 +214,7 @@ async fn visit(server: &Server, scenes: &[(&str, u32)]) -> Vec<String> {
         let desk = server.open();
         desk.done.len() + desk.failed.len()
     };
-    until("every still was told of", || told() == scenes.len()).await;
+    until("every still was told of", || told() == stills).await;
     shutdown.cancel();
     node.await.unwrap().unwrap();
     for kept in ["journal", "attempts"] {
@@ -200,7 +230,7 @@ async fn after_effects_is_started_once_for_all_stills_of_a_visit() {
     let calls = visit(&server, &[("a", 7), ("b", 0), ("c", 59)]).await;
     assert_eq!(calls, ["AfterFX", "aerender"]);
     let desk = server.open();
-    let mut pictures = std::collections::BTreeSet::new();
+    let mut pictures = BTreeSet::new();
     for (task, still) in &desk.done {
         let Still::Rendered(still) = still else { panic!("{still:?}") };
         let hash = still.frame.sha256.to_string();
@@ -217,4 +247,37 @@ async fn a_still_that_cannot_be_made_keeps_no_other_of_its_visit_from_being_made
     let desk = server.open();
     assert_eq!(desk.done.keys().copied().collect::<Vec<_>>(), [1, 3]);
     assert_eq!(desk.failed, BTreeMap::from([(2, "render.comp_not_found".to_owned())]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_still_that_waits_for_others_of_its_visit_is_written_down_and_keeps_its_lease_meanwhile() {
+    let (server, folder) = (Server::default(), tempfile::tempdir().unwrap());
+    server.offer(&[("a", 7), ("b", 0), ("a", 9)], &json!({ "frame_ms": 1500 }));
+    // Other words in the same scene: it cannot be shown together with the first.
+    server.open().tasks[2].input["data"]["texts"]["a"] = json!("other words");
+    server.open().tasks.iter_mut().for_each(|task| task.lease_seconds = 1.0);
+    let written = || {
+        let entries = std::fs::read_dir(folder.path().join("data/journal")).into_iter().flatten().flatten();
+        entries.filter(|entry| entry.path().extension().is_some_and(|ending| ending == "json")).count()
+    };
+    let watching =
+        until("all are written down before any is reported", || written() == 3 && server.open().done.is_empty());
+    tokio::join!(play(&server, &folder, 3), watching);
+    let desk = server.open();
+    assert_eq!((desk.done.len(), &desk.failed), (3, &BTreeMap::new()));
+    assert!(desk.before_any_report().contains(&3), "{:?}", desk.calls);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_of_an_earlier_process_keep_their_leases_while_they_wait_for_a_slot() {
+    let (server, folder) = (Server::default(), tempfile::tempdir().unwrap());
+    server.offer(&[("a", 7), ("b", 0)], &json!({ "frame_ms": 1500 }));
+    let journal = Journal::open(folder.path().join("data/journal")).unwrap();
+    let tasks = std::mem::take(&mut server.open().tasks);
+    for task in tasks {
+        journal.write(&Entry { task, renderer: None }).unwrap();
+    }
+    play(&server, &folder, 2).await;
+    let desk = server.open();
+    assert_eq!(desk.before_any_report(), BTreeSet::from([1, 2]), "{:?}", desk.calls);
 }

@@ -4,7 +4,7 @@
 use crate::{
     agent::{Scene, processes_left},
     ledger::{State, TOKEN},
-    world::{stand_in, until},
+    world::{install, stand_in, until},
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -15,18 +15,20 @@ use std::process::{Child, Command, Stdio};
 
 impl Scene {
     fn program(&self) -> Node {
-        let child = Command::new(env!("CARGO_BIN_EXE_flatrender-node"))
+        let mut command = self.command();
+        command.arg("--data").arg(self.data.path()).arg("--renderer").arg(stand_in());
+        Node(command.spawn().unwrap())
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flatrender-node"));
+        command
             .args(["--server", &self.config.server, "--name", "node-1", "--drain-seconds", "0"])
             .args(["--disk-reserve-gb", "0"])
             .env("FLATRENDER_NODE_TOKEN", TOKEN)
-            .arg("--data")
-            .arg(self.data.path())
-            .arg("--renderer")
-            .arg(stand_in())
             .env("RUST_LOG", "warn")
-            .stdout(Stdio::null())
-            .spawn();
-        Node(child.unwrap())
+            .stdout(Stdio::null());
+        command
     }
 }
 
@@ -55,6 +57,18 @@ impl Drop for Node {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+#[tokio::test]
+async fn a_node_that_is_told_of_no_folder_renders_below_the_one_it_is_started_in() {
+    let scene = Scene::new(json!({}), 10.0).await;
+    install(&scene.data.path().join("programs"));
+    let mut command = scene.command();
+    command.current_dir(scene.data.path()).env_remove("FLATRENDER_NODE_DATA").args(["--renderer", "programs/aerender"]);
+    let _node = Node(command.spawn().unwrap());
+    until("the task is over", || scene.books.is_over()).await;
+    assert_eq!(scene.books.done().frames.len(), 10);
+    assert!(scene.data.path().join("flatrender-node-data/credential.json").exists());
 }
 
 #[tokio::test]

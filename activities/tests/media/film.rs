@@ -4,7 +4,7 @@ use crate::world::{FPS, SIZE, World};
 use flatrender_engine::Failure;
 use flatrender_workflows::contracts::{
     media::{AssembleVideo, ProbedVideo, VerifyVideo},
-    storage::BlobRef,
+    storage::{BlobRef, BlobStore},
 };
 
 impl World {
@@ -109,5 +109,16 @@ async fn parts_and_sound_must_have_the_planned_length() {
     let more = AssembleVideo { frames: 6, ..film };
     for wrong in [longer, more] {
         assert_eq!(world.run(wrong).await.unwrap_err().code, "media.invalid_input");
+    }
+}
+
+#[tokio::test]
+async fn a_part_or_a_sound_that_is_gone_is_said_to_be_lost() {
+    let world = World::new();
+    let (parts, audio) = (world.parts(&[5]).await, world.silence(5, FPS).await);
+    let film = AssembleVideo { render_id: world.render_id, parts, audio, frames: 5, fps: FPS };
+    for gone in [film.audio.blob.clone(), film.parts[0].blob.clone()] {
+        world.storage.remove(&world.render_shelf(), &gone.sha256).await.unwrap();
+        assert_eq!(world.run(film.clone()).await.unwrap_err().code, "media.part_lost");
     }
 }

@@ -11,7 +11,11 @@ use std::path::PathBuf;
 
 impl World {
     async fn verify(&self, frames: Vec<FrameRef>) -> VerifiedFrames {
-        self.run(VerifyFrames { render_id: self.render_id, frames, size: SIZE }).await.unwrap()
+        self.verify_of(frames, None).await
+    }
+
+    async fn verify_of(&self, frames: Vec<FrameRef>, film_frames: Option<u32>) -> VerifiedFrames {
+        self.run(VerifyFrames { render_id: self.render_id, frames, size: SIZE, film_frames }).await.unwrap()
     }
 
     /// Where a frame lies on the disk.
@@ -156,4 +160,20 @@ async fn a_black_frame_among_others_is_doubted_and_not_faulty() {
     assert_eq!(world.verify(frames.clone()).await, VerifiedFrames { good: 12, faults: Vec::new(), doubts });
     frames.remove(3);
     assert_eq!(world.verify(frames).await.doubts, [], "frames with gaps say nothing of each other");
+}
+
+#[tokio::test]
+async fn a_black_frame_at_the_edge_of_a_chunk_is_doubted_unless_the_film_begins_or_ends_there() {
+    let world = World::new();
+    let mut frames = world.frames(20, 12).await;
+    let black = png(&image::RgbImage::new(SIZE[0], SIZE[1]));
+    (frames[0], frames[11]) = (world.frame(20, &black).await, world.frame(31, &black).await);
+    let doubted = async |film_frames| {
+        let found = world.verify_of(frames.clone(), film_frames).await;
+        assert_eq!((found.good, found.faults), (12, vec![]));
+        found.doubts.into_iter().map(|doubt| (doubt.frame, doubt.reason)).collect::<Vec<_>>()
+    };
+    assert_eq!(doubted(Some(100)).await, [(20, FaultReason::Black), (31, FaultReason::Black)]);
+    assert_eq!(doubted(Some(32)).await, [(20, FaultReason::Black)], "the film ends with it");
+    assert!(doubted(None).await.is_empty(), "a task of an older server");
 }

@@ -12,7 +12,13 @@ use crate::{
 };
 use axum::{extract::State, http::StatusCode};
 use flatrender_engine::remote::Hold;
-use flatrender_workflows::contracts::node::{Complete, Fail, Release, Renew, Renewed};
+use flatrender_workflows::{
+    contracts::{
+        evidence::SPOILING,
+        node::{Complete, Fail, Release, Renew, Renewed},
+    },
+    models::{Role, Scope, render::stored_frame},
+};
 
 /// `POST …/renew`: keeps the lease and tells what became of the run.
 #[utoipa::path(
@@ -79,7 +85,8 @@ pub async fn complete(
 /// `POST …/fail`: reports why an attempt did not succeed.
 #[utoipa::path(
     post, path = "/v1/nodes/tasks/{task_id}/fail", tag = "Nodes", operation_id = "fail_task", summary = "Report a failure",
-    description = "The task is tried again after its backoff when the failure is retryable, else it has failed for good.",
+    description = "The task is tried again after its backoff when the failure is retryable, else it has failed for good. \
+                   A failure that shows in the frames counts against those that the attempt has stored also when it is told too late.",
     security(("node_credential" = [])), params(("task_id" = i64, Path, description = "The task")),
     request_body(content = Object, content_type = "application/json", example = json!({
         "lease_token": "4f1c1a52-9a53-4a3e-9b70-6a7a9a3f0c11",
@@ -108,13 +115,45 @@ pub(super) async fn fail_task(
     task_id: i64,
     asked: Fail,
 ) -> Result<StatusCode, Problem> {
-    let (service, worker) = (leases::service(app), leases::worker(&caller.node));
-    if let Hold::Held(lease) = service.hold(&worker, task_id, asked.lease_token).await? {
-        let task = Task { id: task_id, token: asked.lease_token, lease: &lease };
-        crashes::note(app, caller, task, &asked.failure).await?;
+    let (service, worker, token) = (leases::service(app), leases::worker(&caller.node), asked.lease_token);
+    let only_stopped = asked.failure.is_cancelled() || asked.failure.is_lease_lost();
+    let hold = match only_stopped {
+        true => service.hold(&worker, task_id, token).await?,
+        false => service.take_up(&worker, task_id, token).await?,
+    };
+    match hold {
+        Hold::Held(lease) => {
+            crashes::note(app, caller, Task { id: task_id, token, lease: &lease }, &asked.failure).await?;
+        }
+        Hold::Ended if SPOILING.contains(&asked.failure.code.as_str()) => {
+            disown(app, caller, task_id, &asked).await?;
+        }
+        Hold::Ended => {}
     }
     service.fail(&worker, task_id, asked).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The report comes too late to end the attempt, and yet nobody may use what it has stored: whoever has the task now renders it again.
+async fn disown(app: &App, caller: &NodeCaller, task_id: i64, asked: &Fail) -> Result<(), Problem> {
+    let token = asked.lease_token;
+    let mut tx = app.db.begin(Scope::platform(Role::Workflow)).await?;
+    let forgotten = stored_frame::disown(&mut tx, task_id, token).await?;
+    tx.commit().await?;
+    if forgotten > 0 {
+        let (node, code) = (&caller.node.name, &asked.failure.code);
+        tracing::warn!(
+            task_id,
+            node,
+            code,
+            forgotten,
+            "an attempt that was lost had spoiled its frames: they are forgotten"
+        );
+    }
+    match leases::service(app).past(&leases::worker(&caller.node), task_id, token).await? {
+        Some(lease) => crashes::note(app, caller, Task { id: task_id, token, lease: &lease }, &asked.failure).await,
+        None => Ok(()),
+    }
 }
 
 /// `POST …/release`: gives the task back; the attempt does not count.

@@ -1,10 +1,11 @@
 //! What a node has stored is kept, whatever becomes of the node; and it can be seen.
 
-use crate::world::{Claimed, Node, World, png};
+use crate::world::{Answer, Claimed, Node, World, png};
 use axum::http::{Method, StatusCode, header};
 use flatrender_workflows::models::DEFAULT_TENANT;
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Stores frames, each in a colour of its own, and tells of them.
@@ -97,6 +98,120 @@ async fn frames_of_an_attempt_that_showed_the_wrong_thing_are_neither_kept_nor_d
     let pictures = "select count(distinct sha256) from render.frame_manifests where render_job_id = $1";
     let pictures: i64 = sqlx::query_scalar(pictures).bind(id).fetch_one(&world.db).await.unwrap();
     assert_eq!(pictures, 1);
+}
+
+/// The lease runs out, and that is noticed.
+async fn lose(world: &World, task: &Claimed) {
+    let expire = "update workflow.tasks set lease_expires_at = workflow.now() where lease_token = $1::uuid";
+    sqlx::query(expire).bind(&task.token).execute(&world.db).await.unwrap();
+    let lost = "select count(*) from workflow.attempts where lease_token = $1::uuid and outcome = 'lost'";
+    let noticed = async {
+        while sqlx::query_scalar::<_, i64>(lost).bind(&task.token).fetch_one(&world.db).await.unwrap() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), noticed).await.expect("the lease is noticed to have ended");
+}
+
+/// Stores every frame of a task, each in a colour of its own. Their numbers.
+async fn store_all(node: &Node<'_>, task: &Claimed) -> Vec<u64> {
+    let number = |end: &str| task.input["frames"][end].as_u64().unwrap();
+    store(node, task, number("first")..number("last") + 1).await;
+    (number("first")..=number("last")).collect()
+}
+
+/// Tells that what an attempt has stored shows the wrong thing.
+async fn spoil(node: &Node<'_>, task: &Claimed) -> Answer {
+    let failure = json!({"code": "render.logged_errors", "message": "it logged 3 errors", "retryable": true});
+    let body = json!({"lease_token": task.token, "failure": failure});
+    node.call(&format!("/v1/nodes/tasks/{}/fail", task.id), body).await
+}
+
+/// Claims until this task comes, and renders what comes before it.
+async fn claim_this(node: &Node<'_>, task: &Claimed) -> Claimed {
+    loop {
+        let claimed = node.claim().await;
+        if claimed.id == task.id {
+            return claimed;
+        }
+        let output = node.render(&claimed).await;
+        assert_eq!(node.complete(&claimed, output).await.status, StatusCode::NO_CONTENT);
+    }
+}
+
+/// Reports the first frame alone: the others are kept.
+async fn complete_with_one(node: &Node<'_>, task: &Claimed) {
+    let blob = node.put_frame(task, &png([200, 30, 30])).await;
+    let first = json!({"frame": task.input["frames"]["first"], "blob": blob});
+    assert_eq!(node.complete(task, crate::world::output(&[first])).await.status, StatusCode::NO_CONTENT);
+}
+
+/// The film is made, and every frame of it is the sound node's, which paints all alike.
+async fn only_sound_frames(world: &World, sound: &Node<'_>, id: Uuid) {
+    let render = crate::film::finished(world, sound, &world.key, &id.to_string()).await;
+    assert_eq!(render["status"], "completed", "{render}");
+    let pictures = "select count(distinct sha256) from render.frame_manifests where render_job_id = $1";
+    let pictures: i64 = sqlx::query_scalar(pictures).bind(id).fetch_one(&world.db).await.unwrap();
+    assert_eq!(pictures, 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_node_that_was_cut_off_is_heard_when_it_says_that_its_frames_are_spoiled(db: PgPool) {
+    let world = World::new(db).await;
+    world.work();
+    let id = world.order().await;
+    let (late, sound) = (world.node("n1").await, world.node("n2").await);
+    let task = late.claim().await;
+    store_all(&late, &task).await;
+    lose(&world, &task).await;
+    let told = spoil(&late, &task).await;
+    assert_eq!(told.status, StatusCode::NO_CONTENT, "{:?}", told.body);
+    only_sound_frames(&world, &sound, id).await;
+    assert_eq!(world.count("render.node_crashes where code = 'render.logged_errors'").await, 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn frames_that_are_said_to_be_spoiled_too_late_are_kept_no_more(db: PgPool) {
+    let world = World::new(db).await;
+    world.work();
+    let id = world.order().await;
+    let (late, sound) = (world.node("n1").await, world.node("n2").await);
+    let task = late.claim().await;
+    let all = store_all(&late, &task).await;
+    lose(&world, &task).await;
+    let again = claim_this(&sound, &task).await;
+    assert_eq!(kept(&sound, &again).await, all);
+    for _ in 0..2 {
+        assert_eq!(spoil(&late, &task).await.problem(), "lease.lost", "the task is another's");
+        assert_eq!(kept(&sound, &again).await, [0; 0]);
+    }
+    assert_eq!(spoil(&sound, &task).await.problem(), "lease.lost", "nobody else can say so");
+    assert_eq!(world.count("render.node_crashes where code = 'render.logged_errors'").await, 1);
+    // It has counted on what it was told.
+    complete_with_one(&sound, &again).await;
+    only_sound_frames(&world, &sound, id).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn frames_that_are_said_to_be_spoiled_while_they_are_proven_are_not_accepted(db: PgPool) {
+    let world = World::new(db).await;
+    world.run_workflows();
+    let id = world.order().await;
+    let (late, sound) = (world.node("n1").await, world.node("n2").await);
+    let task = late.claim().await;
+    store_all(&late, &task).await;
+    lose(&world, &task).await;
+    let again = claim_this(&sound, &task).await;
+    complete_with_one(&sound, &again).await;
+    let counted = async {
+        while world.count("render.frame_job_attempts where outcome = 'lost'").await == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), counted).await.expect("the kept frames are counted on");
+    assert_eq!(spoil(&late, &task).await.problem(), "lease.lost");
+    world.work();
+    only_sound_frames(&world, &sound, id).await;
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -122,3 +122,25 @@ async fn a_late_chunk_stays_where_it_is_while_others_have_work(db: PgPool) {
     assert_ne!(given.id, task.id);
     assert_eq!(world.count("workflow.tasks where step_key like '%:again'").await, 0);
 }
+
+/// The second is for none of the nodes that had it: one that lost its lease, and the late one.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_chunk_whose_nodes_have_both_left_it_is_given_to_one_of_them_again(db: PgPool) {
+    let mut world = World::new(db).await;
+    let (id, (credential, incarnation), task) = late_film(&mut world).await;
+    let (slow, quick) = (Node { world: &world, credential, incarnation }, world.node("quick").await);
+    let again = quick.claim().await;
+    assert_eq!(again.input["class"], json!("spare"));
+    let expire = "update workflow.tasks set lease_expires_at = workflow.now() where id = $1";
+    sqlx::query(expire).bind(again.id).execute(&world.db).await.unwrap();
+    let begun = Instant::now();
+    while world.count("workflow.attempts where outcome = 'lost' and step_key like '%:again'").await == 0 {
+        assert!(begun.elapsed().as_secs() < 20, "its lease is lost");
+        tokio::task::yield_now().await;
+    }
+    let crashed = json!({"code": "render.crashed", "message": "signal 11", "retryable": true});
+    let body = json!({"lease_token": task.token, "failure": crashed});
+    assert_eq!(slow.call(&format!("/v1/nodes/tasks/{}/fail", task.id), body).await.status, StatusCode::NO_CONTENT);
+    let render = finished(&world, &quick, &world.key, &id.to_string()).await;
+    assert_eq!(render["status"], "completed", "{render}");
+}

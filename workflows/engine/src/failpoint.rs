@@ -292,6 +292,7 @@ mod tests {
         "tasks.rs input",
         "tasks.rs tenant_of",
         "tasks.rs lease_of",
+        "tasks.rs past_lease",
         "tasks.rs had_lease",
         "tasks.rs of_run",
         "jobs.rs unfinished",

@@ -14,6 +14,10 @@ pub const MEDIA_QUEUE: &str = "media";
 /// it again cures that; another attempt does not.
 pub const FRAME_LOST: &str = "media.frame_lost";
 
+/// The code of a failure for good: an encoded part or the sound of a film is missing from its shelf, or is not what was recorded. Making it
+/// again cures that; another attempt does not.
+pub const PART_LOST: &str = "media.part_lost";
+
 /// A storage that is away or full for some minutes ends no film.
 fn media_policy() -> Policy {
     Policy {
@@ -36,6 +40,10 @@ pub struct VerifyFrames {
     pub frames: Vec<FrameRef>,
     /// Planned width and height in pixels.
     pub size: [u32; 2],
+    /// How many frames the whole film has: blank ones at its ends are how films begin and end. None in tasks of older servers: the ends
+    /// of what is asked for are taken for the film's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub film_frames: Option<u32>,
 }
 
 /// What verification found.
@@ -233,7 +241,7 @@ impl Activity for MixAudio {
 }
 
 /// Joins encoded parts and sound to the finished MP4 (H.264, AAC, faststart) and stores it among the tenant's files.
-/// Repeatable: stored by content.
+/// Repeatable: stored by content. Fails for good with `media.assemble_failed` and with [`PART_LOST`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AssembleVideo {
     /// The render.

@@ -178,9 +178,9 @@ pub struct Health {
     pub incarnation: Uuid,
     /// Tasks it has now.
     pub running_tasks: u32,
-    /// Of all its processors together, 0 to 100.
+    /// Of all its processors together, 0 to 100; none at its first word, and from macOS.
     pub cpu_percent: Option<f32>,
-    /// MiB in use.
+    /// MiB in use; none from macOS.
     pub ram_mb: Option<u64>,
     /// MiB that are free where it works.
     pub disk_free_mb: Option<u64>,

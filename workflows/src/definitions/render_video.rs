@@ -13,12 +13,12 @@ mod frames;
 mod hunt;
 mod second;
 
-use super::{derive_film::DeriveFilm, events};
+use super::{derive_film::DeriveFilm, events, limit};
 use crate::{
     contracts::{
         media::{
             AssembleVideo, ClearShelf, DerivativeKind, DrawContactSheet, EncodePart, EncodedPart, KeepScene, KeptScene,
-            MixAudio, MixedAudio, ProbedVideo, TakeScenes, VerifyVideo,
+            MixAudio, MixedAudio, PART_LOST, ProbedVideo, TakeScenes, VerifyVideo,
         },
         render::{FrameRange, FrameRef, Pace},
         storage::BlobRef,
@@ -38,7 +38,7 @@ use crate::{
     },
 };
 use flatrender_engine::{Context, Failure, Workflow};
-use frames::Frames;
+use frames::{Frames, MOST_USES};
 use futures::{
     future::try_join,
     stream::{FuturesUnordered, TryStreamExt},
@@ -72,7 +72,10 @@ impl Workflow for RenderVideo {
 
     async fn run(self, cx: &Context) -> Result<Uuid, Failure> {
         let id = self.render_id;
-        let film = produce(cx, id).await;
+        let film = match limit::within(cx, self.kind.limit(), make(cx, id)).await {
+            Ok(made) => publish(cx, id, &made).await,
+            Err(failure) => Err(failure),
+        };
         let outcome = film.clone().map(drop);
         let (scope, run_id) = (films(cx), cx.run_id());
         let settle = async move |db: Db<'_>| {
@@ -98,9 +101,12 @@ impl Workflow for RenderVideo {
     }
 }
 
-/// Has made of the film what was ordered. Each is a run of its own: none of them keeps the film from being finished.
+/// Has made of the film what was ordered. Each is a run of its own, started where it is asked for: none of them keeps the film from being
+/// finished.
 async fn derive(cx: &Context, id: Uuid, export_id: Uuid) -> Result<(), Failure> {
     let (tenant_id, scope) = (cx.tenant_id(), films(cx));
+    // Films that were begun before the runs were started in the step start them after it.
+    let at_once = cx.patched("derive in one commit").await;
     let ask = async move |db: Db<'_>| {
         let ask = async |db: Db<'_>| -> Result<Vec<(DerivativeKind, i32)>, Failure> {
             let mut asked = vec![];
@@ -110,9 +116,22 @@ async fn derive(cx: &Context, id: Uuid, export_id: Uuid) -> Result<(), Failure> 
             }
             Ok(asked)
         };
-        scope.within(db, ask).await
+        let asked = scope.within(&mut *db, ask).await?;
+        if at_once && !asked.is_empty() {
+            let (workflows, asked) = (cx.client()?, &asked);
+            let start = async |db: Db<'_>| -> Result<(), Failure> {
+                for (kind, tries) in asked {
+                    let film = DeriveFilm { export_id, kind: *kind };
+                    workflows.start(&mut *db, tenant_id, Some(&film.business_key(*tries)), film).await?;
+                }
+                Ok(())
+            };
+            Scope::tenant(Role::Workflow, tenant_id).within(db, start).await?;
+        }
+        Ok(asked)
     };
-    for (kind, tries) in cx.step("derive", ask).await? {
+    let asked = cx.step("derive", ask).await?;
+    for (kind, tries) in asked.into_iter().filter(|_| !at_once) {
         let film = DeriveFilm { export_id, kind };
         let key = film.business_key(tries);
         cx.start_detached(&format!("derive:{}", kind.name()), Some(&key), film).await?;
@@ -125,16 +144,24 @@ fn films(cx: &Context) -> Scope {
     Scope::tenant(Role::Render, cx.tenant_id())
 }
 
-/// From the frozen input to the published film.
-async fn produce(cx: &Context, id: Uuid) -> Result<Uuid, Failure> {
+/// A film that is as it was planned.
+struct Made {
+    job: Begun,
+    video: BlobRef,
+    probed: ProbedVideo,
+    sheet: BlobRef,
+}
+
+/// From the frozen input to the proven film.
+async fn make(cx: &Context, id: Uuid) -> Result<Made, Failure> {
     let scope = films(cx);
     let begin = async move |db: Db<'_>| scope.within(db, async |db: Db<'_>| render_job::begin(db, id).await).await;
     let job = cx.step("begin", begin).await?;
     let plan = plan(cx, id, &job).await?;
-    let (parts, audio) = try_join(render(cx, id, &job, &plan), mix_audio(cx, id, &job)).await?;
+    let (parts, audio) = try_join(render(cx, id, &job, &plan), mix_audio(cx, id, &job, FIRST)).await?;
     let video = assemble(cx, id, &job, parts, audio).await?;
     let (probed, sheet) = try_join(verify(cx, &job, &video), draw_sheet(cx, &job, &video)).await?;
-    publish(cx, id, &job, (video, probed), sheet).await
+    Ok(Made { job, video, probed, sheet })
 }
 
 /// Divides the film by what is known of the template's pace, and along its scenes when those may be kept.
@@ -172,11 +199,33 @@ async fn all<T>(work: impl IntoIterator<Item = impl Future<Output = Result<T, Fa
     Ok(done.into_iter().map(|(_, made)| made).collect())
 }
 
+/// An encoded part of the film, and where it comes from.
+#[derive(Debug, Clone)]
+struct Part {
+    encoded: EncodedPart,
+    source: Source,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    /// A scene that was kept.
+    Scene(KeptScene),
+    /// Frames on the film's shelf.
+    Frames { range: FrameRange, frames: Vec<FrameRef> },
+}
+
+/// What parts and sound are made for the first time is called in a film's history.
+const FIRST: &str = "";
+/// The same when they were lost.
+const AGAIN: &str = "_again";
+
 /// Takes what is kept, and makes every other stretch of the film on whichever nodes are free; gives its parts in order.
-async fn render(cx: &Context, id: Uuid, job: &Begun, plan: &Plan) -> Result<Vec<EncodedPart>, Failure> {
+async fn render(cx: &Context, id: Uuid, job: &Begun, plan: &Plan) -> Result<Vec<Part>, Failure> {
     let taken = take(cx, id, job, plan).await?;
     let make = async |stretch: &Stretch| match &stretch.kept {
-        Some(kept) if taken.contains(kept) => Ok(vec![kept.part.clone()]),
+        Some(kept) if taken.contains(kept) => {
+            Ok(vec![Part { encoded: kept.part.clone(), source: Source::Scene(kept.clone()) }])
+        }
         _ => make_stretch(cx, id, job, plan, stretch).await,
     };
     Ok(all(plan.stretches.iter().map(make)).await?.concat())
@@ -220,16 +269,16 @@ async fn make_stretch(
     job: &Begun,
     plan: &Plan,
     stretch: &Stretch,
-) -> Result<Vec<EncodedPart>, Failure> {
+) -> Result<Vec<Part>, Failure> {
     let chunks = stretch.chunks.iter().map(|chunk| render_chunk(cx, id, job, plan.pace, *chunk));
     let frames = all(chunks).await?.concat();
-    let parts = stretch.parts.iter().map(|part| encode_part(cx, id, job, *part, &frames));
+    let parts = stretch.parts.iter().map(|part| encode_part(cx, id, job, *part, &frames, FIRST));
     let parts = all(parts).await?;
     if let (Some(renderer), Some(key), [frames], [part]) =
         (&plan.renderer, &stretch.key, &stretch.parts[..], &parts[..])
     {
         // Whether it is kept costs only time, another day.
-        let _ = keep(cx, id, job, renderer, KeptScene { key: key.clone(), part: part.clone() }, *frames).await;
+        let _ = keep(cx, id, job, renderer, KeptScene { key: key.clone(), part: part.encoded.clone() }, *frames).await;
     }
     Ok(parts)
 }
@@ -263,24 +312,55 @@ async fn render_chunk(
     chunk: Chunk,
 ) -> Result<Vec<FrameRef>, Failure> {
     let mut frames = Frames::missing(cx, id, job, pace, &chunk.no.to_string(), chunk.frames);
-    frames.prove().await?;
-    let (tenant_id, size, scope) = (job.tenant_id, job.spec.size, films(cx));
-    let (accepted, flags) = (frames.list(), frames.flags().clone());
-    let accept = async move |db: Db<'_>| {
-        let new = Accepted { tenant_id, render_id: id, chunk_no: chunk.no, frames: &accepted, size, flags: &flags };
-        scope.within(db, async |db: Db<'_>| frame_job::accept(db, &new).await).await
-    };
-    cx.step(&format!("accept:{}", chunk.no), accept).await?;
-    Ok(frames.list())
+    let mut worthless = vec![];
+    for again in 1..=MOST_USES {
+        frames.prove_without(&worthless).await?;
+        let key = if again == 1 { format!("accept:{}", chunk.no) } else { format!("accept:{}:{again}", chunk.no) };
+        // Films of which this was recorded before kept frames were looked at here have recorded that none was worthless.
+        match accept(cx, id, job, chunk, &key, &frames).await? {
+            None => return Ok(frames.list()),
+            Some(found) => worthless = found,
+        }
+    }
+    Err(frames::repair_exhausted(&worthless, &[]))
 }
 
+/// Accepts the frames of a chunk. None is accepted when some turn out to be worthless: their numbers.
+async fn accept(
+    cx: &Context,
+    id: Uuid,
+    job: &Begun,
+    chunk: Chunk,
+    key: &str,
+    frames: &Frames<'_>,
+) -> Result<Option<Vec<u32>>, Failure> {
+    let (tenant_id, run_id, size, scope) = (job.tenant_id, cx.run_id(), job.spec.size, films(cx));
+    let (accepted, kept, flags) = (frames.list(), frames.kept(), frames.flags().clone());
+    let accept = async move |db: Db<'_>| {
+        let new = Accepted {
+            tenant_id,
+            render_id: id,
+            run_id,
+            chunk_no: chunk.no,
+            frames: &accepted,
+            kept: &kept,
+            size,
+            flags: &flags,
+        };
+        scope.within(db, async |db: Db<'_>| frame_job::accept(db, &new).await).await
+    };
+    cx.step(key, accept).await
+}
+
+/// Encodes a part of these frames, for the first time or again.
 async fn encode_part(
     cx: &Context,
     id: Uuid,
     job: &Begun,
     part: FrameRange,
     of: &[FrameRef],
-) -> Result<EncodedPart, Failure> {
+    time: &str,
+) -> Result<Part, Failure> {
     let spec = &job.spec;
     let own: Vec<FrameRef> = of.iter().filter(|f| part.contains(f.frame)).cloned().collect();
     let encode = |frames| EncodePart {
@@ -291,9 +371,9 @@ async fn encode_part(
         profile: spec.profile,
         watermark: spec.watermark.clone(),
     };
-    let key = format!("part{}", part.first);
+    let key = format!("part{}{time}", part.first);
     let mut frames = Frames::proven(cx, id, job, &key, own.clone());
-    let encoded = frames.used_by(&format!("encode:{}", part.first), encode).await?;
+    let encoded = frames.used_by(&format!("encode{time}:{}", part.first), encode).await?;
     // A renderer may paint a frame a little otherwise each time: the film's record names what is in it.
     let others: Vec<FrameRef> = frames.list().into_iter().filter(|f| !own.contains(f)).collect();
     if !others.is_empty() {
@@ -301,12 +381,12 @@ async fn encode_part(
         let replace = async move |db: Db<'_>| {
             scope.within(db, async |db: Db<'_>| Ok(frame_job::replace(db, tenant_id, id, &others).await?)).await
         };
-        cx.step(&format!("replaced:{}", part.first), replace).await?;
+        cx.step(&format!("replaced{time}:{}", part.first), replace).await?;
     }
-    Ok(encoded)
+    Ok(Part { encoded, source: Source::Frames { range: part, frames: frames.list() } })
 }
 
-async fn mix_audio(cx: &Context, id: Uuid, job: &Begun) -> Result<MixedAudio, Failure> {
+async fn mix_audio(cx: &Context, id: Uuid, job: &Begun, time: &str) -> Result<MixedAudio, Failure> {
     let spec = &job.spec;
     let mix = MixAudio {
         render_id: id,
@@ -315,20 +395,47 @@ async fn mix_audio(cx: &Context, id: Uuid, job: &Begun) -> Result<MixedAudio, Fa
         tracks: spec.tracks.clone(),
         ducking: spec.ducking,
     };
-    cx.activity("mix_audio", mix).await
+    cx.activity(&format!("mix_audio{time}"), mix).await
 }
 
-/// Joins parts and sound.
+/// Joins parts and sound. When some of them are lost by then, as after a power cut, all are made again, once: what they are made of is
+/// there until the film ends, or can be rendered.
 async fn assemble(
     cx: &Context,
     id: Uuid,
     job: &Begun,
-    parts: Vec<EncodedPart>,
+    parts: Vec<Part>,
     audio: MixedAudio,
 ) -> Result<BlobRef, Failure> {
-    let spec = &job.spec;
-    let assemble = AssembleVideo { render_id: id, parts, audio, frames: spec.frames, fps: spec.fps };
-    cx.activity("assemble", assemble).await
+    let assembled = cx.activity("assemble", joined(id, job, &parts, audio)).await;
+    let lost = assembled.as_ref().is_err_and(|failure| failure.code == PART_LOST);
+    if !lost || !cx.patched("lost parts are made again").await {
+        return assembled;
+    }
+    let (parts, audio) = try_join(make_again(cx, id, job, &parts), mix_audio(cx, id, job, AGAIN)).await?;
+    cx.activity("assemble_again", joined(id, job, &parts, audio)).await
+}
+
+fn joined(id: Uuid, job: &Begun, parts: &[Part], audio: MixedAudio) -> AssembleVideo {
+    let parts = parts.iter().map(|part| part.encoded.clone()).collect();
+    AssembleVideo { render_id: id, parts, audio, frames: job.spec.frames, fps: job.spec.fps }
+}
+
+/// Takes scenes that were kept once more, and encodes every other part again.
+async fn make_again(cx: &Context, id: Uuid, job: &Begun, parts: &[Part]) -> Result<Vec<Part>, Failure> {
+    let kept = |part: &Part| match &part.source {
+        Source::Scene(scene) => Some(scene.clone()),
+        Source::Frames { .. } => None,
+    };
+    let scenes: Vec<KeptScene> = parts.iter().filter_map(kept).collect();
+    if !scenes.is_empty() {
+        cx.activity("take_scenes_again", TakeScenes { render_id: id, scenes }).await?;
+    }
+    let again = async |part: &Part| match &part.source {
+        Source::Scene(_) => Ok(part.clone()),
+        Source::Frames { range, frames } => encode_part(cx, id, job, *range, frames, AGAIN).await,
+    };
+    all(parts.iter().map(again)).await
 }
 
 /// Has the stored film proven by ffprobe.
@@ -349,17 +456,12 @@ async fn draw_sheet(cx: &Context, job: &Begun, video: &BlobRef) -> Result<BlobRe
 }
 
 /// From here on the film can no longer be cancelled.
-async fn publish(
-    cx: &Context,
-    id: Uuid,
-    job: &Begun,
-    (video, probed): (BlobRef, ProbedVideo),
-    sheet: BlobRef,
-) -> Result<Uuid, Failure> {
-    let (tenant_id, profile) = (job.tenant_id, job.spec.profile);
+async fn publish(cx: &Context, id: Uuid, made: &Made) -> Result<Uuid, Failure> {
+    let (tenant_id, profile) = (made.job.tenant_id, made.job.spec.profile);
     let scope = films(cx);
     cx.step("publish", async move |db: Db<'_>| {
-        let new = NewExport { tenant_id, render_id: id, profile, video: &video, sheet: &sheet, probed: &probed };
+        let Made { video, probed, sheet, .. } = made;
+        let new = NewExport { tenant_id, render_id: id, profile, video, sheet, probed };
         scope.within(db, async |db: Db<'_>| export::publish(db, &new).await).await
     })
     .await

@@ -6,7 +6,10 @@
 //!    └─────────────────────────────┘
 //! ```
 
-use super::events::{self, Event};
+use super::{
+    events::{self, Event},
+    limit,
+};
 use crate::{
     contracts::{
         media::FRAME_LOST,
@@ -24,6 +27,7 @@ use crate::{
 use flatrender_engine::{Client, Context, Failure, Workflow};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Makes the still of a scene, as it was when it was asked for. The scene shows it unless a newer one is there.
@@ -42,6 +46,9 @@ pub struct SceneSnapshot {
 /// How often a frame is rendered that is lost before its pictures are made.
 const MOST_RENDERS: u32 = 3;
 
+/// How long a still may take, from when a worker takes it up: a scene has one request at a time.
+const LIMIT: Duration = Duration::from_secs(2 * 3600);
+
 /// What there is to show.
 enum Shown {
     Made(MadeStill),
@@ -53,7 +60,7 @@ impl Workflow for SceneSnapshot {
     type Output = ();
 
     async fn run(self, cx: &Context) -> Result<(), Failure> {
-        let shown = produce(cx, &self).await;
+        let shown = limit::within(cx, LIMIT, produce(cx, &self)).await;
         let scope = Scope::tenant(Role::Render, cx.tenant_id());
         let (this, outcome, tenant_id) = (&self, shown.as_ref(), cx.tenant_id());
         cx.step("settle", async move |db: Db<'_>| {

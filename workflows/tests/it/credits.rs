@@ -1,6 +1,6 @@
 //! What films cost: held when they are ordered, spent once when they are finished, free again when they are not.
 
-use crate::world::{Mischief, World, order};
+use crate::world::{Mischief, World, order, publish};
 use flatrender_engine::{Client, client::RunState};
 use flatrender_workflows::{
     definitions::look_after_credits::LookAfterCredits,
@@ -34,12 +34,25 @@ async fn person(db: &PgPool) -> Uuid {
     sqlx::query_scalar(sql).bind(DEFAULT_TENANT).fetch_one(db).await.unwrap()
 }
 
+/// From here on nodes have had the work for so long, whatever they say.
+async fn attempts_take(db: &PgPool, how_long: &'static str) {
+    let sql = format!(
+        "create or replace function public.take_time() returns trigger language plpgsql as
+             $$ begin new.started_at := new.ended_at - interval '{how_long}'; return new; end $$;
+         create or replace trigger takes_time before insert on render.frame_job_attempts
+             for each row execute function public.take_time()"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(db).await.unwrap();
+}
+
 /// An account of Jane's with some seconds in it.
 async fn account(db: &PgPool, user: Uuid, seconds: i64) -> Account {
     // Who renders notes how long it took.
     let node = "insert into render.nodes (name, capabilities, credential_hash, last_seen_at) values ('one', '{}', sha256('one'), workflow.now())
                 on conflict do nothing";
     sqlx::query(node).execute(db).await.unwrap();
+    // The world's hands are done at once, and say that it took them two seconds: here it did.
+    attempts_take(db, "2 seconds").await;
     let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(db).await.unwrap();
     let account = credit::open(&mut tx, DEFAULT_TENANT, Some(user)).await.unwrap();
     if seconds > 0 {
@@ -163,6 +176,34 @@ async fn a_film_whose_run_the_engine_gave_up_costs_nothing(db: PgPool) {
     tx.commit().await.unwrap();
     assert_eq!(state(&db, jane).await, (100, 0));
     sound(&db).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_node_that_says_it_rendered_for_longer_than_it_had_the_work_is_not_believed(db: PgPool) {
+    let jane = person(&db).await;
+    account(&db, jane, 100).await;
+    let (_, run_id, _) = bill(&db, jane).await;
+    attempts_take(&db, "500 milliseconds").await;
+    World::default().finish(&db, run_id, false).await;
+    assert_eq!(state(&db, jane).await, (98, 0), "four times half a second, not two");
+    sound(&db).await;
+}
+
+/// A film that is there is paid for, whatever became of its run after that.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_published_film_whose_run_the_engine_gave_up_is_charged_and_rewarded(db: PgPool) {
+    let jane = person(&db).await;
+    account(&db, jane, 100).await;
+    let (id, run_id, _) = bill(&db, jane).await;
+    publish(&db, id).await;
+    give_up(&db, run_id).await;
+    let mut tx = Scope::platform(Role::Render).begin(&db).await.unwrap();
+    assert_eq!(render_job::settle_abandoned(&mut tx).await.unwrap(), [id]);
+    tx.commit().await.unwrap();
+    let hold: String = sqlx::query_scalar("select state from identity.credit_holds").fetch_one(&db).await.unwrap();
+    assert_eq!((hold.as_str(), state(&db, jane).await), ("captured", (100, 0)), "nobody rendered a frame of it");
+    let progress = points::progress(&mut db.acquire().await.unwrap(), DEFAULT_TENANT, jane).await.unwrap();
+    assert_eq!(progress.points, 10);
 }
 
 async fn give_up(db: &PgPool, run_id: Uuid) {

@@ -1,7 +1,7 @@
 //! A render, through its ordeals: it completes; it survives a crash after every event; it settles when any one
 //! activity fails; it stops when it is cancelled.
 
-use crate::world::{Mischief, NODE, World, blob, order, order_of, store};
+use crate::world::{Mischief, NODE, World, blob, order, order_of, publish, store};
 use flatrender_engine::{Client, client::RunState};
 use flatrender_workflows::{
     contracts::render::{FrameRange, FrameRef, RenderTiming, RenderedFrames},
@@ -357,6 +357,18 @@ async fn the_repair_of_lost_frames_survives_a_crash_after_every_event(db: PgPool
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_repair_of_lost_frames_is_told_beside_an_earlier_one_of_its_chunk(db: PgPool) {
+    let (bad_frames, lost_frames) = (BTreeMap::from([(7, 1)]), BTreeMap::from([(("EncodePart", 6), 2)]));
+    let world = World::with(Mischief { bad_frames, lost_frames, ..Mischief::default() });
+    let (id, run) = order(&db).await;
+    let run = world.finish(&db, run, false).await;
+    assert_eq!(run.state, RunState::Succeeded, "{:?}", run.error);
+    let both = "select count(*) from render.frame_repair_jobs where render_job_id = $1 and chunk_no = 0 and round = 2
+                   and reason = 'corrupt' and frames = '{[6,8)}'";
+    assert_eq!(count(&db, both, id).await, 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn frames_that_are_lost_again_and_again_fail_the_render(db: PgPool) {
     let lost_frames = BTreeMap::from([(("EncodePart", 50), 99)]);
     let world = World::with(Mischief { lost_frames, ..Mischief::default() });
@@ -364,6 +376,46 @@ async fn frames_that_are_lost_again_and_again_fail_the_render(db: PgPool) {
     let run = world.finish(&db, run, false).await;
     assert_eq!(run.state, RunState::Failed);
     assert_eq!(job(&db, id).await.error_code.as_deref(), Some("media.frame_lost"));
+}
+
+async fn lost_parts_are_made_again(db: PgPool, crash_after_every_event: bool) {
+    let world = World::with(Mischief { lost_parts: 1, ..Mischief::default() });
+    let (id, run) = order(&db).await;
+    let run = world.finish(&db, run, crash_after_every_event).await;
+    assert_eq!(run.state, RunState::Succeeded, "{:?}", run.error);
+    let asked = |what: &str| world.asked().iter().filter(|a| a.starts_with(what)).count();
+    assert_eq!((asked("AssembleVideo"), asked("EncodePart 0"), asked("MixAudio"), asked("RenderFrames")), (2, 2, 2, 4));
+    assert_eq!((accepted_frames(&db, id).await, exports(&db, id).await), (165, 1));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn parts_that_are_lost_before_they_are_joined_are_made_again(db: PgPool) {
+    lost_parts_are_made_again(db, false).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn parts_are_made_again_whatever_crashes_after_every_event(db: PgPool) {
+    lost_parts_are_made_again(db, true).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn parts_that_are_lost_again_fail_the_render(db: PgPool) {
+    let world = World::with(Mischief { lost_parts: 99, ..Mischief::default() });
+    let (id, run) = order(&db).await;
+    assert_eq!(world.finish(&db, run, false).await.state, RunState::Failed);
+    assert_eq!(job(&db, id).await.error_code.as_deref(), Some("media.part_lost"));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_kept_scene_that_is_lost_before_it_is_joined_is_taken_again(db: PgPool) {
+    enrol_renderer(&db, "lottie 1").await;
+    let world = World::default();
+    world.store_for(&db);
+    assert_eq!(frames_rendered(&db, &world, &[]).await.1, 165);
+    let world = World::with(Mischief { lost_parts: 1, ..Mischief::default() });
+    world.store_for(&db);
+    assert_eq!(frames_rendered(&db, &world, &[]).await.1, 0);
+    assert_eq!(world.asked().iter().filter(|a| *a == "TakeScenes 3").count(), 2, "{:?}", world.asked());
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -426,20 +478,36 @@ async fn a_cancelled_render_stops_its_activities_and_is_settled(db: PgPool) {
     assert_eq!((job.status.as_str(), job.error_code.as_deref()), ("cancelled", Some("workflow.cancelled")));
 }
 
+async fn give_up(db: &PgPool, run_id: Uuid) {
+    let sql = r#"select workflow.end_run(id, 'failed', null,
+        '{"code": "workflow.lost_too_often", "message": "given up", "retryable": false}')
+        from workflow.tasks where run_id = $1"#;
+    sqlx::query(sql).bind(run_id).execute(db).await.unwrap();
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn a_film_whose_run_the_engine_gave_up_is_settled(db: PgPool) {
     let (id, run) = order(&db).await;
     store(&db, id, Uuid::new_v4(), &[FrameRef { frame: 0, blob: blob("frame 0") }]).await;
-    let give_up = r#"select workflow.end_run(id, 'failed', null,
-        '{"code": "workflow.lost_too_often", "message": "given up", "retryable": false}')
-        from workflow.tasks where run_id = $1"#;
-    sqlx::query(give_up).bind(run).execute(&db).await.unwrap();
+    give_up(&db, run).await;
     let settle = async || render_job::settle_abandoned(&mut db.acquire().await.unwrap()).await.unwrap();
     assert_eq!((settle().await, settle().await), (vec![id], vec![]));
     let stored = "select count(*) from render.stored_frames where render_job_id = $1";
     assert_eq!(count(&db, stored, id).await, 0);
     let job = job(&db, id).await;
     assert_eq!((job.status.as_str(), job.error_code.as_deref()), ("failed", Some("workflow.lost_too_often")));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_film_that_is_published_when_the_engine_gives_its_run_up_is_completed(db: PgPool) {
+    let (id, run) = order(&db).await;
+    publish(&db, id).await;
+    give_up(&db, run).await;
+    assert_eq!(render_job::settle_abandoned(&mut db.acquire().await.unwrap()).await.unwrap(), [id]);
+    let job = job(&db, id).await;
+    assert_eq!((job.status.as_str(), job.error_code, job.error_detail), ("completed", None, None));
+    let ended = render_job::ended(&mut db.acquire().await.unwrap(), id).await.unwrap().unwrap();
+    assert!(ended.export_id.is_some(), "who hears of it can fetch it");
 }
 
 #[sqlx::test(migrations = "../migrations")]

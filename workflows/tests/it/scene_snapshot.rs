@@ -15,6 +15,7 @@ use flatrender_workflows::{
         DEFAULT_TENANT, Role, Scope,
         content::{project, scene},
         render::{
+            snapshot,
             snapshot_batch::{self, Finished},
             snapshot_job::{self, Request, SnapshotJob, Wanted},
             still_key::{StillKey, defaults},
@@ -284,4 +285,47 @@ async fn old_requests_are_forgotten_but_for_the_newest_of_a_scene(db: PgPool) {
     Scope::platform(Role::Admin).enter(&mut tx).await.unwrap();
     assert_eq!(snapshot_job::forget_old(&mut tx, 100).await.unwrap(), 2);
     assert_eq!(snapshot_job::forget_old(&mut tx, 100).await.unwrap(), 0);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_still_whose_run_the_engine_gave_up_is_settled_however_many_wait_before_it(db: PgPool) {
+    let (job, run) = asked_for(&db).await;
+    let waiting = "insert into render.snapshot_jobs (tenant_id, project_id, project_version_id, scene_id, scene_key, workflow_run_id, created_at)
+                   select tenant_id, project_id, project_version_id, gen_random_uuid(), 'b', gen_random_uuid(), created_at - interval '1 hour'
+                   from render.snapshot_jobs, generate_series(1, 1001)";
+    sqlx::query(waiting).execute(&db).await.unwrap();
+    let give_up = r#"select workflow.end_run(id, 'failed', null,
+        '{"code": "workflow.lost_too_often", "message": "given up", "retryable": false}')
+        from workflow.tasks where run_id = $1"#;
+    sqlx::query(give_up).bind(run).execute(&db).await.unwrap();
+    let mut tx = Scope::platform(Role::Render).begin(&db).await.unwrap();
+    assert_eq!(snapshot_job::settle_abandoned(&mut tx).await.unwrap(), (1, vec![]));
+    let jobs = snapshot_job::list(&mut tx, DEFAULT_TENANT, &[job]).await.unwrap();
+    assert_eq!(jobs[0].error_code.as_deref(), Some("workflow.lost_too_often"));
+}
+
+/// A node that was not brought up to date yet: its picture is shown, and whoever asks again gets one of the right version.
+#[sqlx::test(migrations = "../migrations")]
+async fn what_a_renderer_of_another_version_made_is_shown_and_answers_no_other_request(db: PgPool) {
+    for (version, known) in [("9.9.9", 0), (env!("CARGO_PKG_VERSION"), 1)] {
+        let (job, run) = asked_for(&db).await;
+        let node = "with node as (
+                        insert into render.nodes (name, capabilities, credential_hash, last_seen_at)
+                        values ($2, jsonb_build_object('renderers', jsonb_build_object('lottie', 'aerender version ' || $2 || ' (FlatRender)')),
+                                sha256(convert_to($2, 'UTF8')), workflow.now()) returning id)
+                    update render.snapshot_jobs j set node_id = node.id from node where j.id = $1";
+        sqlx::query(node).bind(job).bind(version).execute(&db).await.unwrap();
+        let input: serde_json::Value =
+            sqlx::query_scalar("select input from workflow.runs where id = $1").bind(run).fetch_one(&db).await.unwrap();
+        let key: StillKey = serde_json::from_value(input["key"].clone()).unwrap();
+        let picture = |name: &str, size| Picture { blob: blob(&format!("{name} of {version}")), size };
+        let still = MadeStill { large: picture("large", [1280, 720]), small: picture("small", [480, 270]) };
+        let mut tx = Scope::tenant(Role::Render, DEFAULT_TENANT).begin(&db).await.unwrap();
+        snapshot_job::publish(&mut tx, job, &key, &still, BASE).await.unwrap();
+        let jobs = snapshot_job::list(&mut tx, DEFAULT_TENANT, &[job]).await.unwrap();
+        let url = format!("{BASE}/snap/{}", still.large.blob.sha256);
+        assert_eq!((jobs[0].status.as_str(), jobs[0].image_url.as_ref()), ("done", Some(&url)));
+        assert_eq!(snapshot::find(&mut tx, DEFAULT_TENANT, &[key.digest()]).await.unwrap().len(), known, "{version}");
+        tx.commit().await.unwrap();
+    }
 }

@@ -4,8 +4,9 @@ use flatrender_engine::{Attempt, Client, Failure, Handler, Worker, client::Run};
 use flatrender_workflows::{
     contracts::{
         media::{
-            AssembleVideo, ClearShelf, DrawContactSheet, EncodePart, EncodedPart, FRAME_LOST, KeepScene, MixAudio,
-            MixedAudio, ProbedVideo, TakeScenes, TakenScenes, VerifiedFrames, VerifyFrames, VerifyVideo,
+            AssembleVideo, ClearShelf, DrawContactSheet, EncodePart, EncodeProfile, EncodedPart, FRAME_LOST, KeepScene,
+            MixAudio, MixedAudio, PART_LOST, ProbedVideo, TakeScenes, TakenScenes, VerifiedFrames, VerifyFrames,
+            VerifyVideo,
         },
         render::{
             FaultReason, FrameFault, FrameRange, FrameRef, NODE_QUEUE, RenderFrames, RenderTiming, RenderedFrames,
@@ -17,7 +18,14 @@ use flatrender_workflows::{
     models::{
         DEFAULT_TENANT, Role, Scope,
         content::project,
-        render::{freeze, order::RenderOrder, render_job, spec::FilmKind, stored_frame},
+        render::{
+            export::{self, NewExport},
+            freeze,
+            order::RenderOrder,
+            render_job,
+            spec::FilmKind,
+            stored_frame,
+        },
     },
 };
 use serde_json::json;
@@ -56,6 +64,8 @@ pub struct Mischief {
     pub never_alike: bool,
     /// Renderers tell of a frame that nobody asked them for.
     pub beyond: bool,
+    /// A part or the sound is found lost when they are joined, this many times.
+    pub lost_parts: u32,
 }
 
 /// The world's hands and its notebook.
@@ -213,6 +223,11 @@ impl Handler<MixAudio> for World {
 impl Handler<AssembleVideo> for World {
     async fn handle(&self, cx: &Attempt, input: AssembleVideo) -> Result<BlobRef, Failure> {
         self.act(cx, "AssembleVideo", input.parts.len().to_string()).await?;
+        let mut mischief = self.0.lock().unwrap();
+        if mischief.lost_parts > 0 {
+            mischief.lost_parts -= 1;
+            return Err(Failure::permanent(PART_LOST, "a part is lost"));
+        }
         Ok(blob("film"))
     }
 }
@@ -258,6 +273,16 @@ pub async fn store(db: &PgPool, render_id: Uuid, lease_token: Uuid, frames: &[Fr
     let mut tx = db.begin().await.unwrap();
     Scope::tenant(Role::Render, DEFAULT_TENANT).enter(&mut tx).await.unwrap();
     stored_frame::note(&mut tx, DEFAULT_TENANT, render_id, lease_token, frames).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+/// Publishes a film, as its run does in the step before it ends.
+pub async fn publish(db: &PgPool, render_id: Uuid) {
+    let (tenant_id, profile, video, sheet) = (DEFAULT_TENANT, EncodeProfile::Final, &blob("film"), &blob("sheet"));
+    let (video_codec, audio_codec) = ("h264".into(), "aac".into());
+    let probed = &ProbedVideo { frames: 165, duration_ms: 5500, video_codec, audio_codec, size: [1920, 1080] };
+    let mut tx = Scope::tenant(Role::Render, DEFAULT_TENANT).begin(db).await.unwrap();
+    export::publish(&mut tx, &NewExport { tenant_id, render_id, profile, video, sheet, probed }).await.unwrap();
     tx.commit().await.unwrap();
 }
 

@@ -1,7 +1,7 @@
 // The application: files, the render queue, the project and what a scenario makes of them. `host` is ours (afterfx.rs).
 
 const json = JSON;
-const $ = { fileName: host.script };
+const $ = { fileName: host.script, os: host.settings.os || "Macintosh OS 14.5.0/64" };
 const CloseOptions = { DO_NOT_SAVE_CHANGES: 1212 };
 const GetSettingsFormat = { STRING_SETTABLE: 3413 };
 

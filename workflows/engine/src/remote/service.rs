@@ -240,6 +240,18 @@ impl Service {
         Ok(hold)
     }
 
+    /// What the worker was given under a lease that has ended, as long as the task is there: a report that comes too late to count may
+    /// still say something of who sends it.
+    ///
+    /// # Errors
+    /// [`Refused::Unavailable`].
+    pub async fn past(&self, worker: &RemoteWorker, task_id: i64, token: Uuid) -> Result<Option<Lease>, Refused> {
+        let past = store::tasks::past_lease(self.client.pool(), &worker.name, task_id, token).await?;
+        let Some(mut lease) = past else { return Ok(None) };
+        lease.input = self.client.opened(lease.tenant_id, lease.input.take()).await?;
+        Ok(Some(lease))
+    }
+
     /// Renews a lease, keeps the progress, and tells whether to go on. A lease that was taken for lost: see [`Service::take_up`].
     ///
     /// # Errors
@@ -268,17 +280,18 @@ impl Service {
         Ok(self.client.complete(task_id, asked.lease_token, &asked.output).await?)
     }
 
-    /// Ends an attempt with a failure. One that only says that the attempt had to stop gives the task back: whether a run is
-    /// cancelled is not for workers to say.
+    /// Ends an attempt with a failure, also one that was taken for lost: see [`Service::take_up`]. One that only says that the attempt
+    /// had to stop gives the task back: whether a run is cancelled is not for workers to say.
     ///
     /// # Errors
     /// [`Refused::LeaseLost`], [`Refused::Foreign`].
     pub async fn fail(&self, worker: &RemoteWorker, task_id: i64, asked: Fail) -> Result<(), Refused> {
-        self.standing(worker, task_id, asked.lease_token).await?;
         let failure = asked.failure;
         if failure.is_cancelled() || failure.is_lease_lost() {
+            self.standing(worker, task_id, asked.lease_token).await?;
             return Ok(self.client.release(task_id, asked.lease_token).await?);
         }
+        self.take_up(worker, task_id, asked.lease_token).await?;
         Ok(self.client.fail(task_id, asked.lease_token, &bounded(failure)).await?)
     }
 

@@ -260,6 +260,28 @@ pub(crate) async fn lease_of(
     .await
 }
 
+/// What the remote worker `name` was given under `token`, when that attempt is over and the task is not.
+pub(crate) async fn past_lease(
+    db: impl PgExecutor<'_>,
+    name: &str,
+    task_id: i64,
+    token: Uuid,
+) -> Result<Option<crate::remote::Lease>> {
+    sqlx::query_as(
+        "select run_id, tenant_id, activity, input, lease_seconds, false as in_time
+         from workflow.tasks t
+         where id = $1 and kind = 'activity'
+           and exists (select from workflow.attempts a
+                       where a.run_id = t.run_id and a.task_id = t.id and a.lease_token = $2 and left(a.worker, -$4) = $3)",
+    )
+    .bind(task_id)
+    .bind(token)
+    .bind(name)
+    .bind(INCARNATION)
+    .fetch_optional(db)
+    .await
+}
+
 /// Whether `token` was given to the remote worker `name` for this task, and its attempt is over.
 pub(crate) async fn had_lease(db: impl PgExecutor<'_>, name: &str, task_id: i64, token: Uuid) -> Result<bool> {
     sqlx::query_scalar(

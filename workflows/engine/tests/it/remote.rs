@@ -312,6 +312,22 @@ async fn a_report_sent_twice_is_answered_twice_and_counts_once(db: PgPool) {
 }
 
 #[sqlx::test(migrations = false)]
+async fn a_failure_that_is_told_after_the_lease_was_lost_ends_the_attempt_if_nobody_else_has_begun(db: PgPool) {
+    let mut world = World::new(db).await;
+    world.worker(|w| w.workflow::<OneWork>());
+    let run_id = world.start(OneWork(Work::new(1))).await;
+    let server = Server::start(&world, 0).await;
+    let task = server.claim("node").await;
+    world.move_clock(Duration::from_secs(31)).await;
+    world.until(1, "select count(*) from workflow.attempts where outcome = 'lost' and step_key = 'work'").await;
+    let fail = json!({ "lease_token": task.lease_token, "failure": Failure::permanent("test.late", "it was so") });
+    let (status, problem) = server.call("node", &format!("tasks/{}/fail", task.task_id), fail).await;
+    assert_eq!(status, 204, "{problem}");
+    assert_eq!(world.end(run_id).await.state, RunState::Failed);
+    assert_eq!(world.count("select count(*) from workflow.attempts where failure ->> 'code' = 'test.late'").await, 1);
+}
+
+#[sqlx::test(migrations = false)]
 async fn callers_and_queues_are_what_the_application_says(db: PgPool) {
     let world = World::new(db).await;
     let server = Server::start(&world, 0).await;

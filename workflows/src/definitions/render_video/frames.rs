@@ -5,7 +5,8 @@
 //!    ▲                   │ bad                │ lost from the shelf
 //!    └──────repair───────┘◀───────────────────┘
 //! ```
-//! Kept frames are those of attempts that failed or were lost: they are verified like any others.
+//! Kept frames are those of attempts that failed or were lost: they are verified like any others. A node that was cut off may say later
+//! that what it had stored shows the wrong thing: then they are rendered again, up to the moment in which the chunk is accepted.
 
 use super::{
     all,
@@ -46,8 +47,8 @@ const FRUITLESS_ROUNDS: u32 = 3;
 const HINDERED_ROUNDS: u32 = 10;
 /// Pause after the first round in a row that was hindered; twice as long after each further one.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How often an activity is asked to use frames, when each time some of them turn out to be lost.
-const MOST_USES: u32 = 3;
+/// How often frames are used, when each time some of them turn out to be lost, or worthless.
+pub(super) const MOST_USES: u32 = 3;
 
 /// Some frames of a film, and how far each has come.
 pub(super) struct Frames<'a> {
@@ -62,6 +63,8 @@ pub(super) struct Frames<'a> {
     /// Said to be on the shelf, and not verified since.
     reported: BTreeMap<u32, FrameRef>,
     proven: BTreeMap<u32, FrameRef>,
+    /// Left by attempts that failed or were lost, as they were taken.
+    kept: BTreeMap<u32, FrameRef>,
     /// Looked wrong, and were rendered once more: what they were.
     doubted: BTreeMap<u32, (FrameRef, FaultReason)>,
     flags: BTreeMap<u32, BTreeSet<String>>,
@@ -123,6 +126,7 @@ impl<'a> Frames<'a> {
             wanted: frames.iter().map(|f| f.frame).collect(),
             reported: BTreeMap::new(),
             proven: frames.into_iter().map(|f| (f.frame, f)).collect(),
+            kept: BTreeMap::new(),
             doubted: BTreeMap::new(),
             flags: BTreeMap::new(),
             avoid: BTreeSet::new(),
@@ -136,6 +140,21 @@ impl<'a> Frames<'a> {
     /// Those that are proven, in order.
     pub(super) fn list(&self) -> Vec<FrameRef> {
         self.proven.values().cloned().collect()
+    }
+
+    /// Those of them that nobody has reported, in order.
+    pub(super) fn kept(&self) -> Vec<FrameRef> {
+        self.kept.values().filter(|kept| self.proven.get(&kept.frame) == Some(*kept)).cloned().collect()
+    }
+
+    /// As [`Frames::prove`], after taking some for missing again that nobody may use.
+    pub(super) async fn prove_without(&mut self, worthless: &[u32]) -> Result<(), Failure> {
+        for frame in worthless {
+            self.proven.remove(frame);
+            self.kept.remove(frame);
+            self.flags.entry(*frame).or_default().insert("repaired".into());
+        }
+        self.prove().await
     }
 
     /// What is to be said of some.
@@ -229,6 +248,8 @@ impl<'a> Frames<'a> {
         let (mut crashed, mut last) = (false, None);
         self.hands = made.iter().flat_map(|(_, noted)| noted.nodes.iter().cloned()).collect();
         for (made, noted) in made {
+            self.kept.retain(|frame, _| made.frames.iter().all(|f| f.frame != *frame));
+            self.kept.extend(noted.kept.iter().map(|f| (f.frame, f.clone())));
             self.reported.extend(made.frames.into_iter().chain(noted.kept).map(|f| (f.frame, f)));
             let Some(cause) = made.cause.filter(|cause| cause.code != INTERRUPTED) else { continue };
             self.avoid.extend(noted.nodes);
@@ -334,7 +355,8 @@ impl<'a> Frames<'a> {
         if frames.is_empty() {
             return Ok(vec![]);
         }
-        let verify = VerifyFrames { render_id: self.render_id, frames: frames.clone(), size: self.job.spec.size };
+        let (size, film_frames) = (self.job.spec.size, Some(self.job.spec.frames));
+        let verify = VerifyFrames { render_id: self.render_id, frames: frames.clone(), size, film_frames };
         let verified = self.cx.activity(&format!("verify:{}:{}", self.key, self.looks), verify).await?;
         self.looks += 1;
         let mut faults = verified.faults;
@@ -356,6 +378,7 @@ impl<'a> Frames<'a> {
         let good = |frame: &FrameRef| faults.iter().all(|f| f.frame != frame.frame);
         self.proven.extend(frames.into_iter().filter(good).map(|f| (f.frame, f)));
         for fault in &faults {
+            self.kept.remove(&fault.frame);
             self.flags.entry(fault.frame).or_default().insert("repaired".into());
         }
         alike.sort_by_key(|f| f.frame);
@@ -397,7 +420,7 @@ fn poisoned(poison: &Poison, cause: &Failure) -> Failure {
         .with_details(json!({ "frame": frame, "class": class, "cause": cause.details }))
 }
 
-fn repair_exhausted(missing: &[u32], faults: &[FrameFault]) -> Failure {
+pub(super) fn repair_exhausted(missing: &[u32], faults: &[FrameFault]) -> Failure {
     let reason = |frame: u32| faults.iter().find(|f| f.frame == frame).map_or(FaultReason::Missing, |f| f.reason);
     let named: Vec<_> = missing.iter().take(100).map(|f| json!({"frame": f, "reason": reason(*f)})).collect();
     let first = missing.first().copied().unwrap_or_default();

@@ -18,11 +18,13 @@ pub(super) const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         number: 4,
-        rule: "a film has ended as its run has",
+        // A run that the engine gave up after it had published its film leaves a film.
+        rule: "a film has ended as its run has, or as it was published",
         sql: "select 'render ' || j.id || ' is ' || j.status || ', its run ' || coalesce(r.state, 'not there')
               from render.render_jobs j left join workflow.runs r on r.id = j.workflow_run_id
               where r.id is null and j.finished_at is null or r.tenant_id <> j.tenant_id
                  or j.status = 'completed' and r.state in ('failed', 'cancelled')
+                    and not exists (select from render.exports e where e.render_job_id = j.id)
                  or j.status in ('failed', 'cancelled') and r.state = 'succeeded'
                  or j.finished_at is null and r.finished_at < workflow.now() - interval '5 minutes'",
     },

@@ -1,8 +1,9 @@
 //! What a film costs its owner: seconds are held when it is ordered, and spent or freed in the transaction that ends it. So each film is
 //! charged once or not at all, whatever crashes when: neither its end nor the charge is there without the other.
 //!
-//! A film costs the seconds that nodes have rendered for it, of attempts that succeeded, and at most what was held. What was taken from
-//! other films, previews, and films that failed or were cancelled cost nothing.
+//! A film costs the seconds that nodes have rendered for it, of attempts that succeeded, and at most what was held. A node is believed how
+//! long it rendered within the time for which it had the work. What was taken from other films, previews, and films that failed or were
+//! cancelled cost nothing.
 
 use super::{frame_attempt, spec::RenderSpec};
 use crate::{
@@ -138,8 +139,8 @@ pub async fn settle(db: Db<'_>, tenant_id: Uuid, render_id: Uuid) -> sqlx::Resul
     let film = sqlx::query!(
         r#"select j.user_id, j.workflow_run_id, j.credit_hold_id, j.status, j.kind,
                   case when j.credit_hold_id is not null then
-                      (select ceil(coalesce(sum(a.render_ms), 0) / 1000.0)::bigint from render.frame_job_attempts a
-                       join render.frame_jobs f on f.id = a.frame_job_id where f.render_job_id = j.id and a.outcome = 'ok') end as seconds
+                      (select ceil(coalesce(sum(least(a.render_ms, extract(epoch from a.ended_at - a.started_at) * 1000)), 0) / 1000)::bigint
+                       from render.frame_job_attempts a join render.frame_jobs f on f.id = a.frame_job_id where f.render_job_id = j.id and a.outcome = 'ok') end as seconds
            from render.render_jobs j where j.id = $1 and j.tenant_id = $2"#,
         render_id,
         tenant_id,

@@ -193,7 +193,7 @@ async fn insert(
         &by_node.iter().map(|(a, _)| a.started_at).collect::<Vec<_>>(),
         &by_node.iter().map(|(a, _)| a.ended_at).collect::<Vec<_>>(),
         by_node.iter().find_map(|(a, _)| ok(a)).map_or(0, |m| m.frames.len() as i32),
-        by_node.iter().find_map(|(a, _)| ok(a)).map_or(0, |m| m.timing.render_ms as i64),
+        by_node.iter().find_map(|(a, _)| ok(a)).map_or(0, |m| i64::try_from(m.timing.render_ms).unwrap_or(i64::MAX)),
         size_class(ended.size),
     )
     .execute(db)

@@ -7,7 +7,7 @@
 use super::{plan::Chunk, stored_frame};
 use crate::{
     contracts::{
-        render::{FaultReason, FrameFault, FrameRef},
+        render::{FaultReason, FrameFault, FrameRange, FrameRef},
         storage::BlobRef,
     },
     models::{Db, Role, Scope, content::project::blob_ref},
@@ -48,10 +48,14 @@ pub struct Accepted<'a> {
     pub tenant_id: Uuid,
     /// The film.
     pub render_id: Uuid,
+    /// Its run.
+    pub run_id: Uuid,
     /// The chunk's number.
     pub chunk_no: u32,
     /// Its frames.
     pub frames: &'a [FrameRef],
+    /// Those of them that no attempt has reported: they were left by attempts that failed or were lost.
+    pub kept: &'a [FrameRef],
     /// Their size in pixels.
     pub size: [u32; 2],
     /// What is to be said of some: `black`, `duplicate`, `repaired`.
@@ -59,11 +63,17 @@ pub struct Accepted<'a> {
 }
 
 /// Accepts the verified frames of a whole chunk. A frame has one owner: the primary key refuses a second.
-/// The film goes on to encoding with its last chunk.
+/// The film goes on to encoding with its last chunk. Begins and ends in the scope of the film's tenant.
+///
+/// Accepts nothing, and gives their numbers, when kept frames do not count any more: their attempt has told since what shows in them.
 ///
 /// # Errors
 /// `render.chunk_incomplete` when the frames are not exactly those of the chunk.
-pub async fn accept(db: Db<'_>, new: &Accepted<'_>) -> Result<(), Failure> {
+pub async fn accept(db: Db<'_>, new: &Accepted<'_>) -> Result<Option<Vec<u32>>, Failure> {
+    let worthless = worthless(&mut *db, new).await?;
+    if !worthless.is_empty() {
+        return Ok(Some(worthless));
+    }
     insert_manifests(&mut *db, new).await?;
     let chunk = sqlx::query!(
         r#"update render.frame_jobs f
@@ -95,7 +105,15 @@ pub async fn accept(db: Db<'_>, new: &Accepted<'_>) -> Result<(), Failure> {
     )
     .execute(db)
     .await?;
-    Ok(())
+    Ok(None)
+}
+
+/// Kept frames that are kept no longer.
+async fn worthless(db: Db<'_>, new: &Accepted<'_>) -> sqlx::Result<Vec<u32>> {
+    let (Some(first), Some(last)) = (new.kept.first(), new.kept.last()) else { return Ok(vec![]) };
+    let range = FrameRange { first: first.frame, last: last.frame };
+    let counts = stored_frame::of_range(db, new.tenant_id, new.run_id, new.render_id, range, None).await?;
+    Ok(new.kept.iter().filter(|kept| !counts.contains(kept)).map(|kept| kept.frame).collect())
 }
 
 async fn insert_manifests(db: Db<'_>, new: &Accepted<'_>) -> sqlx::Result<()> {
@@ -158,7 +176,8 @@ pub struct Repair<'a> {
     pub avoid: &'a BTreeSet<String>,
 }
 
-/// Notes that frames are rendered again, and forgets what is stored of them. Begins and ends in the scope of the film's
+/// Notes that frames are rendered again, and forgets what is stored of them. Those of one chunk, round and reason are one row, whether they
+/// were missed before the chunk was accepted or lost after it. Begins and ends in the scope of the film's
 /// tenant.
 pub async fn repair(db: Db<'_>, new: &Repair<'_>) -> sqlx::Result<()> {
     let numbers: Vec<u32> = new.faults.iter().map(|f| f.frame).collect();
@@ -178,7 +197,7 @@ pub async fn repair(db: Db<'_>, new: &Repair<'_>) -> sqlx::Result<()> {
            from unnest($4::int[], $5::text[]) f(n, reason)
            join render.frame_jobs c on c.render_job_id = $2 and f.n between c.first_frame and c.last_frame and c.status <> 'superseded'
            group by c.chunk_no, f.reason
-           on conflict (render_job_id, chunk_no, round, reason) do nothing"#,
+           on conflict (render_job_id, chunk_no, round, reason) do update set frames = frame_repair_jobs.frames + excluded.frames"#,
         new.tenant_id,
         new.render_id,
         new.round as i32,

@@ -392,7 +392,8 @@ pub async fn ended(db: Db<'_>, id: Uuid) -> sqlx::Result<Option<Ended>> {
 }
 
 /// Settles films whose run the engine ended by itself, as one that killed its workers too often: the definition had no
-/// say any more. Gives which they were. Looks at the films, then at their runs: each service at its own table.
+/// say any more. One that was published by then is completed, and costs what it costs. Gives which they were. Looks at the
+/// films, then at their runs: each service at its own table.
 pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<Vec<Uuid>> {
     Scope::platform(Role::Render).enter(&mut *db).await?;
     let runs = sqlx::query_scalar!("select workflow_run_id from render.render_jobs where finished_at is null")
@@ -410,30 +411,39 @@ pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<Vec<Uuid>> {
     let mut films = vec![];
     for run in ended {
         let done = sqlx::query!(
-            r#"update render.render_jobs
-               set status = $2, error_code = left($3, 128), error_detail = left($4, 4000),
+            r#"with run as (select j.id, exists (select from render.exports e where e.render_job_id = j.id) as published
+                           from render.render_jobs j where j.workflow_run_id = $1 and j.finished_at is null)
+               update render.render_jobs j
+               set status = case when run.published then 'completed' else $2 end,
+                   error_code = case when not run.published then left($3, 128) end,
+                   error_detail = case when not run.published then left($4, 4000) end,
                    finished_at = workflow.now(), updated_at = workflow.now()
-               where workflow_run_id = $1 and finished_at is null returning id, tenant_id"#,
+               from run where j.id = run.id and j.finished_at is null returning j.id, j.tenant_id, run.published as "published!""#,
             run.id,
             run.state,
             run.code,
             run.message,
         );
         if let Some(film) = done.fetch_optional(&mut *db).await? {
-            frame_job::end_repairs(&mut *db, film.id, None, false).await?;
+            frame_job::end_repairs(&mut *db, film.id, None, film.published).await?;
             stored_frame::forget_all(&mut *db, film.id).await?;
-            bill::settle(&mut *db, film.tenant_id, film.id).await?;
+            let rewarded = bill::settle(&mut *db, film.tenant_id, film.id).await?;
             Scope::platform(Role::Render).enter(&mut *db).await?;
-            films.push((film.tenant_id, film.id));
+            films.push((film.tenant_id, film.id, film.published, rewarded));
         }
     }
     // Tenant by tenant, as whoever else takes the turns of several does it, and when no film is waited for any more.
     films.sort_unstable();
-    for (tenant_id, id) in &films {
-        room::free(&mut *db, *tenant_id, *id, false).await?;
+    for (tenant_id, id, published, _) in &films {
+        room::free(&mut *db, *tenant_id, *id, *published).await?;
+    }
+    for (tenant_id, id, _, rewarded) in &films {
+        if let Some(user_id) = rewarded {
+            bill::give_reward(&mut *db, *tenant_id, *user_id, *id).await?;
+        }
     }
     Scope::platform(Role::Render).enter(db).await?;
-    Ok(films.into_iter().map(|(_, id)| id).collect())
+    Ok(films.into_iter().map(|(_, id, ..)| id).collect())
 }
 
 /// Ended films whose frames and parts may still be in storage, with their tenants. Those that ended within the last two

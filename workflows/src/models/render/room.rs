@@ -25,7 +25,8 @@ use chrono::TimeDelta;
 use std::iter;
 use uuid::Uuid;
 
-/// How long a film's room is set aside should nothing ever end it: a film waits for a node for as long as it takes.
+/// How long a film's room is set aside should nothing ever end it: films that were begun before they had a limit of time wait for a node for
+/// as long as it takes.
 const ROOM: TimeDelta = TimeDelta::days(365);
 /// The same of what else is made of it, once the film is there.
 const SOON: TimeDelta = TimeDelta::days(7);

@@ -65,7 +65,8 @@ fn stretches(manifest: &Manifest, spec: &RenderSpec) -> Vec<(FrameRange, Vec<Str
 }
 
 /// Fields of a scene decide about its stretches alone. Colours, switches, and the order and lengths of the scenes are the
-/// whole film's: what a template draws across its scenes may follow them.
+/// whole film's: what a template draws across its scenes may follow them. So are fonts and plug-ins that a machine must have: one that
+/// has them draws other frames than one that had not to.
 fn content(manifest: &Manifest, spec: &RenderSpec, frames: FrameRange, scenes: &[String]) -> BlobHash {
     let data = &spec.data;
     let text = |field: &TextField| json!([field.key, data.texts.get(&field.key)]);
@@ -92,6 +93,7 @@ fn content(manifest: &Manifest, spec: &RenderSpec, frames: FrameRange, scenes: &
         data.colors.iter().collect::<Vec<_>>(),
         data.visibility.iter().collect::<Vec<_>>(),
         data.scenes.iter().flatten().map(|s| json!([s.id, s.frames])).collect::<Vec<_>>(),
+        spec.needs.iter().collect::<Vec<_>>(),
     ]);
     BlobHash::of(all.to_string().as_bytes())
 }
@@ -174,6 +176,7 @@ mod tests {
         assert_eq!(changed(|s| assert_eq!(s.data.visibility.insert("badge".into(), false), None)), all);
         assert_eq!(changed(|s| s.package.sha256 = BlobHash::of(b"another")), all);
         assert_eq!(changed(|s| s.size = [32, 18]), all);
+        assert_eq!(changed(|s| drop(s.needs.insert("font:Futura-Bold".into(), "1".into()))), all);
         assert_eq!(changed(|s| s.tracks.clear()), [0; 0], "sound is no picture");
     }
 

@@ -255,11 +255,15 @@ pub(super) struct Claimant {
     pub(super) tenant_id: Uuid,
     pub(super) project_version_id: Uuid,
     pub(super) scene_id: Uuid,
+    /// Who rendered its frame, when it was a node.
+    node_id: Option<Uuid>,
     created_at: DateTime<Utc>,
 }
 
 /// Ends a job with its pictures: keeps them under their key, and shows the large one in the scene unless a newer one is there.
-/// One transaction with the record of the step. A job that has ended stays as it is.
+/// When the node that rendered it has another renderer than the key says, they are kept under a key that says so, and whoever asks for
+/// the same again is not answered with them. One transaction with the record of the step, in the scope of the tenant's renders, before and
+/// after. A job that has ended stays as it is.
 pub async fn publish(db: Db<'_>, id: Uuid, key: &StillKey, still: &MadeStill, base_url: &str) -> sqlx::Result<()> {
     end_with(db, id, key, &NewSnapshot::made(still, base_url)).await
 }
@@ -272,14 +276,15 @@ pub async fn publish_placeholder(db: Db<'_>, id: Uuid, key: &StillKey, data_url:
 async fn end_with(db: Db<'_>, id: Uuid, key: &StillKey, new: &NewSnapshot<'_>) -> sqlx::Result<()> {
     let job = sqlx::query_as!(
         Claimant,
-        "select tenant_id, project_version_id, scene_id, created_at from render.snapshot_jobs
+        "select tenant_id, project_version_id, scene_id, node_id, created_at from render.snapshot_jobs
          where id = $1 and status in ('queued', 'running') for update",
         id,
     )
     .fetch_optional(&mut *db)
     .await?;
     let Some(job) = job else { return Ok(()) };
-    let kept = snapshot::keep(&mut *db, &job, key, new).await?;
+    let key = key_of_made(&mut *db, &job, key).await?;
+    let kept = snapshot::keep(&mut *db, &job, &key, new).await?;
     sqlx::query!(
         "update render.snapshot_jobs set status = 'done', image_url = $2, snapshot_id = $3, lease_token = null,
              finished_at = workflow.now(), updated_at = workflow.now() where id = $1",
@@ -301,6 +306,21 @@ async fn end_with(db: Db<'_>, id: Uuid, key: &StillKey, new: &NewSnapshot<'_>) -
     .fetch_one(db)
     .await?;
     Ok(())
+}
+
+/// The key of what was made for a job that asked for this one. Ends as the tenant's renders.
+async fn key_of_made(db: Db<'_>, job: &Claimant, asked: &StillKey) -> sqlx::Result<StillKey> {
+    let Some(node_id) = job.node_id else { return Ok(asked.clone()) };
+    // Nodes serve many tenants and are nobody's rows.
+    Scope::platform(Role::Render).enter(&mut *db).await?;
+    let version = sqlx::query_scalar!(
+        "select capabilities -> 'renderers' ->> $2 as version from render.nodes where id = $1",
+        node_id,
+        asked.engine(),
+    );
+    let version = version.fetch_optional(&mut *db).await?.flatten();
+    Scope::tenant(Role::Render, job.tenant_id).enter(db).await?;
+    Ok(version.map_or_else(|| asked.clone(), |version| asked.made_by(&version)))
 }
 
 /// Ends a job with an error, `cancelled` when its run was. A job that has ended stays as it is.
@@ -326,24 +346,42 @@ pub const CANCELLED: &str = "cancelled";
 /// Ends jobs whose run the engine ended by itself, as one that killed its workers too often: the definition had no say any more.
 /// Gives how many there were, and the requests that have ended with them. Looks at the jobs, then at their runs: each service at its own table.
 pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<(u64, Vec<Finished>)> {
-    Scope::platform(Role::Render).enter(&mut *db).await?;
-    let runs = sqlx::query_scalar!(
-        r#"select workflow_run_id as "run_id!" from render.snapshot_jobs where status in ('queued', 'running')
-           order by created_at, id limit 1000"#
-    )
-    .fetch_all(&mut *db)
-    .await?;
+    let (mut settled, mut batches) = (0, Vec::new());
+    let mut after: Option<(DateTime<Utc>, Uuid)> = None;
+    loop {
+        Scope::platform(Role::Render).enter(&mut *db).await?;
+        let jobs = sqlx::query!(
+            r#"select created_at, id, workflow_run_id as "run_id!" from render.snapshot_jobs
+               where status in ('queued', 'running') and ($1::timestamptz is null or (created_at, id) > ($1, $2::uuid))
+               order by created_at, id limit 1000"#,
+            after.map(|(created_at, _)| created_at),
+            after.map(|(_, id)| id),
+        )
+        .fetch_all(&mut *db)
+        .await?;
+        let Some(last) = jobs.last() else { return Ok((settled, batches)) };
+        after = Some((last.created_at, last.id));
+        let runs: Vec<Uuid> = jobs.iter().map(|job| job.run_id).collect();
+        for (tenant_id, id) in end_given_up(&mut *db, &runs).await? {
+            batches.extend(snapshot_batch::settle(&mut *db, tenant_id, id).await?);
+            settled += 1;
+        }
+    }
+}
+
+/// Ends the jobs of those of these runs that the engine ended; gives them, with their tenants. Ends as the platform's renders.
+async fn end_given_up(db: Db<'_>, runs: &[Uuid]) -> sqlx::Result<Vec<(Uuid, Uuid)>> {
     Scope::platform(Role::Workflow).enter(&mut *db).await?;
     let ended = sqlx::query!(
         r#"select id, case state when 'cancelled' then 'cancelled' else coalesce(error ->> 'code', 'workflow.failed') end as "code!",
                   coalesce(error ->> 'message', '') as "message!"
            from workflow.runs where id = any($1) and state in ('failed', 'cancelled')"#,
-        &runs,
+        runs,
     )
     .fetch_all(&mut *db)
     .await?;
     Scope::platform(Role::Render).enter(&mut *db).await?;
-    let (mut settled, mut batches) = (0, Vec::new());
+    let mut jobs = Vec::new();
     for run in ended {
         let done = sqlx::query!(
             "update render.snapshot_jobs
@@ -354,12 +392,9 @@ pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<(u64, Vec<Finished>)> 
             run.code,
             run.message,
         );
-        for job in done.fetch_all(&mut *db).await? {
-            batches.extend(snapshot_batch::settle(&mut *db, job.tenant_id, job.id).await?);
-            settled += 1;
-        }
+        jobs.extend(done.fetch_all(&mut *db).await?.into_iter().map(|job| (job.tenant_id, job.id)));
     }
-    Ok((settled, batches))
+    Ok(jobs)
 }
 
 /// Ended jobs whose frames may still be in storage, with their tenants. Those that ended within the last two minutes are left alone: a

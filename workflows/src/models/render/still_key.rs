@@ -18,6 +18,9 @@ pub const PIPELINE: u32 = 1;
 /// What renderers are told, and what WebP means when it says nothing.
 const COLOUR_PROFILE: &str = "srgb";
 
+/// Characters that are kept of what a renderer says of its version.
+const MOST_RENDERER: usize = 100;
+
 /// Everything that decides how a still looks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StillKey {
@@ -64,6 +67,24 @@ impl StillKey {
         }
     }
 
+    /// Label of the engine whose renderers make it.
+    pub fn engine(&self) -> &str {
+        self.renderer.split(' ').next().unwrap_or_default()
+    }
+
+    /// The same for what a node has made whose renderer says this of its version: of a version of ours that was not asked for it is another
+    /// picture. What After Effects makes is of one class in each version that opens the template.
+    pub fn made_by(&self, version: &str) -> Self {
+        match self.renderer.split_once(' ') {
+            Some((engine, ours))
+                if engine == Engine::Lottie.label() && version.split_whitespace().all(|word| word != ours) =>
+            {
+                Self { renderer: format!("{engine}: {version}").chars().take(MOST_RENDERER).collect(), ..self.clone() }
+            }
+            _ => self.clone(),
+        }
+    }
+
     /// The key: SHA-256 of its canonical JSON.
     pub fn digest(&self) -> BlobHash {
         hash(self)
@@ -84,8 +105,8 @@ pub fn defaults(manifest: &Manifest, scene: &str) -> RenderData {
     }
 }
 
-/// Renderers of one class give the same picture: our own in the same version; After Effects from the version on that the template
-/// asks for, since which machine takes a still is not known before.
+/// Renderers of one class give the same picture: our own in the version of the server, which a node may not have yet ([`StillKey::made_by`]);
+/// After Effects from the version on that the template asks for, since which machine takes a still is not known before.
 fn renderer_class(manifest: &Manifest) -> String {
     match manifest.kind {
         Engine::Lottie => format!("lottie {}", env!("CARGO_PKG_VERSION")),
@@ -234,6 +255,28 @@ mod tests {
         for (what, value) in changes {
             assert_ne!(digest(&manifest(|j| *j.pointer_mut(what).unwrap() = value)), key, "{what}");
         }
+    }
+
+    #[test]
+    fn what_a_renderer_of_ours_of_another_version_made_is_another_picture() {
+        let key = |renderer: &str| StillKey {
+            package: BlobHash::of(b"p"),
+            composition: "scene:a".into(),
+            scene: "a".into(),
+            frame: 5,
+            inputs: BlobHash::of(b"i"),
+            size: [64, 36],
+            colour_profile: COLOUR_PROFILE.into(),
+            renderer: renderer.into(),
+            fonts: BlobHash::of(b"f"),
+            pipeline: PIPELINE,
+        };
+        let ours = key("lottie 1.2.3");
+        assert_eq!((ours.engine(), ours.made_by("aerender version 1.2.3 (FlatRender)")), ("lottie", ours.clone()));
+        assert_ne!(ours.made_by("aerender version 1.2.30 (FlatRender)").digest(), ours.digest());
+        assert_eq!(ours.made_by(&"x".repeat(200)).renderer.chars().count(), MOST_RENDERER);
+        let adobes = key("after_effects 24");
+        assert_eq!((adobes.engine(), adobes.made_by("aerender version 25.1x12")), ("after_effects", adobes.clone()));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Frames that are on the shelf of a render under way, whatever becomes of the attempts that stored them.
 //!
 //! An attempt may be lost or fail, and its frames count: they are proven like any others. But one that ended with what shows in
-//! its frames ([`SPOILING`]) has none that count, from the commit on that ends it, whenever they were noted.
+//! its frames ([`SPOILING`]) has none that count, from the commit on that ends it, whenever they were noted. One that was lost before it
+//! could say so has them taken away when it does ([`disown`]).
 
 use super::frame_job::{columns, refs};
 use crate::{
@@ -88,6 +89,26 @@ pub async fn newest(db: Db<'_>, render_id: Uuid) -> sqlx::Result<Option<(FrameRe
     let Some(row) = row else { return Ok(None) };
     let frame = refs([(row.frame_no, row.sha256, row.size_bytes)])?.pop();
     Ok(frame.map(|f| (f, row.stored_at)))
+}
+
+/// Forgets what an attempt has stored that has ended: only afterwards it came to be known what shows in it. How many that were; accepted
+/// frames stand. Begins in any scope and ends in one of the film's tenant.
+pub async fn disown(db: Db<'_>, task_id: i64, lease_token: Uuid) -> sqlx::Result<u64> {
+    Scope::platform(Role::Workflow).enter(&mut *db).await?;
+    let attempt = sqlx::query!(
+        "select run_id, tenant_id from workflow.attempts where task_id = $1 and lease_token = $2 limit 1",
+        task_id,
+        lease_token,
+    );
+    let Some(attempt) = attempt.fetch_optional(&mut *db).await? else { return Ok(0) };
+    Scope::tenant(Role::Render, attempt.tenant_id).enter(&mut *db).await?;
+    let forgotten = sqlx::query!(
+        "delete from render.stored_frames
+         where render_job_id = (select id from render.render_jobs where workflow_run_id = $1) and lease_token = $2",
+        attempt.run_id,
+        lease_token,
+    );
+    Ok(forgotten.execute(db).await?.rows_affected())
 }
 
 /// Forgets some: they are to be rendered again.

@@ -9,6 +9,16 @@ function checkFonts() {
     }
 }
 
+// Windows tells a path with the case in which somebody wrote it, and knows it in any. A neighbour whose name only begins like the
+// folder's is not in it.
+function liesIn(path, outer) {
+    if (startsWith(String($.os), "Windows")) {
+        path = path.toLowerCase().split("\\").join("/");
+        outer = outer.toLowerCase().split("\\").join("/");
+    }
+    return startsWith(path, outer + "/");
+}
+
 function checkFootage() {
     var i, item, path, inside = new File(folder + "package").fsName;
     for (i = 1; i <= app.project.numItems; i += 1) {
@@ -16,7 +26,7 @@ function checkFootage() {
         if (!(item instanceof FootageItem) || !item.mainSource || item.usedIn.length === 0) { continue; }
         path = item.mainSource.file ? item.mainSource.file.fsName : "";
         if (item.footageMissing) { fail("missing_footage", item.name, "its file is not in the package"); }
-        else if (path !== "" && !startsWith(path, inside)) { fail("foreign_path", item.name, "its file lies outside of the package"); }
+        else if (path !== "" && !liesIn(path, inside)) { fail("foreign_path", item.name, "its file lies outside of the package"); }
     }
 }
 

@@ -1,0 +1,63 @@
+//! How long work on a picture may take. What takes longer ends, so that nothing waits for ever for a node that never comes.
+
+use flatrender_engine::{Context, Failure};
+use futures::future::{Either, select};
+use std::{pin::pin, time::Duration};
+
+/// The code of a failure for good: it took longer than it may. It can be asked for anew.
+pub const TOOK_TOO_LONG: &str = "render.took_too_long";
+
+/// What `work` gives, unless it takes longer than so, counted from here: then it is dropped, and what it waits for is taken back. Time
+/// counts whatever passes in it, also in a paused queue or without a node that could do it. Nothing in `work` may be visible to others
+/// before its end. Runs that were begun before there was a limit have none.
+pub(super) async fn within<T>(
+    cx: &Context,
+    limit: Duration,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    if !cx.patched("a limit of time").await {
+        return work.await;
+    }
+    let (work, up) = (pin!(work), pin!(cx.sleep("limit", limit)));
+    match select(work, up).await {
+        Either::Left((done, _)) => done,
+        Either::Right((Ok(()), _)) => {
+            let hours = limit.as_secs() / 3600;
+            Err(Failure::permanent(TOOK_TOO_LONG, format!("it was not done within {hours} h")))
+        }
+        // Cancelled, and so is what is waited for.
+        Either::Right((Err(_), work)) => work.await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flatrender_engine::{Workflow, client::RunState, testing::Rehearsal};
+    use serde::{Deserialize, Serialize};
+
+    /// Takes its time.
+    #[derive(Serialize, Deserialize)]
+    struct Slow {
+        hours: u64,
+    }
+
+    impl Workflow for Slow {
+        const NAME: &'static str = "slow";
+        type Output = ();
+
+        async fn run(self, cx: &Context) -> Result<(), Failure> {
+            let hours = |hours: u64| Duration::from_secs(hours * 3600);
+            within(cx, hours(2), cx.sleep("work", hours(self.hours))).await
+        }
+    }
+
+    #[test]
+    fn what_takes_longer_than_it_may_ends() {
+        let stage = Rehearsal::new().workflow::<Slow>();
+        assert_eq!(stage.run(Slow { hours: 1 }).unwrap().state, RunState::Succeeded);
+        assert_eq!(stage.run(Slow { hours: 3 }).unwrap().error.unwrap().code, TOOK_TOO_LONG);
+        let played = stage.survives_a_crash_after_every_event(Slow { hours: 3 }).unwrap();
+        assert_eq!(played.error.unwrap().code, TOOK_TOO_LONG);
+    }
+}
