@@ -142,7 +142,8 @@ impl Machine {
         let mut go = self.go.clone();
         go.wait_for(|go| *go).await.unwrap();
         let rendered = self.renderers.render(attempt, client).await;
-        let reported = report(client, attempt, Ok(json!(rendered)), RETRY, PATIENCE).await;
+        let stays = CancellationToken::new();
+        let reported = report(client, attempt, Ok(json!(rendered)), RETRY, PATIENCE, &stays).await;
         assert_eq!(reported, Reported::Known);
         *self.seen.lock().unwrap().done.entry(attempt.task().task_id).or_default() += 1;
     }
