@@ -232,8 +232,9 @@ pub(crate) async fn causes(db: impl PgExecutor<'_>, tenant: Option<Uuid>, window
                 (array_agg(left(error ->> 'message', 500) order by id desc))[1] as message, array_agg(distinct kind || '.v' || version) as versions, count(*) as runs,
                 count(distinct tenant_id) as tenants, min(finished_at) as first_at, max(finished_at) as last_at
          from (select * from workflow.runs
-               where error_fingerprint is not null and state = 'failed' and ($1::uuid is null or tenant_id = $1)
+               where error_fingerprint is not null and ($1::uuid is null or tenant_id = $1)
                order by id desc limit $2) newest
+         where state = 'failed'
          group by error_fingerprint order by runs desc, fingerprint limit 500",
     )
     .bind(tenant)

@@ -233,7 +233,8 @@ pub(crate) async fn window(
     if let (Some(fingerprint), "runs") = (&filter.fingerprint, table) {
         sql.push(" and error_fingerprint = ").push_bind(fingerprint);
     }
-    if let Some(tenant) = filter.tenant {
+    // Of the live ones those of one tenant could be anywhere: they are chosen from the window.
+    if let (Some(tenant), true) = (filter.tenant, table != "tasks") {
         sql.push(" and tenant_id = ").push_bind(tenant);
     }
     if let Some(after) = after {
@@ -559,8 +560,8 @@ fn ready_in(table: &str, ready: &str) -> String {
             from q where q.queue is not null)
          select q.queue, r.ready, greatest(coalesce(r.oldest, 0), 0)::float8 as oldest_seconds
          from q cross join lateral (
-            select count(*) filter (where run_at <= workflow.now()) as ready,
-                   extract(epoch from workflow.now() - min(run_at)) as oldest
+            select count(*) filter (where run_at <= (select workflow.now())) as ready,
+                   extract(epoch from (select workflow.now()) - min(run_at)) as oldest
             from (select t.run_at from workflow.{table} t where t.queue = q.queue and {ready} limit 10000) first) r
          where q.queue is not null)"
     )
