@@ -36,11 +36,20 @@ impl Handler<AssembleVideo> for Media {
 
 impl Media {
     async fn gather(&self, cx: &Attempt, shelf: &Shelf, input: &AssembleVideo, folder: &Path) -> Result<(), Failure> {
-        for (index, part) in input.parts.iter().enumerate() {
-            self.fetch_part(shelf, &part.blob, &folder.join(part_name(index))).await?;
+        let parts = input.parts.iter().enumerate().map(|(index, part)| (&part.blob, folder.join(part_name(index))));
+        let mut lost = None;
+        for (blob, path) in parts.chain([(&input.audio.blob, folder.join(SOUND))]) {
+            match self.fetch_part(shelf, blob, &path).await {
+                Ok(()) => {}
+                // What else is lost is removed, too, before all are made again.
+                Err(failure) if failure.code == PART_LOST => lost = lost.or(Some(failure)),
+                Err(failure) => return Err(failure),
+            }
             cx.check()?;
         }
-        self.fetch_part(shelf, &input.audio.blob, &folder.join(SOUND)).await?;
+        if let Some(lost) = lost {
+            return Err(lost);
+        }
         tokio::fs::write(folder.join(LIST), list(&input.parts, input.fps)).await.map_err(disk_failure)
     }
 

@@ -46,12 +46,23 @@ impl Media {
         let png = match self.read(shelf, &frame.blob, frame::LIMIT_BYTES).await {
             Ok(png) => png,
             Err(StorageError::NotFound(_)) => return Ok((frame, Err(FaultReason::Missing))),
-            Err(StorageError::TooLong { .. }) => return Ok((frame, Err(FaultReason::Corrupt))),
+            Err(StorageError::TooLong { .. }) => {
+                self.drop_spoiled(shelf, &frame.blob.sha256).await;
+                return Ok((frame, Err(FaultReason::Corrupt)));
+            }
             Err(error) => return Err(crate::storage::failure(&error)),
         };
         let hash = frame.blob.sha256.clone();
         let checked = blocking(move || check(&png, &hash, size)).await?;
+        if checked == Err(FaultReason::WrongHash) {
+            self.drop_spoiled(shelf, &frame.blob.sha256).await;
+        }
         Ok((frame, checked))
+    }
+
+    /// Removes what is not the content that its name says: as long as it would be, it would be taken for it when it is stored again.
+    async fn drop_spoiled(&self, shelf: &Shelf, hash: &BlobHash) {
+        let _ = self.storage.remove(shelf, hash).await;
     }
 }
 

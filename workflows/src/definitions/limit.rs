@@ -8,8 +8,8 @@ use std::{pin::pin, time::Duration};
 pub const TOOK_TOO_LONG: &str = "render.took_too_long";
 
 /// What `work` gives, unless it takes longer than so, counted from here: then it is dropped, and what it waits for is taken back. Time
-/// counts whatever passes in it, also in a paused queue or without a node that could do it. Nothing in `work` may be visible to others
-/// before its end. Runs that were begun before there was a limit have none.
+/// counts whatever passes in it, also in a paused queue or without a node that could do it. Nothing in `work` may be
+/// of a kind that must not be left unfinished. Runs that were begun before there was a limit have none.
 pub(super) async fn within<T>(
     cx: &Context,
     limit: Duration,

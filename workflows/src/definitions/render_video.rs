@@ -421,7 +421,8 @@ fn joined(id: Uuid, job: &Begun, parts: &[Part], audio: MixedAudio) -> AssembleV
     AssembleVideo { render_id: id, parts, audio, frames: job.spec.frames, fps: job.spec.fps }
 }
 
-/// Takes scenes that were kept once more, and encodes every other part again.
+/// Takes scenes that were kept once more, and encodes every other part again. A scene that is lost with its kept copy is not made anew:
+/// the film ends.
 async fn make_again(cx: &Context, id: Uuid, job: &Begun, parts: &[Part]) -> Result<Vec<Part>, Failure> {
     let kept = |part: &Part| match &part.source {
         Source::Scene(scene) => Some(scene.clone()),
@@ -429,7 +430,8 @@ async fn make_again(cx: &Context, id: Uuid, job: &Begun, parts: &[Part]) -> Resu
     };
     let scenes: Vec<KeptScene> = parts.iter().filter_map(kept).collect();
     if !scenes.is_empty() {
-        cx.activity("take_scenes_again", TakeScenes { render_id: id, scenes }).await?;
+        // Those that are still there need not be taken.
+        let _ = cx.activity("take_scenes_again", TakeScenes { render_id: id, scenes }).await;
     }
     let again = async |part: &Part| match &part.source {
         Source::Scene(_) => Ok(part.clone()),

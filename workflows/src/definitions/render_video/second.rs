@@ -4,7 +4,7 @@
 //! render ───────────────────┬─▶ done first: the second is told to stop, or never begins
 //!    └ late ─▶ render again ┴─▶ done first: the late one is told to stop
 //! ```
-//! A second that fails ends nothing: the late one may be about to have it done. A late one that fails ends both: nobody else may be
+//! A second that fails does not end it: the late one may be about to have it done, and what is worth more of the two counts. A late one that fails ends both: nobody else may be
 //! there who may take the second, which is for none that had it. What either has stored is kept, and the rest is asked for anew.
 //!
 //! Whoever gives out work says that a node is late, once for each activity. Frames have one owner however many rendered them: those
