@@ -12,7 +12,8 @@ use flatrender_workflows::{
         DEFAULT_TENANT, Role, Scope,
         identity::{
             coupon::{self, NewCoupon},
-            credit, gateway, payment, refund,
+            credit::{self, Entered, Reason},
+            gateway, payment, refund,
         },
     },
 };
@@ -176,6 +177,35 @@ async fn what_is_free_when_the_money_goes_back_is_taken_back_whoever_holds_the_r
     shop.refund_comes(back, "done").await;
     assert_eq!(shop.balance().await, 3000, "what the film holds is its own");
     working.end().await;
+}
+
+/// Credits that were spent are gone with their money: what somebody was given since stays theirs.
+#[sqlx::test(migrations = "../migrations")]
+async fn the_money_of_credits_that_were_spent_takes_no_gift_along(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let working = Working::begin(shop.worker(false));
+    shop.till.0.lock().unwrap().state = Some(PaymentState::Paid);
+    let (id, run) = shop.buy(shop.credits(), None).await;
+    shop.comes(id, "pending").await;
+    shop.hint(run).await;
+    shop.comes(id, "paid").await;
+    let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(&shop.db).await.unwrap();
+    let account = credit::find(&mut tx, DEFAULT_TENANT, Some(shop.user)).await.unwrap().unwrap();
+    for (key, seconds, reason, now) in
+        [("grant:a", -3000, Reason::Correction, 600), ("gift:b", 900, Reason::Grant, 1500)]
+    {
+        let entered = credit::grant(&mut tx, account.id, key, seconds, reason).await.unwrap();
+        assert_eq!(entered, Entered::Now(now));
+    }
+    tx.commit().await.unwrap();
+    // A part of the money, then the rest.
+    for (amount, left) in [(50, 900 + 600 - 360), (450, 900)] {
+        let back = shop.give_back(id, amount, &amount.to_string()).await.unwrap();
+        shop.refund_comes(back, "done").await;
+        assert_eq!(shop.balance().await, left);
+    }
+    working.end().await;
+    shop.sound().await;
 }
 
 /// A bank that wants money back has to be answered within days: by whoever manages the money of the tenant, not by whoever paid.
