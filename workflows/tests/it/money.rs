@@ -13,12 +13,15 @@ use flatrender_workflows::{
         identity::{
             coupon::{self, NewCoupon},
             credit::{self, Entered, Reason},
-            gateway, payment, refund,
+            gateway,
+            payment::{self, Wanted},
+            plan::{self, Interval, NewPlan, Price},
+            refund, subscription,
         },
     },
 };
 use sqlx::PgPool;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 use uuid::Uuid;
 
 /// What is paid just before its time is over, or it is cancelled, is taken: the gateway would give it back otherwise.
@@ -147,6 +150,46 @@ async fn a_coupon_is_there_again_when_the_money_goes_straight_back(db: PgPool) {
     shop.comes(second, "refunded").await;
     let mut db = shop.db.acquire().await.unwrap();
     assert_eq!(coupon::find(&mut db, DEFAULT_TENANT, spring).await.unwrap().unwrap().redeemed, 0);
+    drop(db);
+    working.end().await;
+    shop.sound().await;
+}
+
+/// Two dearer plans in two windows, and both are paid: what the second one costs was counted from the plan before the first.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_change_that_was_counted_from_another_plan_is_not_made(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(&shop.db).await.unwrap();
+    let mut dearer = vec![];
+    for (code, amount) in [("large", 2999), ("huge", 4999)] {
+        let name = BTreeMap::from([("en".to_owned(), code.to_owned())]);
+        let prices = [Price { currency: "USD".into(), interval: Interval::Month, amount }];
+        let new = NewPlan { code, name: &name, trial_days: 0, prices: &prices, entitlements: &BTreeMap::new() };
+        let id = plan::create(&mut tx, DEFAULT_TENANT, &new).await.unwrap();
+        assert!(plan::activate(&mut tx, DEFAULT_TENANT, id).await.unwrap());
+        dearer.push(id);
+    }
+    tx.commit().await.unwrap();
+    let working = Working::begin(shop.worker(false));
+    shop.till.0.lock().unwrap().state = Some(PaymentState::Paid);
+    let (small, run) = shop.buy(shop.plan(), None).await;
+    shop.comes(small, "pending").await;
+    shop.hint(run).await;
+    shop.comes(small, "paid").await;
+    let mut opened = vec![];
+    for plan_id in &dearer {
+        let wanted = Wanted::Plan { plan_id: *plan_id, currency: "USD", interval: Interval::Month };
+        let (id, run) = shop.buy(wanted, None).await;
+        shop.comes(id, "pending").await;
+        opened.push((id, run));
+    }
+    for ((id, run), state) in opened.into_iter().zip(["paid", "refunded"]) {
+        shop.hint(run).await;
+        shop.comes(id, state).await;
+    }
+    let mut db = shop.db.acquire().await.unwrap();
+    let has = subscription::find_live(&mut db, DEFAULT_TENANT, shop.user).await.unwrap().unwrap();
+    assert_eq!((has.plan_id, has.amount), (dearer[0], 2999));
     drop(db);
     working.end().await;
     shop.sound().await;
