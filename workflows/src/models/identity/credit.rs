@@ -235,6 +235,16 @@ pub async fn grant(db: Db<'_>, account: Uuid, entry_key: &str, delta: i64, reaso
     Ok(Entered::Now(after))
 }
 
+/// What counts under a key: whose account, and how many seconds came or went. None when nothing does.
+pub async fn entered(db: Db<'_>, tenant_id: Uuid, entry_key: &str) -> sqlx::Result<Option<(Uuid, i64)>> {
+    let entry = sqlx::query!(
+        "select account_id, delta from identity.credit_ledger where tenant_id = $1 and entry_key = $2",
+        tenant_id,
+        entry_key,
+    );
+    Ok(entry.fetch_optional(db).await?.map(|entry| (entry.account_id, entry.delta)))
+}
+
 /// Seconds of those that came under `entry_key` that nobody has spent, and no film under way holds: never more than is free. What was given
 /// is spent before what was bought, and of each what came first; what was taken back with money is of what that money had paid for. The
 /// caller holds the account, as [`open_locked`] gives it.
