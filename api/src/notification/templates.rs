@@ -240,7 +240,8 @@ pub async fn set(
     let (kind, channel, language) = (kind(&code)?, channel(&way)?, language(&tag)?);
     if let Some(subject) = &body.subject {
         check("/subject", subject, kind)?;
-        if !(1..=300).contains(&subject.chars().count()) || subject.chars().any(char::is_control) {
+        let length = subject.chars().count();
+        if subject.trim().is_empty() || length > 300 || subject.chars().any(char::is_control) {
             return Err(Problem::fault("/subject", "template.words", "a subject is one line of 1 to 300 characters"));
         }
     }

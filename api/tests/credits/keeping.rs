@@ -11,6 +11,7 @@ use flatrender_engine::Client;
 use flatrender_workflows::models::{
     DEFAULT_TENANT, Role, Scope,
     identity::{
+        credit::{self, Entered, Reason},
         plan::Interval,
         subscription::{self, Did},
     },
@@ -310,10 +311,31 @@ async fn the_minutes_of_changes_go_back_with_their_money_whichever_goes_first(db
     let third = change(&cast, large).await;
     assert_eq!(cast.grant(-1000, "spent").await.json()["balance"], 3200);
     assert!(back(db, bought).await.is_some_and(|(.., over)| over));
-    assert_eq!(balance(&cast).await, 2600);
+    assert_eq!(balance(&cast).await, 3200, "the month's own were the first to be spent");
     assert_eq!(back(db, third).await, None);
     assert_eq!(balance(&cast).await, 0);
     sound(db).await;
+}
+
+/// What came with a plan is spent first; what was bought, or is a gift, does not go with the plan's money.
+#[sqlx::test(migrations = "../migrations")]
+async fn the_money_of_a_plan_takes_no_minutes_that_were_bought_or_given(db: PgPool) {
+    let cast = cast(db).await;
+    let db = &cast.world.db;
+    let plan = cast.plan(pro(1000)).await;
+    let payment = paid(db, cast.user, plan, 1000).await;
+    activate(db, cast.user, plan, Interval::Month, payment).await.unwrap();
+    let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(db).await.unwrap();
+    let account = credit::open(&mut tx, DEFAULT_TENANT, Some(cast.user)).await.unwrap();
+    let entered = credit::grant(&mut tx, account.id, "payment:a pack", 3600, Reason::Purchase).await.unwrap();
+    assert_eq!(entered, Entered::Now(600 + 3600));
+    // A film under way holds what is spent first, too.
+    assert!(credit::hold(&mut tx, account.id, Uuid::now_v7(), 300).await.unwrap().is_some());
+    tx.commit().await.unwrap();
+    assert_eq!(cast.grant(-200, "spent").await.json()["balance"], 400 + 3600);
+    assert_eq!(cast.grant(50, "gift").await.json()["balance"], 400 + 3600 + 50);
+    assert!(back(db, payment).await.is_some_and(|(.., over)| over));
+    assert_eq!(balance(&cast).await, 300 + 3600 + 50, "a hundred were left of the plan's");
 }
 
 /// A dearer plan without more minutes, and one with more: all are spent when its money goes back.

@@ -207,6 +207,12 @@ async fn credits_are_given_once_a_key_and_never_below_what_is_held(db: PgPool) {
         let given = cast.grant(100, "present-1").await;
         assert_eq!((given.status, given.json()["balance"].as_i64()), (StatusCode::OK, Some(100)), "{:?}", given.body);
     }
+    assert_eq!(cast.grant(200, "present-1").await.problem(), "idempotency.key_reused");
+    let other = cast.world.person(DEFAULT_TENANT, "other@example.com", &["editor"]).await;
+    let path = format!("/v1/members/{other}/credits");
+    let request = request(Method::POST, &path, &cast.owner).header("idempotency-key", "present-1");
+    let given = cast.world.send(with_json(request, &json!({ "seconds": 100, "reason": "a present" }))).await;
+    assert_eq!(given.problem(), "idempotency.key_reused", "it would have said that they have it");
     assert_eq!(cast.grant(-101, "too-much").await.problem(), "credits.short");
     assert_eq!(cast.grant(-40, "mistake").await.json()["balance"], 60);
     assert_eq!(cast.grant(i64::MAX, "all").await.faults(), ["/seconds seconds.range"]);

@@ -281,6 +281,7 @@ async fn a_tenant_says_it_in_its_own_words_under_its_own_brand(db: PgPool) {
         (json!({"body": "{{ 7*7 }}"}), "/body template.words"),
         (json!({"body": " "}), "/body template.words"),
         (json!({"subject": "a\nb", "body": "x"}), "/subject template.words"),
+        (json!({"subject": " ", "body": "x"}), "/subject template.words"),
     ] {
         assert_eq!(put(&jane, fa, words).await.faults(), [pointer]);
     }

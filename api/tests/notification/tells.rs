@@ -9,9 +9,9 @@ use flatrender_workflows::models::{
     invariants,
     notification::{
         audience::{Audience, News},
-        message,
+        catalogue, message,
         outcome::{self, Feedback},
-        preference, suppression,
+        preference, suppression, template,
     },
 };
 use serde_json::json;
@@ -436,6 +436,27 @@ async fn what_was_gathered_is_not_sent_to_who_does_not_want_it_any_more(db: PgPo
     assert_eq!(stage.last().await, ["email dropped unwanted 0"]);
     stage.tell("subscription.renewed", jane, json!({})).await;
     assert_eq!(stage.last().await, ["email sent 1"], "what was never gathered goes on");
+}
+
+/// A tenant's words of before they were looked at: they are its own trouble.
+#[sqlx::test(migrations = "../migrations")]
+async fn words_that_do_not_fit_keep_nobody_else_from_their_digest(db: PgPool) {
+    let stage = Stage::new(db).await;
+    let jane = stage.world.person(DEFAULT_TENANT, "jane@example.com", &["editor"]).await;
+    let sara = stage.world.person(DEFAULT_TENANT, "sara@example.com", &["editor"]).await;
+    let reads = "update identity.users set locale = 'fa' where id = $1";
+    sqlx::query(reads).bind(sara).execute(&stage.world.db).await.unwrap();
+    let kind = catalogue::find(catalogue::DIGEST).unwrap();
+    let mut tx = Scope::tenant(Role::Notification, DEFAULT_TENANT).begin(&stage.world.db).await.unwrap();
+    template::put(&mut tx, DEFAULT_TENANT, kind, Channel::Email, "en", Some(" "), "{{items}}").await.unwrap();
+    tx.commit().await.unwrap();
+    for reader in [jane, sara] {
+        stage.wants(reader, "renders", "email", true, "digest='hourly'").await;
+        stage.tell("render.completed", reader, json!({"title": "One"})).await;
+    }
+    send_digests(&stage).await;
+    let mails = stage.mail.mails();
+    assert!(mails.len() == 1 && mails[0].contains("To: sara@example.com"), "{mails:?}");
 }
 
 /// Her browser is late, so her mail gathers it beside; then the browser has it.

@@ -401,7 +401,7 @@ pub async fn give_up(db: Db<'_>, tenant_id: Uuid, id: Uuid) -> Result<(), Failur
     Ok(())
 }
 
-/// Takes back what was bought: the seconds that go with the money as far as they are free; a plan when all of the money went back.
+/// Takes back what was bought: the seconds that go with the money as far as they are left; a plan when all of the money went back.
 async fn take_back(
     workflows: &Client,
     db: Db<'_>,
@@ -413,7 +413,8 @@ async fn take_back(
         What::Credits { seconds, .. } => {
             let part = i128::from(seconds) * i128::from(found.amount) / i128::from(paid.amount.max(1));
             let account = credit::open_locked(&mut *db, paid.tenant_id, Some(paid.user_id)).await?;
-            let back = i64::try_from(part).unwrap_or(seconds).min(account.free());
+            let left = credit::left_of(&mut *db, &account, &settle::credits_key(paid.id)).await?;
+            let back = i64::try_from(part).unwrap_or(seconds).min(left);
             if back > 0 {
                 let key = format!("refund:{}", found.id);
                 let _ = credit::grant(db, account.id, &key, -back, Reason::Refund).await?;

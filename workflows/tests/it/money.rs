@@ -12,12 +12,16 @@ use flatrender_workflows::{
         DEFAULT_TENANT, Role, Scope,
         identity::{
             coupon::{self, NewCoupon},
-            credit, gateway, payment, refund,
+            credit::{self, Entered, Reason},
+            gateway,
+            payment::{self, Wanted},
+            plan::{self, Interval, NewPlan, Price},
+            refund, subscription,
         },
     },
 };
 use sqlx::PgPool;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 use uuid::Uuid;
 
 /// What is paid just before its time is over, or it is cancelled, is taken: the gateway would give it back otherwise.
@@ -151,6 +155,46 @@ async fn a_coupon_is_there_again_when_the_money_goes_straight_back(db: PgPool) {
     shop.sound().await;
 }
 
+/// Two dearer plans in two windows, and both are paid: what the second one costs was counted from the plan before the first.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_change_that_was_counted_from_another_plan_is_not_made(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(&shop.db).await.unwrap();
+    let mut dearer = vec![];
+    for (code, amount) in [("large", 2999), ("huge", 4999)] {
+        let name = BTreeMap::from([("en".to_owned(), code.to_owned())]);
+        let prices = [Price { currency: "USD".into(), interval: Interval::Month, amount }];
+        let new = NewPlan { code, name: &name, trial_days: 0, prices: &prices, entitlements: &BTreeMap::new() };
+        let id = plan::create(&mut tx, DEFAULT_TENANT, &new).await.unwrap();
+        assert!(plan::activate(&mut tx, DEFAULT_TENANT, id).await.unwrap());
+        dearer.push(id);
+    }
+    tx.commit().await.unwrap();
+    let working = Working::begin(shop.worker(false));
+    shop.till.0.lock().unwrap().state = Some(PaymentState::Paid);
+    let (small, run) = shop.buy(shop.plan(), None).await;
+    shop.comes(small, "pending").await;
+    shop.hint(run).await;
+    shop.comes(small, "paid").await;
+    let mut opened = vec![];
+    for plan_id in &dearer {
+        let wanted = Wanted::Plan { plan_id: *plan_id, currency: "USD", interval: Interval::Month };
+        let (id, run) = shop.buy(wanted, None).await;
+        shop.comes(id, "pending").await;
+        opened.push((id, run));
+    }
+    for ((id, run), state) in opened.into_iter().zip(["paid", "refunded"]) {
+        shop.hint(run).await;
+        shop.comes(id, state).await;
+    }
+    let mut db = shop.db.acquire().await.unwrap();
+    let has = subscription::find_live(&mut db, DEFAULT_TENANT, shop.user).await.unwrap().unwrap();
+    assert_eq!((has.plan_id, has.amount), (dearer[0], 2999));
+    drop(db);
+    working.end().await;
+    shop.sound().await;
+}
+
 /// Credits that a film takes at the moment when their money goes back: what is free after it is taken, and not nothing.
 #[sqlx::test(migrations = "../migrations")]
 async fn what_is_free_when_the_money_goes_back_is_taken_back_whoever_holds_the_rest(db: PgPool) {
@@ -176,6 +220,35 @@ async fn what_is_free_when_the_money_goes_back_is_taken_back_whoever_holds_the_r
     shop.refund_comes(back, "done").await;
     assert_eq!(shop.balance().await, 3000, "what the film holds is its own");
     working.end().await;
+}
+
+/// Credits that were spent are gone with their money: what somebody was given since stays theirs.
+#[sqlx::test(migrations = "../migrations")]
+async fn the_money_of_credits_that_were_spent_takes_no_gift_along(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let working = Working::begin(shop.worker(false));
+    shop.till.0.lock().unwrap().state = Some(PaymentState::Paid);
+    let (id, run) = shop.buy(shop.credits(), None).await;
+    shop.comes(id, "pending").await;
+    shop.hint(run).await;
+    shop.comes(id, "paid").await;
+    let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(&shop.db).await.unwrap();
+    let account = credit::find(&mut tx, DEFAULT_TENANT, Some(shop.user)).await.unwrap().unwrap();
+    for (key, seconds, reason, now) in
+        [("grant:a", -3000, Reason::Correction, 600), ("gift:b", 900, Reason::Grant, 1500)]
+    {
+        let entered = credit::grant(&mut tx, account.id, key, seconds, reason).await.unwrap();
+        assert_eq!(entered, Entered::Now(now));
+    }
+    tx.commit().await.unwrap();
+    // A part of the money, then the rest.
+    for (amount, left) in [(50, 900 + 600 - 360), (450, 900)] {
+        let back = shop.give_back(id, amount, &amount.to_string()).await.unwrap();
+        shop.refund_comes(back, "done").await;
+        assert_eq!(shop.balance().await, left);
+    }
+    working.end().await;
+    shop.sound().await;
 }
 
 /// A bank that wants money back has to be answered within days: by whoever manages the money of the tenant, not by whoever paid.

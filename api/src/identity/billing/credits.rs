@@ -236,7 +236,7 @@ impl From<Account> for AccountView {
         (status = 403, description = "`auth.step_up`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "`member.not_found`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`credits.short`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json")
+        (status = 422, description = "`request.invalid`, `idempotency.key_reused`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn grant(
@@ -268,7 +268,7 @@ pub async fn grant(
         (status = 403, description = "`auth.step_up`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "`tenant.not_found`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`credits.short`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "`request.invalid`", body = ProblemBody, content_type = "application/problem+json")
+        (status = 422, description = "`request.invalid`, `idempotency.key_reused`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn grant_tenant(
@@ -305,8 +305,13 @@ async fn enter(
     }
     let before = credit::open(&mut *db, steward.tenant_id, user_id).await?;
     let reason = if body.seconds > 0 { Reason::Grant } else { Reason::Correction };
-    match credit::grant(&mut *db, before.id, &format!("grant:{key}"), body.seconds, reason).await? {
-        Entered::Before => return Ok(before),
+    let key = format!("grant:{key}");
+    match credit::grant(&mut *db, before.id, &key, body.seconds, reason).await? {
+        Entered::Before => {
+            let same = credit::entered(db, steward.tenant_id, &key).await? == Some((before.id, body.seconds));
+            let detail = "this idempotency key was used for another account, or other credits";
+            return if same { Ok(before) } else { Err(Problem::new(Code::IdempotencyKeyReused, detail)) };
+        }
         Entered::Refused => {
             let free = before.free();
             return Err(Problem::new(

@@ -99,7 +99,7 @@ pub struct RequestRefund {
     /// Why: at most 1000 characters.
     #[schema(example = "the film was late", max_length = 1000)]
     reason: String,
-    /// Whether what was bought is taken back: credits as far as they are free, a plan when all of the money goes back. True when absent.
+    /// Whether what was bought is taken back: credits as far as they are left, a plan when all of the money goes back. True when absent.
     revoke: Option<bool>,
 }
 

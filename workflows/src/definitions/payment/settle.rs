@@ -132,6 +132,11 @@ async fn is_sold_so(db: Db<'_>, found: &Payment, pack_id: Uuid, amount: i64) -> 
     Ok(pack.is_some_and(|pack| pack.state == "active" && pack.amount == amount))
 }
 
+/// What the credits of a payment are entered as.
+pub(crate) fn credits_key(payment_id: Uuid) -> String {
+    format!("payment:{payment_id}")
+}
+
 /// Gives what was bought.
 async fn give(workflows: &Client, db: Db<'_>, found: &Payment, snapshot: &Snapshot) -> Result<Value, Failure> {
     match &snapshot.what {
@@ -151,8 +156,7 @@ async fn give(workflows: &Client, db: Db<'_>, found: &Payment, snapshot: &Snapsh
         }
         What::Credits { seconds, .. } => {
             let account = credit::open(&mut *db, found.tenant_id, Some(found.user_id)).await?;
-            let key = format!("payment:{}", found.id);
-            match credit::grant(db, account.id, &key, *seconds, Reason::Purchase).await? {
+            match credit::grant(db, account.id, &credits_key(found.id), *seconds, Reason::Purchase).await? {
                 // Told apart before, under the lock of the payment alone: another one has filled the account meanwhile.
                 Entered::Refused => Err(Failure::transient("credits.refused", "the account is full")),
                 Entered::Now(_) | Entered::Before => Ok(json!({ "credits": seconds })),

@@ -9,9 +9,16 @@
 //! an account for is free of charge, unless its tenant says that films cost credits ([`set_paid`]), or sells some and has not said that they
 //! cost none ([`sells`]). So nobody is worse off for what they were given: whose account is short has what they had without one. Previews
 //! are always free.
+//!
+//! An account is one sum. Which of its seconds a film took nobody says; where that matters, because money goes back, [`left_of`] counts by
+//! one rule.
+
+mod lots;
 
 use crate::models::{Db, Role, Scope};
 use chrono::{DateTime, Utc};
+use futures::TryStreamExt as _;
+use lots::Lots;
 use serde::Serialize;
 use std::time::Duration;
 use uuid::Uuid;
@@ -226,6 +233,40 @@ pub async fn grant(db: Db<'_>, account: Uuid, entry_key: &str, delta: i64, reaso
     .execute(db)
     .await?;
     Ok(Entered::Now(after))
+}
+
+/// What counts under a key: whose account, and how many seconds came or went. None when nothing does.
+pub async fn entered(db: Db<'_>, tenant_id: Uuid, entry_key: &str) -> sqlx::Result<Option<(Uuid, i64)>> {
+    let entry = sqlx::query!(
+        "select account_id, delta from identity.credit_ledger where tenant_id = $1 and entry_key = $2",
+        tenant_id,
+        entry_key,
+    );
+    Ok(entry.fetch_optional(db).await?.map(|entry| (entry.account_id, entry.delta)))
+}
+
+/// Seconds of those that came under `entry_key` that nobody has spent, and no film under way holds: never more than is free. What was given
+/// is spent before what was bought, and of each what came first; what was taken back with money is of what that money had paid for. The
+/// caller holds the account, as [`open_locked`] gives it.
+pub async fn left_of(db: Db<'_>, account: &Account, entry_key: &str) -> sqlx::Result<i64> {
+    let mut lines = sqlx::query!(
+        r#"select entry_key, delta, reason, case
+               when reason = 'refund' and entry_key like 'refund:%' then (
+                   select 'payment:' || r.payment_id from identity.refunds r where r.id = substr(l.entry_key, 8)::uuid)
+               when reason = 'refund' and entry_key like '%:back' then left(entry_key, -5) end as "came_as?"
+           from identity.credit_ledger l where account_id = $1 order by created_at, delta < 0, id"#,
+        account.id,
+    )
+    .fetch(db);
+    let mut lots = Lots::default();
+    while let Some(line) = lines.try_next().await? {
+        match line.delta {
+            came @ 1.. => lots.come(line.entry_key, came, line.reason == Reason::Purchase.name()),
+            went => lots.go(-went, line.came_as.as_deref()),
+        }
+    }
+    lots.go(account.held, None);
+    Ok(lots.left_of(entry_key))
 }
 
 /// Sets seconds aside for a run; gives the hold, or none when less than `seconds` is free.

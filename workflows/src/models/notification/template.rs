@@ -162,7 +162,8 @@ pub async fn text(
     Ok(found.unwrap_or_else(|| of_ours(kind, LANGUAGES[0])))
 }
 
-fn of_ours(kind: &Kind, language: &str) -> Text {
+/// How we say it.
+pub(super) fn of_ours(kind: &Kind, language: &str) -> Text {
     let words = kind.words(language);
     Text { language: language.to_owned(), subject: words.subject.to_owned(), body: words.body.to_owned() }
 }

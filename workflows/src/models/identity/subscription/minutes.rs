@@ -61,17 +61,20 @@ pub(super) fn of(allowed: &Entitlements) -> i64 {
     allowed.get("render_minutes").map_or(0, |minutes| minutes.saturating_mul(60))
 }
 
-/// Takes back what came under a key, as far as it is free. Where nothing came, nobody gets an account by it: who has one pays for their
-/// films with it. What was taken is taken once; where nothing was free, the caller remembers that it has asked.
+/// Takes back what came under a key, as far as it is left: what was bought, or given otherwise, stays. Where nothing came, nobody gets an
+/// account by it: who has one pays for their films with it. What was taken is taken once; where nothing was left, the caller remembers that
+/// it has asked.
 pub(super) async fn take_back(db: Db<'_>, tenant_id: Uuid, user_id: Uuid, key: &str) -> sqlx::Result<()> {
     let came = sqlx::query_scalar!(
         "select delta from identity.credit_ledger where tenant_id = $1 and entry_key = $2",
         tenant_id,
         key,
     );
-    let Some(came) = came.fetch_optional(&mut *db).await? else { return Ok(()) };
+    if came.fetch_optional(&mut *db).await?.is_none() {
+        return Ok(());
+    }
     let account = credit::open_locked(&mut *db, tenant_id, Some(user_id)).await?;
-    if let back @ 1.. = came.min(account.free()) {
+    if let back @ 1.. = credit::left_of(&mut *db, &account, key).await? {
         let _ = credit::grant(db, account.id, &format!("{key}:back"), -back, Reason::Refund).await?;
     }
     Ok(())

@@ -17,6 +17,9 @@ pub struct Prospect {
     /// In which of its periods it was opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub period_no: Option<i32>,
+    /// From which plan, when it changes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_plan_id: Option<Uuid>,
 }
 
 impl Prospect {
@@ -27,15 +30,17 @@ impl Prospect {
             Some(current) if is_next(current, plan_id, now) => Did::Renewed,
             Some(_) => Did::Changed,
         };
-        Self { did, subscription_id: current.map(|s| s.id), period_no: current.map(|s| s.period_no) }
+        let from_plan_id = current.filter(|_| did == Did::Changed).map(|s| s.plan_id);
+        Self { did, subscription_id: current.map(|s| s.id), period_no: current.map(|s| s.period_no), from_plan_id }
     }
 
-    /// Whether a payment that was opened for this may still do what it does `now`: a change was counted by the days of its period, and a
-    /// beginning is for who has nothing.
+    /// Whether a payment that was opened for this may still do what it does `now`: a change was counted by the days of its period and from
+    /// the plan of then, which earlier builds did not write down, and a beginning is for who has nothing.
     pub fn holds(&self, now: &Self) -> bool {
         self.did == now.did
             && self.subscription_id == now.subscription_id
             && (self.did == Did::Renewed || self.period_no == now.period_no)
+            && (self.from_plan_id.is_none() || self.from_plan_id == now.from_plan_id)
     }
 }
 

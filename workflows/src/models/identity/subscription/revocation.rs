@@ -4,7 +4,7 @@ use super::{Subscription, end, entitle, find, minutes, take_turn};
 use crate::models::Db;
 use uuid::Uuid;
 
-/// Takes back the period that a payment paid, with the credits that came with it as far as they are free: it ends now, or never begins.
+/// Takes back the period that a payment paid, with the credits that came with it as far as they are left: it ends now, or never begins.
 /// Of a change within a period the plan before it is had again, and what it brought of credits goes, also after the end. Gives the
 /// subscription and whether it is over. None when a later period is paid or a later change rests on it, or the payment paid neither: then
 /// nothing changes.
