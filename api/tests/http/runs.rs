@@ -1,6 +1,7 @@
 //! Runs, failures, queues and operations on many runs, as those see and steer them who look after them.
 
 mod films;
+mod long;
 
 use crate::world::{Answer, World, request, with_json};
 use axum::{

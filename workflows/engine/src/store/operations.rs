@@ -182,25 +182,31 @@ pub(crate) async fn note_anew(db: &mut PgConnection, failed: Uuid, new: Uuid) ->
     .map(|_| ())
 }
 
-pub(crate) async fn attempts_of(db: impl PgExecutor<'_>, run_id: Uuid) -> Result<Vec<AttemptRow>> {
+/// The last `limit` attempts that are over, and as many of those under way; in the order of their starts.
+pub(crate) async fn attempts_of(db: impl PgExecutor<'_>, run_id: Uuid, limit: i64) -> Result<Vec<AttemptRow>> {
     sqlx::query_as(
-        "select step_key, attempt_no, worker, started_at, ended_at, outcome
-         from workflow.attempts where run_id = $1
+        "(select step_key, attempt_no, worker, started_at, ended_at, outcome
+          from workflow.attempts where run_id = $1 order by started_at desc, attempt_no desc limit $2)
          union all
-         select step_key, attempt_no, leased_by, leased_at, null, null
-         from workflow.tasks where run_id = $1 and state = 'leased'
-         order by 4, 2 limit 10000",
+         (select step_key, attempt_no, leased_by, leased_at, null, null
+          from workflow.tasks where run_id = $1 and state = 'leased' order by leased_at desc limit $2)
+         order by 4, 2",
     )
     .bind(run_id)
+    .bind(limit)
     .fetch_all(db)
     .await
 }
 
-pub(crate) async fn marks_of(db: impl PgExecutor<'_>, run_id: Uuid) -> Result<Vec<MarkRow>> {
+/// The last `limit` records, in the order of their times.
+pub(crate) async fn marks_of(db: impl PgExecutor<'_>, run_id: Uuid, limit: i64) -> Result<Vec<MarkRow>> {
     sqlx::query_as(
-        "select key, kind, outcome, recorded_at from workflow.steps where run_id = $1 order by seq limit 10000",
+        "select key, kind, outcome, recorded_at
+         from (select key, kind, outcome, recorded_at, seq from workflow.steps where run_id = $1 order by seq desc limit $2) newest
+         order by recorded_at, seq",
     )
     .bind(run_id)
+    .bind(limit)
     .fetch_all(db)
     .await
 }
