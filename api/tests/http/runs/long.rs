@@ -48,3 +48,61 @@ async fn a_long_history_is_told_page_by_page_and_its_chart_shows_the_newest(db: 
     let lasts: Vec<_> = lasting.map(|bar| bar["doing"].as_str().unwrap()).collect();
     assert_eq!(lasts, ["queued"], "what is waited for now is never left out");
 }
+
+/// Live runs that were started so many minutes ago, oldest first.
+async fn live(world: &World, tenant_id: Uuid, many: i32, minutes: f64) -> Vec<Uuid> {
+    let sql = "with fresh as (
+            insert into workflow.runs (id, tenant_id, kind, version, state, input, created_at)
+            select workflow.new_run_id(at), $1, 'notify', 1, 'running', '{}', at
+            from (select workflow.now() - $3 * interval '1 min' + n * interval '1 ms' as at from generate_series(1, $2) n) s
+            returning id, tenant_id, created_at
+        ), tasks as (
+            insert into workflow.tasks (kind, run_id, tenant_id, step_key, queue, activity, priority, run_at, max_failures, max_losses,
+                                        backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds)
+            select 'run', id, tenant_id, '', 'workflows', 'notify.v1', 0, created_at, 1, 20, 0, 0, 30, 1e9 from fresh)
+        select id from fresh order by id";
+    sqlx::query_scalar(sql).bind(tenant_id).bind(many).bind(minutes).fetch_all(&world.db).await.unwrap()
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn live_runs_among_those_of_others_are_all_found_and_no_cursor_is_a_run_of_theirs(db: PgPool) {
+    let world = World::new(db).await;
+    let (acme, others) = (world.tenant("acme").await, world.tenant("others").await);
+    let owner = Hand::of(&world, acme, "owner").await;
+    let mut own = live(&world, acme, 3, 30.0).await;
+    let theirs = live(&world, others, 10_100, 20.0).await;
+    own.extend(live(&world, acme, 2, 10.0).await);
+    own.reverse();
+    for filter in ["state=running", "queue=workflows"] {
+        let (mut found, mut sizes, mut at) = (vec![], vec![], String::new());
+        loop {
+            let page = owner.get(&format!("/runs?limit=2&{filter}{at}")).await;
+            let runs = page["data"].as_array().unwrap();
+            found.extend(runs.iter().map(|run| run["id"].as_str().unwrap().parse::<Uuid>().unwrap()));
+            sizes.push(runs.len());
+            let Some(next) = page["next_cursor"].as_str() else { break };
+            at = format!("&starting_after={next}");
+            assert!(!theirs.contains(&next.parse().unwrap()), "{filter}");
+        }
+        assert_eq!((found, sizes), (own.clone(), vec![2, 0, 2, 1]), "{filter}");
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn failures_with_a_code_are_found_and_none_whose_code_only_begins_like_it(db: PgPool) {
+    let world = World::new(db).await;
+    let viewer = Hand::of(&world, DEFAULT_TENANT, "platform_viewer").await;
+    let failed = "insert into workflow.runs (id, tenant_id, kind, version, input, state, error, created_at, finished_at, error_fingerprint)
+        select workflow.new_run_id(workflow.now()), $1, 'notify', 1, '{}', 'failed', e, workflow.now(), workflow.now(), workflow.fingerprint(e)
+        from jsonb_build_object('code', $2::text, 'message', $3::text, 'retryable', true) e returning id";
+    let mut made: Vec<Uuid> = vec![];
+    for (code, message) in [("smtp.down", "a"), ("smtp.down", "b"), ("smtp.down.again", "a"), ("smtp", "a")] {
+        let failed = sqlx::query_scalar(failed).bind(DEFAULT_TENANT).bind(code).bind(message);
+        made.push(failed.fetch_one(&world.db).await.unwrap());
+    }
+    for (code, wanted) in [("smtp.down", vec![0, 1]), ("smtp", vec![3]), ("smtp.down.again", vec![2]), ("smtp.", vec![])] {
+        let found = viewer.ids(&format!("code={code}")).await;
+        let wanted: BTreeSet<String> = wanted.into_iter().map(|n: usize| made[n].to_string()).collect();
+        assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), wanted, "{code}");
+    }
+}
