@@ -16,6 +16,7 @@ pub mod queues;
 mod redact;
 pub mod run;
 pub mod runs;
+pub mod steps;
 pub mod versions;
 
 pub use party::{Party, Rank};

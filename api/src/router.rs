@@ -379,6 +379,7 @@ fn operation() -> OpenApiRouter<App> {
         .routes(routes!(operators::runs::list))
         .routes(routes!(operators::runs::dead_letters))
         .routes(routes!(operators::run::get))
+        .routes(routes!(operators::steps::list))
         .routes(routes!(operators::frames::film))
         .routes(routes!(operators::frames::picture))
         .routes(routes!(operators::act::act))

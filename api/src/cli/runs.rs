@@ -9,6 +9,9 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
+/// Pages without a run that are passed over, each a look at some thousand runs of others.
+const EMPTY: usize = 100;
+
 /// Lists runs of workflows, tells why one does not go on, tries it again, cancels it.
 ///
 /// With a key of a tenant: the runs of that tenant. With an access token of somebody who runs the platform in FLATRENDER_API_KEY: all.
@@ -24,8 +27,10 @@ enum Deed {
     List(ListArgs),
     /// Lists runs that failed and of which no later try is under way or went well.
     DeadLetters(ListArgs),
-    /// Shows a run with all that is known of it.
+    /// Shows a run with all that is known of it, and its newest steps.
     Show(One),
+    /// Lists what a run has done, newest first.
+    Steps(StepsArgs),
     /// Says in a sentence why a run does not go on.
     Why(One),
     /// Tries a run that failed or was cancelled again, as a new run.
@@ -85,7 +90,7 @@ struct ListArgs {
     /// How many at most.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100))]
     limit: u32,
-    /// Those before this run: the last one of the list before.
+    /// Those before this id: the last run of the list before, or what it said.
     #[arg(long, value_name = "RUN")]
     after: Option<String>,
     /// Print JSON.
@@ -99,6 +104,23 @@ struct ListArgs {
 struct One {
     /// The run, by its id.
     run: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+struct StepsArgs {
+    /// The run, by its id.
+    run: String,
+    /// How many at most.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100))]
+    limit: u32,
+    /// Those before this number.
+    #[arg(long, value_name = "N")]
+    after: Option<u64>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -157,6 +179,7 @@ pub async fn run(args: RunsArgs) -> Result<(), CliError> {
             }
             Ok(())
         }
+        Deed::Steps(steps) => show_steps(steps).await,
         Deed::Why(one) => {
             let run = ask(&one.server.connect().await?, Method::GET, &at(&one.run), None).await?;
             match one.json {
@@ -208,13 +231,20 @@ impl Which {
 }
 
 async fn show_list(list: ListArgs, what: &str) -> Result<(), CliError> {
+    let client = list.server.connect().await?;
     let mut path = format!("/v1/operate/{what}?limit={}", list.limit);
-    for (name, value) in list.which.pairs().into_iter().chain([("starting_after", &list.after)]) {
+    for (name, value) in list.which.pairs() {
         if let Some(value) = value {
             path.push_str(&format!("&{name}={}", path_part(value)));
         }
     }
-    let page = ask(&list.server.connect().await?, Method::GET, &path, None).await?;
+    let mut page = listed(&client, &path, list.after.as_deref()).await?;
+    // There may be some behind a page without any.
+    for _ in 0..EMPTY {
+        let next = page["next_cursor"].as_str().filter(|_| page["data"].as_array().is_some_and(Vec::is_empty));
+        let Some(next) = next.map(str::to_owned) else { break };
+        page = listed(&client, &path, Some(&next)).await?;
+    }
     if list.json {
         println!("{page}");
         return Ok(());
@@ -226,6 +256,30 @@ async fn show_list(list: ListArgs, what: &str) -> Result<(), CliError> {
     }
     if let Some(next) = page["next_cursor"].as_str() {
         eprintln!("there may be more: --after {next}");
+    }
+    Ok(())
+}
+
+async fn listed(client: &Client, path: &str, after: Option<&str>) -> Result<Value, CliError> {
+    let after = after.map(|after| format!("&starting_after={}", path_part(after))).unwrap_or_default();
+    ask(client, Method::GET, &format!("{path}{after}"), None).await
+}
+
+async fn show_steps(steps: StepsArgs) -> Result<(), CliError> {
+    let path = format!("{}/steps?limit={}", at(&steps.run), steps.limit);
+    let after = steps.after.map(|n| n.to_string());
+    let page = listed(&steps.server.connect().await?, &path, after.as_deref()).await?;
+    if steps.json {
+        println!("{page}");
+        return Ok(());
+    }
+    println!("{:>6}  {:<27}  {:<12}  {:<9}  STEP", "N", "WHEN", "KIND", "RESULT");
+    for step in page["data"].as_array().into_iter().flatten() {
+        let (when, kind, result) = (text(&step["recorded_at"]), text(&step["kind"]), text(&step["outcome"]));
+        println!("{:>6}  {when:<27}  {kind:<12}  {result:<9}  {}", step["seq"], text(&step["key"]));
+    }
+    if let Some(next) = page["next_cursor"].as_str() {
+        eprintln!("there are more: --after {next}");
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `GET /v1/operate/runs/{id}`: one run, with all that is known of it.
 
-use super::{Party, Rank, farm, kinds, operations, redact, runs::RunSummary};
+use super::{Party, Rank, farm, kinds, operations, redact, runs::RunSummary, steps::RunStep};
 use crate::{
     app::App,
     extract::{Json, Path},
@@ -11,7 +11,7 @@ use axum::extract::State;
 use chrono::{DateTime, Utc};
 use flatrender_engine::{
     Failure, Workflow,
-    client::{Event, Run, RunState, Task},
+    client::{Run, RunState, Task},
     operations::{Child, Evidence, Explanation, Lineage, Span},
 };
 use flatrender_workflows::{
@@ -24,9 +24,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// Entries of the history that are shown, the newest of them.
-const EVENTS: u32 = 500;
-/// Bars of the chart that are shown.
-const SPANS: usize = 2000;
+const EVENTS: u32 = 100;
+/// Tasks that are shown.
+const TASKS: usize = 500;
 
 /// A run, with all that is known of it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -56,11 +56,13 @@ pub struct RunDetail {
     /// The trace it belongs to.
     #[schema(example = "4bf92f3577b34da6a3ce929d0e0e4736")]
     trace_id: Option<String>,
-    /// What it has still to do: itself first.
+    /// What it has still to do: itself first; at most 500.
     tasks: Vec<RunTask>,
-    /// What it has done, oldest first; the newest 500.
+    /// What it has done, oldest first; the newest 100.
     steps: Vec<RunStep>,
-    /// Bars of a chart of its time, oldest first; at most 2000.
+    /// `starting_after` of its list of steps, for those before; none when these are all.
+    earlier_steps: Option<String>,
+    /// Bars of a chart of its time, oldest first; the newest 1000.
     timeline: Vec<RunSpan>,
     /// Runs that it has asked for.
     children: Vec<RunChild>,
@@ -193,48 +195,6 @@ impl From<Task> for RunTask {
     }
 }
 
-/// Something that a run has done.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct RunStep {
-    /// From 1.
-    seq: i64,
-    /// Its key.
-    key: String,
-    /// `step`, `activity`, `timer`, `cancel`, `signal`, `child`, `start`, `patch` or `compensation`.
-    #[schema(example = "activity")]
-    kind: String,
-    /// The activity, the kind of the run, the name of the signal.
-    name: Option<String>,
-    /// `ok`, `failed` or `cancelled`.
-    #[schema(example = "ok")]
-    outcome: String,
-    /// What it gave, without secrets.
-    #[schema(value_type = Value)]
-    output: Option<Value>,
-    /// Why it failed.
-    error: Option<RunError>,
-    /// The attempt that wrote it.
-    attempt_no: i32,
-    /// When.
-    recorded_at: DateTime<Utc>,
-}
-
-impl From<Event> for RunStep {
-    fn from(e: Event) -> Self {
-        Self {
-            seq: e.seq,
-            key: e.key,
-            kind: e.kind,
-            name: e.name,
-            outcome: e.outcome,
-            output: e.output.map(redact::shown),
-            error: e.failure.map(Into::into),
-            attempt_no: e.attempt_no,
-            recorded_at: e.recorded_at,
-        }
-    }
-}
-
 /// A bar of the chart of a run's time.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RunSpan {
@@ -352,7 +312,7 @@ pub async fn found(app: &App, party: &Party, id: Uuid) -> Result<Run, Problem> {
 /// `GET /v1/operate/runs/{id}`
 #[utoipa::path(
     get, path = "/v1/operate/runs/{id}", tag = "Runs", operation_id = "get_run", summary = "Look at a run",
-    description = "With its steps, its attempts, what it waits for, and why it does not go on, in one sentence. Secrets are hidden.",
+    description = "With its newest steps, its attempts, what it waits for, and why it does not go on, in one sentence. Secrets are hidden.",
     params(("id" = Uuid, Path, description = "The run")),
     responses(
         (status = 200, description = "The run", body = RunDetail),
@@ -364,7 +324,10 @@ pub async fn get(State(app): State<App>, party: Party, Path(id): Path<Uuid>) -> 
     let operations = operations(&app);
     let (why, tasks) = (operations.explain_run(id).await?, operations.tasks(id).await?);
     let of_farm = if farm::decides(&why.reason) { farm::why(&app, &run, &why.key).await? } else { None };
-    let steps = app.workflows.newest_of(id, EVENTS).await?;
+    let mut steps = app.workflows.newest_of(id, None, EVENTS).await?;
+    steps.reverse();
+    // They are numbered from 1 without gaps.
+    let earlier_steps = steps.first().filter(|first| first.seq > 1).map(|first| first.seq.to_string());
     let timeline = operations.timeline(id).await?;
     let (origin, copies) = operations.lineage(id).await?;
     let line = operations.line(id).await?.ok_or_else(|| Problem::not_found(Code::RunNotFound, "run"))?;
@@ -383,9 +346,10 @@ pub async fn get(State(app): State<App>, party: Party, Path(id): Path<Uuid>) -> 
         continued_from: run.continued_from,
         continued_as: run.continued_as,
         trace_id: run.traceparent.map(|trace| trace.trace_id()),
-        tasks: tasks.into_iter().map(Into::into).collect(),
+        tasks: tasks.into_iter().take(TASKS).map(Into::into).collect(),
         steps: steps.into_iter().map(Into::into).collect(),
-        timeline: timeline.into_iter().take(SPANS).map(Into::into).collect(),
+        earlier_steps,
+        timeline: timeline.into_iter().map(Into::into).collect(),
         children: operations.children(id).await?.into_iter().map(Into::into).collect(),
         failures: operations.evidence(id).await?.into_iter().map(Into::into).collect(),
         origin: origin.map(Into::into),

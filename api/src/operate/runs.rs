@@ -117,7 +117,7 @@ pub struct ListRuns {
     /// How many at most, 1 to 100; 20 when absent.
     #[param(minimum = 1, maximum = 100)]
     limit: Option<u32>,
-    /// Those before this run: `next_cursor` of the page before.
+    /// Those before this id, whether a run has it or not: `next_cursor` of the page before.
     starting_after: Option<Uuid>,
     /// In one of these states, with commas in between: `running`, `succeeded`, `failed`, `cancelled`.
     #[param(example = "failed,cancelled")]

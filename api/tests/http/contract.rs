@@ -121,6 +121,7 @@ const OPERATIONS: &[&str] = &[
     "GET /v1/operate/runs/{id}",
     "GET /v1/operate/runs/{id}/film",
     "GET /v1/operate/runs/{id}/last-frame",
+    "GET /v1/operate/runs/{id}/steps",
     "GET /v1/operate/versions",
     "GET /v1/payment-differences",
     "GET /v1/payment-differences/{id}",

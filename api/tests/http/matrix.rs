@@ -151,6 +151,7 @@ const ROWS: &[(&str, To)] = &[
     ("GET /v1/operate/runs/{id}", To::Watch),
     ("GET /v1/operate/runs/{id}/film", To::Watch),
     ("GET /v1/operate/runs/{id}/last-frame", To::Watch),
+    ("GET /v1/operate/runs/{id}/steps", To::Watch),
     ("GET /v1/operate/versions", To::Operate),
     ("GET /v1/payment-differences", To::Manage),
     ("GET /v1/payment-differences/{id}", To::Manage),

@@ -333,13 +333,13 @@ impl Client {
         self.shown(run_id, rows.into_iter().map(Event::from).collect()).await
     }
 
-    /// The last `limit` things that a run has done, oldest first; as [`Client::history`] shows them.
+    /// The last `limit` things that a run has done, or those before number `before`, newest first; as [`Client::history`] shows them.
     ///
     /// # Errors
     /// [`Error::Database`].
-    pub async fn newest_of(&self, run_id: Uuid, limit: u32) -> Result<Vec<Event>, Error> {
-        let rows = store::steps::newest(&self.pool, run_id, limit.into()).await?;
-        self.shown(run_id, rows.into_iter().rev().map(Event::from).collect()).await
+    pub async fn newest_of(&self, run_id: Uuid, before: Option<i64>, limit: u32) -> Result<Vec<Event>, Error> {
+        let rows = store::steps::newest(&self.pool, run_id, before, limit.into()).await?;
+        self.shown(run_id, rows.into_iter().map(Event::from).collect()).await
     }
 
     async fn shown(&self, run_id: Uuid, mut events: Vec<Event>) -> Result<Vec<Event>, Error> {

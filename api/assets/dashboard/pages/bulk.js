@@ -2,7 +2,7 @@
 
 import { get, post } from "../api.js";
 import { fill, h, ltr } from "../dom.js";
-import { knows, num, t, word } from "../i18n.js";
+import { knows, moment, num, t, word } from "../i18n.js";
 import { ask, cli, done, nothing, trouble, undone } from "../parts/dialog.js";
 import { choice, field } from "../parts/form.js";
 import { pages, table } from "../parts/list.js";
@@ -63,8 +63,17 @@ function fresh({ query, go }) {
   priority.hidden = query.action !== "set_priority";
   form.children[0].after(priority);
   return { element: h("div", { class: "stack" }, head(t("bulk.new"), t("bulk.sub")),
-    h("div", { class: "cols" }, sheet(t("bulk.filter"), null, h("div", { class: "in" }, Object.keys(filter).length ? pairs(Object.entries(filter).map(([name, value]) => [name, ltr([value].flat().join(", "))])) : t("bulk.everything"))),
+    h("div", { class: "cols" }, sheet(t("bulk.filter"), null, h("div", { class: "in" }, Object.keys(filter).length ? pairs(Object.entries(filter).map(asked)) : t("bulk.everything"))),
       sheet(t("bulk.what"), null, form)), below) };
+}
+
+/** A part of a filter: its name, and what is asked for. */
+function asked([name, value]) {
+  const at = Date.parse(value);
+  if (name === "states") return [word("filter", name), [value].flat().map((one) => word("state", one)).join(", ")];
+  if (name === "dead") return [word("filter", name), t(value ? "filter.yes" : "filter.no")];
+  if (["from", "until"].includes(name) && at) return [word("filter", name), moment(value)];
+  return [word("filter", name), ltr([value].flat().join(", "))];
 }
 
 /** Why runs of a kind are left out; what nobody has translated as the API says it. */

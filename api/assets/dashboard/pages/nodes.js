@@ -61,7 +61,7 @@ function one({ rest: id, role }) {
       sheet(t("nodes.crashlog"), null, crashes.length ? table([
         { label: t("runs.error"), class: "two", cell: (crash) => [ltr(crash.code), h("div", { class: "small dim" }, word("crash", crash.kind), " ", ltr(crash.signature.slice(0, 12)), crash.seen > 1 ? ` ×${num(crash.seen)}` : "")] },
         { label: t("run.evidence"), class: "two", cell: (crash) => (crash.log_tail ? h("details", h("summary", t("run.evidence")), h("pre", { class: "json", tabindex: 0 }, crash.log_tail)) : "") },
-        { label: t("run.result"), cell: (crash) => crash.recovery ?? "" },
+        { label: t("run.result"), cell: (crash) => word("recovery", crash.recovery) },
         { label: t("run.at"), end: true, cell: (crash) => when(crash.occurred_at) },
       ], crashes) : h("div", { class: "in dim" }, t("nodes.nocrash"))),
     ];

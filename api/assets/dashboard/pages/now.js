@@ -2,7 +2,7 @@
 
 import { get } from "../api.js";
 import { busy, fill, h, ltr } from "../dom.js";
-import { num, span, t } from "../i18n.js";
+import { num, span, t, word } from "../i18n.js";
 import { nothing, trouble } from "../parts/dialog.js";
 import { table } from "../parts/list.js";
 import { bars, head, link, meter, sheet, state, when } from "../parts/show.js";
@@ -35,7 +35,7 @@ function view(data, role, go) {
   return [
     h("div", { class: "figures" }, figures),
     data.queues.filter((queue) => queue.paused).map((queue) => h("div", { class: "ask wait" }, h("span", { class: "say grow" }, t("now.paused", { queue: queue.queue })), link("queues", t("nav.queues")))),
-    data.parked.map(({ reason, runs }) => h("div", { class: "ask wait" }, h("span", { class: "say grow" }, t("now.parked", { n: runs }), " ", ltr(reason)), link("versions", t("nav.versions")))),
+    data.parked.map(({ reason, runs }) => h("div", { class: "ask wait" }, h("span", { class: "say grow" }, t("now.parked", { n: runs }), " · ", word("parked", reason)), link("versions", t("nav.versions")))),
     data.database ? h("div", { class: "ask bad" }, h("span", { class: "say" }, t("now.snapshot", { app: data.database.application || "?", span: span(data.database.seconds) }))) : null,
     h("div", { class: "cols" },
       sheet(t("now.failing"), t("now.per"), h("div", { class: "in" }, failed ? bars(data.failures, { back: BACK, every: EVERY, label: t("now.failing") }) : h("p", { class: "dim" }, t("now.failing.none")))),

@@ -41,7 +41,7 @@ export default function queues({ role, hear }) {
     { label: t("queues.oldest"), end: true, cell: (queue) => (queue.ready ? span(queue.oldest_seconds) : "–") },
     { label: t("queues.leased"), end: true, cell: (queue) => num(queue.leased) },
     { label: t("queues.workers"), end: true, cell: (queue) => (queue.workers ? h("span", { title: t("queues.slots", { busy: queue.leased, slots: queue.slots }) }, num(queue.workers)) : h("span", { class: "dim" }, "–")) },
-    { label: t("queues.terms"), cell: (queue) => (queue.terms ? Object.entries(queue.terms).filter(([, value]) => value).map(([name, value]) => [h("span", { class: "tag" }, ltr(`${name} ${typeof value === "object" ? `${written(value)} s` : value}`)), " "]) : h("span", { class: "dim" }, t("queues.all"))) },
+    { label: t("queues.terms"), cell: (queue) => (queue.terms ? Object.entries(queue.terms).filter(([, value]) => value).map(([name, value]) => [h("span", { class: "tag" }, t(`queues.${name}`), " ", ltr(typeof value === "object" ? `${written(value)} s` : num(value))), " "]) : h("span", { class: "dim" }, t("queues.all"))) },
     role.rank >= 2 && { label: "", end: true, cell: (queue) => buttons(queue) },
   ].filter(Boolean), data, { label: t("queues.title"), key: (queue) => queue.queue }) : nothing("queues.none")))).catch((error) => fill(place, trouble(error, load)));
   function buttons(queue) {

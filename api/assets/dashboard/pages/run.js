@@ -3,7 +3,7 @@
 import { get } from "../api.js";
 import { fill, h, ltr } from "../dom.js";
 import { between, knows, moment, num, t, word } from "../i18n.js";
-import { trouble } from "../parts/dialog.js";
+import { trouble, undone } from "../parts/dialog.js";
 import { filmOf } from "../parts/frames.js";
 import { gantt } from "../parts/gantt.js";
 import { table } from "../parts/list.js";
@@ -14,15 +14,32 @@ import { deeds } from "./audit.js";
 
 /** Milliseconds between two looks at a film under way. */
 const FILM = 3000;
+/** Steps that are shown more at a time. */
+const STEPS = 100;
 
 export default function run({ rest: id, go, role }) {
   const place = h("div", { class: "stack" });
   const element = h("div", place);
   const film = filmOf(id);
-  let known = false, watching = null;
+  let known = null, watching = null;
+  const show = (data, done) => {
+    known = [data, done];
+    const open = new Set([...place.querySelectorAll("details[open]")].map((one) => one.dataset.key));
+    fill(place, view(data, done, { go, load, earlier, role, film: film.element }));
+    place.querySelectorAll("details").forEach((one) => { if (open.has(one.dataset.key)) one.open = true; });
+  };
+  const earlier = async () => {
+    try {
+      const [{ steps }] = known;
+      const { data } = await get(`/v1/operate/runs/${id}/steps?limit=${STEPS}&starting_after=${steps[0].seq}`);
+      // What is shown by now may have come meanwhile.
+      const [run, done] = known;
+      if (place.isConnected) show({ ...run, steps: joined(data.reverse(), run.steps) }, done);
+    } catch (error) { undone(error); }
+  };
   const load = async () => {
     try {
-      const [data, done] = await Promise.all([get(`/v1/operate/runs/${id}`), get(`/v1/operate/audit?target=run:${id}&limit=20`)]);
+      const [data, { data: done }] = await Promise.all([get(`/v1/operate/runs/${id}`), get(`/v1/operate/audit?target=run:${id}&limit=20`)]);
       // Whoever left meanwhile watches nothing any more.
       if (!place.isConnected) return;
       if (data.kind === "render_video") {
@@ -30,11 +47,8 @@ export default function run({ rest: id, go, role }) {
         clearInterval(watching);
         watching = data.state === "running" ? setInterval(film.load, FILM) : null;
       }
-      const open = new Set([...place.querySelectorAll("details[open]")].map((one) => one.dataset.key));
       entitle(`${data.kind} ${data.id.slice(-12)}`, place);
-      fill(place, view(data, done.data, { go, load, role, film: film.element }));
-      place.querySelectorAll("details").forEach((one) => { if (open.has(one.dataset.key)) one.open = true; });
-      known = true;
+      show({ ...data, steps: joined(known?.[0].steps ?? [], data.steps) }, done);
     } catch (error) {
       if (!known) fill(place, head(t("run.title")), trouble(error.code === "run.not_found" ? Object.assign(error, { message: t("run.notfound") }) : error, load));
     }
@@ -47,18 +61,26 @@ export default function run({ rest: id, go, role }) {
   return { element, end() { clearInterval(watching); stop(); } };
 }
 
+/** Steps with those before them that are known, unless there is a gap in between: they are numbered from 1 without any. */
+function joined(known, steps) {
+  const first = steps[0]?.seq ?? 1;
+  const before = known.filter((step) => step.seq < first);
+  return before.at(-1)?.seq === first - 1 ? [...before, ...steps] : steps;
+}
+
 /** The sentence that says why a run is where it is, in the language of the page. */
 export function sentence(why) {
   const parts = { ...why.details };
   for (const name of ["until", "since", "at"]) if (parts[name]) parts[name] = moment(parts[name]);
   parts.state &&= word("state", parts.state);
+  if (why.reason === "parked") parts.why = word("parked", parts.why);
   for (const [name, value] of Object.entries(parts)) if (value !== null && typeof value === "object") parts[name] = Object.values(value).join(", ");
   parts.code ??= "workflow.lost";
   const words = word("why", why.reason);
   return words === why.reason ? why.text : t(`why.${why.reason}`, parts);
 }
 
-function view(run, done, { go, load, role, film }) {
+function view(run, done, { go, load, earlier, role, film }) {
   const over = run.state !== "running";
   const tone = run.why.reason === "over" ? (run.state === "succeeded" ? "good" : run.state === "failed" ? "bad" : "") : ["leased", "timer", "signal", "child", "ready"].includes(run.why.reason) ? "" : "wait";
   return [
@@ -73,7 +95,7 @@ function view(run, done, { go, load, role, film }) {
     run.tasks.length ? sheet(t("run.tasks"), null, table([
       { label: t("run.key"), cell: (task) => (task.key ? ltr(task.key) : t("run.itself")) },
       { label: t("runs.queue"), cell: (task) => ltr(task.queue) },
-      { label: t("runs.state"), cell: (task) => state(task.parked_reason ? "paused" : task.state, task.parked_reason ?? undefined) },
+      { label: t("runs.state"), cell: (task) => (task.parked_reason ? state("paused", word("parked", task.parked_reason)) : state(task.state)) },
       { label: t("run.by"), cell: (task) => (task.leased_by ? ltr(task.leased_by) : when(task.run_at)) },
       { label: t("run.attempt"), end: true, cell: (task) => num(task.attempt_no) },
       { label: t("run.progress"), cell: (task) => (task.progress_total ? h("div", meter(task.progress_done, task.progress_total), h("span", { class: "small dim num" }, `${num(task.progress_done)} / ${num(task.progress_total)}`)) : "") },
@@ -97,7 +119,7 @@ function view(run, done, { go, load, role, film }) {
       { label: t("run.what"), class: "two", cell: (one) => (one.failure ? [h("div", ltr(one.failure.code ?? "")), h("div", { class: "small dim", dir: "auto" }, one.failure.message ?? ""), evidence(`a${one.key}${one.attempt_no}`, one.failure.details)] : "") },
       { label: t("run.at"), end: true, cell: (one) => when(one.ended_at) },
     ], run.failures)) : null,
-    sheet(t("run.steps"), num(run.steps.length), run.steps.length ? table([
+    sheet(t("run.steps"), num(run.steps.at(-1)?.seq ?? 0), run.steps[0]?.seq > 1 ? h("div", { class: "in" }, h("button", { class: "b", type: "button", data: { act: "earlier" }, onclick: earlier }, t("run.earlier"))) : null, run.steps.length ? table([
       { label: "#", end: true, cell: (step) => num(step.seq) },
       { label: t("run.key"), cell: (step) => ltr(step.key) },
       { label: t("run.what"), cell: (step) => h("span", { class: "dim" }, word("kind", step.kind), step.name ? [" ", ltr(step.name)] : null) },

@@ -45,7 +45,7 @@ function one({ rest: id, role, go }) {
     return [h("div", { class: "head" }, h("div", h("h1", ltr(data.name, { class: "" })), h("p", { class: "sub" }, ltr(data.cron), " · ", ltr(data.time_zone), " · ", standing(data))), h("div", { class: "do" }, buttons(data, role, load))),
     h("div", { class: "cols" },
       sheet(t("schedules.coming"), null, h("div", { class: "in" }, h("ol", data.next.map((at) => h("li", { class: "num" }, moment(at)))))),
-      sheet(t("run.details"), null, h("div", { class: "in" }, pairs([[t("schedules.workflow"), ltr(data.workflow)], ["catch_up", ltr(data.catch_up)], ["overlap", ltr(data.overlap)], [t("schedules.missed"), num(data.missed)]])))),
+      sheet(t("run.details"), null, h("div", { class: "in" }, pairs([[t("schedules.workflow"), ltr(data.workflow)], [t("schedules.catch_up"), word("catch_up", data.catch_up)], [t("schedules.overlap"), word("overlap", data.overlap)], [t("schedules.missed"), num(data.missed)]])))),
     sheet(t("schedules.last"), null, data.fires.length ? table([
       { label: t("run.at"), cell: (fire) => h("span", { class: "num" }, moment(fire.nominal_at)) },
       { label: t("schedules.decision"), cell: (fire) => word("decision", fire.decision) },

@@ -1,7 +1,7 @@
 // What a run did with its time: a lane for each step, a bar for each thing it did or waited for.
 
 import { h, ltr } from "../dom.js";
-import { between, span, t } from "../i18n.js";
+import { between, span, t, word } from "../i18n.js";
 
 /** Most lanes that are drawn: the first ones, and the last. */
 const LANES = 60;
@@ -32,7 +32,7 @@ export function gantt(run) {
       h("div", { class: "clip", role: "listitem", title: key }, key ? ltr(key) : h("span", { class: "dim" }, t("run.itself")), attempts > 1 ? h("span", { class: "tag wait" }, `×${attempts}`) : null),
       h("div", { class: "lane", "aria-hidden": "true" }, all.map((one) => {
         const from = place(new Date(one.from).getTime()), until = place(one.until ? new Date(one.until).getTime() : end);
-        const words = [t(`doing.${one.doing}`), one.worker, one.outcome, between(one.from, one.until)].filter(Boolean).join(" · ");
+        const words = [t(`doing.${one.doing}`), one.worker, word("state", one.outcome), between(one.from, one.until)].filter(Boolean).join(" · ");
         return h("div", { class: `span ${one.doing} ${one.outcome ?? ""}${one.until ? "" : " open"}`, title: words, at: { "left": `${from}%`, "width": `${until - from}%` } });
       })),
       h("div", { class: "num dim end" }, span(worked / 1000)),

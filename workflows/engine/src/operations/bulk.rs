@@ -175,7 +175,7 @@ impl Operations {
         };
         sql::insert_bulk(tx, &new, &runs).await?;
         let counts = sql::bulk_counts(&mut *tx, new.id).await?;
-        let sample = sql::fitting(tx, &Filter::default(), &runs[..runs.len().min(SAMPLE as usize)], SAMPLE).await?;
+        let sample = sql::lines(tx, &runs[..runs.len().min(SAMPLE as usize)]).await?;
         let target = format!("bulk:{}", new.id);
         let after = json!({ "action": action, "filter": filter, "total": runs.len(), "left_out": left_out });
         sql::audit(tx, by, "bulk_preview", filter.tenant, &target, None, Some(after)).await?;
@@ -197,7 +197,7 @@ impl Operations {
         let items = sql::items_of(&mut *tx, id, 1, SAMPLE).await?;
         let some: Vec<Uuid> = items.into_iter().map(|item| item.run_id).collect();
         let counts = sql::bulk_counts(&mut *tx, id).await?;
-        let sample = sql::fitting(tx, &Filter::default(), &some, SAMPLE).await?;
+        let sample = sql::lines(tx, &some).await?;
         let left_out = serde_json::from_value(bulk.params["left_out"].clone()).unwrap_or_default();
         let asked = bulk.params["asked"].as_str().unwrap_or_default().to_owned();
         Ok(Some((Preview { id, total: bulk.total, counts, sample, left_out }, asked)))
@@ -238,7 +238,7 @@ impl Operations {
         let new = sql::NewBulk { id: Uuid::now_v7(), by, reason, action: json!(action), filter, rate_per_second };
         sql::insert_bulk(tx, &new, &runs).await?;
         let counts = sql::bulk_counts(&mut *tx, new.id).await?;
-        let sample = sql::fitting(tx, &Filter::default(), &runs[..runs.len().min(SAMPLE as usize)], SAMPLE).await?;
+        let sample = sql::lines(tx, &runs[..runs.len().min(SAMPLE as usize)]).await?;
         let (target, after) = (format!("bulk:{}", new.id), json!({ "rest_of": bulk_id, "total": runs.len() }));
         sql::audit(tx, by, "bulk_preview", bulk.tenant(), &target, None, Some(after)).await?;
         Ok(Preview { id: new.id, total: runs.len() as i32, counts, sample, left_out: BTreeMap::new() })
@@ -253,8 +253,8 @@ impl Operations {
     ) -> Result<(Vec<Uuid>, BTreeMap<String, i64>), OperationError> {
         let (mut runs, mut left_out, mut cursor) = (Vec::new(), BTreeMap::new(), None);
         loop {
-            let window = sql::window(tx, filter, cursor, WINDOW).await?;
-            let mut lines = sql::fitting(&mut *tx, filter, &window, WINDOW).await?;
+            let end = sql::window_end(&mut *tx, filter, cursor, WINDOW).await?;
+            let mut lines = sql::find(&mut *tx, filter, cursor, end, i64::MAX).await?;
             if filter.dead {
                 let ids: Vec<Uuid> = lines.iter().map(|line| line.id).collect();
                 let mended = sql::mended(&mut *tx, &ids).await?;
@@ -269,8 +269,8 @@ impl Operations {
             if runs.len() > LARGEST {
                 return Err(OperationError::Bad(format!("more than {LARGEST} runs fit the filter")));
             }
-            cursor = window.last().copied();
-            if (window.len() as i64) < WINDOW {
+            cursor = end;
+            if end.is_none() {
                 return Ok((runs, left_out));
             }
         }
@@ -407,7 +407,7 @@ impl Operations {
             return Ok(items.len());
         }
         let runs: Vec<Uuid> = items.iter().map(|item| item.run_id).collect();
-        let lines = sql::fitting(tx, &Filter::default(), &runs, BATCH).await?;
+        let lines = sql::lines(tx, &runs).await?;
         let alone = |run_id: Uuid| lines.iter().any(|l| l.id == run_id && self.anew_for(&l.kind).is_some());
         Ok(items.iter().position(|item| alone(item.run_id)).map_or(items.len(), |before| before.max(1)))
     }

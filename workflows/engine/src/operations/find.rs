@@ -1,4 +1,5 @@
-//! Lists of runs: by key, never by counting or scanning. A page looks at a bounded number of rows, whatever the filter.
+//! Lists of runs: by key, never by counting or scanning. A page looks at a bounded number of rows, whatever the filter, and goes on at an
+//! id that who asked may see: one of its runs, or one that is nobody's.
 
 use super::{OperationError, Operations, sql};
 use crate::client::RunState;
@@ -12,6 +13,8 @@ use uuid::Uuid;
 pub(super) const WINDOW: i64 = 10_000;
 /// Longest page.
 const PAGE: u32 = 500;
+/// Bits at the end of an id that are chance, as far as a page leaves them out of where it ended: no run is known by the others.
+const CHANCE: u32 = 40;
 
 /// Which runs are meant; everything that is given must fit.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -52,6 +55,11 @@ impl Filter {
 
     pub(crate) fn only_running(&self) -> bool {
         self.states == [RunState::Running] || self.queue.is_some()
+    }
+
+    /// Whether they are among the live ones, of all tenants, as there is no shorter way to them.
+    pub(crate) fn of_live(&self) -> bool {
+        self.only_running() && !self.only_failed()
     }
 
     pub(super) fn check(&self) -> Result<(), OperationError> {
@@ -122,7 +130,7 @@ impl Operations {
     /// [`OperationError::Engine`].
     pub async fn line(&self, run_id: Uuid) -> Result<Option<Line>, OperationError> {
         let mut db = self.pool.acquire().await?;
-        Ok(sql::fitting(&mut db, &Filter::default(), &[run_id], 1).await?.pop())
+        Ok(sql::lines(&mut db, &[run_id]).await?.pop())
     }
 
     /// Runs that fit `filter`, newest first, after the cursor `after` of the page before.
@@ -133,13 +141,34 @@ impl Operations {
         filter.check()?;
         let limit = limit.clamp(1, PAGE) as usize;
         let mut db = self.pool.acquire().await?;
-        let window = sql::window(&mut db, filter, after, WINDOW).await?;
-        let runs = sql::fitting(&mut db, filter, &window, limit as i64).await?;
-        let next = match runs.last() {
-            Some(last) if runs.len() == limit => Some(last.id),
-            _ if window.len() as i64 == WINDOW => window.last().copied(),
-            _ => None,
-        };
+        let end = sql::window_end(&mut db, filter, after, WINDOW).await?;
+        let end = end.map(|end| if filter.tenant.is_some() && filter.of_live() { nobodys(end, after) } else { end });
+        let runs = sql::find(&mut db, filter, after, end, limit as i64).await?;
+        let next = runs.last().filter(|_| runs.len() == limit).map(|last| last.id).or(end);
         Ok(Page { runs, next })
+    }
+}
+
+/// A place right above `end`, below `after`, that tells as little of `end` as it can.
+fn nobodys(end: Uuid, after: Option<Uuid>) -> Uuid {
+    let above = |bits: u32| Uuid::from_u128((end.as_u128() >> bits).saturating_add(1) << bits);
+    (0..=CHANCE).rev().map(above).find(|place| after.is_none_or(|after| *place < after)).unwrap_or(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_page_of_others_runs_ended_is_told_by_nobodys_id() {
+        let id = |text: &str| text.parse::<Uuid>().unwrap();
+        let end = id("0199d5a0-7c1e-7b3f-9c53-1f0c0a3f5e11");
+        let place = id("0199d5a0-7c1e-7b3f-9c53-200000000000");
+        assert_eq!(nobodys(end, None), place);
+        assert_eq!(nobodys(end, Some(id("0199d5a0-7c1e-7b3f-9d00-000000000000"))), place);
+        // However close they are, it goes on.
+        let closer = nobodys(end, Some(place));
+        assert!(end < closer && closer < place, "{closer}");
+        assert_eq!(nobodys(end, Some(id("0199d5a0-7c1e-7b3f-9c53-1f0c0a3f5e12"))), end);
     }
 }

@@ -8,6 +8,9 @@ use sqlx::FromRow;
 use std::collections::HashMap;
 use uuid::Uuid;
 
+/// Attempts, records and bars that are looked at: the newest.
+const NEWEST: usize = 1000;
+
 /// What a bar stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -80,35 +83,45 @@ pub(crate) struct MarkRow {
 }
 
 impl Operations {
-    /// What a run did with its time, oldest first; a run that was made out of another begins where it was made.
+    /// What a run did with its time, oldest first, and of a long time the newest 1000 bars; a run that was made out of another begins
+    /// where it was made.
     ///
     /// # Errors
     /// [`OperationError::NotFound`].
     pub async fn timeline(&self, run_id: Uuid) -> Result<Vec<Span>, OperationError> {
         let run = self.client.run(run_id).await?;
         let Some(run) = run else { return Err(OperationError::NotFound(format!("run {run_id}"))) };
-        let attempts = sql::attempts_of(&self.pool, run_id).await?;
-        let marks = sql::marks_of(&self.pool, run_id).await?;
+        let attempts = sql::attempts_of(&self.pool, run_id, NEWEST as i64).await?;
+        let marks = sql::marks_of(&self.pool, run_id, NEWEST as i64).await?;
         let tasks = self.tasks(run_id).await?;
         let mut db = self.pool.acquire().await?;
         let child = sql::live_child(&mut db, run_id).await?.is_some();
         let mut spans = draw(run.created_at, &attempts, &marks);
-        let waiting = tasks.iter().filter(|task| task.state != "leased");
-        spans.extend(waiting.flat_map(|task| wait_of(task, run.created_at, &attempts, &marks, &tasks, child)));
-        spans.sort_by_key(|span| (span.from, span.until));
-        Ok(spans)
+        let last: HashMap<&str, &AttemptRow> = attempts.iter().map(|a| (a.step_key.as_str(), a)).collect();
+        for task in tasks.iter().filter(|task| task.state != "leased") {
+            let last = last.get(task.key.as_str()).copied();
+            spans.extend(wait_of(task, run.created_at, last, &marks, &tasks, child));
+        }
+        // What lasts is as new as anything.
+        spans.sort_by_key(|span| span.until.unwrap_or(DateTime::<Utc>::MAX_UTC));
+        let mut newest = spans.split_off(spans.len().saturating_sub(NEWEST));
+        newest.sort_by_key(|span| (span.from, span.until));
+        Ok(newest)
     }
 }
 
-/// `attempts` in the order of their starts, `marks` in that of the record.
+/// `attempts` in the order of their starts, `marks` in that of their times.
 fn draw(created_at: DateTime<Utc>, attempts: &[AttemptRow], marks: &[MarkRow]) -> Vec<Span> {
+    // Nothing is known of what a run did before the oldest record that is looked at.
+    let begun = marks.first().filter(|_| marks.len() >= NEWEST).map_or(created_at, |mark| mark.recorded_at);
     let mut spans = Vec::new();
     let mut last: HashMap<&str, &AttemptRow> = HashMap::new();
     for a in attempts {
         let (from, doing) = match (last.get(a.step_key.as_str()), a.step_key.is_empty()) {
             (Some(before), _) => (before.end(), after(before, marks)),
+            (None, _) if a.attempt_no > 1 => (a.started_at, Doing::Queued),
             (None, true) => (created_at, Doing::Queued),
-            (None, false) => (asked_at(created_at, marks, a.started_at), Doing::Queued),
+            (None, false) => (asked_at(begun, marks, a.started_at).min(a.started_at), Doing::Queued),
         };
         let wait = Span {
             key: a.step_key.clone(),
@@ -130,7 +143,7 @@ fn draw(created_at: DateTime<Utc>, attempts: &[AttemptRow], marks: &[MarkRow]) -
         spans.extend([wait, work]);
         last.insert(&a.step_key, a);
     }
-    let mut before = created_at;
+    let mut before = begun;
     for mark in marks {
         let doing = match mark.kind.as_str() {
             "timer" => Some(Doing::Sleeping),
@@ -156,7 +169,8 @@ fn after(attempt: &AttemptRow, marks: &[MarkRow]) -> Doing {
     if attempt.failed() || !attempt.step_key.is_empty() {
         return Doing::Paused;
     }
-    match marks.iter().find(|mark| mark.recorded_at > attempt.end()).map(|mark| mark.kind.as_str()) {
+    let end = attempt.end();
+    match marks.get(marks.partition_point(|mark| mark.recorded_at <= end)).map(|mark| mark.kind.as_str()) {
         Some("timer") => Doing::Sleeping,
         Some("signal") => Doing::Signal,
         Some("child") => Doing::Child,
@@ -168,12 +182,11 @@ fn after(attempt: &AttemptRow, marks: &[MarkRow]) -> Doing {
 fn wait_of(
     task: &Task,
     created_at: DateTime<Utc>,
-    attempts: &[AttemptRow],
+    last: Option<&AttemptRow>,
     marks: &[MarkRow],
     tasks: &[Task],
     child: bool,
 ) -> Vec<Span> {
-    let last = attempts.iter().rfind(|a| a.step_key == task.key);
     let asked = if task.key.is_empty() { created_at } else { asked_at(created_at, marks, DateTime::<Utc>::MAX_UTC) };
     let since = last.map_or(asked, AttemptRow::end);
     let span = |doing, from, until| Span {
@@ -208,6 +221,7 @@ fn waits_for(task: &Task, last: Option<&AttemptRow>, tasks: &[Task], child: bool
 }
 
 /// The definition asked after the newest record before the attempt, or at the start.
-fn asked_at(created_at: DateTime<Utc>, marks: &[MarkRow], started_at: DateTime<Utc>) -> DateTime<Utc> {
-    marks.iter().map(|m| m.recorded_at).filter(|at| *at <= started_at).max().unwrap_or(created_at).max(created_at)
+fn asked_at(begun: DateTime<Utc>, marks: &[MarkRow], started_at: DateTime<Utc>) -> DateTime<Utc> {
+    let before = &marks[..marks.partition_point(|mark| mark.recorded_at <= started_at)];
+    before.last().map_or(begun, |mark| mark.recorded_at.max(begun))
 }

@@ -182,81 +182,128 @@ pub(crate) async fn note_anew(db: &mut PgConnection, failed: Uuid, new: Uuid) ->
     .map(|_| ())
 }
 
-pub(crate) async fn attempts_of(db: impl PgExecutor<'_>, run_id: Uuid) -> Result<Vec<AttemptRow>> {
+/// The last `limit` attempts that are over, and as many of those under way; in the order of their starts.
+pub(crate) async fn attempts_of(db: impl PgExecutor<'_>, run_id: Uuid, limit: i64) -> Result<Vec<AttemptRow>> {
     sqlx::query_as(
-        "select step_key, attempt_no, worker, started_at, ended_at, outcome
-         from workflow.attempts where run_id = $1
+        "(select step_key, attempt_no, worker, started_at, ended_at, outcome
+          from workflow.attempts where run_id = $1 order by started_at desc, attempt_no desc limit $2)
          union all
-         select step_key, attempt_no, leased_by, leased_at, null, null
-         from workflow.tasks where run_id = $1 and state = 'leased'
-         order by 4, 2 limit 10000",
+         (select step_key, attempt_no, leased_by, leased_at, null, null
+          from workflow.tasks where run_id = $1 and state = 'leased' order by leased_at desc limit $2)
+         order by 4, 2",
     )
     .bind(run_id)
+    .bind(limit)
     .fetch_all(db)
     .await
 }
 
-pub(crate) async fn marks_of(db: impl PgExecutor<'_>, run_id: Uuid) -> Result<Vec<MarkRow>> {
+/// The last `limit` records, in the order of their times.
+pub(crate) async fn marks_of(db: impl PgExecutor<'_>, run_id: Uuid, limit: i64) -> Result<Vec<MarkRow>> {
     sqlx::query_as(
-        "select key, kind, outcome, recorded_at from workflow.steps where run_id = $1 order by seq limit 10000",
+        "select key, kind, outcome, recorded_at
+         from (select key, kind, outcome, recorded_at, seq from workflow.steps where run_id = $1 order by seq desc limit $2) newest
+         order by recorded_at, seq",
     )
     .bind(run_id)
+    .bind(limit)
     .fetch_all(db)
     .await
 }
 
 // ------------------------------------------------------------------------------------------- lists
 
-/// The ids that a page looks at, newest first, from the narrowest index there is for the filter.
-pub(crate) async fn window(
+/// The table that is gone through for a filter, newest first, and its column with the run: the narrowest that there is.
+fn gone_through(filter: &Filter) -> (&'static str, &'static str) {
+    match filter {
+        Filter { business_key: Some(_), tenant: Some(_), .. } => ("runs", "id"),
+        Filter { attributes: Some(_), .. } => ("run_attributes", "run_id"),
+        _ if filter.of_live() => ("tasks", "run_id"),
+        _ => ("runs", "id"),
+    }
+}
+
+/// Adds what an index answers of a filter, of rows `w` of the table that is gone through.
+fn narrow(sql: &mut QueryBuilder<Postgres>, filter: &Filter, after: Option<Uuid>) {
+    let (table, column) = gone_through(filter);
+    match table {
+        "run_attributes" => sql.push(" and w.attributes @> ").push_bind(&filter.attributes),
+        "tasks" => sql.push(" and w.kind = 'run'"),
+        _ if filter.business_key.is_some() && filter.tenant.is_some() => {
+            sql.push(" and w.business_key = ").push_bind(&filter.business_key)
+        }
+        _ if filter.only_failed() => sql.push(" and w.error_fingerprint is not null"),
+        _ => &mut *sql,
+    };
+    // Of one cause those of one tenant could be anywhere.
+    if let (Some(fingerprint), None, "runs") = (&filter.fingerprint, filter.tenant, table) {
+        sql.push(" and w.error_fingerprint = ").push_bind(fingerprint);
+    }
+    if let Some(after) = after {
+        sql.push(format!(" and w.{column} < ")).push_bind(after);
+    }
+}
+
+/// The last run that a look at `window` of them reaches, whether it fits or not; none when it reaches the oldest.
+pub(crate) async fn window_end(
     db: &mut PgConnection,
     filter: &Filter,
     after: Option<Uuid>,
-    limit: i64,
-) -> Result<Vec<Uuid>> {
-    let (column, table) = match filter {
-        Filter { business_key: Some(_), tenant: Some(_), .. } => ("id", "runs"),
-        Filter { attributes: Some(_), .. } => ("run_id", "run_attributes"),
-        _ if !filter.only_failed() && filter.only_running() => ("run_id", "tasks"),
-        _ => ("id", "runs"),
-    };
-    let mut sql = QueryBuilder::<Postgres>::new(format!("select {column} from workflow.{table} where true"));
-    match table {
-        "run_attributes" => sql.push(" and attributes @> ").push_bind(&filter.attributes),
-        "tasks" => sql.push(" and kind = 'run'"),
-        _ if filter.business_key.is_some() && filter.tenant.is_some() => {
-            sql.push(" and business_key = ").push_bind(&filter.business_key)
-        }
-        _ if filter.only_failed() => sql.push(" and error_fingerprint is not null"),
-        _ => &mut sql,
-    };
-    if let (Some(fingerprint), "runs") = (&filter.fingerprint, table) {
-        sql.push(" and error_fingerprint = ").push_bind(fingerprint);
-    }
+    window: i64,
+) -> Result<Option<Uuid>> {
+    let (table, column) = gone_through(filter);
+    let mut sql = QueryBuilder::<Postgres>::new(format!("select w.{column} from workflow.{table} w where true"));
+    narrow(&mut sql, filter, after);
     // Of the live ones those of one tenant could be anywhere: they are chosen from the window.
     if let (Some(tenant), true) = (filter.tenant, table != "tasks") {
-        sql.push(" and tenant_id = ").push_bind(tenant);
+        sql.push(" and w.tenant_id = ").push_bind(tenant);
     }
-    if let Some(after) = after {
-        sql.push(format!(" and {column} < ")).push_bind(after);
-    }
-    sql.push(format!(" order by {column} desc limit ")).push_bind(limit);
-    sql.build_query_scalar().fetch_all(db).await
+    sql.push(format!(" order by w.{column} desc offset ")).push_bind(window - 1).push(" limit 1");
+    sql.build_query_scalar().fetch_optional(db).await
 }
 
-/// Those of a window that fit the whole filter.
-pub(crate) async fn fitting(db: &mut PgConnection, filter: &Filter, window: &[Uuid], limit: i64) -> Result<Vec<Line>> {
-    let mut sql = QueryBuilder::<Postgres>::new(
-        "select r.id, r.tenant_id, r.kind, r.version, r.business_key, r.state, r.priority,
-                r.error ->> 'code' as error_code, left(r.error ->> 'message', 500) as error_message,
-                r.error_fingerprint as fingerprint, a.attributes, r.cancel_requested_at, r.created_at, r.finished_at
-         from workflow.runs r left join workflow.run_attributes a on a.run_id = r.id
-         where r.id = any (",
-    );
-    sql.push_bind(window).push(")");
-    if let Some(tenant) = filter.tenant {
-        sql.push(" and r.tenant_id = ").push_bind(tenant);
+/// A run as lists show it, of a row `r`.
+const LINE: &str = "r.id, r.tenant_id, r.kind, r.version, r.business_key, r.state, r.priority,
+    r.error ->> 'code' as error_code, left(r.error ->> 'message', 500) as error_message, r.error_fingerprint as fingerprint,
+    (select a.attributes from workflow.run_attributes a where a.run_id = r.id) as attributes,
+    r.cancel_requested_at, r.created_at, r.finished_at";
+
+/// Runs with these ids, newest first.
+pub(crate) async fn lines(db: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Line>> {
+    let sql = format!("select {LINE} from workflow.runs r where r.id = any ($1) order by r.id desc");
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(ids).fetch_all(db).await
+}
+
+/// Up to `limit` runs that fit, newest first: of those before `after`, down to `end`.
+pub(crate) async fn find(
+    db: &mut PgConnection,
+    filter: &Filter,
+    after: Option<Uuid>,
+    end: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<Line>> {
+    let (table, column) = gone_through(filter);
+    let run = match table {
+        "runs" => "select w.*",
+        // By one look each: a planner that joined the tables would read all runs there are.
+        _ => "select * from workflow.runs where id = w.run_id limit 1",
+    };
+    let sql = format!("select {LINE} from workflow.{table} w cross join lateral ({run}) r where true");
+    let mut sql = QueryBuilder::<Postgres>::new(sql);
+    narrow(&mut sql, filter, after);
+    if let Some(end) = end {
+        sql.push(format!(" and w.{column} >= ")).push_bind(end);
     }
+    if let Some(tenant) = filter.tenant {
+        sql.push(" and w.tenant_id = ").push_bind(tenant);
+    }
+    fit(&mut sql, filter, column);
+    sql.push(format!(" order by w.{column} desc limit ")).push_bind(limit);
+    sql.build_query_as().fetch_all(db).await
+}
+
+/// Adds what is left to be looked at in each run `r`, found by a row `w`.
+fn fit(sql: &mut QueryBuilder<Postgres>, filter: &Filter, column: &str) {
     if !filter.kinds.is_empty() {
         sql.push(" and r.kind = any (").push_bind(&filter.kinds).push(")");
     }
@@ -269,18 +316,21 @@ pub(crate) async fn fitting(db: &mut PgConnection, filter: &Filter, window: &[Uu
         sql.push(" and r.business_key = ").push_bind(key);
     }
     if let Some(attributes) = &filter.attributes {
-        sql.push(" and a.attributes @> ").push_bind(attributes);
+        sql.push(" and (select a.attributes from workflow.run_attributes a where a.run_id = r.id) @> ")
+            .push_bind(attributes);
     }
     if let Some(fingerprint) = &filter.fingerprint {
         sql.push(" and r.error_fingerprint = ").push_bind(fingerprint);
     }
     if let Some(code) = &filter.code {
-        sql.push(" and r.error ->> 'code' = ").push_bind(code);
+        // A fingerprint begins with the code; the error itself may be long, and lie elsewhere.
+        sql.push(" and r.error_fingerprint = ").push_bind(code).push(" || ':' || right(r.error_fingerprint, 12)");
     }
     if let Some(queue) = &filter.queue {
-        sql.push(" and exists (select from workflow.tasks q where q.run_id = r.id and q.queue = ")
+        // Not `exists`: the planner might look through the whole queue.
+        sql.push(format!(" and (select q.id from workflow.tasks q where q.run_id = w.{column} and q.queue = "))
             .push_bind(queue)
-            .push(")");
+            .push(" limit 1) is not null");
     }
     if let Some(from) = filter.created_from {
         sql.push(" and r.created_at >= ").push_bind(from);
@@ -288,8 +338,6 @@ pub(crate) async fn fitting(db: &mut PgConnection, filter: &Filter, window: &[Uu
     if let Some(until) = filter.created_until {
         sql.push(" and r.created_at < ").push_bind(until);
     }
-    sql.push(" order by r.id desc limit ").push_bind(limit);
-    sql.build_query_as().fetch_all(db).await
 }
 
 pub(crate) async fn totals(db: impl PgExecutor<'_>, tenant: Option<Uuid>) -> Result<Vec<Total>> {

@@ -117,13 +117,19 @@ pub(crate) async fn history(db: impl PgExecutor<'_>, run_id: Uuid) -> Result<Vec
     .await
 }
 
-/// The last `limit` records of a run, newest first.
-pub(crate) async fn newest(db: impl PgExecutor<'_>, run_id: Uuid, limit: i64) -> Result<Vec<EventRow>> {
+/// The last `limit` records of a run, or those before number `before`, newest first.
+pub(crate) async fn newest(
+    db: impl PgExecutor<'_>,
+    run_id: Uuid,
+    before: Option<i64>,
+    limit: i64,
+) -> Result<Vec<EventRow>> {
     sqlx::query_as(
         "select seq, key, kind, name, outcome, output, failure, attempt_no, recorded_at
-         from workflow.steps where run_id = $1 order by seq desc limit $2",
+         from workflow.steps where run_id = $1 and seq < coalesce($2, 9223372036854775807) order by seq desc limit $3",
     )
     .bind(run_id)
+    .bind(before)
     .bind(limit)
     .fetch_all(db)
     .await
