@@ -151,6 +151,8 @@ async fn render(
         frames: seen.clone(),
         drain: CancellationToken::new(),
         spawned: &|_| {},
+        heard: &|_| {},
+        unheard: false,
     };
     let rendered = aerender.render(job, &input).await.map_err(|failure| refused(&failure))?;
     if let Some(fault) = rendered.faults.first() {

@@ -189,6 +189,8 @@ impl Renderers {
             frames: Arc::new(line.clone()),
             drain: CancellationToken::new(),
             spawned: &started,
+            heard: &|_| {},
+            unheard: false,
         };
         let rendered = self.aerender.render(job, &input).await.unwrap();
         assert_eq!(rendered.frames.len(), input.frames.count() as usize, "{rendered:?}");
