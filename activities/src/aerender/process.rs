@@ -102,6 +102,11 @@ impl Tree {
         census::cpu_time(&self.id, &self.mark)
     }
 
+    /// The title of a dialog that a process of the tree shows; none when none is seen, or the system does not tell.
+    pub fn dialog(&self) -> Option<String> {
+        census::dialog(&self.mark)
+    }
+
     /// Whether any process of the tree is alive; none where the system does not tell.
     pub fn is_alive(&self) -> Option<bool> {
         census::is_alive(Some(self.id.pid), &self.mark)

@@ -6,6 +6,7 @@
 //! ```
 
 use super::{
+    fonts,
     given::Given,
     journal::{Entry, Heard},
     report::{Reported, report},
@@ -83,7 +84,17 @@ async fn render(node: &Node, given: &Given, drain: &CancellationToken) -> Result
         heard: &heard,
         unheard: given.entry.is_unheard(),
     };
-    node.aerender.render(job, &input).await
+    match node.aerender.render(job, &input).await {
+        Err(failure) => Err(looked_into(failure).await),
+        rendered => rendered,
+    }
+}
+
+/// A failure with what this machine shows of it.
+async fn looked_into(failure: Failure) -> Failure {
+    let known = failure.clone();
+    // A look that broke has seen nothing.
+    tokio::task::spawn_blocking(move || fonts::explained(failure)).await.unwrap_or(known)
 }
 
 /// Removes what is kept of an attempt.

@@ -25,7 +25,7 @@ impl Mark {
     }
 }
 
-pub use system::{cpu_time, identify, is_alive, kill_if_same, kill_marked, own_group};
+pub use system::{cpu_time, dialog, identify, is_alive, kill_if_same, kill_marked, own_group};
 
 #[cfg(target_os = "linux")]
 #[path = "linux.rs"]

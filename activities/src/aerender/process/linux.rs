@@ -43,6 +43,11 @@ pub fn cpu_time(launcher: &ProcessId, mark: &Mark) -> Option<Duration> {
     Some(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
 }
 
+/// After Effects, which opens dialogs, does not run here.
+pub fn dialog(_mark: &Mark) -> Option<String> {
+    None
+}
+
 /// Whether a process of the group, or one that carries the mark, is alive. A zombie is not.
 pub fn is_alive(group: Option<u32>, mark: &Mark) -> Option<bool> {
     Some(processes().any(|s| s.state != 'Z' && (Some(s.group as u32) == group || carries(s.pid, mark))))
