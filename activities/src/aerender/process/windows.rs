@@ -51,6 +51,12 @@ pub fn own_group(command: &mut CommandWrap, mark: &Mark) {
     command.wrap(InJob { mark: mark.clone(), job: None });
 }
 
+/// Nothing else has to end a tree when we end: its job does.
+pub type Watch = ();
+
+/// See [`Watch`].
+pub fn watch_over(_launcher: u32) -> Watch {}
+
 /// Names a process by its number and the moment it was created.
 pub fn identify(pid: u32) -> ProcessId {
     let started = open(pid, PROCESS_QUERY_LIMITED_INFORMATION).and_then(|process| created(&process));
