@@ -3,7 +3,8 @@
 # farm of four nodes. Meant to take less than half an hour on two cores; ends with a table, and not with 0 if anything is violated.
 #
 #   scripts/chaos.sh [filter]       only the faults whose tests contain the filter, such as f03, or f_500 for the farm
-#   scripts/chaos.sh fleet          two hundred nodes and two hundred renders by the stand-in, and what they cost the database
+#   scripts/chaos.sh fleet          two hundred nodes and two hundred renders by the stand-in, what they cost the database, and how soon stills
+#                                   are answered with that are there
 #   scripts/chaos.sh fuzz           archives, pictures and sounds harmed at random for an hour or two: FLATRENDER_FUZZ_TIMES=2000
 #   scripts/chaos.sh races          sixty-four at once for the last one of something, a thousand times, at the database and over HTTP
 #   scripts/tus.sh                  a gibibyte over a wire that is cut, by a client of others; part of the whole

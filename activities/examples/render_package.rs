@@ -81,6 +81,8 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
         frames: Arc::new(Stored(out.join("stored"))),
         drain: CancellationToken::new(),
         spawned: &|id| eprintln!("started process {}", id.pid),
+        heard: &|_| {},
+        unheard: false,
     };
     match aerender.render(job, &input).await {
         Ok(rendered) => {

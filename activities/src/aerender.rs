@@ -25,6 +25,7 @@ pub mod lines;
 pub mod prepare;
 pub mod process;
 pub mod render;
+pub mod silence;
 pub mod timers;
 pub mod transcript;
 pub mod unpack;

@@ -18,6 +18,8 @@ pub struct Scenario {
     pub seed: u32,
     /// Only the first run goes wrong.
     pub once: bool,
+    /// How later runs go, where only the first goes so.
+    pub then: Value,
 
     /// Each frame waits so long.
     pub frame_ms: u64,
@@ -211,7 +213,13 @@ impl Scenario {
     pub fn take(project: &Path) -> Result<Self, String> {
         let scenario = Self::read(project)?;
         if scenario.once {
-            std::fs::remove_file(project.with_file_name("scenario.json")).map_err(|e| format!("scenario: {e}"))?;
+            let path = project.with_file_name("scenario.json");
+            // A package's files are links into a cache: replaced, never written through.
+            let taken = std::fs::remove_file(&path).and_then(|()| match &scenario.then {
+                Value::Null => Ok(()),
+                then => std::fs::write(&path, then.to_string()),
+            });
+            taken.map_err(|e| format!("scenario: {e}"))?;
         }
         Ok(scenario)
     }

@@ -36,6 +36,8 @@ pub enum Told {
     Transfer,
     /// The script that prepares a project.
     Script,
+    /// A look at the machine once a run has failed: its windows, its session, fonts of other accounts; or the colours of the probe.
+    Machine,
     /// Not the driver: why, and who does.
     Elsewhere(&'static str),
 }
@@ -61,10 +63,10 @@ const fn other(code: &'static str, cure: Cure, told: Told, message: &'static str
 }
 
 use Cure::{Accept, Author, Block, NodeOut, Operator, OtherNode, Repair, Retry};
-use Told::{Elsewhere, Files, Process, Script, Timer, Transfer, Words};
+use Told::{Elsewhere, Files, Machine, Process, Script, Timer, Transfer, Words};
 
 macro_rules! classes {
-    ($($name:ident = $class:expr;)*) => { $(pub(super) const $name: Class = $class;)* };
+    ($($name:ident = $class:expr;)*) => { $(pub(crate) const $name: Class = $class;)* };
 }
 
 classes! {
@@ -75,6 +77,8 @@ classes! {
         class(4, "render.missing_footage", Author, Words, "the project refers to a file that is not there");
     MISSING_FONT =
         class(5, "render.missing_font", Block, Words, "a font that the template uses is not installed on the node");
+    FONTS_OF_ANOTHER_USER = class(6, "node.fonts_of_another_user", NodeOut, Machine,
+        "a font is installed on the node, but not for the user that renders");
     MISSING_EFFECT =
         class(7, "render.missing_effect", Block, Words, "the project uses an effect that the node does not have");
     PLUGIN_LICENCE =
@@ -92,6 +96,8 @@ classes! {
     ZOMBIE = class(16, "render.zombie", Accept, Process, "a process of the renderer outlived it and was killed");
     BUSY = class(17, "render.busy", NodeOut, Words,
         "another instance of the renderer is running on the node, or a dialog is open");
+    NO_DESKTOP = class(18, "node.no_desktop", NodeOut, Machine,
+        "the node renders without a desktop, where dialogs cannot be answered");
     TEMPLATE_NOT_FOUND = class(19, "render.template_not_found", Block, Words,
         "the node lacks the output module that frames are written with");
     NOT_ENGLISH = class(20, "render.not_english", Accept, Words, "the renderer of the node does not speak English");
@@ -121,9 +127,12 @@ classes! {
     SCRIPT_FAILED = class(37, "render.script_failed", Author, Words, "a script of the project failed");
     UNSAFE_PATH = class(38, "render.unsafe_path", Author, Transfer,
         "the name of a file of the customer is not one that every machine can keep");
+    OTHER_PIXELS =
+        class(47, "node.other_pixels", Block, Machine, "the node draws other pixels than the others do");
     HASH_MISMATCH =
         class(48, "render.hash_mismatch", Retry, Transfer, "a file arrived or was kept with another content than announced");
     TRANSFER_FAILED = class(49, "render.transfer_failed", Retry, Transfer, "a file could not be transferred");
+    DIALOG = class(52, "node.dialog", NodeOut, Machine, "a dialog waits for an answer on the node");
     PIPES_BUSY = class(53, "render.pipes_busy", NodeOut, Words,
         "the node has run out of connections between programs; it needs a restart");
     FILE_LOCKED =
@@ -162,15 +171,7 @@ pub const CATALOGUE: [Class; 55] = [
     DOUBTFUL_EXIT,
     MISSING_FOOTAGE,
     MISSING_FONT,
-    class(
-        6,
-        "node.fonts_of_another_user",
-        NodeOut,
-        Elsewhere(
-            "the renderer says what it says of a missing font; the node's inventory, taken as the same user, tells",
-        ),
-        "a font is installed on the node, but not for the user that renders",
-    ),
+    FONTS_OF_ANOTHER_USER,
     MISSING_EFFECT,
     PLUGIN_LICENCE,
     LICENCE,
@@ -182,15 +183,7 @@ pub const CATALOGUE: [Class; 55] = [
     CRASHED,
     ZOMBIE,
     BUSY,
-    class(
-        18,
-        "node.no_desktop",
-        NodeOut,
-        Elsewhere(
-            "a dialog in a session without a desktop is silent: it ends as a stalled launch; only a look at the windows of Windows tells more",
-        ),
-        "the node renders without a desktop, where dialogs cannot be answered",
-    ),
+    NO_DESKTOP,
     TEMPLATE_NOT_FOUND,
     NOT_ENGLISH,
     FORCED_EXTENSION,
@@ -287,13 +280,7 @@ pub const CATALOGUE: [Class; 55] = [
         Elsewhere("one attempt cannot know; the workflow compares the parts of a video"),
         "one part of the video takes far longer than the others",
     ),
-    class(
-        47,
-        "node.other_pixels",
-        Block,
-        Elsewhere("one node sees only its own frames; a probe render at enrolment compares nodes"),
-        "the node draws other pixels than the others do",
-    ),
+    OTHER_PIXELS,
     HASH_MISMATCH,
     TRANSFER_FAILED,
     class(
@@ -312,15 +299,7 @@ pub const CATALOGUE: [Class; 55] = [
         ),
         "the renderer of the node was updated by itself",
     ),
-    class(
-        52,
-        "node.dialog",
-        NodeOut,
-        Elsewhere(
-            "a dialog is silent: it ends as a stalled launch; only a look at the windows of Windows tells its title",
-        ),
-        "a dialog waits for an answer on the node",
-    ),
+    DIALOG,
     PIPES_BUSY,
     FILE_LOCKED,
     class(
@@ -371,6 +350,33 @@ mod tests {
         let numbers: Vec<_> = CATALOGUE.iter().map(|c| c.number).collect();
         assert_eq!(numbers, (1..=55).map(Some).collect::<Vec<_>>());
         assert!(OTHERS.iter().all(|c| c.number.is_none()));
+    }
+
+    /// A word of the place that tells each class which the driver does not tell.
+    const PLACES: [(u8, &str, &str); 14] = [
+        (28, "export.mismatch", include_str!("../media/verify_video.rs")),
+        (31, "FaultReason::Corrupt", include_str!("evidence.rs")),
+        (34, "UploadError::UnsupportedType", include_str!("../media/upload.rs")),
+        (39, "workflow.lease_lost", include_str!("../../../workflows/engine/src/failure.rs")),
+        (40, "outcome = 'lost'", include_str!("../../../workflows/engine/src/store/tasks.rs")),
+        (41, "Reported::Untold", include_str!("../agent/report.rs")),
+        (42, "render.poison_frame", include_str!("../../../workflows/src/definitions/render_video/frames.rs")),
+        (43, "Consequence::Quarantined", include_str!("../../../workflows/src/models/render/node/crash.rs")),
+        (44, "the server's clock is", include_str!("../agent/doctor.rs")),
+        (45, "media.assemble_failed", include_str!("../media/assemble_video.rs")),
+        (46, "Late::signal", include_str!("../../../workflows/src/definitions/render_video/second.rs")),
+        (50, "webhook.bad_status", include_str!("../../../workflows/src/definitions/webhook.rs")),
+        (51, "node.renderer_changed", include_str!("../../../api/src/nodes/health.rs")),
+        (55, "zone: Tz", include_str!("../../../workflows/engine/src/schedules/times.rs")),
+    ];
+
+    #[test]
+    fn what_is_told_elsewhere_is_told_there() {
+        let elsewhere = CATALOGUE.iter().filter(|class| matches!(class.told, Elsewhere(_)));
+        assert_eq!(elsewhere.map(|class| class.number).collect::<Vec<_>>(), PLACES.map(|(number, ..)| Some(number)));
+        for (number, word, place) in PLACES {
+            assert!(place.contains(word), "{number}: {word} is not said where it was");
+        }
     }
 
     #[test]

@@ -8,10 +8,12 @@ use super::{
     harvest::{Harvest, Ripened},
     lines::{Line, LineBuffer},
     process::{Pipes, ProcessId, Tree},
+    silence::Silence,
     timers::{Expired, Limits, Timers},
     transcript::Transcript,
 };
 use flatrender_engine::{Failure, Progress};
+use flatrender_workflows::contracts::render::Engine;
 use std::{io, process::ExitStatus, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
@@ -85,6 +87,10 @@ pub async fn run<S: FrameSink>(
     }
     if run.timers.spared() {
         run.transcript.warn(&classes::SLOW_FRAME.note());
+    }
+    if matches!(end, End::Expired(Expired::Launch)) && plan.engine == Engine::AfterEffects {
+        // Its windows go with it.
+        transcript.silence = Silence::of(&tree);
     }
     tree.kill().await;
     // Nobody is left to write, so this ends; unless somebody escaped with a pipe, and then it need not.

@@ -2,9 +2,14 @@
 //!
 //! `aerender` is only a launcher; the work is done by a second process that outlives it. So the renderer gets a
 //! process group (Unix) or a job object (Windows) of its own, and a mark in its environment by which Linux finds
-//! even processes that left the group. Dropping a [`Tree`] kills all of them.
+//! even processes that left the group. Dropping a [`Tree`] kills all of them; what outlives our own death is found at the next start, or
+//! ends with us where it would not be found.
 
 pub mod census;
+#[cfg(all(unix, any(test, not(target_os = "linux"))))]
+mod guard;
+#[cfg(all(unix, any(test, not(target_os = "linux"))))]
+mod ps;
 
 use census::Mark;
 use process_wrap::tokio::{ChildWrapper, CommandWrap};
@@ -55,6 +60,8 @@ pub struct Tree {
     id: ProcessId,
     mark: Mark,
     gone: bool,
+    /// Ends the tree when we end, where the system does not.
+    _watch: census::Watch,
 }
 
 impl Tree {
@@ -77,7 +84,7 @@ impl Tree {
         let mut child = command.spawn()?;
         let pid = child.id().ok_or_else(|| io::Error::other("the process ended while it was started"))?;
         let pipes = child.stdout().take().zip(child.stderr().take());
-        let tree = Self { child, id: census::identify(pid), mark, gone: false };
+        let tree = Self { child, id: census::identify(pid), mark, gone: false, _watch: census::watch_over(pid) };
         let (stdout, stderr) = pipes.ok_or_else(|| io::Error::other("the process has no output"))?;
         Ok((tree, Pipes { stdout, stderr }))
     }
@@ -100,6 +107,11 @@ impl Tree {
     /// does not tell. May shrink when a process ends.
     pub fn cpu_time(&self) -> Option<Duration> {
         census::cpu_time(&self.id, &self.mark)
+    }
+
+    /// The title of a dialog that a process of the tree shows; none when none is seen, or the system does not tell.
+    pub fn dialog(&self) -> Option<String> {
+        census::dialog(&self.mark)
     }
 
     /// Whether any process of the tree is alive; none where the system does not tell.

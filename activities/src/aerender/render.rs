@@ -61,6 +61,10 @@ pub struct Job<'a, I, S> {
     pub drain: CancellationToken,
     /// Called when a renderer was started, before anything is awaited: to remember whom to kill.
     pub spawned: &'a (dyn Fn(&ProcessId) + Send + Sync),
+    /// Called when a run is over and judged, before anything follows from it: with what spoils its frames, if something does.
+    pub heard: &'a (dyn Fn(Option<&Failure>) + Send + Sync),
+    /// An earlier process has started a renderer for this attempt, and ended before all that it said was heard.
+    pub unheard: bool,
 }
 
 impl Aerender {
@@ -163,6 +167,7 @@ impl<I: InputSource, S: FrameSink> Work<'_, I, S> {
     /// there was one.
     async fn runs(&mut self, program: &Path, limits: Limits) -> Result<Option<End>, Failure> {
         self.take_stock().await?;
+        self.make_it_speak();
         let end = self.pass(program, limits).await?;
         let doubts = Doubts::of(self.harvest.pictures());
         let settled = !self.harvest.missing().is_empty() || matches!(end, Some(End::Unstored(_) | End::Spoiled));
@@ -175,6 +180,15 @@ impl<I: InputSource, S: FrameSink> Work<'_, I, S> {
             self.transcript.warn(&warning);
         }
         Ok(end)
+    }
+
+    /// Whole frames of a renderer that was not heard to its end may be spoiled. One of them is rendered once more: what is wrong with the
+    /// project or the node is said of any. Where some are missing it is said of those.
+    fn make_it_speak(&mut self) {
+        if self.job.unheard && self.harvest.missing().is_empty() {
+            let last = self.harvest.pictures().into_keys().next_back();
+            self.harvest.doubt(&BTreeSet::from_iter(last));
+        }
     }
 
     /// Renders what is missing and stores what proves itself. How the last run ended, if there was one.
@@ -214,8 +228,12 @@ impl<I: InputSource, S: FrameSink> Work<'_, I, S> {
         let misnumbered = self.harvest.judge() && announced.is_none_or(|count| count == frames.count());
         self.transcript.spoiled = self.transcript.spoiled.or(misnumbered.then_some(WRONG_NUMBERS));
         if self.transcript.spoiled.is_none() {
+            (self.job.heard)(None);
             return end;
         }
+        let (frames, faults) = self.harvest.result();
+        let judged = verdict::decide(&frames, &faults, Some(&End::Spoiled), &self.findings, &mut self.transcript);
+        (self.job.heard)(judged.err().as_ref());
         // Whoever takes the attempt up after us is to find no frame of which it has not heard what we have.
         let emptied =
             std::fs::remove_dir_all(&self.folder.frames).and_then(|()| std::fs::create_dir_all(&self.folder.frames));

@@ -4,6 +4,7 @@ use super::{
     classes::Class,
     classify,
     lines::{self, Line},
+    silence::Silence,
 };
 use std::collections::VecDeque;
 
@@ -24,6 +25,8 @@ pub struct Transcript {
     pub warnings: Vec<String>,
     /// What it said that shows in the frames, first of all: heard however much else was said.
     pub spoiled: Option<Class>,
+    /// What was seen of the machine when it had said nothing at all.
+    pub silence: Option<Silence>,
     /// Whether it said that a composition is begun.
     pub started: bool,
     /// Whether it said that the composition is finished.

@@ -85,7 +85,7 @@ pub fn of_transfer(error: &TransferError, object: &str) -> Failure {
     }
 }
 
-/// Why frames are missing: our renderer's own code, words, the timer, the files, the exit code, in this order.
+/// Why frames are missing: our renderer's own code, words, what was seen of its silence, the timer, the files, the exit code, in this order.
 fn reason(faults: &[FrameFault], end: Option<&End>, findings: &Findings, transcript: &Transcript) -> Failure {
     if let Some((code, retryable, message)) = transcript.errors.iter().find_map(|e| classify::coded(e)) {
         let message: String = message.chars().take(MESSAGE_CHARS).collect();
@@ -100,6 +100,9 @@ fn reason(faults: &[FrameFault], end: Option<&End>, findings: &Findings, transcr
     }
     if let Some(class) = transcript.telling().find_map(classify::by_words) {
         return failure(class);
+    }
+    if let Some(silence) = &transcript.silence {
+        return silence.failure();
     }
     let timer = match end {
         Some(End::Expired(expired)) => classify::by_timer(*expired),
@@ -144,7 +147,7 @@ fn note_doubtful_end(end: Option<&End>, transcript: &mut Transcript) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aerender::timers::Expired;
+    use crate::aerender::{silence::Silence, timers::Expired};
     use flatrender_workflows::contracts::{
         render::FaultReason,
         storage::{BlobHash, BlobRef},
@@ -201,6 +204,11 @@ mod tests {
         assert_eq!(code((0, 3), End::Expired(Expired::Total), &[]), refused("render.timed_out", true));
         let full = ["aerender ERROR: No space left on device", "INFO: Render aborted."];
         assert_eq!(code((0, 3), End::Expired(Expired::Total), &full), refused("render.disk_full", true));
+        let mut silent = said(&[]);
+        silent.silence = Silence::told(Some("Sign in".into()), None);
+        let launch = End::Expired(Expired::Launch);
+        let verdict = decide(&[], &missing(3), Some(&launch), &Findings::default(), &mut silent);
+        assert_eq!(verdict.map_err(|failure| (failure.code, failure.retryable)), Err(("node.dialog".to_owned(), true)));
         let not_run = End::NotRun(std::io::ErrorKind::NotFound.into());
         assert_eq!(code((0, 3), not_run, &[]), refused("render.launch_failed", true));
     }

@@ -2,10 +2,13 @@
 //!
 //! ```text
 //! given ─▶ its turn ─▶ render ─▶ report ─▶ forget          untold: entry and folder stay for the next start
+//!   └─ an earlier process heard that its frames are spoiled ─▶ report ─▶ forget
 //! ```
 
 use super::{
+    fonts,
     given::Given,
+    journal::{Entry, Heard},
     report::{Reported, report},
     stills::{self, Turns},
     transfer::Transfer,
@@ -32,12 +35,12 @@ async fn carry_out(node: &Node, given: &Given, turns: Turns) {
     let (attempt, task) = (&given.attempt, given.attempt.task());
     tracing::info!(task.id = task.task_id, run.id = %task.run_id, attempt = task.attempt_no, "attempt begins");
     let running = node.runs(task.lease_token);
-    let outcome = match &given.written {
-        Ok(()) => match turns.take(attempt, &running.drain).await {
+    let outcome = match (&given.written, &given.entry.heard) {
+        (Err(failure), _) | (_, Heard::Spoiled(failure)) => Err(failure.clone()),
+        _ => match turns.take(attempt, &running.drain).await {
             Ok(_turn) => within_time(node, given, &running.drain).await,
             Err(failure) => Err(failure),
         },
-        Err(failure) => Err(failure.clone()),
     };
     log(task, &outcome);
     let outcome = outcome.and_then(|rendered| stills::output(&task.activity, rendered));
@@ -58,13 +61,17 @@ async fn render(node: &Node, given: &Given, drain: &CancellationToken) -> Result
     let input = stills::input(&given.entry.task)?;
     let transfer = Transfer { task: given.client.clone(), retry: node.config.retry, untold: Arc::default() };
     let entry = Mutex::new(given.entry.clone());
-    let spawned = |id: &ProcessId| {
+    let note = |what: &dyn Fn(&mut Entry)| {
         let mut entry = entry.lock().unwrap_or_else(PoisonError::into_inner);
-        entry.renderer = Some(id.clone());
+        what(&mut entry);
         if let Err(error) = node.journal.write(&entry) {
             // The mark in its environment still tells whose it is.
-            tracing::warn!(%error, "cannot write the renderer into the journal");
+            tracing::warn!(%error, "cannot write into the journal what became of the renderer");
         }
+    };
+    let spawned = |id: &ProcessId| note(&|entry| (entry.renderer, entry.heard) = (Some(id.clone()), Heard::Part));
+    let heard = |spoils: Option<&Failure>| {
+        note(&|entry| entry.heard = spoils.map_or(Heard::All, |failure| Heard::Spoiled(failure.clone())));
     };
     let job = Job {
         attempt: &given.attempt,
@@ -74,8 +81,20 @@ async fn render(node: &Node, given: &Given, drain: &CancellationToken) -> Result
         frames: Arc::new(transfer.clone()),
         drain: drain.clone(),
         spawned: &spawned,
+        heard: &heard,
+        unheard: given.entry.is_unheard(),
     };
-    node.aerender.render(job, &input).await
+    match node.aerender.render(job, &input).await {
+        Err(failure) => Err(looked_into(failure).await),
+        rendered => rendered,
+    }
+}
+
+/// A failure with what this machine shows of it.
+async fn looked_into(failure: Failure) -> Failure {
+    let known = failure.clone();
+    // A look that broke has seen nothing.
+    tokio::task::spawn_blocking(move || fonts::explained(failure)).await.unwrap_or(known)
 }
 
 /// Removes what is kept of an attempt.

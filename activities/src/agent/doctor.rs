@@ -5,6 +5,7 @@ use super::{
     AgentConfig, AgentError, client::Client, client::ClientError, credential::Credential, disk, inventory::Inventory,
     probe,
 };
+use crate::aerender::silence;
 use flatrender_workflows::contracts::{node::Check, render::Engine};
 use std::{
     fs,
@@ -37,14 +38,13 @@ impl Places {
             Self {
                 documents: below("USERPROFILE", "Documents"),
                 preferences: below("APPDATA", "Adobe/After Effects"),
-                // Session 0 has no name, and no desktop: "Services and RDP sessions", Windows documentation.
-                has_desktop: Some(std::env::var_os("SESSIONNAME").is_some()),
+                has_desktop: silence::has_desktop(),
             }
         } else {
             Self {
                 documents: below("HOME", "Documents"),
                 preferences: below("HOME", "Library/Preferences/Adobe/After Effects"),
-                has_desktop: None,
+                has_desktop: silence::has_desktop(),
             }
         }
     }

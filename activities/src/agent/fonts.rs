@@ -3,6 +3,12 @@
 //!
 //! Format: OpenType 1.9, "Font file", "name: Naming table".
 
+use crate::aerender::{
+    account,
+    classes::{FONTS_OF_ANOTHER_USER, MISSING_FONT},
+};
+use flatrender_engine::Failure;
+use flatrender_workflows::contracts::evidence::Evidence;
 use std::{
     collections::BTreeSet,
     fs::File,
@@ -12,6 +18,14 @@ use std::{
 
 /// Deepest folder below one of [`folders`].
 const DEPTH: usize = 6;
+/// Where an account keeps the fonts that it has installed for itself alone, below its home.
+const OWN: &str = if cfg!(windows) {
+    "AppData/Local/Microsoft/Windows/Fonts"
+} else if cfg!(target_os = "macos") {
+    "Library/Fonts"
+} else {
+    ".local/share/fonts"
+};
 /// Most fonts of a collection, tables of a font and bytes of a name table; what is more is broken.
 const MOST: (usize, usize, usize) = (256, 256, 1 << 20);
 /// The name's number: "PostScript name of the font".
@@ -22,6 +36,39 @@ pub fn installed() -> Vec<String> {
     let mut names = BTreeSet::new();
     folders().iter().for_each(|folder| collect(folder, DEPTH, &mut names));
     names.into_iter().collect()
+}
+
+/// A failure for want of a font, when another account of this machine has it: then it is the node that is not set up as it should be. Looks
+/// through folders: not for a thread that must not wait.
+pub fn explained(failure: Failure) -> Failure {
+    let home = std::env::var_os(if cfg!(windows) { "USERPROFILE" } else { "HOME" }).map(PathBuf::from);
+    explained_by(failure, || home.map(|home| of_others(&home)).unwrap_or_default())
+}
+
+/// The same with the PostScript names that other accounts have, which are asked for only when a font is missing.
+pub fn explained_by(failure: Failure, others: impl FnOnce() -> BTreeSet<String>) -> Failure {
+    let missing = Evidence::of(&failure).filter(|seen| seen.class == MISSING_FONT.code && !seen.objects.is_empty());
+    let Some(seen) = missing else { return failure };
+    let others = others();
+    let objects: Vec<String> = seen.objects.iter().filter(|font| others.contains(*font)).cloned().collect();
+    if objects.is_empty() {
+        return failure;
+    }
+    let class = FONTS_OF_ANOTHER_USER;
+    let message = format!("{}: {}", class.message, objects.join(", "));
+    let signature = account::signature(class.code, None, objects.first().map(String::as_str));
+    let (code, number, cure) = (class.code.to_owned(), class.number, class.cure);
+    account::of(class, message, Evidence { class: code, number, cure, signature, objects, ..seen })
+}
+
+/// Fonts that the accounts beside that of `home` have installed for themselves, as far as their folders may be read.
+fn of_others(home: &Path) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let homes = home.parent().and_then(|homes| std::fs::read_dir(homes).ok()).into_iter().flatten().flatten();
+    for other in homes.map(|entry| entry.path()).filter(|other| other != home) {
+        collect(&other.join(OWN), DEPTH, &mut names);
+    }
+    names
 }
 
 fn folders() -> Vec<PathBuf> {
@@ -38,10 +85,10 @@ fn folders() -> Vec<PathBuf> {
     } else if cfg!(target_os = "macos") {
         let fixed =
             ["/System/Library/Fonts", "/Library/Fonts", "/Library/Application Support/Adobe/Fonts"].map(PathBuf::from);
-        fixed.into_iter().chain(below("HOME", "Library/Fonts")).collect()
+        fixed.into_iter().chain(below("HOME", OWN)).collect()
     } else {
         let fixed = ["/usr/share/fonts", "/usr/local/share/fonts"].map(PathBuf::from);
-        fixed.into_iter().chain(below("HOME", ".local/share/fonts")).collect()
+        fixed.into_iter().chain(below("HOME", OWN)).collect()
     }
 }
 
@@ -160,6 +207,25 @@ mod tests {
         all.extend(first);
         all.extend(second);
         assert_eq!(read(&mut Cursor::new(all)).unwrap(), ["One", "Two"]);
+    }
+
+    #[test]
+    fn a_font_that_only_another_account_has_is_the_nodes_to_mend() {
+        let homes = tempfile::tempdir().unwrap();
+        for (account, name) in [("node", "Mine"), ("designer", "Futura-Medium")] {
+            let folder = homes.path().join(account).join(OWN);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("a.ttf"), font(&[(1, 6, name.as_bytes())], 0)).unwrap();
+        }
+        let objects = ["Futura-Medium", "Nowhere-Bold"].map(str::to_owned).to_vec();
+        let seen = Evidence { objects, ..Evidence::bare(MISSING_FONT.code, MISSING_FONT.number, MISSING_FONT.cure) };
+        let missing = account::of(MISSING_FONT, "fonts are missing".to_owned(), seen);
+        let told = explained_by(missing.clone(), || of_others(&homes.path().join("node")));
+        assert_eq!((told.code.as_str(), told.retryable), ("node.fonts_of_another_user", true));
+        assert_eq!(Evidence::of(&told).unwrap().objects, ["Futura-Medium"]);
+        assert_eq!(explained_by(missing.clone(), || of_others(&homes.path().join("designer"))), missing);
+        let unnamed = Failure::transient(MISSING_FONT.code, "a font is missing");
+        assert_eq!(explained_by(unnamed.clone(), || panic!("nobody says which")), unnamed);
     }
 
     proptest! {

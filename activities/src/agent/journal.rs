@@ -1,13 +1,15 @@
-//! What the agent must know after its own death: which attempts it had, and which processes it had started.
+//! What the agent must know after its own death: which attempts it had, which processes it had started, and what it had heard of them.
 //!
 //! ```text
-//! claimed ─▶ entry written ─▶ renderer started ─▶ entry names it ─▶ … ─▶ reported ─▶ folder, then entry removed
+//! claimed ─▶ entry written ─▶ renderer started ─▶ entry names it ─▶ heard to its end ─▶ entry says so ─▶ reported ─▶ folder, then entry
+//!                                  ▲                                 │                                                removed
+//!                                  └───── frames are missing ────────┘
 //! ```
 //! An entry is on the disk before the phase it speaks of begins, except that a renderer's number is known only
 //! once it runs; until it is written, the mark in the renderer's environment tells whose it is.
 
 use crate::aerender::ProcessId;
-use flatrender_engine::LeasedTask;
+use flatrender_engine::{Failure, LeasedTask};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::HashSet,
@@ -25,6 +27,34 @@ pub struct Entry {
     /// The renderer that was started last.
     #[serde(default)]
     pub renderer: Option<ProcessId>,
+    /// What is known of its words.
+    #[serde(default)]
+    pub heard: Heard,
+}
+
+/// What an agent has heard of a renderer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Heard {
+    /// Not all: it may have had more to say.
+    #[default]
+    Part,
+    /// All, and nothing that shows in its frames.
+    All,
+    /// What makes its frames worthless: also to whoever goes on with them, who is to be told.
+    Spoiled(Failure),
+}
+
+impl Entry {
+    /// A task that was claimed just now.
+    pub fn new(task: LeasedTask) -> Self {
+        Self { task, renderer: None, heard: Heard::Part }
+    }
+
+    /// Whether a renderer was started of which nobody knows all that it said.
+    pub fn is_unheard(&self) -> bool {
+        self.renderer.is_some() && self.heard == Heard::Part
+    }
 }
 
 /// How the names of entries end.
@@ -149,7 +179,7 @@ mod tests {
             start_to_close_seconds: 60.0,
             traceparent: None,
         };
-        Entry { task, renderer: None }
+        Entry::new(task)
     }
 
     #[test]
@@ -160,6 +190,7 @@ mod tests {
             let journal = Journal::open(folder.path().join("journal")).unwrap();
             journal.write(&kept).unwrap();
             kept.renderer = Some(ProcessId { pid: 7, started: Some("boot/1".into()) });
+            kept.heard = Heard::Spoiled(Failure::transient("render.missing_font", "a font is missing"));
             journal.write(&kept).unwrap();
         }
         let journal = Journal::open(folder.path().join("journal")).unwrap();
@@ -183,7 +214,7 @@ mod tests {
         let journal = Journal::open(folder.path().to_owned()).unwrap();
         let (kept, torn) = (entry(1), entry(2));
         journal.write(&kept).unwrap();
-        let bytes = serde_json::to_vec(&Entry { renderer: None, ..torn.clone() }).unwrap();
+        let bytes = serde_json::to_vec(&torn).unwrap();
         for length in 0..bytes.len() {
             // Died while it wrote the new file beside the old, as `write_whole` does; and a disk that kept less than it said.
             let beside = journal.path(kept.task.lease_token).with_extension("0123.new");
@@ -218,6 +249,16 @@ mod tests {
         let path = journal.path(kept.task.lease_token);
         fs::copy(&path, path.with_extension("0123.new")).unwrap();
         assert_eq!(journal.entries(), [kept]);
+    }
+
+    #[test]
+    fn of_a_renderer_that_an_older_agent_has_started_not_all_was_heard() {
+        let mut written = serde_json::to_value(entry(1)).unwrap();
+        written.as_object_mut().unwrap().remove("heard");
+        let claimed: Entry = serde_json::from_value(written.clone()).unwrap();
+        assert!(!claimed.is_unheard(), "it had started none");
+        written["renderer"] = serde_json::json!({ "pid": 7, "started": null });
+        assert!(serde_json::from_value::<Entry>(written).unwrap().is_unheard());
     }
 
     #[cfg(unix)]

@@ -6,7 +6,8 @@
 
 use super::AgentConfig;
 use crate::aerender::{
-    Aerender, FrameSink, InputSource, Job, ProvenFrame, TransferError, cache::Cache, process, unpack::Bounds,
+    Aerender, FrameSink, InputSource, Job, ProvenFrame, TransferError, cache::Cache, classes::OTHER_PIXELS, process,
+    unpack::Bounds,
 };
 use flatrender_engine::{Attempt, Failure, LeasedTask};
 use flatrender_workflows::contracts::{
@@ -151,6 +152,8 @@ async fn render(
         frames: seen.clone(),
         drain: CancellationToken::new(),
         spawned: &|_| {},
+        heard: &|_| {},
+        unheard: false,
     };
     let rendered = aerender.render(job, &input).await.map_err(|failure| refused(&failure))?;
     if let Some(fault) = rendered.faults.first() {
@@ -165,7 +168,7 @@ async fn render(
             |(wanted, got): (&[u8; 3], &[u8; 3])| wanted.iter().zip(got).all(|(w, g)| w.abs_diff(*g) <= TOLERANCE);
         if !wanted.zip(got).is_some_and(fits) {
             return Err((
-                format!("frame {frame} has the colour {got:?}, not {wanted:?}"),
+                format!("{}: frame {frame} has the colour {got:?}, not {wanted:?}", OTHER_PIXELS.code),
                 "See the output module `PNG Sequence` (8 bits, RGB, numbered as the composition) and the graphics driver.".to_owned(),
             ));
         }

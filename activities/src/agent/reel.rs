@@ -153,6 +153,9 @@ async fn render(
         frames: reel.clone(),
         drain: running[0].drain.clone(),
         spawned: &spawned,
+        // Whoever has no frame of it is made alone, and hears then.
+        heard: &|_| {},
+        unheard: false,
     };
     let longest = Duration::from_secs_f64(first.given.entry.task.start_to_close_seconds.clamp(1.0, 86_400.0) / 2.0);
     let timed_out = |_| Err(Failure::transient("render.timed_out", "the stills took longer than they may"));

@@ -143,7 +143,7 @@ pub async fn work(node: Arc<Node>, shutdown: CancellationToken) -> Result<(), Ag
 type Recovered = Arc<Mutex<VecDeque<Arc<Given>>>>;
 
 async fn slot(node: Arc<Node>, recovered: Recovered, shutdown: CancellationToken) -> Result<(), AgentError> {
-    let claimed = |task| Arc::new(Given::claimed(&node, Entry { task, renderer: None }));
+    let claimed = |task| Arc::new(Given::claimed(&node, Entry::new(task)));
     loop {
         let mut given = waiting(&recovered, &node.drain);
         if given.is_empty() {

@@ -56,7 +56,7 @@ async fn a_sound_renderer_passes() {
 #[tokio::test]
 async fn wrong_colours_numbers_and_endings_are_each_found_with_what_to_do() {
     let cases = [
-        (json!({}), 40, "the colour"),
+        (json!({}), 40, "node.other_pixels"),
         (json!({ "writes": "renumbered" }), 0, "render.wrong_numbers"),
         (json!({ "crash_at": 4 }), 0, "render.crashed"),
     ];

@@ -275,7 +275,7 @@ async fn attempts_of_an_earlier_process_keep_their_leases_while_they_wait_for_a_
     let journal = Journal::open(folder.path().join("data/journal")).unwrap();
     let tasks = std::mem::take(&mut server.open().tasks);
     for task in tasks {
-        journal.write(&Entry { task, renderer: None }).unwrap();
+        journal.write(&Entry::new(task)).unwrap();
     }
     play(&server, &folder, 2).await;
     let desk = server.open();

@@ -91,6 +91,53 @@ async fn a_node_killed_in_a_render_kills_its_renderer_and_goes_on_when_it_is_bac
 }
 
 #[tokio::test]
+async fn a_node_killed_before_it_heard_that_its_frames_are_spoiled_says_so_when_it_is_back() {
+    let silent = json!({ "hang": "after_finished", "once": true, "then": { "name": "logged_errors" } });
+    let scene = Scene::new(silent, 10.0).await;
+    let mut node = scene.program();
+    scene.stored(10).await;
+    node.signal(Signal::SIGKILL);
+    node.ended().await;
+
+    let _again = scene.program();
+    until("the task is over", || scene.books.is_over()).await;
+    let State::Failed(failure) = scene.books.state() else { panic!("nobody has heard of it") };
+    assert_eq!(failure.code, "render.logged_errors");
+    until("nothing is kept", || scene.is_clean()).await;
+    assert_eq!(scene.books.open().claims, 1);
+}
+
+#[tokio::test]
+async fn a_node_killed_after_it_heard_that_its_frames_are_spoiled_says_so_when_it_is_back_whoever_has_the_task() {
+    let scene = Scene::new(json!({ "name": "logged_errors", "frame_ms": 150 }), 10.0).await;
+    let mut node = scene.program();
+    scene.stored(2).await;
+    scene.books.open().down = true;
+    until("it has heard it", || journal_says(&scene, "render.logged_errors")).await;
+    node.signal(Signal::SIGKILL);
+    node.ended().await;
+    let puts = {
+        let mut ledger = scene.books.open();
+        ledger.lease();
+        ledger.down = false;
+        ledger.puts
+    };
+
+    let _again = scene.program();
+    until("it is said", || scene.books.open().refused.iter().any(|call| call == "fail")).await;
+    until("nothing is kept", || scene.is_clean()).await;
+    let ledger = scene.books.open();
+    assert_eq!((&ledger.state, ledger.puts), (&State::Leased, puts), "nothing is rendered for it any more");
+}
+
+/// What is written there, not yet renamed files left aside.
+fn journal_says(scene: &Scene, words: &str) -> bool {
+    let files = std::fs::read_dir(scene.data.path().join("journal")).into_iter().flatten().flatten();
+    let entries = files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|e| e == "json"));
+    entries.filter_map(|path| std::fs::read_to_string(path).ok()).any(|text| text.contains(words))
+}
+
+#[tokio::test]
 async fn a_node_that_is_back_too_late_cleans_up_and_says_nothing() {
     let scene = Scene::new(json!({ "hang": { "frame": 15 } }), 10.0).await;
     let mut node = scene.program();

@@ -281,6 +281,8 @@ impl Stage {
             frames: self.shelf.clone(),
             drain: self.drain.clone(),
             spawned: &spawned,
+            heard: &|_| {},
+            unheard: false,
         };
         self.aerender.render(job, &self.wish).await
     }

@@ -9,6 +9,7 @@ mod authenticator;
 mod batches;
 mod branding;
 mod browser;
+mod claimers;
 mod cleanup;
 mod contract;
 mod crashes;

@@ -8,6 +8,7 @@ use crate::aerender::{
     account, classes,
     driver::Observer,
     process::Tree,
+    silence::Silence,
     timers::{Expired, Limits, Timers},
     verdict,
 };
@@ -49,7 +50,7 @@ pub async fn run(
     let line = host.command_line(&folder.attempt.join(super::SCRIPT), &folder.attempt, &folder.temp);
     let (mut tree, pipes) = match Tree::spawn(&line, job.job) {
         Ok(spawned) => spawned,
-        Err(error) => return Err(explain(Without::NotRun(error))),
+        Err(error) => return Err(explain(Without::NotRun(error), None)),
     };
     observer.spawned(tree.id());
     // Nothing it writes means anything, but somebody has to read it.
@@ -62,8 +63,11 @@ pub async fn run(
         // It quits by itself, or it is made to: two of it must not run at a time.
         let _ = tokio::time::timeout(limits.quit, tree.launcher_ended()).await;
     }
+    // Its windows go with it. Once the script runs, a dialog may be the project's doing, and says nothing of the node.
+    let unlaunched = matches!(waited, Err(Without::Expired(Expired::Launch)));
+    let silence = unlaunched.then(|| Silence::of(&tree)).flatten();
     tree.kill().await;
-    let prepared = waited.map_err(explain)?.verdict(job)?;
+    let prepared = waited.map_err(|without| explain(without, silence))?.verdict(job)?;
     super::seal(&seal, &project).map_err(|e| verdict::of_transfer(&e.into(), "the prepared project"))?;
     Ok(prepared)
 }
@@ -109,13 +113,16 @@ async fn wait(
     }
 }
 
-/// What an end without a manifest means.
-fn explain(without: Without) -> Failure {
+/// What an end without a manifest means, with what was seen of a launch that never ended.
+fn explain(without: Without, silence: Option<Silence>) -> Failure {
     let (class, exit, timer, said) = match without {
         Without::Stopped(failure) => return failure,
         Without::NotRun(error) => (classes::LAUNCH_FAILED, None, None, Some(error.to_string())),
         Without::Exited(code) => (classes::PREPARE_FAILED, code, None, None),
-        Without::Expired(Expired::Launch) => (classes::LAUNCH_STALLED, None, Some("prepare_launch"), None),
+        Without::Expired(Expired::Launch) => {
+            let class = silence.as_ref().map_or(classes::LAUNCH_STALLED, |silence| silence.class);
+            (class, None, Some("prepare_launch"), silence.map(|silence| silence.seen))
+        }
         Without::Expired(_) => (classes::PREPARE_STALLED, None, Some("prepare"), None),
     };
     let evidence = Evidence {

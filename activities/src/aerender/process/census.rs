@@ -1,7 +1,7 @@
 //! Which processes are alive, whose they are and what they have used, as the system tells.
 //!
 //! Linux tells everything (`/proc`), and so does Windows, where an attempt's processes are in one job object. Elsewhere
-//! on Unix only the launcher's start is asked for (`ps`).
+//! on Unix the launcher's start and its group's time are asked for (`ps`), and the group ends with us.
 
 use super::ProcessId;
 use uuid::Uuid;
@@ -25,7 +25,7 @@ impl Mark {
     }
 }
 
-pub use system::{cpu_time, identify, is_alive, kill_if_same, kill_marked, own_group};
+pub use system::{Watch, cpu_time, dialog, identify, is_alive, kill_if_same, kill_marked, own_group, watch_over};
 
 #[cfg(target_os = "linux")]
 #[path = "linux.rs"]

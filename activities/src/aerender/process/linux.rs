@@ -27,6 +27,12 @@ pub fn own_group(command: &mut CommandWrap, _mark: &Mark) {
     command.wrap(ProcessGroup::leader());
 }
 
+/// Nothing has to end a tree when we end: marks tell the next start what is left of it.
+pub type Watch = ();
+
+/// See [`Watch`].
+pub fn watch_over(_launcher: u32) -> Watch {}
+
 /// Names a process by its number, the boot and the tick it started in.
 pub fn identify(pid: u32) -> ProcessId {
     let started = stat(pid as i32).map(|s| format!("{}/{}", boot_id(), s.start_ticks));
@@ -41,6 +47,11 @@ pub fn cpu_time(launcher: &ProcessId, mark: &Mark) -> Option<Duration> {
     let ours = processes().filter(|s| s.group == launcher.pid as i32 || marked(s));
     let ticks: u64 = ours.map(|s| s.cpu_ticks).sum();
     Some(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+}
+
+/// After Effects, which opens dialogs, does not run here.
+pub fn dialog(_mark: &Mark) -> Option<String> {
+    None
 }
 
 /// Whether a process of the group, or one that carries the mark, is alive. A zombie is not.

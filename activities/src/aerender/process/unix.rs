@@ -1,6 +1,7 @@
-//! Processes on Unix systems without `/proc`: only what `ps` and signals tell.
+//! Processes on Unix systems without `/proc`, such as macOS: only what `ps` and signals tell.
 
 use super::{Mark, ProcessId};
+use crate::aerender::process::{guard::Guard, ps};
 use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
@@ -8,9 +9,23 @@ use nix::{
 use process_wrap::tokio::{CommandWrap, ProcessGroup};
 use std::{process::Command, time::Duration};
 
+/// What ends a launcher's group when we end; none when it could not be started.
+pub type Watch = Option<Guard>;
+
 /// Starts a command in a process group of its own.
 pub fn own_group(command: &mut CommandWrap, _mark: &Mark) {
     command.wrap(ProcessGroup::leader());
+}
+
+/// Has a launcher's group end when we end: what is left of one whose launcher has ended is not found at the next start.
+pub fn watch_over(launcher: u32) -> Watch {
+    match Guard::over(launcher) {
+        Ok(guard) => Some(guard),
+        Err(error) => {
+            tracing::warn!(%error, "nothing will end the renderer should this node be killed");
+            None
+        }
+    }
 }
 
 /// Names a process by its number and the time `ps` says it started.
@@ -18,8 +33,13 @@ pub fn identify(pid: u32) -> ProcessId {
     ProcessId { pid, started: started(pid) }
 }
 
-/// Not told here.
-pub fn cpu_time(_launcher: &ProcessId, _mark: &Mark) -> Option<Duration> {
+/// CPU time of a launcher's group.
+pub fn cpu_time(launcher: &ProcessId, _mark: &Mark) -> Option<Duration> {
+    Some(ps::time_of_group(&ask(&["-ax", "-o", "pgid=", "-o", "time="])?, launcher.pid))
+}
+
+/// Not told here: a program that asks for the titles of windows has to be allowed to see the screen.
+pub fn dialog(_mark: &Mark) -> Option<String> {
     None
 }
 
@@ -40,7 +60,12 @@ pub fn kill_marked(_mark: &Mark) -> usize {
 }
 
 fn started(pid: u32) -> Option<String> {
-    let output = Command::new("ps").args(["-o", "lstart=", "-p", &pid.to_string()]).output().ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let text = ask(&["-o", "lstart=", "-p", &pid.to_string()])?.trim().to_owned();
     (!text.is_empty()).then_some(text)
+}
+
+/// What `ps` says, in words and numbers that are the same whatever language is set.
+fn ask(arguments: &[&str]) -> Option<String> {
+    let told = Command::new("ps").args(arguments).env("LC_ALL", "C").output().ok()?;
+    Some(String::from_utf8_lossy(&told.stdout).into_owned())
 }

@@ -17,14 +17,14 @@ use std::{
 };
 use tokio::process::Command;
 use windows_sys::Win32::{
-    Foundation::{ERROR_NO_MORE_FILES, FILETIME, HANDLE, INVALID_HANDLE_VALUE},
+    Foundation::{ERROR_NO_MORE_FILES, FILETIME, HANDLE, HWND, INVALID_HANDLE_VALUE, LPARAM},
     System::{
         Diagnostics::{
             Debug::{SEM_FAILCRITICALERRORS, SEM_NOGPFAULTERRORBOX, SEM_NOOPENFILEERRORBOX, SetErrorMode},
             ToolHelp::{CreateToolhelp32Snapshot, TH32CS_SNAPTHREAD, THREADENTRY32, Thread32First, Thread32Next},
         },
         JobObjects::{
-            AssignProcessToJobObject, CreateJobObjectW, JOB_OBJECT_LIMIT_DIE_ON_UNHANDLED_EXCEPTION,
+            AssignProcessToJobObject, CreateJobObjectW, IsProcessInJob, JOB_OBJECT_LIMIT_DIE_ON_UNHANDLED_EXCEPTION,
             JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE, JOBOBJECT_BASIC_ACCOUNTING_INFORMATION,
             JOBOBJECT_EXTENDED_LIMIT_INFORMATION, JobObjectBasicAccountingInformation,
             JobObjectExtendedLimitInformation, OpenJobObjectW, QueryInformationJobObject, SetInformationJobObject,
@@ -36,10 +36,13 @@ use windows_sys::Win32::{
             PROCESS_TERMINATE, ResumeThread, THREAD_SUSPEND_RESUME, TerminateProcess,
         },
     },
+    UI::WindowsAndMessaging::{EnumWindows, GetClassNameW, GetWindowTextW, GetWindowThreadProcessId, IsWindowVisible},
 };
 
 /// Exit code of what we end.
 const ENDED: u32 = 1;
+/// The class of every dialog and message box of the system's own making. Source: "About Window Classes", Microsoft Learn.
+const DIALOG_CLASS: &str = "#32770";
 /// The system counts time in steps of 100 ns.
 const NS_PER_TICK: u64 = 100;
 
@@ -47,6 +50,12 @@ const NS_PER_TICK: u64 = 100;
 pub fn own_group(command: &mut CommandWrap, mark: &Mark) {
     command.wrap(InJob { mark: mark.clone(), job: None });
 }
+
+/// Nothing else has to end a tree when we end: its job does.
+pub type Watch = ();
+
+/// See [`Watch`].
+pub fn watch_over(_launcher: u32) -> Watch {}
 
 /// Names a process by its number and the moment it was created.
 pub fn identify(pid: u32) -> ProcessId {
@@ -59,6 +68,54 @@ pub fn cpu_time(_launcher: &ProcessId, mark: &Mark) -> Option<Duration> {
     let told = accounting(&job(mark, JOB_OBJECT_QUERY)?)?;
     let ticks = u64::try_from(told.TotalUserTime + told.TotalKernelTime).ok()?;
     Some(Duration::from_nanos(ticks.saturating_mul(NS_PER_TICK)))
+}
+
+/// The title of a dialog that a process of the attempt's job shows.
+pub fn dialog(mark: &Mark) -> Option<String> {
+    let mut search = Search { job: job(mark, JOB_OBJECT_QUERY)?, title: None };
+    // SAFETY: the callback gets the pointer it is made for, to what outlives the call. What is answered says only whether it was stopped.
+    unsafe { EnumWindows(Some(look_at), (&raw mut search) as LPARAM) };
+    search.title
+}
+
+/// A look through the windows of the desktop.
+struct Search {
+    job: OwnedHandle,
+    title: Option<String>,
+}
+
+/// Called for each window; 0 ends the look.
+unsafe extern "system" fn look_at(window: HWND, search: LPARAM) -> i32 {
+    // SAFETY: `dialog` has given this pointer, and does not use what it points to meanwhile.
+    let search = unsafe { &mut *(search as *mut Search) };
+    // SAFETY: takes a number only; a window that is gone is not visible.
+    let visible = unsafe { IsWindowVisible(window) } != 0;
+    // SAFETY: it is told where to write and how much.
+    let class = || words(|to, room| unsafe { GetClassNameW(window, to, room) });
+    if visible && class() == DIALOG_CLASS && is_of(window, &search.job) {
+        // SAFETY: as above; of another process' window it reads the title without asking that process.
+        search.title = Some(words(|to, room| unsafe { GetWindowTextW(window, to, room) }));
+    }
+    i32::from(search.title.is_none())
+}
+
+/// Whether a process of the job made the window.
+fn is_of(window: HWND, job: &OwnedHandle) -> bool {
+    let mut pid = 0;
+    // SAFETY: it writes a number that outlives the call.
+    unsafe { GetWindowThreadProcessId(window, &raw mut pid) };
+    let Some(process) = open(pid, PROCESS_QUERY_LIMITED_INFORMATION) else { return false };
+    let mut inside = 0;
+    // SAFETY: both handles are ours and open; the number outlives the call.
+    let told = unsafe { IsProcessInJob(process.as_raw_handle(), job.as_raw_handle(), &raw mut inside) };
+    told != 0 && inside != 0
+}
+
+/// What a call writes that takes a place, and the room there, and answers how much it wrote.
+fn words(write: impl FnOnce(*mut u16, i32) -> i32) -> String {
+    let mut text = [0; 256];
+    let length = write(text.as_mut_ptr(), text.len() as i32);
+    String::from_utf16_lossy(&text[..usize::try_from(length).unwrap_or(0).min(text.len())])
 }
 
 /// Whether a process of the attempt's job is alive; a job that is gone has none.
@@ -261,6 +318,7 @@ mod tests {
         let (mut tree, _pipes) = Tree::spawn(&line(), attempt).unwrap();
         assert_eq!(is_alive(None, &mark), Some(true));
         assert!(cpu_time(tree.id(), &mark).is_some());
+        assert_eq!(tree.dialog(), None, "it has no window of its own");
         assert_eq!(*tree.id(), identify(tree.id().pid));
         let other = ProcessId { started: Some("1".into()), ..tree.id().clone() };
         assert!(!kill_if_same(&other), "a process with the same number is not ours");

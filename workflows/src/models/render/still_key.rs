@@ -106,7 +106,12 @@ pub fn defaults(manifest: &Manifest, scene: &str) -> RenderData {
 }
 
 /// Renderers of one class give the same picture: our own in the version of the server, which a node may not have yet ([`StillKey::made_by`]);
-/// After Effects from the version on that the template asks for, since which machine takes a still is not known before.
+/// After Effects from the version on that the template asks for.
+///
+/// What the template asks for belongs to its version, so the key knows it twice: here, and by the hash of the package, whose manifest says
+/// it. Which version then draws is no part of it. It is not known when the key is asked for, as any node may take the still; and kept under
+/// what drew it, no still would be found again on a farm that is newer than its templates, which all farms are. So a farm has one version
+/// of After Effects, and after an update an operator has stills made anew (`docs/after-effects.md`).
 fn renderer_class(manifest: &Manifest) -> String {
     match manifest.kind {
         Engine::Lottie => format!("lottie {}", env!("CARGO_PKG_VERSION")),
@@ -255,6 +260,18 @@ mod tests {
         for (what, value) in changes {
             assert_ne!(digest(&manifest(|j| *j.pointer_mut(what).unwrap() = value)), key, "{what}");
         }
+    }
+
+    #[test]
+    fn the_after_effects_that_a_template_asks_for_changes_the_key() {
+        let asking = |version: Value| {
+            digest(&manifest(|j| {
+                (j["kind"], j["fonts"]) = ("after_effects".into(), serde_json::json!([]));
+                j["installed"] = serde_json::json!({ "after_effects": version });
+            }))
+        };
+        assert_ne!(asking(24.into()), asking(25.into()));
+        assert_eq!(asking(Value::Null), asking(OLDEST_AFTER_EFFECTS.into()), "who asks for none takes any that is used");
     }
 
     #[test]
