@@ -4,9 +4,10 @@ use crate::{
     fakes::{Deed, MailServer, Mishap},
     stage::Stage,
 };
-use flatrender_engine::{Attempt, Failure, Handler};
+use flatrender_engine::{Attempt, Failure, Handler, worker::Builder};
 use flatrender_workflows::{
     contracts::notify::{Channel, SendEmail, Verdict},
+    definitions::send_digests::SendDigests,
     models::{
         DEFAULT_TENANT,
         notification::{audience::Audience, suppression},
@@ -289,6 +290,34 @@ async fn a_receipt_that_is_put_off_goes_on_beside_the_next_channel(db: PgPool) {
     stage.mail.then([Mishap::Refuse("421 4.3.2 closing")]);
     stage.tell("payment.paid", jane, json!({"amount": "13 EUR"})).await;
     assert_eq!(stage.last().await, ["email sent 1"]);
+}
+
+/// Whatever is forgotten after each thing that was written down: what was sent is not sent again, also not as part of a digest.
+#[sqlx::test(migrations = "../migrations")]
+async fn messages_and_digests_survive_a_crash_after_every_event(db: PgPool) {
+    let stage = Stage::new(db).await;
+    let jane = stage.world.person(DEFAULT_TENANT, "jane@example.com", &["editor"]).await;
+    stage.twilio().await;
+    stage.with_phone(jane, "+989121234567").await;
+    stage.wants(jane, "renders", "email", true, "digest='hourly'").await;
+    let play = async || stage.play_as(Duration::from_secs(60), stage.courier(), Builder::crash_after_every_event).await;
+    stage.mail.then([Mishap::Refuse("451 4.7.1 greylisted")]);
+    stage.happens("payment.paid", Audience::User(jane), json!({"amount": "11 EUR"})).await;
+    play().await;
+    assert_eq!(stage.last().await, ["email dropped elsewhere 1", "sms sent 1"]);
+    assert_eq!((stage.mail.mails().len(), stage.web.accepted().len()), (0, 1));
+    for title in ["One", "Two"] {
+        stage.happens("render.completed", Audience::User(jane), json!({ "title": title })).await;
+    }
+    play().await;
+    assert_eq!(stage.last().await, ["email deferred 0"]);
+    crate::jane::pass(&stage.world, 3601).await;
+    let mut tx = stage.world.db.begin().await.unwrap();
+    stage.world.app.workflows.start(&mut tx, DEFAULT_TENANT, None, SendDigests {}).await.unwrap();
+    tx.commit().await.unwrap();
+    play().await;
+    let mails = stage.mail.mails();
+    assert!(mails.len() == 1 && mails[0].contains("2 things to know"), "{mails:?}");
 }
 
 #[sqlx::test(migrations = "../migrations")]

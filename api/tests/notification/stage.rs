@@ -9,7 +9,7 @@ use flatrender_activities::{
     message::{Mailer, MailerConfig},
     notify::{Courier, CourierConfig, push},
 };
-use flatrender_engine::{Handler, Worker, testing::skip_to_next_timer};
+use flatrender_engine::{Handler, Worker, testing::skip_to_next_timer, worker::Builder};
 use flatrender_workflows::{
     contracts::notify::{
         Channel, EMAIL_QUEUE, PUSH_QUEUE, SMS_QUEUE, SendEmail, SendPush, SendSms, SendTelegram, TELEGRAM_QUEUE,
@@ -75,6 +75,11 @@ impl Stage {
 
     /// The same, with e-mail carried by somebody else.
     pub async fn play_with(&self, most: Duration, post: impl Handler<SendEmail>) {
+        self.play_as(most, post, |worker| worker).await;
+    }
+
+    /// The same, by such a worker.
+    pub async fn play_as(&self, most: Duration, post: impl Handler<SendEmail>, how: impl FnOnce(Builder) -> Builder) {
         let (stop, courier) = (CancellationToken::new(), self.courier());
         let worker = Worker::builder(self.world.db.clone())
             .workflow::<Notify>()
@@ -91,7 +96,7 @@ impl Stage {
             .handler::<SendTelegram>(courier)
             .grace(Duration::from_millis(100))
             .hasty();
-        let working = tokio::spawn(worker.run(stop.clone()));
+        let working = tokio::spawn(how(worker).run(stop.clone()));
         let began = std::time::Instant::now();
         let unfinished = "select count(*) from workflow.runs where state = 'running'";
         while sqlx::query_scalar::<_, i64>(unfinished).fetch_one(&self.world.db).await.unwrap() > 0 {
