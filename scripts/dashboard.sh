@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # The dashboard in a real Chromium: every page in both languages, in one light and in the other dark, checked with axe, and the ways people
 # go: a cause of failures is found and all of it tried again, a node is drained, pictures of scenes are made. With the begin of a test's name:
-# those tests alone, such as `every`. With `pages [runs]`: how long what the pages ask for takes over ten million runs, or so many; minutes,
-# and a kilobyte of disk a run. Takes chromium and chromedriver (Debian: chromium, chromium-driver), Python 3 and its package index once.
+# those tests alone, such as `every`. With `pages [runs]`: how long what the pages ask for takes over ten million runs, or so many, and that it
+# is no longer than it may be; minutes, and a kilobyte of disk a run. Takes chromium and chromedriver (Debian: chromium, chromium-driver),
+# Python 3 and its package index once.
 # Pictures of the pages are kept in target/dashboard/pictures. Needs DATABASE_URL, or starts a PostgreSQL of its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,7 +13,8 @@ if [ "${1:-}" = pages ]; then
     # shellcheck source=throwaway-postgres.sh
     . scripts/throwaway-postgres.sh
     trap stop_postgres EXIT
-    FLATRENDER_TMP=/tmp start_postgres -c shared_buffers=2GB -c max_wal_size=8GB
+    # What it is filled with is tidied up once, at the end.
+    FLATRENDER_TMP=/tmp start_postgres -c shared_buffers=2GB -c max_wal_size=8GB -c wal_level=minimal -c max_wal_senders=0 -c autovacuum=off
     export FLATRENDER_RUNS="${2:-10000000}"
     cargo nextest run --locked --profile soak --workspace --run-ignored only --no-capture -E 'binary(http) and test(/^pages::/)'
     exit
