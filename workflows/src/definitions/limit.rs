@@ -7,18 +7,19 @@ use std::{pin::pin, time::Duration};
 /// The code of a failure for good: it took longer than it may. It can be asked for anew.
 pub const TOOK_TOO_LONG: &str = "render.took_too_long";
 
-/// What `work` gives, unless it takes longer than so, counted from here: then it is dropped, and what it waits for is taken back. Time
-/// counts whatever passes in it, also in a paused queue or without a node that could do it. Nothing in `work` may be
-/// of a kind that must not be left unfinished. Runs that were begun before there was a limit have none.
+/// What `work` gives, unless it takes longer than so, counted from here: then it is dropped, and what it waits for is taken back. The limit
+/// has a key of its own in the run's history. Time counts whatever passes in it, also in a paused queue or without a node that could do it.
+/// Nothing in `work` may be of a kind that must not be left unfinished. Runs that were begun before there was a limit have none.
 pub(super) async fn within<T>(
     cx: &Context,
+    key: &str,
     limit: Duration,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     if !cx.patched("a limit of time").await {
         return work.await;
     }
-    let (work, up) = (pin!(work), pin!(cx.sleep("limit", limit)));
+    let (work, up) = (pin!(work), pin!(cx.sleep(key, limit)));
     match select(work, up).await {
         Either::Left((done, _)) => done,
         Either::Right((Ok(()), _)) => {
@@ -48,7 +49,7 @@ mod tests {
 
         async fn run(self, cx: &Context) -> Result<(), Failure> {
             let hours = |hours: u64| Duration::from_secs(hours * 3600);
-            within(cx, hours(2), cx.sleep("work", hours(self.hours))).await
+            within(cx, "limit", hours(2), cx.sleep("work", hours(self.hours))).await
         }
     }
 

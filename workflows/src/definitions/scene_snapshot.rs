@@ -60,7 +60,7 @@ impl Workflow for SceneSnapshot {
     type Output = ();
 
     async fn run(self, cx: &Context) -> Result<(), Failure> {
-        let shown = limit::within(cx, LIMIT, produce(cx, &self)).await;
+        let shown = limit::within(cx, "limit", LIMIT, produce(cx, &self)).await;
         let scope = Scope::tenant(Role::Render, cx.tenant_id());
         let (this, outcome, tenant_id) = (&self, shown.as_ref(), cx.tenant_id());
         cx.step("settle", async move |db: Db<'_>| {
