@@ -440,15 +440,17 @@ async fn the_repair_of_lost_frames_survives_a_crash_after_every_event(db: PgPool
 }
 
 #[sqlx::test(migrations = "../migrations")]
-async fn a_repair_of_lost_frames_is_told_beside_an_earlier_one_of_its_chunk(db: PgPool) {
+async fn a_repair_that_has_ended_gets_no_more_frames(db: PgPool) {
     let (bad_frames, lost_frames) = (BTreeMap::from([(7, 1)]), BTreeMap::from([(("EncodePart", 6), 2)]));
     let world = World::with(Mischief { bad_frames, lost_frames, ..Mischief::default() });
     let (id, run) = order(&db).await;
     let run = world.finish(&db, run, false).await;
     assert_eq!(run.state, RunState::Succeeded, "{:?}", run.error);
-    let both = "select count(*) from render.frame_repair_jobs where render_job_id = $1 and chunk_no = 0 and round = 2
-                   and reason = 'corrupt' and frames = '{[6,8)}'";
-    assert_eq!(count(&db, both, id).await, 1);
+    let told = "select round, frames::text, finished_at > created_at from render.frame_repair_jobs
+                where render_job_id = $1 and chunk_no = 0 and reason = 'corrupt' and status = 'done' order by round";
+    let told: Vec<(i32, String, bool)> = sqlx::query_as(told).bind(id).fetch_all(&db).await.unwrap();
+    let row = |round, frames: &str| (round, frames.to_owned(), true);
+    assert_eq!(told, [row(2, "{[7,8)}"), row(3, "{[6,7)}"), row(4, "{[6,7)}")]);
 }
 
 #[sqlx::test(migrations = "../migrations")]

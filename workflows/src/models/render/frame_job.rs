@@ -212,9 +212,9 @@ pub struct Repair<'a> {
     pub avoid: &'a BTreeSet<String>,
 }
 
-/// Notes that frames are rendered again, and forgets what is stored of them. Those of one chunk, round and reason are one row, whether they
-/// were missed before the chunk was accepted or lost after it. Begins and ends in the scope of the film's
-/// tenant.
+/// Notes that frames are rendered again, and forgets what is stored of them. Those of one chunk, round and reason are one row as long as it is
+/// open. A chunk that was accepted has ended its rows: what is lost of it afterwards goes on counting rounds from there. Begins and ends in
+/// the scope of the film's tenant.
 pub async fn repair(db: Db<'_>, new: &Repair<'_>) -> sqlx::Result<()> {
     let numbers: Vec<u32> = new.faults.iter().map(|f| f.frame).collect();
     stored_frame::forget(&mut *db, new.render_id, &numbers).await?;
@@ -229,7 +229,11 @@ pub async fn repair(db: Db<'_>, new: &Repair<'_>) -> sqlx::Result<()> {
     sqlx::query!(
         r#"insert into render.frame_repair_jobs
                (tenant_id, render_job_id, chunk_no, round, frames, reason, status, excluded_nodes, created_at)
-           select $1, $2, c.chunk_no, $3, range_agg(int4range(f.n, f.n, '[]')), f.reason, 'running', $6, workflow.now()
+           select $1, $2, c.chunk_no,
+                  $3::int + coalesce((select max(e.round) from render.frame_repair_jobs e
+                                      where e.render_job_id = $2 and e.chunk_no = c.chunk_no and e.reason = f.reason
+                                        and e.finished_at is not null), 0),
+                  range_agg(int4range(f.n, f.n, '[]')), f.reason, 'running', $6, workflow.now()
            from unnest($4::int[], $5::text[]) f(n, reason)
            join render.frame_jobs c on c.render_job_id = $2 and f.n between c.first_frame and c.last_frame and c.status <> 'superseded'
            group by c.chunk_no, f.reason
