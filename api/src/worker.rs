@@ -58,6 +58,7 @@ use flatrender_workflows::{
         finish_upload::FinishUpload,
         forget_old::ForgetOld,
         keep_months::KeepMonths,
+        limit::Limits,
         look_after_credits::LookAfterCredits,
         notify::Notify,
         payment::TakePayment,
@@ -159,6 +160,8 @@ pub struct WorkerConfig {
     pub retention: Retention,
     /// Whether stills are painted instead of rendered: in development only.
     pub placeholders: Placeholders,
+    /// How long films may take that are ordered again.
+    pub limits: Limits,
 }
 
 /// Why a worker cannot work.
@@ -421,7 +424,7 @@ fn builder(config: WorkerConfig) -> Builder {
     };
     Worker::builder(config.pool)
         .retention(config.retention)
-        .anew(again::films())
+        .anew(again::films(config.limits))
         .workflow::<RenderVideo>()
         .workflow::<SceneSnapshot>()
         .workflow::<DeriveFilm>()

@@ -14,7 +14,11 @@ mod frames;
 mod hunt;
 mod second;
 
-use super::{derive_film::DeriveFilm, events, limit};
+use super::{
+    derive_film::DeriveFilm,
+    events,
+    limit::{self, Limits},
+};
 use crate::{
     contracts::{
         media::{
@@ -47,6 +51,7 @@ use futures::{
     stream::{FuturesUnordered, TryStreamExt},
 };
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Turns a submitted render into a finished video. A video is published only when ffprobe agrees with the plan.
@@ -60,6 +65,20 @@ pub struct RenderVideo {
     /// What it is made for: its work is done in that order.
     #[serde(default)]
     pub kind: FilmKind,
+    /// How long it may take, in seconds; the usual time when it was ordered before that was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_seconds: Option<u64>,
+}
+
+impl RenderVideo {
+    /// A film that is ordered while these limits are set.
+    pub fn new(render_id: Uuid, kind: FilmKind, limits: Limits) -> Self {
+        Self { render_id, kind, limit_seconds: Some(limits.of(kind).as_secs()) }
+    }
+
+    fn limit(&self) -> Duration {
+        self.limit_seconds.map_or_else(|| Limits::default().of(self.kind), Duration::from_secs)
+    }
 }
 
 /// Frames shown on the contact sheet.
@@ -74,9 +93,9 @@ impl Workflow for RenderVideo {
     }
 
     async fn run(self, cx: &Context) -> Result<Uuid, Failure> {
-        let id = self.render_id;
-        let film = match limit::within(cx, "limit", self.kind.limit(), make(cx, id)).await {
-            Ok(made) => publish(cx, id, self.kind, made).await,
+        let (id, limit) = (self.render_id, self.limit());
+        let film = match limit::within(cx, "limit", limit, make(cx, id)).await {
+            Ok(made) => publish(cx, id, limit, made).await,
             Err(failure) => Err(failure),
         };
         let outcome = film.clone().map(drop);
@@ -547,14 +566,15 @@ enum Published {
     Spoiled(Vec<u32>),
 }
 
-/// Publishes a film, once nothing in it is said to be spoiled. From then on it can no longer be cancelled.
-async fn publish(cx: &Context, id: Uuid, kind: FilmKind, mut made: Made) -> Result<Uuid, Failure> {
+/// Publishes a film, once nothing in it is said to be spoiled; to make it again may take as long as to make it. From then on it can no longer be
+/// cancelled.
+async fn publish(cx: &Context, id: Uuid, limit: Duration, mut made: Made) -> Result<Uuid, Failure> {
     let mut spoiled = vec![];
     for again in 1..=MOST_USES {
         let time = if again == 1 { FIRST.to_owned() } else { format!("_sound_{again}") };
         if !spoiled.is_empty() {
             let make = make_without(cx, id, &made, &spoiled, &time);
-            made = limit::within(cx, &format!("limit{time}"), kind.limit(), make).await?;
+            made = limit::within(cx, &format!("limit{time}"), limit, make).await?;
         }
         match publish_if_sound(cx, id, &made, &time).await? {
             Published::Export(export_id) => return Ok(export_id),
@@ -588,6 +608,18 @@ async fn publish_if_sound(cx: &Context, id: Uuid, made: &Made, time: &str) -> Re
 mod tests {
     use super::*;
     use futures::{FutureExt, future};
+    use serde_json::json;
+
+    #[test]
+    fn a_film_keeps_the_limit_that_was_set_when_it_was_ordered() {
+        let hours = |hours| Duration::from_secs(hours * 3600);
+        let limits = Limits { film: hours(96), ..Limits::default() };
+        let ordered = serde_json::to_value(RenderVideo::new(Uuid::nil(), FilmKind::Final, limits)).unwrap();
+        let ordered: RenderVideo = serde_json::from_value(ordered).unwrap();
+        assert_eq!(ordered.limit(), hours(96));
+        let before: RenderVideo = serde_json::from_value(json!({"render_id": Uuid::nil()})).unwrap();
+        assert_eq!((before.limit(), before.limit_seconds), (hours(12), None));
+    }
 
     #[test]
     fn a_failure_ends_all_however_many_still_wait() {

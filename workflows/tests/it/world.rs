@@ -15,7 +15,7 @@ use flatrender_workflows::{
         storage::{BlobHash, BlobRef},
         template::Manifest,
     },
-    definitions::render_video::RenderVideo,
+    definitions::{limit::Limits, render_video::RenderVideo},
     models::{
         DEFAULT_TENANT, Role, Scope,
         content::project,
@@ -331,7 +331,7 @@ pub async fn order_of(db: &PgPool, texts: &[(&str, &str)]) -> (Uuid, Uuid) {
     let spec = freeze::freeze(DEFAULT_TENANT, &template, &order, &[]).unwrap();
     let id = Uuid::now_v7();
     let client = Client::new(db.clone());
-    let workflow = RenderVideo { render_id: id, kind: FilmKind::Final };
+    let workflow = RenderVideo::new(id, FilmKind::Final, Limits::default());
     Scope::tenant(Role::Workflow, DEFAULT_TENANT).enter(&mut tx).await.unwrap();
     let run = client.start(&mut tx, DEFAULT_TENANT, Some(&id.to_string()), workflow).await.unwrap();
     let request = blob("order");
