@@ -16,6 +16,7 @@ use flatrender_activities::{dns::Resolver, egress::Egress};
 use flatrender_engine::Client;
 use flatrender_workflows::{
     contracts::storage::{BlobStore, Shelf},
+    definitions::limit::Limits,
     models::{Database, Role, Scope, scope::Scoped},
 };
 use sqlx::PgPool;
@@ -34,6 +35,8 @@ pub struct App {
     pub storage: Arc<dyn BlobStore>,
     /// Looks at uploads.
     pub probe: Arc<dyn MediaProbe>,
+    /// How long what is ordered may take.
+    pub limits: Limits,
     /// The longest upload.
     pub most_upload_bytes: u64,
     /// Turns to take bytes of uploads in: whoever has one holds a piece in memory.
@@ -81,6 +84,7 @@ impl App {
             workflows,
             storage,
             probe,
+            limits: Limits::default(),
             most_upload_bytes: uploads::LIMIT_BYTES,
             intakes: uploads::Intakes::default(),
             feeds: Arc::default(),

@@ -36,7 +36,7 @@ use flatrender_engine::{
 const REASON: usize = 500;
 
 fn operations(app: &App) -> Operations {
-    Operations::new(app.workflows.clone()).anew(Some(again::films()))
+    Operations::new(app.workflows.clone()).anew(Some(again::films(app.limits)))
 }
 
 /// A reason that somebody gave, where one is needed or not.

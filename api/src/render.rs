@@ -9,6 +9,7 @@ pub mod exports;
 pub mod feed;
 pub mod last_frame;
 pub mod pace;
+pub mod patience;
 pub mod public_still;
 pub mod renders;
 pub mod scene_snapshots;

@@ -13,7 +13,7 @@ use crate::{
 use axum::{Router, serve::ListenerExt as _};
 use flatrender_activities::egress::{Egress, Reach};
 use flatrender_engine::Client;
-use flatrender_workflows::contracts::storage::BlobStore;
+use flatrender_workflows::{contracts::storage::BlobStore, definitions::limit::Limits};
 use sqlx::PgPool;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
@@ -43,6 +43,8 @@ pub struct ServeConfig {
     pub pool: PgPool,
     /// Where bytes live.
     pub storage: Arc<dyn BlobStore>,
+    /// How long what is ordered may take.
+    pub limits: Limits,
     /// Looks at uploads.
     pub probe: Arc<dyn MediaProbe>,
     /// What only servers and workers know.
@@ -91,6 +93,7 @@ pub async fn run(config: ServeConfig, shutdown: CancellationToken) -> Result<(),
     let workflows = Client::new(config.pool.clone());
     let app = App {
         proxies: Proxies::from_env()?,
+        limits: config.limits,
         most_upload_bytes: uploads::limit_from_env(),
         egress: Egress::new(reach),
         public_url: config.public_url.trim_end_matches('/').to_owned(),

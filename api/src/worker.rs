@@ -58,6 +58,7 @@ use flatrender_workflows::{
         finish_upload::FinishUpload,
         forget_old::ForgetOld,
         keep_months::KeepMonths,
+        limit::Limits,
         look_after_credits::LookAfterCredits,
         notify::Notify,
         payment::TakePayment,
@@ -68,7 +69,7 @@ use flatrender_workflows::{
         recheck_domains::RecheckDomains,
         reconcile::{CompareSettlements, ReconcilePayments},
         refund::{self as refunds, GiveBack},
-        render_video::RenderVideo,
+        render_video::{RenderVideo, derive_of_abandoned},
         retire_months::RetireMonths,
         roll_up_usage::RollUpUsage,
         scan_orphans::ScanOrphans,
@@ -159,6 +160,8 @@ pub struct WorkerConfig {
     pub retention: Retention,
     /// Whether stills are painted instead of rendered: in development only.
     pub placeholders: Placeholders,
+    /// How long films may take that are ordered again.
+    pub limits: Limits,
 }
 
 /// Why a worker cannot work.
@@ -364,12 +367,14 @@ async fn forget_scenes(db: &PgPool, storage: &dyn BlobStore) -> Result<(), Box<d
     Ok(())
 }
 
-async fn settle_abandoned(db: &PgPool) -> Result<usize, Box<dyn Error + Send + Sync>> {
+/// Settles films whose run the engine gave up, and has made what was ordered of those that are published.
+pub async fn settle_abandoned(db: &PgPool) -> Result<usize, Box<dyn Error + Send + Sync>> {
     let workflows = Client::new(db.clone());
     let mut tx = Scope::platform(Role::Render).begin(db).await?;
     let settled = render_job::settle_abandoned(&mut tx).await?;
     for film in &settled {
         events::render_ended(&workflows, &mut tx, *film).await?;
+        derive_of_abandoned(&workflows, &mut tx, *film).await?;
     }
     tx.commit().await?;
     workflows.announce();
@@ -419,7 +424,7 @@ fn builder(config: WorkerConfig) -> Builder {
     };
     Worker::builder(config.pool)
         .retention(config.retention)
-        .anew(again::films())
+        .anew(again::films(config.limits))
         .workflow::<RenderVideo>()
         .workflow::<SceneSnapshot>()
         .workflow::<DeriveFilm>()

@@ -1,6 +1,7 @@
 //! The finished film against its plan.
 
 use crate::world::{FPS, SIZE, World};
+use flatrender_activities::storage::keys;
 use flatrender_engine::Failure;
 use flatrender_workflows::contracts::{
     media::{AssembleVideo, ProbedVideo, VerifyVideo},
@@ -110,6 +111,25 @@ async fn parts_and_sound_must_have_the_planned_length() {
     for wrong in [longer, more] {
         assert_eq!(world.run(wrong).await.unwrap_err().code, "media.invalid_input");
     }
+}
+
+/// As after a power cut: what is as long as it should be is not taken for it when it is made again.
+#[tokio::test]
+async fn two_parts_that_are_spoiled_at_once_are_both_removed_and_made_again() {
+    let world = World::new();
+    let (parts, audio) = (world.parts(&[5, 6, 7]).await, world.silence(18, FPS).await);
+    let film = AssembleVideo { render_id: world.render_id, parts, audio, frames: 18, fps: FPS };
+    let sound = world.run(film.clone()).await.unwrap();
+    for part in [&film.parts[0], &film.parts[2]] {
+        let key = keys::blob(&world.render_shelf(), &part.blob.sha256);
+        let zeros = vec![0u8; part.blob.size_bytes as usize];
+        std::fs::write(world.folder.path().join("storage").join(key.as_ref()), zeros).unwrap();
+    }
+    assert_eq!(world.run(film.clone()).await.unwrap_err().code, "media.part_lost");
+    let there = async |at: usize| world.storage.stat(&world.render_shelf(), &film.parts[at].blob.sha256).await.unwrap();
+    assert_eq!([there(0).await, there(1).await, there(2).await].map(|found| found.is_some()), [false, true, false]);
+    assert_eq!(world.parts(&[5, 6, 7]).await, film.parts, "the same frames give the same parts");
+    assert_eq!(world.run(film).await.unwrap(), sound);
 }
 
 #[tokio::test]

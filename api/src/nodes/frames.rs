@@ -24,7 +24,10 @@ use flatrender_workflows::{
     },
     models::{
         Role, Scope,
-        render::{live_task, stored_frame},
+        render::{
+            live_task,
+            stored_frame::{self, Stored},
+        },
     },
 };
 use futures::{StreamExt, TryStreamExt};
@@ -128,7 +131,7 @@ pub async fn kept(
     let noted = stored_frame::of_range(&mut tx, tenant_id, run_id, input.render_id, input.frames, Some(token)).await?;
     drop(tx);
     let shelf = leases::shelf(&lease, &input);
-    let there = futures::stream::iter(noted).map(async |frame| -> Result<Option<u32>, Problem> {
+    let there = futures::stream::iter(noted).map(async |Stored { frame, .. }| -> Result<Option<u32>, Problem> {
         let stored = app.storage.stat(&shelf, &frame.blob.sha256).await?;
         Ok((stored == Some(frame.blob.size_bytes)).then_some(frame.frame))
     });

@@ -16,6 +16,7 @@ use flatrender_workflows::{
     contracts::{
         evidence::SPOILING,
         node::{Complete, Fail, Release, Renew, Renewed},
+        render::Spoiled,
     },
     models::{Role, Scope, render::stored_frame},
 };
@@ -134,21 +135,19 @@ pub(super) async fn fail_task(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The report comes too late to end the attempt, and yet nobody may use what it has stored: whoever has the task now renders it again.
+/// The report comes too late to end the attempt, and yet nobody may use what it has stored: the film's run is told, and renders it again as long
+/// as it is not published.
 async fn disown(app: &App, caller: &NodeCaller, task_id: i64, asked: &Fail) -> Result<(), Problem> {
     let token = asked.lease_token;
     let mut tx = app.db.begin(Scope::platform(Role::Workflow)).await?;
-    let forgotten = stored_frame::disown(&mut tx, task_id, token).await?;
-    tx.commit().await?;
-    if forgotten > 0 {
-        let (node, code) = (&caller.node.name, &asked.failure.code);
-        tracing::warn!(
-            task_id,
-            node,
-            code,
-            forgotten,
-            "an attempt that was lost had spoiled its frames: they are forgotten"
-        );
+    if let Some(run_id) = stored_frame::disown(&mut tx, task_id, token).await? {
+        let spoiled = Spoiled { node: caller.node.name.clone(), code: asked.failure.code.clone() };
+        let once = token.to_string();
+        let told = app.workflows.signal(&mut tx, run_id, Spoiled::SIGNAL, Some(&once), &spoiled).await?;
+        tx.commit().await?;
+        app.workflows.announce();
+        let Spoiled { node, code } = spoiled;
+        tracing::warn!(run.id = %run_id, task_id, node, code, ?told, "an ended attempt had spoiled its frames");
     }
     match leases::service(app).past(&leases::worker(&caller.node), task_id, token).await? {
         Some(lease) => crashes::note(app, caller, Task { id: task_id, token, lease: &lease }, &asked.failure).await,

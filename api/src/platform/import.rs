@@ -5,6 +5,7 @@ use crate::render::scene_snapshots::enqueue;
 use bytes::Bytes;
 use flatrender_engine::Client;
 use flatrender_workflows::contracts::storage::{BlobRef, BlobStore, Shelf, StorageError};
+use flatrender_workflows::definitions::limit::Limits;
 use flatrender_workflows::models::identity::tenant_api_key::{Mode, NewKey};
 use flatrender_workflows::models::{DEFAULT_TENANT, Database, Role, Scope, Secret, content, identity, render};
 use futures::StreamExt as _;
@@ -97,15 +98,20 @@ pub async fn templates(db: &PgPool, storage: &dyn BlobStore, packages: &[Package
     Ok(())
 }
 
-/// Asks for stills of the scenes of these templates that have none. People reach us at `public_url`.
+/// Asks for stills of the scenes of these templates that have none; they may take what `limits` says. People reach us at `public_url`.
 ///
 /// # Errors
 /// See [`ImportError`]; what came before the error stays.
-pub async fn ask_for_stills(db: &PgPool, public_url: &str, packages: &[Package]) -> Result<(), ImportError> {
+pub async fn ask_for_stills(
+    db: &PgPool,
+    limits: Limits,
+    public_url: &str,
+    packages: &[Package],
+) -> Result<(), ImportError> {
     let (workflows, database) = (Client::new(db.clone()), Database::new(db.clone()));
     for package in packages {
         let slug = &package.manifest.slug;
-        let asked = enqueue::at_import(&database, &workflows, public_url, slug).await;
+        let asked = enqueue::at_import(&database, &workflows, limits, public_url, slug).await;
         // What went wrong was logged where it did.
         asked.map_err(|problem| ImportError::Stills(slug.clone(), problem.code().as_str()))?;
     }

@@ -4,6 +4,7 @@
 
 use super::import::{self, ImportError};
 use super::samples::Package;
+use crate::render::patience::{self, BadLimit};
 use crate::serve::{self, Listen, ServeConfig, ServeError};
 use crate::vault::Vault;
 use crate::worker::{self, BadSetting, Placeholders, WorkError, WorkerConfig};
@@ -16,6 +17,7 @@ use flatrender_activities::{
 };
 use flatrender_engine::operations::Retention;
 use flatrender_workflows::contracts::storage::{BlobStore, StorageError};
+use flatrender_workflows::definitions::limit::Limits;
 use flatrender_workflows::models::file_mgr::blob_claim::BlobClaims;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Executor, PgPool};
@@ -51,6 +53,9 @@ pub enum PartsError {
     /// The environment asks for the mock in production, or for something that cannot be understood.
     #[error(transparent)]
     Setting(#[from] BadSetting),
+    /// The environment says something else than how long films may take.
+    #[error(transparent)]
+    Limit(#[from] BadLimit),
     /// Mail cannot be sent like this.
     #[error(transparent)]
     Mail(#[from] MailerError),
@@ -126,6 +131,7 @@ pub struct Parts {
     public_url: String,
     retention: Retention,
     placeholders: Placeholders,
+    limits: Limits,
 }
 
 impl Parts {
@@ -141,7 +147,7 @@ impl Parts {
         private: &Path,
         mail: MailSettings,
     ) -> Result<Self, PartsError> {
-        let placeholders = Placeholders::from_env()?;
+        let (placeholders, limits) = (Placeholders::from_env()?, patience::from_env()?);
         let key = private.join("secret.key");
         let vault = Vault::open(&key).map_err(|e| PartsError::Key(key, e))?;
         let public_url = mail.public_url.clone().unwrap_or_default();
@@ -164,6 +170,7 @@ impl Parts {
             public_url,
             retention: Retention::forever(),
             placeholders,
+            limits,
         })
     }
 
@@ -185,9 +192,9 @@ impl Parts {
         stopping: CancellationToken,
     ) -> Result<(), ServeError> {
         let probe = Arc::new(worker::upload_probe(PROBE.into()));
-        let Self { db: pool, storage, vault, public_url, .. } = self;
+        let Self { db: pool, storage, vault, public_url, limits, .. } = self;
         let (listen, internal) = (Listen::Bound(listener), Some(internal));
-        serve::run(ServeConfig { listen, internal, pool, storage, probe, vault, public_url }, stopping).await
+        serve::run(ServeConfig { listen, internal, pool, storage, limits, probe, vault, public_url }, stopping).await
     }
 
     /// Asks for stills of the scenes of these templates that have none.
@@ -195,7 +202,7 @@ impl Parts {
     /// # Errors
     /// See [`ImportError`].
     pub async fn ask_for_stills(&self, packages: &[Package]) -> Result<(), ImportError> {
-        import::ask_for_stills(&self.db, self.public_url.trim_end_matches('/'), packages).await
+        import::ask_for_stills(&self.db, self.limits, self.public_url.trim_end_matches('/'), packages).await
     }
 
     /// Continues workflows and does media work until `stopping`, then gives back what is unfinished.
@@ -203,7 +210,8 @@ impl Parts {
     /// # Errors
     /// The worker cannot go on.
     pub async fn work(self, stopping: CancellationToken) -> Result<(), WorkError> {
-        let Self { db: pool, storage, vault, scratch, mailer, courier, public_url, retention, placeholders } = self;
+        let Self { db: pool, storage, vault, scratch, mailer, courier, public_url, retention, placeholders, limits } =
+            self;
         let (ffmpeg, ffprobe) = ("ffmpeg".into(), PROBE.into());
         let cashier = worker::cashier(Egress::new(Reach::from_env()), vault.clone(), Places::from_env());
         let cashier = cashier.reached_at(&public_url);
@@ -221,6 +229,7 @@ impl Parts {
             cashier,
             retention,
             placeholders,
+            limits,
         };
         worker::run(config, stopping).await
     }

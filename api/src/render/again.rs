@@ -14,7 +14,7 @@ use flatrender_engine::{
     operations::{Anew, OperationError},
 };
 use flatrender_workflows::{
-    definitions::render_video::RenderVideo,
+    definitions::{limit::Limits, render_video::RenderVideo},
     models::{
         Db, Role, Scope,
         identity::{subscription, tenant},
@@ -30,13 +30,13 @@ use sqlx::PgConnection;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// How films are done anew, for whoever tries runs again.
-pub fn films() -> Arc<dyn Anew> {
-    Arc::new(Films)
+/// How films are done anew, for whoever tries runs again; they get the time that `limits` says.
+pub fn films(limits: Limits) -> Arc<dyn Anew> {
+    Arc::new(Films(limits))
 }
 
 #[derive(Debug)]
-struct Films;
+struct Films(Limits);
 
 impl Anew for Films {
     fn does(&self, kind: &str) -> bool {
@@ -50,7 +50,7 @@ impl Anew for Films {
         failed: &'a Run,
     ) -> BoxFuture<'a, Result<Uuid, OperationError>> {
         Box::pin(async move {
-            let order = async |db: Db<'_>| order(db, client, failed.tenant_id, failed.id).await;
+            let order = async |db: Db<'_>| order(db, client, self.0, failed.tenant_id, failed.id).await;
             scope::aside(db, order).await.map_err(|problem: Problem| match problem.code() {
                 Code::RunConflict => OperationError::Conflict(format!("run {}", failed.id)),
                 code => OperationError::Refused(Failure {
@@ -76,7 +76,13 @@ pub async fn may(db: Db<'_>, tenant_id: Uuid, run_id: Uuid) -> Result<bool, Prob
 }
 
 /// Orders the film of a run that failed again; gives the new run. Locks what orders lock, in their order, until the transaction ends.
-async fn order(db: Db<'_>, client: &Client, tenant_id: Uuid, failed: Uuid) -> Result<Uuid, Problem> {
+async fn order(
+    db: Db<'_>,
+    client: &Client,
+    limits: Limits,
+    tenant_id: Uuid,
+    failed: Uuid,
+) -> Result<Uuid, Problem> {
     let refused = |why: &'static str| Problem::new(Code::RunNoCopies, why);
     let conflict = || Problem::new(Code::RunConflict, "the film was ordered again already");
     check_standing(&mut *db, tenant_id).await?;
@@ -98,7 +104,7 @@ async fn order(db: Db<'_>, client: &Client, tenant_id: Uuid, failed: Uuid) -> Re
     }
     let id = Uuid::now_v7();
     Scope::tenant(Role::Workflow, tenant_id).enter(&mut *db).await?;
-    let workflow = RenderVideo { render_id: id, kind: spec.kind };
+    let workflow = RenderVideo::new(id, spec.kind, limits);
     let run_id = client.start(&mut *db, tenant_id, Some(&id.to_string()), workflow).await?.run_id;
     Scope::tenant(Role::Render, tenant_id).enter(&mut *db).await?;
     if !again::insert(&mut *db, tenant_id, failed, id, run_id).await? {

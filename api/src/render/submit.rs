@@ -149,7 +149,7 @@ async fn accept(
         limits::check_turn(&mut tx, tenant.id, *user_id, rights).await?;
     }
     let id = Uuid::now_v7();
-    let workflow = RenderVideo { render_id: id, kind: spec.kind };
+    let workflow = RenderVideo::new(id, spec.kind, app.limits);
     Scope::tenant(Role::Workflow, tenant.id).enter(&mut tx).await?;
     let run = app.workflows.start(&mut tx, tenant.id, Some(&id.to_string()), workflow).await?;
     let new = NewRenderJob {

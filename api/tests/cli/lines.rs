@@ -149,6 +149,17 @@ async fn ctrl_c_cancels_on_the_server_and_waits_for_it() {
 }
 
 #[tokio::test]
+async fn nothing_starts_with_a_limit_of_time_that_is_none() {
+    let dir = folder();
+    for (command, name) in [("worker", "FLATRENDER_FILM_HOURS"), ("serve", "FLATRENDER_STILL_HOURS")] {
+        let args = [command, "--database-url", "postgres://127.0.0.1:1/none", "--storage", "storage"];
+        let mut program = program(dir.path(), &args);
+        let (code, line) = ending(&program.env(name, "weekend").output().await.unwrap());
+        assert!(code == 1 && line.contains(&format!("{name} is \"weekend\": say how many hours")), "{command}: {line}");
+    }
+}
+
+#[tokio::test]
 async fn s088_nothing_starts_with_the_mock_in_production() {
     let dir = folder();
     let start = async |command: &str, mock: &str, place: &str| {

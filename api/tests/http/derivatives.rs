@@ -2,9 +2,17 @@
 
 use crate::{
     quotas::agree,
-    world::{World, order},
+    world::{World, blob, order},
 };
 use axum::http::{StatusCode, header};
+use flatrender_api::worker::settle_abandoned;
+use flatrender_workflows::{
+    contracts::media::{EncodeProfile, ProbedVideo},
+    models::{
+        DEFAULT_TENANT, Role, Scope,
+        render::export::{self, NewExport},
+    },
+};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use std::time::{Duration, Instant};
@@ -81,4 +89,28 @@ async fn what_else_was_ordered_is_made_of_the_film_and_one_that_fails_spoils_not
     assert_eq!(world.post(&webm, json!({})).await.problem(), "quota.storage");
     assert_eq!(world.post(&gif, json!({})).await.status, StatusCode::ACCEPTED, "it is ready");
     assert_eq!(settled(&world, &path).await["derivatives"].as_array().unwrap().len(), 3);
+}
+
+/// After the point of no return a film is finished by whoever settles it.
+#[sqlx::test(migrations = "../migrations")]
+async fn what_was_ordered_is_made_of_a_published_film_whose_run_was_given_up(db: PgPool) {
+    let world = World::new(db).await;
+    let mut wanted = order();
+    wanted["output"] = json!({"derivatives": ["poster"]});
+    let render_id = world.post("/v1/renders", wanted).await.json()["id"].as_str().unwrap().parse().unwrap();
+    let (tenant_id, profile, video, sheet) = (DEFAULT_TENANT, EncodeProfile::Final, &blob(b"film"), &blob(b"sheet"));
+    let (video_codec, audio_codec) = ("h264".into(), "aac".into());
+    let probed = &ProbedVideo { frames: 38, duration_ms: 1266, video_codec, audio_codec, size: [256, 144] };
+    let mut tx = Scope::tenant(Role::Render, tenant_id).begin(&world.db).await.unwrap();
+    let new = NewExport { tenant_id, render_id, profile, video, sheet, probed };
+    let export_id = export::publish(&mut tx, &new).await.unwrap();
+    tx.commit().await.unwrap();
+    let give_up = r#"select workflow.end_run(id, 'failed', null,
+        '{"code": "workflow.lost_too_often", "message": "given up", "retryable": false}')
+        from workflow.tasks where run_id = $1"#;
+    sqlx::query(give_up).bind(world.run_of(render_id).await).execute(&world.db).await.unwrap();
+    assert_eq!(settle_abandoned(&world.db).await.unwrap(), 1);
+    let export = world.get(&format!("/v1/exports/{export_id}")).await.json();
+    assert_eq!(export["derivatives"][0], json!({"kind": "poster", "state": "queued", "url": null}));
+    assert_eq!(world.count("workflow.runs where kind = 'derive_film'").await, 1);
 }

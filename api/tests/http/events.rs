@@ -126,7 +126,7 @@ async fn serve(world: &World) -> (std::net::SocketAddr, JoinHandle<Result<(), Se
     let address = listener.local_addr().unwrap();
     let (pool, storage, probe) = (world.db.clone(), world.storage.clone(), world.app.probe.clone());
     let (vault, public_url) = (world.app.vault.clone(), crate::world::PUBLIC_URL.to_owned());
-    let config =
-        ServeConfig { listen: Listen::Bound(listener), internal: None, pool, storage, probe, vault, public_url };
+    let (listen, limits) = (Listen::Bound(listener), world.app.limits);
+    let config = ServeConfig { listen, internal: None, pool, storage, limits, probe, vault, public_url };
     (address, tokio::spawn(flatrender_api::serve::run(config, world.stopping.clone())))
 }

@@ -150,6 +150,7 @@ async fn s085_each_listener_has_its_own_addresses(db: PgPool) {
         internal: Some(inside),
         pool: world.db.clone(),
         storage: world.storage.clone(),
+        limits: world.app.limits,
         probe: Arc::new(flatrender_api::worker::upload_probe("ffprobe".into())),
         vault: world.app.vault.clone(),
         public_url: "https://films.example".into(),

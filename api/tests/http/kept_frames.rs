@@ -215,6 +215,38 @@ async fn frames_that_are_said_to_be_spoiled_while_they_are_proven_are_not_accept
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn frames_that_are_said_to_be_spoiled_after_they_were_accepted_are_rendered_again(db: PgPool) {
+    let world = World::new(db).await;
+    world.work();
+    let id = world.order().await;
+    let (late, sound, busy) = (world.node("n1").await, world.node("n2").await, world.node("n3").await);
+    let task = late.claim().await;
+    let held = busy.claim().await;
+    store_all(&late, &task).await;
+    lose(&world, &task).await;
+    let again = sound.claim().await;
+    assert_eq!(again.id, task.id, "the film has two chunks");
+    complete_with_one(&sound, &again).await;
+    let accepted = async {
+        while world.count("render.frame_jobs where status = 'verified'").await == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), accepted).await.expect("the kept frames are accepted");
+    assert_eq!(spoil(&late, &task).await.problem(), "lease.lost");
+    let output = busy.render(&held).await;
+    assert_eq!(busy.complete(&held, output).await.status, StatusCode::NO_CONTENT);
+    let render = crate::film::finished(&world, &sound, &world.key, &id.to_string()).await;
+    assert_eq!(render["status"], "completed", "{render}");
+    let pictures = "select count(distinct coalesce((select r.sha256 from render.frame_replacements r
+                        where r.render_job_id = m.render_job_id and r.frame_no = m.frame_no order by r.no desc limit 1), m.sha256))
+                    from render.frame_manifests m where m.render_job_id = $1";
+    let pictures: i64 = sqlx::query_scalar(pictures).bind(id).fetch_one(&world.db).await.unwrap();
+    assert_eq!(pictures, 1, "all are as a sound node paints them");
+    assert_eq!(world.count("workflow.steps where key = 'publish_sound_2' and outcome = 'ok'").await, 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_lease_cannot_pass_to_another_while_frames_are_noted_under_it(db: PgPool) {
     let world = World::new(db).await;
     world.run_workflows();

@@ -5,9 +5,10 @@ use axum::{
     body::Body,
     http::{Method, StatusCode, header},
 };
+use flatrender_api::router;
 use serde_json::json;
 use sqlx::PgPool;
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -30,6 +31,20 @@ async fn texts_that_no_task_could_carry_are_refused(db: PgPool) {
     let refused = world.post("/v1/renders", long(230_000)).await;
     assert_eq!((refused.status, refused.problem().as_str()), (StatusCode::UNPROCESSABLE_ENTITY, "request.invalid"));
     assert_eq!(refused.json()["errors"][0]["code"], "order.too_large");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_film_is_given_the_time_that_is_set_when_it_is_ordered(db: PgPool) {
+    let mut world = World::new(db).await;
+    let before = world.order().await;
+    world.app.limits.film = Duration::from_secs(96 * 3600);
+    world.router = router::router(world.app.clone());
+    let after = world.order().await;
+    for (film, hours) in [(before, 12), (after, 96)] {
+        let sql = "select (input ->> 'limit_seconds')::bigint / 3600 from workflow.runs where id = $1";
+        let run = world.run_of(film).await;
+        assert_eq!(sqlx::query_scalar::<_, i64>(sql).bind(run).fetch_one(&world.db).await.unwrap(), hours);
+    }
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -113,7 +113,10 @@ async fn a_template_that_is_brought_in_is_asked_for_stills_of_the_scenes_that_ha
     let world = World::managed(db).await;
     world.work();
     let (path, node) = (path(&world, "tiny").await, world.node("n1").await);
-    let import = async || enqueue::at_import(&world.app.db, &world.app.workflows, PUBLIC_URL, "tiny").await.unwrap();
+    let app = &world.app;
+    let bring =
+        async |slug: &'static str| enqueue::at_import(&app.db, &app.workflows, app.limits, PUBLIC_URL, slug).await;
+    let import = async || bring("tiny").await.unwrap();
     import().await;
     import().await;
     assert_eq!(world.count("render.snapshot_jobs").await, 2, "one for each scene, however often it is asked for");
@@ -132,7 +135,7 @@ async fn a_template_that_is_brought_in_is_asked_for_stills_of_the_scenes_that_ha
         .await
         .unwrap();
     assert_eq!(by, ["import"]);
-    let unknown = enqueue::at_import(&world.app.db, &world.app.workflows, PUBLIC_URL, "nothing").await.unwrap_err();
+    let unknown = bring("nothing").await.unwrap_err();
     assert_eq!(unknown.code().as_str(), "project.not_found");
 }
 

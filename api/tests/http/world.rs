@@ -257,6 +257,7 @@ impl World {
             cashier: self.cashier(),
             retention: flatrender_engine::operations::Retention::forever(),
             placeholders: self.placeholders,
+            limits: self.app.limits,
         };
         let stopping = self.stopping.clone();
         tokio::spawn(async move { worker::run(config, stopping).await.unwrap() });

@@ -34,6 +34,16 @@ async fn frames(platform: &Platform, id: &str) -> Vec<String> {
     sqlx::query_scalar(sql).bind(Uuid::parse_str(id).unwrap()).fetch_all(&platform.db).await.unwrap()
 }
 
+/// Whose the frames of the chunk are that an activity rendered, and how those attempts ended.
+async fn owners(platform: &Platform, id: &str, activity: &str) -> Vec<(String, String)> {
+    let chunk: i32 = activity.split(':').nth(1).unwrap().parse().unwrap();
+    let sql = "select distinct n.name, a.outcome from render.frame_jobs c
+               join render.frame_manifests m on m.render_job_id = c.render_job_id and m.frame_no between c.first_frame and c.last_frame
+               join render.frame_job_attempts a on a.id = m.attempt_id join render.nodes n on n.id = a.node_id
+               where c.render_job_id = $1 and c.chunk_no = $2";
+    sqlx::query_as(sql).bind(Uuid::parse_str(id).unwrap()).bind(chunk).fetch_all(&platform.db).await.unwrap()
+}
+
 /// What a node is told when it calls about a task: the status and the code.
 async fn call(platform: &Platform, node: &str, path: &str, body: Value) -> (u16, String) {
     let kept = std::fs::read(platform.folder().join(node).join("credential.json")).unwrap();
@@ -69,6 +79,9 @@ async fn frames_of_a_renderer_that_stands_still_are_made_by_another_node() {
     let given_up = "select count(*) from workflow.attempts where task_id = $1 and outcome in ('failed', 'timeout')";
     let given_up: i64 = sqlx::query_scalar(given_up).bind(task).fetch_one(&platform.db).await.unwrap();
     assert!(made == [other] || made.is_empty() && given_up > 0, "{made:?}, {given_up} given up");
+    let owners = owners(&platform, &id, &key).await;
+    let ok = |node: &str| owners.contains(&(node.to_owned(), "ok".to_owned()));
+    assert!(!ok(late) && (ok(other) || made.is_empty()), "{owners:?}");
     let began = Instant::now();
     while platform.renderers().contains(&stopped) {
         assert!(began.elapsed() < PATIENCE, "the overtaken node ends its renderer");

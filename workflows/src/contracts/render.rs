@@ -134,6 +134,21 @@ impl Late {
     }
 }
 
+/// Tells the run of a film that an attempt which had ended has said since what shows in its frames: the signal [`Spoiled::SIGNAL`], whose
+/// deduplication key is the attempt's lease token. Nobody waits for it: steps that take frames in look for it in the run's record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spoiled {
+    /// The node, by name.
+    pub node: String,
+    /// Code of the failure.
+    pub code: String,
+}
+
+impl Spoiled {
+    /// Name of the signal.
+    pub const SIGNAL: &'static str = "spoiled";
+}
+
 /// How long frames of a template have taken, in milliseconds a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pace {

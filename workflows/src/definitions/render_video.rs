@@ -7,13 +7,18 @@
 //!                └─▶ mix audio ──────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! How frames come to be proven, and what happens to those that are lost afterwards, is in `frames`.
+//! How frames come to be proven, and what happens to those that are lost afterwards, is in `frames`. A film in which some are spoiled, as
+//! their node says only when they were accepted, is not published: it is made again with others.
 
 mod frames;
 mod hunt;
 mod second;
 
-use super::{derive_film::DeriveFilm, events, limit};
+use super::{
+    derive_film::DeriveFilm,
+    events,
+    limit::{self, Limits},
+};
 use crate::{
     contracts::{
         media::{
@@ -34,16 +39,19 @@ use crate::{
             render_job::{self, Begun},
             scene_cache::{self, NewScene, Reused},
             spec::FilmKind,
+            stored_frame,
         },
+        scope,
     },
 };
-use flatrender_engine::{Context, Failure, Workflow};
+use flatrender_engine::{Client, Context, Failure, Workflow};
 use frames::{Frames, MOST_USES};
 use futures::{
     future::try_join,
     stream::{FuturesUnordered, TryStreamExt},
 };
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Turns a submitted render into a finished video. A video is published only when ffprobe agrees with the plan.
@@ -57,6 +65,20 @@ pub struct RenderVideo {
     /// What it is made for: its work is done in that order.
     #[serde(default)]
     pub kind: FilmKind,
+    /// How long it may take, in seconds; the usual time when it was ordered before that was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_seconds: Option<u64>,
+}
+
+impl RenderVideo {
+    /// A film that is ordered while these limits are set.
+    pub fn new(render_id: Uuid, kind: FilmKind, limits: Limits) -> Self {
+        Self { render_id, kind, limit_seconds: Some(limits.of(kind).as_secs()) }
+    }
+
+    fn limit(&self) -> Duration {
+        self.limit_seconds.map_or_else(|| Limits::default().of(self.kind), Duration::from_secs)
+    }
 }
 
 /// Frames shown on the contact sheet.
@@ -71,9 +93,9 @@ impl Workflow for RenderVideo {
     }
 
     async fn run(self, cx: &Context) -> Result<Uuid, Failure> {
-        let id = self.render_id;
-        let film = match limit::within(cx, self.kind.limit(), make(cx, id)).await {
-            Ok(made) => publish(cx, id, &made).await,
+        let (id, limit) = (self.render_id, self.limit());
+        let film = match limit::within(cx, "limit", limit, make(cx, id)).await {
+            Ok(made) => publish(cx, id, limit, made).await,
             Err(failure) => Err(failure),
         };
         let outcome = film.clone().map(drop);
@@ -108,24 +130,11 @@ async fn derive(cx: &Context, id: Uuid, export_id: Uuid) -> Result<(), Failure> 
     // Films that were begun before the runs were started in the step start them after it.
     let at_once = cx.patched("derive in one commit").await;
     let ask = async move |db: Db<'_>| {
-        let ask = async |db: Db<'_>| -> Result<Vec<(DerivativeKind, i32)>, Failure> {
-            let mut asked = vec![];
-            for kind in render_job::derivatives(&mut *db, id).await? {
-                let tries = derivative::ask(&mut *db, tenant_id, export_id, kind).await?;
-                asked.extend(tries.map(|tries| (kind, tries)));
-            }
-            Ok(asked)
-        };
+        let ask = async |db: Db<'_>| ask_for_derivatives(db, tenant_id, id, export_id).await;
         let asked = scope.within(&mut *db, ask).await?;
         if at_once && !asked.is_empty() {
             let (workflows, asked) = (cx.client()?, &asked);
-            let start = async |db: Db<'_>| -> Result<(), Failure> {
-                for (kind, tries) in asked {
-                    let film = DeriveFilm { export_id, kind: *kind };
-                    workflows.start(&mut *db, tenant_id, Some(&film.business_key(*tries)), film).await?;
-                }
-                Ok(())
-            };
+            let start = async |db: Db<'_>| start_derivatives(&workflows, db, tenant_id, export_id, asked).await;
             Scope::tenant(Role::Workflow, tenant_id).within(db, start).await?;
         }
         Ok(asked)
@@ -139,14 +148,63 @@ async fn derive(cx: &Context, id: Uuid, export_id: Uuid) -> Result<(), Failure> 
     Ok(())
 }
 
+/// Has made what was ordered of a film that was published when the engine gave its run up, in the transaction that settles it; nothing of one
+/// that was not published. Stays in the scope in which it is.
+///
+/// # Errors
+/// Those of the database.
+pub async fn derive_of_abandoned(workflows: &Client, db: Db<'_>, id: Uuid) -> Result<(), Failure> {
+    scope::aside(db, async |db: Db<'_>| -> Result<(), Failure> {
+        Scope::platform(Role::Render).enter(&mut *db).await?;
+        let Some(film) = render_job::ended(&mut *db, id).await? else { return Ok(()) };
+        let Some(export_id) = film.export_id else { return Ok(()) };
+        Scope::tenant(Role::Render, film.tenant_id).enter(&mut *db).await?;
+        let asked = ask_for_derivatives(&mut *db, film.tenant_id, id, export_id).await?;
+        Scope::tenant(Role::Workflow, film.tenant_id).enter(&mut *db).await?;
+        start_derivatives(workflows, db, film.tenant_id, export_id, &asked).await
+    })
+    .await
+}
+
+/// Asks for what was ordered with a film. What there is something to do about, and which try it is.
+async fn ask_for_derivatives(
+    db: Db<'_>,
+    tenant_id: Uuid,
+    id: Uuid,
+    export_id: Uuid,
+) -> Result<Vec<(DerivativeKind, i32)>, Failure> {
+    let mut asked = vec![];
+    for kind in render_job::derivatives(&mut *db, id).await? {
+        let tries = derivative::ask(&mut *db, tenant_id, export_id, kind).await?;
+        asked.extend(tries.map(|tries| (kind, tries)));
+    }
+    Ok(asked)
+}
+
+async fn start_derivatives(
+    workflows: &Client,
+    db: Db<'_>,
+    tenant_id: Uuid,
+    export_id: Uuid,
+    asked: &[(DerivativeKind, i32)],
+) -> Result<(), Failure> {
+    for (kind, tries) in asked {
+        let film = DeriveFilm { export_id, kind: *kind };
+        workflows.start(&mut *db, tenant_id, Some(&film.business_key(*tries)), film).await?;
+    }
+    Ok(())
+}
+
 /// The rows that a film's steps work on.
 fn films(cx: &Context) -> Scope {
     Scope::tenant(Role::Render, cx.tenant_id())
 }
 
-/// A film that is as it was planned.
+/// A film that is as it was planned, and what it was joined from.
 struct Made {
     job: Begun,
+    parts: Vec<Part>,
+    audio: MixedAudio,
     video: BlobRef,
     probed: ProbedVideo,
     sheet: BlobRef,
@@ -159,9 +217,34 @@ async fn make(cx: &Context, id: Uuid) -> Result<Made, Failure> {
     let job = cx.step("begin", begin).await?;
     let plan = plan(cx, id, &job).await?;
     let (parts, audio) = try_join(render(cx, id, &job, &plan), mix_audio(cx, id, &job, FIRST)).await?;
-    let video = assemble(cx, id, &job, parts, audio).await?;
-    let (probed, sheet) = try_join(verify(cx, &job, &video), draw_sheet(cx, &job, &video)).await?;
-    Ok(Made { job, video, probed, sheet })
+    join(cx, id, &job, parts, audio, FIRST).await
+}
+
+/// Joins what a film is made of, and has the whole proven.
+async fn join(
+    cx: &Context,
+    id: Uuid,
+    job: &Begun,
+    parts: Vec<Part>,
+    audio: MixedAudio,
+    time: &str,
+) -> Result<Made, Failure> {
+    let (video, parts, audio) = assemble(cx, id, job, parts, audio, time).await?;
+    let (probed, sheet) = try_join(verify(cx, job, &video, time), draw_sheet(cx, job, &video, time)).await?;
+    Ok(Made { job: job.clone(), parts, audio, video, probed, sheet })
+}
+
+/// Makes a film again without frames that are said to be spoiled: they are rendered anew, and what they are in.
+async fn make_without(cx: &Context, id: Uuid, made: &Made, spoiled: &[u32], time: &str) -> Result<Made, Failure> {
+    let Made { job, parts, audio, .. } = made;
+    let again = async |part: &Part| match &part.source {
+        Source::Frames { range, frames } if spoiled.iter().any(|frame| range.contains(*frame)) => {
+            encode_part(cx, id, job, *range, frames, spoiled, time).await
+        }
+        _ => Ok(part.clone()),
+    };
+    let parts = all(parts.iter().map(again)).await?;
+    join(cx, id, job, parts, audio.clone(), time).await
 }
 
 /// Divides the film by what is known of the template's pace, and along its scenes when those may be kept.
@@ -214,9 +297,9 @@ enum Source {
     Frames { range: FrameRange, frames: Vec<FrameRef> },
 }
 
-/// What parts and sound are made for the first time is called in a film's history.
+/// What a film and its parts are made for the first time is called in its history.
 const FIRST: &str = "";
-/// The same when they were lost.
+/// What is added when parts and sound were lost.
 const AGAIN: &str = "_again";
 
 /// Takes what is kept, and makes every other stretch of the film on whichever nodes are free; gives its parts in order.
@@ -272,7 +355,7 @@ async fn make_stretch(
 ) -> Result<Vec<Part>, Failure> {
     let chunks = stretch.chunks.iter().map(|chunk| render_chunk(cx, id, job, plan.pace, *chunk));
     let frames = all(chunks).await?.concat();
-    let parts = stretch.parts.iter().map(|part| encode_part(cx, id, job, *part, &frames, FIRST));
+    let parts = stretch.parts.iter().map(|part| encode_part(cx, id, job, *part, &frames, &[], FIRST));
     let parts = all(parts).await?;
     if let (Some(renderer), Some(key), [frames], [part]) =
         (&plan.renderer, &stretch.key, &stretch.parts[..], &parts[..])
@@ -293,12 +376,18 @@ async fn keep(
     frames: FrameRange,
 ) -> Result<(), Failure> {
     cx.activity(&format!("keep:{}", frames.first), KeepScene { render_id: id, scene: scene.clone() }).await?;
-    let (tenant_id, spec, renderer) = (job.tenant_id, job.spec.clone(), renderer.to_owned());
-    // Nodes serve many tenants and are nobody's rows.
-    let scope = Scope::platform(Role::Render);
+    let (tenant_id, run_id, spec, renderer) = (job.tenant_id, cx.run_id(), job.spec.clone(), renderer.to_owned());
     let keep = async move |db: Db<'_>| {
         let new = NewScene { tenant_id, render_id: id, frames, scene: &scene, renderer: &renderer, spec: &spec };
-        scope.within(db, async |db: Db<'_>| Ok(scene_cache::keep(db, &new).await?)).await
+        let keep = async |db: Db<'_>| -> Result<(), Failure> {
+            if frame_job::spoiled(&mut *db, tenant_id, run_id, id).await?.iter().any(|frame| frames.contains(*frame)) {
+                return Ok(());
+            }
+            // Nodes serve many tenants and are nobody's rows.
+            Scope::platform(Role::Render).enter(&mut *db).await?;
+            Ok(scene_cache::keep(db, &new).await?)
+        };
+        Scope::tenant(Role::Render, tenant_id).within(db, keep).await
     };
     cx.step(&format!("kept:{}", frames.first), keep).await
 }
@@ -352,13 +441,14 @@ async fn accept(
     cx.step(key, accept).await
 }
 
-/// Encodes a part of these frames, for the first time or again.
+/// Encodes a part of these frames, for the first time or again; those of them that are spoiled are rendered anew before.
 async fn encode_part(
     cx: &Context,
     id: Uuid,
     job: &Begun,
     part: FrameRange,
     of: &[FrameRef],
+    spoiled: &[u32],
     time: &str,
 ) -> Result<Part, Failure> {
     let spec = &job.spec;
@@ -373,13 +463,18 @@ async fn encode_part(
     };
     let key = format!("part{}{time}", part.first);
     let mut frames = Frames::proven(cx, id, job, &key, own.clone());
+    let spoiled: Vec<u32> = spoiled.iter().copied().filter(|frame| part.contains(*frame)).collect();
+    frames.prove_without(&spoiled).await?;
     let encoded = frames.used_by(&format!("encode{time}:{}", part.first), encode).await?;
-    // A renderer may paint a frame a little otherwise each time: the film's record names what is in it.
-    let others: Vec<FrameRef> = frames.list().into_iter().filter(|f| !own.contains(f)).collect();
+    // A renderer may paint a frame a little otherwise each time: the film's record names what is in it. One that was spoiled is another's
+    // now, even if it has come out alike.
+    let is_other = |f: &FrameRef| !own.contains(f) || spoiled.contains(&f.frame);
+    let others: Vec<FrameRef> = frames.list().into_iter().filter(is_other).collect();
     if !others.is_empty() {
-        let (tenant_id, scope) = (job.tenant_id, films(cx));
+        let (tenant_id, scope, kept) = (job.tenant_id, films(cx), frames.kept());
         let replace = async move |db: Db<'_>| {
-            scope.within(db, async |db: Db<'_>| Ok(frame_job::replace(db, tenant_id, id, &others).await?)).await
+            let replace = async |db: Db<'_>| Ok(frame_job::replace(db, tenant_id, id, &others, &kept).await?);
+            scope.within(db, replace).await
         };
         cx.step(&format!("replaced{time}:{}", part.first), replace).await?;
     }
@@ -398,32 +493,35 @@ async fn mix_audio(cx: &Context, id: Uuid, job: &Begun, time: &str) -> Result<Mi
     cx.activity(&format!("mix_audio{time}"), mix).await
 }
 
-/// Joins parts and sound. When some of them are lost by then, as after a power cut, all are made again, once: what they are made of is
-/// there until the film ends, or can be rendered.
+/// Joins parts and sound: the video, and what it is of in the end. When some of them are lost by then, as after a power cut, all are made
+/// again, once: what they are made of is there until the film ends, or can be rendered.
 async fn assemble(
     cx: &Context,
     id: Uuid,
     job: &Begun,
     parts: Vec<Part>,
     audio: MixedAudio,
-) -> Result<BlobRef, Failure> {
-    let assembled = cx.activity("assemble", joined(id, job, &parts, audio)).await;
+    time: &str,
+) -> Result<(BlobRef, Vec<Part>, MixedAudio), Failure> {
+    let assembled = cx.activity(&format!("assemble{time}"), joined(id, job, &parts, &audio)).await;
     let lost = assembled.as_ref().is_err_and(|failure| failure.code == PART_LOST);
     if !lost || !cx.patched("lost parts are made again").await {
-        return assembled;
+        return assembled.map(|video| (video, parts, audio));
     }
-    let (parts, audio) = try_join(make_again(cx, id, job, &parts), mix_audio(cx, id, job, AGAIN)).await?;
-    cx.activity("assemble_again", joined(id, job, &parts, audio)).await
+    let time = format!("{AGAIN}{time}");
+    let (parts, audio) = try_join(make_again(cx, id, job, &parts, &time), mix_audio(cx, id, job, &time)).await?;
+    let video = cx.activity(&format!("assemble{time}"), joined(id, job, &parts, &audio)).await?;
+    Ok((video, parts, audio))
 }
 
-fn joined(id: Uuid, job: &Begun, parts: &[Part], audio: MixedAudio) -> AssembleVideo {
+fn joined(id: Uuid, job: &Begun, parts: &[Part], audio: &MixedAudio) -> AssembleVideo {
     let parts = parts.iter().map(|part| part.encoded.clone()).collect();
-    AssembleVideo { render_id: id, parts, audio, frames: job.spec.frames, fps: job.spec.fps }
+    AssembleVideo { render_id: id, parts, audio: audio.clone(), frames: job.spec.frames, fps: job.spec.fps }
 }
 
 /// Takes scenes that were kept once more, and encodes every other part again. A scene that is lost with its kept copy is not made anew:
 /// the film ends.
-async fn make_again(cx: &Context, id: Uuid, job: &Begun, parts: &[Part]) -> Result<Vec<Part>, Failure> {
+async fn make_again(cx: &Context, id: Uuid, job: &Begun, parts: &[Part], time: &str) -> Result<Vec<Part>, Failure> {
     let kept = |part: &Part| match &part.source {
         Source::Scene(scene) => Some(scene.clone()),
         Source::Frames { .. } => None,
@@ -431,48 +529,97 @@ async fn make_again(cx: &Context, id: Uuid, job: &Begun, parts: &[Part]) -> Resu
     let scenes: Vec<KeptScene> = parts.iter().filter_map(kept).collect();
     if !scenes.is_empty() {
         // Those that are still there need not be taken.
-        let _ = cx.activity("take_scenes_again", TakeScenes { render_id: id, scenes }).await;
+        let _ = cx.activity(&format!("take_scenes{time}"), TakeScenes { render_id: id, scenes }).await;
     }
     let again = async |part: &Part| match &part.source {
         Source::Scene(_) => Ok(part.clone()),
-        Source::Frames { range, frames } => encode_part(cx, id, job, *range, frames, AGAIN).await,
+        Source::Frames { range, frames } => encode_part(cx, id, job, *range, frames, &[], time).await,
     };
     all(parts.iter().map(again)).await
 }
 
 /// Has the stored film proven by ffprobe.
-async fn verify(cx: &Context, job: &Begun, video: &BlobRef) -> Result<ProbedVideo, Failure> {
+async fn verify(cx: &Context, job: &Begun, video: &BlobRef, time: &str) -> Result<ProbedVideo, Failure> {
     let spec = &job.spec;
     let verify = VerifyVideo { video: video.clone(), frames: spec.frames, fps: spec.fps, size: spec.size };
-    cx.activity("verify_video", verify).await
+    cx.activity(&format!("verify_video{time}"), verify).await
 }
 
-async fn draw_sheet(cx: &Context, job: &Begun, video: &BlobRef) -> Result<BlobRef, Failure> {
+async fn draw_sheet(cx: &Context, job: &Begun, video: &BlobRef, time: &str) -> Result<BlobRef, Failure> {
     let count = SHEET_FRAMES.min(job.spec.frames);
     // The middle of each of `count` equal stretches: the first and last frames are often empty.
     let middle = |n: u32| (2 * n + 1) * job.spec.frames / (2 * count);
     let frames = (0..count).map(middle).collect();
     let upright = job.spec.size[1] > job.spec.size[0];
     let (columns, tile_width) = if upright { (6, 270) } else { (4, 480) };
-    cx.activity("contact_sheet", DrawContactSheet { video: video.clone(), frames, columns, tile_width }).await
+    let draw = DrawContactSheet { video: video.clone(), frames, columns, tile_width };
+    cx.activity(&format!("contact_sheet{time}"), draw).await
 }
 
-/// From here on the film can no longer be cancelled.
-async fn publish(cx: &Context, id: Uuid, made: &Made) -> Result<Uuid, Failure> {
-    let (tenant_id, profile) = (made.job.tenant_id, made.job.spec.profile);
+/// What came of publishing a film.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Published {
+    /// It is: the export.
+    Export(Uuid),
+    /// It is not: these frames are spoiled, as is said since they were accepted.
+    Spoiled(Vec<u32>),
+}
+
+/// Publishes a film, once nothing in it is said to be spoiled; to make it again may take as long as to make it. From then on it can no longer be
+/// cancelled.
+async fn publish(cx: &Context, id: Uuid, limit: Duration, mut made: Made) -> Result<Uuid, Failure> {
+    let mut spoiled = vec![];
+    for again in 1..=MOST_USES {
+        let time = if again == 1 { FIRST.to_owned() } else { format!("_sound_{again}") };
+        if !spoiled.is_empty() {
+            let make = make_without(cx, id, &made, &spoiled, &time);
+            made = limit::within(cx, &format!("limit{time}"), limit, make).await?;
+        }
+        match publish_if_sound(cx, id, &made, &time).await? {
+            Published::Export(export_id) => return Ok(export_id),
+            Published::Spoiled(frames) => spoiled = frames,
+        }
+    }
+    Err(frames::repair_exhausted(&spoiled, &[]))
+}
+
+async fn publish_if_sound(cx: &Context, id: Uuid, made: &Made, time: &str) -> Result<Published, Failure> {
+    let (tenant_id, run_id, profile) = (made.job.tenant_id, cx.run_id(), made.job.spec.profile);
     let scope = films(cx);
-    cx.step("publish", async move |db: Db<'_>| {
+    let publish = async move |db: Db<'_>| {
         let Made { video, probed, sheet, .. } = made;
         let new = NewExport { tenant_id, render_id: id, profile, video, sheet, probed };
-        scope.within(db, async |db: Db<'_>| export::publish(db, &new).await).await
-    })
-    .await
+        let publish = async |db: Db<'_>| -> Result<Published, Failure> {
+            let spoiled = frame_job::spoiled(&mut *db, tenant_id, run_id, id).await?;
+            if spoiled.is_empty() {
+                return Ok(Published::Export(export::publish(db, &new).await?));
+            }
+            stored_frame::forget(&mut *db, id, &spoiled).await?;
+            scene_cache::let_go(db, tenant_id, id).await?;
+            Ok(Published::Spoiled(spoiled))
+        };
+        scope.within(db, publish).await
+    };
+    cx.step(&format!("publish{time}"), publish).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use futures::{FutureExt, future};
+    use serde_json::json;
+
+    #[test]
+    fn a_film_keeps_the_limit_that_was_set_when_it_was_ordered() {
+        let hours = |hours| Duration::from_secs(hours * 3600);
+        let limits = Limits { film: hours(96), ..Limits::default() };
+        let ordered = serde_json::to_value(RenderVideo::new(Uuid::nil(), FilmKind::Final, limits)).unwrap();
+        let ordered: RenderVideo = serde_json::from_value(ordered).unwrap();
+        assert_eq!(ordered.limit(), hours(96));
+        let before: RenderVideo = serde_json::from_value(json!({"render_id": Uuid::nil()})).unwrap();
+        assert_eq!((before.limit(), before.limit_seconds), (hours(12), None));
+    }
 
     #[test]
     fn a_failure_ends_all_however_many_still_wait() {

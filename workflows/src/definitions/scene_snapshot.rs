@@ -8,7 +8,7 @@
 
 use super::{
     events::{self, Event},
-    limit,
+    limit::{self, Limits},
 };
 use crate::{
     contracts::{
@@ -41,13 +41,13 @@ pub struct SceneSnapshot {
     pub work: RenderStills,
     /// Where the public reaches us: pictures are below `/snap/`. Without a slash at the end.
     pub base_url: String,
+    /// How long it may take, in seconds; the usual time when it was asked for before that was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_seconds: Option<u64>,
 }
 
 /// How often a frame is rendered that is lost before its pictures are made.
 const MOST_RENDERS: u32 = 3;
-
-/// How long a still may take, from when a worker takes it up: a scene has one request at a time.
-const LIMIT: Duration = Duration::from_secs(2 * 3600);
 
 /// What there is to show.
 enum Shown {
@@ -60,7 +60,8 @@ impl Workflow for SceneSnapshot {
     type Output = ();
 
     async fn run(self, cx: &Context) -> Result<(), Failure> {
-        let shown = limit::within(cx, LIMIT, produce(cx, &self)).await;
+        let limit = self.limit_seconds.map_or(Limits::default().still, Duration::from_secs);
+        let shown = limit::within(cx, "limit", limit, produce(cx, &self)).await;
         let scope = Scope::tenant(Role::Render, cx.tenant_id());
         let (this, outcome, tenant_id) = (&self, shown.as_ref(), cx.tenant_id());
         cx.step("settle", async move |db: Db<'_>| {

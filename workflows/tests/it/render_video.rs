@@ -1,7 +1,7 @@
 //! A render, through its ordeals: it completes; it survives a crash after every event; it settles when any one
 //! activity fails; it stops when it is cancelled.
 
-use crate::world::{Mischief, NODE, World, blob, order, order_of, publish, store};
+use crate::world::{Mischief, NODE, World, blob, order, order_of, publish, spoil, store};
 use flatrender_engine::{Client, client::RunState};
 use flatrender_workflows::{
     contracts::render::{FrameRange, FrameRef, RenderTiming, RenderedFrames},
@@ -10,6 +10,7 @@ use flatrender_workflows::{
         render::{
             export,
             frame_attempt::{self, Ended},
+            frame_job::{self, Accepted},
             render_job::{self, RenderJob},
         },
     },
@@ -335,6 +336,88 @@ async fn frames_of_an_attempt_that_failed_are_kept(db: PgPool) {
     );
 }
 
+/// Frames 0 to 29 as an attempt has left them that could say nothing more.
+async fn left(db: &PgPool, id: Uuid) -> Uuid {
+    let token = Uuid::new_v4();
+    let frames: Vec<FrameRef> = (0..30).map(|frame| FrameRef { frame, blob: blob(&format!("odd {frame}")) }).collect();
+    store(db, id, token, &frames).await;
+    token
+}
+
+/// Frames of the film that are as they were left.
+const LEFT: &str = "select count(*) from render.frame_manifests m where m.render_job_id = $1 and m.frame_no < 30
+    and m.sha256 = encode(sha256(convert_to('odd ' || m.frame_no, 'UTF8')), 'hex')
+    and not exists (select from render.frame_replacements r where r.render_job_id = m.render_job_id and r.frame_no = m.frame_no)";
+
+/// Nobody can make the black frame again, and it is settled for; but by then it is said to be spoiled.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_doubtful_frame_that_was_spoiled_is_not_settled_for(db: PgPool) {
+    let (id, run) = order(&db).await;
+    let spoils = Some(("RenderFrames 20-20", left(&db, id).await));
+    let (black_frames, bad_apart) = ([20].into(), BTreeMap::from([(20, 4)]));
+    let crashing = Some((41, 1));
+    let world = World::with(Mischief { crashing, black_frames, bad_apart, spoils, ..Mischief::default() });
+    world.store_for(&db);
+    let run = world.finish(&db, run, false).await;
+    assert_eq!(run.state, RunState::Succeeded, "{:?}", run.error);
+    assert!(world.asked().contains(&"RenderFrames 0-29".to_owned()), "{:?}", world.asked());
+    assert_eq!((accepted_frames(&db, id).await, count(&db, LEFT, id).await), (165, 0));
+}
+
+async fn spoiled_frames_are_made_again(db: PgPool, crash_after_every_event: bool) {
+    let (id, run) = order(&db).await;
+    let spoils = Some(("AssembleVideo", left(&db, id).await));
+    let world = World::with(Mischief { crashing: Some((41, 1)), spoils, ..Mischief::default() });
+    world.store_for(&db);
+    let run = world.finish(&db, run, crash_after_every_event).await;
+    assert_eq!(run.state, RunState::Succeeded, "{:?}", run.error);
+    let asked = |what: &str| world.asked().iter().filter(|a| a.starts_with(what)).count();
+    assert_eq!((asked("RenderFrames 0-29"), asked("EncodePart 0"), asked("AssembleVideo")), (1, 2, 2));
+    assert_eq!((count(&db, LEFT, id).await, exports(&db, id).await), (0, 1));
+    let replaced = "select count(*) from render.frame_replacements where render_job_id = $1";
+    assert_eq!(count(&db, replaced, id).await, 30, "what was accepted first is still told");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn frames_that_are_said_to_be_spoiled_after_they_were_accepted_are_in_no_film(db: PgPool) {
+    spoiled_frames_are_made_again(db, false).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn spoiled_frames_are_made_again_whatever_crashes_after_every_event(db: PgPool) {
+    spoiled_frames_are_made_again(db, true).await;
+}
+
+/// A second that was withdrawn still stores what it has, and says then that it was spoiled.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_frame_is_not_worthless_because_a_spoiled_attempt_wrote_over_it(db: PgPool) {
+    let (id, run_id) = order(&db).await;
+    planned(&db, id, &[(0, 164)]).await.unwrap();
+    let (sound, second) = (left(&db, id).await, Uuid::new_v4());
+    let frames: Vec<FrameRef> = (0..165).map(|frame| FrameRef { frame, blob: blob(&format!("odd {frame}")) }).collect();
+    store(&db, id, second, &[FrameRef { frame: 3, blob: blob("spoiled") }]).await;
+    spoil(&db, second).await;
+    let accept = async || {
+        let (kept, flags) = (BTreeMap::from([(2, sound), (3, sound)]), BTreeMap::new());
+        let (tenant_id, size) = (DEFAULT_TENANT, [1920, 1080]);
+        let new = Accepted {
+            tenant_id,
+            render_id: id,
+            run_id,
+            chunk_no: 1,
+            frames: &frames,
+            kept: &kept,
+            size,
+            flags: &flags,
+        };
+        let mut tx = Scope::tenant(Role::Render, DEFAULT_TENANT).begin(&db).await.unwrap();
+        frame_job::accept(&mut tx, &new).await.unwrap()
+    };
+    assert_eq!(accept().await, None);
+    spoil(&db, sound).await;
+    assert_eq!(accept().await, Some(vec![2, 3]));
+}
+
 async fn lost_frames_are_rendered_again(db: PgPool, crash_after_every_event: bool) {
     let lost_frames = BTreeMap::from([(("EncodePart", 50), 2), (("EncodePart", 6), 1)]);
     let world = World::with(Mischief { lost_frames, ..Mischief::default() });
@@ -357,15 +440,17 @@ async fn the_repair_of_lost_frames_survives_a_crash_after_every_event(db: PgPool
 }
 
 #[sqlx::test(migrations = "../migrations")]
-async fn a_repair_of_lost_frames_is_told_beside_an_earlier_one_of_its_chunk(db: PgPool) {
+async fn a_repair_that_has_ended_gets_no_more_frames(db: PgPool) {
     let (bad_frames, lost_frames) = (BTreeMap::from([(7, 1)]), BTreeMap::from([(("EncodePart", 6), 2)]));
     let world = World::with(Mischief { bad_frames, lost_frames, ..Mischief::default() });
     let (id, run) = order(&db).await;
     let run = world.finish(&db, run, false).await;
     assert_eq!(run.state, RunState::Succeeded, "{:?}", run.error);
-    let both = "select count(*) from render.frame_repair_jobs where render_job_id = $1 and chunk_no = 0 and round = 2
-                   and reason = 'corrupt' and frames = '{[6,8)}'";
-    assert_eq!(count(&db, both, id).await, 1);
+    let told = "select round, frames::text, finished_at > created_at from render.frame_repair_jobs
+                where render_job_id = $1 and chunk_no = 0 and reason = 'corrupt' and status = 'done' order by round";
+    let told: Vec<(i32, String, bool)> = sqlx::query_as(told).bind(id).fetch_all(&db).await.unwrap();
+    let row = |round, frames: &str| (round, frames.to_owned(), true);
+    assert_eq!(told, [row(2, "{[7,8)}"), row(3, "{[6,7)}"), row(4, "{[6,7)}")]);
 }
 
 #[sqlx::test(migrations = "../migrations")]

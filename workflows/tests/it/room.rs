@@ -1,9 +1,10 @@
 //! The room of a film: set aside when it is ordered, taken by what is kept of it, and free again when it ends otherwise.
 
-use crate::world::{Mischief, World, order};
+use crate::world::{Mischief, World, order, publish};
 use flatrender_engine::{Client, client::RunState};
 use flatrender_workflows::{
     contracts::media::DerivativeKind,
+    definitions::render_video::derive_of_abandoned,
     models::{
         DEFAULT_TENANT, Role, Scope,
         file_mgr::quota::{self, Limits},
@@ -108,18 +109,44 @@ async fn a_cancelled_film_frees_its_room(db: PgPool) {
 }
 
 /// The engine gives up a run that kills its workers: the definition has no say any more.
-#[sqlx::test(migrations = "../migrations")]
-async fn a_film_whose_run_the_engine_gave_up_frees_its_room(db: PgPool) {
-    let (id, run_id) = ordered(&db).await.unwrap();
+async fn given_up(db: &PgPool, id: Uuid, run_id: Uuid) {
     let sql = r#"select workflow.end_run(id, 'failed', null,
         '{"code": "workflow.lost_too_often", "message": "given up", "retryable": false}')
         from workflow.tasks where run_id = $1"#;
-    sqlx::query(sql).bind(run_id).execute(&db).await.unwrap();
-    let mut tx = Scope::platform(Role::Render).begin(&db).await.unwrap();
+    sqlx::query(sql).bind(run_id).execute(db).await.unwrap();
+    let mut tx = Scope::platform(Role::Render).begin(db).await.unwrap();
     assert_eq!(render_job::settle_abandoned(&mut tx).await.unwrap(), [id]);
+    derive_of_abandoned(&Client::new(db.clone()), &mut tx, id).await.unwrap();
     tx.commit().await.unwrap();
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_film_whose_run_the_engine_gave_up_frees_its_room(db: PgPool) {
+    let (id, run_id) = ordered(&db).await.unwrap();
+    given_up(&db, id, run_id).await;
     assert_eq!(kept(&db).await, (0, 0, 0));
     sound(&db).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_was_ordered_with_a_published_film_is_made_though_the_engine_gave_its_run_up(db: PgPool) {
+    let (id, run_id) = ordered(&db).await.unwrap();
+    publish(&db, id).await;
+    given_up(&db, id, run_id).await;
+    assert_eq!(rooms(&db).await, ["derivative held", "film used"]);
+    let asked = "select r.state::text from render.derivatives d join workflow.runs r on r.business_key = d.export_id || ':poster:1'
+                 where r.kind = 'derive_film' and d.state = 'queued'";
+    let asked: Vec<String> = sqlx::query_scalar(asked).fetch_all(&db).await.unwrap();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_cannot_be_made_any_more_of_a_film_that_was_given_up_has_no_room(db: PgPool) {
+    let (id, run_id) = ordered(&db).await.unwrap();
+    publish(&db, id).await;
+    sqlx::query("update render.exports set expires_at = workflow.now()").execute(&db).await.unwrap();
+    given_up(&db, id, run_id).await;
+    assert_eq!(rooms(&db).await, ["derivative released", "film used"]);
 }
 
 #[sqlx::test(migrations = "../migrations")]

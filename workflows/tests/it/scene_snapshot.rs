@@ -115,7 +115,7 @@ async fn asked_for(db: &PgPool) -> (Uuid, Uuid) {
         needs: Labels::new(),
     };
     Scope::tenant(Role::Workflow, DEFAULT_TENANT).enter(&mut tx).await.unwrap();
-    let workflow = SceneSnapshot { job_id, key, work, base_url: BASE.into() };
+    let workflow = SceneSnapshot { job_id, key, work, base_url: BASE.into(), limit_seconds: None };
     let run = Client::new(db.clone()).start(&mut tx, DEFAULT_TENANT, None, workflow).await.unwrap().run_id;
     Scope::tenant(Role::Render, DEFAULT_TENANT).enter(&mut tx).await.unwrap();
     snapshot_job::started(&mut tx, &[job_id], &[run]).await.unwrap();

@@ -1,6 +1,6 @@
 //! A world in which renders happen without a renderer: handlers that answer at once, and note what they were asked.
 
-use flatrender_engine::{Attempt, Client, Failure, Handler, Worker, client::Run};
+use flatrender_engine::{Attempt, Client, Delivery, Failure, Handler, Worker, client::Run};
 use flatrender_workflows::{
     contracts::{
         media::{
@@ -10,11 +10,12 @@ use flatrender_workflows::{
         },
         render::{
             FaultReason, FrameFault, FrameRange, FrameRef, NODE_QUEUE, RenderFrames, RenderTiming, RenderedFrames,
+            Spoiled,
         },
         storage::{BlobHash, BlobRef},
         template::Manifest,
     },
-    definitions::render_video::RenderVideo,
+    definitions::{limit::Limits, render_video::RenderVideo},
     models::{
         DEFAULT_TENANT, Role, Scope,
         content::project,
@@ -66,6 +67,10 @@ pub struct Mischief {
     pub beyond: bool,
     /// A part or the sound is found lost when they are joined, this many times.
     pub lost_parts: u32,
+    /// Frames that come out bad this many times when they are not verified with their neighbours.
+    pub bad_apart: BTreeMap<u32, u32>,
+    /// When this is asked for, the attempt of this lease token says that its frames are spoiled; for worlds that store.
+    pub spoils: Option<(&'static str, Uuid)>,
 }
 
 /// The world's hands and its notebook.
@@ -92,7 +97,13 @@ impl World {
     }
 
     async fn act(&self, cx: &Attempt, name: &'static str, what: String) -> Result<(), Failure> {
-        self.1.lock().unwrap().push(format!("{name} {what}"));
+        let asked = format!("{name} {what}");
+        let told = self.0.lock().unwrap().spoils.take_if(|(when, _)| asked.starts_with(*when));
+        let db = self.2.lock().unwrap().clone();
+        if let (Some((_, token)), Some(db)) = (told, db) {
+            spoil(&db, token).await;
+        }
+        self.1.lock().unwrap().push(asked);
         let (code, hangs) = {
             let mischief = self.0.lock().unwrap();
             (mischief.failing.get(name).copied(), mischief.hanging == Some(name))
@@ -198,6 +209,12 @@ impl Handler<VerifyFrames> for World {
         }
         // As the real one does: of a few frames, or of such as do not follow each other, nothing can be said.
         let told = input.frames.len() >= 8 && input.frames.windows(2).all(|two| two[0].frame + 1 == two[1].frame);
+        for FrameRef { frame, .. } in input.frames.iter().filter(|_| !told) {
+            if let Some(times @ 1..) = mischief.bad_apart.get_mut(frame) {
+                *times -= 1;
+                faults.push(FrameFault { frame: *frame, reason: FaultReason::Corrupt });
+            }
+        }
         let black = input.frames.iter().filter(|f| told && mischief.black_frames.contains(&f.frame));
         let doubts = black.map(|f| FrameFault { frame: f.frame, reason: FaultReason::Black }).collect();
         Ok(VerifiedFrames { good: (input.frames.len() - faults.len()) as u32, faults, doubts })
@@ -276,6 +293,18 @@ pub async fn store(db: &PgPool, render_id: Uuid, lease_token: Uuid, frames: &[Fr
     tx.commit().await.unwrap();
 }
 
+/// Says that what an attempt had stored of the only film is spoiled, as a node does that was cut off.
+pub async fn spoil(db: &PgPool, lease_token: Uuid) {
+    let run_id = sqlx::query_scalar("select workflow_run_id from render.render_jobs").fetch_one(db).await.unwrap();
+    let (client, once) = (Client::new(db.clone()), lease_token.to_string());
+    let said = Spoiled { node: "one".to_owned(), code: "render.logged_errors".to_owned() };
+    let mut tx = Scope::tenant(Role::Workflow, DEFAULT_TENANT).begin(db).await.unwrap();
+    let told = client.signal(&mut tx, run_id, Spoiled::SIGNAL, Some(&once), &said).await.unwrap();
+    assert_eq!(told, Delivery::Accepted);
+    tx.commit().await.unwrap();
+    client.announce();
+}
+
 /// Publishes a film, as its run does in the step before it ends.
 pub async fn publish(db: &PgPool, render_id: Uuid) {
     let (tenant_id, profile, video, sheet) = (DEFAULT_TENANT, EncodeProfile::Final, &blob("film"), &blob("sheet"));
@@ -302,7 +331,7 @@ pub async fn order_of(db: &PgPool, texts: &[(&str, &str)]) -> (Uuid, Uuid) {
     let spec = freeze::freeze(DEFAULT_TENANT, &template, &order, &[]).unwrap();
     let id = Uuid::now_v7();
     let client = Client::new(db.clone());
-    let workflow = RenderVideo { render_id: id, kind: FilmKind::Final };
+    let workflow = RenderVideo::new(id, FilmKind::Final, Limits::default());
     Scope::tenant(Role::Workflow, DEFAULT_TENANT).enter(&mut tx).await.unwrap();
     let run = client.start(&mut tx, DEFAULT_TENANT, Some(&id.to_string()), workflow).await.unwrap();
     let request = blob("order");

@@ -11,7 +11,10 @@ use crate::{
 use flatrender_engine::Client;
 use flatrender_workflows::{
     contracts::{node::needs, snapshot::RenderStills, storage::BlobHash},
-    definitions::scene_snapshot::{self, SceneSnapshot},
+    definitions::{
+        limit::Limits,
+        scene_snapshot::{self, SceneSnapshot},
+    },
     models::{
         DEFAULT_TENANT, Database, Db, Role, Scope,
         content::{
@@ -71,7 +74,7 @@ pub async fn enqueue(
     let scenes = chosen(scenes, asked.scenes.as_deref())?;
     let of = Request { tenant_id, project_id, version_id: template.version_id, requested_by: steward.name() };
     let (workflows, base_url) = (&app.workflows, app.public_url.as_str());
-    let placing = Placing { workflows, base_url, of: &of, template: &template, force: asked.force };
+    let placing = Placing { workflows, limits: app.limits, base_url, of: &of, template: &template, force: asked.force };
     let keys: Vec<StillKey> = scenes.iter().map(|scene| placing.key(scene)).collect();
     let wanted: Vec<Wanted<'_>> = scenes.iter().zip(&keys).map(|(scene, key)| Wanted { scene, key }).collect();
     if key.is_none()
@@ -103,7 +106,13 @@ pub async fn enqueue(
 ///
 /// # Errors
 /// `project.not_found` when there is no such template.
-pub async fn at_import(db: &Database, workflows: &Client, base_url: &str, slug: &str) -> Result<(), Problem> {
+pub async fn at_import(
+    db: &Database,
+    workflows: &Client,
+    limits: Limits,
+    base_url: &str,
+    slug: &str,
+) -> Result<(), Problem> {
     let tenant_id = DEFAULT_TENANT;
     let mut tx = db.begin(Scope::tenant(Role::Content, tenant_id)).await?;
     let template = project::find(&mut tx, tenant_id, tenant_id, slug, None).await?.ok_or_else(no_project)?;
@@ -112,7 +121,7 @@ pub async fn at_import(db: &Database, workflows: &Client, base_url: &str, slug: 
     Scope::tenant(Role::Render, tenant_id).enter(&mut tx).await?;
     let (project_id, version_id) = (template.project_id, template.version_id);
     let of = Request { tenant_id, project_id, version_id, requested_by: "import" };
-    let placing = Placing { workflows, base_url, of: &of, template: &template, force: false };
+    let placing = Placing { workflows, limits, base_url, of: &of, template: &template, force: false };
     let keys: Vec<StillKey> = scenes.iter().map(|scene| placing.key(scene)).collect();
     let wanted: Vec<Wanted<'_>> = scenes.iter().zip(&keys).map(|(scene, key)| Wanted { scene, key }).collect();
     let ids = placing.place(&mut tx, &wanted).await?;
@@ -199,6 +208,7 @@ async fn replay(
 
 struct Placing<'a> {
     workflows: &'a Client,
+    limits: Limits,
     base_url: &'a str,
     of: &'a Request<'a>,
     template: &'a Template,
@@ -280,6 +290,7 @@ impl Placing<'_> {
             fps: manifest.fps,
             needs: needs(manifest),
         };
-        SceneSnapshot { job_id, key: wanted.key.clone(), work, base_url: self.base_url.to_owned() }
+        let (base_url, limit_seconds) = (self.base_url.to_owned(), Some(self.limits.still.as_secs()));
+        SceneSnapshot { job_id, key: wanted.key.clone(), work, base_url, limit_seconds }
     }
 }

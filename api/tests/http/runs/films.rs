@@ -68,7 +68,7 @@ async fn a_film_that_failed_is_ordered_again_as_it_was_and_once(db: PgPool) {
 
 /// What tries runs again as workers do.
 fn operations(world: &World) -> Operations {
-    Operations::new(Client::new(world.db.clone())).anew(Some(again::films()))
+    Operations::new(Client::new(world.db.clone())).anew(Some(again::films(world.app.limits)))
 }
 
 /// An operation that tries all runs again that have failed, so many: it is begun, and nobody has worked on it.

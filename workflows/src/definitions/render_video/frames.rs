@@ -6,7 +6,7 @@
 //!    └──────repair───────┘◀───────────────────┘
 //! ```
 //! Kept frames are those of attempts that failed or were lost: they are verified like any others. A node that was cut off may say later
-//! that what it had stored shows the wrong thing: then they are rendered again, up to the moment in which the chunk is accepted.
+//! that what it had stored shows the wrong thing: then they are rendered again, up to the moment in which the film is published.
 
 use super::{
     all,
@@ -20,6 +20,7 @@ use crate::{
             FaultReason, FrameClass, FrameFault, FrameRange, FrameRef, INTERRUPTED, Pace, RenderFrames, RenderedFrames,
             is_crash,
         },
+        storage::BlobHash,
     },
     models::{
         Db,
@@ -63,8 +64,8 @@ pub(super) struct Frames<'a> {
     /// Said to be on the shelf, and not verified since.
     reported: BTreeMap<u32, FrameRef>,
     proven: BTreeMap<u32, FrameRef>,
-    /// Left by attempts that failed or were lost, as they were taken.
-    kept: BTreeMap<u32, FrameRef>,
+    /// Left by attempts that failed or were lost, and reported by nobody since: whose they are, by number and content.
+    left_by: BTreeMap<(u32, BlobHash), Uuid>,
     /// Looked wrong, and were rendered once more: what they were.
     doubted: BTreeMap<u32, (FrameRef, FaultReason)>,
     flags: BTreeMap<u32, BTreeSet<String>>,
@@ -126,7 +127,7 @@ impl<'a> Frames<'a> {
             wanted: frames.iter().map(|f| f.frame).collect(),
             reported: BTreeMap::new(),
             proven: frames.into_iter().map(|f| (f.frame, f)).collect(),
-            kept: BTreeMap::new(),
+            left_by: BTreeMap::new(),
             doubted: BTreeMap::new(),
             flags: BTreeMap::new(),
             avoid: BTreeSet::new(),
@@ -142,16 +143,16 @@ impl<'a> Frames<'a> {
         self.proven.values().cloned().collect()
     }
 
-    /// Those of them that nobody has reported, in order.
-    pub(super) fn kept(&self) -> Vec<FrameRef> {
-        self.kept.values().filter(|kept| self.proven.get(&kept.frame) == Some(*kept)).cloned().collect()
+    /// Numbers of those of them that nobody has reported, and the lease tokens of who left them.
+    pub(super) fn kept(&self) -> BTreeMap<u32, Uuid> {
+        let left_by = |f: &FrameRef| self.left_by.get(&content(f)).copied();
+        self.proven.values().filter_map(|f| Some((f.frame, left_by(f)?))).collect()
     }
 
     /// As [`Frames::prove`], after taking some for missing again that nobody may use.
     pub(super) async fn prove_without(&mut self, worthless: &[u32]) -> Result<(), Failure> {
         for frame in worthless {
             self.proven.remove(frame);
-            self.kept.remove(frame);
             self.flags.entry(*frame).or_default().insert("repaired".into());
         }
         self.prove().await
@@ -248,8 +249,10 @@ impl<'a> Frames<'a> {
         let (mut crashed, mut last) = (false, None);
         self.hands = made.iter().flat_map(|(_, noted)| noted.nodes.iter().cloned()).collect();
         for (made, noted) in made {
-            self.kept.retain(|frame, _| made.frames.iter().all(|f| f.frame != *frame));
-            self.kept.extend(noted.kept.iter().map(|f| (f.frame, f.clone())));
+            for reported in &made.frames {
+                self.left_by.remove(&content(reported));
+            }
+            self.left_by.extend(noted.kept.iter().map(content).zip(noted.kept_by));
             self.reported.extend(made.frames.into_iter().chain(noted.kept).map(|f| (f.frame, f)));
             let Some(cause) = made.cause.filter(|cause| cause.code != INTERRUPTED) else { continue };
             self.avoid.extend(noted.nodes);
@@ -378,7 +381,6 @@ impl<'a> Frames<'a> {
         let good = |frame: &FrameRef| faults.iter().all(|f| f.frame != frame.frame);
         self.proven.extend(frames.into_iter().filter(good).map(|f| (f.frame, f)));
         for fault in &faults {
-            self.kept.remove(&fault.frame);
             self.flags.entry(fault.frame).or_default().insert("repaired".into());
         }
         alike.sort_by_key(|f| f.frame);
@@ -403,6 +405,10 @@ impl<'a> Frames<'a> {
         };
         self.cx.step(key, warn).await
     }
+}
+
+fn content(frame: &FrameRef) -> (u32, BlobHash) {
+    (frame.frame, frame.blob.sha256.clone())
 }
 
 /// What is said of a frame that looks wrong and is what the template says: to programs, and to people.

@@ -41,6 +41,9 @@ pub struct Noted {
     pub nodes: BTreeSet<String>,
     /// Frames of its range on the shelf of the film that it did not report: kept from attempts that failed or were lost.
     pub kept: Vec<FrameRef>,
+    /// Lease tokens of those attempts, frame by frame; none of what was noted before they were asked for.
+    #[serde(default)]
+    pub kept_by: Vec<Uuid>,
 }
 
 /// Notes the attempts at an activity with its chunk, and the renderer's warnings with the film.
@@ -60,8 +63,9 @@ pub async fn note(db: Db<'_>, ended: &Ended<'_>) -> sqlx::Result<Noted> {
     let reported: BTreeSet<u32> = ended.made.iter().flat_map(|m| &m.frames).map(|f| f.frame).collect();
     let (tenant_id, run_id) = (ended.tenant_id, ended.run_id);
     let mut kept = stored_frame::of_range(db, tenant_id, run_id, ended.render_id, ended.frames, None).await?;
-    kept.retain(|f| !reported.contains(&f.frame));
-    Ok(Noted { nodes: nodes.into_keys().collect(), kept })
+    kept.retain(|stored| !reported.contains(&stored.frame.frame));
+    let (kept, kept_by) = kept.into_iter().map(|stored| (stored.frame, stored.by)).unzip();
+    Ok(Noted { nodes: nodes.into_keys().collect(), kept, kept_by })
 }
 
 /// An attempt as the engine has noted it.

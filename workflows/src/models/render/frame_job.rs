@@ -7,7 +7,7 @@
 use super::{plan::Chunk, stored_frame};
 use crate::{
     contracts::{
-        render::{FaultReason, FrameFault, FrameRange, FrameRef},
+        render::{FaultReason, FrameFault, FrameRef},
         storage::BlobRef,
     },
     models::{Db, Role, Scope, content::project::blob_ref},
@@ -54,8 +54,8 @@ pub struct Accepted<'a> {
     pub chunk_no: u32,
     /// Its frames.
     pub frames: &'a [FrameRef],
-    /// Those of them that no attempt has reported: they were left by attempts that failed or were lost.
-    pub kept: &'a [FrameRef],
+    /// Numbers of those of them that no attempt has reported, and who left them: attempts that failed or were lost.
+    pub kept: &'a BTreeMap<u32, Uuid>,
     /// Their size in pixels.
     pub size: [u32; 2],
     /// What is to be said of some: `black`, `duplicate`, `repaired`.
@@ -65,7 +65,7 @@ pub struct Accepted<'a> {
 /// Accepts the verified frames of a whole chunk. A frame has one owner: the primary key refuses a second.
 /// The film goes on to encoding with its last chunk. Begins and ends in the scope of the film's tenant.
 ///
-/// Accepts nothing, and gives their numbers, when kept frames do not count any more: their attempt has told since what shows in them.
+/// Accepts nothing, and gives their numbers, when kept frames do not count any more: their attempt has said since what shows in them.
 ///
 /// # Errors
 /// `render.chunk_incomplete` when the frames are not exactly those of the chunk.
@@ -108,25 +108,28 @@ pub async fn accept(db: Db<'_>, new: &Accepted<'_>) -> Result<Option<Vec<u32>>, 
     Ok(None)
 }
 
-/// Kept frames that are kept no longer.
+/// Kept frames of attempts that have said since what shows in them. What another attempt has stored over a frame, or said of that, does not
+/// concern it.
 async fn worthless(db: Db<'_>, new: &Accepted<'_>) -> sqlx::Result<Vec<u32>> {
-    let (Some(first), Some(last)) = (new.kept.first(), new.kept.last()) else { return Ok(vec![]) };
-    let range = FrameRange { first: first.frame, last: last.frame };
-    let counts = stored_frame::of_range(db, new.tenant_id, new.run_id, new.render_id, range, None).await?;
-    Ok(new.kept.iter().filter(|kept| !counts.contains(kept)).map(|kept| kept.frame).collect())
+    if new.kept.is_empty() {
+        return Ok(vec![]);
+    }
+    let spoiled = stored_frame::spoiled(db, new.tenant_id, new.run_id).await?;
+    Ok(new.kept.iter().filter(|(_, by)| spoiled.contains(by)).map(|(frame, _)| *frame).collect())
 }
 
 async fn insert_manifests(db: Db<'_>, new: &Accepted<'_>) -> sqlx::Result<()> {
     let (number, hash, bytes) = columns(new.frames);
     let flags = |f: &FrameRef| new.flags.get(&f.frame).map(|s| s.iter().cloned().collect::<Vec<_>>().join(","));
     let flags: Vec<Option<String>> = new.frames.iter().map(flags).collect();
+    let kept_by: Vec<Option<Uuid>> = new.frames.iter().map(|f| new.kept.get(&f.frame).copied()).collect();
     sqlx::query!(
         r#"insert into render.frame_manifests
                (tenant_id, render_job_id, frame_no, sha256, size_bytes, width, height, attempt_id, flags, verified_at)
            select $1, $2, f.n, f.h, f.b, $7, $8, a.id, string_to_array(f.flags, ','), workflow.now()
-           from unnest($3::int[], $4::text[], $5::bigint[], $6::text[]) f(n, h, b, flags)
+           from unnest($3::int[], $4::text[], $5::bigint[], $6::text[], $9::uuid[]) f(n, h, b, flags, kept_by)
            left join render.stored_frames s on s.render_job_id = $2 and s.frame_no = f.n and s.sha256 = f.h
-           left join render.frame_job_attempts a on a.lease_token = s.lease_token"#,
+           left join render.frame_job_attempts a on a.lease_token = coalesce(f.kept_by, s.lease_token)"#,
         new.tenant_id,
         new.render_id,
         &number,
@@ -135,27 +138,60 @@ async fn insert_manifests(db: Db<'_>, new: &Accepted<'_>) -> sqlx::Result<()> {
         &flags as &[Option<String>],
         new.size[0] as i32,
         new.size[1] as i32,
+        &kept_by as &[Option<Uuid>],
     )
     .execute(db)
     .await?;
     Ok(())
 }
 
-/// Notes that accepted frames are in the film as they were rendered again, because what was accepted was lost.
-pub async fn replace(db: Db<'_>, tenant_id: Uuid, render_id: Uuid, frames: &[FrameRef]) -> sqlx::Result<()> {
+/// Accepted frames whose attempt has said since what shows in them, in order. Ends in the scope of the film's tenant.
+pub async fn spoiled(db: Db<'_>, tenant_id: Uuid, run_id: Uuid, render_id: Uuid) -> sqlx::Result<Vec<u32>> {
+    let spoiled = stored_frame::spoiled(&mut *db, tenant_id, run_id).await?;
+    if spoiled.is_empty() {
+        return Ok(vec![]);
+    }
+    // An attempt that was overtaken may not have ended when its frames were accepted: then only the shelf tells whose they are.
+    let frames = sqlx::query_scalar!(
+        r#"select m.frame_no as "frame_no!" from render.frame_manifests m
+           left join lateral (select r.sha256, r.attempt_id from render.frame_replacements r
+                              where r.render_job_id = m.render_job_id and r.frame_no = m.frame_no order by r.no desc limit 1) r on true
+           left join render.frame_job_attempts a on a.id = case when r.sha256 is null then m.attempt_id else r.attempt_id end
+           left join render.stored_frames s on s.render_job_id = m.render_job_id and s.frame_no = m.frame_no
+                                           and s.sha256 = coalesce(r.sha256, m.sha256)
+           where m.render_job_id = $1 and coalesce(a.lease_token, s.lease_token) = any ($2) order by m.frame_no"#,
+        render_id,
+        &spoiled,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(frames.into_iter().map(|frame| frame as u32).collect())
+}
+
+/// Notes that accepted frames are in the film as they were rendered again, because what was accepted was lost, or spoiled. `kept` as with
+/// [`Accepted::kept`].
+pub async fn replace(
+    db: Db<'_>,
+    tenant_id: Uuid,
+    render_id: Uuid,
+    frames: &[FrameRef],
+    kept: &BTreeMap<u32, Uuid>,
+) -> sqlx::Result<()> {
     let (number, hash, bytes) = columns(frames);
+    let kept_by: Vec<Option<Uuid>> = frames.iter().map(|f| kept.get(&f.frame).copied()).collect();
     sqlx::query!(
         r#"insert into render.frame_replacements (tenant_id, render_job_id, frame_no, no, sha256, size_bytes, attempt_id, verified_at)
            select $1, $2, f.n, 1 + (select count(*)::int from render.frame_replacements r where r.render_job_id = $2 and r.frame_no = f.n),
                   f.h, f.b, a.id, workflow.now()
-           from unnest($3::int[], $4::text[], $5::bigint[]) f(n, h, b)
+           from unnest($3::int[], $4::text[], $5::bigint[], $6::uuid[]) f(n, h, b, kept_by)
            left join render.stored_frames s on s.render_job_id = $2 and s.frame_no = f.n and s.sha256 = f.h
-           left join render.frame_job_attempts a on a.lease_token = s.lease_token"#,
+           left join render.frame_job_attempts a on a.lease_token = coalesce(f.kept_by, s.lease_token)"#,
         tenant_id,
         render_id,
         &number,
         &hash,
         &bytes,
+        &kept_by as &[Option<Uuid>],
     )
     .execute(db)
     .await?;
@@ -176,9 +212,9 @@ pub struct Repair<'a> {
     pub avoid: &'a BTreeSet<String>,
 }
 
-/// Notes that frames are rendered again, and forgets what is stored of them. Those of one chunk, round and reason are one row, whether they
-/// were missed before the chunk was accepted or lost after it. Begins and ends in the scope of the film's
-/// tenant.
+/// Notes that frames are rendered again, and forgets what is stored of them. Those of one chunk, round and reason are one row as long as it is
+/// open. A chunk that was accepted has ended its rows: what is lost of it afterwards goes on counting rounds from there. Begins and ends in
+/// the scope of the film's tenant.
 pub async fn repair(db: Db<'_>, new: &Repair<'_>) -> sqlx::Result<()> {
     let numbers: Vec<u32> = new.faults.iter().map(|f| f.frame).collect();
     stored_frame::forget(&mut *db, new.render_id, &numbers).await?;
@@ -193,7 +229,11 @@ pub async fn repair(db: Db<'_>, new: &Repair<'_>) -> sqlx::Result<()> {
     sqlx::query!(
         r#"insert into render.frame_repair_jobs
                (tenant_id, render_job_id, chunk_no, round, frames, reason, status, excluded_nodes, created_at)
-           select $1, $2, c.chunk_no, $3, range_agg(int4range(f.n, f.n, '[]')), f.reason, 'running', $6, workflow.now()
+           select $1, $2, c.chunk_no,
+                  $3::int + coalesce((select max(e.round) from render.frame_repair_jobs e
+                                      where e.render_job_id = $2 and e.chunk_no = c.chunk_no and e.reason = f.reason
+                                        and e.finished_at is not null), 0),
+                  range_agg(int4range(f.n, f.n, '[]')), f.reason, 'running', $6, workflow.now()
            from unnest($4::int[], $5::text[]) f(n, reason)
            join render.frame_jobs c on c.render_job_id = $2 and f.n between c.first_frame and c.last_frame and c.status <> 'superseded'
            group by c.chunk_no, f.reason

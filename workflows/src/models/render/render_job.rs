@@ -392,8 +392,8 @@ pub async fn ended(db: Db<'_>, id: Uuid) -> sqlx::Result<Option<Ended>> {
 }
 
 /// Settles films whose run the engine ended by itself, as one that killed its workers too often: the definition had no
-/// say any more. One that was published by then is completed, and costs what it costs. Gives which they were. Looks at the
-/// films, then at their runs: each service at its own table.
+/// say any more. One that was published by then is completed, and costs what it costs; what was ordered with it keeps its room only while
+/// there is a film to make it of. Gives which they were. Looks at the films, then at their runs: each service at its own table.
 pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<Vec<Uuid>> {
     Scope::platform(Role::Render).enter(&mut *db).await?;
     let runs = sqlx::query_scalar!("select workflow_run_id from render.render_jobs where finished_at is null")
@@ -411,14 +411,17 @@ pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<Vec<Uuid>> {
     let mut films = vec![];
     for run in ended {
         let done = sqlx::query!(
-            r#"with run as (select j.id, exists (select from render.exports e where e.render_job_id = j.id) as published
+            r#"with run as (select j.id, exists (select from render.exports e where e.render_job_id = j.id) as published,
+                                  exists (select from render.exports e where e.render_job_id = j.id and e.state = 'ready'
+                                          and (e.expires_at is null or e.expires_at > workflow.now())) as there
                            from render.render_jobs j where j.workflow_run_id = $1 and j.finished_at is null)
                update render.render_jobs j
                set status = case when run.published then 'completed' else $2 end,
                    error_code = case when not run.published then left($3, 128) end,
                    error_detail = case when not run.published then left($4, 4000) end,
                    finished_at = workflow.now(), updated_at = workflow.now()
-               from run where j.id = run.id and j.finished_at is null returning j.id, j.tenant_id, run.published as "published!""#,
+               from run where j.id = run.id and j.finished_at is null returning j.id, j.tenant_id,
+                   run.published as "published!", run.there as "there!""#,
             run.id,
             run.state,
             run.code,
@@ -429,13 +432,13 @@ pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<Vec<Uuid>> {
             stored_frame::forget_all(&mut *db, film.id).await?;
             let rewarded = bill::settle(&mut *db, film.tenant_id, film.id).await?;
             Scope::platform(Role::Render).enter(&mut *db).await?;
-            films.push((film.tenant_id, film.id, film.published, rewarded));
+            films.push((film.tenant_id, film.id, film.there, rewarded));
         }
     }
     // Tenant by tenant, as whoever else takes the turns of several does it, and when no film is waited for any more.
     films.sort_unstable();
-    for (tenant_id, id, published, _) in &films {
-        room::free(&mut *db, *tenant_id, *id, *published).await?;
+    for (tenant_id, id, there, _) in &films {
+        room::free(&mut *db, *tenant_id, *id, *there).await?;
     }
     for (tenant_id, id, _, rewarded) in &films {
         if let Some(user_id) = rewarded {

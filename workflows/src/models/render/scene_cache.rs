@@ -71,7 +71,7 @@ pub async fn accept(db: Db<'_>, reused: &Reused<'_>) -> sqlx::Result<bool> {
     let accepted = sqlx::query!(
         r#"with chunk as (
                select f.id, f.first_frame, s.frame_sha256, s.frame_bytes from render.frame_jobs f
-               join render.kept_scenes s on s.tenant_id = f.tenant_id and s.key = $3 and s.sha256 = $4
+               join render.kept_scenes s on s.tenant_id = f.tenant_id and s.key = $3 and s.sha256 = $4 and s.evicted_at is null
                     and cardinality(s.frame_sha256) = f.last_frame - f.first_frame + 1
                where f.tenant_id = $5 and f.render_job_id = $1 and f.chunk_no = $2
            ), frames as (
@@ -151,6 +151,19 @@ pub async fn keep(db: Db<'_>, new: &NewScene<'_>) -> sqlx::Result<()> {
     .execute(&mut *db)
     .await?;
     make_room(db, new.tenant_id, MOST_BYTES).await
+}
+
+/// Lets go of what was kept of a film.
+pub async fn let_go(db: Db<'_>, tenant_id: Uuid, render_id: Uuid) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update render.kept_scenes set evicted_at = workflow.now()
+         where tenant_id = $1 and render_job_id = $2 and evicted_at is null",
+        tenant_id,
+        render_id,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// Lets go of what was used longest ago until no more than so many bytes are kept. What somebody else is using stays.

@@ -8,7 +8,7 @@ use crate::contracts::{
 };
 use flatrender_engine::Labels;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -80,15 +80,6 @@ impl FilmKind {
             Self::Preview => "preview",
             Self::Final => "final",
         }
-    }
-
-    /// How long it may take, from when a worker takes it up.
-    pub fn limit(self) -> Duration {
-        let hours = match self {
-            Self::Preview => 1,
-            Self::Final => 12,
-        };
-        Duration::from_secs(hours * 3600)
     }
 
     /// Somebody waits for a preview: its work goes before that of other films.

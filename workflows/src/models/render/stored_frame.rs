@@ -2,13 +2,17 @@
 //!
 //! An attempt may be lost or fail, and its frames count: they are proven like any others. But one that ended with what shows in
 //! its frames ([`SPOILING`]) has none that count, from the commit on that ends it, whenever they were noted. One that was lost before it
-//! could say so has them taken away when it does ([`disown`]).
+//! could say so has none from the commit on in which it does: its run has that as a signal ([`Spoiled`]).
 
-use super::frame_job::{columns, refs};
+use super::{
+    film_frames,
+    frame_job::{columns, refs},
+    scene_cache,
+};
 use crate::{
     contracts::{
         evidence::SPOILING,
-        render::{FrameRange, FrameRef},
+        render::{FrameRange, FrameRef, Spoiled},
     },
     models::{Db, Role, Scope},
 };
@@ -44,6 +48,15 @@ pub async fn note(
     Ok(())
 }
 
+/// A frame on the shelf, and the lease token of the attempt that stored it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The frame.
+    pub frame: FrameRef,
+    /// Whose it is.
+    pub by: Uuid,
+}
+
 /// Those of a range that count, in order; without those of an attempt when it asks for itself. Ends in the scope of the film's
 /// tenant.
 pub async fn of_range(
@@ -53,19 +66,11 @@ pub async fn of_range(
     render_id: Uuid,
     frames: FrameRange,
     but: Option<Uuid>,
-) -> sqlx::Result<Vec<FrameRef>> {
-    Scope::tenant(Role::Workflow, tenant_id).enter(&mut *db).await?;
-    let mut worthless = sqlx::query_scalar!(
-        "select lease_token from workflow.attempts where run_id = $1 and failure ->> 'code' = any ($2)",
-        run_id,
-        &SPOILING.map(str::to_owned),
-    )
-    .fetch_all(&mut *db)
-    .await?;
+) -> sqlx::Result<Vec<Stored>> {
+    let mut worthless = spoiled(&mut *db, tenant_id, run_id).await?;
     worthless.extend(but);
-    Scope::tenant(Role::Render, tenant_id).enter(&mut *db).await?;
     let rows = sqlx::query!(
-        r#"select frame_no, sha256, size_bytes from render.stored_frames
+        r#"select frame_no, sha256, size_bytes, lease_token from render.stored_frames
            where render_job_id = $1 and frame_no between $2 and $3 and lease_token <> all ($4) order by frame_no"#,
         render_id,
         frames.first as i32,
@@ -74,7 +79,28 @@ pub async fn of_range(
     )
     .fetch_all(db)
     .await?;
-    refs(rows.into_iter().map(|r| (r.frame_no, r.sha256, r.size_bytes)))
+    let by: Vec<Uuid> = rows.iter().map(|r| r.lease_token).collect();
+    let frames = refs(rows.into_iter().map(|r| (r.frame_no, r.sha256, r.size_bytes)))?;
+    Ok(frames.into_iter().zip(by).map(|(frame, by)| Stored { frame, by }).collect())
+}
+
+/// Lease tokens of a run's attempts that have said what shows in their frames: when they ended, or later. Ends in the scope of the film's
+/// tenant.
+pub async fn spoiled(db: Db<'_>, tenant_id: Uuid, run_id: Uuid) -> sqlx::Result<Vec<Uuid>> {
+    Scope::tenant(Role::Workflow, tenant_id).enter(&mut *db).await?;
+    let tokens = sqlx::query_scalar!(
+        r#"select lease_token::text as "token!" from workflow.attempts where run_id = $1 and failure ->> 'code' = any ($2)
+           union all
+           select split_part(key, ':', 3) from workflow.steps where run_id = $1 and kind = 'signal' and name = $3"#,
+        run_id,
+        &SPOILING.map(str::to_owned),
+        Spoiled::SIGNAL,
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    Scope::tenant(Role::Render, tenant_id).enter(db).await?;
+    // What somebody else has sent under this name is of no attempt.
+    Ok(tokens.iter().filter_map(|token| token.parse().ok()).collect())
 }
 
 /// The one that was stored last, and when.
@@ -91,24 +117,23 @@ pub async fn newest(db: Db<'_>, render_id: Uuid) -> sqlx::Result<Option<(FrameRe
     Ok(frame.map(|f| (f, row.stored_at)))
 }
 
-/// Forgets what an attempt has stored that has ended: only afterwards it came to be known what shows in it. How many that were; accepted
-/// frames stand. Begins in any scope and ends in one of the film's tenant.
-pub async fn disown(db: Db<'_>, task_id: i64, lease_token: Uuid) -> sqlx::Result<u64> {
+/// An attempt that has ended says only now what shows in its frames. Gives the run of the film that has to hear of it; none when it was
+/// no film's. Scenes that were kept of the film are let go of. Begins in any scope; ends in that of the film's tenant for its runs
+/// when there is a film.
+pub async fn disown(db: Db<'_>, task_id: i64, lease_token: Uuid) -> sqlx::Result<Option<Uuid>> {
     Scope::platform(Role::Workflow).enter(&mut *db).await?;
     let attempt = sqlx::query!(
         "select run_id, tenant_id from workflow.attempts where task_id = $1 and lease_token = $2 limit 1",
         task_id,
         lease_token,
     );
-    let Some(attempt) = attempt.fetch_optional(&mut *db).await? else { return Ok(0) };
-    Scope::tenant(Role::Render, attempt.tenant_id).enter(&mut *db).await?;
-    let forgotten = sqlx::query!(
-        "delete from render.stored_frames
-         where render_job_id = (select id from render.render_jobs where workflow_run_id = $1) and lease_token = $2",
-        attempt.run_id,
-        lease_token,
-    );
-    Ok(forgotten.execute(db).await?.rows_affected())
+    let Some(attempt) = attempt.fetch_optional(&mut *db).await? else { return Ok(None) };
+    let (run_id, tenant_id) = (attempt.run_id, attempt.tenant_id);
+    Scope::tenant(Role::Render, tenant_id).enter(&mut *db).await?;
+    let Some(render_id) = film_frames::film_of(&mut *db, tenant_id, run_id).await? else { return Ok(None) };
+    scene_cache::let_go(&mut *db, tenant_id, render_id).await?;
+    Scope::tenant(Role::Workflow, tenant_id).enter(db).await?;
+    Ok(Some(run_id))
 }
 
 /// Forgets some: they are to be rendered again.
