@@ -37,10 +37,14 @@ if unshare -r -n -i -m true 2>/dev/null 3<&-; then exec unshare -r -n -i -m -- /
 exec "$@" 3<&-"#;
 /// What the program `$1` sees, within namespaces of its own: what it takes to run, and the folder that it is started in, all of it to be
 /// read alone. No `/proc`, no `/etc`, nobody's home; and no right to make or enter anything else: who has no privileges and a root of
-/// their own gets no new ones from the kernel.
+/// their own gets no new ones from the kernel. The kernel lets nobody uncover what is mounted below such a folder (Docker lays its init
+/// into `/sbin`), so a folder with mounts comes with them, made to be read alone one by one.
 #[cfg(unix)]
 const WALLS: &str = r#"PATH=$PATH:/usr/sbin:/sbin job=$PWD root=/mnt real=$(readlink -f "$(command -v "$1")") IFS=:
-wall() { case $1 in /?*) [ ! -d "$1" ] || { mkdir -p "$root$1" && mount -o bind,ro,nosuid,nodev "$1" "$root$1"; } ;; esac; }
+wall() { case $1 in /?*) [ ! -d "$1" ] || { mkdir -p "$root$1" && { mount -o bind,ro,nosuid,nodev "$1" "$root$1" 2>/dev/null || whole "$1"; }; } ;; esac; }
+whole() { mount -o rbind,ro,nosuid,nodev "$1" "$root$1" && while IFS=' ' read -r _ _ _ _ at _; do
+    case $at in "$root$1"/*) mount -o remount,bind,ro,nosuid,nodev "$at" || return ;; esac
+done </proc/self/mountinfo; }
 file() { : >"$root$1" && mount --bind "$1" "$root$1"; }
 if command -v setpriv >/dev/null && command -v chroot >/dev/null && mount -t tmpfs -o size=256k,mode=755 none $root 2>/dev/null && mkdir -p $root/dev $root/etc &&
     file /dev/null && file /etc/ld.so.cache; then
