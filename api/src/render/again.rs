@@ -76,13 +76,7 @@ pub async fn may(db: Db<'_>, tenant_id: Uuid, run_id: Uuid) -> Result<bool, Prob
 }
 
 /// Orders the film of a run that failed again; gives the new run. Locks what orders lock, in their order, until the transaction ends.
-async fn order(
-    db: Db<'_>,
-    client: &Client,
-    limits: Limits,
-    tenant_id: Uuid,
-    failed: Uuid,
-) -> Result<Uuid, Problem> {
+async fn order(db: Db<'_>, client: &Client, limits: Limits, tenant_id: Uuid, failed: Uuid) -> Result<Uuid, Problem> {
     let refused = |why: &'static str| Problem::new(Code::RunNoCopies, why);
     let conflict = || Problem::new(Code::RunConflict, "the film was ordered again already");
     check_standing(&mut *db, tenant_id).await?;

@@ -41,7 +41,7 @@ mod tests {
     #[test]
     fn a_farm_that_rests_at_weekends_says_how_many_hours_it_takes_its_time() {
         let set = |film: &'static str| read(move |name| (name == "FLATRENDER_FILM_HOURS").then(|| film.to_owned()));
-        let hours = |hours| Duration::from_secs(hours * 3600);
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
         assert_eq!(set("96"), Ok(Limits { film: hours(96), ..Limits::default() }));
         assert_eq!(set(""), Ok(Limits::default()));
         for bad in ["0", "721", "-1", "1.5", "a day"] {

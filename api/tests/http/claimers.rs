@@ -94,7 +94,8 @@ impl Claimer {
     }
 
     async fn chosen(&self) -> Vec<i64> {
-        let picture = sqlx::query_scalar(READY).bind(SNAPSHOT_QUEUE).bind(Json(&self.asked.labels)).bind(PICTURE as i64);
+        let picture =
+            sqlx::query_scalar(READY).bind(SNAPSHOT_QUEUE).bind(Json(&self.asked.labels)).bind(PICTURE as i64);
         let picture: Vec<i64> = picture.fetch_all(&self.db).await.unwrap();
         // The last ones are everybody's.
         let (first, step) = if picture.len() < PICTURE { (0, 1) } else { (self.n % ONE_OF, ONE_OF) };

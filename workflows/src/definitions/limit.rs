@@ -23,7 +23,7 @@ pub struct Limits {
 impl Default for Limits {
     /// Those where nothing else is set, and those of runs that were begun before anything could be.
     fn default() -> Self {
-        let hours = |hours| Duration::from_secs(hours * 3600);
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
         Self { film: hours(12), preview: hours(1), still: hours(2) }
     }
 }

@@ -612,7 +612,7 @@ mod tests {
 
     #[test]
     fn a_film_keeps_the_limit_that_was_set_when_it_was_ordered() {
-        let hours = |hours| Duration::from_secs(hours * 3600);
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
         let limits = Limits { film: hours(96), ..Limits::default() };
         let ordered = serde_json::to_value(RenderVideo::new(Uuid::nil(), FilmKind::Final, limits)).unwrap();
         let ordered: RenderVideo = serde_json::from_value(ordered).unwrap();

@@ -100,7 +100,9 @@ async fn failures_with_a_code_are_found_and_none_whose_code_only_begins_like_it(
         let failed = sqlx::query_scalar(failed).bind(DEFAULT_TENANT).bind(code).bind(message);
         made.push(failed.fetch_one(&world.db).await.unwrap());
     }
-    for (code, wanted) in [("smtp.down", vec![0, 1]), ("smtp", vec![3]), ("smtp.down.again", vec![2]), ("smtp.", vec![])] {
+    for (code, wanted) in
+        [("smtp.down", vec![0, 1]), ("smtp", vec![3]), ("smtp.down.again", vec![2]), ("smtp.", vec![])]
+    {
         let found = viewer.ids(&format!("code={code}")).await;
         let wanted: BTreeSet<String> = wanted.into_iter().map(|n: usize| made[n].to_string()).collect();
         assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), wanted, "{code}");

@@ -271,7 +271,11 @@ mod tests {
             }))
         };
         assert_ne!(asking(24.into()), asking(25.into()));
-        assert_eq!(asking(Value::Null), asking(OLDEST_AFTER_EFFECTS.into()), "who asks for none takes any that is used");
+        assert_eq!(
+            asking(Value::Null),
+            asking(OLDEST_AFTER_EFFECTS.into()),
+            "who asks for none takes any that is used"
+        );
     }
 
     #[test]
