@@ -65,7 +65,7 @@ pub struct Courier(Arc<Inner>);
 struct Inner {
     config: CourierConfig,
     gates: Gates,
-    servers: Mutex<HashMap<(Uuid, SocketAddr), email::Line>>,
+    servers: Mutex<HashMap<(Uuid, SocketAddr), email::Named>>,
     chats: Mutex<HashMap<String, Instant>>,
 }
 

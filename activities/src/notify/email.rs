@@ -1,5 +1,7 @@
 //! E-mail, by a server of the platform or of a tenant.
 
+mod smtp;
+
 use super::{Config, Courier, accounts::Smtp, failed, held, letter, throttled};
 use crate::{
     egress::{Reach, client::Nowhere},
@@ -8,31 +10,26 @@ use crate::{
 use flatrender_engine::{Attempt, Failure, Handler};
 use flatrender_workflows::contracts::notify::{Class, SendEmail, Verdict};
 use lettre::{
-    Address, AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor,
+    Address, Message,
     message::{
         Mailbox, MultiPart,
         header::{HeaderName, HeaderValue},
     },
-    transport::smtp::{
-        authentication::Credentials,
-        client::{Tls, TlsParameters},
-        extension::ClientId,
-    },
+    transport::smtp::client::{Tls, TlsParameters},
 };
 use reqwest::Url;
-use std::{net::SocketAddr, time::Duration};
+use smtp::Server;
+use std::{net::SocketAddr, sync::Arc};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-/// A connection may take so long.
-const CONNECT: Duration = Duration::from_secs(8);
 /// Addresses of a server that are tried, one after the other.
 const MOST_ADDRESSES: usize = 3;
 /// When a server closes its doors for the moment (421), in seconds.
 const CLOSED: f64 = 60.0;
 
-/// A line to a server of a tenant, and the address of it that the tenant has named.
-pub(super) type Line = (String, AsyncSmtpTransport<Tokio1Executor>);
+/// A server of a tenant, and the address of it that the tenant has named.
+pub(super) type Named = (String, Arc<Server>);
 
 impl Handler<SendEmail> for Courier {
     async fn handle(&self, _: &Attempt, mail: SendEmail) -> Result<Verdict, Failure> {
@@ -55,11 +52,7 @@ impl Handler<SendEmail> for Courier {
             .by(mail.envelope.delivery_id, &carriers, async |config, account_id| {
                 let Config::Smtp(smtp) = config else { return failed(Class::Config, "the account is none for e-mail") };
                 let sent = timeout(self.0.config.mail_patience, self.by_server(&mail, &smtp, account_id)).await;
-                sent.unwrap_or_else(|_| {
-                    // A line that was left in the middle of a sentence would take the answer to it for one to the next.
-                    held(&self.0.servers).retain(|(account, _), _| *account != account_id);
-                    failed(Class::Unknown, Unsent::Silent.to_string())
-                })
+                sent.unwrap_or_else(|_| failed(Class::Unknown, Unsent::Silent.to_string()))
             })
             .await)
     }
@@ -122,7 +115,7 @@ impl Courier {
                 Ok(server) => server,
                 Err(verdict) => return verdict,
             };
-            match server.send(message.clone()).await {
+            match server.send(&message).await {
                 Ok(_) => {
                     let message = Some(message_id(mail, &from));
                     return Verdict::Accepted { account_id: Some(account_id), message };
@@ -152,30 +145,20 @@ impl Courier {
         Ok((place, found))
     }
 
-    /// The connections to an address of a server.
+    /// An address of a server, with the lines to it.
     fn server(
         &self,
         smtp: &Smtp,
         place: &Place,
         address: SocketAddr,
         account_id: Uuid,
-    ) -> Result<AsyncSmtpTransport<Tokio1Executor>, Verdict> {
+    ) -> Result<Arc<Server>, Verdict> {
         let mut servers = held(&self.0.servers);
         if let Some((_, server)) = servers.get(&(account_id, address)) {
             return Ok(server.clone());
         }
-        let tls = place.tls().map_err(|_| failed(Class::Config, "the name of the mail server has no certificate"))?;
-        let mut server = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(address.ip().to_string())
-            .port(address.port())
-            .tls(tls)
-            .timeout(Some(CONNECT));
-        if let Some((user, password)) = place.credentials.clone() {
-            server = server.credentials(Credentials::new(user, password));
-        }
-        if let Some(name) = place.hello.clone() {
-            server = server.hello_name(ClientId::Domain(name));
-        }
-        let server = server.build();
+        let server = Server::new(place, address)
+            .map_err(|_| failed(Class::Config, "the name of the mail server has no certificate"))?;
         servers.insert((account_id, address), (smtp.url.clone(), server.clone()));
         Ok(server)
     }
@@ -324,10 +307,7 @@ mod tests {
         message::{Mailer, MailerConfig},
         notify::{CourierConfig, MAIL_PATIENCE},
     };
-    use std::sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    };
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn a_full_mailbox_is_no_missing_one_and_a_policy_is_neither() {

@@ -1,0 +1,257 @@
+//! A mail server, and the lines to it that are kept for the next mail.
+//!
+//! lettre's own transport writes a mail and the dot that ends it one after the other. The dot then waits until the server has acknowledged
+//! the mail (RFC 896, Nagle), and a server that has nothing to answer yet takes 40 ms for that. Here both are one write.
+
+use super::{Place, held};
+use lettre::{
+    Message,
+    address::Envelope,
+    transport::smtp::{
+        Error,
+        authentication::{Credentials, DEFAULT_MECHANISMS},
+        client::{AsyncSmtpConnection, Tls},
+        commands::{Data, Mail, Rcpt},
+        extension::ClientId,
+        response::Response,
+    },
+};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, Weak},
+    time::{Duration, Instant},
+};
+use tokio::time::{sleep, timeout};
+
+/// A connection may take so long; so may the answer of one that was kept whether it is still there, and a goodbye.
+const CONNECT: Duration = Duration::from_secs(8);
+/// Lines that are kept.
+const MOST_IDLE: usize = 8;
+/// For how long a line is kept that nobody needs; at most twice that.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// An address of a mail server.
+pub(in crate::notify) struct Server {
+    address: SocketAddr,
+    tls: Tls,
+    hello: ClientId,
+    credentials: Option<Credentials>,
+    /// Only lines on which all that was said is answered.
+    idle: Mutex<Vec<(Instant, AsyncSmtpConnection)>>,
+}
+
+impl Server {
+    /// Connects when it sends.
+    ///
+    /// # Errors
+    /// The name of the server is none that a certificate could be of.
+    pub(super) fn new(place: &Place, address: SocketAddr) -> Result<Arc<Self>, Error> {
+        let tls = place.tls()?;
+        let hello = place.hello.clone().map(ClientId::Domain).unwrap_or_default();
+        let credentials = place.credentials.clone().map(|(user, password)| Credentials::new(user, password));
+        let server = Arc::new(Self { address, tls, hello, credentials, idle: Mutex::default() });
+        tokio::spawn(tidy(Arc::downgrade(&server)));
+        Ok(server)
+    }
+
+    /// Sends a mail, once. Whoever stops waiting for it takes its line with them.
+    pub(super) async fn send(&self, message: &Message) -> Result<Response, Error> {
+        let mut line = self.line().await?;
+        let sent = say(&mut line, message.envelope(), &message.formatted()).await;
+        match sent {
+            Ok(_) => self.keep(line),
+            Err(_) => leave(line),
+        }
+        sent
+    }
+
+    /// A line that is there: the one that was needed last, or a new one.
+    async fn line(&self) -> Result<AsyncSmtpConnection, Error> {
+        let kept = held(&self.idle).pop();
+        if let Some((since, mut line)) = kept {
+            if timeout(CONNECT, line.test_connected()).await.unwrap_or(false) {
+                return Ok(line);
+            }
+            // The server has been away, or waits for nobody: so for those that were left alone for longer.
+            held(&self.idle).retain(|(later, _)| *later > since);
+        }
+        self.connect().await
+    }
+
+    async fn connect(&self) -> Result<AsyncSmtpConnection, Error> {
+        let wrapper = match &self.tls {
+            Tls::Wrapper(parameters) => Some(parameters.clone()),
+            _ => None,
+        };
+        let (address, hello) = (self.address, &self.hello);
+        let mut line = AsyncSmtpConnection::connect_tokio1(address, Some(CONNECT), hello, wrapper, None).await?;
+        match &self.tls {
+            Tls::Opportunistic(parameters) if line.can_starttls() => line.starttls(parameters.clone(), hello).await?,
+            Tls::Required(parameters) => line.starttls(parameters.clone(), hello).await?,
+            _ => {}
+        }
+        if let Some(credentials) = &self.credentials {
+            line.auth(DEFAULT_MECHANISMS, credentials).await?;
+        }
+        Ok(line)
+    }
+
+    fn keep(&self, line: AsyncSmtpConnection) {
+        let mut idle = held(&self.idle);
+        if idle.len() < MOST_IDLE {
+            idle.push((Instant::now(), line));
+        } else {
+            leave(line);
+        }
+    }
+}
+
+/// Leaves the lines that nobody has needed for a while, for as long as there is the server.
+async fn tidy(server: Weak<Server>) {
+    loop {
+        sleep(IDLE).await;
+        let Some(server) = server.upgrade() else { return };
+        held(&server.idle).extract_if(.., |(since, _)| since.elapsed() > IDLE).for_each(|(_, line)| leave(line));
+    }
+}
+
+/// Says goodbye. Nobody waits for it.
+fn leave(mut line: AsyncSmtpConnection) {
+    tokio::spawn(async move { timeout(CONNECT, line.abort()).await });
+}
+
+async fn say(line: &mut AsyncSmtpConnection, envelope: &Envelope, mail: &[u8]) -> Result<Response, Error> {
+    let plain = envelope.from().into_iter().chain(envelope.to()).all(|address| address.to_string().is_ascii());
+    let text = match str::from_utf8(mail) {
+        Ok(text) if plain && text.is_ascii() => text,
+        // Only an address can be the reason: everything else is encoded. lettre asks whether the server takes it, and says so.
+        _ => return line.send(envelope, mail).await,
+    };
+    line.command(Mail::new(envelope.from().cloned(), vec![])).await?;
+    for address in envelope.to() {
+        line.command(Rcpt::new(address.clone(), vec![])).await?;
+    }
+    line.command(Data).await?;
+    line.command(stuffed(text)).await
+}
+
+/// A mail to its end: a dot on a line of its own. One that begins a line of the mail is doubled (RFC 5321, 4.5.2).
+fn stuffed(text: &str) -> String {
+    let dot = if text.starts_with('.') { "." } else { "" };
+    format!("{dot}{}\r\n.\r\n", text.replace("\r\n.", "\r\n.."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::notify::{
+        email::{CLOSED, sorted},
+        throttled,
+    };
+    use flatrender_workflows::contracts::notify::{Class, Verdict};
+    use std::{collections::VecDeque, io};
+    use tokio::{
+        io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+        net::{TcpListener, TcpStream},
+    };
+
+    /// The mails that were taken, each with the number of its line.
+    type Taken = Arc<Mutex<Vec<(usize, String)>>>;
+
+    /// A mail server that talks on one line after the other. `replies` are for the first recipients; after a mail it may hang up.
+    async fn server(replies: &[&'static str], hangs_up: bool) -> (Arc<Server>, Taken) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (taken, mut replies) = (Taken::default(), VecDeque::from(replies.to_vec()));
+        let keeps = taken.clone();
+        tokio::spawn(async move {
+            for line in 0.. {
+                let (stream, _) = listener.accept().await.unwrap();
+                let _ = converse(BufReader::new(stream), line, &mut replies, hangs_up, &keeps).await;
+            }
+        });
+        let place = Place::read(&format!("smtp://{address}")).unwrap();
+        (Server::new(&place, address).unwrap(), taken)
+    }
+
+    async fn converse(
+        mut stream: BufReader<TcpStream>,
+        line: usize,
+        replies: &mut VecDeque<&'static str>,
+        hangs_up: bool,
+        taken: &Taken,
+    ) -> io::Result<()> {
+        stream.write_all(b"220 fake\r\n").await?;
+        loop {
+            let mut heard = String::new();
+            if stream.read_line(&mut heard).await? == 0 {
+                return Ok(());
+            }
+            let reply = match heard.get(..4).unwrap_or_default() {
+                "RCPT" => replies.pop_front().unwrap_or("250 ok"),
+                "DATA" => {
+                    stream.write_all(b"354 go on\r\n").await?;
+                    // What was not written at once is not waited for.
+                    let mut mail = vec![0; 64 << 10];
+                    let length = stream.read(&mut mail).await?;
+                    taken.lock().unwrap().push((line, String::from_utf8_lossy(&mail[..length]).into_owned()));
+                    "250 taken"
+                }
+                "QUIT" => "221 bye",
+                _ => "250 ok",
+            };
+            stream.write_all(format!("{reply}\r\n").as_bytes()).await?;
+            if reply == "221 bye" || hangs_up && reply == "250 taken" {
+                return Ok(());
+            }
+        }
+    }
+
+    fn mail() -> Message {
+        let message = Message::builder()
+            .from("films@acme.example".parse().unwrap())
+            .to("jane@example.com".parse().unwrap())
+            .subject("Dots");
+        message.body(".\r\n..b".to_owned()).unwrap()
+    }
+
+    fn lines(taken: &Taken) -> Vec<usize> {
+        taken.lock().unwrap().iter().map(|(line, _)| *line).collect()
+    }
+
+    #[tokio::test]
+    async fn mails_go_over_one_line_each_in_one_write() {
+        let (server, taken) = server(&[], false).await;
+        for _ in 0..3 {
+            server.send(&mail()).await.unwrap();
+        }
+        assert_eq!(lines(&taken), [0, 0, 0]);
+        for (_, mail) in taken.lock().unwrap().iter() {
+            assert!(mail.contains("\r\n\r\n..\r\n...b") && mail.ends_with("\r\n.\r\n"), "{mail}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_that_the_server_has_closed_is_replaced() {
+        let (server, taken) = server(&[], true).await;
+        for _ in 0..3 {
+            server.send(&mail()).await.unwrap();
+        }
+        assert_eq!(lines(&taken), [0, 1, 2], "each once");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_means_what_it_says_and_ends_its_line() {
+        let (server, taken) = server(&["550 5.1.1 no such user", "421 4.3.2 closing"], false).await;
+        let refused = sorted(&server.send(&mail()).await.unwrap_err());
+        assert!(matches!(refused, Verdict::Failed { class: Class::HardBounce, .. }), "{refused:?}");
+        assert_eq!(sorted(&server.send(&mail()).await.unwrap_err()), throttled(CLOSED));
+        server.send(&mail()).await.unwrap();
+        assert_eq!(lines(&taken), [2]);
+    }
+
+    #[test]
+    fn a_dot_that_begins_a_line_is_doubled() {
+        assert_eq!(stuffed(".a\r\n.\r\n.\r\nb.\r\n"), "..a\r\n..\r\n..\r\nb.\r\n\r\n.\r\n");
+    }
+}
