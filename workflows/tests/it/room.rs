@@ -131,6 +131,8 @@ async fn a_film_whose_run_the_engine_gave_up_frees_its_room(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn what_was_ordered_with_a_published_film_is_made_though_the_engine_gave_its_run_up(db: PgPool) {
     let (id, run_id) = ordered(&db).await.unwrap();
+    let poster = r#"update render.render_jobs set spec = spec || '{"derivatives": ["poster"]}' where id = $1"#;
+    sqlx::query(poster).bind(id).execute(&db).await.unwrap();
     publish(&db, id).await;
     given_up(&db, id, run_id).await;
     assert_eq!(rooms(&db).await, ["derivative held", "film used"]);

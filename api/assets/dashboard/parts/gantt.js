@@ -3,8 +3,10 @@
 import { h, ltr } from "../dom.js";
 import { between, span, t, word } from "../i18n.js";
 
-/** Most lanes that are drawn: the first ones, and the last. */
+/** Most lanes that are drawn: the run's own, what is under way, the first ones and the last. */
 const LANES = 60;
+/** Most of them that are drawn because they are under way. */
+const OPEN = 30;
 const KINDS = [["queued", "--bar-queue"], ["working", "--bar-work"], ["step", "--bar-step"], ["paused", "--bar-pause"], ["sleeping", "--bar-sleep"], ["signal", "--bar-signal"], ["child", "--bar-child"], ["parked", "--bar-park"], ["failed", "--bar-bad"]];
 const BAD = new Set(["failed", "lost", "timeout"]);
 
@@ -19,7 +21,12 @@ export function gantt(run) {
   }
   let keys = [...lanes.keys()];
   const left_out = keys.length - LANES;
-  if (left_out > 0) keys = [...keys.slice(0, LANES - 10), ...keys.slice(-10)];
+  if (left_out > 0) {
+    const open = keys.filter((key) => lanes.get(key).some((one) => !one.until)).slice(-OPEN);
+    const drawn = new Set(["", ...open, ...keys.slice(-10)]);
+    for (const key of keys) if (drawn.size < LANES) drawn.add(key);
+    keys = keys.filter((key) => drawn.has(key));
+  }
   if (!keys.length) return h("p", { class: "dim" }, t("run.none"));
   const occurs = new Set(run.timeline.map((one) => (BAD.has(one.outcome) ? "failed" : one.doing)));
   const place = (time) => Math.max(0, Math.min(100, ((time - begin) / (end - begin)) * 100));

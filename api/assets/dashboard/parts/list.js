@@ -50,20 +50,26 @@ export function pages({ path, query, columns, open, empty, label, limit = 50, ke
   const place = busy({ class: "sheet" });
   const stop = new AbortController();
   const free = open ? walk(place, open) : () => {};
-  let rows = [], next = null, more = false;
+  let rows = [], next = null, more = false, turn = 0, under_way = false;
 
+  /** Looks anew, or goes on; whoever looks later is the one that is shown. */
   async function load(fresh) {
+    const mine = (turn += 1);
+    let loaded = fresh ? [] : rows, from = fresh ? null : next, page;
+    under_way = true;
     try {
       for (let passed = 0; passed <= EMPTY; passed += 1) {
-        const page = await get(at(path, { ...query, limit, starting_after: fresh ? null : next }), stop.signal);
-        rows = fresh ? page.data : rows.concat(page.data);
-        next = page.next_cursor;
-        more = page.has_more;
-        fresh = false;
-        if (page.data.length || !more) break;
+        page = await get(at(path, { ...query, limit, starting_after: from }), stop.signal);
+        if (mine !== turn) return;
+        loaded = loaded.concat(page.data);
+        from = page.next_cursor;
+        if (page.data.length || !page.has_more) break;
       }
+      [rows, next, more, under_way] = [loaded, from, page.has_more, false];
       show();
     } catch (error) {
+      if (mine !== turn) return;
+      under_way = false;
       if (error.name !== "AbortError") fill(place, trouble(error, () => load(true)));
     }
   }
@@ -78,5 +84,5 @@ export function pages({ path, query, columns, open, empty, label, limit = 50, ke
   }
 
   load(true);
-  return { element: place, reload: () => load(true), renew() { if (window.scrollY < 80 && rows.length <= limit) load(true); }, end() { stop.abort(); free(); } };
+  return { element: place, reload: () => load(true), renew() { if (!under_way && window.scrollY < 80 && rows.length <= limit) load(true); }, end() { stop.abort(); free(); } };
 }

@@ -303,7 +303,7 @@ async fn enter(
             "an idempotency key is 1 to 100 printable ASCII characters here",
         ));
     }
-    let before = credit::open(&mut *db, steward.tenant_id, user_id).await?;
+    let before = credit::open_locked(&mut *db, steward.tenant_id, user_id).await?;
     let reason = if body.seconds > 0 { Reason::Grant } else { Reason::Correction };
     let key = format!("grant:{key}");
     match credit::grant(&mut *db, before.id, &key, body.seconds, reason).await? {
