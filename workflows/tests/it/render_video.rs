@@ -388,6 +388,29 @@ async fn spoiled_frames_are_made_again_whatever_crashes_after_every_event(db: Pg
     spoiled_frames_are_made_again(db, true).await;
 }
 
+#[sqlx::test(migrations = "../migrations")]
+async fn a_film_whose_frames_are_said_to_be_spoiled_while_it_is_published_is_not(db: PgPool) {
+    let (id, run) = order(&db).await;
+    let token = left(&db, id).await;
+    let world = World::with(Mischief { crashing: Some((41, 1)), ..Mischief::default() });
+    world.store_for(&db);
+    let mut slow = db.begin().await.unwrap();
+    sqlx::raw_sql("lock table render.exports in share mode").execute(&mut *slow).await.unwrap();
+    let elsewhere = async {
+        let waits = "select count(*) from pg_locks l join pg_database d on d.oid = l.database
+                     where d.datname = current_database() and l.relation = 'render.exports'::regclass and not l.granted";
+        while sqlx::query_scalar::<_, i64>(waits).fetch_one(&db).await.unwrap() == 0 {
+            tokio::task::yield_now().await;
+        }
+        spoil(&db, token).await;
+        slow.rollback().await.unwrap();
+    };
+    let (run, ()) = tokio::join!(world.finish(&db, run, false), elsewhere);
+    assert_eq!(run.state, RunState::Succeeded, "{:?}", run.error);
+    assert_eq!((count(&db, LEFT, id).await, exports(&db, id).await), (0, 1));
+    assert_eq!(world.asked().iter().filter(|a| a.starts_with("AssembleVideo")).count(), 2);
+}
+
 /// A second that was withdrawn still stores what it has, and says then that it was spoiled.
 #[sqlx::test(migrations = "../migrations")]
 async fn a_frame_is_not_worthless_because_a_spoiled_attempt_wrote_over_it(db: PgPool) {
