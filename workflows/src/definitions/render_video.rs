@@ -378,13 +378,13 @@ async fn keep(
     cx.activity(&format!("keep:{}", frames.first), KeepScene { render_id: id, scene: scene.clone() }).await?;
     let (tenant_id, run_id, spec, renderer) = (job.tenant_id, cx.run_id(), job.spec.clone(), renderer.to_owned());
     let keep = async move |db: Db<'_>| {
-        let new = NewScene { tenant_id, render_id: id, frames, scene: &scene, renderer: &renderer, spec: &spec };
         let keep = async |db: Db<'_>| -> Result<(), Failure> {
-            if frame_job::spoiled(&mut *db, tenant_id, run_id, id).await?.iter().any(|frame| frames.contains(*frame)) {
-                return Ok(());
-            }
+            let spoiled = frame_job::spoiled(&mut *db, tenant_id, run_id, id).await?;
+            let is_spoiled = spoiled.iter().any(|frame| frames.contains(*frame));
+            let (scene, renderer, spec) = (&scene, &renderer, &spec);
             // Nodes serve many tenants and are nobody's rows.
             Scope::platform(Role::Render).enter(&mut *db).await?;
+            let new = NewScene { tenant_id, render_id: id, frames, scene, renderer, spec, is_spoiled };
             Ok(scene_cache::keep(db, &new).await?)
         };
         Scope::tenant(Role::Render, tenant_id).within(db, keep).await

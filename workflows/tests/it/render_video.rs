@@ -411,6 +411,20 @@ async fn a_film_whose_frames_are_said_to_be_spoiled_while_it_is_published_is_not
     assert_eq!(world.asked().iter().filter(|a| a.starts_with("AssembleVideo")).count(), 2);
 }
 
+/// What was stored of a scene before its frames were said to be spoiled has a row by which it is found and removed.
+#[sqlx::test(migrations = "../migrations")]
+async fn the_content_of_a_scene_that_is_not_to_be_kept_is_removed(db: PgPool) {
+    enrol_renderer(&db, "lottie 1").await;
+    let (id, run) = order(&db).await;
+    let spoils = Some(("EncodePart 0", left(&db, id).await));
+    let world = World::with(Mischief { crashing: Some((37, 1)), spoils, ..Mischief::default() });
+    world.store_for(&db);
+    let run = world.finish(&db, run, false).await;
+    assert_eq!(run.state, RunState::Succeeded, "{:?}", run.error);
+    let to_remove = "select count(*) from render.kept_scenes where render_job_id = $1 and evicted_at is not null";
+    assert_eq!(count(&db, to_remove, id).await, 3);
+}
+
 /// A second that was withdrawn still stores what it has, and says then that it was spoiled.
 #[sqlx::test(migrations = "../migrations")]
 async fn a_frame_is_not_worthless_because_a_spoiled_attempt_wrote_over_it(db: PgPool) {
