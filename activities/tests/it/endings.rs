@@ -229,7 +229,7 @@ async fn a_node_that_goes_away_before_the_first_frame_gives_the_task_back() {
 #[tokio::test]
 async fn a_node_that_goes_away_waits_for_no_list_of_frames_that_are_stored() {
     let stage = Stage::new(json!({}));
-    stage.shelf.is_silent.store(true, std::sync::atomic::Ordering::Relaxed);
+    stage.shelf.is_silent.store(true, Ordering::Relaxed);
     let going = async {
         until("it is prepared", || stage.attempt_folder().join("prepared").exists()).await;
         stage.drain.cancel();
