@@ -61,7 +61,8 @@ pub struct Job<'a, I, S> {
     pub drain: CancellationToken,
     /// Called when a renderer was started, before anything is awaited: to remember whom to kill.
     pub spawned: &'a (dyn Fn(&ProcessId) + Send + Sync),
-    /// Called when a run is over and judged, before anything follows from it: with what spoils its frames, if something does.
+    /// Called when a run is over and judged, before anything follows from it: with what spoils its frames, if something does. Not when we ended a
+    /// renderer that had said nothing of the kind: it may have been about to.
     pub heard: &'a (dyn Fn(Option<&Failure>) + Send + Sync),
     /// An earlier process has started a renderer for this attempt, and ended before all that it said was heard.
     pub unheard: bool,
@@ -228,7 +229,9 @@ impl<I: InputSource, S: FrameSink> Work<'_, I, S> {
         let misnumbered = self.harvest.judge() && announced.is_none_or(|count| count == frames.count());
         self.transcript.spoiled = self.transcript.spoiled.or(misnumbered.then_some(WRONG_NUMBERS));
         if self.transcript.spoiled.is_none() {
-            (self.job.heard)(None);
+            if matches!(end, End::Exited(_)) {
+                (self.job.heard)(None);
+            }
             return end;
         }
         let (frames, faults) = self.harvest.result();

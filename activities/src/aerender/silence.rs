@@ -2,7 +2,7 @@
 
 use super::{
     classes::{Class, DIALOG, NO_DESKTOP},
-    process::Tree,
+    process::{Tree, census},
 };
 use flatrender_engine::Failure;
 
@@ -21,17 +21,17 @@ pub struct Silence {
 impl Silence {
     /// What keeps the processes of a tree silent; none when nothing is seen.
     pub fn of(tree: &Tree) -> Option<Self> {
-        Self::told(tree.dialog(), has_desktop())
+        Self::told(tree.dialog(), census::has_desktop())
     }
 
     /// By the title of a dialog that is open, and by whether there is a desktop to open one on.
     pub fn told(dialog: Option<String>, has_desktop: Option<bool>) -> Option<Self> {
         match (dialog, has_desktop) {
-            (_, Some(false)) => Some(Self { class: NO_DESKTOP, seen: "this session has no desktop".to_owned() }),
             (Some(title), _) => {
                 let seen = title.chars().filter(|c| !c.is_control()).take(TITLE_CHARS).collect();
                 Some(Self { class: DIALOG, seen })
             }
+            (None, Some(false)) => Some(Self { class: NO_DESKTOP, seen: "this session has no desktop".to_owned() }),
             (None, _) => None,
         }
     }
@@ -40,12 +40,6 @@ impl Silence {
     pub fn failure(&self) -> Failure {
         Failure::transient(self.class.code, format!("{}: {}", self.class.message, self.seen))
     }
-}
-
-/// Whether this session has a desktop; none where it cannot be told. Session 0 of Windows has no name, and no desktop: "Services and RDP
-/// sessions", Windows documentation.
-pub fn has_desktop() -> Option<bool> {
-    cfg!(windows).then(|| std::env::var_os("SESSIONNAME").is_some())
 }
 
 #[cfg(test)]
@@ -61,6 +55,7 @@ mod tests {
         let code_and = |code: &str, seen: &str| Some((code.to_owned(), seen.to_owned()));
         assert_eq!(told(Some("Crash\u{7} Repair"), Some(true)), code_and("node.dialog", "Crash Repair"));
         assert_eq!(told(Some("What's New"), None), code_and("node.dialog", "What's New"));
+        assert_eq!(told(Some("What's New"), Some(false)), code_and("node.dialog", "What's New"), "it was seen");
         assert_eq!(told(None, Some(false)), code_and("node.no_desktop", "this session has no desktop"));
         assert_eq!((told(None, Some(true)), told(None, None)), (None, None));
     }

@@ -5,7 +5,7 @@ use super::{
     AgentConfig, AgentError, client::Client, client::ClientError, credential::Credential, disk, inventory::Inventory,
     probe,
 };
-use crate::aerender::silence;
+use crate::aerender::process::census;
 use flatrender_workflows::contracts::{node::Check, render::Engine};
 use std::{
     fs,
@@ -38,13 +38,13 @@ impl Places {
             Self {
                 documents: below("USERPROFILE", "Documents"),
                 preferences: below("APPDATA", "Adobe/After Effects"),
-                has_desktop: silence::has_desktop(),
+                has_desktop: census::has_desktop(),
             }
         } else {
             Self {
                 documents: below("HOME", "Documents"),
                 preferences: below("HOME", "Library/Preferences/Adobe/After Effects"),
-                has_desktop: silence::has_desktop(),
+                has_desktop: census::has_desktop(),
             }
         }
     }

@@ -9,7 +9,10 @@ use flatrender_activities::aerender::process::census::{self, Mark};
 use flatrender_engine::Standing;
 use flatrender_workflows::contracts::render::INTERRUPTED;
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 const SOON: Duration = Duration::from_millis(1500);
 
@@ -36,6 +39,16 @@ async fn a_renderer_that_stops_at_a_frame_is_killed_and_its_frames_are_kept() {
     assert_eq!((rendered.frames.len(), rendered.faults.len()), (3, 7));
     assert!(rendered.warnings.iter().any(|w| w.starts_with("render.stalled")), "{:?}", rendered.warnings);
     assert_eq!(stage.processes_left(), Some(false));
+}
+
+#[tokio::test]
+async fn only_a_renderer_that_ends_by_itself_is_heard_to_its_end() {
+    let heard = async |scenario| {
+        let stage = Stage::with(scenario, Limits { frame_stall: SOON, ..limits() });
+        stage.render().await.unwrap();
+        stage.heard.load(Ordering::Relaxed)
+    };
+    assert_eq!([heard(json!({ "hang": { "frame": 13 } })).await, heard(json!({})).await], [false, true]);
 }
 
 #[tokio::test]
@@ -216,7 +229,7 @@ async fn a_node_that_goes_away_before_the_first_frame_gives_the_task_back() {
 #[tokio::test]
 async fn a_node_that_goes_away_waits_for_no_list_of_frames_that_are_stored() {
     let stage = Stage::new(json!({}));
-    stage.shelf.is_silent.store(true, std::sync::atomic::Ordering::Relaxed);
+    stage.shelf.is_silent.store(true, Ordering::Relaxed);
     let going = async {
         until("it is prepared", || stage.attempt_folder().join("prepared").exists()).await;
         stage.drain.cancel();

@@ -210,6 +210,8 @@ pub struct Stage {
     pub keeper: AttemptKeeper,
     pub drain: CancellationToken,
     pub launcher: Mutex<Option<ProcessId>>,
+    /// Whether a renderer was heard to its end.
+    pub heard: AtomicBool,
     /// What After Effects shows instead of the composition.
     pub stills: Vec<Shot>,
 }
@@ -237,6 +239,7 @@ impl Stage {
             keeper,
             drain: CancellationToken::new(),
             launcher: Mutex::new(None),
+            heard: AtomicBool::new(false),
             stills: Vec::new(),
         }
     }
@@ -281,7 +284,7 @@ impl Stage {
             frames: self.shelf.clone(),
             drain: self.drain.clone(),
             spawned: &spawned,
-            heard: &|_| {},
+            heard: &|_| self.heard.store(true, Ordering::Relaxed),
             unheard: false,
         };
         self.aerender.render(job, &self.wish).await

@@ -122,13 +122,18 @@ pub(super) async fn fail_task(
         true => service.hold(&worker, task_id, token).await?,
         false => service.take_up(&worker, task_id, token).await?,
     };
+    let spoils = SPOILING.contains(&asked.failure.code.as_str());
     match hold {
         Hold::Held(lease) => {
+            if spoils {
+                // Before the attempt ends: a report that is repeated after that finds nothing left to do.
+                let mut tx = app.db.begin(Scope::platform(Role::Workflow)).await?;
+                stored_frame::disown_withdrawn(&mut tx, task_id, token).await?;
+                tx.commit().await?;
+            }
             crashes::note(app, caller, Task { id: task_id, token, lease: &lease }, &asked.failure).await?;
         }
-        Hold::Ended if SPOILING.contains(&asked.failure.code.as_str()) => {
-            disown(app, caller, task_id, &asked).await?;
-        }
+        Hold::Ended if spoils => disown(app, caller, task_id, &asked).await?,
         Hold::Ended => {}
     }
     service.fail(&worker, task_id, asked).await?;

@@ -246,6 +246,42 @@ async fn frames_that_are_said_to_be_spoiled_after_they_were_accepted_are_rendere
     assert_eq!(world.count("workflow.steps where key = 'publish_sound_2' and outcome = 'ok'").await, 1);
 }
 
+/// Keeps a scene of a film for others.
+async fn keep_a_scene(world: &World, id: Uuid) {
+    let keep = "insert into render.kept_scenes (tenant_id, key, sha256, size_bytes, frame_sha256, frame_bytes, render_job_id)
+                select tenant_id, repeat('a', 64), repeat('b', 64), 1, array[repeat('c', 64)], array[1], id from render.render_jobs where id = $1";
+    sqlx::query(keep).bind(id).execute(&world.db).await.unwrap();
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn scenes_are_kept_no_more_when_a_node_that_was_overtaken_says_that_its_frames_are_spoiled(db: PgPool) {
+    let world = World::new(db).await;
+    world.run_workflows();
+    let id = world.order().await;
+    let node = world.node("n1").await;
+    let task = node.claim().await;
+    keep_a_scene(&world, id).await;
+    let withdraw = "update workflow.tasks set cancel_requested = true where id = $1";
+    sqlx::query(withdraw).bind(task.id).execute(&world.db).await.unwrap();
+    assert_eq!(spoil(&node, &task).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(world.count("render.kept_scenes where evicted_at is not null").await, 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn scenes_of_other_nodes_are_kept_when_frames_of_which_none_was_used_are_spoiled(db: PgPool) {
+    let world = World::new(db).await;
+    world.run_workflows();
+    let id = world.order().await;
+    let node = world.node("n1").await;
+    let task = node.claim().await;
+    keep_a_scene(&world, id).await;
+    for _ in 0..2 {
+        // The answer to the first is lost.
+        assert_eq!(spoil(&node, &task).await.status, StatusCode::NO_CONTENT);
+    }
+    assert_eq!(world.count("render.kept_scenes where evicted_at is null").await, 1);
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn a_lease_cannot_pass_to_another_while_frames_are_noted_under_it(db: PgPool) {
     let world = World::new(db).await;

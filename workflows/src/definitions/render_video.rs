@@ -378,13 +378,13 @@ async fn keep(
     cx.activity(&format!("keep:{}", frames.first), KeepScene { render_id: id, scene: scene.clone() }).await?;
     let (tenant_id, run_id, spec, renderer) = (job.tenant_id, cx.run_id(), job.spec.clone(), renderer.to_owned());
     let keep = async move |db: Db<'_>| {
-        let new = NewScene { tenant_id, render_id: id, frames, scene: &scene, renderer: &renderer, spec: &spec };
         let keep = async |db: Db<'_>| -> Result<(), Failure> {
-            if frame_job::spoiled(&mut *db, tenant_id, run_id, id).await?.iter().any(|frame| frames.contains(*frame)) {
-                return Ok(());
-            }
+            let spoiled = frame_job::spoiled(&mut *db, tenant_id, run_id, id).await?;
+            let is_spoiled = spoiled.iter().any(|frame| frames.contains(*frame));
+            let (scene, renderer, spec) = (&scene, &renderer, &spec);
             // Nodes serve many tenants and are nobody's rows.
             Scope::platform(Role::Render).enter(&mut *db).await?;
+            let new = NewScene { tenant_id, render_id: id, frames, scene, renderer, spec, is_spoiled };
             Ok(scene_cache::keep(db, &new).await?)
         };
         Scope::tenant(Role::Render, tenant_id).within(db, keep).await
@@ -593,7 +593,12 @@ async fn publish_if_sound(cx: &Context, id: Uuid, made: &Made, time: &str) -> Re
         let publish = async |db: Db<'_>| -> Result<Published, Failure> {
             let spoiled = frame_job::spoiled(&mut *db, tenant_id, run_id, id).await?;
             if spoiled.is_empty() {
-                return Ok(Published::Export(export::publish(db, &new).await?));
+                let export_id = export::publish(&mut *db, &new).await?;
+                // To publish may take a while. What was said meanwhile takes all of it back, and the next try finds it above.
+                if !frame_job::spoiled(db, tenant_id, run_id, id).await?.is_empty() {
+                    return Err(Failure::transient("render.spoiled", "frames are said to be spoiled since a moment ago"));
+                }
+                return Ok(Published::Export(export_id));
             }
             stored_frame::forget(&mut *db, id, &spoiled).await?;
             scene_cache::let_go(db, tenant_id, id).await?;

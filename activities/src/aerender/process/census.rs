@@ -25,7 +25,9 @@ impl Mark {
     }
 }
 
-pub use system::{Watch, cpu_time, dialog, identify, is_alive, kill_if_same, kill_marked, own_group, watch_over};
+pub use system::{
+    Watch, cpu_time, dialog, has_desktop, identify, is_alive, kill_if_same, kill_marked, own_group, watch_over,
+};
 
 #[cfg(target_os = "linux")]
 #[path = "linux.rs"]

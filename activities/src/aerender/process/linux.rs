@@ -54,6 +54,11 @@ pub fn dialog(_mark: &Mark) -> Option<String> {
     None
 }
 
+/// Not told here.
+pub fn has_desktop() -> Option<bool> {
+    None
+}
+
 /// Whether a process of the group, or one that carries the mark, is alive. A zombie is not.
 pub fn is_alive(group: Option<u32>, mark: &Mark) -> Option<bool> {
     Some(processes().any(|s| s.state != 'Z' && (Some(s.group as u32) == group || carries(s.pid, mark))))

@@ -43,6 +43,11 @@ pub fn dialog(_mark: &Mark) -> Option<String> {
     None
 }
 
+/// Not told here.
+pub fn has_desktop() -> Option<bool> {
+    None
+}
+
 /// Whether the group has a process.
 pub fn is_alive(group: Option<u32>, _mark: &Mark) -> Option<bool> {
     group.map(|group| killpg(Pid::from_raw(group as i32), None::<Signal>).is_ok())

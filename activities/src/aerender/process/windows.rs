@@ -30,6 +30,7 @@ use windows_sys::Win32::{
             JobObjectExtendedLimitInformation, OpenJobObjectW, QueryInformationJobObject, SetInformationJobObject,
             TerminateJobObject,
         },
+        RemoteDesktop::ProcessIdToSessionId,
         SystemServices::{JOB_OBJECT_QUERY, JOB_OBJECT_TERMINATE},
         Threading::{
             CREATE_SUSPENDED, GetProcessTimes, OpenProcess, OpenThread, PROCESS_QUERY_LIMITED_INFORMATION,
@@ -76,6 +77,15 @@ pub fn dialog(mark: &Mark) -> Option<String> {
     // SAFETY: the callback gets the pointer it is made for, to what outlives the call. What is answered says only whether it was stopped.
     unsafe { EnumWindows(Some(look_at), (&raw mut search) as LPARAM) };
     search.title
+}
+
+/// Whether our session has a desktop that somebody can sign in at; session 0, in which services run, has none. Sources: "ProcessIdToSessionId"
+/// and "Interactive Services", Microsoft Learn.
+pub fn has_desktop() -> Option<bool> {
+    let mut session = 0;
+    // SAFETY: it writes a number that outlives the call.
+    let told = unsafe { ProcessIdToSessionId(std::process::id(), &raw mut session) };
+    (told != 0).then_some(session != 0)
 }
 
 /// A look through the windows of the desktop.

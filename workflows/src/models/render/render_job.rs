@@ -6,7 +6,7 @@
 //!    └──────────┴────────────┴───────────┴──────────────┴─────▶ failed | cancelled
 //! ```
 
-use super::{bill, frame_job, order::RenderOrder, room, spec::RenderSpec, stored_frame};
+use super::{bill, frame_job, order::RenderOrder, room, scene_cache, spec::RenderSpec, stored_frame};
 use crate::{
     contracts::media::{AudioRole, DerivativeKind},
     models::{Db, Role, Scope, content::project::Template},
@@ -333,6 +333,9 @@ pub async fn settle(db: Db<'_>, id: Uuid, run_id: Uuid, outcome: Result<(), &Fai
         Err(_) => "failed",
     };
     let failure = outcome.err();
+    if failure.is_some() {
+        let_spoiled_go(&mut *db, ours.tenant_id, run_id, id).await?;
+    }
     frame_job::end_repairs(&mut *db, id, None, outcome.is_ok()).await?;
     stored_frame::forget_all(&mut *db, id).await?;
     sqlx::query!(
@@ -353,6 +356,15 @@ pub async fn settle(db: Db<'_>, id: Uuid, run_id: Uuid, outcome: Result<(), &Fai
         bill::give_reward(db, ours.tenant_id, user_id, id).await?;
     }
     Ok(true)
+}
+
+/// Lets go of what was kept of a film when frames of it are spoiled: what was said while a scene was being kept is looked for when the film is
+/// published, and here when it never is. Before its stored frames are forgotten; ends in the scope of the film's tenant.
+async fn let_spoiled_go(db: Db<'_>, tenant_id: Uuid, run_id: Uuid, id: Uuid) -> sqlx::Result<()> {
+    if !frame_job::spoiled(&mut *db, tenant_id, run_id, id).await?.is_empty() {
+        scene_cache::let_go(db, tenant_id, id).await?;
+    }
+    Ok(())
 }
 
 /// A film that has ended.
@@ -428,6 +440,9 @@ pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<Vec<Uuid>> {
             run.message,
         );
         if let Some(film) = done.fetch_optional(&mut *db).await? {
+            if !film.published {
+                let_spoiled_go(&mut *db, film.tenant_id, run.id, film.id).await?;
+            }
             frame_job::end_repairs(&mut *db, film.id, None, film.published).await?;
             stored_frame::forget_all(&mut *db, film.id).await?;
             let rewarded = bill::settle(&mut *db, film.tenant_id, film.id).await?;

@@ -117,27 +117,32 @@ pub struct NewScene<'a> {
     pub renderer: &'a str,
     /// What the film was made from.
     pub spec: &'a RenderSpec,
+    /// Whether some of its frames are said to be spoiled.
+    pub is_spoiled: bool,
 }
 
-/// Keeps a scene, unless a node with another renderer than its key says had a hand in it; lets go of those used longest
-/// ago when the tenant has too many. Asked on behalf of the platform: nodes serve many tenants.
+/// Keeps a scene, unless it is spoiled or a node with another renderer than its key says had a hand in it: its content is stored by now, and is
+/// noted as let go of, so that it is removed. Lets go of those used longest ago when the tenant has too many. Asked on behalf of the
+/// platform: nodes serve many tenants.
 pub async fn keep(db: Db<'_>, new: &NewScene<'_>) -> sqlx::Result<()> {
     sqlx::query!(
         r#"insert into render.kept_scenes
-               (tenant_id, key, sha256, size_bytes, frame_sha256, frame_bytes, render_job_id, created_at, last_used_at)
+               (tenant_id, key, sha256, size_bytes, frame_sha256, frame_bytes, render_job_id, created_at, last_used_at, evicted_at)
            select $1, $2, $3, $4, array_agg(coalesce(r.sha256, m.sha256) order by m.frame_no),
-                  array_agg(coalesce(r.size_bytes, m.size_bytes) order by m.frame_no), $5, workflow.now(), workflow.now()
+                  array_agg(coalesce(r.size_bytes, m.size_bytes) order by m.frame_no), $5, workflow.now(), workflow.now(),
+                  case when $10 or not bool_and(coalesce(n.capabilities -> 'renderers' ->> $8 = $9, false)) then workflow.now() end
            from render.frame_manifests m
            left join lateral (select * from render.frame_replacements r
                               where r.render_job_id = m.render_job_id and r.frame_no = m.frame_no order by r.no desc limit 1) r on true
            left join render.frame_job_attempts a on a.id = case when r.no is null then m.attempt_id else r.attempt_id end
            left join render.nodes n on n.id = a.node_id
            where m.tenant_id = $1 and m.render_job_id = $5 and m.frame_no between $6 and $7
-           having count(*) = $7 - $6 + 1 and bool_and(coalesce(n.capabilities -> 'renderers' ->> $8 = $9, false))
+           having count(*) = $7 - $6 + 1
            on conflict (tenant_id, key) do update
            set sha256 = excluded.sha256, size_bytes = excluded.size_bytes, frame_sha256 = excluded.frame_sha256,
                frame_bytes = excluded.frame_bytes, render_job_id = excluded.render_job_id,
-               last_used_at = excluded.last_used_at, evicted_at = null"#,
+               last_used_at = excluded.last_used_at, evicted_at = null
+           where excluded.evicted_at is null"#,
         new.tenant_id,
         new.scene.key.as_str(),
         new.scene.part.blob.sha256.as_str(),
@@ -147,6 +152,7 @@ pub async fn keep(db: Db<'_>, new: &NewScene<'_>) -> sqlx::Result<()> {
         new.frames.last as i32,
         new.spec.engine.label(),
         new.renderer,
+        new.is_spoiled,
     )
     .execute(&mut *db)
     .await?;

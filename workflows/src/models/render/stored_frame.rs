@@ -118,22 +118,48 @@ pub async fn newest(db: Db<'_>, render_id: Uuid) -> sqlx::Result<Option<(FrameRe
 }
 
 /// An attempt that has ended says only now what shows in its frames. Gives the run of the film that has to hear of it; none when it was
-/// no film's. Scenes that were kept of the film are let go of. Begins in any scope; ends in that of the film's tenant for its runs
-/// when there is a film.
+/// no film's, or has said so when it ended. Scenes that were kept of the film are let go of. Begins in any scope; ends in that of the film's
+/// tenant for its runs when there is a film.
 pub async fn disown(db: Db<'_>, task_id: i64, lease_token: Uuid) -> sqlx::Result<Option<Uuid>> {
     Scope::platform(Role::Workflow).enter(&mut *db).await?;
     let attempt = sqlx::query!(
-        "select run_id, tenant_id from workflow.attempts where task_id = $1 and lease_token = $2 limit 1",
+        r#"select run_id, tenant_id from workflow.attempts where task_id = $1 and lease_token = $2
+           and not exists (select from workflow.attempts a
+                           where a.task_id = $1 and a.lease_token = $2 and a.failure ->> 'code' = any ($3)) limit 1"#,
         task_id,
         lease_token,
+        &SPOILING.map(str::to_owned),
     );
     let Some(attempt) = attempt.fetch_optional(&mut *db).await? else { return Ok(None) };
     let (run_id, tenant_id) = (attempt.run_id, attempt.tenant_id);
-    Scope::tenant(Role::Render, tenant_id).enter(&mut *db).await?;
-    let Some(render_id) = film_frames::film_of(&mut *db, tenant_id, run_id).await? else { return Ok(None) };
-    scene_cache::let_go(&mut *db, tenant_id, render_id).await?;
+    if !let_scenes_go(&mut *db, tenant_id, run_id).await? {
+        return Ok(None);
+    }
     Scope::tenant(Role::Workflow, tenant_id).enter(db).await?;
     Ok(Some(run_id))
+}
+
+/// An attempt says in time what shows in its frames. Once its task is withdrawn they may be in scenes that were kept of the film: those are let
+/// go of. Before that nobody has used any. Begins in any scope.
+pub async fn disown_withdrawn(db: Db<'_>, task_id: i64, lease_token: Uuid) -> sqlx::Result<()> {
+    Scope::platform(Role::Workflow).enter(&mut *db).await?;
+    let task = sqlx::query!(
+        "select run_id, tenant_id from workflow.tasks where id = $1 and lease_token = $2 and cancel_requested",
+        task_id,
+        lease_token,
+    );
+    if let Some(task) = task.fetch_optional(&mut *db).await? {
+        let_scenes_go(db, task.tenant_id, task.run_id).await?;
+    }
+    Ok(())
+}
+
+/// Lets go of scenes that were kept of a run's film; false when it is no film's. Ends in the scope of the film's tenant.
+async fn let_scenes_go(db: Db<'_>, tenant_id: Uuid, run_id: Uuid) -> sqlx::Result<bool> {
+    Scope::tenant(Role::Render, tenant_id).enter(&mut *db).await?;
+    let Some(render_id) = film_frames::film_of(&mut *db, tenant_id, run_id).await? else { return Ok(false) };
+    scene_cache::let_go(db, tenant_id, render_id).await?;
+    Ok(true)
 }
 
 /// Forgets some: they are to be rendered again.
