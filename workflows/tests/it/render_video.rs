@@ -445,7 +445,8 @@ async fn scenes_of_a_film_that_was_given_up_with_spoiled_frames_are_kept_no_more
     let token = left(&db, id).await;
     let accept = "insert into render.frame_manifests (tenant_id, render_job_id, frame_no, sha256, size_bytes)
                   select tenant_id, render_job_id, frame_no, sha256, size_bytes from render.stored_frames where render_job_id = $1";
-    let keep = "insert into render.kept_scenes (tenant_id, key, sha256, size_bytes, frame_sha256, frame_bytes, render_job_id)
+    let keep =
+        "insert into render.kept_scenes (tenant_id, key, sha256, size_bytes, frame_sha256, frame_bytes, render_job_id)
                 select tenant_id, sha256, sha256, 1, array[sha256], array[size_bytes], render_job_id
                 from render.stored_frames where render_job_id = $1 and frame_no = 0";
     for sql in [accept, keep] {
