@@ -376,6 +376,9 @@ pub async fn settle_abandoned(db: &PgPool) -> Result<usize, Box<dyn Error + Send
         events::render_ended(&workflows, &mut tx, *film).await?;
         derive_of_abandoned(&workflows, &mut tx, *film).await?;
     }
+    for film in render_job::underived(&mut tx).await? {
+        derive_of_abandoned(&workflows, &mut tx, film).await?;
+    }
     tx.commit().await?;
     workflows.announce();
     // In a transaction of its own: each takes the turns of tenants in order.

@@ -10,7 +10,10 @@ use flatrender_workflows::{
     contracts::media::{EncodeProfile, ProbedVideo},
     models::{
         DEFAULT_TENANT, Role, Scope,
-        render::export::{self, NewExport},
+        render::{
+            export::{self, NewExport},
+            render_job,
+        },
     },
 };
 use serde_json::{Value, json};
@@ -94,6 +97,15 @@ async fn what_else_was_ordered_is_made_of_the_film_and_one_that_fails_spoils_not
 /// After the point of no return a film is finished by whoever settles it.
 #[sqlx::test(migrations = "../migrations")]
 async fn what_was_ordered_is_made_of_a_published_film_whose_run_was_given_up(db: PgPool) {
+    what_was_ordered_is_made_of_a_film_that_was_given_up(db, false).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_was_ordered_is_made_of_a_finished_film_whose_run_was_given_up_before_it_asked_for_it(db: PgPool) {
+    what_was_ordered_is_made_of_a_film_that_was_given_up(db, true).await;
+}
+
+async fn what_was_ordered_is_made_of_a_film_that_was_given_up(db: PgPool, is_settled: bool) {
     let world = World::new(db).await;
     let mut wanted = order();
     wanted["output"] = json!({"derivatives": ["poster"]});
@@ -104,12 +116,17 @@ async fn what_was_ordered_is_made_of_a_published_film_whose_run_was_given_up(db:
     let mut tx = Scope::tenant(Role::Render, tenant_id).begin(&world.db).await.unwrap();
     let new = NewExport { tenant_id, render_id, profile, video, sheet, probed };
     let export_id = export::publish(&mut tx, &new).await.unwrap();
+    if is_settled {
+        assert!(render_job::settle(&mut tx, render_id, world.run_of(render_id).await, Ok(())).await.unwrap());
+    }
     tx.commit().await.unwrap();
     let give_up = r#"select workflow.end_run(id, 'failed', null,
         '{"code": "workflow.lost_too_often", "message": "given up", "retryable": false}')
         from workflow.tasks where run_id = $1"#;
     sqlx::query(give_up).bind(world.run_of(render_id).await).execute(&world.db).await.unwrap();
-    assert_eq!(settle_abandoned(&world.db).await.unwrap(), 1);
+    for settled in [usize::from(!is_settled), 0] {
+        assert_eq!(settle_abandoned(&world.db).await.unwrap(), settled);
+    }
     let export = world.get(&format!("/v1/exports/{export_id}")).await.json();
     assert_eq!(export["derivatives"][0], json!({"kind": "poster", "state": "queued", "url": null}));
     assert_eq!(world.count("workflow.runs where kind = 'derive_film'").await, 1);

@@ -464,6 +464,36 @@ pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<Vec<Uuid>> {
     Ok(films.into_iter().map(|(_, id, ..)| id).collect())
 }
 
+/// Finished films whose run the engine ended by itself after it had settled them, and before it asked for what was ordered with them: there is
+/// room set aside for that, and nothing that takes it. Each service at its own table; begins and ends on behalf of the platform.
+pub async fn underived(db: Db<'_>) -> sqlx::Result<Vec<Uuid>> {
+    Scope::platform(Role::File).enter(&mut *db).await?;
+    let held = sqlx::query_scalar!(
+        r#"select distinct split_part(purpose, ':', 2)::uuid as "id!" from file_mgr.quota_reservations
+           where state = 'held' and purpose like 'derivative:%'"#
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    Scope::platform(Role::Render).enter(&mut *db).await?;
+    let films = sqlx::query!(
+        r#"select id, workflow_run_id from render.render_jobs j where id = any ($1) and status = 'completed'
+           and not exists (select from render.exports e join render.derivatives d on d.export_id = e.id where e.render_job_id = j.id)"#,
+        &held,
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    let runs: Vec<Uuid> = films.iter().map(|film| film.workflow_run_id).collect();
+    Scope::platform(Role::Workflow).enter(&mut *db).await?;
+    let ended = sqlx::query_scalar!(
+        "select id from workflow.runs where id = any ($1) and state in ('failed', 'cancelled')",
+        &runs
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    Scope::platform(Role::Render).enter(db).await?;
+    Ok(films.into_iter().filter(|film| ended.contains(&film.workflow_run_id)).map(|film| film.id).collect())
+}
+
 /// Ended films whose frames and parts may still be in storage, with their tenants. Those that ended within the last two
 /// minutes are left alone: a node may still be putting a frame.
 pub async fn untidied(db: Db<'_>, limit: i64) -> sqlx::Result<Vec<(Uuid, Uuid)>> {
