@@ -513,7 +513,7 @@ async fn a_limit_that_is_changed_leaves_the_others_of_its_queue(db: PgPool) {
     browser.until("document.querySelector('[role=dialog] input[name=tenant_rate]')?.value === '100/60+20'").await;
     browser.write("[role=dialog] input[name=cap]", "20").await;
     browser.click("[role=dialog] button[type=submit]").await;
-    browser.until(&format!("document.querySelector('{row}')?.textContent.includes('cap 20')")).await;
+    browser.until(&format!("document.querySelector('{row}')?.textContent.includes('At once, all tenants 20')")).await;
     let all = operations.all_terms().await.unwrap();
     let kept = all.iter().find(|(name, _)| name == "webhook").unwrap().1.clone();
     assert_eq!(kept, Terms { cap: Some(20), ..terms });
