@@ -1,7 +1,7 @@
 //! Runs that start runs.
 
 use crate::world::{OneWork, Tool, Work, World};
-use flatrender_engine::{Context, Failure, Labels, Workflow, client::RunState};
+use flatrender_engine::{Client, Context, Failure, Labels, Standing, Workflow, client::RunState};
 use futures::future::{join_all, try_join};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
@@ -242,20 +242,31 @@ async fn of_a_cancellation_and_a_result_exactly_one_wins(db: PgPool) {
             tokio::time::sleep(late).await;
             world.cancel(root).await
         };
+        // Another process each time: renewals of one are 400 ms apart, and any cancellation would be first.
+        let client = Client::new(world.db.clone());
         let work = async {
             tokio::time::sleep(Duration::from_millis(10)).await;
-            let client = &world.client;
             match client.renew(leased.task_id, leased.lease_token, None).await.unwrap() {
-                flatrender_engine::Standing::Held => {
-                    client.complete(leased.task_id, leased.lease_token, &9).await.is_ok()
-                }
+                Standing::Held => client.complete(leased.task_id, leased.lease_token, &9).await.is_ok(),
                 _ => {
                     let _ = client.fail(leased.task_id, leased.lease_token, &Failure::cancelled()).await;
                     false
                 }
             }
         };
-        let (_, completed) = futures::future::join(cancel, work).await;
+        // Each is first once; after that chance decides.
+        let completed = match n {
+            0 => {
+                assert!(cancel.await);
+                work.await
+            }
+            1 => {
+                let completed = work.await;
+                cancel.await;
+                completed
+            }
+            _ => futures::future::join(cancel, work).await.1,
+        };
         let (parent, child) = (world.end(root).await, world.end(leased.run_id).await);
         assert_eq!(parent.state, child.state, "run {n}");
         assert_eq!(child.state, if completed { RunState::Succeeded } else { RunState::Cancelled }, "run {n}");
