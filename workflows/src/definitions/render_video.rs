@@ -595,7 +595,7 @@ async fn publish_if_sound(cx: &Context, id: Uuid, made: &Made, time: &str) -> Re
             if spoiled.is_empty() {
                 let export_id = export::publish(&mut *db, &new).await?;
                 // To publish may take a while. What was said meanwhile takes all of it back, and the next try finds it above.
-                if !frame_job::spoiled(db, tenant_id, run_id, id).await?.is_empty() {
+                if !frame_job::spoiled_at_last(db, tenant_id, run_id, id).await?.is_empty() {
                     return Err(Failure::transient(
                         "render.spoiled",
                         "frames are said to be spoiled since a moment ago",

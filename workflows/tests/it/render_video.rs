@@ -1,7 +1,7 @@
 //! A render, through its ordeals: it completes; it survives a crash after every event; it settles when any one
 //! activity fails; it stops when it is cancelled.
 
-use crate::world::{Mischief, NODE, World, blob, order, order_of, publish, spoil, store};
+use crate::world::{Mischief, NODE, World, begin_to_spoil, blob, order, order_of, publish, spoil, store};
 use flatrender_engine::{Client, client::RunState};
 use flatrender_workflows::{
     contracts::render::{FrameRange, FrameRef, RenderTiming, RenderedFrames},
@@ -15,7 +15,7 @@ use flatrender_workflows::{
         },
     },
 };
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use std::{collections::BTreeMap, time::Duration};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -388,8 +388,18 @@ async fn spoiled_frames_are_made_again_whatever_crashes_after_every_event(db: Pg
     spoiled_frames_are_made_again(db, true).await;
 }
 
-#[sqlx::test(migrations = "../migrations")]
-async fn a_film_whose_frames_are_said_to_be_spoiled_while_it_is_published_is_not(db: PgPool) {
+/// Waits until somebody waits for what this session has locked.
+async fn until_waited_for(db: &PgPool, holder: &mut PgConnection) {
+    let pid: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(holder).await.unwrap();
+    let waits = "select count(*) from pg_stat_activity
+                 where datname = current_database() and $1 = any (pg_blocking_pids(pid))";
+    while sqlx::query_scalar::<_, i64>(waits).bind(pid).fetch_one(db).await.unwrap() == 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// While the film is published its frames are said to be spoiled, or, `lingering`, are still being said to be when all but the record is written.
+async fn spoiled_while_it_is_published(db: PgPool, lingering: bool) {
     let (id, run) = order(&db).await;
     let token = left(&db, id).await;
     let world = World::with(Mischief { crashing: Some((41, 1)), ..Mischief::default() });
@@ -397,18 +407,32 @@ async fn a_film_whose_frames_are_said_to_be_spoiled_while_it_is_published_is_not
     let mut slow = db.begin().await.unwrap();
     sqlx::raw_sql("lock table render.exports in share mode").execute(&mut *slow).await.unwrap();
     let elsewhere = async {
-        let waits = "select count(*) from pg_locks l join pg_database d on d.oid = l.database
-                     where d.datname = current_database() and l.relation = 'render.exports'::regclass and not l.granted";
-        while sqlx::query_scalar::<_, i64>(waits).fetch_one(&db).await.unwrap() == 0 {
-            tokio::task::yield_now().await;
+        until_waited_for(&db, &mut slow).await;
+        let (mut word, client) = begin_to_spoil(&db, token).await;
+        if lingering {
+            slow.rollback().await.unwrap();
+            until_waited_for(&db, &mut word).await;
+            word.commit().await.unwrap();
+        } else {
+            word.commit().await.unwrap();
+            slow.rollback().await.unwrap();
         }
-        spoil(&db, token).await;
-        slow.rollback().await.unwrap();
+        client.announce();
     };
     let (run, ()) = tokio::join!(world.finish(&db, run, false), elsewhere);
     assert_eq!(run.state, RunState::Succeeded, "{:?}", run.error);
     assert_eq!((count(&db, LEFT, id).await, exports(&db, id).await), (0, 1));
     assert_eq!(world.asked().iter().filter(|a| a.starts_with("AssembleVideo")).count(), 2);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_film_whose_frames_are_said_to_be_spoiled_while_it_is_published_is_not(db: PgPool) {
+    spoiled_while_it_is_published(db, false).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_film_is_not_published_before_somebody_has_said_that_its_frames_are_spoiled(db: PgPool) {
+    spoiled_while_it_is_published(db, true).await;
 }
 
 /// What was stored of a scene before its frames were said to be spoiled has a row by which it is found and removed.

@@ -27,6 +27,7 @@ use flatrender_workflows::{
             spec::FilmKind,
             stored_frame,
         },
+        scope::Scoped,
     },
 };
 use serde_json::json;
@@ -295,14 +296,20 @@ pub async fn store(db: &PgPool, render_id: Uuid, lease_token: Uuid, frames: &[Fr
 
 /// Says that what an attempt had stored of the only film is spoiled, as a node does that was cut off.
 pub async fn spoil(db: &PgPool, lease_token: Uuid) {
+    let (word, client) = begin_to_spoil(db, lease_token).await;
+    word.commit().await.unwrap();
+    client.announce();
+}
+
+/// The same up to the commit, and who announces it then.
+pub async fn begin_to_spoil(db: &PgPool, lease_token: Uuid) -> (Scoped, Client) {
     let run_id = sqlx::query_scalar("select workflow_run_id from render.render_jobs").fetch_one(db).await.unwrap();
     let (client, once) = (Client::new(db.clone()), lease_token.to_string());
     let said = Spoiled { node: "one".to_owned(), code: "render.logged_errors".to_owned() };
     let mut tx = Scope::tenant(Role::Workflow, DEFAULT_TENANT).begin(db).await.unwrap();
     let told = client.signal(&mut tx, run_id, Spoiled::SIGNAL, Some(&once), &said).await.unwrap();
     assert_eq!(told, Delivery::Accepted);
-    tx.commit().await.unwrap();
-    client.announce();
+    (tx, client)
 }
 
 /// Publishes a film, as its run does in the step before it ends.

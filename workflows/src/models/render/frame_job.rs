@@ -168,6 +168,17 @@ pub async fn spoiled(db: Db<'_>, tenant_id: Uuid, run_id: Uuid, render_id: Uuid)
     Ok(frames.into_iter().map(|frame| frame as u32).collect())
 }
 
+/// As [`spoiled`], for whoever is about to record that the film is published: who is saying so at the moment is heard out, and who comes later
+/// waits until the transaction has ended.
+pub async fn spoiled_at_last(db: Db<'_>, tenant_id: Uuid, run_id: Uuid, render_id: Uuid) -> sqlx::Result<Vec<u32>> {
+    Scope::tenant(Role::Workflow, tenant_id).enter(&mut *db).await?;
+    // Whoever says so holds it, in time or late: an attempt that ends, and a signal.
+    sqlx::query!("select from workflow.tasks where run_id = $1 and kind = 'run' for update", run_id)
+        .execute(&mut *db)
+        .await?;
+    spoiled(db, tenant_id, run_id, render_id).await
+}
+
 /// Notes that accepted frames are in the film as they were rendered again, because what was accepted was lost, or spoiled. `kept` as with
 /// [`Accepted::kept`].
 pub async fn replace(
