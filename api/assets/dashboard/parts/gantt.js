@@ -7,6 +7,8 @@ import { between, span, t, word } from "../i18n.js";
 const LANES = 60;
 /** Most of them that are drawn because they are under way. */
 const OPEN = 30;
+/** Most bars that come with a run. */
+const BARS = 1000;
 const KINDS = [["queued", "--bar-queue"], ["working", "--bar-work"], ["step", "--bar-step"], ["paused", "--bar-pause"], ["sleeping", "--bar-sleep"], ["signal", "--bar-signal"], ["child", "--bar-child"], ["parked", "--bar-park"], ["failed", "--bar-bad"]];
 const BAD = new Set(["failed", "lost", "timeout"]);
 
@@ -44,5 +46,6 @@ export function gantt(run) {
       })),
       h("div", { class: "num dim end" }, span(worked / 1000)),
     ];
-  })), h("div", { class: "legend" }, KINDS.filter(([name]) => occurs.has(name)).map(([name, colour]) => h("span", h("i", { at: { background: `var(${colour})` } }), t(`doing.${name}`)))));
+  })), h("div", { class: "legend" }, KINDS.filter(([name]) => occurs.has(name)).map(([name, colour]) => h("span", h("i", { at: { background: `var(${colour})` } }), t(`doing.${name}`)))),
+  left_out > 0 || run.timeline.length >= BARS ? h("p", { class: "small dim" }, t("run.part")) : null);
 }

@@ -102,8 +102,8 @@ impl Operations {
             let last = last.get(task.key.as_str()).copied();
             spans.extend(wait_of(task, run.created_at, last, &marks, &tasks, child));
         }
-        // What lasts is as new as anything.
-        spans.sort_by_key(|span| span.until.unwrap_or(DateTime::<Utc>::MAX_UTC));
+        // What lasts is as new as anything, and the run itself is never left out of that.
+        spans.sort_by_key(|span| (span.until.unwrap_or(DateTime::<Utc>::MAX_UTC), span.key.is_empty()));
         let mut newest = spans.split_off(spans.len().saturating_sub(NEWEST));
         newest.sort_by_key(|span| (span.from, span.until));
         Ok(newest)

@@ -182,14 +182,20 @@ pub(crate) async fn note_anew(db: &mut PgConnection, failed: Uuid, new: Uuid) ->
     .map(|_| ())
 }
 
-/// The last `limit` attempts that are over, and as many of those under way; in the order of their starts.
+/// The last `limit` attempts that are over, the last one at each task that nobody works on, and `limit` of those under way, the run's own before
+/// the newest; in the order of their starts.
 pub(crate) async fn attempts_of(db: impl PgExecutor<'_>, run_id: Uuid, limit: i64) -> Result<Vec<AttemptRow>> {
     sqlx::query_as(
         "(select step_key, attempt_no, worker, started_at, ended_at, outcome
           from workflow.attempts where run_id = $1 order by started_at desc, attempt_no desc limit $2)
+         union
+         (select a.step_key, a.attempt_no, a.worker, a.started_at, a.ended_at, a.outcome
+          from workflow.tasks t
+          join workflow.attempts a on a.run_id = t.run_id and a.task_id = t.id and a.attempt_no = t.attempt_no
+          where t.run_id = $1 and t.state <> 'leased' order by t.id limit $2)
          union all
          (select step_key, attempt_no, leased_by, leased_at, null, null
-          from workflow.tasks where run_id = $1 and state = 'leased' order by leased_at desc limit $2)
+          from workflow.tasks where run_id = $1 and state = 'leased' order by kind = 'run' desc, leased_at desc limit $2)
          order by 4, 2",
     )
     .bind(run_id)

@@ -489,6 +489,46 @@ async fn a_timeline_tells_waits_from_work(db: PgPool) {
 }
 
 #[sqlx::test(migrations = false)]
+async fn what_waits_has_waited_since_its_last_attempt_however_many_came_after(db: PgPool) {
+    let mut world = World::new(db).await;
+    world.worker(|w| w.workflow::<OneWork>());
+    let run_id = world.start(OneWork(Work::new(1))).await;
+    world.activity(run_id, "work").await;
+    let task = world.client.claim(&["work"], &Labels::new(), "node", 1).await.unwrap().remove(0);
+    let failure = Failure::transient("test.later", "not now").after(Duration::from_secs(3600));
+    world.client.fail(task.task_id, task.lease_token, &failure).await.unwrap();
+    let after = "insert into workflow.attempts (task_id, attempt_no, run_id, tenant_id, step_key, lease_token, worker,
+                                                started_at, ended_at, outcome)
+                 select 1000000 + n, 1, id, tenant_id, 'other ' || n, gen_random_uuid(), 'node', workflow.now(), workflow.now(), 'ok'
+                 from workflow.runs cross join generate_series(1, 1000) n where id = $1";
+    sqlx::query(after).bind(run_id).execute(&world.db).await.unwrap();
+    let spans = operations(&world).timeline(run_id).await.unwrap();
+    let wait = spans.iter().find(|s| s.key == "work" && s.until.is_none()).unwrap();
+    let ended_at = "select ended_at from workflow.attempts where step_key = 'work'";
+    let ended_at: DateTime<Utc> = sqlx::query_scalar(ended_at).fetch_one(&world.db).await.unwrap();
+    assert_eq!((wait.doing, wait.from, wait.attempt_no), (Doing::Paused, ended_at, 2));
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_run_is_in_its_timeline_however_much_of_it_is_under_way(db: PgPool) {
+    let mut world = World::new(db).await;
+    world.worker(|w| w.workflow::<OneWork>());
+    let run_id = world.start(OneWork(Work::new(1))).await;
+    world.activity(run_id, "work").await;
+    let busy = "insert into workflow.tasks (kind, run_id, tenant_id, step_key, queue, activity, input, run_at, max_failures, max_losses,
+                    backoff_base_seconds, backoff_cap_seconds, lease_seconds, start_to_close_seconds, state, attempt_no, lease_token,
+                    leased_by, leased_at, lease_expires_at)
+                select 'activity', id, tenant_id, 'other ' || n, 'elsewhere', 'Work', '0'::jsonb, workflow.now(), 1, 1, 0, 0, 3600, 3600,
+                       'leased', 1, gen_random_uuid(), 'node', workflow.now(), workflow.now() + interval '1 h'
+                from workflow.runs cross join generate_series(1, 1000) n where id = $1";
+    sqlx::query(busy).bind(run_id).execute(&world.db).await.unwrap();
+    let spans = operations(&world).timeline(run_id).await.unwrap();
+    let lasting = spans.iter().filter(|s| s.until.is_none()).collect::<Vec<_>>();
+    assert_eq!(lasting.len(), 1000);
+    assert!(lasting.iter().any(|s| s.key.is_empty()), "{lasting:#?}");
+}
+
+#[sqlx::test(migrations = false)]
 async fn a_queue_tells_how_much_is_ready_and_since_when(db: PgPool) {
     let mut world = World::new(db).await;
     assert!(operations(&world).queue_depths().await.unwrap().is_empty());
