@@ -1,6 +1,7 @@
 //! The engine's statements: all its SQL outside the migration, a file per noun. Bound parameters only.
 
 pub(crate) mod bulk;
+mod find;
 pub(crate) mod jobs;
 pub(crate) mod limits;
 pub(crate) mod operations;
