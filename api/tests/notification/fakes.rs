@@ -206,7 +206,7 @@ impl MailServer {
             }
             let verb = line.get(..4).unwrap_or_default().to_ascii_uppercase();
             let reply = match verb.as_str() {
-                "EHLO" => "250-fake\r\n250 SMTPUTF8".to_owned(),
+                "EHLO" => "250-fake\r\n250-PIPELINING\r\n250 SMTPUTF8".to_owned(),
                 "RCPT" => match self.plan.lock().unwrap().pop_front() {
                     Some(Mishap::Refuse(reply)) => reply.to_owned(),
                     Some(Mishap::TakeAndHangUp) => {

@@ -1,7 +1,8 @@
 //! A mail server, and the lines to it that are kept for the next mail.
 //!
 //! lettre's own transport writes a mail and the dot that ends it one after the other. The dot then waits until the server has acknowledged
-//! the mail (RFC 896, Nagle), and a server that has nothing to answer yet takes 40 ms for that. Here both are one write.
+//! the mail (RFC 896, Nagle), and a server that has nothing to answer yet takes 40 ms for that. Here both are one write, and so is
+//! what comes before the mail where the server takes that (RFC 2920).
 
 use super::{Place, held};
 use lettre::{
@@ -11,7 +12,7 @@ use lettre::{
         Error,
         authentication::{Credentials, DEFAULT_MECHANISMS},
         client::{AsyncSmtpConnection, Tls},
-        commands::{Data, Mail, Rcpt},
+        commands::{Data, Ehlo, Mail, Rcpt},
         extension::ClientId,
         response::Response,
     },
@@ -37,7 +38,14 @@ pub(in crate::notify) struct Server {
     hello: ClientId,
     credentials: Option<Credentials>,
     /// Only lines on which all that was said is answered.
-    idle: Mutex<Vec<(Instant, AsyncSmtpConnection)>>,
+    idle: Mutex<Vec<(Instant, Line)>>,
+}
+
+/// A line to a mail server.
+struct Line {
+    connection: AsyncSmtpConnection,
+    /// The server takes commands before it has answered those before them.
+    pipelines: bool,
 }
 
 impl Server {
@@ -57,7 +65,7 @@ impl Server {
     /// Sends a mail, once. Whoever stops waiting for it takes its line with them.
     pub(super) async fn send(&self, message: &Message) -> Result<Response, Error> {
         let mut line = self.line().await?;
-        let sent = say(&mut line, message.envelope(), &message.formatted()).await;
+        let sent = line.say(message.envelope(), &message.formatted()).await;
         match sent {
             Ok(_) => self.keep(line),
             Err(_) => leave(line),
@@ -66,10 +74,10 @@ impl Server {
     }
 
     /// A line that is there: the one that was needed last, or a new one.
-    async fn line(&self) -> Result<AsyncSmtpConnection, Error> {
+    async fn line(&self) -> Result<Line, Error> {
         let kept = held(&self.idle).pop();
         if let Some((since, mut line)) = kept {
-            if timeout(CONNECT, line.test_connected()).await.unwrap_or(false) {
+            if timeout(CONNECT, line.connection.test_connected()).await.unwrap_or(false) {
                 return Ok(line);
             }
             // The server has been away, or waits for nobody: so for those that were left alone for longer.
@@ -78,25 +86,31 @@ impl Server {
         self.connect().await
     }
 
-    async fn connect(&self) -> Result<AsyncSmtpConnection, Error> {
+    async fn connect(&self) -> Result<Line, Error> {
         let wrapper = match &self.tls {
             Tls::Wrapper(parameters) => Some(parameters.clone()),
             _ => None,
         };
         let (address, hello) = (self.address, &self.hello);
-        let mut line = AsyncSmtpConnection::connect_tokio1(address, Some(CONNECT), hello, wrapper, None).await?;
+        let mut connection =
+            AsyncSmtpConnection::connect_tokio1(address, Some(CONNECT), hello, wrapper, None).await?;
         match &self.tls {
-            Tls::Opportunistic(parameters) if line.can_starttls() => line.starttls(parameters.clone(), hello).await?,
-            Tls::Required(parameters) => line.starttls(parameters.clone(), hello).await?,
+            Tls::Opportunistic(parameters) if connection.can_starttls() => {
+                connection.starttls(parameters.clone(), hello).await?;
+            }
+            Tls::Required(parameters) => connection.starttls(parameters.clone(), hello).await?,
             _ => {}
         }
+        // lettre has heard this, and keeps of it what it has a use for.
+        let greeting = connection.command(Ehlo::new(hello.clone())).await?;
+        let pipelines = greeting.message().any(|word| word.eq_ignore_ascii_case("PIPELINING"));
         if let Some(credentials) = &self.credentials {
-            line.auth(DEFAULT_MECHANISMS, credentials).await?;
+            connection.auth(DEFAULT_MECHANISMS, credentials).await?;
         }
-        Ok(line)
+        Ok(Line { connection, pipelines })
     }
 
-    fn keep(&self, line: AsyncSmtpConnection) {
+    fn keep(&self, line: Line) {
         let mut idle = held(&self.idle);
         if idle.len() < MOST_IDLE {
             idle.push((Instant::now(), line));
@@ -116,23 +130,39 @@ async fn tidy(server: Weak<Server>) {
 }
 
 /// Says goodbye. Nobody waits for it.
-fn leave(mut line: AsyncSmtpConnection) {
-    tokio::spawn(async move { timeout(CONNECT, line.abort()).await });
+fn leave(mut line: Line) {
+    tokio::spawn(async move { timeout(CONNECT, line.connection.abort()).await });
 }
 
-async fn say(line: &mut AsyncSmtpConnection, envelope: &Envelope, mail: &[u8]) -> Result<Response, Error> {
-    let plain = envelope.from().into_iter().chain(envelope.to()).all(|address| address.to_string().is_ascii());
-    let text = match str::from_utf8(mail) {
-        Ok(text) if plain && text.is_ascii() => text,
-        // Only an address can be the reason: everything else is encoded. lettre asks whether the server takes it, and says so.
-        _ => return line.send(envelope, mail).await,
-    };
-    line.command(Mail::new(envelope.from().cloned(), vec![])).await?;
-    for address in envelope.to() {
-        line.command(Rcpt::new(address.clone(), vec![])).await?;
+impl Line {
+    async fn say(&mut self, envelope: &Envelope, mail: &[u8]) -> Result<Response, Error> {
+        let plain = envelope.from().into_iter().chain(envelope.to()).all(|address| address.to_string().is_ascii());
+        let text = match str::from_utf8(mail) {
+            Ok(text) if plain && text.is_ascii() => text,
+            // Only an address can be the reason: everything else is encoded. lettre asks whether the server takes it, and says so.
+            _ => return self.connection.send(envelope, mail).await,
+        };
+        let mut begin = vec![Mail::new(envelope.from().cloned(), vec![]).to_string()];
+        begin.extend(envelope.to().iter().map(|address| Rcpt::new(address.clone(), vec![]).to_string()));
+        begin.push(Data.to_string());
+        self.commands(begin).await?;
+        self.connection.command(stuffed(text)).await
     }
-    line.command(Data).await?;
-    line.command(stuffed(text)).await
+
+    /// Ends at the first that is refused. What the server has not answered then is nothing that anybody waits for: the line is left.
+    async fn commands(&mut self, commands: Vec<String>) -> Result<(), Error> {
+        if !self.pipelines {
+            for command in commands {
+                self.connection.command(command).await?;
+            }
+            return Ok(());
+        }
+        self.connection.command(commands.concat()).await?;
+        for _ in 1..commands.len() {
+            self.connection.read_response().await?;
+        }
+        Ok(())
+    }
 }
 
 /// A mail to its end: a dot on a line of its own. One that begins a line of the mail is doubled (RFC 5321, 4.5.2).
@@ -158,8 +188,18 @@ mod tests {
     /// The mails that were taken, each with the number of its line.
     type Taken = Arc<Mutex<Vec<(usize, String)>>>;
 
-    /// A mail server that talks on one line after the other. `replies` are for the first recipients; after a mail it may hang up.
-    async fn server(replies: &[&'static str], hangs_up: bool) -> (Arc<Server>, Taken) {
+    /// How a mail server is. None of them hears what comes too early.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Manner {
+        Usual,
+        /// Hangs up after a mail.
+        HangsUp,
+        /// Takes commands together, and answers what comes before a mail when it has heard all of it.
+        Pipelines,
+    }
+
+    /// A mail server that talks on one line after the other. `replies` are for the first recipients.
+    async fn server(replies: &[&'static str], manner: Manner) -> (Arc<Server>, Taken) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (taken, mut replies) = (Taken::default(), VecDeque::from(replies.to_vec()));
@@ -167,7 +207,7 @@ mod tests {
         tokio::spawn(async move {
             for line in 0.. {
                 let (stream, _) = listener.accept().await.unwrap();
-                let _ = converse(BufReader::new(stream), line, &mut replies, hangs_up, &keeps).await;
+                let _ = converse(BufReader::new(stream), line, &mut replies, manner, &keeps).await;
             }
         });
         let place = Place::read(&format!("smtp://{address}")).unwrap();
@@ -178,19 +218,30 @@ mod tests {
         mut stream: BufReader<TcpStream>,
         line: usize,
         replies: &mut VecDeque<&'static str>,
-        hangs_up: bool,
+        manner: Manner,
         taken: &Taken,
     ) -> io::Result<()> {
         stream.write_all(b"220 fake\r\n").await?;
+        let (mut held, mut refused) = (String::new(), false);
         loop {
             let mut heard = String::new();
             if stream.read_line(&mut heard).await? == 0 {
                 return Ok(());
             }
-            let reply = match heard.get(..4).unwrap_or_default() {
-                "RCPT" => replies.pop_front().unwrap_or("250 ok"),
+            if manner != Manner::Pipelines && !stream.buffer().is_empty() {
+                return Ok(());
+            }
+            let verb = heard.get(..4).unwrap_or_default();
+            let reply = match verb {
+                "EHLO" if manner == Manner::Pipelines => "250-fake\r\n250 PIPELINING",
+                "RCPT" => {
+                    let reply = replies.pop_front().unwrap_or("250 ok");
+                    refused = reply != "250 ok";
+                    reply
+                }
+                "DATA" if refused => "503 5.5.1 nobody to send it to",
                 "DATA" => {
-                    stream.write_all(b"354 go on\r\n").await?;
+                    stream.write_all(format!("{}354 go on\r\n", std::mem::take(&mut held)).as_bytes()).await?;
                     // What was not written at once is not waited for.
                     let mut mail = vec![0; 64 << 10];
                     let length = stream.read(&mut mail).await?;
@@ -200,8 +251,12 @@ mod tests {
                 "QUIT" => "221 bye",
                 _ => "250 ok",
             };
-            stream.write_all(format!("{reply}\r\n").as_bytes()).await?;
-            if reply == "221 bye" || hangs_up && reply == "250 taken" {
+            held += &format!("{reply}\r\n");
+            if manner == Manner::Pipelines && matches!(verb, "MAIL" | "RCPT") {
+                continue;
+            }
+            stream.write_all(std::mem::take(&mut held).as_bytes()).await?;
+            if reply == "221 bye" || manner == Manner::HangsUp && reply == "250 taken" {
                 return Ok(());
             }
         }
@@ -221,7 +276,7 @@ mod tests {
 
     #[tokio::test]
     async fn mails_go_over_one_line_each_in_one_write() {
-        let (server, taken) = server(&[], false).await;
+        let (server, taken) = server(&[], Manner::Usual).await;
         for _ in 0..3 {
             server.send(&mail()).await.unwrap();
         }
@@ -233,7 +288,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_that_the_server_has_closed_is_replaced() {
-        let (server, taken) = server(&[], true).await;
+        let (server, taken) = server(&[], Manner::HangsUp).await;
         for _ in 0..3 {
             server.send(&mail()).await.unwrap();
         }
@@ -241,13 +296,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_server_that_takes_commands_together_gets_them_so() {
+        let (server, taken) = server(&[], Manner::Pipelines).await;
+        for _ in 0..2 {
+            timeout(CONNECT, server.send(&mail())).await.unwrap().unwrap();
+        }
+        assert_eq!(lines(&taken), [0, 0]);
+    }
+
+    #[tokio::test]
     async fn a_refusal_means_what_it_says_and_ends_its_line() {
-        let (server, taken) = server(&["550 5.1.1 no such user", "421 4.3.2 closing"], false).await;
-        let refused = sorted(&server.send(&mail()).await.unwrap_err());
-        assert!(matches!(refused, Verdict::Failed { class: Class::HardBounce, .. }), "{refused:?}");
-        assert_eq!(sorted(&server.send(&mail()).await.unwrap_err()), throttled(CLOSED));
-        server.send(&mail()).await.unwrap();
-        assert_eq!(lines(&taken), [2]);
+        for manner in [Manner::Usual, Manner::Pipelines] {
+            let (server, taken) = server(&["550 5.1.1 no such user", "421 4.3.2 closing"], manner).await;
+            let refused = sorted(&server.send(&mail()).await.unwrap_err());
+            assert!(matches!(refused, Verdict::Failed { class: Class::HardBounce, .. }), "{refused:?}");
+            assert_eq!(sorted(&server.send(&mail()).await.unwrap_err()), throttled(CLOSED));
+            server.send(&mail()).await.unwrap();
+            assert_eq!(lines(&taken), [2]);
+        }
     }
 
     #[test]
