@@ -14,6 +14,7 @@ pub const MIGRATIONS: &[(&str, &str)] = &[
     ("37_workflow_operations", include_str!("../../../migrations/37_workflow_operations.sql")),
     ("38_workflow_limits", include_str!("../../../migrations/38_workflow_limits.sql")),
     ("39_workflow_retention", include_str!("../../../migrations/39_workflow_retention.sql")),
+    ("50_workflow_plans", include_str!("../../../migrations/50_workflow_plans.sql")),
 ];
 
 /// Key of the advisory lock under which the schema is made.

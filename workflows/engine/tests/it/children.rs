@@ -328,45 +328,6 @@ async fn a_parent_goes_on_whose_child_waits_for_nobody_knows_how_long(db: PgPool
     assert_eq!(world.end(parent).await.output_as::<u32>(), Some(3));
 }
 
-/// Pages of tables and indexes that starting `count` children in one statement looks at, beside `others` runs that are over.
-async fn pages(world: &World, others: i32, count: u32) -> i64 {
-    let parent: uuid::Uuid = world.start(Tree(vec![])).await;
-    let plant = "insert into workflow.runs (id, tenant_id, kind, version, state, input, created_at, finished_at, parent_run_id, parent_key, root_run_id)
-                 select workflow.new_run_id(now()), $1, 'tree', 1, 'succeeded', '[]', now(), now(), $1, 'child ' || n, $1
-                 from generate_series(1, $2) n";
-    sqlx::query(plant).bind(parent).bind(others).execute(&world.db).await.unwrap();
-    sqlx::raw_sql("analyze workflow.runs").execute(&world.db).await.unwrap();
-    let (task_id, token): (i64, uuid::Uuid) = sqlx::query_as(
-        "update workflow.tasks
-         set state = 'leased', lease_token = gen_random_uuid(), leased_by = 'test', attempt_no = 1,
-             leased_at = workflow.now(), lease_expires_at = workflow.now() + interval '30 s'
-         where run_id = $1 returning id, lease_token",
-    )
-    .bind(parent)
-    .fetch_one(&world.db)
-    .await
-    .unwrap();
-    let child = |n| {
-        serde_json::json!({ "op": "child", "task_id": task_id, "token": token, "key": format!("leaf {n}"), "kind": "tree", "version": 1,
-            "activity": "tree.v1", "queue": "workflows", "priority": 0, "max_losses": 10, "input": [] })
-    };
-    let ops = serde_json::Value::from((0..count).map(child).collect::<Vec<_>>());
-    let sql = format!(
-        "explain (analyze, buffers, format json) select * from workflow.pump(null, 'test', '[]', '{ops}', '[]', '{{}}')"
-    );
-    let plan: serde_json::Value = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&world.db).await.unwrap();
-    ["Shared Hit Blocks", "Shared Read Blocks"].iter().map(|kind| plan[0]["Plan"][kind].as_i64().unwrap()).sum()
-}
-
-#[sqlx::test(migrations = false)]
-async fn what_starting_children_looks_at_does_not_grow_with_the_runs_there_are(db: PgPool) {
-    let world = World::new(db).await;
-    let few = pages(&world, 1, 50).await;
-    let many = pages(&world, 3_000, 50).await;
-    assert_eq!(world.count("select count(*) from workflow.tasks where parent_run_id is not null").await, 100);
-    assert!(many < 2 * few, "{few} pages, beside 3000 runs {many}");
-}
-
 /// More of what a run asks for at once than one statement could do before its time is up.
 #[sqlx::test(migrations = false)]
 async fn thousands_of_children_are_started_and_joined(db: PgPool) {

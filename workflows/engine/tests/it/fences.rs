@@ -58,7 +58,7 @@ fn writers() -> Vec<(String, usize, String)> {
         .map(|entry| entry.unwrap().path())
         .collect();
     files.sort();
-    let mut found = Vec::new();
+    let mut found: Vec<(String, usize, String)> = Vec::new();
     for file in files {
         let (name, text) = (file.file_name().unwrap().to_str().unwrap(), std::fs::read_to_string(&file).unwrap());
         let (begin, prefix) = match name.rsplit_once('.') {
@@ -76,8 +76,11 @@ fn writers() -> Vec<(String, usize, String)> {
                     function.match_indices(&write).filter(|(at, _)| ends_here(&function[at + write.len()..])).count()
                 })
                 .sum();
+            let name = format!("{prefix}{called}");
             if writes > 0 {
-                found.push((format!("{prefix}{called}"), writes, function.to_owned()));
+                // A later migration replaces what an earlier one has made.
+                found.retain(|(known, ..)| !prefix.is_empty() || *known != name);
+                found.push((name, writes, function.to_owned()));
             }
         }
     }

@@ -34,6 +34,7 @@ mod signals;
 mod steps;
 mod timers;
 mod traces;
+mod trips;
 mod uniqueness;
 mod versions;
 mod warmth;
