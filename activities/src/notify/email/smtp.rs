@@ -92,8 +92,7 @@ impl Server {
             _ => None,
         };
         let (address, hello) = (self.address, &self.hello);
-        let mut connection =
-            AsyncSmtpConnection::connect_tokio1(address, Some(CONNECT), hello, wrapper, None).await?;
+        let mut connection = AsyncSmtpConnection::connect_tokio1(address, Some(CONNECT), hello, wrapper, None).await?;
         match &self.tls {
             Tls::Opportunistic(parameters) if connection.can_starttls() => {
                 connection.starttls(parameters.clone(), hello).await?;

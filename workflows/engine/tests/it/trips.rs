@@ -117,7 +117,9 @@ async fn a_round_trip_looks_at_what_it_is_about_however_short_the_queue_was_when
 }
 
 #[sqlx::test(migrations = false)]
-async fn what_is_worked_on_when_its_run_is_cancelled_says_itself_what_came_of_it_however_often_it_is_asked_for(db: PgPool) {
+async fn what_is_worked_on_when_its_run_is_cancelled_says_itself_what_came_of_it_however_often_it_is_asked_for(
+    db: PgPool,
+) {
     let world = World::new(db).await;
     let run = Held::start(&world).await;
     let asked = [run.request("work"), run.child("child")];
@@ -140,5 +142,8 @@ async fn what_is_worked_on_when_its_run_is_cancelled_says_itself_what_came_of_it
     activity  more     workflow.cancelled
     child     another  workflow.cancelled
     ");
-    assert_eq!(world.count("select count(*) from workflow.tasks where step_key = 'more' or parent_key = 'another'").await, 0);
+    assert_eq!(
+        world.count("select count(*) from workflow.tasks where step_key = 'more' or parent_key = 'another'").await,
+        0
+    );
 }
