@@ -1,11 +1,14 @@
 //! Stills of scenes, from the request to the scene; only the pixels are painted by the test.
 
-use crate::world::{Answer, Claimed, Node, PUBLIC_URL, SIZE, World, blob, order, png, request, with_json};
+mod attempts;
+mod kept;
+mod mock;
+
+use crate::world::{Answer, Claimed, Node, PUBLIC_URL, SIZE, World, blob, png, request, with_json};
 use axum::{
     body::Body,
     http::{Method, Request, StatusCode, header},
 };
-use flatrender_api::worker::Placeholders;
 use flatrender_workflows::models::{
     DEFAULT_TENANT, Role, Scope, identity::tenant_api_key::SCOPES, render::snapshot_job,
 };
@@ -92,14 +95,6 @@ impl Node<'_> {
         let answer = self.call(&format!("/v1/nodes/tasks/{}/fail", task.id), body).await;
         assert_eq!(answer.status, StatusCode::NO_CONTENT, "{:?}", answer.body);
     }
-}
-
-/// What waits for its next attempt is due now.
-async fn no_more_waiting(world: &World) {
-    sqlx::query("update workflow.tasks set run_at = workflow.now() where activity = 'RenderStills'")
-        .execute(&world.db)
-        .await
-        .unwrap();
 }
 
 fn path_of(url: &Value) -> String {
@@ -245,155 +240,6 @@ async fn stills_are_for_those_who_manage_the_template(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
-async fn a_still_that_was_rendered_before_is_there_at_once(db: PgPool) {
-    let world = World::managed(db).await;
-    world.work();
-    let (stills, node) = (world.stills().await, world.node("n1").await);
-    let one = json!({"scenes": [stills.scene().await]});
-    stills.ask(one.clone()).await;
-    node.shoot(&node.claim().await, [1, 2, 3]).await;
-    let first = stills.settled().await["data"][0]["job"].clone();
-    let (mut times, runs) = (vec![], world.count("workflow.runs").await);
-    for _ in 0..40 {
-        let begun = Instant::now();
-        let again = stills.ask(one.clone()).await;
-        times.push(begun.elapsed());
-        let job = &again["data"][0]["job"];
-        assert_eq!(*job, first, "the job that brought it is the answer");
-    }
-    assert_eq!(world.count("render.snapshot_jobs").await, 1, "nothing was written");
-    times.sort();
-    // 30 ms are promised for a machine that has nothing else to do; here others test, too.
-    eprintln!("a hit takes {:?} in the middle, {:?} at most in 19 of 20", times[20], times[38]);
-    let mut written = vec![];
-    for n in 0..40 {
-        let keyed = world.request(Method::POST, &stills.path).header("idempotency-key", n.to_string());
-        let begun = Instant::now();
-        world.send(with_json(keyed, &one)).await;
-        written.push(begun.elapsed());
-    }
-    written.sort();
-    eprintln!("one that is written down takes {:?} in the middle, {:?} at most in 19 of 20", written[20], written[38]);
-    assert!(times[20] < Duration::from_secs(1), "{times:?}");
-    assert_eq!(world.count("workflow.runs").await, runs, "nothing was started");
-
-    stills.ask(json!({"scenes": one["scenes"], "force": true})).await;
-    node.shoot(&node.claim().await, [200, 200, 3]).await;
-    let forced = stills.settled().await["data"][0].clone();
-    assert_ne!(forced["job"]["image_url"], first["image_url"]);
-    assert_eq!(forced["url"], forced["job"]["image_url"]);
-    let hit = stills.ask(one).await["data"][0]["job"].clone();
-    assert_eq!((&hit["status"], &hit["image_url"]), (&json!("done"), &forced["url"]), "the forced one is kept");
-    assert_eq!(world.count("render.snapshots").await, 1);
-}
-
-/// What is to be remembered of a hit is written: that a request had a key, that a still is in use, and what a scene is to show.
-#[sqlx::test(migrations = "../migrations")]
-async fn a_hit_that_leaves_something_to_remember_is_a_job_of_its_own(db: PgPool) {
-    let world = World::managed(db).await;
-    world.work();
-    let (stills, node) = (world.stills().await, world.node("n1").await);
-    let one = json!({"scenes": [stills.scene().await]});
-    stills.ask(one.clone()).await;
-    node.shoot(&node.claim().await, [1, 2, 3]).await;
-    let first = stills.settled().await["data"][0].clone();
-    let hit = async || {
-        let hit = stills.ask(one.clone()).await["data"][0].clone();
-        assert_eq!((&hit["job"]["status"], &hit["url"]), (&json!("done"), &first["url"]));
-        hit["job"]["id"].clone()
-    };
-    let keyed = world.request(Method::POST, &stills.path).header("idempotency-key", "k");
-    let keyed = world.send(with_json(keyed, &one)).await.json()["data"][0]["job"]["id"].clone();
-    assert_ne!(keyed, first["job"]["id"]);
-    assert_eq!(hit().await, keyed, "the newest");
-    let long_ago = "update render.snapshots set last_used_at = workflow.now() - interval '2 hours'";
-    sqlx::query(long_ago).execute(&world.db).await.unwrap();
-    let noted = hit().await;
-    assert_ne!(noted, keyed);
-    assert_eq!(world.count("render.snapshots where last_used_at < workflow.now() - interval '1 hour'").await, 0);
-    sqlx::query("update content.scenes set snapshot_url = null, snapshot_source_hash = null, snapshot_at = null")
-        .execute(&world.db)
-        .await
-        .unwrap();
-    assert_ne!(hit().await, noted, "the scene shows it again");
-    assert_eq!(stills.list().await["data"][0]["url"], first["url"]);
-}
-
-#[sqlx::test(migrations = "../migrations")]
-async fn a_hundred_equal_requests_at_once_are_one_render(db: PgPool) {
-    let world = World::managed(db).await;
-    world.work();
-    let (stills, node) = (world.stills().await, world.node("n1").await);
-    let asked = futures::future::join_all((0..100).map(|_| stills.ask(json!({})))).await;
-    for scene in 0..2 {
-        let ids: std::collections::BTreeSet<String> =
-            asked.iter().map(|list| list["data"][scene]["job"]["id"].to_string()).collect();
-        assert_eq!(ids.len(), 1, "one job of a scene: {ids:?}");
-    }
-    node.shoot(&node.claim().await, [1, 2, 3]).await;
-    node.shoot(&node.claim().await, [3, 2, 1]).await;
-    stills.settled().await;
-    assert_eq!(node.ask(0.0).await.status, StatusCode::NO_CONTENT);
-    let attempts: i64 = sqlx::query_scalar("select count(*) from workflow.attempts where step_key like 'render:%'")
-        .fetch_one(&world.db)
-        .await
-        .unwrap();
-    assert_eq!((attempts, world.count("render.snapshots").await), (2, 2), "one of each scene");
-}
-
-#[sqlx::test(migrations = "../migrations")]
-async fn s082_what_waits_to_be_tried_again_is_queued_and_what_has_failed_says_why(db: PgPool) {
-    let world = World::managed(db).await;
-    world.run_workflows();
-    let stills = world.stills().await;
-    let one = json!({"scenes": [stills.scene().await]});
-    stills.ask(one.clone()).await;
-    for attempt in 1..=3 {
-        // Another each time: a node that fails at a template gets no more of it for a while.
-        let node = world.node(&format!("n{attempt}")).await;
-        let task = node.claim().await;
-        let job = stills.list().await["data"][0]["job"].clone();
-        assert_eq!((&job["status"], &job["attempts"]), (&json!("running"), &json!(attempt)));
-        node.fail(&task, "render.crashed", true).await;
-        if attempt < 3 {
-            let job = stills.list().await["data"][0]["job"].clone();
-            assert_eq!((&job["status"], &job["attempts"]), (&json!("queued"), &json!(attempt)));
-        }
-        no_more_waiting(&world).await;
-    }
-    let job = stills.settled().await["data"][0]["job"].clone();
-    assert_eq!((&job["status"], &job["error"]["code"]), (&json!("error"), &json!("render.crashed")));
-    assert_eq!((&job["image_url"], job["finished_at"].is_string()), (&Value::Null, true));
-
-    stills.ask(one).await;
-    let node = world.node("n4").await;
-    node.fail(&node.claim().await, "render.missing_font", false).await;
-    let list = stills.settled().await;
-    assert_eq!(list["data"][0]["job"]["error"], json!({"code": "render.missing_font", "message": "as told"}));
-    assert_eq!(list["counts"]["error"], 1);
-}
-
-#[sqlx::test(migrations = "../migrations")]
-async fn a_lease_that_is_lost_shows_as_queued_and_a_drained_one_too(db: PgPool) {
-    let world = World::managed(db).await;
-    world.run_workflows();
-    let (stills, node) = (world.stills().await, world.node("n1").await);
-    stills.ask(json!({"scenes": [stills.scene().await]})).await;
-    let task = node.claim().await;
-    let release = format!("/v1/nodes/tasks/{}/release", task.id);
-    assert_eq!(node.call(&release, json!({"lease_token": task.token})).await.status, StatusCode::NO_CONTENT);
-    assert_eq!(stills.list().await["data"][0]["job"]["status"], "queued");
-    let task = node.claim().await;
-    assert_eq!(stills.list().await["data"][0]["job"]["status"], "running");
-    let expire = "update workflow.tasks set lease_expires_at = workflow.now() where lease_token = $1::uuid";
-    sqlx::query(expire).bind(&task.token).execute(&world.db).await.unwrap();
-    stills.until(|list| list["data"][0]["job"]["status"] == "queued").await;
-    let named: (Option<Uuid>, Option<Uuid>) =
-        sqlx::query_as("select node_id, lease_token from render.snapshot_jobs").fetch_one(&world.db).await.unwrap();
-    assert!(named.0.is_some() && named.1.is_none(), "it says who had it last: {named:?}");
-}
-
-#[sqlx::test(migrations = "../migrations")]
 async fn a_cancelled_still_is_an_error_of_its_own(db: PgPool) {
     let world = World::managed(db).await;
     let stills = world.stills().await;
@@ -461,140 +307,6 @@ async fn an_older_still_never_replaces_a_newer_one(db: PgPool) {
     node.shoot(&node.claim().await, [1, 1, 1]).await;
     let list = stills.settled().await;
     assert_eq!(list["data"][0]["url"], list["data"][0]["job"]["image_url"], "the newest is shown");
-}
-
-#[sqlx::test(migrations = "../migrations")]
-async fn a_frame_that_is_lost_before_its_pictures_are_made_is_rendered_again(db: PgPool) {
-    let world = World::managed(db).await;
-    let (stills, node) = (world.stills().await, world.node("n1").await);
-    let workflows = world.run_workflows();
-    stills.ask(json!({"scenes": [stills.scene().await]})).await;
-    let task = node.claim().await;
-    node.shoot(&task, [7, 7, 7]).await;
-    std::fs::remove_file(world.file_named(blob(&png([7, 7, 7])).sha256.as_str())).unwrap();
-    workflows.stop().await;
-    world.work();
-    let again = node.claim().await;
-    assert_ne!(again.id, task.id);
-    node.shoot(&again, [7, 7, 7]).await;
-    assert_eq!(stills.settled().await["counts"]["done"], 1);
-}
-
-#[sqlx::test(migrations = "../migrations")]
-async fn what_a_node_reports_of_a_still_is_looked_at(db: PgPool) {
-    let world = World::managed(db).await;
-    world.run_workflows();
-    let (stills, node) = (world.stills().await, world.node("n1").await);
-    stills.ask(json!({"scenes": [stills.scene().await]})).await;
-    let task = node.claim().await;
-    let picture = png([1, 2, 3]);
-    let stored = node.put_frame(&task, &picture).await;
-    let cut = node.put_frame(&task, &picture[..picture.len() - 13]).await;
-    let text = node.put_frame(&task, b"<svg onload=alert(1)>").await;
-    let mut small = std::io::Cursor::new(vec![]);
-    image::RgbImage::new(8, 8).write_to(&mut small, image::ImageFormat::Png).unwrap();
-    let small = node.put_frame(&task, small.get_ref()).await;
-    let rendered = |frame: Value| json!({"rendered": {"frame": frame}});
-    let cases = [
-        ("cut off", rendered(json!(cut))),
-        ("no picture", rendered(json!(text))),
-        ("of another size", rendered(json!(small))),
-        ("never stored", rendered(json!(blob(b"nothing")))),
-        ("of another length", rendered(json!({"sha256": stored.sha256, "size_bytes": 1}))),
-        ("an address", json!({"placeholder": "data:image/png;base64,AAAA"})),
-        ("an address for a frame", rendered(json!("data:image/png;base64,AAAA"))),
-        ("more than is asked", json!({"rendered": {"frame": stored, "url": "data:image/png;base64,AAAA"}})),
-        ("frames", json!({"frames": [], "faults": [], "warnings": [], "timing": {}})),
-    ];
-    for (what, output) in cases {
-        let answer = node.complete(&task, output).await;
-        assert_eq!((answer.status.as_u16(), answer.problem().as_str()), (422, "node.bad_output"), "{what}");
-    }
-    assert_eq!(stills.list().await["data"][0]["job"]["status"], "running", "nothing was recorded");
-    let done = node.complete(&task, rendered(json!(stored))).await;
-    assert_eq!(done.status, StatusCode::NO_CONTENT);
-}
-
-// ---- the mock
-
-#[sqlx::test(migrations = "../migrations")]
-async fn s087_s089_the_mock_paints_stills_and_touches_nothing_else(db: PgPool) {
-    let mut world = World::managed(db).await;
-    world.placeholders = Placeholders::Painted;
-    let stills = world.stills().await;
-    let film = world.post("/v1/renders", order()).await.json()["id"].as_str().unwrap().to_owned();
-    world.work();
-    stills.ask(json!({})).await;
-    let list = stills.settled().await;
-    assert_eq!(list["counts"]["done"], 2, "{list:#}");
-    for scene in list["data"].as_array().unwrap() {
-        assert_eq!(scene["job"]["source"], "mock");
-        let url = scene["url"].as_str().unwrap();
-        assert!(url.starts_with("data:image/png;base64,") && url.len() <= 16 * 1024, "{url}");
-    }
-    assert_ne!(list["data"][0]["url"], list["data"][1]["url"], "each in its own colour");
-    // The film's frames wait for a node, and the mock is none.
-    let begun = Instant::now();
-    while world.count("workflow.tasks where queue = 'node.render'").await == 0 {
-        assert!(begun.elapsed() < PATIENCE, "the film asks for frames");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    stills.ask(json!({"force": true})).await;
-    stills.settled().await;
-    let touched = "workflow.tasks where queue = 'node.render' and (state <> 'ready' or attempt_no > 0)";
-    assert_eq!(world.count(touched).await, 0);
-    assert_eq!(world.get(&format!("/v1/renders/{film}")).await.json()["finished_at"], Value::Null);
-}
-
-#[sqlx::test(migrations = "../migrations")]
-async fn s088_without_the_mock_nobody_paints(db: PgPool) {
-    let world = World::managed(db).await;
-    assert_eq!(world.placeholders, Placeholders::Off);
-    world.work();
-    let stills = world.stills().await;
-    stills.ask(json!({"scenes": [stills.scene().await]})).await;
-    // The worker is at work: it has brought the still as far as to a node.
-    let task = world.node("n1").await.claim().await;
-    assert_eq!(task.input["scene"], "a");
-}
-
-#[sqlx::test(migrations = "../migrations")]
-async fn a_real_still_replaces_a_painted_one_and_never_the_reverse(db: PgPool) {
-    let mut world = World::managed(db).await;
-    world.placeholders = Placeholders::Painted;
-    let one = json!({"scenes": [world.stills().await.scene().await]});
-    world.work();
-    world.stills().await.ask(one.clone()).await;
-    let painted = world.stills().await.settled().await["data"][0].clone();
-    assert_eq!(painted["job"]["source"], "mock");
-    world.stopping.cancel();
-    // What paints is gone before the next still is asked for.
-    let begun = Instant::now();
-    while world.count("workflow.workers where ended_at is null").await > 0 {
-        assert!(begun.elapsed() < PATIENCE, "the worker ends");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    world.stopping = tokio_util::sync::CancellationToken::new();
-    world.placeholders = Placeholders::Off;
-    world.app.stopping = world.stopping.clone();
-    world.router = flatrender_api::router::router(world.app.clone());
-    world.work();
-    let node = world.node("n1").await;
-    let again = world.stills().await.ask(one.clone()).await;
-    assert_eq!(again["data"][0]["job"]["status"], "queued", "a painted still is none that was rendered");
-    node.shoot(&node.claim().await, [10, 200, 10]).await;
-    let real = world.stills().await.settled().await["data"][0].clone();
-    assert_eq!((&real["job"]["source"], &real["url"]), (&json!("aerender"), &real["job"]["image_url"]));
-
-    // The mock again, on demand: the scene, the kept still and the job all go on with the real one.
-    world.stills().await.ask(json!({"scenes": one["scenes"], "force": true})).await;
-    let task = node.claim().await;
-    let placeholder = json!({"placeholder": "data:image/png;base64,AAAA"});
-    let token: Uuid = task.token.parse().unwrap();
-    world.app.workflows.complete(task.id, token, &placeholder).await.unwrap();
-    let after = world.stills().await.settled().await["data"][0].clone();
-    assert_eq!((&after["url"], &after["job"]["image_url"]), (&real["url"], &real["url"]), "{after:#}");
-    assert_eq!(world.count("render.snapshots where source = 'mock'").await, 0);
 }
 
 #[sqlx::test(migrations = "../migrations")]
