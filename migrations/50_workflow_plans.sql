@@ -202,6 +202,38 @@ begin
     return nullif(v_facts, '{}');
 end $$;
 
+create or replace function workflow.withdraw(p_ops jsonb) returns workflow.fact[] language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_facts workflow.fact[];
+begin
+    with given as materialized (
+        select a.id from jsonb_to_recordset(p_ops) as g (op text, task_id bigint, key text)
+        cross join lateral workflow.task(g.task_id) t
+        cross join lateral (select id from workflow.tasks
+                            where run_id = t.run_id and kind = 'activity' and step_key = g.key offset 0) a
+        where g.op = 'withdraw'
+    ), told as (
+        update workflow.tasks t set cancel_requested = true where t.id = any (array (select id from given)) and t.state = 'leased'
+    ), gone as (
+        delete from workflow.tasks t where t.id = any (array (select id from given)) and t.state <> 'leased' returning t.*
+    )
+    select array_agg(row (run_id, step_key, 'activity', activity, 'cancelled', null, workflow.cancelled_failure(),
+                          attempt_no, null)::workflow.fact order by id)
+    into v_facts from gone;
+    return v_facts;
+end $$;
+
+create or replace function workflow.withdraw_children(p_ops jsonb) returns setof workflow.news language plpgsql as $$
+#variable_conflict use_column
+begin
+    return query select * from workflow.cascade(array (
+        select c.run_id from jsonb_to_recordset(p_ops) as g (op text, task_id bigint, key text)
+        cross join lateral workflow.task(g.task_id) t
+        cross join lateral (select run_id from workflow.tasks where parent_run_id = t.run_id and parent_key = g.key offset 0) c
+        where g.op = 'withdraw'));
+end $$;
+
 create or replace function workflow.leave(p_ops jsonb) returns setof workflow.news language plpgsql as $$
 #variable_conflict use_column
 declare
