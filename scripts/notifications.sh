@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Receivers that we did not write: aiosmtpd takes our mails, http_ece decrypts what browsers are told and PyJWT checks who signed. Takes Python
 # 3 and its package index once; they are kept in target/notify. Needs DATABASE_URL, or starts a PostgreSQL of its own.
-# `scripts/notifications.sh bench [count]` measures how long so many notifications take over three channels instead (10000 unless said).
+# `scripts/notifications.sh bench [count]` measures how long telling so many people by three channels takes instead
+# (10000 unless said). PROFILE=release for the figures.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SQLX_OFFLINE=true PATH="$HOME/.cargo/bin:$PATH"
@@ -22,7 +23,8 @@ if [ -z "${DATABASE_URL:-}" ]; then
 fi
 if [ "${1:-}" = bench ]; then
     export FLATRENDER_BENCH_NOTIFICATIONS="${2:-10000}"
-    cargo nextest run --locked --profile chaos --workspace --run-ignored only --no-capture -E 'binary(notification) and test(/^bench::/)'
+    cargo nextest run --locked --profile chaos ${PROFILE:+--cargo-profile "$PROFILE"} --workspace --run-ignored only --no-capture \
+        -E 'binary(notification) and test(/^bench::/)'
 else
     cargo nextest run --locked --workspace --run-ignored only -E 'binary(notification) and test(/^outside::/)'
 fi
