@@ -4,6 +4,9 @@
 -- at the queue and end at what was asked for: it reads all of the queue each time, however long that has become. Whoever announced
 -- something to tens of thousands had each of their messages pay for all the others. A subquery with `offset 0` stays what it is: the
 -- planner neither joins it whole nor begins at it. See 32_workflow_runs.sql and 33_workflow_queue.sql, whose functions these replace.
+--
+-- And what was asked for before its run was cancelled, and is asked for again because the answer was lost, is not recorded as cancelled
+-- while it is alive: an activity (`advance`) or a child (`start_runs`) says itself what came of it.
 
 create function workflow.task(p_id bigint) returns setof workflow.tasks language sql stable as $$
     select * from workflow.tasks where id = p_id offset 0
@@ -104,7 +107,7 @@ begin
     )
     select (select array_agg(distinct queue) from fresh),
            (select array_agg(row (run_id, key, 'activity', activity, 'cancelled', null, workflow.cancelled_failure(), 0, null)::workflow.fact)
-            -- One that was asked for before and is worked on hears of the cancellation, and says what came of it.
+            -- One that is alive was asked for before: it hears of the cancellation, and says what came of it.
             from asked where cancelled and (select a.id from workflow.tasks a
                 where a.run_id = asked.run_id and a.kind = 'activity' and a.step_key = asked.key) is null)
     into v_woken, v_facts;
@@ -165,7 +168,7 @@ begin
           and (select s.seq from workflow.steps s where s.run_id = t.run_id and s.key = g.key) is null
         order by o.place
     loop
-        -- Asked for again, by a replay or because the answer was lost: it is under way, or over and on its way into the record.
+        -- Asked for again, because the answer was lost: it is under way, or over and on its way into the record.
         continue when v_op.op = 'child' and (
             exists (select from workflow.tasks c where c.parent_run_id = v_op.run_id and c.parent_key = v_op.key)
             or exists (select from workflow.errands e where e.parent_run_id = v_op.run_id and e.parent_key = v_op.key));
@@ -259,7 +262,7 @@ begin
                           then coalesce(g.due, 'infinity') else v_now end,
             parked_reason = g.reason, parked_failure = g.failure,
             lease_token = null, leased_by = null, worker_id = null, leased_at = null, lease_expires_at = null
-        from given g where t.id = g.task_id and t.id = any (array (select task_id from given))
+        from given g cross join lateral workflow.task(g.task_id) held where t.id = held.id
         returning t.queue, t.state
     )
     select array_agg(distinct queue) filter (where state = 'ready') into v_woken from left_alone;
@@ -324,15 +327,14 @@ begin
                case when ended not in ('ok', 'released') then failure end
         from judged
     ), gone as (
-        delete from workflow.tasks t using judged j where t.id = j.id and j.verdict <> 'again'
-            and t.id = any (array (select id from judged))
+        delete from workflow.tasks t where t.id = any (array (select id from judged where verdict <> 'again'))
     ), again as (
         update workflow.tasks t
         set state = case when j.delay > 0 then 'waiting' else 'ready' end,
             run_at = v_now + make_interval(secs => j.delay),
             failures = t.failures + j.failed, losses = t.losses + j.lost,
             lease_token = null, leased_by = null, worker_id = null, leased_at = null, lease_expires_at = null, progress = null
-        from judged j where t.id = j.id and j.verdict = 'again' and t.id = any (array (select id from judged))
+        from judged j cross join lateral workflow.task(j.id) held where t.id = held.id and j.verdict = 'again'
     )
     select array_agg(row (run_id, step_key, 'activity', activity, verdict, case verdict when 'ok' then output end,
                           case verdict when 'cancelled' then workflow.cancelled_failure() when 'failed' then failure end,
@@ -349,6 +351,8 @@ begin
     end if;
 end $$;
 
+-- Plans that hash or scan the whole queue are never right here, however small it looks at the moment; and without scans
+-- their estimates are so high that PostgreSQL would compile them each time (jit), for 100 ms.
 create or replace function workflow.pump(
     p_worker_id bigint, p_worker text, p_attempts jsonb, p_ops jsonb, p_claims jsonb, p_labels jsonb,
     -- Columns of `advance_plain`, in the order of the ids.

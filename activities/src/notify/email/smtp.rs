@@ -100,9 +100,12 @@ impl Server {
             Tls::Required(parameters) => connection.starttls(parameters.clone(), hello).await?,
             _ => {}
         }
-        // lettre has heard this, and keeps of it what it has a use for.
-        let greeting = connection.command(Ehlo::new(hello.clone())).await?;
-        let pipelines = greeting.message().any(|word| word.eq_ignore_ascii_case("PIPELINING"));
+        // lettre has heard this, and keeps of it what it has a use for. Who does not say it twice can do without.
+        let pipelines = match connection.command(Ehlo::new(hello.clone())).await {
+            Ok(greeting) => greeting.message().any(|word| word.eq_ignore_ascii_case("PIPELINING")),
+            Err(refused) if refused.status().is_some() => false,
+            Err(error) => return Err(error),
+        };
         if let Some(credentials) = &self.credentials {
             connection.auth(DEFAULT_MECHANISMS, credentials).await?;
         }
@@ -187,11 +190,14 @@ mod tests {
     /// The mails that were taken, each with the number of its line.
     type Taken = Arc<Mutex<Vec<(usize, String)>>>;
 
-    /// How a mail server is. None of them hears what comes too early.
+    /// How a mail server is.
     #[derive(Clone, Copy, PartialEq)]
     enum Manner {
+        /// Hangs up on who speaks too early.
         Usual,
-        /// Hangs up after a mail.
+        /// The same, and greets but once.
+        Curt,
+        /// The same, and hangs up after a mail.
         HangsUp,
         /// Takes commands together, and answers what comes before a mail when it has heard all of it.
         Pipelines,
@@ -221,7 +227,7 @@ mod tests {
         taken: &Taken,
     ) -> io::Result<()> {
         stream.write_all(b"220 fake\r\n").await?;
-        let (mut held, mut refused) = (String::new(), false);
+        let (mut held, mut refused, mut greeted) = (String::new(), false, false);
         loop {
             let mut heard = String::new();
             if stream.read_line(&mut heard).await? == 0 {
@@ -233,6 +239,7 @@ mod tests {
             let verb = heard.get(..4).unwrap_or_default();
             let reply = match verb {
                 "EHLO" if manner == Manner::Pipelines => "250-fake\r\n250 PIPELINING",
+                "EHLO" if manner == Manner::Curt && std::mem::replace(&mut greeted, true) => "503 5.5.1 duplicate EHLO",
                 "RCPT" => {
                     let reply = replies.pop_front().unwrap_or("250 ok");
                     refused = reply != "250 ok";
@@ -295,12 +302,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_takes_commands_together_gets_them_so() {
-        let (server, taken) = server(&[], Manner::Pipelines).await;
-        for _ in 0..2 {
-            timeout(CONNECT, server.send(&mail())).await.unwrap().unwrap();
+    async fn a_server_gets_commands_together_if_it_says_that_it_takes_them_so() {
+        for manner in [Manner::Pipelines, Manner::Curt] {
+            let (server, taken) = server(&[], manner).await;
+            for _ in 0..2 {
+                timeout(CONNECT, server.send(&mail())).await.unwrap().unwrap();
+            }
+            assert_eq!(lines(&taken), [0, 0]);
         }
-        assert_eq!(lines(&taken), [0, 0]);
     }
 
     #[tokio::test]

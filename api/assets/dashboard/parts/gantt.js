@@ -7,7 +7,7 @@ import { between, span, t, word } from "../i18n.js";
 const LANES = 60;
 /** Most of them that are drawn because they are under way. */
 const OPEN = 30;
-/** Most bars that come with a run. */
+/** Most bars that come with a run (`NEWEST` of the engine's timeline): with so many, some may have stayed behind. */
 const BARS = 1000;
 const KINDS = [["queued", "--bar-queue"], ["working", "--bar-work"], ["step", "--bar-step"], ["paused", "--bar-pause"], ["sleeping", "--bar-sleep"], ["signal", "--bar-signal"], ["child", "--bar-child"], ["parked", "--bar-park"], ["failed", "--bar-bad"]];
 const BAD = new Set(["failed", "lost", "timeout"]);

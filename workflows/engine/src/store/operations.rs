@@ -182,8 +182,8 @@ pub(crate) async fn note_anew(db: &mut PgConnection, failed: Uuid, new: Uuid) ->
     .map(|_| ())
 }
 
-/// The last `limit` attempts that are over, the last one at each task that nobody works on, and `limit` of those under way, the run's own before
-/// the newest; in the order of their starts.
+/// The last `limit` attempts that are over, the last one at each of `limit` tasks that nobody works on, and `limit` of those under way, the
+/// run's own before the newest; in the order of their starts.
 pub(crate) async fn attempts_of(db: impl PgExecutor<'_>, run_id: Uuid, limit: i64) -> Result<Vec<AttemptRow>> {
     sqlx::query_as(
         "(select step_key, attempt_no, worker, started_at, ended_at, outcome

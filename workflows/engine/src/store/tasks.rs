@@ -157,12 +157,15 @@ pub(crate) fn attempt_failed(task_id: i64, token: Uuid, failure: &Failure) -> Va
 }
 
 /// Gives back, uncounted, what an incarnation has leased without knowing: the answer to its claim was lost, or it has taken the lease
-/// for lost before anybody else did. Answers the queues that have work now.
+/// for lost before anybody else did. What is being cancelled is nobody's to begin again: it is lost, and that ends it. Answers the
+/// queues that have work now.
 pub(crate) async fn disown(db: impl PgExecutor<'_>, worker_id: i64, known: &[i64]) -> Result<Vec<String>> {
     sqlx::query_scalar(
         "with held as materialized (
             select * from workflow.tasks
-            where lease_expires_at is not null and worker_id = $1 and id <> all ($2) for update skip locked
+            where lease_expires_at is not null and worker_id = $1 and id <> all ($2)
+              and not (kind = 'activity' and cancel_requested)
+            for update skip locked
         ), noted as (
             insert into workflow.attempts
                 (task_id, attempt_no, run_id, tenant_id, step_key, lease_token, worker, started_at, ended_at, outcome)

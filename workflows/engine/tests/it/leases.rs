@@ -1,7 +1,10 @@
 //! The fence, and work whose worker is gone.
 
 use crate::world::{OneWork, Tool, Work, World};
-use flatrender_engine::{Failure, Labels, LeasedTask, Progress, Standing, client::Error};
+use flatrender_engine::{
+    Failure, Labels, LeasedTask, Progress, Standing,
+    client::{Error, RunState},
+};
 use serde_json::{Value, json};
 use sqlx::{PgPool, types::Json};
 use std::time::Duration;
@@ -314,6 +317,29 @@ async fn a_worker_that_leaves_gives_back_what_it_does_not_know_of(db: PgPool) {
         .await
         .unwrap();
     assert_eq!(noted, ("released".to_owned(), leased.lease_token));
+}
+
+#[sqlx::test(migrations = false)]
+async fn what_is_being_cancelled_is_not_begun_again_when_its_worker_leaves(db: PgPool) {
+    let mut world = World::new(db).await;
+    world.worker(|w| w.workflow::<OneWork>());
+    let run_id = world.start(OneWork(Work::new(1))).await;
+    world.activity(run_id, "work").await;
+    let leased = claim(&world, "here").await;
+    sqlx::query("update workflow.tasks set worker_id = (select max(id) from workflow.workers) where id = $1")
+        .bind(leased.task_id)
+        .execute(&world.db)
+        .await
+        .unwrap();
+    assert!(world.cancel(run_id).await);
+    world.stop().await;
+    assert_eq!(
+        world.count("select count(*) from workflow.tasks where kind = 'activity' and state <> 'leased'").await,
+        0
+    );
+    // Nobody works on its queue.
+    world.worker(|w| w.workflow::<OneWork>());
+    assert_eq!(world.end(run_id).await.state, RunState::Cancelled);
 }
 
 #[sqlx::test(migrations = false)]

@@ -121,6 +121,29 @@ async fn a_round_trip_looks_at_what_it_is_about_however_short_the_queue_was_when
 }
 
 #[sqlx::test(migrations = false)]
+async fn ends_of_attempts_look_at_as_much_each_however_many_come_together(db: PgPool) {
+    let world = World::new(db).await;
+    let mut session = world.db.acquire().await.unwrap();
+    let mut seen = Vec::new();
+    for many in [40, 40, 400] {
+        let run = Held::start(&world).await;
+        advance(&world, &(0..many).map(|n| run.request(&format!("work {n}"))).collect::<Vec<_>>()).await;
+        let lease = "update workflow.tasks
+                     set state = 'leased', lease_token = gen_random_uuid(), leased_by = 'node', attempt_no = 1,
+                         leased_at = workflow.now(), lease_expires_at = workflow.now() + interval '30 s'
+                     where run_id = $1 and kind = 'activity' returning id, lease_token";
+        let leased: Vec<(i64, Uuid)> = sqlx::query_as(lease).bind(run.run_id).fetch_all(&world.db).await.unwrap();
+        let done: Vec<Value> = leased
+            .iter()
+            .map(|(task_id, token)| json!({ "task_id": task_id, "token": token, "outcome": "ok", "output": 2 }))
+            .collect();
+        seen.push(pages(&mut session, &done, &[]).await);
+    }
+    // Ten times as many, and what is looked up about tables for the first time.
+    assert!(seen[2] < 40 * seen[1], "{seen:?} pages");
+}
+
+#[sqlx::test(migrations = false)]
 async fn what_is_worked_on_when_its_run_is_cancelled_says_itself_what_came_of_it_however_often_it_is_asked_for(
     db: PgPool,
 ) {
@@ -130,7 +153,7 @@ async fn what_is_worked_on_when_its_run_is_cancelled_says_itself_what_came_of_it
     advance(&world, &asked).await;
     let task = world.client.claim(&["work"], &Labels::new(), "node", 1).await.unwrap().remove(0);
     assert!(world.cancel(run.run_id).await);
-    // By a replay, or because the answer was lost.
+    // Because the answer was lost.
     advance(&world, &asked).await;
     assert_eq!(world.history(run.run_id).await, "cancel    $cancel  ok");
     world.client.complete(task.task_id, task.lease_token, &2).await.unwrap();

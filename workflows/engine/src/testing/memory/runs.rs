@@ -1,4 +1,5 @@
-//! Runs: what they ask for, how they end, how they are stopped, what they are told. As in `32_workflow_runs.sql`.
+//! Runs: what they ask for, how they end, how they are stopped, what they are told. As in `32_workflow_runs.sql` and
+//! `50_workflow_plans.sql`.
 
 use super::{Fact, Memory, NewRun, RunRow, StepRow, TaskRow, TaskState, fence, parent_key, some, text};
 use crate::{
@@ -62,12 +63,13 @@ impl Memory {
         if self.is_recorded(run.run_id, key) {
             return None;
         }
+        // Asked for again, because the answer was lost: it says itself what came of it.
+        if self.tasks.values().any(|t| t.run_id == run.run_id && t.key == key) {
+            return None;
+        }
         let shielded = op["shielded"] == true;
         if run.cancel_requested && !shielded {
             return Some(self.fact(run.run_id, key, Kind::Activity, Some(text(op, "activity")), "cancelled"));
-        }
-        if self.tasks.values().any(|t| t.run_id == run.run_id && t.key == key) {
-            return None;
         }
         let (number, count) = (
             |field: &str| op[field].as_f64().unwrap_or_default(),
@@ -112,12 +114,12 @@ impl Memory {
             return None;
         }
         let detached = text(op, "op") == "start";
-        if !detached && run.cancel_requested {
-            return Some(self.fact(run.run_id, key, Kind::Child, Some(kind), "cancelled"));
-        }
         // Asked for again, because the answer was lost.
         if !detached && self.live_children(run.run_id).any(|c| parent_key(c) == key) {
             return None;
+        }
+        if !detached && run.cancel_requested {
+            return Some(self.fact(run.run_id, key, Kind::Child, Some(kind), "cancelled"));
         }
         let parent = self.runs.get(&run.run_id)?.clone();
         let new = NewRun {

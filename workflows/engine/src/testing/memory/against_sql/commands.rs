@@ -159,8 +159,18 @@ pub(super) fn commands() -> impl Strategy<Value = Vec<Command>> {
         let lose = || Command::Recover { gone: Some(2) };
         vec![Command::Start { business: None }, claim(), ask, work(), lose(), work(), lose()]
     });
-    let commands =
-        prop_oneof![30 => command.prop_map(|command| vec![command]), 1 => family, 1 => together, 1 => unlucky];
+    // Nor is anything asked for again after the run was cancelled, while somebody works on it.
+    let again = (0u8..3, any::<bool>()).prop_map(move |(key, child)| {
+        let op = || if child { Op::Child { key } } else { Op::Request { key, frail: false, slow: false, gpu: false } };
+        let asks = |lease| Batch { lease, end: Ending::Ok, ops: vec![op()], mark: None, leave: None };
+        let work = Command::Claim { worker: 2, runs: child, want: 9, gpu: true };
+        let begin = vec![Command::Start { business: None }, claim(), Command::Pump(vec![asks(0)]), work];
+        let cancel = (0..2).map(|run| Command::Cancel { run }).collect();
+        [begin, cancel, vec![Command::Pump(vec![asks(1)])]].concat()
+    });
+    let commands = prop_oneof![
+        30 => command.prop_map(|command| vec![command]), 1 => family, 1 => together, 1 => unlucky, 1 => again
+    ];
     prop::collection::vec(commands, 5..80).prop_map(|commands| commands.concat())
 }
 
