@@ -82,7 +82,12 @@ impl Memory {
             Some(task) if task.state != TaskState::Leased => "moved",
             Some(task) => {
                 self.note(&task, "released", Some(json!({ "code": "workflow.force_released" })));
-                self.tasks.entry(task_id).and_modify(|task| task.rest(TaskState::Ready, Some(now)));
+                if !task.is_run() && task.cancel_requested {
+                    self.tasks.remove(&task_id);
+                    self.record(vec![self.activity_fact(&task, "cancelled")]);
+                } else {
+                    self.tasks.entry(task_id).and_modify(|task| task.rest(TaskState::Ready, Some(now)));
+                }
                 "done"
             }
         }
