@@ -1,7 +1,7 @@
 //! How long it takes to tell many: `scripts/notifications.sh bench`.
 
 use crate::stage::Stage;
-use flatrender_workflows::models::notification::audience::Audience;
+use flatrender_workflows::{contracts::notify::Channel, models::notification::audience::Audience};
 use serde_json::json;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ async fn many_are_told_over_three_channels(db: PgPool) {
     let pool = PgPoolOptions::new().max_connections(50).acquire_timeout(Duration::from_secs(120));
     let stage = Stage::new(pool.connect_with((*db.connect_options()).clone()).await.unwrap()).await;
     let key = stage.vapid().await;
+    stage.account("smtp", Channel::Email, json!({"url": stage.mail.url, "from": "news@acme.example"})).await;
     let one = stage.world.person(flatrender_workflows::models::DEFAULT_TENANT, "one@example.com", &[]).await;
     stage.with_browser(one, "push/0", &key).await;
     let people = "insert into identity.users (tenant_id, email, email_verified_at, status)

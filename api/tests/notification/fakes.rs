@@ -193,6 +193,8 @@ impl MailServer {
     }
 
     async fn serve(self, stream: TcpStream) {
+        // It answers commands that came together one by one: none of its words waits until the one before was acknowledged.
+        stream.set_nodelay(true).unwrap();
         let _ = self.converse(BufReader::new(stream)).await;
     }
 
