@@ -8,10 +8,16 @@ use crate::{
 use axum::http::{Method, StatusCode};
 use flatrender_workflows::models::{
     DEFAULT_TENANT, Role, Scope,
-    identity::{coupon, plan::Interval, subscription},
+    identity::{
+        audit::{self, Entry},
+        coupon,
+        plan::Interval,
+        subscription,
+    },
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// An owner of the platform's own tenant, and somebody who makes films.
@@ -272,6 +278,44 @@ async fn who_sells_credits_gives_no_films_away_unless_they_have_said_so(db: PgPo
     cast.own_post("/v1/credit-packs", pack("week")).await;
     assert_eq!(cast.post("/v1/renders", order()).await.status, StatusCode::ACCEPTED, "what was said holds");
     sound(&cast.world.db).await;
+}
+
+/// Somebody else has the row of the tenant, and writes into its audit as the last thing they do.
+#[sqlx::test(migrations = "../migrations")]
+async fn who_begins_to_sell_credits_waits_for_the_tenant_before_they_take_their_turn_in_its_audit(db: PgPool) {
+    let cast = cast(db).await;
+    let plan = cast.own_post("/v1/plans", pro(1900)).await.json()["id"].as_str().unwrap().to_owned();
+    let pack = json!({"code": "hour", "seconds": 3600, "amount": 500, "currency": "USD"});
+    for (path, body, status) in [
+        ("/v1/credit-packs".to_owned(), pack, StatusCode::CREATED),
+        (format!("/v1/plans/{plan}/activate"), json!({}), StatusCode::OK),
+    ] {
+        let unsaid = "update identity.tenants set settings = settings - 'films'";
+        sqlx::query(unsaid).execute(&cast.world.db).await.unwrap();
+        let mut other = cast.world.db.begin().await.unwrap();
+        sqlx::query("select from identity.tenants for no key update").execute(&mut *other).await.unwrap();
+        let others = async {
+            let waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+            while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&cast.world.db).await.unwrap() == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let entry = Entry {
+                tenant_id: DEFAULT_TENANT,
+                actor: "cli",
+                action: "domain.add",
+                object: "domain",
+                reason: None,
+                before: None,
+                after: None,
+                ip: None,
+                request_id: None,
+            };
+            audit::record(&mut other, &entry).await.unwrap();
+            other.commit().await.unwrap();
+        };
+        let (sold, ()) = tokio::join!(cast.own_post(&path, body), others);
+        assert_eq!(sold.status, status, "{:?}", sold.body);
+    }
 }
 
 #[sqlx::test(migrations = "../migrations")]

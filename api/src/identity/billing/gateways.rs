@@ -355,8 +355,8 @@ pub async fn create_pack(
     let CreateCreditPack { code, seconds, amount, currency } = &body;
     let id = credit_pack::create(&mut tx, steward.tenant_id, code, *seconds, *amount, currency).await?;
     let pack = credit_pack::find(&mut tx, steward.tenant_id, id).await?.ok_or_else(no_pack)?;
-    steward.record(&mut tx, "credit_pack.create", &format!("credit_pack:{id}"), made(&pack)).await?;
     credits::sold(&mut tx, &steward).await?;
+    steward.record(&mut tx, "credit_pack.create", &format!("credit_pack:{id}"), made(&pack)).await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(pack.into())))
 }

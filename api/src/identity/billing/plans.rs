@@ -206,11 +206,11 @@ pub async fn activate(
         return Err(Problem::new(Code::PlanRetired, "this version is retired; make a new one"));
     }
     let after = found(&mut tx, steward.tenant_id, id).await?;
-    let change = Change { before: Some(before), after: Some(&after) };
-    steward.record(&mut tx, "plan.activate", &object(id), change).await?;
     if after.sells_credits() {
         credits::sold(&mut tx, &steward).await?;
     }
+    let change = Change { before: Some(before), after: Some(&after) };
+    steward.record(&mut tx, "plan.activate", &object(id), change).await?;
     tx.commit().await?;
     Ok(Json(after.into()))
 }

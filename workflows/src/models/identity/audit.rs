@@ -66,7 +66,8 @@ pub fn hash_of<T: Serialize + ?Sized>(object: &T) -> Option<Vec<u8>> {
 }
 
 /// Writes an action down, in the transaction of the action itself: neither is there without the other. Actions of one
-/// tenant take turns from here to the end of their transactions. Texts longer than their columns are cut.
+/// tenant take turns from here to the end of their transactions: it is written last, since whoever holds the turn and waits for a row may
+/// wait for one who waits for the turn. Texts longer than their columns are cut.
 ///
 /// # Errors
 /// Those of the database.
