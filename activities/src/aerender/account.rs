@@ -10,6 +10,7 @@ use flatrender_workflows::contracts::{
     evidence::{Cure, Evidence},
     render::{FrameFault, FrameRef},
 };
+use std::process::ExitStatus;
 
 /// Faults that are told one by one.
 const FAULTS: usize = 20;
@@ -34,7 +35,7 @@ impl Seen<'_> {
         let transcript = self.transcript;
         let frame = self.faults.first().map(|f| f.frame).filter(|_| transcript.started || !self.stored.is_empty());
         let (exit, timer) = match self.end {
-            Some(End::Exited(status)) => (status.code(), None),
+            Some(End::Exited(status)) => (exit_code(*status), None),
             Some(End::Expired(expired)) => (None, Some(expired.name().to_owned())),
             _ => (None, None),
         };
@@ -54,6 +55,19 @@ impl Seen<'_> {
         };
         with(failure, &evidence)
     }
+}
+
+/// The code that it ended with; of one that a signal ended, the one that a shell gives it.
+#[cfg(unix)]
+fn exit_code(status: ExitStatus) -> Option<i32> {
+    use std::os::unix::process::ExitStatusExt;
+    status.code().or_else(|| status.signal().map(|signal| 128 + signal))
+}
+
+/// The code that it ended with.
+#[cfg(not(unix))]
+fn exit_code(status: ExitStatus) -> Option<i32> {
+    status.code()
 }
 
 /// A failure that tells its class and cure, if it did not before. Those that are nobody's fault stay as they are.
@@ -127,6 +141,16 @@ mod tests {
         assert_eq!(crash(7, "C:\\work\\a.aep"), crash(1234, "/srv/b.aep"));
         assert_eq!(crash(7, "/a"), "render.crashed | exit 10 | frame # in … failed");
         assert!(signature("render.crashed", None, Some(&"س".repeat(1000))).len() <= SIGNATURE_BYTES);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_signal_is_told_by_the_code_that_a_shell_gives_it() {
+        use std::os::unix::process::ExitStatusExt;
+        let end = End::Exited(ExitStatus::from_raw(9));
+        let crashed = seen(&[], &end, &Transcript::default()).explain(Failure::transient("render.crashed", "x"));
+        let told = Evidence::of(&crashed).unwrap();
+        assert_eq!((told.exit, told.signature.as_str()), (Some(137), "render.crashed | exit 137"));
     }
 
     #[test]

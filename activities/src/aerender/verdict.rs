@@ -86,6 +86,7 @@ pub fn of_transfer(error: &TransferError, object: &str) -> Failure {
 }
 
 /// Why frames are missing: our renderer's own code, words, what was seen of its silence, the timer, the files, the exit code, in this order.
+/// What a crash has torn is told as the crash.
 fn reason(faults: &[FrameFault], end: Option<&End>, findings: &Findings, transcript: &Transcript) -> Failure {
     if let Some((code, retryable, message)) = transcript.errors.iter().find_map(|e| classify::coded(e)) {
         let message: String = message.chars().take(MESSAGE_CHARS).collect();
@@ -108,22 +109,22 @@ fn reason(faults: &[FrameFault], end: Option<&End>, findings: &Findings, transcr
         Some(End::Expired(expired)) => classify::by_timer(*expired),
         _ => None,
     };
-    let files = || by_files(faults, findings);
-    let exit = || match end {
+    let exit = match end {
         Some(End::Exited(status)) => classify::by_exit(*status),
         _ => classes::NO_FRAMES,
     };
-    failure(timer.or_else(files).unwrap_or_else(exit))
+    let files = || by_files(faults, findings, exit == classes::CRASHED);
+    failure(timer.or_else(files).unwrap_or(exit))
 }
 
-/// What the folder of frames tells of those that are missing.
-fn by_files(faults: &[FrameFault], findings: &Findings) -> Option<Class> {
+/// What the folder of frames tells of those that are missing. Whoever has crashed may have been writing some of them.
+fn by_files(faults: &[FrameFault], findings: &Findings, has_crashed: bool) -> Option<Class> {
     let unreadable = |f: &FrameFault| matches!(f.reason, FaultReason::Corrupt | FaultReason::WrongSize);
     match findings {
         Findings { strays: Strays { other_kinds: 1.., .. }, .. } => Some(classes::FORCED_EXTENSION),
         Findings { strays: Strays { other_numbers: 1.., .. }, .. } => Some(classes::WRONG_NUMBERS),
         Findings { stale_span: true, .. } => Some(classes::STALE_SPAN),
-        _ => faults.iter().any(unreadable).then_some(classes::CORRUPT_FRAMES),
+        _ => (!has_crashed && faults.iter().any(unreadable)).then_some(classes::CORRUPT_FRAMES),
     }
 }
 
@@ -196,6 +197,20 @@ mod tests {
         assert_eq!(code((2, 1), End::Expired(Expired::FrameStall), &[]), Ok(()));
         let lines = ["aerender ERROR: [render.missing_image] photo1"];
         assert_eq!(code((2, 1), End::Expired(Expired::Total), &lines), refused("render.missing_image", false));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_frame_that_a_crash_has_torn_is_told_as_the_crash() {
+        use std::os::unix::process::ExitStatusExt;
+        let torn = [FrameFault { frame: 2, reason: FaultReason::Corrupt }];
+        let told = |wait_status: i32| {
+            let end = End::Exited(std::process::ExitStatus::from_raw(wait_status));
+            let verdict = decide(&stored(2), &torn, Some(&end), &Findings::default(), &mut said(&[]));
+            verdict.map(|cause| cause.map(|failure| failure.code))
+        };
+        assert_eq!(told(9), Ok(Some("render.crashed".to_owned())), "killed by a signal");
+        assert_eq!(told(0), Ok(Some("render.corrupt_frames".to_owned())));
     }
 
     #[test]

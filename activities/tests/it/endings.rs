@@ -8,6 +8,8 @@ use flatrender_activities::aerender::Limits;
 use flatrender_activities::aerender::process::census::{self, Mark};
 use flatrender_engine::Standing;
 use flatrender_workflows::contracts::render::INTERRUPTED;
+#[cfg(target_os = "linux")]
+use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use std::{
     sync::atomic::Ordering,
@@ -180,6 +182,39 @@ async fn a_renderer_of_somebody_else_is_not_touched() {
     let (stage, code, _) = stopped(json!({ "hang": { "frame": 13 } }), Standing::Cancelled).await;
     assert_eq!((code.as_str(), stage.processes_left()), ("workflow.cancelled", Some(false)));
     assert_eq!(census::kill_marked(&foreign.mark), 2, "their launcher and their application live");
+}
+
+/// Kills a renderer once so many frames are stored, and renders what is missing. Whether it had not made all of them yet.
+#[cfg(target_os = "linux")]
+async fn killed_after(frames: usize) -> bool {
+    let stage = Stage::new(json!({ "frame_ms": 60 }));
+    let has = |frames| stage.launcher.lock().unwrap().is_some() && stage.shelf.stored().len() >= frames;
+    let kill = async {
+        until("frames are stored", || has(frames)).await;
+        let launcher = stage.launcher.lock().unwrap().clone().unwrap();
+        census::kill_if_same(&launcher);
+    };
+    let (rendered, ()) = tokio::join!(stage.render(), kill);
+    assert_eq!(stage.processes_left(), Some(false));
+    let cause = rendered.map_or_else(Some, |rendered| rendered.cause);
+    if let Some(cause) = &cause {
+        assert_eq!((cause.code.as_str(), cause.retryable), ("render.crashed", true), "{cause:?}");
+    }
+    let again = stage.render().await.unwrap();
+    assert_eq!((again.frames.len(), again.faults.len()), (10, 0));
+    for (frame, bytes) in stage.shelf.frames.lock().unwrap().iter() {
+        assert_eq!(bytes, &stage.drawn(*frame), "frame {frame}");
+    }
+    cause.is_some()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s071_a_renderer_killed_a_hundred_times_has_crashed_and_costs_what_it_had_in_hand() {
+    let killed = stream::iter(0..100).map(|n| killed_after(n % 5)).buffer_unordered(8);
+    let in_time = killed.filter(|in_time| std::future::ready(*in_time)).count().await;
+    // One in five is killed as it starts; how far the others come is a matter of time.
+    assert!(in_time >= 10, "{in_time}");
 }
 
 #[tokio::test]

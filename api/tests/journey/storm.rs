@@ -5,13 +5,14 @@ use crate::{
     platform::Platform,
     wire::{State, Wire},
 };
+use chrono::{DateTime, Utc};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use rand::{Rng as _, RngExt as _, SeedableRng, rngs::StdRng};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Write as _,
     io::Write as _,
     process::{Child, Command},
@@ -23,7 +24,7 @@ use uuid::Uuid;
 const NODES: usize = 4;
 /// Height of the films in pixels: small, since it is not pixels that are tried.
 const HEIGHT: u32 = 144;
-/// A renderer is gone so long after its node was told to end the attempt.
+/// A renderer is gone so long after its node was told to end the attempt, or has said itself how it ended.
 const GONE_AFTER: Duration = Duration::from_secs(5);
 /// A renderer is gone so long after its attempt has ended and its node is well, whether it was seen to be told or not: it may wait for an
 /// answer for a third of a lease, five seconds, and asks again two later.
@@ -150,8 +151,10 @@ struct Farm {
     awake: Vec<Instant>,
     foreign: Child,
     stood_still: BTreeSet<i32>,
-    /// Renderers that were held against their attempts.
-    judged: usize,
+    /// When a renderer was last seen at work, by attempt.
+    seen: HashMap<Uuid, DateTime<Utc>>,
+    /// How long renderers outlived their attempts, in words.
+    stays: String,
 }
 
 impl Farm {
@@ -177,7 +180,8 @@ impl Farm {
             well: vec![Instant::now(); NODES],
             awake: vec![Instant::now(); NODES],
             stood_still: BTreeSet::new(),
-            judged: 0,
+            seen: HashMap::new(),
+            stays: String::new(),
         }
     }
 
@@ -342,16 +346,21 @@ impl Farm {
 
     /// Nobody renders for an attempt that is over.
     async fn look_for_strays(&mut self) {
-        let awake = |n: &usize| {
-            let pid = self.platform.node_pid(*n);
-            !pid.is_some_and(|pid| self.stood_still.contains(&pid)) && self.awake[*n].elapsed() > GONE_UNTOLD_AFTER
-        };
+        let now = Utc::now();
         let works = |n| self.platform.renderers_of(n).into_iter().filter_map(move |pid| Some((n, pid, mark(pid)?)));
-        let attempts: Vec<(usize, i32, Uuid)> = (0..NODES).filter(awake).flat_map(works).collect();
+        let mut attempts: Vec<(usize, i32, Uuid)> = (0..NODES).flat_map(works).collect();
+        self.seen.extend(attempts.iter().map(|(_, _, token)| (*token, now)));
+        attempts.retain(|(n, ..)| self.is_awake(*n));
         self.none_outlives_what_its_node_was_told(&attempts);
         if !self.stood_still.contains(&self.platform.api_pid()) {
             self.none_outlives_its_attempt(attempts).await;
         }
+    }
+
+    /// Whether a node has been running for long enough to have heard what there was to hear.
+    fn is_awake(&self, n: usize) -> bool {
+        let pid = self.platform.node_pid(n);
+        !pid.is_some_and(|pid| self.stood_still.contains(&pid)) && self.awake[n].elapsed() > GONE_UNTOLD_AFTER
     }
 
     /// A node needs nobody to end what it was told to end, whatever befalls the others, or its wire.
@@ -366,9 +375,8 @@ impl Farm {
     }
 
     /// Held against it are those whose node could know: one that was not disturbed meanwhile, whatever befalls the others.
-    async fn none_outlives_its_attempt(&mut self, mut attempts: Vec<(usize, i32, Uuid)>) {
+    async fn none_outlives_its_attempt(&self, mut attempts: Vec<(usize, i32, Uuid)>) {
         attempts.retain(|(n, ..)| self.wires[*n].is_whole() && self.well[*n].elapsed() > GONE_UNTOLD_AFTER);
-        self.judged += attempts.len();
         let tokens: Vec<Uuid> = attempts.iter().map(|(_, _, token)| *token).collect();
         // One that was lost may have been given back to its node, under the same token.
         let sql = "select lease_token from workflow.attempts a where lease_token = any($1)
@@ -380,6 +388,33 @@ impl Farm {
         // It may have gone while the question was asked.
         let stray = attempts.iter().find(|(_, pid, token)| ended.contains(token) && mark(*pid) == Some(*token));
         assert!(stray.is_none(), "a renderer works for an attempt that has ended: {stray:?}");
+    }
+
+    /// Every attempt of a node that has ended, and until when a renderer was seen at work for it. How many were seen at all, and what that
+    /// comes to. A node says how an attempt ended when nothing of it is left; where it did not say, it was looked at meanwhile.
+    async fn judge(&self) -> (usize, String) {
+        let sql = "select distinct on (lease_token) lease_token, outcome in ('ok', 'failed'), ended_at
+                   from workflow.attempts where worker like 'node:%' order by lease_token, attempt_no desc";
+        let ended: Vec<(Uuid, bool, DateTime<Utc>)> = sqlx::query_as(sql).fetch_all(&self.platform.db).await.unwrap();
+        // By whether the node has said it.
+        let (mut seen, mut longest) = ([0, 0], [Duration::ZERO; 2]);
+        for &(token, is_said, ended_at) in &ended {
+            let Some(last) = self.seen.get(&token) else { continue };
+            // Mostly it is before the end.
+            let stay = (*last - ended_at).to_std().unwrap_or_default();
+            assert!(!is_said || stay <= GONE_AFTER, "a renderer of {token} was there {stay:?} after its node's word");
+            let kind = usize::from(is_said);
+            seen[kind] += 1;
+            longest[kind] = longest[kind].max(stay);
+        }
+        let ([taken, said], [taken_stay, said_stay]) = (seen, longest.map(|stay| stay.as_secs_f64()));
+        let stays = format!(
+            "{} attempts of nodes ended, a renderer was seen of {}: until {said_stay:.1} s at most after its node said so ({said}), until \
+             {taken_stay:.1} s after it was lost, cancelled or given back ({taken})",
+            ended.len(),
+            taken + said
+        );
+        (taken + said, stays)
     }
 
     fn injected(&self) -> u32 {
@@ -410,7 +445,9 @@ impl Farm {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let short_form = self.storm.faults < 100;
-        assert!(self.judged > 0 || short_form, "no renderer was ever held against its attempt");
+        let (seen, stays) = self.judge().await;
+        assert!(seen > 0 || short_form, "no renderer was ever held against its attempt");
+        self.stays = stays;
         assert!(self.told() > 0 || short_form, "no node was ever told to end an attempt");
         assert!(self.foreign.try_wait().unwrap().is_none(), "a foreign process of the renderer's name was ended");
         let twice: i64 = self.number("select count(*) from (select task_id from workflow.attempts where outcome = 'ok' group by 1 having count(*) > 1) t").await;
@@ -436,9 +473,9 @@ impl Farm {
         let told = self.told();
         let links = self.wires.iter().filter(|wire| wire.has_link()).count();
         let mut report = format!(
-            "{} times a renderer was held against its attempt, {told} attempts that a node was told to end, {links} of {NODES} nodes \
-             in network namespaces (CutNode closes connections, UnplugNode takes the link down)",
-            self.judged
+            "{}, {told} attempts that a node was told to end, {links} of {NODES} nodes in network namespaces (CutNode closes connections, \
+             UnplugNode takes the link down)",
+            self.stays
         );
         for (fault, times) in &self.injected {
             let _ = write!(report, ", {times} {fault:?}");
