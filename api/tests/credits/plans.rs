@@ -295,7 +295,8 @@ async fn who_begins_to_sell_credits_waits_for_the_tenant_before_they_take_their_
         let mut other = cast.world.db.begin().await.unwrap();
         sqlx::query("select from identity.tenants for no key update").execute(&mut *other).await.unwrap();
         let others = async {
-            let waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+            let waiting =
+                "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
             while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&cast.world.db).await.unwrap() == 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
