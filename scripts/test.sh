@@ -76,8 +76,9 @@ if cargo tree --locked --quiet -e normal -p flatrender-activities -i sqlx 2>/dev
 fi
 
 step "form, and the node compiled for Windows"
-# How it ended is in a file: a shell forgets that of a process whose number somebody else has had since.
-wait "$FORM" || true
+# How it ended is in a file: a shell forgets that of a process that it has waited for, or whose number somebody else has had since, and
+# says so.
+wait "$FORM" 2>/dev/null || true
 [ -s "$FORM_DONE" ] || { cat "$FORM_LOG" >&2; exit 1; }
 cat "$FORM_LOG"
 

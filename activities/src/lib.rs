@@ -12,5 +12,6 @@ pub mod media;
 pub mod message;
 pub mod notify;
 pub mod pay;
+mod smtp;
 pub mod storage;
 pub mod webhook;

@@ -2,18 +2,15 @@
 
 mod letters;
 
+use crate::smtp::{BadPlace, Place, Server};
 use flatrender_engine::{Attempt, Failure, Handler};
 use flatrender_workflows::contracts::message::SendMail;
 use lettre::{
-    Address, AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor,
+    Address, Message,
     message::{Mailbox, MultiPart},
 };
-use std::{
-    fmt, io,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use tokio::{net::lookup_host, time::timeout};
 use uuid::Uuid;
 
 /// For how long a server is waited for, from the connection to its last word: a little less than an attempt may take. A server may think
@@ -30,35 +27,6 @@ enum Way {
     Folder(PathBuf),
     /// A server that takes them on.
     Smtp(Arc<Server>),
-}
-
-/// A server that takes letters on.
-struct Server {
-    url: String,
-    line: Mutex<AsyncSmtpTransport<Tokio1Executor>>,
-}
-
-impl Server {
-    fn new(url: String) -> Result<Self, lettre::transport::smtp::Error> {
-        let line = Mutex::new(Self::open(&url)?);
-        Ok(Self { url, line })
-    }
-
-    fn open(url: &str) -> Result<AsyncSmtpTransport<Tokio1Executor>, lettre::transport::smtp::Error> {
-        Ok(AsyncSmtpTransport::<Tokio1Executor>::from_url(url)?.build())
-    }
-
-    async fn send(&self, message: Message, patience: Duration) -> Result<(), Unsent> {
-        let line = self.line.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match tokio::time::timeout(patience, line.send(message)).await {
-            Ok(sent) => Ok(sent.map(drop)?),
-            Err(_) => {
-                // A connection that was left in the middle of a sentence would take the answer to it for one to the next.
-                *self.line.lock().unwrap_or_else(PoisonError::into_inner) = Self::open(&self.url)?;
-                Err(Unsent::Silent)
-            }
-        }
-    }
 }
 
 /// Writes and sends letters. Cheap to clone.
@@ -84,7 +52,7 @@ pub enum MailerError {
     From(String),
     /// The address of the server is none.
     #[error("the mail server's address does not fit `smtp://user:password@host:port?tls=required` or `smtps://…`: {0}")]
-    Server(#[from] lettre::transport::smtp::Error),
+    Server(#[from] BadPlace),
 }
 
 /// Why a message was not sent.
@@ -92,7 +60,10 @@ pub enum MailerError {
 pub enum Unsent {
     /// It cannot be laid into its folder.
     #[error("cannot lay the message into its folder")]
-    Folder(#[from] io::Error),
+    Folder(#[source] io::Error),
+    /// Nobody knows the server's name, or whoever would is away.
+    #[error("cannot find the mail server by its name")]
+    Name(#[source] io::Error),
     /// The server did not take it, or nobody knows.
     #[error(transparent)]
     Server(#[from] lettre::transport::smtp::Error),
@@ -123,7 +94,7 @@ impl Mailer {
     pub fn new(config: MailerConfig) -> Result<Self, MailerError> {
         let from = config.from.parse().map_err(|_| MailerError::From(config.from.clone()))?;
         let way = match config.server {
-            Some(url) => Way::Smtp(Arc::new(Server::new(url)?)),
+            Some(url) => Way::Smtp(Server::new(Place::read(&url)?)?),
             None => Way::Folder(config.folder),
         };
         let public_url = config.public_url.trim_end_matches('/').to_owned();
@@ -142,8 +113,8 @@ impl Mailer {
     /// The server refused it, is away or says nothing; the folder takes nothing.
     pub async fn send(&self, id: Uuid, message: Message, patience: Duration) -> Result<(), Unsent> {
         match &self.way {
-            Way::Folder(folder) => Ok(lay(folder, id, &message.formatted()).await?),
-            Way::Smtp(server) => server.send(message, patience).await,
+            Way::Folder(folder) => lay(folder, id, &message.formatted()).await.map_err(Unsent::Folder),
+            Way::Smtp(server) => timeout(patience, by_server(server, &message)).await.unwrap_or(Err(Unsent::Silent)),
         }
     }
 
@@ -181,6 +152,14 @@ fn on_one_line(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }
 
+/// Sends a message by the server of the platform, wherever its name leads: it is whoever runs the platform that named it.
+async fn by_server(server: &Arc<Server>, message: &Message) -> Result<(), Unsent> {
+    let (host, port) = (server.place.host.as_str(), server.place.port);
+    let found: Vec<SocketAddr> = lookup_host((host, port)).await.map_err(Unsent::Name)?.collect();
+    let nowhere = || Unsent::Name(io::Error::from(io::ErrorKind::NotFound));
+    server.send(&found, message).await.map(drop).map_err(|error| error.map_or_else(nowhere, Unsent::Server))
+}
+
 async fn lay(folder: &std::path::Path, id: Uuid, letter: &[u8]) -> io::Result<()> {
     tokio::fs::create_dir_all(folder).await?;
     let draft = folder.join(format!(".{id}.new"));
@@ -192,7 +171,7 @@ async fn lay(folder: &std::path::Path, id: Uuid, letter: &[u8]) -> io::Result<()
 fn sorted(unsent: Unsent) -> Failure {
     match &unsent {
         Unsent::Server(error) if error.is_permanent() => Failure::permanent("message.refused", error.to_string()),
-        Unsent::Folder(error) => Failure::transient("message.unreachable", error.to_string()),
+        Unsent::Folder(error) | Unsent::Name(error) => Failure::transient("message.unreachable", error.to_string()),
         _ => Failure::transient("message.unreachable", unsent.to_string()),
     }
 }
@@ -200,12 +179,17 @@ fn sorted(unsent: Unsent) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::smtp::fake::{self, Fake, Manner};
     use flatrender_workflows::contracts::message::{Brand, Letter};
 
-    fn mailer() -> Mailer {
+    fn made(server: Option<&str>) -> Result<Mailer, MailerError> {
         let links: Links = Arc::new(|id| format!("link-{id}"));
         let (from, public_url) = ("noreply@example.com".to_owned(), "https://example.com/".to_owned());
-        Mailer::new(MailerConfig { server: None, folder: PathBuf::new(), from, public_url, links }).unwrap()
+        Mailer::new(MailerConfig { server: server.map(str::to_owned), folder: PathBuf::new(), from, public_url, links })
+    }
+
+    fn mailer() -> Mailer {
+        made(None).unwrap()
     }
 
     fn mail(to: &str, locale: &str) -> SendMail {
@@ -261,5 +245,52 @@ mod tests {
         let (headers, _) = text.split_once("\r\n\r\n").unwrap();
         assert!(!headers.lines().any(|line| line.to_ascii_lowercase().starts_with("bcc:")), "{headers}");
         assert_eq!(mailer().write(&mail("a@b.c\r\nBcc: x@y.z", "en")).unwrap_err().code, "message.refused");
+    }
+
+    #[test]
+    fn a_mailer_is_made_before_anything_runs_and_only_for_a_mail_server() {
+        for url in ["smtp://us%40er:pass@mail.internal:2525?tls=required", "smtps://mail.example", "smtp://127.0.0.1"] {
+            assert!(made(Some(url)).is_ok(), "{url}");
+        }
+        for none in ["mail.example", "http://mail.example", "smtp://mail.example?tls=perhaps"] {
+            let refused = made(Some(none)).unwrap_err().to_string();
+            assert!(refused.starts_with("the mail server's address does not fit `smtp://user:pass"), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn letters_go_over_one_line_each_in_one_write() {
+        let fake = Fake::new(Manner::Usual).await;
+        let mailer = made(Some(&format!("smtp://localhost:{}", fake.address.port()))).unwrap();
+        for _ in 0..3 {
+            let (_, message) = mailer.write(&mail("a@b.c", "en")).unwrap();
+            mailer.send(Uuid::nil(), message, PATIENCE).await.unwrap();
+        }
+        assert_eq!(fake.lines(), [0, 0, 0]);
+        assert!(fake.mails().iter().all(|mail| mail.contains("To: a@b.c\r\n") && mail.ends_with("\r\n.\r\n")));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_gone_is_found_again_when_it_is_back() {
+        let fake = Fake::new(Manner::Usual).await;
+        let mailer = made(Some(&fake.url())).unwrap();
+        let send = async || mailer.send(Uuid::nil(), fake::mail(), PATIENCE).await;
+        send().await.unwrap();
+        let address = fake.go().await;
+        let gone = sorted(send().await.unwrap_err());
+        assert!(gone.retryable && gone.code == "message.unreachable", "{gone:?}");
+        let back = Fake::at(address, &["550 5.1.1 no such user"], Manner::Usual).await;
+        let refused = sorted(send().await.unwrap_err());
+        assert!(!refused.retryable && refused.code == "message.refused", "{refused:?}");
+        send().await.unwrap();
+        assert_eq!(back.lines(), [1]);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_says_nothing_is_waited_for_no_longer_than_was_said() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mailer = made(Some(&format!("smtp://{}", silent.local_addr().unwrap()))).unwrap();
+        let sent = mailer.send(Uuid::nil(), fake::mail(), Duration::from_millis(10)).await;
+        assert!(matches!(sent, Err(Unsent::Silent)), "{sent:?}");
     }
 }

@@ -23,7 +23,6 @@ use reqwest::{Request, StatusCode, header};
 use std::{
     collections::HashMap,
     fmt,
-    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -65,7 +64,7 @@ pub struct Courier(Arc<Inner>);
 struct Inner {
     config: CourierConfig,
     gates: Gates,
-    servers: Mutex<HashMap<(Uuid, SocketAddr), email::Named>>,
+    servers: Mutex<HashMap<Uuid, email::Named>>,
     chats: Mutex<HashMap<String, Instant>>,
 }
 

@@ -1,11 +1,10 @@
 //! E-mail, by a server of the platform or of a tenant.
 
-mod smtp;
-
 use super::{Config, Courier, accounts::Smtp, failed, held, letter, throttled};
 use crate::{
     egress::{Reach, client::Nowhere},
     message::Unsent,
+    smtp::{Place, Server, is_unconnected},
 };
 use flatrender_engine::{Attempt, Failure, Handler};
 use flatrender_workflows::contracts::notify::{Class, SendEmail, Verdict};
@@ -15,10 +14,7 @@ use lettre::{
         Mailbox, MultiPart,
         header::{HeaderName, HeaderValue},
     },
-    transport::smtp::client::{Tls, TlsParameters},
 };
-use reqwest::Url;
-use smtp::Server;
 use std::{net::SocketAddr, sync::Arc};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -44,7 +40,7 @@ impl Handler<SendEmail> for Courier {
             return Ok(match mailer.send(mail.envelope.delivery_id, message, self.0.config.mail_patience).await {
                 Ok(()) => Verdict::Accepted { account_id: None, message: Some(id) },
                 Err(Unsent::Server(error)) => sorted(&error),
-                Err(Unsent::Folder(error)) => failed(Class::Transient, error.to_string()),
+                Err(Unsent::Folder(error) | Unsent::Name(error)) => failed(Class::Transient, error.to_string()),
                 Err(Unsent::Silent) => failed(Class::Unknown, Unsent::Silent.to_string()),
             });
         }
@@ -106,32 +102,22 @@ impl Courier {
             Ok(found) => found,
             Err(verdict) => return verdict,
         };
-        held(&self.0.servers).retain(|(account, address), (url, _)| {
-            *account != account_id || *url == smtp.url && found.contains(address)
-        });
-        let mut verdict = failed(Class::Transient, "the mail server cannot be reached");
-        for address in found.into_iter().take(MOST_ADDRESSES) {
-            let server = match self.server(smtp, &place, address, account_id) {
-                Ok(server) => server,
-                Err(verdict) => return verdict,
-            };
-            match server.send(&message).await {
-                Ok(_) => {
-                    let message = Some(message_id(mail, &from));
-                    return Verdict::Accepted { account_id: Some(account_id), message };
-                }
-                Err(error) if is_unconnected(&error) => verdict = sorted(&error),
-                Err(error) => return sorted(&error),
-            }
+        let server = match self.server(account_id, &smtp.url, place) {
+            Ok(server) => server,
+            Err(verdict) => return verdict,
+        };
+        match server.send(&found, &message).await {
+            Ok(_) => Verdict::Accepted { account_id: Some(account_id), message: Some(message_id(mail, &from)) },
+            Err(Some(error)) => sorted(&error),
+            Err(None) => failed(Class::Transient, "the mail server cannot be reached"),
         }
-        verdict
     }
 
     /// Where a server of a tenant is, by its address as a URL: where everybody can reach, as with all else that a tenant names. What comes
     /// of it is what is connected to: a name that leads elsewhere when it is asked a second time is not asked a second time.
     async fn find(&self, url: &str) -> Result<(Place, Vec<SocketAddr>), Verdict> {
         let egress = &self.0.config.egress;
-        let place = Place::read(url).ok_or_else(|| failed(Class::Config, "the address of the mail server is none"))?;
+        let place = Place::read(url).map_err(|_| failed(Class::Config, "the address of the mail server is none"))?;
         let away = || failed(Class::Config, "the mail server is not where everybody can reach");
         if egress.reach() == Reach::Public && !matches!(place.port, 25 | 465 | 587 | 2525) {
             return Err(away());
@@ -142,96 +128,23 @@ impl Courier {
         })?;
         // Who has no way to IPv6 is not to wait for it.
         found.sort_by_key(SocketAddr::is_ipv6);
+        found.truncate(MOST_ADDRESSES);
         Ok((place, found))
     }
 
-    /// An address of a server, with the lines to it.
-    fn server(
-        &self,
-        smtp: &Smtp,
-        place: &Place,
-        address: SocketAddr,
-        account_id: Uuid,
-    ) -> Result<Arc<Server>, Verdict> {
+    /// The server of an account, with the lines to it.
+    fn server(&self, account_id: Uuid, url: &str, place: Place) -> Result<Arc<Server>, Verdict> {
         let mut servers = held(&self.0.servers);
-        if let Some((_, server)) = servers.get(&(account_id, address)) {
+        if let Some((named, server)) = servers.get(&account_id)
+            && named == url
+        {
             return Ok(server.clone());
         }
-        let server = Server::new(place, address)
+        let server = Server::new(place)
             .map_err(|_| failed(Class::Config, "the name of the mail server has no certificate"))?;
-        servers.insert((account_id, address), (smtp.url.clone(), server.clone()));
+        servers.insert(account_id, (url.to_owned(), server.clone()));
         Ok(server)
     }
-}
-
-/// What the address of a mail server says, as lettre reads it: `smtp://user:password@host:port/hello?tls=required` or `smtps://…`.
-#[derive(Debug, PartialEq, Eq)]
-struct Place {
-    host: String,
-    port: u16,
-    security: Security,
-    credentials: Option<(String, String)>,
-    hello: Option<String>,
-}
-
-/// When a line is encrypted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Security {
-    Never,
-    IfOffered,
-    AfterHello,
-    AtOnce,
-}
-
-impl Place {
-    fn read(url: &str) -> Option<Self> {
-        let url = Url::parse(url).ok()?;
-        let tls = url.query_pairs().find(|(name, _)| name == "tls").map(|(_, value)| value.into_owned());
-        let (security, port) = match (url.scheme(), tls.as_deref()) {
-            ("smtp", None) => (Security::Never, 25),
-            ("smtp", Some("opportunistic")) => (Security::IfOffered, 587),
-            ("smtp", Some("required")) => (Security::AfterHello, 587),
-            ("smtps", _) => (Security::AtOnce, 465),
-            _ => return None,
-        };
-        let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let credentials = match url.password() {
-            Some(password) => Some((decoded(url.username())?, decoded(password)?)),
-            None => None,
-        };
-        let hello = Some(url.path().trim_matches('/').to_owned()).filter(|name| !name.is_empty());
-        let port = url.port().unwrap_or(port);
-        (!host.is_empty()).then_some(Self { host, port, security, credentials, hello })
-    }
-
-    /// A certificate is one of the name, whichever of its addresses is spoken to.
-    fn tls(&self) -> Result<Tls, lettre::transport::smtp::Error> {
-        let parameters = || TlsParameters::new(self.host.clone());
-        Ok(match self.security {
-            Security::Never => Tls::None,
-            Security::IfOffered => Tls::Opportunistic(parameters()?),
-            Security::AfterHello => Tls::Required(parameters()?),
-            Security::AtOnce => Tls::Wrapper(parameters()?),
-        })
-    }
-}
-
-/// What stands in a URL, without its `%xx`; none when that is no text.
-fn decoded(text: &str) -> Option<String> {
-    let (mut bytes, mut rest) = (vec![], text.as_bytes());
-    while let [first, tail @ ..] = rest {
-        match tail.get(..2).filter(|_| *first == b'%').and_then(|digits| hex::decode(digits).ok()) {
-            Some(byte) => {
-                bytes.extend(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 /// What an address to unsubscribe is marked for.
@@ -242,11 +155,6 @@ pub fn unsubscribe_purpose(user_id: Uuid, category: &str) -> String {
 /// A header's value ends with its line: what could end it is left out.
 fn on_one_line(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
-}
-
-/// Whether there was not even a connection: nothing was said.
-fn is_unconnected(error: &lettre::transport::smtp::Error) -> bool {
-    error.is_tls() || error.to_string().starts_with("Connection error")
 }
 
 /// What a server's refusal means (RFC 5321, 4.2.1; RFC 3463).
@@ -306,6 +214,7 @@ mod tests {
         egress::{Egress, client::LookUp},
         message::{Mailer, MailerConfig},
         notify::{CourierConfig, MAIL_PATIENCE},
+        smtp::fake::{Fake, Manner, mail},
     };
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -368,8 +277,8 @@ mod tests {
         {
             assert!(public.find(url).await.is_err(), "{url}");
         }
-        let (place, found) = public.find("smtps://93.184.215.14").await.unwrap();
-        assert_eq!((place.security, found), (Security::AtOnce, vec!["93.184.215.14:465".parse().unwrap()]));
+        let (_, found) = public.find("smtps://93.184.215.14").await.unwrap();
+        assert_eq!(found, ["93.184.215.14:465".parse::<SocketAddr>().unwrap()]);
     }
 
     /// The name leads to everybody's address when it is asked, and into our network a moment later.
@@ -383,34 +292,34 @@ mod tests {
             Box::pin(async move { Ok(found) })
         });
         let courier = courier(Egress::new(Reach::Public).with_names(flips));
-        let smtp = Smtp { url: "smtp://mail.acme.example:587".into(), from: "a@acme.example".into() };
-        let (place, found) = courier.find(&smtp.url).await.unwrap();
-        courier.server(&smtp, &place, found[0], Uuid::nil()).unwrap();
-        let kept: Vec<_> = held(&courier.0.servers).keys().map(|(_, address)| address.to_string()).collect();
-        assert_eq!(kept, ["93.184.215.14:587"]);
+        let url = "smtp://mail.acme.example:587";
+        let (_, found) = courier.find(url).await.unwrap();
+        assert_eq!(found, ["93.184.215.14:587".parse::<SocketAddr>().unwrap()], "which is where it is sent");
         assert_eq!(asked.load(Ordering::SeqCst), 1, "nobody asks a second time");
-        assert!(courier.find(&smtp.url).await.is_err(), "the next mail is for where it leads by then");
+        assert!(courier.find(url).await.is_err(), "the next mail is for where it leads by then");
     }
 
     #[test]
-    fn the_address_of_a_mail_server_is_read_as_it_was() {
-        let place = Place::read("smtp://us%40er:p%25ss@[2606:2800::1]/films.example?tls=required").unwrap();
-        assert_eq!(
-            place,
-            Place {
-                host: "2606:2800::1".into(),
-                port: 587,
-                security: Security::AfterHello,
-                credentials: Some(("us@er".into(), "p%ss".into())),
-                hello: Some("films.example".into()),
-            }
-        );
-        let plain = Place::read("smtp://mail.example:2525").unwrap();
-        assert_eq!((plain.port, plain.security, plain.credentials), (2525, Security::Never, None));
-        assert_eq!(Place::read("smtps://mail.example").unwrap().port, 465);
-        for none in ["http://mail.example", "smtp://mail.example?tls=perhaps", "mail.example", "smtp:mail.example"] {
-            assert_eq!(Place::read(none), None, "{none}");
+    fn lines_are_kept_for_as_long_as_an_account_names_their_server() {
+        let courier = courier(Egress::default());
+        let server = |url: &str| courier.server(Uuid::nil(), url, Place::read(url).unwrap()).unwrap();
+        let (one, other) = ("smtp://one.example", "smtp://other.example");
+        let first = server(one);
+        assert!(Arc::ptr_eq(&first, &server(one)));
+        assert!(!Arc::ptr_eq(&first, &server(other)) && !Arc::ptr_eq(&first, &server(one)));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_means_what_it_says_and_ends_its_line() {
+        for manner in [Manner::Usual, Manner::Pipelines] {
+            let fake = Fake::saying(&["550 5.1.1 no such user", "421 4.3.2 closing"], manner).await;
+            let server = Server::new(Place::read(&fake.url()).unwrap()).unwrap();
+            let refused = async || sorted(&server.send(&[fake.address], &mail()).await.unwrap_err().unwrap());
+            let first = refused().await;
+            assert!(matches!(first, Verdict::Failed { class: Class::HardBounce, .. }), "{first:?}");
+            assert_eq!(refused().await, throttled(CLOSED));
+            server.send(&[fake.address], &mail()).await.unwrap();
+            assert_eq!(fake.lines(), [2]);
         }
-        assert_eq!(decoded("100%"), Some("100%".to_owned()));
     }
 }

@@ -284,6 +284,45 @@ async fn what_came_instead_goes_back_by_hand_and_what_came_late_still_counts(db:
     shop.sound().await;
 }
 
+/// Whoever looks agrees that no money came, of what was paid, cancelled or over by then.
+#[sqlx::test(migrations = "../migrations")]
+async fn what_has_ended_meanwhile_does_not_fail_and_nobody_has_said_so(db: PgPool) {
+    use flatrender_workflows::{
+        definitions::payment::settle::{self, Goes},
+        models::{DEFAULT_TENANT, Role, Scope, identity::payment::state::Captured},
+    };
+    let shop = Shop::open(db).await;
+    shop.gateway("manual", "live", json!({"instructions": "To us", "merchant": "us"})).await;
+    shop.work();
+    let client = flatrender_engine::Client::new(shop.world.db.clone());
+    for state in ["paid", "expired", "cancelled"] {
+        let id = pending(&shop, state).await;
+        let path = format!("/v1/payments/{id}/decisions");
+        let proposed = shop.by(shop.first, Method::POST, &path, said("failed", state, 500)).await;
+        assert_eq!(proposed.status, StatusCode::CREATED, "{:?}", proposed.body);
+        let payment = id.parse().unwrap();
+        let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(&shop.world.db).await.unwrap();
+        match state {
+            "paid" => {
+                let came = Captured { provider_txn: "meanwhile", at: None };
+                settle::settle_as(&client, &mut tx, DEFAULT_TENANT, payment, &came, Goes::Here).await.unwrap();
+            }
+            "expired" => settle::expire(&client, &mut tx, DEFAULT_TENANT, payment).await.unwrap(),
+            _ => {
+                let cancelled = shop.post(&format!("/v1/payments/{id}/cancel"), json!({})).await;
+                assert_eq!(cancelled.status, StatusCode::ACCEPTED, "{:?}", cancelled.body);
+            }
+        }
+        tx.commit().await.unwrap();
+        shop.comes(&id, state).await;
+        let confirmed = decide(&shop, shop.second, &proposed.json(), "confirm").await;
+        assert_eq!(confirmed.problem(), "payment.not_decidable", "{state}");
+        shop.comes(&id, state).await;
+    }
+    assert_eq!(shop.world.count("identity.payment_decisions where state = 'proposed'").await, 3);
+    shop.sound().await;
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn what_one_person_may_give_back_is_counted_together_and_not_theirs_to_say(db: PgPool) {
     let shop = Shop::open(db).await;

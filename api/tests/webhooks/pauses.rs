@@ -2,6 +2,7 @@
 
 use crate::kit::{Hook, Receiver, Shop};
 use axum::http::{Method, StatusCode};
+use flatrender_workflows::models::{Role, Scope, identity::tenant_webhook_delivery};
 use serde_json::json;
 use sqlx::PgPool;
 
@@ -115,4 +116,30 @@ async fn a_receiver_that_is_gone_is_not_called_again_and_its_tenant_hears_of_it(
     assert_eq!(receiver.at("/other")[0].json()["data"]["id"], json!(gone.id));
     assert_eq!(shop.deliveries(&gone, "").await.len(), 1, "one that is disabled misses nothing: it hears of nothing");
     assert_eq!(shop.view(&other).await["state"], "active");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_delivery_whose_run_the_engine_gave_up_is_settled_however_many_wait_for_their_next_attempt(db: PgPool) {
+    let shop = Shop::new(db).await;
+    let hook = shop.hook("http://127.0.0.1:1/dead", &["*"]).await;
+    a_minute_later(&shop).await;
+    shop.happens("render.completed").await;
+    let waiting = "insert into identity.tenant_webhook_deliveries
+                       (occurred_at, tenant_id, webhook_id, event_id, replay_no, workflow_run_id, next_at, created_at, updated_at)
+                   select occurred_at, tenant_id, webhook_id, event_id, n, lpad(to_hex(n), 32, '0')::uuid,
+                       workflow.now() + interval '1 hour', created_at, updated_at
+                   from identity.tenant_webhook_deliveries, generate_series(1, 10000) n";
+    sqlx::query(waiting).execute(shop.db()).await.unwrap();
+    shop.happens("render.failed").await;
+    let give_up = r#"select workflow.end_run(t.id, 'failed', null,
+            '{"code": "workflow.lost_too_often", "message": "given up", "retryable": false}')
+        from identity.tenant_webhook_deliveries d join identity.tenant_webhook_events e on e.id = d.event_id
+        join workflow.tasks t on t.run_id = d.workflow_run_id where e.type = 'render.failed'"#;
+    sqlx::query(give_up).execute(shop.db()).await.unwrap();
+    a_minute_later(&shop).await;
+    let mut tx = Scope::platform(Role::Identity).begin(shop.db()).await.unwrap();
+    assert_eq!(tenant_webhook_delivery::settle_abandoned(&mut tx).await.unwrap(), 1);
+    tx.commit().await.unwrap();
+    let settled = shop.deliveries(&hook, "&state=failed").await;
+    assert_eq!((settled.len(), &settled[0]["event_type"]), (1, &json!("render.failed")));
 }

@@ -411,7 +411,10 @@ async fn take_back(
 ) -> Result<(), Failure> {
     match paid.snapshot().map_err(settle::unreadable)?.what {
         What::Credits { seconds, .. } => {
-            let part = i128::from(seconds) * i128::from(found.amount) / i128::from(paid.amount.max(1));
+            // Of all that went back so far: parts take as much as the whole.
+            let upto = |amount: i64| i128::from(seconds) * i128::from(amount) / i128::from(paid.amount.max(1));
+            let before = refund::taken_back_before(&mut *db, paid.id, found.id).await?;
+            let part = upto(before.saturating_add(found.amount)) - upto(before);
             let account = credit::open_locked(&mut *db, paid.tenant_id, Some(paid.user_id)).await?;
             let left = credit::left_of(&mut *db, &account, &settle::credits_key(paid.id)).await?;
             let back = i64::try_from(part).unwrap_or(seconds).min(left);

@@ -582,3 +582,22 @@ async fn a_refund_that_takes_its_time_is_not_done_and_one_that_is_refused_is_for
     working.end().await;
     shop.sound().await;
 }
+
+/// Seven seconds and a fifth go with each: in five of them there is one more than in each of the five.
+#[sqlx::test(migrations = "../migrations")]
+async fn parts_that_go_back_take_as_much_as_the_whole(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let working = Working::begin(shop.worker(false));
+    shop.till.0.lock().unwrap().state = Some(PaymentState::Paid);
+    let (id, run) = shop.buy(shop.credits(), None).await;
+    shop.comes(id, "pending").await;
+    shop.hint(run).await;
+    shop.comes(id, "paid").await;
+    for (amount, taken) in [(1, 7), (1, 14), (1, 21), (1, 28), (1, 36), (495, 3600)] {
+        let part = shop.give_back(id, amount, &taken.to_string()).await.unwrap();
+        shop.refund_comes(part, "done").await;
+        assert_eq!(shop.balance().await, 3600 - taken);
+    }
+    working.end().await;
+    shop.sound().await;
+}

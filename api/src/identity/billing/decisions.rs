@@ -279,6 +279,11 @@ async fn follow(app: &App, db: Db<'_>, payment: &Payment, decision: &Decision) -
             }
         }
         ("failed", None) => {
+            // Nor of what has ended meanwhile, with money or without.
+            let now = state::lock(&mut *db, tenant_id, payment.id).await?;
+            if let Some(ended) = now.filter(|now| !now.is_open() && now.state != "review") {
+                return Err(undecidable(&ended.state));
+            }
             let failed = settle::fail(workflows, db, tenant_id, payment.id, "payment.no_money").await;
             failed.map_err(|e| Problem::internal(&e))
         }

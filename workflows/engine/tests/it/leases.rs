@@ -295,18 +295,24 @@ async fn a_hung_transaction_holds_up_only_its_own_task(db: PgPool) {
     world.until(2, others).await;
 }
 
-#[sqlx::test(migrations = false)]
-async fn a_worker_that_leaves_gives_back_what_it_does_not_know_of(db: PgPool) {
-    let mut world = World::new(db).await;
+/// A task that a worker holds and does not know of: its run, and its lease.
+async fn unknown_to_its_worker(world: &mut World) -> (Uuid, LeasedTask) {
     world.worker(|w| w.workflow::<OneWork>());
     let run_id = world.start(OneWork(Work::new(1))).await;
     world.activity(run_id, "work").await;
-    let leased = claim(&world, "here").await;
+    let leased = claim(world, "here").await;
     sqlx::query("update workflow.tasks set worker_id = (select max(id) from workflow.workers) where id = $1")
         .bind(leased.task_id)
         .execute(&world.db)
         .await
         .unwrap();
+    (run_id, leased)
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_worker_that_leaves_gives_back_what_it_does_not_know_of(db: PgPool) {
+    let mut world = World::new(db).await;
+    let (run_id, leased) = unknown_to_its_worker(&mut world).await;
     world.stop().await;
     let task = world.activity(run_id, "work").await;
     assert_eq!((task.leased_by, task.losses, task.failures), (None, 0, 0));
@@ -322,15 +328,7 @@ async fn a_worker_that_leaves_gives_back_what_it_does_not_know_of(db: PgPool) {
 #[sqlx::test(migrations = false)]
 async fn what_is_being_cancelled_is_not_begun_again_when_its_worker_leaves(db: PgPool) {
     let mut world = World::new(db).await;
-    world.worker(|w| w.workflow::<OneWork>());
-    let run_id = world.start(OneWork(Work::new(1))).await;
-    world.activity(run_id, "work").await;
-    let leased = claim(&world, "here").await;
-    sqlx::query("update workflow.tasks set worker_id = (select max(id) from workflow.workers) where id = $1")
-        .bind(leased.task_id)
-        .execute(&world.db)
-        .await
-        .unwrap();
+    let (run_id, _) = unknown_to_its_worker(&mut world).await;
     assert!(world.cancel(run_id).await);
     world.stop().await;
     assert_eq!(

@@ -283,6 +283,19 @@ pub async fn end(db: Db<'_>, id: Uuid, state: &str, provider_refund: Option<&str
     Ok(ended.execute(db).await?.rows_affected() == 1)
 }
 
+/// How much of a payment went back by other refunds that took back what it had bought; also what has come back to us since.
+pub async fn taken_back_before(db: Db<'_>, payment_id: Uuid, id: Uuid) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"select coalesce(sum(amount), 0)::bigint as "sum!" from identity.refunds
+           where payment_id = $1 and id <> $2 and revoke and (state = 'done' or failure_code = $3)"#,
+        payment_id,
+        id,
+        CAME_BACK,
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// A refund that a gateway tells of.
 #[derive(Debug, Clone)]
 pub struct Told {

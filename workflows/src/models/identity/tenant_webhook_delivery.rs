@@ -432,7 +432,7 @@ pub async fn attempts_within_a_day(db: Db<'_>, webhook_id: Uuid) -> sqlx::Result
 }
 
 /// Settles deliveries whose run the engine ended by itself, as one that killed its workers too often; gives how many. Looks at the
-/// deliveries, then at their runs: each service at its own table.
+/// deliveries whose time has come, then at their runs: each service at its own table.
 ///
 /// # Errors
 /// Those of the database.
@@ -440,7 +440,8 @@ pub async fn settle_abandoned(db: Db<'_>) -> sqlx::Result<u64> {
     Scope::platform(Role::Identity).enter(&mut *db).await?;
     let runs = sqlx::query_scalar!(
         r#"select workflow_run_id as "id!" from identity.tenant_webhook_deliveries
-           where state = 'pending' and workflow_run_id is not null and updated_at < workflow.now() - interval '1 minute' limit 10000"#
+           where state = 'pending' and workflow_run_id is not null and updated_at < workflow.now() - interval '1 minute'
+             and (next_at is null or next_at <= workflow.now()) limit 10000"#
     )
     .fetch_all(&mut *db)
     .await?;
