@@ -12,7 +12,7 @@ use flatrender_workflows::{
             self, NewToken,
             action::{self, Action},
             crash, health,
-            overview::{self, Overview},
+            overview::{self, Held, Overview, Probed},
             sleep::Sleep,
             token as enrolment,
         },
@@ -287,7 +287,18 @@ async fn list(here: Here) -> Result<(), CliError> {
 
 async fn show(named: Named) -> Result<(), CliError> {
     let db = named.here.database().await?;
-    let node = told(&named.find(&db).await?);
+    let found = named.find(&db).await?;
+    let mut node = told(&found);
+    let mut tx = Scope::platform(Role::Render).begin(&db).await.context("cannot reach the database")?;
+    let probe = overview::probed(&mut tx, found.id).await.context("cannot look at its probe")?;
+    let found_out = |p: Probed| json!({"at": p.at, "passed": p.report.passed(), "checks": p.report.checks});
+    node["probe"] = probe.map(found_out).into();
+    let held = overview::held(&mut tx, found.id, SHOWN).await.context("cannot look at its cache")?;
+    let package = |h: &Held| {
+        json!({"package": h.package, "bytes": h.bytes, "state": h.state, "keep": h.keep, "hits": h.hits,
+               "last_used_at": h.last_used_at})
+    };
+    node["packages"] = held.iter().map(package).collect();
     if named.here.json {
         println!("{node}");
         return Ok(());

@@ -13,15 +13,18 @@ use crate::{
 use axum::{extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
 use flatrender_engine::Labels;
-use flatrender_workflows::models::{
-    DEFAULT_TENANT, Role, Scope,
-    render::node::{
-        self, NewToken,
-        action::{self, Action},
-        crash::{self, Crash},
-        health::{self, Written},
-        overview::{self, Overview},
-        sleep::Sleep,
+use flatrender_workflows::{
+    contracts::node::Check,
+    models::{
+        DEFAULT_TENANT, Role, Scope,
+        render::node::{
+            self, NewToken,
+            action::{self, Action},
+            crash::{self, Crash},
+            health::{self, Written},
+            overview::{self, Held, Overview, Probed},
+            sleep::Sleep,
+        },
     },
 };
 use serde::{Deserialize, Serialize};
@@ -33,6 +36,8 @@ use uuid::Uuid;
 const LIFETIME: (RangeInclusive<u64>, u64) = (60..=7 * 86_400, 3600);
 /// Most labels of a token, and the longest key or value.
 const LABELS: (usize, usize) = (32, 120);
+/// Packages of a cache that are shown.
+const PACKAGES: i64 = 100;
 
 /// A node.
 #[derive(Debug, Serialize, ToSchema)]
@@ -128,6 +133,76 @@ impl From<Overview> for NodeView {
             last_seen_at: n.last_seen_at,
             created_at: n.created_at,
         }
+    }
+}
+
+/// A node, with what it found out about itself and what it holds.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct NodeDetail {
+    #[serde(flatten)]
+    node: NodeView,
+    /// What it found when it rendered the probe last; null when it has not.
+    probe: Option<ProbeView>,
+    /// Packages of templates in its cache, those that were used last first; at most 100.
+    packages: Vec<PackageView>,
+}
+
+/// What a node found out about itself.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ProbeView {
+    /// When it said so.
+    at: DateTime<Utc>,
+    /// Whether something was looked at and all of it is well.
+    passed: bool,
+    /// Each thing that was looked at.
+    checks: Vec<CheckView>,
+}
+
+/// One thing that a node looked at.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CheckView {
+    /// What.
+    #[schema(example = "probe:lottie")]
+    name: String,
+    /// Whether it is well.
+    ok: bool,
+    /// What was found, in words.
+    #[schema(example = "4 frames, numbered and coloured as they should be")]
+    found: String,
+    /// What to do about it, in words; null when it is well.
+    fix: Option<String>,
+}
+
+impl From<Probed> for ProbeView {
+    fn from(Probed { at, report }: Probed) -> Self {
+        let passed = report.0.passed();
+        let view = |c: Check| CheckView { name: c.name, ok: c.ok, found: c.found, fix: c.fix };
+        Self { at, passed, checks: report.0.checks.into_iter().map(view).collect() }
+    }
+}
+
+/// A package in the cache of a node, as it said last.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PackageView {
+    /// Its hash.
+    package: String,
+    /// Bytes it takes.
+    bytes: i64,
+    /// `fetching`, `ready` or `evicting`.
+    #[schema(example = "ready")]
+    state: String,
+    /// Whether an operator wants it to stay.
+    keep: bool,
+    /// How often it was found there.
+    hits: i64,
+    /// When it was used last.
+    last_used_at: DateTime<Utc>,
+}
+
+impl From<Held> for PackageView {
+    fn from(held: Held) -> Self {
+        let Held { package, bytes, state, keep, hits, last_used_at } = held;
+        Self { package, bytes, state, keep, hits, last_used_at }
     }
 }
 
@@ -298,14 +373,20 @@ pub async fn list(
 /// `GET /v1/platform/nodes/{id}`
 #[utoipa::path(
     get, path = "/v1/platform/nodes/{id}", tag = "Platform", operation_id = "get_node", summary = "Look at a node",
-    description = "What it is and how it fares.", params(("id" = Uuid, Path, description = "The node")),
+    description = "What it is and how it fares, what it found out about itself when it rendered the probe last, and what its cache holds.",
+    params(("id" = Uuid, Path, description = "The node")),
     responses(
-        (status = 200, description = "The node", body = NodeView),
+        (status = 200, description = "The node", body = NodeDetail),
         (status = 404, description = "`node.not_found`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
-pub async fn get(State(app): State<App>, _: Operator, Path(id): Path<Uuid>) -> Result<Json<NodeView>, Problem> {
-    Ok(Json(found(&app, id).await?.into()))
+pub async fn get(State(app): State<App>, _: Operator, Path(id): Path<Uuid>) -> Result<Json<NodeDetail>, Problem> {
+    let mut tx = app.db.begin(Scope::platform(Role::Render)).await?;
+    let node = overview::list(&mut tx, Some(id), None, 1).await?.pop().ok_or_else(no_node)?;
+    let probe = overview::probed(&mut tx, id).await?;
+    let packages = overview::held(&mut tx, id, PACKAGES).await?;
+    let packages = packages.into_iter().map(Into::into).collect();
+    Ok(Json(NodeDetail { node: node.into(), probe: probe.map(Into::into), packages }))
 }
 
 /// `GET /v1/platform/nodes/{id}/crashes`

@@ -166,6 +166,10 @@ async fn accept(
     if !render_job::insert(&mut tx, &new).await? {
         return Ok(None);
     }
+    let unshown = freeze::unshown(&template.manifest, &order.data);
+    if !unshown.is_empty() {
+        render_job::warn(&mut tx, id, &unshown).await?;
+    }
     let (run_id, project_version_id) = (run.run_id, template.version_id);
     let film = bill::Order { tenant_id: tenant.id, user_id, render_id: id, run_id, project_version_id, spec: &spec };
     credits::afforded(bill::hold(&mut tx, &film).await?)?;

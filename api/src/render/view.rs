@@ -71,7 +71,7 @@ pub struct Render {
     pub duration_seconds: f64,
     /// Why it failed or was cancelled.
     pub error: Option<RenderError>,
-    /// What the renderer warned of.
+    /// What the renderer warned of, and `field.not_shown` for what the order says of scenes that it leaves out.
     pub warnings: Vec<String>,
     /// The finished film.
     pub export: Option<ExportView>,

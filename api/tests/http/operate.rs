@@ -277,6 +277,13 @@ async fn packages_are_kept_and_evicted_by_order(db: PgPool) {
         [&a],
         "what is to go is not held"
     );
+    let id = id_of(&world, "n1").await;
+    let held = admin.get(&format!("/{id}")).await["packages"].clone();
+    let told: Vec<_> = held.as_array().unwrap().iter().map(|p| (&p["package"], &p["keep"], &p["state"])).collect();
+    let (kept, going) = (json!(a), json!(b));
+    let (yes, no, ready, evicting) = (json!(true), json!(false), json!("ready"), json!("evicting"));
+    assert_eq!(told.len(), 2);
+    assert!(told.contains(&(&kept, &yes, &ready)) && told.contains(&(&going, &no, &evicting)), "{held}");
     let orders = fares(&node, Some(json!([cached("a", 10)]))).await;
     assert_eq!((&orders["keep"], &orders["evict"]), (&json!([a]), &json!([])));
     let twice = json!({"incarnation": node.incarnation, "running_tasks": 0, "cache": [cached("a", 1), cached("a", 2)]});
@@ -361,7 +368,12 @@ async fn a_new_node_gets_no_work_before_it_has_passed_the_probe(db: PgPool) {
     let node = enrol(json!({})).await;
     assert_eq!(node.ask(0.0).await.problem(), "node.probe_wanted");
     let report = |ok: bool| json!({"checks": [{"name": "probe:lottie", "ok": ok, "found": "as it is"}]});
+    let id = id_of(&world, "n1").await;
+    assert_eq!(admin.get(&format!("/{id}")).await["probe"], Value::Null);
     assert_eq!(node.call("/v1/nodes/probe", report(false)).await.status, StatusCode::NO_CONTENT);
+    let told = admin.get(&format!("/{id}")).await["probe"].clone();
+    let check = json!({"name": "probe:lottie", "ok": false, "found": "as it is", "fix": null});
+    assert_eq!((&told["passed"], &told["checks"]), (&json!(false), &json!([check])));
     assert_eq!(node.ask(0.0).await.problem(), "node.quarantined");
     later(&world, Duration::from_secs(601)).await;
     assert_eq!(node.call("/v1/nodes/probe", report(true)).await.status, StatusCode::NO_CONTENT);

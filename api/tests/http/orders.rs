@@ -86,6 +86,23 @@ async fn every_fault_of_the_data_is_told_with_its_place(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn what_is_said_of_a_scene_that_is_left_out_is_warned_of(db: PgPool) {
+    let world = World::new(db).await;
+    let sql = "alter table content.project_versions disable trigger user;
+               update content.project_versions set manifest = jsonb_set(manifest, '{texts,0,scene}', '\"b\"')";
+    sqlx::raw_sql(sql).execute(&world.db).await.unwrap();
+    let order =
+        json!({"template": "tiny", "data": {"texts": {"title": "Hello"}, "scenes": [{"id": "a"}, {"id": "b"}]}});
+    assert_eq!(world.post("/v1/renders", order).await.json()["warnings"], json!([]));
+    let order = json!({"template": "tiny", "data": {"texts": {"title": "Hello"}, "scenes": [{"id": "a"}]}});
+    let answer = world.post("/v1/renders", order).await;
+    let warning = "field.not_shown: /data/texts/title is of the scene \"b\", which the film leaves out";
+    assert_eq!((answer.status, &answer.json()["warnings"]), (StatusCode::ACCEPTED, &json!([warning])));
+    let kept = world.get(&format!("/v1/renders/{}", answer.json()["id"].as_str().unwrap())).await;
+    assert_eq!(kept.json()["warnings"], json!([warning]));
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_missing_required_text_is_named(db: PgPool) {
     let world = World::new(db).await;
     let answer = world.post("/v1/renders", json!({"template": "tiny"})).await;

@@ -4,7 +4,7 @@ import { h, ltr } from "../dom.js";
 import { t, word } from "../i18n.js";
 import { nothing } from "../parts/dialog.js";
 import { pick } from "../parts/form.js";
-import { pages, table } from "../parts/list.js";
+import { narrow, pages, table } from "../parts/list.js";
 import { head, json, link, when } from "../parts/show.js";
 
 const ROOMS = { run: "runs", bulk: "bulk", node: "nodes", schedule: "schedules", payment: "payments", webhook: "webhooks" };
@@ -56,14 +56,10 @@ function chain(page) {
 }
 
 function of_runs(page) {
-  const { query, go, hear } = page;
+  const { query, hear } = page;
   const made = pages({ path: "/v1/operate/audit", query, columns: columns(), key: (deed) => deed.id, label: t("audit.title"), empty: () => nothing("audit.none") });
-  const set = (change) => {
-    const next = Object.entries({ ...query, ...change }).filter(([, value]) => value);
-    go(next.length ? `audit?${new URLSearchParams(next)}` : "audit", true);
-  };
-  const text = (name, label, first) => h("input", { class: "i mono", dir: "ltr", value: query[name] ?? "", placeholder: label, "aria-label": label, "data-find": first ? "" : null, onchange: (event) => set({ [name]: event.target.value.trim() }) });
+  const { text, clear } = narrow(page, "audit");
   const free = hear("deed", () => made.renew());
-  return { element: h("div", head(t("audit.title"), t("audit.sub")), h("div", { class: "filters", role: "search" }, which(page), text("target", t("audit.target"), true), text("action", t("audit.what")), text("actor", t("audit.who")),
-    Object.keys(query).length ? h("button", { class: "b plain", type: "button", onclick: () => go("audit", true) }, t("runs.clear")) : null), made.element), end() { free(); made.end(); } };
+  return { element: h("div", head(t("audit.title"), t("audit.sub")), h("div", { class: "filters", role: "search" }, which(page), text("target", t("audit.target"), { first: true }), text("action", t("audit.what")), text("actor", t("audit.who")),
+    clear()), made.element), end() { free(); made.end(); } };
 }

@@ -3,7 +3,7 @@
 import { at, call, get, post, text } from "../api.js";
 import { busy, fill, h, ltr } from "../dom.js";
 import { bytes, num, t } from "../i18n.js";
-import { ask, done, nothing, said_of, toast, trouble, undone } from "../parts/dialog.js";
+import { ask, done, nothing, said_of, trouble, undone } from "../parts/dialog.js";
 import { choice } from "../parts/form.js";
 import { table } from "../parts/list.js";
 import { head, line, link, sheet, when } from "../parts/show.js";
@@ -35,13 +35,13 @@ export default function colours({ slug, id, me, go }) {
     load();
   };
 
-  if (may) get(`/v1/templates/${encodeURIComponent(slug)}`).then((template) => fill(drop, place_of(path, template.scenes, (made) => (made.id === shown ? load() : go(`${here}/${made.id}`, true))))).catch(() => fill(drop));
+  if (may) get(`/v1/templates/${encodeURIComponent(slug)}`).then((template) => fill(drop, place_of(slug, path, template.scenes, (made) => (made.id === shown ? load() : go(`${here}/${made.id}`, true))))).catch(() => fill(drop));
   load();
   return { element: h("div", { class: "stack" }, head(t("colours.title"), t("colours.sub"), link(`projects/${encodeURIComponent(slug)}`, ltr(slug))), drop, editor, list) };
 }
 
 /** Where a picture is dropped, or chosen. */
-function place_of(path, scenes, then) {
+function place_of(slug, path, scenes, then) {
   const said = h("p", { class: "small", role: "status" });
   const wrong = h("p", { class: "ask bad small", role: "alert", hidden: true });
   const scene = choice("scene", [["", t("colours.whole")], ...scenes.map((one) => [one.key, one.key])], "", null, t("colours.of"));
@@ -70,7 +70,7 @@ function place_of(path, scenes, then) {
         if (error.status) await post(`/v1/files/${id}/trash`).catch(() => {});
         throw error;
       });
-      toast(t("colours.traced"));
+      done(t("colours.traced"), { cli: line("flatrender", "traced", "add", ...(scene.value ? ["--scene", scene.value] : []), "--", slug, file.name) });
       then(made);
     } catch (error) {
       wrong.hidden = false;

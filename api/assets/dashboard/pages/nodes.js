@@ -1,14 +1,16 @@
 // Nodes: the machines that render, how they fare, and what failed on them.
 
 import { at, get, post } from "../api.js";
-import { fill, h, ltr } from "../dom.js";
+import { busy, fill, h, ltr } from "../dom.js";
 import { bytes, num, t, word } from "../i18n.js";
-import { ask, nothing, trouble } from "../parts/dialog.js";
+import { ask, cli, nothing, trouble } from "../parts/dialog.js";
 import { pages, table } from "../parts/list.js";
 import { entitle, head, line as command, link, pairs, sheet, state, when } from "../parts/show.js";
 import tokens from "./tokens.js";
 
 const MB = 1048576;
+/** Most nodes that the map shows. */
+const MAPPED = 1000;
 
 export default function nodes(page) {
   if (page.rest === "tokens") return tokens(page);
@@ -19,7 +21,7 @@ function list({ go }) {
   const made = pages({
     path: "/v1/platform/nodes", query: {}, key: (node) => node.id, label: t("nodes.title"), open: (node) => go(`nodes/${node.id}`),
     columns: [
-      { label: t("nodes.node"), class: "two", cell: (node) => [h("a", { href: `/dashboard/nodes/${node.id}` }, ltr(node.name)), h("div", { class: "small dim" }, ltr(node.pool))] },
+      { label: t("nodes.node"), class: "two", cell: (node) => [h("a", { href: `/dashboard/nodes/${node.id}` }, ltr(node.name)), h("div", { class: "small dim" }, ltr(node.pool)), tags(node.labels)] },
       { label: t("nodes.status"), class: "two", cell: (node) => [state(node.status), node.quarantine_reason ? h("div", { class: "small dim clip" }, node.quarantine_reason) : null] },
       { label: t("nodes.engine"), cell: (node) => h("span", { class: "tag" }, ltr(node.ae_version ? `After Effects ${node.ae_version}` : node.offers.engine ?? "–")) },
       { label: t("nodes.slots"), end: true, cell: (node) => num(node.slots) },
@@ -29,8 +31,44 @@ function list({ go }) {
       { label: t("nodes.seen"), end: true, cell: (node) => when(node.last_seen_at) },
     ], empty: () => nothing("nodes.none"),
   });
-  const timer = setInterval(() => made.renew(), 10000);
-  return { element: h("div", head(t("nodes.title"), t("nodes.sub"), link("nodes/tokens", t("tokens.title")), h("button", { class: "b", type: "button", onclick: () => made.reload() }, t("list.refresh"))), made.element), end() { clearInterval(timer); made.end(); } };
+  const map = busy(), look = () => mapped().then((all) => fill(map, map_of(all))).catch((error) => fill(map, trouble(error, look)));
+  look();
+  const timers = [setInterval(() => made.renew(), 10000), setInterval(look, 30000)];
+  const refresh = () => { look(); made.reload(); };
+  return {
+    element: h("div", { class: "stack" }, head(t("nodes.title"), t("nodes.sub"), link("nodes/tokens", t("tokens.title")), h("button", { class: "b", type: "button", onclick: refresh }, t("list.refresh"))), map, made.element),
+    end() { timers.forEach(clearInterval); made.end(); },
+  };
+}
+
+/** Every node that there is to be seen at once. */
+async function mapped() {
+  const all = [];
+  for (let from = null; ;) {
+    const page = await get(at("/v1/platform/nodes", { limit: 100, starting_after: from }));
+    all.push(...page.data);
+    from = page.next_cursor;
+    if (!page.has_more || all.length >= MAPPED) return all.filter((node) => node.status !== "retired");
+  }
+}
+
+/** The farm at a glance: group by group, each node with its state. */
+function map_of(all) {
+  if (!all.length) return null;
+  const groups = [...new Set(all.map((node) => node.pool))].sort();
+  const of = (pool) => all.filter((node) => node.pool === pool).sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
+  return sheet(t("nodes.map"), null, h("div", { class: "in stack" }, groups.map((pool) => h("div",
+    h("h3", ltr(pool)), h("div", { class: "line" }, of(pool).map((node) => {
+      const a = link(`nodes/${node.id}`, state(node.status, ltr(node.name)), h("span", { class: "unseen" }, ` ${word("state", node.status)}`));
+      a.className = "b tiny";
+      a.title = `${word("state", node.status)} · ${t("now.slots", { n: node.slots })}`;
+      return a;
+    }))))));
+}
+
+/** Labels, each as one. */
+function tags(labels) {
+  return h("div", Object.entries(labels).map(([name, value]) => [h("span", { class: "tag" }, ltr(`${name}=${value}`)), " "]));
 }
 
 function one({ rest: id, role }) {
@@ -40,6 +78,12 @@ function one({ rest: id, role }) {
     .then(() => ({ cli: command("flatrender", "node", action, node.name, ...(reason ? [`--reason=${reason}`] : [])) }));
   const load = () => Promise.all([get(path), get(at(`${path}/health`, { limit: 100 })), get(at(`${path}/crashes`, { limit: 20 }))])
     .then(([node, health, crashes]) => fill(place, view(node, health.data.reverse(), crashes.data))).catch((error) => fill(place, head(t("nodes.title")), trouble(error, load)));
+  /** What is done with a package of its cache: nothing is lost by it that is not fetched again. */
+  function packaged(node, { package: hash, keep }) {
+    const button = (action, words) => h("button", { class: "b tiny", type: "button", data: { act: action }, onclick: () => ask({ title: `${t(words)}: ${hash.slice(0, 16)}`, reason: "none", then: load,
+      act: () => post(`${path}/actions`, { action, package: hash }).then(() => ({ cli: command("flatrender", "node", action.replace("_", "-"), node.name, "--package", hash) })) }) }, t(words));
+    return h("div", { class: "line" }, keep ? button("let_go", "nodes.let_go") : button("keep", "nodes.keep"), button("evict", "nodes.evict"));
+  }
   function view(node, health, crashes) {
     entitle(node.name, place);
     const button = (words, question, tone = "") => h("button", { class: `b ${tone}`, type: "button", onclick: () => ask({ then: load, ...question }) }, t(words));
@@ -56,8 +100,24 @@ function one({ rest: id, role }) {
           line(t("nodes.disk"), health.map((one) => one.disk_free_mb), (n) => bytes(n * MB)))),
         sheet(t("nodes.machine"), null, h("div", { class: "in" }, pairs([
           [t("nodes.version"), node.agent_version && ltr(node.agent_version)], [t("nodes.engine"), ltr(node.ae_version ? `After Effects ${node.ae_version}` : node.offers.engine ?? "–")], ["OS", node.os && ltr(node.os)], ["CPU", node.cpu && num(node.cpu)],
-          ["RAM", node.ram_mb && bytes(node.ram_mb * MB)], ["GPU", node.gpu && ltr(node.gpu)], [t("nodes.slots"), num(node.slots)], [t("nodes.fonts"), node.fonts !== null ? num(node.fonts) : null], [t("nodes.cache"), bytes(node.cache_bytes)],
+          ["RAM", node.ram_mb && bytes(node.ram_mb * MB)], ["GPU", node.gpu && ltr(node.gpu)], [t("nodes.slots"), num(node.slots)], [t("nodes.fonts"), node.fonts !== null ? num(node.fonts) : null],
+          [t("nodes.cache"), [bytes(node.cache_bytes), node.cache_limit === null ? null : ` / ${bytes(node.cache_limit)}`]], [t("tokens.labels"), Object.keys(node.labels).length ? tags(node.labels) : null],
+          [t("nodes.sleeps"), node.sleep && ltr(`${node.sleep.days.join(",").toLowerCase()} ${node.sleep.from}–${node.sleep.to} ${node.sleep.tz}`)], [t("nodes.blocks"), node.blocks ? num(node.blocks) : null],
+          [t("runs.tenant"), node.tenant_id && link(`runs?tenant_id=${node.tenant_id}`, ltr(node.tenant_id))],
         ])))),
+      sheet(t("nodes.doctor"), node.probe ? [state(node.probe.passed ? "ok" : "failed"), " ", when(node.probe.at)] : null, node.probe ? table([
+        { label: t("nodes.check"), cell: (one) => ltr(one.name) },
+        { label: t("run.result"), cell: (one) => state(one.ok ? "ok" : "failed") },
+        { label: t("nodes.found"), class: "two", cell: (one) => [h("div", { dir: "auto" }, one.found), one.fix ? h("div", { class: "small dim", dir: "auto" }, one.fix) : null] },
+      ], node.probe.checks) : h("div", { class: "in dim" }, t("nodes.noprobe")), h("div", { class: "in stack" }, h("p", { class: "small dim" }, t("nodes.doctor.say")), cli("flatrender-node doctor"))),
+      sheet(t("nodes.packages"), num(node.packages.length), node.packages.length ? table([
+        { label: t("nodes.package"), cell: (one) => ltr(one.package.slice(0, 16), { title: one.package, class: "mono" }) },
+        { label: t("nodes.bytes"), end: true, cell: (one) => bytes(one.bytes) },
+        { label: t("nodes.hits"), end: true, cell: (one) => num(one.hits) },
+        { label: t("nodes.used"), end: true, cell: (one) => when(one.last_used_at) },
+        { label: t("runs.state"), cell: (one) => (one.keep ? h("span", { class: "tag run" }, t("nodes.kept")) : one.state === "evicting" ? h("span", { class: "tag wait" }, t("nodes.evicting")) : "") },
+        role.rank >= 3 && { label: "", end: true, cell: (one) => (one.state === "evicting" ? null : packaged(node, one)) },
+      ].filter(Boolean), node.packages) : h("div", { class: "in dim" }, t("nodes.nopackage"))),
       sheet(t("nodes.crashlog"), null, crashes.length ? table([
         { label: t("runs.error"), class: "two", cell: (crash) => [ltr(crash.code), h("div", { class: "small dim" }, word("crash", crash.kind), " ", ltr(crash.signature.slice(0, 12)), crash.seen > 1 ? ` ×${num(crash.seen)}` : "")] },
         { label: t("run.evidence"), class: "two", cell: (crash) => (crash.log_tail ? h("details", h("summary", t("run.evidence")), h("pre", { class: "json", tabindex: 0 }, crash.log_tail)) : "") },

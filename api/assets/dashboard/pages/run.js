@@ -111,6 +111,7 @@ function view(run, done, { go, load, earlier, role, film }) {
         [t("run.trace"), run.trace_id && ltr(run.trace_id)],
       ]))),
       sheet(t("run.input"), null, h("div", { class: "in stack" }, json(run.input), run.output !== null && over ? [h("h3", t("run.output")), json(run.output)] : null, run.attributes ? json(run.attributes) : null))),
+    said(run),
     run.failures.length ? sheet(t("run.attempts"), null, table([
       { label: t("run.key"), cell: (one) => (one.key ? ltr(one.key) : t("run.itself")) },
       { label: t("run.attempt"), end: true, cell: (one) => num(one.attempt_no) },
@@ -134,6 +135,13 @@ function view(run, done, { go, load, earlier, role, film }) {
     ], run.children, { open: (child) => go(`runs/${child.run_id}`) })) : null,
     done.length ? sheet(t("run.deeds"), null, deeds(done)) : null,
   ];
+}
+
+/** The end of what the program said of which the newest failure tells, as it was said. */
+function said(run) {
+  const details = [run.error?.details, ...run.failures.map((one) => one.failure?.details)];
+  const tail = details.map((one) => one?.log_tail ?? one?.log).find((one) => one?.length);
+  return tail ? sheet(t("run.log"), null, h("div", { class: "in" }, h("pre", { class: "json", tabindex: 0, dir: "ltr" }, [tail].flat().join("\n")))) : null;
 }
 
 function evidence(key, value) {

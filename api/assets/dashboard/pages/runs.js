@@ -4,7 +4,7 @@ import { fill, h, ltr } from "../dom.js";
 import { between, t, word } from "../i18n.js";
 import { nothing } from "../parts/dialog.js";
 import { choice, pick } from "../parts/form.js";
-import { pages } from "../parts/list.js";
+import { narrow, pages } from "../parts/list.js";
 import { head, link, short, state, when } from "../parts/show.js";
 import { act_on_many } from "./bulk.js";
 import one_run from "./run.js";
@@ -41,12 +41,7 @@ function asked(query) {
 function list(page) {
   const { query, go, role, hear } = page;
   const place = h("div");
-  const set = (change) => {
-    const next = Object.entries({ ...query, ...change }).filter(([, value]) => value);
-    go(next.length ? `runs?${new URLSearchParams(next)}` : "runs", true);
-  };
-  const text = (name, label, wide) => h("input", { class: `i mono${wide ? " wide" : ""}`, value: query[name] ?? "", placeholder: label, "aria-label": label, dir: "ltr", "data-find": wide ? "" : null,
-    onchange: (event) => set({ [name]: event.target.value.trim() }) });
+  const { set, text, clear } = narrow(page, "runs");
   const made = runs_list(page, asked(query));
   const fresh = h("button", { class: "b", type: "button", onclick: () => made.reload() }, t("list.refresh"));
   fill(place,
@@ -54,9 +49,8 @@ function list(page) {
     h("div", { class: "filters", role: "search", "aria-label": t("list.filter") },
       pick(t("runs.state"), [["", t("runs.any")], ...STATES.map((name) => [name, word("state", name)])], query.state ?? "", (state) => set({ state })),
       choice("since", [["", t("runs.from")], ...Object.keys(SINCE).map((name) => [name, t(`runs.${name}`)])], query.since ?? "", (since) => set({ since }), t("runs.from")),
-      text("kind", t("runs.kind"), true), text("code", t("runs.code")), text("queue", t("runs.queue")), text("business_key", t("runs.key")),
-      role.wide ? text("tenant_id", t("runs.tenant")) : null,
-      Object.keys(query).length ? h("button", { class: "b plain", type: "button", onclick: () => go("runs", true) }, t("runs.clear")) : null),
+      text("kind", t("runs.kind"), { first: true, wide: true }), text("code", t("runs.code")), text("queue", t("runs.queue")), text("business_key", t("runs.key")),
+      role.wide ? text("tenant_id", t("runs.tenant")) : null, clear()),
     made.element);
   let due = null;
   const free = hear("now", () => {

@@ -1,11 +1,15 @@
 // Where one's organisation hears of what happened, what was sent there, and sending it again.
 
-import { get, post } from "../api.js";
+import { call, get, post } from "../api.js";
 import { busy, fill, h, ltr } from "../dom.js";
-import { num, t } from "../i18n.js";
-import { done, nothing, trouble, undone } from "../parts/dialog.js";
+import { num, t, word } from "../i18n.js";
+import { ask, done, nothing, trouble, undone } from "../parts/dialog.js";
+import { pick } from "../parts/form.js";
 import { pages, table, walk } from "../parts/list.js";
 import { head, line, link, state, when } from "../parts/show.js";
+
+/** States of deliveries, and of those the ones of which all can be sent again: what has not arrived. */
+const STATES = ["pending", "delivered", "failed", "missed", "cancelled"], AGAIN = new Set(["failed", "missed"]);
 
 export default function webhooks(page) {
   return page.rest ? one(page) : list(page);
@@ -40,10 +44,18 @@ function one({ rest: id, query, go }) {
       { label: t("webhooks.status"), class: "two", cell: (one) => [ltr(one.last_status ?? one.last_error ?? "–"), one.response_excerpt ? h("div", { class: "small dim clip" }, one.response_excerpt) : null] },
       { label: t("webhooks.attempts"), end: true, cell: (one) => num(one.attempts.length) }, { label: t("webhooks.when"), end: true, cell: (one) => when(one.occurred_at) },
       { label: "", end: true, cell: (one) => (one.state === "pending" ? null : h("button", { class: "b tiny", type: "button", onclick: send(`/deliveries/${one.id}/replay`, "replay", id, one.id) }, t("webhooks.replay"))) },
-    ], empty: () => nothing("webhooks.nodeliveries"),
+    ], empty: () => nothing(query.state ? "webhooks.nosuch" : "webhooks.nodeliveries"),
   });
   const name = h("div");
-  get(path).then((hook) => fill(name, head(ltr(new URL(hook.url).host, { class: "" }), ltr(hook.url), h("button", { class: "b", type: "button", onclick: () => made.reload() }, t("list.refresh")), h("button", { class: "b first", type: "button", onclick: send("/test", "test", id) }, t("webhooks.test")))))
+  const turn = (active) => () => ask({ title: t(active ? "webhooks.resume" : "webhooks.pause"), text: t(active ? "webhooks.resume.say" : "webhooks.pause.say"), reason: "none", then: load,
+    act: () => call("PATCH", path, { active }).then(() => ({ cli: line("flatrender", "webhooks", active ? "resume" : "pause", id) })) });
+  const again = () => ask({ title: t("webhooks.again"), text: t("webhooks.again.say", { state: word("state", query.state) }), reason: "none", then: () => made.reload(),
+    act: () => post(`${path}/replay`, { state: query.state }).then(() => ({ cli: line("flatrender", "webhooks", "replay", id, "--state", query.state) })) });
+  const button = (words, then, tone = "") => h("button", { class: `b ${tone}`, type: "button", data: { act: words }, onclick: then }, t(words));
+  const load = () => get(path).then((hook) => fill(name, head(ltr(new URL(hook.url).host, { class: "" }), [state(hook.state), " · ", ltr(hook.url), hook.disabled_reason ? [" · ", h("bdi", hook.disabled_reason)] : null],
+    button("list.refresh", () => made.reload()), hook.state === "active" ? button("webhooks.pause", turn(false)) : button("webhooks.resume", turn(true)), button("webhooks.test", send("/test", "test", id), "first"))))
     .catch(() => fill(name, head(t("webhooks.title"), null, h("button", { class: "b", type: "button", onclick: () => go("webhooks") }, t("nav.webhooks")))));
-  return { element: h("div", name, made.element), end: () => made.end() };
+  load();
+  const which = pick(t("webhooks.state"), [["", t("runs.any")], ...STATES.map((one) => [one, word("state", one)])], query.state ?? "", (one) => go(`webhooks/${id}${one ? `?state=${one}` : ""}`, true));
+  return { element: h("div", name, h("div", { class: "filters" }, which, AGAIN.has(query.state) ? button("webhooks.again", again) : null), made.element), end: () => made.end() };
 }

@@ -44,6 +44,18 @@ export function walk(place, open) {
   return () => let_go.forEach((free) => free());
 }
 
+/** What narrows a list whose address is the view, at `room`: `set(change)` goes to another view, `text(name, label)` is a field for a part of it. */
+export function narrow({ query, go }, room) {
+  const set = (change) => {
+    const next = Object.entries({ ...query, ...change }).filter(([, value]) => value);
+    go(next.length ? `${room}?${new URLSearchParams(next)}` : room, true);
+  };
+  const text = (name, label, { first, wide } = {}) => h("input", { class: `i mono${wide ? " wide" : ""}`, value: query[name] ?? "", placeholder: label, "aria-label": label, dir: "ltr", "data-find": first ? "" : null,
+    onchange: (event) => set({ [name]: event.target.value.trim() }) });
+  const clear = () => (Object.keys(query).length ? h("button", { class: "b plain", type: "button", onclick: () => go(room, true) }, t("runs.clear")) : null);
+  return { set, text, clear };
+}
+
 /** A list that is loaded page by page into a sheet. Answers its element, `reload()`, `renew()` and `end()`. A list that jumps while somebody
     reads it helps nobody: what renews it by itself does so only while its beginning is all that shows. */
 export function pages({ path, query, columns, open, empty, label, limit = 50, key }) {

@@ -90,6 +90,20 @@ pub fn freeze(
     Ok(spec)
 }
 
+/// What an order says of scenes that its film leaves out, a warning each: it is no fault, and nobody will see it.
+pub fn unshown(manifest: &Manifest, data: &OrderData) -> Vec<String> {
+    let Some(shown) = &data.scenes else { return vec![] };
+    let texts = manifest.texts.iter().filter(|f| data.texts.get(&f.key).is_some_and(|text| !text.trim().is_empty()));
+    let images = manifest.images.iter().filter(|f| data.images.contains_key(&f.key));
+    let given = texts.map(|f| ("texts", &f.key, &f.scene)).chain(images.map(|f| ("images", &f.key, &f.scene)));
+    given
+        .filter(|(.., scene)| !shown.iter().any(|s| s.id == **scene))
+        .map(|(group, key, scene)| {
+            format!("field.not_shown: /data/{group}/{key} is of the scene {scene:?}, which the film leaves out")
+        })
+        .collect()
+}
+
 /// Every file an order names.
 pub fn file_ids(order: &RenderOrder) -> Vec<Uuid> {
     let music = order.audio.music.iter().flatten().filter_map(|m| m.file);
@@ -502,6 +516,20 @@ mod tests {
     fn scenes_may_be_left_out_and_stretched() {
         let spec = frozen(json!({"data": {"scenes": [{"id": "a", "seconds": 4.0}], "texts": {"tagline": ""}}}));
         assert_eq!(spec.frames, 120);
+    }
+
+    #[test]
+    fn what_is_said_of_scenes_that_are_left_out_is_warned_of() {
+        let warned = |change: Value| unshown(&template().manifest, &order(change).data);
+        let left_out = json!({"data": {"scenes": [{"id": "a"}]}});
+        let warning = "field.not_shown: /data/texts/tagline is of the scene \"b\", which the film leaves out";
+        assert_eq!(warned(left_out), [warning]);
+        assert_eq!(warned(json!({"data": {"scenes": [{"id": "a"}], "texts": {"tagline": " "}}})), [""; 0]);
+        let picture = json!({"data": {"scenes": [{"id": "b"}], "images": {"logo": Uuid::from_u128(1)}}});
+        assert_eq!(warned(picture).len(), 2, "the title and the logo");
+        for whole in [json!({}), json!({"data": {"scenes": [{"id": "b"}, {"id": "a"}]}})] {
+            assert_eq!(warned(whole), [""; 0]);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Nodes as operators see them.
 
 use super::sleep::Sleep;
-use crate::models::Db;
+use crate::{contracts::node::ProbeReport, models::Db};
 use chrono::{DateTime, Utc};
 use flatrender_engine::Labels;
 use sqlx::types::Json;
@@ -90,4 +90,55 @@ pub async fn list(db: Db<'_>, id: Option<Uuid>, before: Option<Uuid>, limit: i64
 /// The id of a node that is called so.
 pub async fn called(db: Db<'_>, name: &str) -> sqlx::Result<Option<Uuid>> {
     sqlx::query_scalar!("select id from render.nodes where name = $1", name).fetch_optional(db).await
+}
+
+/// What a node found out about itself.
+#[derive(Debug, Clone)]
+pub struct Probed {
+    /// When it said so.
+    pub at: DateTime<Utc>,
+    /// Each thing that was looked at.
+    pub report: Json<ProbeReport>,
+}
+
+/// What the last probe of a node found; none when it has rendered none.
+pub async fn probed(db: Db<'_>, id: Uuid) -> sqlx::Result<Option<Probed>> {
+    sqlx::query_as!(
+        Probed,
+        r#"select probed_at as "at!", probe as "report!: Json<ProbeReport>" from render.nodes
+           where id = $1 and probed_at is not null and probe is not null"#,
+        id,
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// A package that a node holds, as it said last.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// Its hash.
+    pub package: String,
+    /// Bytes it takes.
+    pub bytes: i64,
+    /// `fetching`, `ready` or `evicting`.
+    pub state: String,
+    /// Whether an operator wants it to stay.
+    pub keep: bool,
+    /// How often it was found there.
+    pub hits: i64,
+    /// When it was used last.
+    pub last_used_at: DateTime<Utc>,
+}
+
+/// What a node holds, at most `limit` packages, those that were used last first.
+pub async fn held(db: Db<'_>, id: Uuid, limit: i64) -> sqlx::Result<Vec<Held>> {
+    sqlx::query_as!(
+        Held,
+        r#"select package_sha256 as package, bytes, state, keep, hits, last_used_at from render.node_template_cache
+           where node_id = $1 order by last_used_at desc, package_sha256 limit $2"#,
+        id,
+        limit,
+    )
+    .fetch_all(db)
+    .await
 }
