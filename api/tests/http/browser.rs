@@ -43,6 +43,9 @@ const HELD: &str = "const send = window.fetch;
         return { ok: true, text: async () => text };
     };";
 
+/// The line of the command line that was shown last.
+const LINE: &str = "[...document.querySelectorAll('.toast .cli code')].at(-1)?.textContent";
+
 /// Serves the world on a port of this machine.
 async fn serve(world: &World) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -180,6 +183,34 @@ async fn sign_in(browser: &Browser, base: &str, email: &str) {
     browser.until("document.querySelector('.frame .nav a') && document.querySelector('main h1')").await;
 }
 
+/// What the pages say in a language, by the key of the message; the form for many where it has several.
+fn says(language: &str, key: &str) -> String {
+    let messages = match language {
+        "fa" => include_str!("../../assets/dashboard/messages/fa.js"),
+        _ => include_str!("../../assets/dashboard/messages/en.js"),
+    };
+    let (_, rest) = messages.split_once(&format!("\"{key}\": ")).unwrap_or_else(|| panic!("nothing says {key}"));
+    let (_, text) = rest.split_once(if rest.starts_with('{') { "other: \"" } else { "\"" }).unwrap();
+    text.split('"').next().unwrap().to_owned()
+}
+
+/// A number as the pages write it in a language.
+fn number(language: &str, n: u32) -> String {
+    let zero = if language == "fa" { '۰' } else { '0' };
+    let digit = |c: char| char::from_u32(u32::from(zero) + c.to_digit(10).unwrap()).unwrap();
+    n.to_string().chars().map(digit).collect()
+}
+
+/// Has the pages speak a language from now on, and begins with the first of them.
+async fn speak(browser: &Browser, base: &str, language: &str) {
+    browser.run(&format!("localStorage.setItem('flatrender.language', '{language}')")).await;
+    browser.go(&format!("{base}/dashboard")).await;
+    browser.until(QUIET).await;
+    let dir = if language == "fa" { "rtl" } else { "ltr" };
+    let stands = browser.run("return [document.documentElement.lang, document.documentElement.dir]").await;
+    assert_eq!(stands, json!([language, dir]));
+}
+
 /// Everything is there: nothing is loaded any more, and nothing went wrong.
 const QUIET: &str = "document.querySelector('.frame main h1') && !document.querySelector('[aria-busy]') && document.fonts.status === 'loaded'";
 
@@ -298,12 +329,24 @@ async fn every_page_stands_in_both_languages_light_and_dark(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 #[ignore = "takes chromedriver: scripts/dashboard.sh"]
 async fn a_cause_is_found_mended_and_all_of_it_tried_again(db: PgPool) {
+    a_cause_is_mended(db, "en").await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+#[ignore = "takes chromedriver: scripts/dashboard.sh"]
+async fn a_cause_is_found_mended_and_all_of_it_tried_again_in_persian(db: PgPool) {
+    a_cause_is_mended(db, "fa").await;
+}
+
+/// From the failures to the runs that went well after all, in a language of the pages.
+async fn a_cause_is_mended(db: PgPool, language: &str) {
     let world = World::new(db).await;
     furnish(&world).await;
     person(&world, "root@example.com", &["owner", "platform_admin"]).await;
     let base = serve(&world).await;
     let browser = Browser::start().await;
     sign_in(&browser, &base, "root@example.com").await;
+    speak(&browser, &base, language).await;
     // By the keyboard alone: to the failures, the third row, into it.
     browser.until("document.querySelector('.live[data-on=true]')").await;
     browser.keys(&["g", "f"]).await;
@@ -321,17 +364,23 @@ async fn a_cause_is_found_mended_and_all_of_it_tried_again(db: PgPool) {
     browser.until("document.querySelector('#confirm')").await;
     assert_eq!(
         browser.run("return document.querySelector('main .ask .say').textContent").await,
-        "3 runs are in the set"
+        says(language, "bulk.total").replace("{n}", &number(language, 3))
     );
-    keep(&browser, "journey-preview").await;
+    keep(&browser, &format!("journey-preview-{language}")).await;
     browser.write("#confirm", "3").await;
-    browser.run("[...document.querySelectorAll('button')].find((b) => b.textContent === 'Begin').click()").await;
+    browser.click("[data-act=begin]").await;
     browser.until("document.querySelector('main .state[data-state=finished]') && document.querySelectorAll('tbody .state[data-state=done]').length === 3").await;
-    keep(&browser, "journey-done").await;
+    keep(&browser, &format!("journey-done-{language}")).await;
+    // What came of the first of them went well.
+    let made = "document.querySelector('tbody td:nth-child(4) a')";
+    browser.until(&format!("{made} && ({made}.click(), true)")).await;
+    browser.until("document.querySelector('.head .state[data-state=succeeded]')").await;
+    keep(&browser, &format!("journey-mended-{language}")).await;
     browser.keys(&["g", "r"]).await;
     browser.until("location.pathname === '/dashboard/runs' && document.querySelector('tr[data-open]')").await;
     browser.keys(&["/"]).await;
-    assert_eq!(browser.run("return document.activeElement.getAttribute('aria-label')").await, "Kind");
+    let stands = browser.run("return document.activeElement.getAttribute('aria-label')").await;
+    assert_eq!(stands, says(language, "runs.kind"));
     let done: i64 = sqlx::query_scalar("select count(*) from workflow.run_lineage where how = 'retry'")
         .fetch_one(&world.db)
         .await
@@ -339,7 +388,7 @@ async fn a_cause_is_found_mended_and_all_of_it_tried_again(db: PgPool) {
     assert_eq!(done, 3);
     assert_eq!(browser.run("return window.wild ?? null").await, json!(null));
     // Of two looks at a list the later one is shown, whichever is answered first.
-    let refresh = "[...document.querySelectorAll('main button')].find((one) => one.textContent === 'Refresh').click();";
+    let refresh = "document.querySelector('[data-act=refresh]').click();";
     browser.run(&format!("{HELD} {refresh}")).await;
     browser.until("window.let_go").await;
     let waiting = waiting(&world).await;
@@ -354,9 +403,9 @@ async fn a_cause_is_found_mended_and_all_of_it_tried_again(db: PgPool) {
     browser.click("[data-act=cancel]").await;
     browser.until("document.activeElement.name === 'reason'").await;
     browser.write("[role=dialog] input[name=reason]", "enough").await;
-    keep(&browser, "journey-ask").await;
+    keep(&browser, &format!("journey-ask-{language}")).await;
     browser.click("[role=dialog] button[type=submit]").await;
-    browser.until("document.querySelector('.toast .cli code')?.textContent.startsWith('flatrender runs cancel')").await;
+    browser.until(&format!("{LINE} === 'flatrender runs cancel {waiting} --reason enough'")).await;
     let reason: Option<String> = sqlx::query_scalar("select reason from workflow.audit where action = 'cancel'")
         .fetch_one(&world.db)
         .await
@@ -408,29 +457,61 @@ async fn who_keeps_a_tenant_sees_what_is_theirs(db: PgPool) {
     );
     browser.go(&format!("{base}/dashboard/queues")).await;
     browser.until("document.querySelector('.none strong')?.textContent === 'Not for your role'").await;
-    // The button that has the pictures of all scenes made.
-    world.work();
-    browser.go(&format!("{base}/dashboard/projects/tiny")).await;
-    browser.click("[data-act=make]").await;
-    browser.until("document.querySelector('[role=status] .say')").await;
-    keep(&browser, "journey-scenes").await;
     // What counts for whoever chose nothing is changed, and tells its line of the command line.
     browser.keys(&["g", "e"]).await;
-    // What was said before may lie above it.
-    browser.until("document.querySelector(\"[data-key='renders/email']\")").await;
-    browser.run("document.querySelectorAll('.toast').forEach((one) => one.remove())").await;
     browser.click("[data-key='renders/email']").await;
     browser.until("document.querySelector('[role=dialog] select[name=what]')").await;
     browser.run("document.querySelector('[role=dialog] select[name=what]').value = 'off'").await;
     browser.click("[role=dialog] button[type=submit]").await;
-    let line = "[...document.querySelectorAll('.toast .cli code')].at(-1)?.textContent === 'flatrender notifications default renders email off'";
-    browser.until(line).await;
+    browser.until(&format!("{LINE} === 'flatrender notifications default renders email off'")).await;
     let told = "select enabled from notification.notification_preferences where user_id is null and category = 'renders' and channel = 'email'";
     assert!(!sqlx::query_scalar::<_, bool>(told).fetch_one(&world.db).await.unwrap());
     browser.until("document.querySelector(\"[data-key='renders/email'] .tag\")").await;
     let stood = browser.run("return document.activeElement.dataset.key ?? null").await;
     assert_eq!(stood, "renders/email", "who changed it stands where they stood");
     keep(&browser, "journey-default").await;
+    assert_eq!(browser.complaints().await, [""; 0]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+#[ignore = "takes chromedriver: scripts/dashboard.sh"]
+async fn pictures_of_all_scenes_are_made_and_seen_to_come(db: PgPool) {
+    pictures_are_made(db, "en").await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+#[ignore = "takes chromedriver: scripts/dashboard.sh"]
+async fn pictures_of_all_scenes_are_made_and_seen_to_come_in_persian(db: PgPool) {
+    pictures_are_made(db, "fa").await;
+}
+
+/// From the button that has the pictures of all scenes made to the last of them, in a language of the pages.
+async fn pictures_are_made(db: PgPool, language: &str) {
+    let world = World::new(db).await;
+    person(&world, "ann@example.com", &["admin"]).await;
+    world.work();
+    let node = world.node("render-01").await;
+    let base = serve(&world).await;
+    let browser = Browser::start().await;
+    sign_in(&browser, &base, "ann@example.com").await;
+    speak(&browser, &base, language).await;
+    browser.go(&format!("{base}/dashboard/projects/tiny")).await;
+    browser.click("[data-act=make]").await;
+    browser.until(&format!("{LINE} === 'flatrender snapshots tiny'")).await;
+    for done in 0..2 {
+        let come = says(language, "projects.under").replace("{done}", &number(language, done));
+        let come = come.replace("{total}", &number(language, 2));
+        browser.until(&format!("document.querySelector('main [role=status] .say')?.textContent === '{come}'")).await;
+        keep(&browser, &format!("journey-scenes-{done}-{language}")).await;
+        let task = node.claim().await;
+        let frame = node.put_frame(&task, &png([200, 30, 30])).await;
+        let answer = node.complete(&task, json!({"rendered": {"frame": frame}})).await;
+        assert_eq!(answer.status, 204, "{:?}", answer.body);
+    }
+    let come = says(language, "projects.done");
+    browser.until(&format!("document.querySelector('main .ask.good .say')?.textContent === '{come}'")).await;
+    browser.until("document.querySelectorAll('main .card img').length === 2").await;
+    keep(&browser, &format!("journey-scenes-{language}")).await;
     assert_eq!(browser.complaints().await, [""; 0]);
 }
 
@@ -549,7 +630,7 @@ async fn a_tab_that_is_duplicated_stays_signed_in_beside_the_first(db: PgPool) {
     let tabs = "const tabs = [window, window.other];
         const answers = (tab) => tab.performance.getEntriesByType('resource')
             .filter((one) => one.name.includes('/v1/operate/runs') && one.responseStatus === 200).length;
-        const again = (tab) => [...tab.document.querySelectorAll('main button')].find((one) => one.textContent === 'Refresh').click();";
+        const again = (tab) => tab.document.querySelector('[data-act=refresh]').click();";
     for _ in 0..2 {
         // Both find out at the same time that their access token is good no more.
         let expire = "update identity.user_sessions set access_expires_at = created_at";

@@ -85,7 +85,7 @@ function why_left(action, { kind, why }) {
 function shown(preview, action, go) {
   const confirm = h("input", { class: "i num", inputmode: "numeric", autocomplete: "off", oninput: () => { begin.disabled = confirm.value.trim() !== String(preview.total); } });
   const wrong = h("p", { class: "ask bad small", role: "alert", hidden: true });
-  const begin = h("button", { class: "b first", type: "button", disabled: true, onclick: async () => {
+  const begin = h("button", { class: "b first", type: "button", disabled: true, data: { act: "begin" }, onclick: async () => {
     try {
       await post(`/v1/operate/bulk/${preview.id}/actions`, { action: "begin", confirm: preview.total });
       done(t("bulk.begin"), preview);

@@ -43,7 +43,7 @@ function list(page) {
   const place = h("div");
   const { set, text, clear } = narrow(page, "runs");
   const made = runs_list(page, asked(query));
-  const fresh = h("button", { class: "b", type: "button", onclick: () => made.reload() }, t("list.refresh"));
+  const fresh = h("button", { class: "b", type: "button", data: { act: "refresh" }, onclick: () => made.reload() }, t("list.refresh"));
   fill(place,
     head(t("runs.title"), t("runs.sub"), fresh, role.rank >= 1 && Object.keys(query).length ? h("button", { class: "b", type: "button", onclick: () => act_on_many(go, null, bulk_filter(asked(query))) }, t("runs.bulk")) : null),
     h("div", { class: "filters", role: "search", "aria-label": t("list.filter") },

@@ -1,13 +1,10 @@
 //! What whoever administers the platform does with nodes and tenants.
 
-use super::{driver::Browser, furnish, keep, serve, sign_in};
+use super::{LINE, driver::Browser, furnish, keep, serve, sign_in};
 use crate::{jane::person, world::World};
 use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
-
-/// The line of the command line that was shown last.
-const LINE: &str = "[...document.querySelectorAll('.toast .cli code')].at(-1)?.textContent";
 
 #[sqlx::test(migrations = "../migrations")]
 #[ignore = "takes chromedriver: scripts/dashboard.sh"]
