@@ -179,6 +179,16 @@ fn log() {
     log::start(filter, colours);
 }
 
+/// Whether a line that is shown somewhere would be understood, by its words: nothing is done.
+#[cfg(test)]
+pub(crate) fn understands(words: &[String]) -> Result<(), String> {
+    let read = Cli::try_parse_from(words).map_err(|e| e.to_string())?;
+    match read.command {
+        Command::Api(args) => api::understands(&args).map_err(|e| e.to_string()),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -122,6 +122,188 @@ mod tests {
         assert_eq!(missing, BTreeSet::new());
     }
 
+    /// What a page asks for by itself, and no command line does: a file, and what stands in each such request.
+    const BARE: [(&str, &str); 3] = [
+        // Proves who it is.
+        ("parts/dialog.js", "\"/v1/auth/step-up\""),
+        // Looks, and changes nothing.
+        ("pages/words.js", "/preview`"),
+        // A file is nothing before it is traced.
+        ("pages/colours.js", "/v1/files"),
+    ];
+
+    /// What is dangerous: nobody does it without saying why.
+    const DANGEROUS: [&str; 4] = ["bulk_preview", "bulk_rest", "bulk_abort", "node_quarantine"];
+
+    /// Files that ask for something, with their text.
+    fn pages() -> Vec<(String, String)> {
+        let all = Files::iter().filter(|name| name.ends_with(".js") && !name.starts_with("messages/"));
+        all.filter(|name| *name != "api.js").map(|name| (name.to_string(), read(&name))).collect()
+    }
+
+    /// The calls of a function in a file: what stands before each, and what comes with it.
+    fn calls<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let begin = text.match_indices(name).map(move |(at, _)| text.split_at(at));
+        let whole = begin.filter(|(before, _)| !before.ends_with(|c: char| c.is_alphanumeric() || c == '_'));
+        whole.filter_map(move |(before, rest)| Some((before, rest.strip_prefix(name)?.strip_prefix('(')?)))
+    }
+
+    /// The lines of the command line that pages show, by name.
+    fn lines() -> Vec<(String, String)> {
+        let text = read("parts/lines.js");
+        let line = |row: &str| {
+            let (name, line) = row.trim().split_once(": \"")?;
+            Some((name.to_owned(), line.strip_suffix("\",")?.to_owned()))
+        };
+        let all: Vec<_> = text.lines().filter_map(line).collect();
+        assert!(all.len() > 40, "{all:?}");
+        all
+    }
+
+    /// The words of a line: all that it may say, or no more than it has to.
+    fn words(line: &str, all: bool) -> Vec<String> {
+        let (mut words, mut rest) = (vec![], line);
+        while !rest.is_empty() {
+            let (part, after, is_said) = match rest.strip_prefix('[') {
+                Some(inside) => inside.split_once(']').map(|(part, after)| (part, after, all)).unwrap(),
+                None => rest.split_once(' ').map_or((rest, "", true), |(part, after)| (part, after, true)),
+            };
+            words.extend(part.split(' ').filter(|_| is_said).map(filled));
+            rest = after.trim_start();
+        }
+        words
+    }
+
+    /// A word of a line, with something in its gap.
+    fn filled(word: &str) -> String {
+        let Some((before, name)) = word.split_once('{') else { return word.to_owned() };
+        let value = match name.strip_suffix('}').unwrap() {
+            "reason" | "evidence" | "explanation" | "subject" | "text" | "body" => "- it's \"stuck\" = so",
+            "action" => "retry",
+            "days" => "mon,tue",
+            "filter" => r#"{"states":["failed"]}"#,
+            "from" => "22:00",
+            "hours" => "22:00-07:30",
+            "labels" => "gpu=rtx",
+            "names" => "slot-1=Sky",
+            "amount" | "minutes" | "n" | "position" | "priority" | "rate" => "5",
+            "package" => "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+            "server" => "https://films.example",
+            "to" => "07:30",
+            "turn" => "off",
+            "tz" => "Europe/Berlin",
+            "who" => "managers",
+            _ => "0199d5a0-7c1e-7b3f-9c53-1f0c0a3f5e11",
+        };
+        format!("{before}{value}")
+    }
+
+    #[test]
+    fn every_line_is_one_of_the_command_line() {
+        for (name, line) in lines() {
+            for all in [true, false] {
+                let mut words = words(&line, all);
+                // A program of its own, which takes the same.
+                if words[0] == "flatrender-node" {
+                    words[0] = "flatrender".to_owned();
+                    words.insert(1, "node".to_owned());
+                }
+                assert_eq!(crate::cli::understands(&words), Ok(()), "{name}: {words:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_dangerous_is_done_without_a_reason() {
+        for (name, line) in lines() {
+            let needs_reason = words(&line, false).iter().any(|word| word.contains("reason="));
+            assert_eq!(needs_reason, DANGEROUS.contains(&name.as_str()), "{name}: {line}");
+        }
+        // Of runs and queues the API says the lines, and refuses what has no reason.
+        let (runs, queues) = (read("pages/run_actions.js"), read("pages/queues.js"));
+        for act in ["cancel", "release", "fork", "signal"] {
+            let question = after(&runs, &format!("\n  {act}: "), '\n')[0].to_owned();
+            assert!(question.contains("ask({") && !question.contains("reason: \""), "{question}");
+        }
+        let pause = after(&queues, "title: t(\"queues.pause.ask\"", '\n')[0];
+        assert!(!pause.contains("reason: \""), "{pause}");
+    }
+
+    /// Every write goes by `write`, which takes a line, or by `acted`, whose answer has one.
+    #[test]
+    fn every_write_has_its_line() {
+        let known = lines();
+        let api = serde_json::to_value(crate::router::document()).unwrap();
+        let (mut writes, mut used) = (0, BTreeSet::new());
+        for (name, text) in pages() {
+            assert!(name == "stream.js" || !text.contains("fetch("), "{name} asks past api.js");
+            for (before, sent) in calls(&text, "post").chain(calls(&text, "call")) {
+                let sent = sent.split(')').next().unwrap();
+                let is_bare = BARE.iter().any(|(file, part)| *file == name && sent.contains(part));
+                // With a line of `flatrender api` of its own.
+                let has_line = name == "pages/tenants.js" && before.ends_with("same(");
+                assert!(is_bare || has_line, "{name} writes without a line: {sent}");
+            }
+            for (_, sent) in calls(&text, "write") {
+                let has_line = sent.starts_with("same(") || sent.starts_with("line, ");
+                assert!(has_line, "{name} writes without a line: {sent:.60}");
+                writes += 1;
+            }
+            for (_, sent) in calls(&text, "acted") {
+                let path = sent.trim_start_matches('`').split('`').next().unwrap();
+                let plain = |path: &str| -> Vec<String> {
+                    path.split('/').map(|part| if part.contains('{') { "{}".into() } else { part.into() }).collect()
+                };
+                let mut paths = api["paths"].as_object().unwrap().keys();
+                let found = paths.find(|known| plain(known) == plain(path)).unwrap_or_else(|| panic!("{path}"));
+                let answer = &api["paths"][found]["post"]["responses"]["200"]["content"]["application/json"]["schema"];
+                let answer = api.pointer(answer["$ref"].as_str().unwrap().trim_start_matches('#')).unwrap();
+                assert!(answer["properties"]["cli"].is_object(), "{path} says no line");
+                writes += 1;
+            }
+            for (_, sent) in calls(&text, "same").filter(|(_, sent)| sent.starts_with(['"', '`'])) {
+                // Some names end with what is done.
+                let (begin, is_whole) = match sent.strip_prefix('`') {
+                    Some(part) => (part.split("${").next().unwrap(), false),
+                    None => (sent[1..].split('"').next().unwrap(), true),
+                };
+                let is_meant = |line: &str| if is_whole { line == begin } else { line.starts_with(begin) };
+                let all = known.iter().map(|(line, _)| line.as_str());
+                let meant: Vec<&str> = all.filter(|line| is_meant(line)).collect();
+                assert!(!meant.is_empty(), "{name} shows a line that is none: {begin}");
+                used.extend(meant);
+            }
+        }
+        assert!(writes > 30, "{writes}");
+        let unused: Vec<_> = known.iter().filter(|(name, _)| !used.contains(name.as_str())).collect();
+        assert!(unused.is_empty(), "{unused:?}");
+    }
+
+    /// What messages say to do with `flatrender` can be done.
+    #[test]
+    fn commands_that_are_named_in_passing_are_there() {
+        use clap::CommandFactory as _;
+        let api = serde_json::to_value(crate::router::document()).unwrap().to_string();
+        let mut named = 0;
+        for text in [read("messages/en.js"), read("messages/fa.js")] {
+            for said in text.split("flatrender ").skip(1) {
+                let mut words = said.split(|c: char| !c.is_ascii_alphanumeric() && !"-_".contains(c));
+                let mut command = crate::cli::Cli::command();
+                while command.is_subcommand_required_set() {
+                    let word = words.next().unwrap_or_default();
+                    let next = command.find_subcommand(word).cloned();
+                    command = next.unwrap_or_else(|| panic!("there is no command {word:?}: {said:.40}"));
+                }
+                if command.get_name() == "api" {
+                    let operation = words.next().unwrap_or_default();
+                    assert!(api.contains(&format!("\"operationId\":\"{operation}\"")), "{operation}");
+                }
+                named += 1;
+            }
+        }
+        assert!(named > 8, "{named}");
+    }
+
     #[test]
     fn every_file_is_of_ours_and_names_nothing_elsewhere() {
         let mut seen = 0;

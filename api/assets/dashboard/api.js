@@ -108,6 +108,28 @@ export const get = (path, signal) => call("GET", path, undefined, signal);
 /** Does something. */
 export const post = (path, body) => call("POST", path, body);
 
+/** Milliseconds until somebody is shown how the command line does what was done. */
+const SOON = 1000;
+const owed = new Set();
+
+/** Does what the command line does as well: `line` says how, and comes with the answer, to be shown. Without one nothing is done. */
+export async function write(line, method, path, body) {
+  if (!line) throw new Error(`nothing on the command line does ${method} ${path}`);
+  return owes({ ...await call(method, path, body), cli: line });
+}
+
+/** The same where the API says how. */
+export const acted = async (path, body) => owes(await post(path, body));
+
+function owes(answer) {
+  owed.add(answer.cli);
+  setTimeout(() => { if (owed.delete(answer.cli)) console.error(`nobody was shown how the command line does it: ${answer.cli}`); }, SOON);
+  return answer;
+}
+
+/** Notes that a line is shown. */
+export function shown(line) { owed.delete(line); }
+
 /** A picture behind the session, as an address for an image; none when there is none. */
 export async function picture(path) {
   try {

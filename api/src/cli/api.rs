@@ -90,6 +90,14 @@ pub async fn run(args: ApiArgs) -> Result<(), CliError> {
     to.pass(&client, &operation, answer).await
 }
 
+/// Whether there is such an operation, and it takes what it is given: nothing is asked of a server.
+#[cfg(test)]
+pub(super) fn understands(args: &ApiArgs) -> Result<(), CliError> {
+    let document = Document::ours()?;
+    let operation = document.find(args.operation.as_deref().unwrap_or_default())?;
+    Request::read(&operation, &args.given, &args.headers, args.body.as_deref()).map(drop)
+}
+
 /// A refusal, beginning with what kind it is.
 fn titled(error: CliError) -> CliError {
     match error {

@@ -276,8 +276,30 @@ impl RunAction {
             ("--dedupe-key", self.dedupe_key.clone()),
             ("--reason", because.map(str::to_owned)),
         ];
-        let given: Vec<(&str, String)> = texts.into_iter().filter_map(|(name, text)| Some((name, text?))).collect();
-        let rest = given.iter().flat_map(|(name, text)| [*name, text.as_str()]);
-        cli_line::line(["runs", deed.as_str(), id.as_str()].into_iter().chain(rest))
+        let given = texts.into_iter().filter_map(|(name, text)| Some(cli_line::flag(name, &text?)));
+        let given: Vec<String> = given.flatten().collect();
+        cli_line::line(["runs", deed.as_str(), id.as_str()].into_iter().chain(given.iter().map(String::as_str)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_is_one_of_the_command_line() {
+        let acts = ["retry", "cancel", "retry_now", "set_priority", "resume", "release", "fork", "signal"];
+        for act in acts {
+            for reason in ["it's stuck", "- and stays so"] {
+                let wanted = json!({ "action": act, "reason": reason, "from_step": "a b", "input": { "to": "x" }, "priority": -5,
+                    "task": "7", "signal": "go on", "payload": [1], "dedupe_key": "k" });
+                let wanted: RunAction = serde_json::from_value(wanted).unwrap();
+                let line = wanted.cli(Uuid::nil(), wanted.reason.as_deref());
+                assert_eq!(crate::cli::understands(&cli_line::words(&line)), Ok(()), "{line}");
+            }
+            let bare: RunAction = serde_json::from_value(json!({ "action": act })).unwrap();
+            let line = bare.cli(Uuid::nil(), None);
+            assert_eq!(crate::cli::understands(&cli_line::words(&line)), Ok(()), "{line}");
+        }
     }
 }

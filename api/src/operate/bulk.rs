@@ -499,3 +499,16 @@ pub async fn act(
     app.workflows.announce();
     Ok(Json(found(&operations, &party, id).await?.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn what_is_previewed_is_begun_on_the_command_line() {
+        let preview = Preview { id: Uuid::nil(), total: 12, counts: vec![], sample: vec![], left_out: BTreeMap::new() };
+        let line = BulkPreview::of(preview, BulkKind::Retry).cli;
+        assert_eq!(crate::cli::understands(&cli_line::words(&line)), Ok(()), "{line}");
+    }
+}

@@ -264,11 +264,34 @@ pub async fn act(
     tx.commit().await?;
     app.workflows.announce();
     let terms = terms.filter(|_| action == QueueAct::SetTerms).map(|terms| json!(terms).to_string());
-    let given = [("--terms", terms.as_deref()), ("--reason", because.as_deref())];
-    let given = given.iter().filter_map(|(flag, text)| Some([*flag, (*text)?])).flatten();
-    let cli = cli_line::line(["operate", verb, queue.as_str()].into_iter().chain(given));
+    let cli = line_of(verb, &queue, terms.as_deref(), because.as_deref());
     let queue = all(&operations).await?.into_iter().find(|q| q.queue == queue);
     // One that was only paused, and has neither work nor workers, is no longer known.
     let queue = queue.unwrap_or_default();
     Ok(Json(QueueActed { object: "queue_action", queue, changed, cli }))
+}
+
+/// The same on the command line.
+fn line_of(verb: &str, queue: &str, terms: Option<&str>, because: Option<&str>) -> String {
+    let given = [("--terms", terms), ("--reason", because)];
+    let given = given.into_iter().filter_map(|(name, text)| Some(cli_line::flag(name, text?)));
+    let given: Vec<String> = given.flatten().collect();
+    cli_line::line(["operate", verb, queue].into_iter().chain(given.iter().map(String::as_str)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_is_one_of_the_command_line() {
+        for (verb, terms) in
+            [("pause-queue", None), ("resume-queue", None), ("set-terms", Some(r#"{"cap":10}"#)), ("end-terms", None)]
+        {
+            for because in [None, Some("it's moved"), Some("- and stays so")] {
+                let line = line_of(verb, "node.render", terms, because);
+                assert_eq!(crate::cli::understands(&cli_line::words(&line)), Ok(()), "{line}");
+            }
+        }
+    }
 }

@@ -1,12 +1,13 @@
 // Bulk operations: a list, one with the outcome of each of its runs, and a new one: filter, preview, confirm, progress.
 
-import { get, post } from "../api.js";
+import { get, write } from "../api.js";
 import { fill, h, ltr } from "../dom.js";
 import { knows, moment, num, t, word } from "../i18n.js";
 import { ask, cli, done, nothing, trouble, undone } from "../parts/dialog.js";
 import { choice, field } from "../parts/form.js";
+import { same } from "../parts/lines.js";
 import { pages, table } from "../parts/list.js";
-import { head, json, line, link, meter, pairs, sheet, short, state, when } from "../parts/show.js";
+import { head, json, link, meter, pairs, sheet, short, state, when } from "../parts/show.js";
 
 export default function bulk(page) {
   if (page.rest === "new") return fresh(page);
@@ -45,10 +46,11 @@ function fresh({ query, go }) {
     wrong.hidden = true;
     try {
       if (!values.reason.trim()) throw new Error(t("act.reason.needed"));
-      const preview = await post("/v1/operate/bulk", { action: values.action, filter, reason: values.reason.trim(),
-        ...(values.rate ? { rate_per_second: Number(values.rate) } : {}), ...(values.action === "set_priority" ? { priority: Number(values.priority || 0) } : {}) });
+      const [reason, priority] = [values.reason.trim(), values.action === "set_priority" ? Number(values.priority || 0) : null];
+      const preview = await write(same("bulk_preview", { ...values, filter: JSON.stringify(filter), reason, priority }), "POST", "/v1/operate/bulk", { action: values.action, filter, reason,
+        ...(values.rate ? { rate_per_second: Number(values.rate) } : {}), ...(priority === null ? {} : { priority }) });
       form.querySelectorAll("input, select, button").forEach((one) => { one.disabled = true; });
-      fill(below, shown(preview, values.action, go));
+      fill(below, previewed(preview, values.action, go));
       below.querySelector("input")?.focus();
     } catch (error) {
       wrong.hidden = false;
@@ -82,13 +84,16 @@ function why_left(action, { kind, why }) {
   return knows(key) ? t(key) : h("span", { dir: "auto" }, why);
 }
 
-function shown(preview, action, go) {
+/** How what was previewed is begun: by whoever has read how many runs it is about. */
+const begun = (id, n) => write(same("bulk_begin", { bulk: id, n }), "POST", `/v1/operate/bulk/${id}/actions`, { action: "begin", confirm: n });
+const typed = (n, input) => h("div", { class: "field" }, h("label", { for: "confirm" }, t("bulk.confirm", { n: String(n) })), Object.assign(input, { id: "confirm" }));
+
+function previewed(preview, action, go) {
   const confirm = h("input", { class: "i num", inputmode: "numeric", autocomplete: "off", oninput: () => { begin.disabled = confirm.value.trim() !== String(preview.total); } });
   const wrong = h("p", { class: "ask bad small", role: "alert", hidden: true });
   const begin = h("button", { class: "b first", type: "button", disabled: true, data: { act: "begin" }, onclick: async () => {
     try {
-      await post(`/v1/operate/bulk/${preview.id}/actions`, { action: "begin", confirm: preview.total });
-      done(t("bulk.begin"), preview);
+      done(t("bulk.begin"), await begun(preview.id, preview.total));
       go(`bulk/${preview.id}`);
     } catch (error) {
       wrong.hidden = false;
@@ -108,21 +113,21 @@ function shown(preview, action, go) {
       sheet(t("bulk.sample"), null, table([
         { label: t("runs.kind"), cell: (run) => link(`runs/${run.id}`, ltr(run.kind)) }, { label: t("runs.error"), cell: (run) => ltr(run.error_code ?? "–") }, { label: t("runs.created"), end: true, cell: (run) => when(run.created_at) },
       ], preview.sample))),
-    sheet(t("bulk.begin"), null, h("div", { class: "in stack" }, h("div", { class: "field" }, h("label", { for: "confirm" }, t("bulk.confirm", { n: String(preview.total) })), Object.assign(confirm, { id: "confirm" })), wrong, cli(preview.cli), h("div", begin))),
+    sheet(t("bulk.begin"), null, h("div", { class: "in stack" }, typed(preview.total, confirm), wrong, h("div", begin), h("h3", t("act.cli")), cli(preview.cli), cli(same("bulk_begin", { bulk: preview.id, n: preview.total })))),
   ];
 }
 
 function one({ rest: id, go, role, hear }) {
   const place = h("div", { class: "stack" });
   let timer = null, stopped = false, items = null, seen = "";
-  const VERBS = { pause: "pause-bulk", resume: "resume-bulk", abort: "abort" };
-  const act = async (action, reason) => {
-    await post(`/v1/operate/bulk/${id}/actions`, { action, ...(reason ? { reason } : {}) });
-    return { cli: line("flatrender", "operate", VERBS[action], id, ...(reason ? [`--reason=${reason}`] : [])) };
-  };
+  const act = (action, reason) => write(same(`bulk_${action}`, { bulk: id, reason }), "POST", `/v1/operate/bulk/${id}/actions`, { action, ...(reason ? { reason } : {}) });
   // It ends for good, and somebody will want to know why half of it was done.
   const abort = () => ask({ title: t("bulk.abort"), text: t("bulk.abort.say"), danger: true, then: load, act: ({ reason }) => act("abort", reason.trim()) });
-  const rest = (reason) => post("/v1/operate/bulk", { action: "retry", rest_of: id, reason });
+  const rest = (reason) => write(same("bulk_rest", { bulk: id, reason }), "POST", "/v1/operate/bulk", { action: "retry", rest_of: id, reason });
+  const begin = (n) => {
+    const confirm = h("input", { class: "i num", name: "confirm", inputmode: "numeric", autocomplete: "off" });
+    ask({ title: t("bulk.begin"), text: t("bulk.total", { n }), reason: "none", fields: [typed(n, confirm)], then: load, act: () => begun(id, Number(confirm.value)) });
+  };
   async function load() {
     clearTimeout(timer);
     try {
@@ -142,6 +147,7 @@ function one({ rest: id, go, role, hear }) {
     const left = data.failed + data.conflicts;
     return [
       head(word("act", data.action), data.reason,
+        role.rank >= 1 && data.state === "previewed" ? h("button", { class: "b first", type: "button", data: { act: "begin" }, onclick: () => begin(data.total) }, t("bulk.begin")) : null,
         role.rank >= 1 && data.state === "running" ? button("pause", "bulk.pause") : null, role.rank >= 1 && data.state === "paused" ? button("resume", "bulk.resume", "first") : null,
         role.rank >= 1 && ["running", "paused", "previewed"].includes(data.state) ? button("abort", "bulk.abort", "bad") : null,
         role.rank >= 1 && data.state === "finished" && left && data.action === "retry" ? h("button", { class: "b", type: "button", onclick: () => ask({ title: t("bulk.rest"), act: (values) => rest(values.reason), then: (made) => go(`bulk/${made.id}`) }) }, t("bulk.rest")) : null),

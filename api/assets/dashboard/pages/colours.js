@@ -1,12 +1,13 @@
 // Pictures of a template that are traced to SVG, and their colours: changed here in the browser, without a render and without a request.
 
-import { at, call, get, post, text } from "../api.js";
+import { at, call, get, text, write } from "../api.js";
 import { busy, fill, h, ltr } from "../dom.js";
 import { bytes, num, t } from "../i18n.js";
 import { ask, done, nothing, said_of, trouble, undone } from "../parts/dialog.js";
 import { choice } from "../parts/form.js";
+import { same } from "../parts/lines.js";
 import { table } from "../parts/list.js";
-import { head, line, link, sheet, when } from "../parts/show.js";
+import { head, link, sheet, when } from "../parts/show.js";
 import { drawing, recoloured, swatches } from "../parts/traced.js";
 
 export default function colours({ slug, id, me, go }) {
@@ -65,12 +66,12 @@ function place_of(slug, path, scenes, then) {
     input.disabled = true;
     try {
       const { id } = await call("POST", at("/v1/files", { name: file.name }), file);
-      const made = await post(path, { file_id: id, ...(scene.value ? { scene: scene.value } : {}) }).catch(async (error) => {
+      const made = await write(same("traced_add", { template: slug, file: file.name, scene: scene.value }), "POST", path, { file_id: id, ...(scene.value ? { scene: scene.value } : {}) }).catch(async (error) => {
         // Nobody looks for what was sent here among their files. The template may be another's, too: the API alone knows.
-        if (error.status) await post(`/v1/files/${id}/trash`).catch(() => {});
+        if (error.status) await call("POST", `/v1/files/${id}/trash`).catch(() => {});
         throw error;
       });
-      done(t("colours.traced"), { cli: line("flatrender", "traced", "add", ...(scene.value ? ["--scene", scene.value] : []), "--", slug, file.name) });
+      done(t("colours.traced"), made);
       then(made);
     } catch (error) {
       wrong.hidden = false;
@@ -97,7 +98,6 @@ function rows(data, here) {
 
 /** The picture, and its colours beside it: each changes it as soon as it is moved. */
 function edit(one, svg, { slug, path, may, then, gone }) {
-  const same = (...words) => ({ cli: line("flatrender", "traced", ...words) });
   const drawn = drawing(svg, one.scene ?? t("colours.whole"));
   if (!drawn) return nothing("colours.odd");
   const colors = new Map(one.slots.map((slot) => [slot.id, slot.color]));
@@ -123,18 +123,20 @@ function edit(one, svg, { slug, path, may, then, gone }) {
 
   const keep = async () => {
     const changed = inputs.filter(({ slot, label }) => label.value.trim() !== (slot.label ?? ""));
+    if (!changed.length) return;
+    const said = changed.map(({ slot, label }) => [slot.id, label.value.trim()]);
     try {
-      await call("PATCH", `${path}/${one.id}`, { labels: Object.fromEntries(changed.map(({ slot, label }) => [slot.id, label.value.trim() || null])) });
+      const kept = await write(same("traced_name", { template: slug, picture: one.id, names: said.map((pair) => pair.join("=")) }), "PATCH", `${path}/${one.id}`, { labels: Object.fromEntries(said.map(([id, label]) => [id, label || null])) });
       changed.forEach(({ slot, label, named }) => {
         slot.label = label.value.trim() || null;
         named();
       });
-      done(t("colours.kept"), changed.length ? same("name", slug, one.id, ...changed.map(({ slot }) => `${slot.id}=${slot.label ?? ""}`)) : null);
+      done(t("colours.kept"), kept);
       then();
     } catch (error) { undone(error); }
   };
   const remove = () => ask({ title: t("colours.remove"), text: t("colours.remove.say"), reason: "none", danger: true, then: gone,
-    act: async () => { await call("DELETE", `${path}/${one.id}`); return same("remove", slug, one.id); } });
+    act: () => write(same("traced_remove", { template: slug, picture: one.id }), "DELETE", `${path}/${one.id}`) });
   return sheet(one.scene ?? t("colours.whole"), t("colours.free"), h("div", { class: "in colours" }, drawn.element,
     h("div", { class: "stack" }, h("ul", { class: "slots" }, inputs.map(({ element }) => element)),
       h("div", { class: "line" }, save, h("button", { class: "b", type: "button", data: { act: "reset" }, onclick: () => inputs.forEach(({ reset }) => reset()) }, t("colours.reset")),

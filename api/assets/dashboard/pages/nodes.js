@@ -1,11 +1,12 @@
 // Nodes: the machines that render, how they fare, and what failed on them.
 
-import { at, get, post } from "../api.js";
+import { at, get, write } from "../api.js";
 import { busy, fill, h, ltr } from "../dom.js";
 import { bytes, num, t, word } from "../i18n.js";
 import { ask, cli, nothing, trouble } from "../parts/dialog.js";
+import { same } from "../parts/lines.js";
 import { pages, table } from "../parts/list.js";
-import { entitle, head, line as command, link, pairs, sheet, state, when } from "../parts/show.js";
+import { entitle, head, link, pairs, sheet, state, when } from "../parts/show.js";
 import tokens from "./tokens.js";
 
 const MB = 1048576;
@@ -74,14 +75,13 @@ function tags(labels) {
 function one({ rest: id, role }) {
   const place = h("div", { class: "stack" });
   const path = `/v1/platform/nodes/${id}`;
-  const act = (node, action, reason) => post(`${path}/actions`, { action, ...(reason ? { reason } : {}) })
-    .then(() => ({ cli: command("flatrender", "node", action, node.name, ...(reason ? [`--reason=${reason}`] : [])) }));
+  const act = (node, action, given) => write(same(`node_${action}`, { node: node.name, ...given }), "POST", `${path}/actions`, { action, ...given });
   const load = () => Promise.all([get(path), get(at(`${path}/health`, { limit: 100 })), get(at(`${path}/crashes`, { limit: 20 }))])
     .then(([node, health, crashes]) => fill(place, view(node, health.data.reverse(), crashes.data))).catch((error) => fill(place, head(t("nodes.title")), trouble(error, load)));
   /** What is done with a package of its cache: nothing is lost by it that is not fetched again. */
   function packaged(node, { package: hash, keep }) {
     const button = (action, words) => h("button", { class: "b tiny", type: "button", data: { act: action }, onclick: () => ask({ title: `${t(words)}: ${hash.slice(0, 16)}`, reason: "none", then: load,
-      act: () => post(`${path}/actions`, { action, package: hash }).then(() => ({ cli: command("flatrender", "node", action.replace("_", "-"), node.name, "--package", hash) })) }) }, t(words));
+      act: () => act(node, action, { package: hash }) }) }, t(words));
     return h("div", { class: "line" }, keep ? button("let_go", "nodes.let_go") : button("keep", "nodes.keep"), button("evict", "nodes.evict"));
   }
   function view(node, health, crashes) {
@@ -92,7 +92,7 @@ function one({ rest: id, role }) {
         node.status === "draining" ? button("nodes.resume", { title: t("nodes.resume"), reason: "none", act: () => act(node, "resume") }, "first") : null,
         node.status === "online" ? button("nodes.drain", { title: t("nodes.ask.drain", { name: node.name }), text: t("nodes.ask.drain.say"), reason: "none", act: () => act(node, "drain") }) : null,
         node.status === "quarantined" ? button("nodes.release", { title: t("nodes.release"), reason: "none", act: () => act(node, "release") }, "first") : null,
-        !["quarantined", "retired"].includes(node.status) ? button("nodes.quarantine", { title: t("nodes.ask.quarantine", { name: node.name }), text: t("nodes.ask.quarantine.say"), danger: true, act: ({ reason }) => act(node, "quarantine", reason.trim()) }, "bad") : null) : null),
+        !["quarantined", "retired"].includes(node.status) ? button("nodes.quarantine", { title: t("nodes.ask.quarantine", { name: node.name }), text: t("nodes.ask.quarantine.say"), danger: true, act: ({ reason }) => act(node, "quarantine", { reason: reason.trim() }) }, "bad") : null) : null),
       node.quarantine_reason ? h("div", { class: "ask bad" }, h("p", { class: "say" }, node.quarantine_reason)) : null,
       h("div", { class: "cols" },
         sheet(t("nodes.health"), null, h("div", { class: "in stack" },
@@ -109,7 +109,7 @@ function one({ rest: id, role }) {
         { label: t("nodes.check"), cell: (one) => ltr(one.name) },
         { label: t("run.result"), cell: (one) => state(one.ok ? "ok" : "failed") },
         { label: t("nodes.found"), class: "two", cell: (one) => [h("div", { dir: "auto" }, one.found), one.fix ? h("div", { class: "small dim", dir: "auto" }, one.fix) : null] },
-      ], node.probe.checks) : h("div", { class: "in dim" }, t("nodes.noprobe")), h("div", { class: "in stack" }, h("p", { class: "small dim" }, t("nodes.doctor.say")), cli("flatrender-node doctor"))),
+      ], node.probe.checks) : h("div", { class: "in dim" }, t("nodes.noprobe")), h("div", { class: "in stack" }, h("p", { class: "small dim" }, t("nodes.doctor.say")), cli(same("node_doctor")))),
       sheet(t("nodes.packages"), num(node.packages.length), node.packages.length ? table([
         { label: t("nodes.package"), cell: (one) => ltr(one.package.slice(0, 16), { title: one.package, class: "mono" }) },
         { label: t("nodes.bytes"), end: true, cell: (one) => bytes(one.bytes) },

@@ -1,12 +1,13 @@
 // What one's organisation tells its people, and how: who carries it, what counts for whoever chose nothing, where nothing is sent to.
 
-import { call, get, post } from "../api.js";
+import { get, write } from "../api.js";
 import { busy, fill, h, ltr } from "../dom.js";
 import { num, t, word } from "../i18n.js";
 import { ask, cli, nothing, trouble } from "../parts/dialog.js";
 import { choice, field } from "../parts/form.js";
+import { same } from "../parts/lines.js";
 import { pages, table } from "../parts/list.js";
-import { head, line, link, sheet, state, when } from "../parts/show.js";
+import { head, link, sheet, state, when } from "../parts/show.js";
 import words from "./words.js";
 
 /** What each provider wants to know, and whether that may be left out. */
@@ -19,9 +20,6 @@ const PROVIDERS = {
 };
 const SECRET = new Set(["url", "auth_token", "api_key", "token", "pkcs8"]);
 const CHANNELS = ["inapp", "push", "email", "sms", "telegram"];
-
-/** The line that does the same. */
-const same = (...rest) => ({ cli: line("flatrender", "notifications", ...rest) });
 
 export default function notifications(page) {
   if (page.rest.startsWith("words")) return words(page);
@@ -41,9 +39,9 @@ export default function notifications(page) {
 
 function sheet_of_accounts(all, then) {
   const turn = (one, active) => ask({ title: t(active ? "notify.resume" : "notify.pause"), text: one.name, reason: "none", then,
-    act: async () => { await call("PATCH", `/v1/notification-accounts/${one.id}`, { active }); return same(active ? "resume" : "pause", one.id); } });
+    act: () => write(same(`account_${active ? "resume" : "pause"}`, { account: one.id }), "PATCH", `/v1/notification-accounts/${one.id}`, { active }) });
   const remove = (one) => ask({ title: t("notify.remove"), text: t("notify.remove.say", { name: one.name }), reason: "none", danger: true, then,
-    act: async () => { await call("DELETE", `/v1/notification-accounts/${one.id}`); return same("remove", one.id); } });
+    act: () => write(same("account_remove", { account: one.id }), "DELETE", `/v1/notification-accounts/${one.id}`) });
   return sheet(t("notify.accounts"), h("button", { class: "b tiny", type: "button", data: { act: "add" }, onclick: () => add_account(then) }, t("notify.add")), all.length ? table([
     { label: t("notify.name"), class: "two", cell: (one) => [h("div", { dir: "auto" }, one.name), h("div", { class: "small dim" }, ltr(one.provider))] },
     { label: t("notify.channel"), cell: (one) => word("channel", one.channel) },
@@ -72,10 +70,10 @@ function add_account(then) {
       field("notify.rate", h("input", { class: "i num", name: "rate", type: "number", min: 0.1, max: 1000, step: "any", value: 10 })),
       field("notify.position", h("input", { class: "i num", name: "position", type: "number", value: 0 }), "notify.position.hint"),
     ],
-    act: async ({ name, provider, rate, position, ...rest }) => {
+    act: ({ name, provider, rate, position, ...rest }) => {
       const config = Object.fromEntries(Object.keys(PROVIDERS[provider]).map((key) => [key, (rest[`config.${key}`] ?? "").trim()]).filter(([, value]) => value));
-      await post("/v1/notification-accounts", { name: name.trim(), provider, config, per_second: Number(rate || 10), position: Number(position || 0) });
-      return same("add", "--config", "config.json", "--rate", rate || "10", "--position", position || "0", "--", name.trim(), provider);
+      const asked = { name: name.trim(), provider, config, per_second: Number(rate || 10), position: Number(position || 0) };
+      return write(same("account_add", { ...asked, rate: asked.per_second }), "POST", "/v1/notification-accounts", asked);
     },
   });
 }
@@ -113,21 +111,19 @@ function choose(one, then) {
     fields: [
       field("notify.what", choice("what", [["on", t("notify.on")], ["off", t("notify.off")], ["usual", t("notify.usual")]], chosen, (what) => { rest.hidden = what === "usual"; })), rest,
     ],
-    act: async ({ what, digest, quiet_start: from, quiet_end: to, timezone }) => {
-      if (what === "usual") {
-        await call("DELETE", path);
-        return same("usual", one.category, one.channel);
-      }
+    act: ({ what, digest, quiet_start: from, quiet_end: to, timezone }) => {
+      const of = { category: one.category, channel: one.channel };
+      if (what === "usual") return write(same("default_usual", of), "DELETE", path);
       const zone = timezone.trim();
-      await call("PUT", path, { enabled: what === "on", digest, ...(from ? { quiet_start: from } : {}), ...(to ? { quiet_end: to } : {}), ...(zone ? { timezone: zone } : {}) });
-      return same("default", one.category, one.channel, what, ...(digest === "off" ? [] : ["--digest", digest]), ...(from ? ["--rest", `${from}-${to}`] : []), ...(zone ? ["--timezone", zone] : []));
+      const line = same("default_choose", { ...of, turn: what, digest: digest === "off" ? null : digest, hours: from ? `${from}-${to}` : null, zone });
+      return write(line, "PUT", path, { enabled: what === "on", digest, ...(from ? { quiet_start: from } : {}), ...(to ? { quiet_end: to } : {}), ...(zone ? { timezone: zone } : {}) });
     },
   });
 }
 
 function list_of_suppressions() {
   const lift = (one) => ask({ title: t("notify.lift"), text: t("notify.lift.say"), reason: "none", then: () => made.reload(),
-    act: async () => { await call("DELETE", `/v1/notification-suppressions/${one.channel}/${one.address_hash}`); return same("lift", one.channel, one.address_hash); } });
+    act: () => write(same("suppression_lift", { channel: one.channel, hash: one.address_hash }), "DELETE", `/v1/notification-suppressions/${one.channel}/${one.address_hash}`) });
   const made = pages({
     path: "/v1/notification-suppressions", query: {}, key: (one) => `${one.address_hash}_${one.channel}`, label: t("notify.suppressions"),
     columns: [
@@ -154,9 +150,6 @@ function tell() {
       field("words.subject", h("input", { class: "i", name: "subject", maxlength: 200, required: true, dir: "auto", autocomplete: "off" })),
       field("words.body", h("textarea", { class: "i", name: "text", maxlength: 500, required: true, dir: "auto" })),
     ],
-    act: async ({ to, kind, subject, text }) => {
-      await post("/v1/notification-broadcasts", { key, to, kind, subject, text });
-      return same("tell", "--to", to, ...(kind === "news" ? ["--news"] : []), "--", subject, text);
-    },
+    act: ({ to, kind, subject, text }) => write(same("people_tell", { who: to, news: kind === "news", subject, text }), "POST", "/v1/notification-broadcasts", { key, to, kind, subject, text }),
   });
 }

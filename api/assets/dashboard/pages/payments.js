@@ -1,12 +1,13 @@
 // Payments of one's organisation: those that wait for people, what people said of them, the second one who agrees, and their bills.
 
-import { at, get, post } from "../api.js";
+import { at, get, write } from "../api.js";
 import { fill, h, ltr } from "../dom.js";
 import { money, t, word } from "../i18n.js";
 import { ask, nothing, trouble } from "../parts/dialog.js";
 import { choice, field, pick } from "../parts/form.js";
+import { same } from "../parts/lines.js";
 import { pages, table } from "../parts/list.js";
-import { head, line, link, pairs, sheet, short, state, when } from "../parts/show.js";
+import { head, link, pairs, sheet, short, state, when } from "../parts/show.js";
 import refunds from "./refunds.js";
 
 const STATES = ["review", "pending", "paid", "refunding", "partially_refunded", "refunded", "failed", "expired", "cancelled"];
@@ -19,11 +20,8 @@ export default function payments(page) {
   return page.rest ? one(page) : list(page);
 }
 
-/** What was done, with how the command line does it. */
-const same = (asked, ...words) => asked.then((answer) => ({ ...answer, cli: line("flatrender", ...words) }));
-
-const differ = (what, one, explanation) => same(post(`/v1/payment-differences/${one.id}/${what}`, { explanation, our_amount: one.our_amount, their_amount: one.their_amount }),
-  "differences", what, "--", one.id, explanation);
+const differ = (what, one, explanation) => write(same(`difference_${what}`, { difference: one.id, explanation }), "POST", `/v1/payment-differences/${one.id}/${what}`,
+  { explanation, our_amount: one.our_amount, their_amount: one.their_amount });
 
 /** What differs from the gateways, until two people have explained it. */
 function differences({ query, go, me }) {
@@ -84,16 +82,15 @@ function one({ rest: id, me }) {
       ],
       act: ({ outcome, amount, currency, transaction, evidence }) => {
         const money = OUTCOMES[outcome] ? { amount: Number(amount), currency: currency.trim(), transaction: transaction.trim() } : {};
-        return same(post(`/v1/payments/${id}/decisions`, { outcome, evidence, ...money }), "payments", "decide", id, outcome,
-          ...Object.entries({ ...money, evidence }).map(([name, value]) => `--${name}=${value}`));
+        return write(same("payment_decide", { payment: id, outcome, evidence, ...money }), "POST", `/v1/payments/${id}/decisions`, { outcome, evidence, ...money });
       } });
   }
 
   const answer = (decision, how, tone) => h("button", { class: `b tiny ${tone}`, type: "button", onclick: () => ask({ title: t(`payments.${how}`), text: t(`payments.${how}.say`), reason: "none", danger: tone === "bad", then: load,
-    act: () => same(post(`/v1/payment-decisions/${decision.id}/${how}`), "payments", how, decision.id) }) }, t(`payments.${how}`));
+    act: () => write(same(`decision_${how}`, { decision: decision.id }), "POST", `/v1/payment-decisions/${decision.id}/${how}`) }) }, t(`payments.${how}`));
 
   const send = (bill) => h("button", { class: "b tiny", type: "button", data: { act: "send" }, onclick: () => ask({ title: t("payments.send"), text: t("payments.send.say"), reason: "none",
-    act: () => same(post(`/v1/invoices/${bill.id}/send`), "invoices", bill.id, "--send") }) }, t("payments.send"));
+    act: () => write(same("bill_send", { bill: bill.id }), "POST", `/v1/invoices/${bill.id}/send`) }) }, t("payments.send"));
 
   function view(payment, bills) {
     const mine = (decision) => decision.proposed_by === me.id;

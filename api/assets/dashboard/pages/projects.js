@@ -1,10 +1,11 @@
 // Projects and their scenes: the pictures there are, and the button that has them made.
 
-import { get, picture, post } from "../api.js";
+import { get, picture, write } from "../api.js";
 import { busy, fill, h, ltr } from "../dom.js";
 import { language, num, t } from "../i18n.js";
 import { done, nothing, trouble, undone } from "../parts/dialog.js";
-import { head, line, link, meter, state } from "../parts/show.js";
+import { same } from "../parts/lines.js";
+import { head, link, meter, state } from "../parts/show.js";
 import colours from "./colours.js";
 
 export default function projects(page) {
@@ -53,8 +54,7 @@ function scenes({ rest: slug, me }) {
 
   const make = (force) => async () => {
     try {
-      await post(`/v1/scene-snapshots/${project.project_id}`, { force });
-      done(t("projects.make"), { cli: line("flatrender", "snapshots", slug, ...(force ? ["--force"] : [])) });
+      done(t("projects.make"), await write(same("snapshots_make", { template: slug, force }), "POST", `/v1/scene-snapshots/${project.project_id}`, { force }));
     } catch (error) { undone(error); }
     load();
   };

@@ -1,6 +1,6 @@
 // Queues: what waits, who takes it, and what is allowed at once.
 
-import { get, post } from "../api.js";
+import { acted, get } from "../api.js";
 import { busy, fill, h, ltr } from "../dom.js";
 import { num, span, t } from "../i18n.js";
 import { ask, nothing, trouble } from "../parts/dialog.js";
@@ -33,7 +33,7 @@ function allowed(values) {
 
 export default function queues({ role, hear }) {
   const place = busy();
-  const act = (queue, body) => post(`/v1/operate/queues/${encodeURIComponent(queue)}/actions`, body);
+  const act = (queue, body) => acted(`/v1/operate/queues/${encodeURIComponent(queue)}/actions`, body);
   const load = () => get("/v1/operate/queues").then(({ data }) => fill(place, h("div", { class: "sheet" }, data.length ? table([
     { label: t("queues.queue"), class: "two", cell: (queue) => [h("div", link(`runs?queue=${encodeURIComponent(queue.queue)}`, ltr(queue.queue))),
       queue.paused_at ? h("div", { class: "small" }, state("paused", t("queues.by", { by: queue.paused_by, why: queue.pause_reason ?? "–" })), " ", when(queue.paused_at)) : null] },

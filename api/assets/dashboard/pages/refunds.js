@@ -1,25 +1,24 @@
 // Money that goes back: what waits for a second person, and what no gateway can do, of which people say what became.
 
-import { post } from "../api.js";
+import { write } from "../api.js";
 import { h, ltr } from "../dom.js";
 import { num, t, word } from "../i18n.js";
 import { ask, nothing } from "../parts/dialog.js";
 import { choice, field } from "../parts/form.js";
+import { same } from "../parts/lines.js";
 import { pages } from "../parts/list.js";
-import { head, line, link, short, state, when } from "../parts/show.js";
+import { head, link, short, state, when } from "../parts/show.js";
 
 const STATES = ["requested", "approved", "sending", "manual", "done", "refused", "failed"];
 /** What may be said of one, and whether that takes what the bank calls it. */
 const OUTCOMES = { refunded: true, given_up: false };
-
-const same = (asked, ...words) => asked.then((answer) => ({ ...answer, cli: line("flatrender", "refunds", ...words) }));
 
 export default function refunds({ query, go, me }) {
   const then = () => made.reload();
   const button = (words, tone, question) => h("button", { class: `b tiny ${tone}`, type: "button", data: { act: words }, onclick: () => ask({ reason: "none", then, ...question }) }, t(words));
 
   const answer = (one, how, tone) => button(`payments.${how}`, tone, { title: t(`payments.${how}`), text: t(`payments.refund.${how}.say`), danger: tone === "bad",
-    act: () => same(post(`/v1/refunds/${one.id}/${how}`), how, one.id) });
+    act: () => write(same(`refund_${how}`, { refund: one.id }), "POST", `/v1/refunds/${one.id}/${how}`) });
 
   const decide = (one) => button("payments.decide", "first", { title: t("payments.decide"), text: t("payments.decide.say"),
     fields: [
@@ -29,8 +28,7 @@ export default function refunds({ query, go, me }) {
     ],
     act: ({ outcome, transaction, evidence }) => {
       const said = OUTCOMES[outcome] && transaction.trim() ? { transaction: transaction.trim() } : {};
-      return same(post(`/v1/refunds/${one.id}/decisions`, { outcome, evidence, ...said }), "decide", one.id, outcome,
-        ...Object.entries({ ...said, evidence }).map(([name, value]) => `--${name}=${value}`));
+      return write(same("refund_decide", { refund: one.id, outcome, evidence, ...said }), "POST", `/v1/refunds/${one.id}/decisions`, { outcome, evidence, ...said });
     } });
 
   /** Whoever asked may take it back; that it goes takes another. */

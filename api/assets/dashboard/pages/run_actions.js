@@ -1,6 +1,6 @@
 // What can be done with one run: a button for each, and the question before it.
 
-import { post } from "../api.js";
+import { acted } from "../api.js";
 import { h } from "../dom.js";
 import { t } from "../i18n.js";
 import { ask } from "../parts/dialog.js";
@@ -11,7 +11,7 @@ const FIRST = "retry";
 
 /** Buttons for what the API says may be done now. */
 export function buttons(run, { go, load }) {
-  const act = (body) => post(`/v1/operate/runs/${run.id}/actions`, body);
+  const act = (body) => acted(`/v1/operate/runs/${run.id}/actions`, body);
   const then = (answer) => (answer.new_run_id ? go(`runs/${answer.new_run_id}`) : load());
   return run.actions.map((name) => h("button", { class: `b${name === FIRST ? " first" : ""}${DANGER.has(name) ? " bad" : ""}`, type: "button", data: { act: name },
     onclick: () => QUESTIONS[name](run, act, then) }, t(`act.${name}`)));

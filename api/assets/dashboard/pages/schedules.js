@@ -1,11 +1,12 @@
 // Schedules: what the platform does by itself, and when.
 
-import { get, post } from "../api.js";
+import { get, write } from "../api.js";
 import { fill, h, ltr } from "../dom.js";
 import { moment, num, t, word } from "../i18n.js";
 import { ask, nothing, trouble } from "../parts/dialog.js";
+import { same } from "../parts/lines.js";
 import { pages, table } from "../parts/list.js";
-import { entitle, head, line, link, pairs, sheet, state, when } from "../parts/show.js";
+import { entitle, head, link, pairs, sheet, state, when } from "../parts/show.js";
 
 export default function schedules(page) {
   return page.rest ? one(page) : list(page);
@@ -15,7 +16,7 @@ const standing = (one) => (one.paused_at ? state("paused", t("schedules.paused")
 
 function buttons(one, role, load) {
   if (role.rank < 3) return null;
-  const act = (action, title) => ask({ title: `${title}: ${one.name}`, reason: "none", then: load, act: () => post(`/v1/platform/schedules/${one.id}/actions`, { action }).then(() => ({ cli: line("flatrender", "schedule", action, one.id) })) });
+  const act = (action, title) => ask({ title: `${title}: ${one.name}`, reason: "none", then: load, act: () => write(same(`schedule_${action}`, { schedule: one.id }), "POST", `/v1/platform/schedules/${one.id}/actions`, { action }) });
   return [
     one.paused_at ? h("button", { class: "b tiny first", type: "button", onclick: () => act("resume", t("schedules.resume")) }, t("schedules.resume")) : h("button", { class: "b tiny", type: "button", onclick: () => act("pause", t("schedules.pause")) }, t("schedules.pause")), " ",
     h("button", { class: "b tiny", type: "button", onclick: () => act("run", t("schedules.run")) }, t("schedules.run")),

@@ -1,12 +1,13 @@
 // Tokens by which machines become nodes: made, and shown once; listed; revoked.
 
-import { call, post } from "../api.js";
+import { write } from "../api.js";
 import { h, ltr } from "../dom.js";
 import { t } from "../i18n.js";
 import { ask, box, cli, nothing } from "../parts/dialog.js";
 import { field, tick } from "../parts/form.js";
+import { same } from "../parts/lines.js";
 import { pages } from "../parts/list.js";
-import { head, line, link, state, when } from "../parts/show.js";
+import { head, link, state, when } from "../parts/show.js";
 
 const PATH = "/v1/platform/nodes/tokens";
 
@@ -40,16 +41,19 @@ function make(then) {
       field("tokens.minutes", h("input", { class: "i num", name: "minutes", type: "number", min: 1, max: 10080, value: 60, required: true })),
       tick("tokens.probe.ask", "probe", true),
     ],
-    act: async (values) => {
+    act: (values) => {
       const asked = { pool: values.pool.trim() || "default", labels: labels(values.labels), expires_in_seconds: Math.round(Number(values.minutes) * 60), probe_first: values.probe === "on" };
-      return { token: (await post(PATH, asked)).token, same: as_line(asked) };
+      const { pool, labels: all, probe_first: probe } = asked;
+      const line = same("token_make", { pool, labels: Object.entries(all).map((pair) => pair.join("=")), minutes: Math.ceil(asked.expires_in_seconds / 60), without_probe: !probe });
+      // It is shown once, beside the token.
+      return write(line, "POST", PATH, asked).then(({ token }) => ({ token, line }));
     },
-    then: ({ token, same }) => {
+    then: ({ token, line }) => {
       then();
       box(t("tokens.once"), [
         h("p", { class: "dim" }, t("tokens.once.say")), cli(token),
-        h("h3", t("tokens.machine")), cli(line("flatrender-node", "--server", location.origin, "--token", token)),
-        h("h3", t("act.cli")), cli(same),
+        h("h3", t("tokens.machine")), cli(same("node_begin", { server: location.origin, token })),
+        h("h3", t("act.cli")), cli(line),
       ]);
     },
   });
@@ -57,10 +61,7 @@ function make(then) {
 
 function revoke(one, then) {
   ask({ title: t("tokens.revoke"), text: t("tokens.revoke.say"), reason: "none", danger: true, then,
-    act: async () => {
-      await call("DELETE", `${PATH}/${one.id}`);
-      return { cli: line("flatrender", "node", "revoke-token", one.id) };
-    } });
+    act: () => write(same("token_revoke", { token: one.id }), "DELETE", `${PATH}/${one.id}`) });
 }
 
 /** Labels out of lines such as `gpu=rtx`. */
@@ -69,9 +70,4 @@ function labels(text) {
   const odd = all.find((one) => one.indexOf("=") < 1);
   if (odd) throw new Error(t("tokens.labels.odd", { line: odd }));
   return Object.fromEntries(all.map((one) => [one.slice(0, one.indexOf("=")).trim(), one.slice(one.indexOf("=") + 1).trim()]));
-}
-
-function as_line({ pool, labels: all, expires_in_seconds: seconds, probe_first: probe }) {
-  return line("flatrender", "node", "token", "--pool", pool, ...Object.entries(all).flatMap(([name, value]) => ["--label", `${name}=${value}`]),
-    "--minutes", String(Math.ceil(seconds / 60)), ...(probe ? [] : ["--without-probe"]));
 }

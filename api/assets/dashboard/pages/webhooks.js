@@ -1,12 +1,13 @@
 // Where one's organisation hears of what happened, what was sent there, and sending it again.
 
-import { call, get, post } from "../api.js";
+import { get, write } from "../api.js";
 import { busy, fill, h, ltr } from "../dom.js";
 import { num, t, word } from "../i18n.js";
 import { ask, done, nothing, trouble, undone } from "../parts/dialog.js";
 import { pick } from "../parts/form.js";
+import { same } from "../parts/lines.js";
 import { pages, table, walk } from "../parts/list.js";
-import { head, line, link, state, when } from "../parts/show.js";
+import { head, link, state, when } from "../parts/show.js";
 
 /** States of deliveries, and of those the ones of which all can be sent again: what has not arrived. */
 const STATES = ["pending", "delivered", "failed", "missed", "cancelled"], AGAIN = new Set(["failed", "missed"]);
@@ -30,10 +31,9 @@ function list({ go }) {
 
 function one({ rest: id, query, go }) {
   const path = `/v1/webhooks/${id}`;
-  const send = (at, ...words) => async () => {
+  const send = (at, line) => async () => {
     try {
-      await post(`${path}${at}`);
-      done(t("webhooks.sent"), { cli: line("flatrender", "webhooks", ...words) });
+      done(t("webhooks.sent"), await write(line, "POST", `${path}${at}`));
       made.reload();
     } catch (error) { undone(error); }
   };
@@ -43,17 +43,17 @@ function one({ rest: id, query, go }) {
       { label: t("webhooks.event"), cell: (one) => ltr(one.event_type) }, { label: t("webhooks.state"), cell: (one) => state(one.state) },
       { label: t("webhooks.status"), class: "two", cell: (one) => [ltr(one.last_status ?? one.last_error ?? "–"), one.response_excerpt ? h("div", { class: "small dim clip" }, one.response_excerpt) : null] },
       { label: t("webhooks.attempts"), end: true, cell: (one) => num(one.attempts.length) }, { label: t("webhooks.when"), end: true, cell: (one) => when(one.occurred_at) },
-      { label: "", end: true, cell: (one) => (one.state === "pending" ? null : h("button", { class: "b tiny", type: "button", onclick: send(`/deliveries/${one.id}/replay`, "replay", id, one.id) }, t("webhooks.replay"))) },
+      { label: "", end: true, cell: (one) => (one.state === "pending" ? null : h("button", { class: "b tiny", type: "button", onclick: send(`/deliveries/${one.id}/replay`, same("delivery_replay", { webhook: id, delivery: one.id })) }, t("webhooks.replay"))) },
     ], empty: () => nothing(query.state ? "webhooks.nosuch" : "webhooks.nodeliveries"),
   });
   const name = h("div");
   const turn = (active) => () => ask({ title: t(active ? "webhooks.resume" : "webhooks.pause"), text: t(active ? "webhooks.resume.say" : "webhooks.pause.say"), reason: "none", then: load,
-    act: () => call("PATCH", path, { active }).then(() => ({ cli: line("flatrender", "webhooks", active ? "resume" : "pause", id) })) });
+    act: () => write(same(`webhook_${active ? "resume" : "pause"}`, { webhook: id }), "PATCH", path, { active }) });
   const again = () => ask({ title: t("webhooks.again"), text: t("webhooks.again.say", { state: word("state", query.state) }), reason: "none", then: () => made.reload(),
-    act: () => post(`${path}/replay`, { state: query.state }).then(() => ({ cli: line("flatrender", "webhooks", "replay", id, "--state", query.state) })) });
+    act: () => write(same("deliveries_replay", { webhook: id, state: query.state }), "POST", `${path}/replay`, { state: query.state }) });
   const button = (words, then, tone = "") => h("button", { class: `b ${tone}`, type: "button", data: { act: words }, onclick: then }, t(words));
   const load = () => get(path).then((hook) => fill(name, head(ltr(new URL(hook.url).host, { class: "" }), [state(hook.state), " · ", ltr(hook.url), hook.disabled_reason ? [" · ", h("bdi", hook.disabled_reason)] : null],
-    button("list.refresh", () => made.reload()), hook.state === "active" ? button("webhooks.pause", turn(false)) : button("webhooks.resume", turn(true)), button("webhooks.test", send("/test", "test", id), "first"))))
+    button("list.refresh", () => made.reload()), hook.state === "active" ? button("webhooks.pause", turn(false)) : button("webhooks.resume", turn(true)), button("webhooks.test", send("/test", same("webhook_test", { webhook: id })), "first"))))
     .catch(() => fill(name, head(t("webhooks.title"), null, h("button", { class: "b", type: "button", onclick: () => go("webhooks") }, t("nav.webhooks")))));
   load();
   const which = pick(t("webhooks.state"), [["", t("runs.any")], ...STATES.map((one) => [one, word("state", one)])], query.state ?? "", (one) => go(`webhooks/${id}${one ? `?state=${one}` : ""}`, true));

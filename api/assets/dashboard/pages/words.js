@@ -1,12 +1,13 @@
 // The words of notifications: ours, and those of one's organisation over them, with a look at how a message would be.
 
-import { call, get, post } from "../api.js";
+import { get, post, write } from "../api.js";
 import { busy, fill, h, ltr } from "../dom.js";
 import { language, num, t, word } from "../i18n.js";
 import { ask, said_of, trouble } from "../parts/dialog.js";
 import { choice, field } from "../parts/form.js";
+import { same } from "../parts/lines.js";
 import { table, walk } from "../parts/list.js";
-import { entitle, head, line, link, sheet, state } from "../parts/show.js";
+import { entitle, head, link, sheet, state } from "../parts/show.js";
 
 const TONGUES = { en: "English", fa: "فارسی" };
 
@@ -69,12 +70,11 @@ function one(kind) {
       wrong.textContent = said_of(error);
       preview.removeAttribute("aria-busy");
     });
-    const same = (verb, ...rest) => ({ cli: line("flatrender", "notifications", verb, ...rest) });
-    const of = [kind, now.channel, now.language];
+    const of = { kind, channel: now.channel, language: now.language };
     const keep = () => ask({ title: t("words.keep"), text: t("words.keep.say"), reason: "none", then: load,
-      act: async () => { await call("PUT", path, { subject: subject.value, body: body.value }); return same("say", `--subject=${subject.value}`, "--", ...of, body.value); } });
+      act: () => write(same("words_say", { ...of, subject: subject.value, body: body.value }), "PUT", path, { subject: subject.value, body: body.value }) });
     const ours = () => ask({ title: t("words.ours"), text: t("words.ours.say"), reason: "none", then: load,
-      act: async () => { await call("DELETE", path); return same("unsay", ...of); } });
+      act: () => write(same("words_unsay", of), "DELETE", path) });
     fill(editor, h("div", { class: "cols" },
       sheet(t("words.words"), now.version === null ? t("words.are.ours") : state("active", t("run.version", { n: now.version })), h("div", { class: "in stack" },
         field("words.subject", subject), field("words.body", body, "words.body.hint"),

@@ -1,6 +1,6 @@
 // What lies above the page: questions before something is done, and what was said of it afterwards.
 
-import { post } from "../api.js";
+import { post, shown } from "../api.js";
 import { add, h, say } from "../dom.js";
 import { knows, t } from "../i18n.js";
 import { field } from "./form.js";
@@ -93,6 +93,7 @@ export function undone(error) { toast(said_of(error), { tone: "bad" }); }
 
 /** A line of the command line, to be copied. */
 export function cli(line) {
+  shown(line);
   const code = h("code", { tabindex: 0 }, line);
   const copy = h("button", { class: "b tiny", type: "button", onclick: async () => {
     // Browsers let pages copy over HTTPS only: elsewhere the line is selected, for people to copy.
