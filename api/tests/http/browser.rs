@@ -74,7 +74,7 @@ async fn furnish(world: &World) -> Uuid {
         ("notify", "mail for jane@example.com", "smtp.refused", 9),
         ("webhook", WILD[0], "http.unreachable", 5),
         ("keep_months", WILD[1], "months.faulty", 3),
-        ("send_message", WILD[2], "sms.no_credit", 2),
+        ("retire_months", WILD[2], "months.held", 2),
     ];
     for (kind, message, code, many) in told {
         sqlx::query(failed)

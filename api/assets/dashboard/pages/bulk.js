@@ -34,10 +34,20 @@ function list({ go }) {
   return { element: h("div", head(t("bulk.title"), t("bulk.sub"), h("button", { class: "b", type: "button", onclick: () => made.reload() }, t("list.refresh"))), made.element), end: () => made.end() };
 }
 
-function fresh({ query, go }) {
+/** What somebody may have done to the runs of a filter: what is over is tried again, what is under way stops or goes sooner. */
+function offers(filter, role) {
+  const [states, is_over] = [filter.states ?? [], (one) => one !== "running"];
+  const over = filter.dead || filter.fingerprint || filter.code || (states.length && states.every(is_over));
+  const under_way = states.length && !states.some(is_over);
+  return [!under_way && "retry", !over && "cancel", !over && role.rank >= 2 && "set_priority"].filter(Boolean);
+}
+
+function fresh({ query, go, role }) {
   let filter;
   // An address that somebody mistyped means nothing, least of all every run.
   try { filter = JSON.parse(query.filter); } catch { return { element: head(t("bulk.title"), t("bulk.none")) }; }
+  const offered = offers(filter, role);
+  const wanted = offered.includes(query.action) ? query.action : offered[0];
   const below = h("div", { class: "stack" });
   const wrong = h("p", { class: "ask bad small", role: "alert", hidden: true });
   const form = h("form", { class: "in stack", novalidate: true, onsubmit: async (event) => {
@@ -57,12 +67,12 @@ function fresh({ query, go }) {
       wrong.textContent = error.message;
     }
   } },
-  field("bulk.what", choice("action", ["retry", "cancel", "set_priority"].map((name) => [name, t(`act.${name}`)]), query.action ?? "retry", (name) => { priority.hidden = name !== "set_priority"; })),
+  field("bulk.what", choice("action", offered.map((name) => [name, t(`act.${name}`)]), wanted, (name) => { priority.hidden = name !== "set_priority"; })),
   field("act.reason", h("input", { class: "i", name: "reason", maxlength: 500, required: true, autocomplete: "off" }), "act.reason.hint"),
   field("bulk.rate", h("input", { class: "i num", name: "rate", type: "number", min: 0.001, step: "any" }), "bulk.rate.hint"), wrong,
   h("div", h("button", { class: "b first", type: "submit" }, t("bulk.preview"))));
   const priority = field("ask.priority", h("input", { class: "i num", name: "priority", type: "number" }));
-  priority.hidden = query.action !== "set_priority";
+  priority.hidden = wanted !== "set_priority";
   form.children[0].after(priority);
   return { element: h("div", { class: "stack" }, head(t("bulk.new"), t("bulk.sub")),
     h("div", { class: "cols" }, sheet(t("bulk.filter"), null, h("div", { class: "in" }, Object.keys(filter).length ? pairs(Object.entries(filter).map(asked)) : t("bulk.everything"))),

@@ -37,10 +37,12 @@ function group(page) {
   get(`/v1/operate/failures/${encodeURIComponent(fingerprint)}`).then((cause) => {
     list = runs_list(page, { fingerprint });
     const filter = { fingerprint };
+    const kinds = [...new Set(cause.versions.map((name) => name.replace(/\.v\d+$/, "")))];
+    const like = (action, words, tone = "") => h("button", { class: `b ${tone}`, type: "button", data: { act: action }, onclick: () => act_on_many(go, action, { kinds, states: ["running"] }) }, t(words));
     const most = cause.workers[0]?.attempts ?? 1;
     fill(place,
       head(ltr(cause.code, { class: "" }), cause.message,
-        role.rank >= 1 ? h("button", { class: "b first", type: "button", onclick: () => act_on_many(go, "retry", filter) }, t("failures.retry")) : null),
+        role.rank >= 1 ? h("button", { class: "b first", type: "button", data: { act: "retry" }, onclick: () => act_on_many(go, "retry", filter) }, t("failures.retry")) : null),
       h("div", { class: "cols" },
         sheet(t("run.details"), null, h("div", { class: "in" }, pairs([
           [t("failures.runs"), num(cause.runs)], [t("failures.tenants"), num(cause.tenants)], [t("failures.first"), when(cause.first_at)], [t("failures.last"), when(cause.last_at)],
@@ -51,6 +53,9 @@ function group(page) {
           { label: t("run.key"), cell: (one) => (one.key ? ltr(one.key) : t("run.itself")) },
           { label: t("failures.attempts"), end: true, cell: (one) => h("span", { class: one.attempts > most / 2 ? "state bad" : "" }, num(one.attempts)) },
         ], cause.workers) : h("div", { class: "in dim" }, t("run.none")))),
+      role.rank >= 1 ? sheet(t("failures.like"), null, h("div", { class: "in stack" }, h("p", { class: "dim" }, t("failures.like.say")),
+        h("div", { class: "line" }, link(`runs?${new URLSearchParams({ kind: kinds.join(","), state: "running" })}`, t("failures.show")),
+          like("cancel", "failures.cancel", "bad"), role.rank >= 2 ? like("set_priority", "act.set_priority") : null))) : null,
       h("h2", t("failures.runs")), list.element);
   }).catch((error) => fill(place, head(ltr(fingerprint, { class: "" }), null, link("failures", t("nav.failures"))), trouble(error)));
   return { element, end: () => list?.end() };

@@ -1,6 +1,6 @@
 //! What whoever administers the platform does with nodes and tenants.
 
-use super::{LINE, driver::Browser, furnish, keep, serve, sign_in};
+use super::{LINE, driver::Browser, furnish, keep, serve, sign_in, waiting};
 use crate::{jane::person, world::World};
 use serde_json::json;
 use sqlx::PgPool;
@@ -60,6 +60,51 @@ async fn a_node_is_drained_and_goes_on_in_either_language(db: PgPool) {
     let tile = format!("main a[href='/dashboard/nodes/{node}'] .state[data-state=online]");
     browser.until(&format!("document.querySelector(\"{tile}\")")).await;
     keep(&browser, "journey-map").await;
+    assert_eq!(browser.run("return window.wild ?? null").await, json!(null));
+    assert_eq!(browser.complaints().await, [""; 0]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+#[ignore = "takes chromedriver: scripts/dashboard.sh"]
+async fn what_is_like_a_failure_and_under_way_is_cancelled(db: PgPool) {
+    let world = World::new(db).await;
+    furnish(&world).await;
+    waiting(&world).await;
+    person(&world, "root@example.com", &["owner", "platform_admin"]).await;
+    let base = serve(&world).await;
+    let browser = Browser::start().await;
+    sign_in(&browser, &base, "root@example.com").await;
+    let cause = "select error_fingerprint from workflow.runs where kind = 'retire_months' and state = 'failed' limit 1";
+    let cause: String = sqlx::query_scalar(cause).fetch_one(&world.db).await.unwrap();
+    let actions = "return [...document.querySelectorAll('select[name=action] option')].map((one) => one.value)";
+    // What has failed is over: nothing is left to be stopped.
+    browser.go(&format!("{base}/dashboard/failures/{}", cause.replace(':', "%3A"))).await;
+    browser.click("[data-act=retry]").await;
+    browser.until("document.querySelector('select[name=action]')").await;
+    assert_eq!(browser.run(actions).await, json!(["retry"]));
+    browser.go(&format!("{base}/dashboard/failures/{}", cause.replace(':', "%3A"))).await;
+    browser.click("[data-act=cancel]").await;
+    browser.until("document.querySelector('select[name=action]')").await;
+    assert_eq!(browser.run(actions).await, json!(["cancel", "set_priority"]));
+    browser.write("input[name=reason]", "it would fail as well").await;
+    browser.click("form button[type=submit]").await;
+    browser.until("document.querySelector('#confirm')").await;
+    let lines = "return [...document.querySelectorAll('main .cli code')].map((one) => one.textContent)";
+    let lines = browser.run(lines).await;
+    let filter = r#"'filter:={"kinds":["retire_months"],"states":["running"]}'"#;
+    let reason = "'reason=it would fail as well'";
+    assert_eq!(lines[0], format!("flatrender api preview_bulk action=cancel {filter} {reason}"));
+    keep(&browser, "journey-like").await;
+    // What was left there can be begun from its own page.
+    let begin = lines[1].as_str().unwrap();
+    let bulk = begin.split(' ').nth(3).unwrap();
+    browser.go(&format!("{base}/dashboard/bulk/{bulk}")).await;
+    browser.click("[data-act=begin]").await;
+    browser.write("#confirm", "1").await;
+    browser.click("[role=dialog] button[type=submit]").await;
+    browser.until(&format!("{LINE} === '{begin}'")).await;
+    browser.until("document.querySelector('main .state[data-state=finished]')").await;
+    assert_eq!(world.count("workflow.audit where action = 'cancel'").await, 1);
     assert_eq!(browser.run("return window.wild ?? null").await, json!(null));
     assert_eq!(browser.complaints().await, [""; 0]);
 }
