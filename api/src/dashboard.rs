@@ -133,7 +133,7 @@ mod tests {
     ];
 
     /// What is dangerous: nobody does it without saying why.
-    const DANGEROUS: [&str; 4] = ["bulk_preview", "bulk_rest", "bulk_abort", "node_quarantine"];
+    const DANGEROUS: [&str; 5] = ["bulk_preview", "bulk_rest", "bulk_abort", "node_quarantine", "node_retire"];
 
     /// Files that ask for something, with their text.
     fn pages() -> Vec<(String, String)> {

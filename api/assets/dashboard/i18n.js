@@ -72,6 +72,11 @@ export function clock(text) {
   return new Intl.DateTimeFormat(LANGUAGES[now].locale, { hour: "2-digit", minute: "2-digit" }).format(new Date(text));
 }
 
+/** A day of the week, from Monday, which is 0. */
+export function weekday(n) {
+  return new Intl.DateTimeFormat(LANGUAGES[now].locale, { weekday: "long", timeZone: "UTC" }).format(new Date(Date.UTC(2024, 0, 1 + n)));
+}
+
 /** A length of time in seconds, at two units: "2 h 5 min". */
 export function span(seconds) {
   const s = Math.max(0, seconds);

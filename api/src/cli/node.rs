@@ -123,7 +123,13 @@ pub(super) enum NodeDeed {
     /// Lets a node out of quarantine; what it failed at is forgiven.
     Release(Named),
     /// Ends a node: its credential is worthless from this moment.
-    Retire(Named),
+    Retire {
+        #[command(flatten)]
+        named: Named,
+        /// Why.
+        #[arg(long)]
+        reason: Option<String>,
+    },
     /// Has a node ask for another credential.
     RotateCredential(Named),
     /// Puts a node to sleep by a schedule.
@@ -176,7 +182,7 @@ pub(super) async fn run(deed: NodeDeed) -> Result<(), CliError> {
         NodeDeed::Resume(named) => (named, Action::Resume {}),
         NodeDeed::Quarantine { named, reason } => (named, Action::Quarantine { reason }),
         NodeDeed::Release(named) => (named, Action::Release {}),
-        NodeDeed::Retire(named) => (named, Action::Retire {}),
+        NodeDeed::Retire { named, reason } => (named, Action::Retire { reason }),
         NodeDeed::RotateCredential(named) => (named, Action::RotateCredential {}),
         NodeDeed::Sleep { named, days, from, to, tz, at_once } => {
             let schedule = json!({"days": days, "from": from, "to": to, "tz": tz, "at_once": at_once});
@@ -201,12 +207,8 @@ async fn act(named: Named, action: &Action) -> Result<(), CliError> {
             node.name, node.status
         )));
     }
-    let reason = match action {
-        Action::Quarantine { reason } => Some(reason.as_str()),
-        _ => None,
-    };
     let (name, object) = (format!("node.{}", action.name()), format!("node:{}", node.id));
-    note(&mut tx, DEFAULT_TENANT, (&name, &object), reason).await?;
+    note(&mut tx, DEFAULT_TENANT, (&name, &object), action.reason()).await?;
     tx.commit().await.context("cannot do it")?;
     show(named).await
 }

@@ -503,7 +503,7 @@ pub async fn act(
     Path(id): Path<Uuid>,
     Json(wanted): Json<Action>,
 ) -> Result<Json<NodeView>, Problem> {
-    if let Action::Quarantine { reason } = &wanted
+    if let Some(reason) = wanted.reason()
         && (!(1..=500).contains(&reason.trim().chars().count()) || reason.contains(char::is_control))
     {
         return Err(Problem::fault(
@@ -528,9 +528,9 @@ pub async fn act(
     let change = Change { before: Some(&before), after: Some(&after) };
     let name = format!("node.{}", wanted.name());
     let (steward, object) = (registrar.of(DEFAULT_TENANT), format!("node:{id}"));
-    match &wanted {
-        Action::Quarantine { reason } => steward.record_because(&mut tx, &name, &object, reason, change).await?,
-        _ => steward.record(&mut tx, &name, &object, change).await?,
+    match wanted.reason() {
+        Some(reason) => steward.record_because(&mut tx, &name, &object, reason, change).await?,
+        None => steward.record(&mut tx, &name, &object, change).await?,
     }
     tx.commit().await?;
     app.placement.nodes_have_changed();

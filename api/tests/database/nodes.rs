@@ -54,7 +54,7 @@ async fn a_node_is_made_seen_drained_and_retired_from_the_command_line(db: PgPoo
     assert_eq!((&slept["sleep"]["from"], &slept["sleep"]["days"][0]), (&"22:00".into(), &"Mon".into()));
     assert_eq!(shown(&node(&["quarantine", "n1", "--reason", "smoke", "--json"]))["quarantine_reason"], "smoke");
     assert_eq!(shown(&node(&["release", "n1", "--json"]))["status"], "online");
-    assert_eq!(shown(&node(&["retire", "n1", "--json"]))["status"], "retired");
+    assert_eq!(shown(&node(&["retire", "n1", "--reason", "sold", "--json"]))["status"], "retired");
     let refused = node(&["drain", "n1"]);
     assert!(
         !refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("is retired"),
@@ -67,6 +67,6 @@ async fn a_node_is_made_seen_drained_and_retired_from_the_command_line(db: PgPoo
     let verbs =
         ["create_token", "create_token", "revoke_token", "drain", "resume", "sleep", "quarantine", "release", "retire"];
     assert_eq!(done, verbs.map(|verb| format!("node.{verb}")));
-    let why = rows(&db, "select reason from identity.audit_log where actor = 'cli' and reason is not null").await;
-    assert_eq!(why, ["smoke"], "what somebody gave as their reason is kept");
+    let why = rows(&db, "select reason from identity.audit_log where actor = 'cli' and reason is not null order by seq").await;
+    assert_eq!(why, ["smoke", "sold"], "what somebody gave as their reason is kept");
 }

@@ -389,7 +389,7 @@ async fn what_operators_do_is_in_the_audit(db: PgPool) {
         json!({"action": "quarantine", "reason": "it smells of smoke"}),
         json!({"action": "release"}),
         json!({"action": "drain"}),
-        json!({"action": "retire"}),
+        json!({"action": "retire", "reason": "it is sold"}),
     ] {
         assert_eq!(admin.act("n1", action.clone()).await.status, StatusCode::OK, "{action}");
     }
@@ -404,6 +404,8 @@ async fn what_operators_do_is_in_the_audit(db: PgPool) {
             .unwrap();
     assert_eq!(actions, ["node.quarantine", "node.release", "node.drain", "node.retire"]);
     let why = "identity.audit_log where action = 'node.quarantine' and reason = 'it smells of smoke'";
+    assert_eq!(world.count(why).await, 1);
+    let why = "identity.audit_log where action = 'node.retire' and reason = 'it is sold'";
     assert_eq!(world.count(why).await, 1);
 }
 

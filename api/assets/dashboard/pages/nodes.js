@@ -2,14 +2,16 @@
 
 import { at, get, write } from "../api.js";
 import { busy, fill, h, ltr } from "../dom.js";
-import { bytes, num, t, word } from "../i18n.js";
+import { bytes, num, t, weekday, word } from "../i18n.js";
 import { ask, cli, nothing, trouble } from "../parts/dialog.js";
+import { field, tick } from "../parts/form.js";
 import { same } from "../parts/lines.js";
 import { pages, table } from "../parts/list.js";
 import { entitle, head, link, pairs, sheet, state, when } from "../parts/show.js";
 import tokens from "./tokens.js";
 
 const MB = 1048576;
+const DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 /** Most nodes that the map shows. */
 const MAPPED = 1000;
 
@@ -84,9 +86,15 @@ function one({ rest: id, role }) {
       act: () => act(node, action, { package: hash }) }) }, t(words));
     return h("div", { class: "line" }, keep ? button("let_go", "nodes.let_go") : button("keep", "nodes.keep"), button("evict", "nodes.evict"));
   }
+  /** When it sleeps, as whoever owns the machine wants it. */
+  const sleep = (node) => ({ title: t("nodes.ask.sleep", { name: node.name }), text: t("nodes.ask.sleep.say"), reason: "none", fields: hours(node.sleep),
+    act: ({ from, to, tz, at_once: now, ...values }) => {
+      const schedule = { days: DAYS.filter((day) => values[day]), from, to, tz: tz.trim(), at_once: now === "on" };
+      return write(same("node_sleep", { node: node.name, ...schedule, days: schedule.days.join(",") }), "POST", `${path}/actions`, { action: "sleep", schedule });
+    } });
   function view(node, health, crashes) {
     entitle(node.name, place);
-    const button = (words, question, tone = "") => h("button", { class: `b ${tone}`, type: "button", onclick: () => ask({ then: load, ...question }) }, t(words));
+    const button = (words, question, tone = "") => h("button", { class: `b ${tone}`, type: "button", data: { act: words }, onclick: () => ask({ then: load, ...question }) }, t(words));
     return [
       h("div", { class: "head" }, h("div", h("h1", ltr(node.name, { class: "" })), h("p", { class: "sub" }, state(node.status), " · ", ltr(node.pool), " · ", when(node.last_seen_at))), role.rank >= 3 ? h("div", { class: "do" },
         node.status === "draining" ? button("nodes.resume", { title: t("nodes.resume"), reason: "none", act: () => act(node, "resume") }, "first") : null,
@@ -98,13 +106,16 @@ function one({ rest: id, role }) {
         sheet(t("nodes.health"), null, h("div", { class: "in stack" },
           line(t("nodes.cpu"), health.map((one) => one.cpu_percent), (n) => `${num(n)} %`), line(t("nodes.tasks"), health.map((one) => one.running_tasks), (n) => num(n)),
           line(t("nodes.disk"), health.map((one) => one.disk_free_mb), (n) => bytes(n * MB)))),
-        sheet(t("nodes.machine"), null, h("div", { class: "in" }, pairs([
+        sheet(t("nodes.machine"), null, h("div", { class: "in stack" }, pairs([
           [t("nodes.version"), node.agent_version && ltr(node.agent_version)], [t("nodes.engine"), ltr(node.ae_version ? `After Effects ${node.ae_version}` : node.offers.engine ?? "–")], ["OS", node.os && ltr(node.os)], ["CPU", node.cpu && num(node.cpu)],
           ["RAM", node.ram_mb && bytes(node.ram_mb * MB)], ["GPU", node.gpu && ltr(node.gpu)], [t("nodes.slots"), num(node.slots)], [t("nodes.fonts"), node.fonts !== null ? num(node.fonts) : null],
           [t("nodes.cache"), [bytes(node.cache_bytes), node.cache_limit === null ? null : ` / ${bytes(node.cache_limit)}`]], [t("tokens.labels"), Object.keys(node.labels).length ? tags(node.labels) : null],
           [t("nodes.sleeps"), node.sleep && ltr(`${node.sleep.days.join(",").toLowerCase()} ${node.sleep.from}–${node.sleep.to} ${node.sleep.tz}`)], [t("nodes.blocks"), node.blocks ? num(node.blocks) : null],
           [t("runs.tenant"), node.tenant_id && link(`runs?tenant_id=${node.tenant_id}`, ltr(node.tenant_id))],
-        ])))),
+        ]), role.rank >= 3 && node.status !== "retired" ? h("div", { class: "line" },
+          button("nodes.sleep", sleep(node)), node.sleep ? button("nodes.wake", { title: t("nodes.wake"), reason: "none", act: () => act(node, "wake") }) : null,
+          button("nodes.rotate", { title: t("nodes.rotate"), text: t("nodes.rotate.say"), reason: "none", act: () => act(node, "rotate_credential") }),
+          button("nodes.retire", { title: t("nodes.ask.retire", { name: node.name }), text: t("nodes.ask.retire.say"), danger: true, act: ({ reason }) => act(node, "retire", { reason: reason.trim() }) }, "bad")) : null))),
       sheet(t("nodes.doctor"), node.probe ? [state(node.probe.passed ? "ok" : "failed"), " ", when(node.probe.at)] : null, node.probe ? table([
         { label: t("nodes.check"), cell: (one) => ltr(one.name) },
         { label: t("run.result"), cell: (one) => state(one.ok ? "ok" : "failed") },
@@ -129,6 +140,19 @@ function one({ rest: id, role }) {
   load();
   const timer = setInterval(load, 15000);
   return { element: place, end: () => clearInterval(timer) };
+}
+
+/** Fields for when a node sleeps; every night when nobody has said so yet. */
+function hours(sleep) {
+  const on = sleep ? sleep.days.map((day) => day.toLowerCase()) : DAYS;
+  const time = (name, value) => h("input", { class: "i num", name, type: "time", dir: "ltr", required: true, value });
+  return [
+    h("div", { class: "field", role: "group", "aria-label": t("nodes.days") }, h("span", { class: "label" }, t("nodes.days")),
+      h("div", { class: "line" }, DAYS.map((day, n) => h("label", { class: "line small" }, h("input", { type: "checkbox", name: day, checked: on.includes(day) }), weekday(n))))),
+    field("nodes.asleep", time("from", sleep?.from ?? "20:00")), field("nodes.awake", time("to", sleep?.to ?? "08:00")),
+    field("notify.zone", h("input", { class: "i mono", name: "tz", dir: "ltr", required: true, autocomplete: "off", value: sleep?.tz ?? Intl.DateTimeFormat().resolvedOptions().timeZone })),
+    tick("nodes.at_once", "at_once", sleep?.at_once),
+  ];
 }
 
 /** A line of small bars with its newest value in words. */

@@ -1,6 +1,6 @@
 //! What whoever administers the platform does with nodes and tenants.
 
-use super::{LINE, driver::Browser, furnish, keep, serve, sign_in, waiting};
+use super::{LINE, driver::Browser, furnish, keep, serve, sign_in, speak, waiting};
 use crate::{jane::person, world::World};
 use serde_json::json;
 use sqlx::PgPool;
@@ -17,24 +17,13 @@ async fn a_node_is_drained_and_goes_on_in_either_language(db: PgPool) {
     sign_in(&browser, &base, "root@example.com").await;
     let node: Uuid =
         sqlx::query_scalar("select id from render.nodes where name = 'render-01'").fetch_one(&world.db).await.unwrap();
-    let press = |word| {
-        format!(
-            "document.querySelectorAll('.head .do button').forEach((one) => one.textContent === '{word}' && one.click())"
-        )
-    };
-    for (language, drain, resume) in [("en", "Drain", "Resume"), ("fa", "تخلیه", "ادامه")] {
-        browser.run(&format!("localStorage.setItem('flatrender.language', '{language}')")).await;
+    for language in ["en", "fa"] {
+        speak(&browser, &base, language).await;
         browser.go(&format!("{base}/dashboard/nodes/{node}")).await;
-        for (word, state) in [(drain, "draining"), (resume, "online")] {
-            browser
-                .until(&format!(
-                    "[...document.querySelectorAll('.head .do button')].some((one) => one.textContent === '{word}')"
-                ))
-                .await;
-            browser.run(&press(word)).await;
+        for (verb, state) in [("drain", "draining"), ("resume", "online")] {
+            press(&browser, &format!("nodes.{verb}")).await;
             browser.click("[role=dialog] button[type=submit]").await;
             browser.until(&format!("document.querySelector('.head .state[data-state={state}]')")).await;
-            let verb = if state == "online" { "resume" } else { "drain" };
             let line = format!("flatrender node {verb} render-01");
             browser.until(&format!("{LINE} === '{line}'")).await;
             keep(&browser, &format!("journey-{state}-{language}")).await;
@@ -61,6 +50,61 @@ async fn a_node_is_drained_and_goes_on_in_either_language(db: PgPool) {
     browser.until(&format!("document.querySelector(\"{tile}\")")).await;
     keep(&browser, "journey-map").await;
     assert_eq!(browser.run("return window.wild ?? null").await, json!(null));
+    assert_eq!(browser.complaints().await, [""; 0]);
+}
+
+/// Presses the button that does something, wherever it stands: what was said before may lie above it.
+async fn press(browser: &Browser, act: &str) {
+    let button = format!("document.querySelector(\"[data-act='{act}']\")");
+    browser.until(&button).await;
+    browser.run(&format!("{button}.click()")).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+#[ignore = "takes chromedriver: scripts/dashboard.sh"]
+async fn a_node_sleeps_by_the_clock_and_is_retired_in_either_language(db: PgPool) {
+    let world = World::new(db).await;
+    person(&world, "root@example.com", &["owner", "platform_admin"]).await;
+    let base = serve(&world).await;
+    let browser = Browser::start().await;
+    sign_in(&browser, &base, "root@example.com").await;
+    for (language, name) in [("en", "render-01"), ("fa", "render-02")] {
+        world.node(name).await;
+        let node = "select id from render.nodes where name = $1";
+        let node: Uuid = sqlx::query_scalar(node).bind(name).fetch_one(&world.db).await.unwrap();
+        speak(&browser, &base, language).await;
+        browser.go(&format!("{base}/dashboard/nodes/{node}")).await;
+        press(&browser, "nodes.sleep").await;
+        browser.until("document.querySelector('[role=dialog] input[name=tz]')").await;
+        let filled = "const set = (name, value) => { document.querySelector(`[role=dialog] input[name=${name}]`).value = value; };
+            document.querySelectorAll('[role=dialog] .line input').forEach((one) => { one.checked = ['sat', 'sun'].includes(one.name); });
+            set('from', '22:00'); set('to', '06:00'); set('tz', 'Europe/Berlin');";
+        browser.run(filled).await;
+        keep(&browser, &format!("journey-sleep-{language}")).await;
+        browser.click("[role=dialog] button[type=submit]").await;
+        let sleep = format!("flatrender node sleep {name} --days=sat,sun --from=22:00 --to=06:00 --tz=Europe/Berlin");
+        browser.until(&format!("{LINE} === '{sleep}'")).await;
+        assert_eq!(world.count("render.nodes where sleep ->> 'from' = '22:00'").await, 1);
+        for (act, line) in [("nodes.wake", "wake"), ("nodes.rotate", "rotate-credential")] {
+            press(&browser, act).await;
+            browser.click("[role=dialog] button[type=submit]").await;
+            browser.until(&format!("{LINE} === 'flatrender node {line} {name}'")).await;
+        }
+        assert_eq!(world.count("render.nodes where sleep is not null").await, 0);
+        // For good: not without a reason.
+        press(&browser, "nodes.retire").await;
+        browser.click("[role=dialog] button[type=submit]").await;
+        browser.until("!document.querySelector('[role=dialog] [role=alert]').hidden").await;
+        browser.write("[role=dialog] input[name=reason]", "sold").await;
+        keep(&browser, &format!("journey-retire-{language}")).await;
+        browser.click("[role=dialog] button[type=submit]").await;
+        browser.until("document.querySelector('.head .state[data-state=retired]')").await;
+        browser.until(&format!("{LINE} === 'flatrender node retire {name} --reason=sold'")).await;
+        let left = browser.run("return document.querySelector(\"[data-act^='nodes.']\")?.dataset.act ?? null").await;
+        assert_eq!(left, json!(null), "nothing is to be done with it any more");
+    }
+    assert_eq!(world.count("render.nodes where rotate_asked_at is not null").await, 2);
+    assert_eq!(world.count("identity.audit_log where action = 'node.retire' and reason = 'sold'").await, 2);
     assert_eq!(browser.complaints().await, [""; 0]);
 }
 

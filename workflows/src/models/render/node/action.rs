@@ -33,7 +33,11 @@ pub enum Action {
     /// It is out of quarantine, and what it failed at is forgiven.
     Release {},
     /// It is no node any more: its credential is worthless.
-    Retire {},
+    Retire {
+        /// Why, 1 to 500 characters.
+        #[serde(default)]
+        reason: Option<String>,
+    },
     /// It is to ask for another credential.
     RotateCredential {},
     /// It sleeps by a schedule.
@@ -71,13 +75,22 @@ impl Action {
             Self::Resume {} => "resume",
             Self::Quarantine { .. } => "quarantine",
             Self::Release {} => "release",
-            Self::Retire {} => "retire",
+            Self::Retire { .. } => "retire",
             Self::RotateCredential {} => "rotate_credential",
             Self::Sleep { .. } => "sleep",
             Self::Wake {} => "wake",
             Self::Keep { .. } => "keep",
             Self::LetGo { .. } => "let_go",
             Self::Evict { .. } => "evict",
+        }
+    }
+
+    /// Why somebody wants it, as far as they said so.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Quarantine { reason } => Some(reason),
+            Self::Retire { reason } => reason.as_deref(),
+            _ => None,
         }
     }
 }
@@ -106,7 +119,7 @@ pub async fn act(db: Db<'_>, id: Uuid, action: &Action) -> sqlx::Result<bool> {
         }
         Action::Quarantine { reason } => super::quarantine(db, id, reason).await,
         Action::Release {} => release(db, id).await,
-        Action::Retire {} => {
+        Action::Retire { .. } => {
             let retired = sqlx::query!(
                 r#"update render.nodes set status = 'retired', give_back = true, quarantine_reason = null,
                           quarantine_until = null, updated_at = workflow.now()
