@@ -426,6 +426,14 @@ async fn a_cause_is_mended(db: PgPool, language: &str) {
     browser.until("document.querySelectorAll('.gantt [role=listitem]').length === 60").await;
     let drawn = "return Boolean(document.querySelector('.gantt [role=listitem][title=render] + .lane .open'))";
     assert_eq!(browser.run(drawn).await, true, "what is under way has a lane");
+    // All that it did is saved as a file, and not only what is shown.
+    let watch = "const make = URL.createObjectURL.bind(URL);
+        URL.createObjectURL = (file) => { file.text().then((text) => { window.saved = JSON.parse(text); }); return make(file); };
+        document.querySelector('[data-act=save]').click()";
+    browser.run(watch).await;
+    browser.until("window.saved").await;
+    let saved = browser.run("return [window.saved.id, window.saved.steps.length, window.saved.steps[0].key]").await;
+    assert_eq!(saved, json!([long, 120, "chunk 1"]));
     assert_eq!(browser.complaints().await, [""; 0]);
 }
 

@@ -1,6 +1,6 @@
 // One run: why it is where it is, what it did with its time, and what can be done about it.
 
-import { get } from "../api.js";
+import { at, get } from "../api.js";
 import { fill, h, ltr } from "../dom.js";
 import { between, knows, moment, num, t, word } from "../i18n.js";
 import { trouble, undone } from "../parts/dialog.js";
@@ -61,6 +61,21 @@ export default function run({ rest: id, go, role }) {
   return { element, end() { clearInterval(watching); stop(); } };
 }
 
+/** Saves a run as the API tells of it, with all of its steps, as a file. */
+async function save(id) {
+  const run = await get(`/v1/operate/runs/${id}`);
+  const parts = [run.steps];
+  for (let from = run.earlier_steps; from;) {
+    const page = await get(at(`/v1/operate/runs/${id}/steps`, { limit: STEPS, starting_after: from }));
+    parts.unshift(page.data.reverse());
+    from = page.next_cursor;
+  }
+  const text = JSON.stringify({ ...run, steps: parts.flat(), earlier_steps: null }, null, 2);
+  const file = h("a", { href: URL.createObjectURL(new Blob([text], { type: "application/json" })), download: `${run.kind}-${id}.json` });
+  file.click();
+  setTimeout(() => URL.revokeObjectURL(file.href), 10000);
+}
+
 /** Steps with those before them that are known, unless there is a gap in between: they are numbered from 1 without any. */
 function joined(known, steps) {
   const first = steps[0]?.seq ?? 1;
@@ -86,7 +101,7 @@ function view(run, done, { go, load, earlier, role, film }) {
   return [
     h("div", { class: "head" },
       h("div", h("h1", ltr(run.kind, { class: "" })), h("p", { class: "sub" }, state(run.state), " · ", ltr(run.id), " · ", when(run.created_at))),
-      h("div", { class: "do" }, buttons(run, { go, load }))),
+      h("div", { class: "do" }, h("button", { class: "b", type: "button", data: { act: "save" }, onclick: () => save(run.id).catch(undone) }, t("run.save")), buttons(run, { go, load }))),
     h("div", { class: `ask ${tone}` }, h("div", { class: "grow" }, h("h2", { class: "unseen" }, t("run.why")), h("p", { class: "say" }, run.why.key ? [ltr(run.why.key), ": "] : null, sentence(run.why)),
       run.error ? h("p", { class: "small", dir: "auto" }, ltr(run.error.code), " ", run.error.message) : null,
       run.no_copies && over && run.error && !run.copies.length && !run.actions.includes("retry") ? h("p", { class: "small dim", dir: "auto" }, t("run.nocopies", { why: knows(`left.retry.${run.kind}`) ? t(`left.retry.${run.kind}`) : run.no_copies })) : null)),
