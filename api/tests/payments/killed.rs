@@ -180,7 +180,7 @@ fn fail(street: &Street, provider: &str, payment: &str, fault: Option<(Call, Fau
 }
 
 /// What a gateway calls a payment, once it has one.
-async fn called(db: &PgPool, id: &str) -> Option<String> {
+pub async fn called(db: &PgPool, id: &str) -> Option<String> {
     let sql = "select provider_ref from identity.payments where id = $1::uuid";
     sqlx::query_scalar(sql).bind(id).fetch_one(db).await.unwrap()
 }
@@ -258,7 +258,7 @@ async fn act(street: &Street, id: &str, case: &Case, name: &str) {
 }
 
 /// Waits until these payments have ended.
-async fn over(db: &PgPool, payments: Vec<String>) {
+pub async fn over(db: &PgPool, payments: Vec<String>) {
     let open = "select count(*) from identity.payments where id::text = any ($1) and state in ('created', 'pending', 'verifying')";
     let began = Instant::now();
     while sqlx::query_scalar::<_, i64>(open).bind(&payments).fetch_one(db).await.unwrap() > 0 {

@@ -14,6 +14,7 @@ mod gateways;
 #[allow(dead_code, reason = "of all tests together")]
 mod jane;
 mod killed;
+mod killed_plans;
 mod kills;
 mod late;
 mod races;
