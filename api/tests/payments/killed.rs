@@ -336,10 +336,12 @@ async fn p19_each_refund_goes_once_or_not_at_all_after_faults_and_kill_nine_at_e
 /// waits for time, once.
 async fn pass(street: &Street, mut told: usize) {
     let db = &street.shop.world.db;
-    let busy = "select exists (select from public.gated g join workflow.runs r on r.id = g.run_id and r.state = 'running'
+    let busy =
+        "select exists (select from public.gated g join workflow.runs r on r.id = g.run_id and r.state = 'running'
         where not exists (select from workflow.steps s where s.run_id = r.id and s.key = 'send 1')
            or exists (select from workflow.tasks t where t.run_id = r.id and t.kind = 'activity'))";
-    let written = "select count(*) from workflow.steps s join public.gated g on g.run_id = s.run_id where s.kind <> 'signal'";
+    let written =
+        "select count(*) from workflow.steps s join public.gated g on g.run_id = s.run_id where s.kind <> 'signal'";
     let mut moved_at = 0;
     loop {
         let events: Vec<String> = street.stripe.events().into_iter().skip(told).map(|(event, _)| event).collect();
