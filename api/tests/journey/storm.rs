@@ -204,6 +204,7 @@ impl Farm {
             let until = Instant::now() + Duration::from_millis(pause);
             while Instant::now() < until {
                 self.cure();
+                self.platform.keep_worker();
                 self.look_for_strays().await;
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -473,9 +474,9 @@ impl Farm {
         let told = self.told();
         let links = self.wires.iter().filter(|wire| wire.has_link()).count();
         let mut report = format!(
-            "{}, {told} attempts that a node was told to end, {links} of {NODES} nodes in network namespaces (CutNode closes connections, \
-             UnplugNode takes the link down)",
-            self.stays
+            "{}, {told} attempts that a node was told to end, {} servers and workers started once more as their database was away, {links} \
+             of {NODES} nodes in network namespaces (CutNode closes connections, UnplugNode takes the link down)",
+            self.stays, self.platform.started_again
         );
         for (fault, times) in &self.injected {
             let _ = write!(report, ", {times} {fault:?}");
