@@ -6,6 +6,10 @@ use crate::{
 };
 use flatrender_activities::storage::ObjectStorage;
 use flatrender_api::platform::{migrate, postgres::PrivatePostgres};
+use flatrender_workflows::models::{
+    DEFAULT_TENANT, Role, Scope,
+    identity::credit::{self, Reason},
+};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use std::{
@@ -237,6 +241,25 @@ impl Platform {
 
     pub async fn order(&self, height: u32) -> String {
         self.order_titled("Made by many hands", height).await
+    }
+
+    /// Gives the tenant credits: from here on each film costs some.
+    pub async fn give_credits(&self) {
+        let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(&self.db).await.unwrap();
+        let account = credit::open(&mut tx, DEFAULT_TENANT, None).await.unwrap();
+        credit::grant(&mut tx, account.id, "given", credit::MOST, Reason::Grant).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// So many films have been completed: each took credits once, and nothing is held for any.
+    pub async fn has_charged_once(&self, films: usize) {
+        let sql = "select count(*) filter (where h.captured = -l.delta), count(*), (select sum(held)::bigint from identity.credit_accounts)
+                   from identity.credit_holds h
+                   full join identity.credit_ledger l on l.entry_key = 'run:' || h.run_id || ':capture'
+                   where l.reason is distinct from 'grant'";
+        let charged: (i64, i64, i64) = sqlx::query_as(sql).fetch_one(&self.db).await.unwrap();
+        let films = i64::try_from(films).unwrap();
+        assert_eq!(charged, (films, films, 0), "films that were charged once, charges and holds, and what is held");
     }
 
     /// Orders a film of that title; asks again, under one key, for as long as the server is away.
