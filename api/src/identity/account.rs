@@ -175,7 +175,7 @@ pub struct ChangePassword {
 #[serde(deny_unknown_fields)]
 pub struct ChangeEmail {
     /// The next one. It counts once it is proven.
-    #[schema(example = "jane@example.org")]
+    #[schema(example = "jane@example.org", format = IdnEmail)]
     email: String,
 }
 

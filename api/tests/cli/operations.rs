@@ -100,7 +100,10 @@ async fn events_bytes_and_headers_come_as_they_are() {
     let out = run(&fake, &dir, &["api", "download_export", &id, "--out", "my.mp4"]).await;
     assert_eq!((ending(&out), out.stdout), ((0, String::new()), vec![]));
     assert_eq!(std::fs::read(dir.path().join("my.mp4")).unwrap(), FILM);
-    assert_eq!(told(&fake, &dir, &["api", "upload_offset", &id, "--json"]).await["upload-offset"], "5");
+    for version in [["Tus-Resumable=1.0.0"].as_slice(), &["--header", "Tus-Resumable=1.0.0"]] {
+        let args = [["api", "upload_offset", &id, "--json"].as_slice(), version].concat();
+        assert_eq!(told(&fake, &dir, &args).await["upload-offset"], "5");
+    }
 
     std::fs::write(dir.path().join("logo.png"), "picture").unwrap();
     let args = ["api", "upload_file", "name=logo.png", "--body", "@logo.png"];
