@@ -58,6 +58,9 @@ async fn an_operation_is_called_with_its_parameters_fields_and_a_key() {
     );
     assert!(done["key"].as_str().unwrap().parse::<uuid::Uuid>().is_ok(), "{done}");
 
+    let used = told(&fake, &dir, &["usage", "--tenant", ID, "--from", "2026-11-01", "--json"]).await;
+    assert_eq!(used["asked"], format!("GET /v1/platform/tenants/{ID}/usage?from=2026-11-01"));
+
     let args = ["api", "GET /v1/audit", "limit=5", "--json"];
     assert_eq!(told(&fake, &dir, &args).await["asked"], "GET /v1/audit?limit=5");
     std::fs::write(dir.path().join("key.json"), r#"{"name": "Shop", "scopes": ["files"]}"#).unwrap();

@@ -141,6 +141,7 @@ const OPERATIONS: &[&str] = &[
     "GET /v1/platform/schedules/{id}",
     "GET /v1/platform/tenants",
     "GET /v1/platform/tenants/{id}",
+    "GET /v1/platform/tenants/{id}/usage",
     "GET /v1/referrals",
     "GET /v1/refunds",
     "GET /v1/refunds/{id}",
