@@ -1,13 +1,14 @@
 //! The API's own description, OpenAPI 3.1, made from the handlers.
 
+mod headers;
 mod links;
 
 use crate::problem::{Code, ProblemBody, code::FAULTS};
 use serde_json::json;
 use utoipa::{
-    Modify, OpenApi as _,
+    Modify, OpenApi as _, PartialSchema, ToSchema,
     openapi::{
-        OpenApi, Ref, RefOr, Response,
+        ObjectBuilder, OpenApi, Ref, RefOr, Response, Schema, Type,
         content::ContentBuilder,
         extensions::ExtensionsBuilder,
         path::Operation,
@@ -60,6 +61,27 @@ struct Base;
 #[schema(value_type = String, format = Binary)]
 pub struct Binary(());
 
+/// A text in several languages, as `check_words` takes it.
+pub struct Words(());
+
+impl ToSchema for Words {}
+
+impl PartialSchema for Words {
+    fn schema() -> RefOr<Schema> {
+        let text = || ObjectBuilder::new().schema_type(Type::String);
+        let language = text().pattern(Some("^[A-Za-z0-9-]{2,35}$"));
+        let words = text().max_length(Some(200)).pattern(Some(r"^[^\u0000-\u001f\u007f-\u009f]+$"));
+        ObjectBuilder::new()
+            .description(Some("In 1 to 10 languages, by BCP 47: 1 to 200 characters each, and no control characters."))
+            .min_properties(Some(1))
+            .max_properties(Some(10))
+            .property_names(Some(language))
+            .additional_properties(Some(words))
+            .example(Some(json!({"en": "Ten minutes", "fa": "ده دقیقه"})))
+            .into()
+    }
+}
+
 struct Credentials;
 
 impl Modify for Credentials {
@@ -80,14 +102,17 @@ pub fn base() -> OpenApi {
     Base::openapi()
 }
 
-/// Adds what holds for every operation: the answer when something is wrong, where one goes from what was made, and the list of codes.
+/// Adds what holds for every operation: the answer when something is wrong, headers, where one goes from what was made, and the list of
+/// codes.
 pub fn finish(document: &mut OpenApi) {
-    for item in document.paths.paths.values_mut() {
+    for (path, item) in &mut document.paths.paths {
         let methods = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.head, &mut item.patch];
         for operation in methods.into_iter().chain([&mut item.options]).flatten() {
             add_problem(operation);
+            headers::tell(path, operation);
         }
     }
+    document.components.get_or_insert_default().headers.extend(headers::all());
     links::add(document);
     let problems: Vec<_> = Code::ALL.iter().map(|c| problem(*c)).collect();
     let faults: Vec<_> = FAULTS.iter().map(|(code, help)| json!({ "code": code, "help": help })).collect();

@@ -356,6 +356,7 @@ fn upkeep() -> OpenApiRouter<App> {
         .routes(routes!(audit::list))
         .routes(routes!(request_logs::list))
         .routes(routes!(usage::get))
+        .routes(routes!(usage::of_tenant))
         .routes(routes!(usage::correct))
         .routes(routes!(rules::list, rules::create))
         .routes(routes!(rules::get, rules::update, rules::remove))

@@ -140,8 +140,8 @@ impl Courier {
         {
             return Ok(server.clone());
         }
-        let server = Server::new(place)
-            .map_err(|_| failed(Class::Config, "the name of the mail server has no certificate"))?;
+        let server =
+            Server::new(place).map_err(|_| failed(Class::Config, "the name of the mail server has no certificate"))?;
         servers.insert(account_id, (url.to_owned(), server.clone()));
         Ok(server)
     }

@@ -128,7 +128,7 @@ pub struct SvgPreviews {
     summary = "Trace a picture to SVG",
     description = "An uploaded PNG, JPEG or WebP becomes an SVG of at most eight colours and 512 KiB. A page that has it in itself \
                    changes a colour with the CSS property of its slot, and nothing is rendered for that.",
-    params(("slug" = String, Path, description = "A template of yours", example = "promo")),
+    params(("slug" = String, Path, pattern = "^[a-z0-9-]{1,64}$", description = "A template of yours", example = "promo")),
     request_body = NewPreview,
     responses(
         (status = 200, description = "It was traced before", body = SvgPreviewView),
@@ -167,7 +167,7 @@ pub async fn create(
 #[utoipa::path(
     get, path = "/v1/templates/{slug}/svg-previews", tag = "Templates", operation_id = "list_svg_previews",
     summary = "List traced pictures", description = "Of a template and its scenes.",
-    params(("slug" = String, Path, description = "The template", example = "promo")),
+    params(("slug" = String, Path, pattern = "^[a-z0-9-]{1,64}$", description = "The template", example = "promo")),
     responses((status = 200, description = "The pictures", body = SvgPreviews))
 )]
 pub async fn list(
@@ -184,9 +184,10 @@ pub async fn list(
 #[utoipa::path(
     get, path = "/v1/templates/{slug}/svg-previews/{id}/svg", tag = "Templates", operation_id = "get_svg_preview",
     summary = "See a traced picture", description = "Shapes and colours, and nothing else.",
-    params(("slug" = String, Path, description = "The template", example = "promo"), ("id" = Uuid, Path, description = "The picture")),
+    params(("slug" = String, Path, pattern = "^[a-z0-9-]{1,64}$", description = "The template", example = "promo"), ("id" = Uuid, Path, description = "The picture")),
     responses(
         (status = 200, description = "The SVG", body = String, content_type = "image/svg+xml"),
+        (status = 304, description = "It is what you have"),
         (status = 404, description = "`svg_preview.not_found`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
@@ -212,7 +213,7 @@ pub async fn svg(
 #[utoipa::path(
     patch, path = "/v1/templates/{slug}/svg-previews/{id}", tag = "Templates", operation_id = "name_svg_preview_slots",
     summary = "Name the colours of a traced picture", description = "Slots that are not named stay as they are.",
-    params(("slug" = String, Path, description = "A template of yours", example = "promo"), ("id" = Uuid, Path, description = "The picture")),
+    params(("slug" = String, Path, pattern = "^[a-z0-9-]{1,64}$", description = "A template of yours", example = "promo"), ("id" = Uuid, Path, description = "The picture")),
     request_body = SlotLabels,
     responses((status = 200, description = "The picture", body = SvgPreviewView))
 )]
@@ -235,7 +236,7 @@ pub async fn update(
 #[utoipa::path(
     delete, path = "/v1/templates/{slug}/svg-previews/{id}", tag = "Templates", operation_id = "remove_svg_preview",
     summary = "Remove a traced picture", description = "The picture that it was traced from stays.",
-    params(("slug" = String, Path, description = "A template of yours", example = "promo"), ("id" = Uuid, Path, description = "The picture")),
+    params(("slug" = String, Path, pattern = "^[a-z0-9-]{1,64}$", description = "A template of yours", example = "promo"), ("id" = Uuid, Path, description = "The picture")),
     responses((status = 204, description = "It is gone"))
 )]
 pub async fn remove(

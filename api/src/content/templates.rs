@@ -162,7 +162,7 @@ pub async fn list(State(app): State<App>, Viewer(tenant): Viewer) -> Result<Json
 #[utoipa::path(
     get, path = "/v1/templates/{slug}", tag = "Templates", operation_id = "get_template", summary = "Get a template",
     description = "With its manifest: fields with limits and labels, scenes, colours, themes, sound; and its scenes with their stills.",
-    params(("slug" = String, Path, description = "The template", example = "promo")),
+    params(("slug" = String, Path, pattern = "^[a-z0-9-]{1,64}$", description = "The template", example = "promo")),
     responses((status = 200, description = "The template", body = TemplateDetail))
 )]
 pub async fn get(
@@ -180,8 +180,11 @@ pub async fn get(
 #[utoipa::path(
     get, path = "/v1/templates/{slug}/preview", tag = "Templates", operation_id = "get_template_preview",
     summary = "See a template", description = "A PNG of a typical frame.",
-    params(("slug" = String, Path, description = "The template", example = "promo")),
-    responses((status = 200, description = "The picture", body = crate::openapi::Binary, content_type = "image/png"))
+    params(("slug" = String, Path, pattern = "^[a-z0-9-]{1,64}$", description = "The template", example = "promo")),
+    responses(
+        (status = 200, description = "The picture", body = crate::openapi::Binary, content_type = "image/png"),
+        (status = 304, description = "It is what you have")
+    )
 )]
 pub async fn preview(
     State(app): State<App>,

@@ -158,7 +158,8 @@ pub struct UploadQuery {
     params(UploadQuery),
     request_body(content = crate::openapi::Binary, content_type = "application/octet-stream", description = "The file"),
     responses(
-        (status = 201, description = "Taken in", body = FileView, headers(("Location" = String, description = "The file"))),
+        (status = 201, description = "Taken in", body = FileView, headers(
+            ("Location" = String, description = "The file"), ("ETag" = String, description = "Its revision"))),
         (status = 409, description = "`quota.storage`, `file.name_taken`, `folder.in_trash`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 413, description = "`file.too_large`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 415, description = "`file.unsupported_type`", body = ProblemBody, content_type = "application/problem+json"),
@@ -212,7 +213,7 @@ pub async fn create(
 #[serde(deny_unknown_fields)]
 pub struct UpdateFile {
     /// Its name, as that of a folder.
-    #[schema(example = "logo-2026.png", min_length = 1, max_length = 255)]
+    #[schema(example = "logo-2026.png", max_length = 255, pattern = r#"^[^/\\:*?"|\u0000-\u001f\u007f-\u009f]+$"#)]
     name: Option<String>,
     /// The folder it lies in; null: in none.
     #[serde(default, deserialize_with = "given")]

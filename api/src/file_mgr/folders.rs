@@ -72,7 +72,7 @@ fn revised(folder: Folder) -> Revised<FolderView> {
 pub struct CreateFolder {
     /// 1 to 255 bytes; none of `/ \ : * ? " < > |`, no control and no invisible characters, no space at its ends, no dot at
     /// its end, and not that of a device of Windows.
-    #[schema(example = "Spring", min_length = 1, max_length = 255)]
+    #[schema(example = "Spring", max_length = 255, pattern = r#"^[^/\\:*?"|\u0000-\u001f\u007f-\u009f]+$"#)]
     name: String,
     /// The folder it lies in; at the top when absent.
     parent_id: Option<Uuid>,
@@ -83,7 +83,7 @@ pub struct CreateFolder {
 #[serde(deny_unknown_fields)]
 pub struct UpdateFolder {
     /// Its name.
-    #[schema(example = "Summer", min_length = 1, max_length = 255)]
+    #[schema(example = "Summer", max_length = 255, pattern = r#"^[^/\\:*?"|\u0000-\u001f\u007f-\u009f]+$"#)]
     name: Option<String>,
     /// The folder it lies in; null: at the top.
     #[serde(default, deserialize_with = "given")]

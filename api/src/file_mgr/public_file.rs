@@ -34,7 +34,7 @@ pub fn address(app: &App, tenant_id: Uuid, sha256: &BlobHash) -> String {
     security(()),
     params(
         ("tenant_id" = Uuid, Path, description = "Whose it is"),
-        ("sha256" = String, Path, description = "Hash of the picture"),
+        ("sha256" = String, Path, pattern = "^[0-9a-f]{64}$", description = "Hash of the picture"),
         ("Range" = Option<String>, Header, description = "`bytes=first-last`")
     ),
     responses(

@@ -78,6 +78,12 @@ pub async fn options(State(app): State<App>) -> impl IntoResponse {
     description = "By tus 1.0: `Tus-Resumable`, `Upload-Length`, and `Upload-Metadata` with `filename`, and if need be `purpose`, `folder_id` and \
                    `sha256` of the whole. The address of the upload is in `Location`. Room is set aside at once; an upload that nobody goes on with for a \
                    day is given up. When everything is there, a `GET` of the upload tells what became of it.",
+    params(
+        ("Tus-Resumable" = String, Header, pattern = r"^1\.0\.0$", example = "1.0.0", description = "The version of tus"),
+        ("Upload-Length" = u64, Header, minimum = 1, maximum = 8_589_934_592_u64, example = 1_048_576, description = "Bytes of the whole"),
+        ("Upload-Metadata" = Option<String>, Header, example = "filename bG9nby5wbmc=", description = "Keys, each with a space and its value in base64, separated by commas"),
+        ("Upload-Checksum" = Option<String>, Header, description = "`sha256` or `sha1`, a space, and the hash of the bytes in base64")
+    ),
     request_body(content = crate::openapi::Binary, content_type = "application/offset+octet-stream", description = "The first bytes, or nothing"),
     responses(
         (status = 201, description = "Begun", headers(("Location" = String, description = "The upload"), ("Upload-Offset" = u64, description = "Bytes that are kept"))),
@@ -175,7 +181,11 @@ async fn insert(app: &App, tenant: &Tenant, id: Uuid, new: &NewUpload<'_>) -> Re
 /// `HEAD /v1/uploads/{id}`: how far it has come.
 #[utoipa::path(
     head, path = "/v1/uploads/{id}", tag = "Uploads", operation_id = "upload_offset", summary = "See how far an upload has come",
-    description = "`Upload-Offset` is what is kept; go on from there.", params(("id" = Uuid, Path, description = "The upload")),
+    description = "`Upload-Offset` is what is kept; go on from there.",
+    params(
+        ("id" = Uuid, Path, description = "The upload"),
+        ("Tus-Resumable" = String, Header, pattern = r"^1\.0\.0$", example = "1.0.0", description = "The version of tus")
+    ),
     responses(
         (status = 200, description = "In the headers", headers(("Upload-Offset" = u64, description = "Bytes that are kept"), ("Upload-Length" = u64, description = "Bytes of the whole"))),
         (status = 404, description = "There is no such upload of yours"),
@@ -225,7 +235,12 @@ pub async fn get(
     description = "From `Upload-Offset` on, as many as one likes. What has come when the connection is cut is kept, unless `Upload-Checksum` was \
                    announced for it: then it is at most 64 MiB, and all of it or nothing. With the last byte the upload is looked at; a `GET` \
                    tells what becomes of it.",
-    params(("id" = Uuid, Path, description = "The upload")),
+    params(
+        ("id" = Uuid, Path, description = "The upload"),
+        ("Tus-Resumable" = String, Header, pattern = r"^1\.0\.0$", example = "1.0.0", description = "The version of tus"),
+        ("Upload-Offset" = u64, Header, example = 0, description = "Bytes that are kept, which these follow"),
+        ("Upload-Checksum" = Option<String>, Header, pattern = "^(sha256|sha1) [A-Za-z0-9+/]+={0,2}$", description = "`sha256` or `sha1`, a space, and the hash of the bytes in base64")
+    ),
     request_body(content = crate::openapi::Binary, content_type = "application/offset+octet-stream", description = "The bytes"),
     responses(
         (status = 204, description = "Kept", headers(("Upload-Offset" = u64, description = "Bytes that are kept now"))),
@@ -321,7 +336,14 @@ pub async fn end(State(app): State<App>, Editor(tenant): Editor, Path(id): Path<
 /// `POST /v1/uploads/{id}`: the same as the method that `X-HTTP-Method-Override` names, for clients that cannot send it.
 #[utoipa::path(
     post, path = "/v1/uploads/{id}", tag = "Uploads", operation_id = "override_upload", summary = "Send bytes or give up, where only POST passes",
-    description = "Does what `PATCH` or `DELETE` does, as `X-HTTP-Method-Override` says.", params(("id" = Uuid, Path, description = "The upload")),
+    description = "Does what `PATCH` or `DELETE` does, as `X-HTTP-Method-Override` says.",
+    params(
+        ("id" = Uuid, Path, description = "The upload"),
+        ("Tus-Resumable" = String, Header, pattern = r"^1\.0\.0$", example = "1.0.0", description = "The version of tus"),
+        ("X-HTTP-Method-Override" = String, Header, pattern = "^(PATCH|DELETE)$", example = "PATCH", description = "What is meant"),
+        ("Upload-Offset" = Option<u64>, Header, example = 0, description = "As of `PATCH`"),
+        ("Upload-Checksum" = Option<String>, Header, description = "As of `PATCH`")
+    ),
     request_body(content = crate::openapi::Binary, content_type = "application/offset+octet-stream", description = "The bytes"),
     responses(
         (status = 204, description = "Done"),

@@ -164,6 +164,7 @@ pub struct UpdateMe {
 #[serde(deny_unknown_fields)]
 pub struct ChangePassword {
     /// The one you have.
+    #[schema(example = "a few words that nobody guesses")]
     current: String,
     /// The next: 15 to 256 characters that are not easily guessed.
     #[schema(example = "correct horse battery staple", min_length = 15, max_length = 256)]
@@ -175,7 +176,7 @@ pub struct ChangePassword {
 #[serde(deny_unknown_fields)]
 pub struct ChangeEmail {
     /// The next one. It counts once it is proven.
-    #[schema(example = "jane@example.org")]
+    #[schema(example = "jane@example.org", format = IdnEmail)]
     email: String,
 }
 

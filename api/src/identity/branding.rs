@@ -54,19 +54,23 @@ pub struct BrandingView {
     /// A small one, at most 1 MiB.
     favicon_file_id: Option<Uuid>,
     /// `#rrggbb`
-    #[schema(example = "#0055aa")]
+    #[schema(example = "#0055aa", pattern = "^#[0-9A-Fa-f]{6}$")]
     primary_color: Option<String>,
     /// `#rrggbb`
-    #[schema(example = "#ffaa00")]
+    #[schema(example = "#ffaa00", pattern = "^#[0-9A-Fa-f]{6}$")]
     accent_color: Option<String>,
     /// Whom people write to; answers to letters go there.
-    #[schema(example = "help@acme.example")]
+    #[schema(example = "help@acme.example", format = IdnEmail)]
     support_email: Option<String>,
     /// Where people find help; begins with `https://`.
-    #[schema(example = "https://acme.example/help")]
+    #[schema(example = "https://acme.example/help", pattern = r"^\s*[Hh][Tt][Tt][Pp][Ss]:[\s\S]+$")]
     support_url: Option<String>,
     /// Stands below letters and pages: at most 4000 characters.
-    #[schema(example = "Acme Films Ltd, 1 High Street", max_length = 4000)]
+    #[schema(
+        example = "Acme Films Ltd, 1 High Street",
+        max_length = 4000,
+        pattern = r"^[^\u0000-\u0009\u000b-\u001f\u007f-\u009f]*$"
+    )]
     legal_footer: Option<String>,
 }
 
@@ -241,6 +245,7 @@ pub async fn get(
     params(("slug" = String, Path, description = "The organisation", example = "acme")),
     responses(
         (status = 200, description = "The picture", body = crate::openapi::Binary, content_type = "image/png"),
+        (status = 304, description = "It is what you have"),
         (status = 404, description = "`tenant.not_found`, `branding.no_picture`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
@@ -261,6 +266,7 @@ pub async fn logo(
     params(("slug" = String, Path, description = "The organisation", example = "acme")),
     responses(
         (status = 200, description = "The picture", body = crate::openapi::Binary, content_type = "image/png"),
+        (status = 304, description = "It is what you have"),
         (status = 404, description = "`tenant.not_found`, `branding.no_picture`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]

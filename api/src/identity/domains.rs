@@ -95,7 +95,7 @@ pub struct DomainList {
 #[serde(deny_unknown_fields)]
 pub struct AddDomain {
     /// A full name, without a port.
-    #[schema(example = "films.acme.example", max_length = 241)]
+    #[schema(example = "films.acme.example", max_length = 241, format = IdnHostname)]
     hostname: String,
 }
 

@@ -121,8 +121,10 @@ pub struct FinishOpenId {
     #[schema(example = "fr_oi_…")]
     pub(super) token: String,
     /// `state` of the address that the provider sent the browser back to.
+    #[schema(example = "hbUb8DWg5Gk")]
     state: String,
     /// `code` of the same address. With `error` in its place the person did not sign in: there is nothing to finish.
+    #[schema(example = "SplxlOBeZQQYbYS6WxSbIA")]
     code: String,
     /// `iss` of the same address, if it is there (RFC 9207): it names the provider that this browser went to.
     #[schema(example = "https://login.acme.example")]

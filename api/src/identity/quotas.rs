@@ -85,9 +85,10 @@ impl From<storage::Quota> for StorageView {
 #[serde(deny_unknown_fields)]
 pub struct SetStorage {
     /// The most bytes.
-    #[schema(example = 5_000_000_000_i64)]
+    #[schema(example = 5_000_000_000_i64, minimum = 0)]
     limit_bytes: Option<i64>,
     /// The most files.
+    #[schema(example = 10_000, minimum = 0)]
     limit_files: Option<i64>,
 }
 

@@ -51,6 +51,7 @@ pub struct SignIn {
     #[schema(example = "jane@example.com")]
     email: String,
     /// Your password.
+    #[schema(example = "correct horse battery staple")]
     password: String,
     /// A code of a second factor, or a recovery code: then there is no second step.
     code: Option<String>,

@@ -1,9 +1,9 @@
-//! `/v1/usage`
+//! `/v1/usage`, and that of any tenant for whoever runs the platform.
 
 use super::{Registrar, made};
 use crate::{
     app::App,
-    auth::Viewer,
+    auth::{Operator, Viewer},
     extract::{Json, Path, Query},
     problem::{Code, Problem, ProblemBody},
 };
@@ -105,7 +105,38 @@ pub async fn get(
     let (from, to) = query.days()?;
     let mut tx = app.begin(&caller, Role::Identity).await?;
     let figures = usage::list(&mut tx, caller.id, from, to, query.metric.as_deref()).await?;
-    if wants_csv(&headers) {
+    told(&headers, from, to, figures)
+}
+
+/// `GET /v1/platform/tenants/{id}/usage`: the same of any tenant.
+#[utoipa::path(
+    get, path = "/v1/platform/tenants/{id}/usage", tag = "Platform", operation_id = "get_tenant_usage", summary = "See what a tenant used",
+    description = "As `GET /v1/usage` tells the tenant itself, with corrections, and as a table with `Accept: text/csv`.",
+    params(("id" = Uuid, Path, description = "The tenant"), UsageQuery),
+    responses(
+        (status = 200, description = "What was used", content((UsageView = "application/json"), (String = "text/csv"))),
+        (status = 400, description = "`query.invalid`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "`tenant.not_found`", body = ProblemBody, content_type = "application/problem+json")
+    )
+)]
+pub async fn of_tenant(
+    State(app): State<App>,
+    _: Operator,
+    Path(tenant_id): Path<Uuid>,
+    Query(query): Query<UsageQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let (from, to) = query.days()?;
+    let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
+    tenant::find(&mut tx, tenant_id).await?.ok_or_else(missing)?;
+    Scope::tenant(Role::Identity, tenant_id).enter(&mut tx).await?;
+    let figures = usage::list(&mut tx, tenant_id, from, to, query.metric.as_deref()).await?;
+    told(&headers, from, to, figures)
+}
+
+/// What was used, as it is asked for.
+fn told(headers: &HeaderMap, from: NaiveDate, to: NaiveDate, figures: Vec<Usage>) -> Result<Response, Problem> {
+    if wants_csv(headers) {
         return table(from, to, &figures);
     }
     let mut totals = BTreeMap::new();
@@ -199,7 +230,7 @@ pub async fn correct(
     body.check()?;
     let steward = registrar.of(tenant_id);
     let mut tx = app.db.begin(Scope::platform(Role::Identity)).await?;
-    tenant::find(&mut tx, tenant_id).await?.ok_or_else(|| Problem::not_found(Code::TenantNotFound, "tenant"))?;
+    tenant::find(&mut tx, tenant_id).await?.ok_or_else(missing)?;
     Scope::tenant(Role::Admin, tenant_id).enter(&mut tx).await?;
     let CorrectUsage { day, metric, delta, reason } = body;
     let correction =
@@ -213,6 +244,10 @@ pub async fn correct(
     steward.record(&mut tx, "usage.correct", &format!("usage:{day}"), made(&corrected)).await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(corrected)))
+}
+
+fn missing() -> Problem {
+    Problem::not_found(Code::TenantNotFound, "tenant")
 }
 
 impl CorrectUsage {

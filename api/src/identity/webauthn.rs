@@ -22,9 +22,12 @@ use flatrender_workflows::models::{
     },
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{net::IpAddr, sync::Arc};
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{Object, ObjectBuilder, Type},
+};
 use uuid::Uuid;
 use webauthn_rs::prelude::{
     Passkey, PasskeyAuthentication, PasskeyRegistration, PublicKeyCredential, RegisterPublicKeyCredential, Url,
@@ -80,9 +83,27 @@ pub struct AddPasskey {
     #[schema(example = "Laptop", min_length = 1, max_length = 100)]
     label: String,
     /// The answer of `navigator.credentials.create`, as its `toJSON()` gives it.
-    #[schema(value_type = Object, example = json!({ "id": "bQ1w…", "rawId": "bQ1w…", "type": "public-key", "clientExtensionResults": {},
-        "response": { "clientDataJSON": "eyJ0eXBl…", "attestationObject": "o2NmbXRk…" } }))]
+    #[schema(schema_with = credential)]
     credential: RegisterPublicKeyCredential,
+}
+
+/// How what browsers make of the options is described. More may stand in it.
+fn credential() -> Object {
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    let bytes = || text().pattern(Some("^[A-Za-z0-9_-]*={0,2}$"));
+    let response = ObjectBuilder::new()
+        .property("clientDataJSON", bytes())
+        .required("clientDataJSON")
+        .property("attestationObject", bytes())
+        .required("attestationObject");
+    let whole = ObjectBuilder::new().property("id", text()).property("rawId", bytes()).property("type", text());
+    ["id", "rawId", "type", "response"]
+        .into_iter()
+        .fold(whole.property("response", response), ObjectBuilder::required)
+        .description(Some("The answer of `navigator.credentials.create`, as its `toJSON()` gives it."))
+        .example(Some(json!({ "id": "bQ1w", "rawId": "bQ1w", "type": "public-key", "clientExtensionResults": {},
+            "response": { "clientDataJSON": "eyJ0eXBl", "attestationObject": "o2NmbXRk" } })))
+        .build()
 }
 
 /// A passkey that was added.
@@ -309,7 +330,6 @@ pub(super) fn refused() -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn passkeys_are_bound_to_the_host_name_of_the_public_address() {

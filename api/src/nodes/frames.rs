@@ -43,7 +43,7 @@ const LOOKUPS: usize = 16;
     description = "Whether it is stored already; `Content-Length` is its length.",
     security(("node_credential" = [])),
     params(
-        ("task_id" = i64, Path, description = "The task"), ("sha256" = String, Path, description = "Hash of the frame"),
+        ("task_id" = i64, Path, description = "The task"), ("sha256" = String, Path, pattern = "^[0-9a-f]{64}$", description = "Hash of the frame"),
         ("lease-token" = uuid::Uuid, Header, description = "The fence")
     ),
     responses((status = 200, description = "It is there"), (status = 404, description = "It is not"))
@@ -82,7 +82,7 @@ async fn sound_length(app: &App, shelf: &Shelf, sha256: &BlobHash) -> Result<Opt
     description = "The body is the PNG, at most 300 MiB; its hash must be that of the address.",
     security(("node_credential" = [])),
     params(
-        ("task_id" = i64, Path, description = "The task"), ("sha256" = String, Path, description = "Hash of the frame"),
+        ("task_id" = i64, Path, description = "The task"), ("sha256" = String, Path, pattern = "^[0-9a-f]{64}$", description = "Hash of the frame"),
         ("lease-token" = uuid::Uuid, Header, description = "The fence")
     ),
     request_body(content = crate::openapi::Binary, content_type = "image/png", description = "The frame"),

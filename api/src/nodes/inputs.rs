@@ -25,11 +25,12 @@ use uuid::Uuid;
     description = "The package or an asset that the leased task names. Understands `Range`.",
     security(("node_credential" = [])),
     params(
-        ("task_id" = i64, Path, description = "The task"), ("sha256" = String, Path, description = "Hash of the content"),
+        ("task_id" = i64, Path, description = "The task"), ("sha256" = String, Path, pattern = "^[0-9a-f]{64}$", description = "Hash of the content"),
         ("lease-token" = uuid::Uuid, Header, description = "The fence")
     ),
     responses(
         (status = 200, description = "The content", body = crate::openapi::Binary, content_type = "application/octet-stream"),
+        (status = 304, description = "It is what you have"),
         (status = 404, description = "`node.input_not_named`, `blob.not_found`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`lease.lost`", body = ProblemBody, content_type = "application/problem+json")
     )

@@ -75,13 +75,14 @@ pub struct CreateNotificationAccount {
     #[schema(example = "Main line", min_length = 1, max_length = 100)]
     name: String,
     /// `smtp`, `vapid`, `twilio`, `kavenegar` or `telegram`.
-    #[schema(example = "kavenegar")]
+    #[schema(example = "kavenegar", pattern = "^(smtp|vapid|twilio|kavenegar|telegram)$")]
     provider: String,
     /// What the provider wants to know. smtp: `url`, `from`. vapid: `pkcs8`, `public`, `subject`. twilio: `account_sid`, `auth_token`, `from`.
     /// kavenegar: `api_key`, `sender`. telegram: `token`, `bot`. The last three take a `base_url`, too.
     #[schema(value_type = Object, example = json!({"api_key": "…", "sender": "10004346"}))]
     config: Value,
     /// Messages a second, 0.1 to 1000; 10 when absent.
+    #[schema(example = 10.0, minimum = 0.1, maximum = 1000)]
     per_second: Option<f32>,
     /// The lower goes first; 0 when absent.
     position: Option<i32>,

@@ -88,7 +88,11 @@ pub struct PushSubscriptionList {
 #[serde(deny_unknown_fields)]
 pub struct CreatePushSubscription {
     /// Its address at its push service.
-    #[schema(example = "https://fcm.googleapis.com/fcm/send/…", max_length = 2048)]
+    #[schema(
+        example = "https://fcm.googleapis.com/fcm/send/…",
+        max_length = 2048,
+        pattern = r"^\s*[Hh][Tt][Tt][Pp][Ss]?:[\s\S]+$"
+    )]
     endpoint: String,
     /// Its keys.
     keys: PushKeys,
@@ -102,10 +106,13 @@ pub struct CreatePushSubscription {
 #[serde(deny_unknown_fields)]
 pub struct PushKeys {
     /// Its public key, in base64url.
-    #[schema(example = "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4")]
+    #[schema(
+        example = "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
+        pattern = "^B[A-P][A-Za-z0-9_-]{84}[AEIMQUYcgkosw048]=?$"
+    )]
     p256dh: String,
     /// The secret that it shares with us, in base64url.
-    #[schema(example = "BTBZMqHH6r4Tts7J_aSIgg")]
+    #[schema(example = "BTBZMqHH6r4Tts7J_aSIgg", pattern = "^[A-Za-z0-9_-]{21}[AQgw](==)?$")]
     auth: String,
 }
 

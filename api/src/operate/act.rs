@@ -48,12 +48,12 @@ pub struct RunAction {
     /// What.
     action: RunAct,
     /// Why, in 1 to 500 characters.
-    #[schema(example = "the font is installed now")]
+    #[schema(example = "the font is installed now", pattern = r"^\s*[^\u0000-\u001f\u007f-\u009f]*\s*$")]
     reason: Option<String>,
     /// For `retry` and `fork`: the step to begin with; everything before it is kept.
     from_step: Option<String>,
     /// For `fork`: another input. What is hidden in the run as it is shown, and left as it is shown, stays what it is.
-    #[schema(value_type = Value)]
+    #[schema(value_type = Value, required = false)]
     input: Option<Value>,
     /// For `set_priority`: the new one; higher goes first.
     priority: Option<i16>,
@@ -63,7 +63,7 @@ pub struct RunAction {
     /// For `signal`: its name.
     signal: Option<String>,
     /// For `signal`: what comes with it.
-    #[schema(value_type = Value)]
+    #[schema(value_type = Value, required = false)]
     payload: Option<Value>,
     /// For `signal`: the same key twice is one signal.
     dedupe_key: Option<String>,

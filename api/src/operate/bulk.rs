@@ -78,9 +78,14 @@ pub struct CreateBulk {
     #[schema(example = json!(null))]
     rest_of: Option<Uuid>,
     /// Why, in 1 to 500 characters.
-    #[schema(example = "the font is installed now")]
+    #[schema(
+        example = "the font is installed now",
+        required = true,
+        pattern = r"^\s*[^\u0000-\u001f\u007f-\u009f]+\s*$"
+    )]
     reason: Option<String>,
-    /// Runs a second, at most; as fast as it goes when absent.
+    /// Runs a second, at most, 0.001 to 100000; as fast as it goes when absent.
+    #[schema(example = 5.0, minimum = 0.001, maximum = 100_000)]
     rate_per_second: Option<f64>,
 }
 
@@ -276,7 +281,7 @@ pub struct BulkAction {
     #[schema(example = 12)]
     confirm: Option<i32>,
     /// Why, in 1 to 500 characters. `abort` needs it.
-    #[schema(example = "the font is not the cause")]
+    #[schema(example = "the font is not the cause", pattern = r"^\s*[^\u0000-\u001f\u007f-\u009f]*\s*$")]
     reason: Option<String>,
 }
 
@@ -285,7 +290,7 @@ pub struct BulkAction {
     post, path = "/v1/operate/bulk", tag = "Runs", operation_id = "preview_bulk", summary = "Preview an operation on many runs",
     description = "Freezes the runs that fit now and shows what would happen to them. Nothing is done before it is begun. With an \
                    `Idempotency-Key` the same request gives the same preview, however often it is sent.",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters, yours")),
+    params(("Idempotency-Key" = Option<String>, Header, max_length = 255, pattern = r"^[\t -~]+$", description = "1 to 255 printable ASCII characters, yours")),
     request_body(content = CreateBulk, example = json!({"action": "retry", "filter": {"states": ["failed"], "code": "http.unreachable"},
         "reason": "the receiver is back"})),
     responses(

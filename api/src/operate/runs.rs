@@ -148,20 +148,24 @@ pub struct ListRuns {
 #[serde(deny_unknown_fields, default)]
 pub struct RunFilter {
     /// In one of these states: `running`, `succeeded`, `failed`, `cancelled`.
-    #[schema(value_type = Vec<String>, example = json!(["failed"]))]
+    #[schema(value_type = Vec<String>, example = json!(["failed"]), max_items = 30, pattern = "^(running|succeeded|failed|cancelled)$")]
     pub states: Vec<RunState>,
     /// Of one of these kinds.
-    #[schema(example = json!(["notify"]))]
+    #[schema(example = json!(["notify"]), max_items = 30, min_length = 1, max_length = 300)]
     pub kinds: Vec<String>,
     /// Those that wait for, or do, something in this queue right now.
+    #[schema(min_length = 1, max_length = 300)]
     pub queue: Option<String>,
     /// Of this tenant.
     pub tenant_id: Option<Uuid>,
     /// That failed with this code.
+    #[schema(min_length = 1, max_length = 300)]
     pub code: Option<String>,
     /// That failed by this cause.
+    #[schema(min_length = 1, max_length = 300)]
     pub fingerprint: Option<String>,
     /// About this.
+    #[schema(min_length = 1, max_length = 300)]
     pub business_key: Option<String>,
     /// Started no earlier.
     pub from: Option<DateTime<Utc>>,

@@ -87,7 +87,7 @@ pub enum BatchOutcome {
     description = "Up to 1,000 orders in one request. Each is accepted or refused for itself, and the answer says which was what. With an \
                    `Idempotency-Key` the same batch may be sent again: what was accepted is not ordered twice. An order that there was no \
                    time for is refused with `server.timeout`: send the batch again with the same key.",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 251 printable ASCII characters, yours")),
+    params(("Idempotency-Key" = Option<String>, Header, max_length = 251, pattern = r"^[\t -~]+$", description = "1 to 251 printable ASCII characters, yours")),
     request_body(content = NewBatch, example = json!({"orders": [
         {"template": "promo", "data": {"texts": {"title": "Spring sale", "tagline": "Only this week"}}, "metadata": {"row": 1}},
         {"template": "promo", "data": {"texts": {"title": "Summer sale", "tagline": "All of July"}}, "metadata": {"row": 2}}

@@ -113,6 +113,7 @@ pub async fn link(
     params(("id" = Uuid, Path, description = "The export")),
     responses(
         (status = 200, description = "The picture", body = crate::openapi::Binary, content_type = "image/png"),
+        (status = 304, description = "It is what you have"),
         (status = 404, description = "`export.not_found`; also when it was removed", body = crate::problem::ProblemBody, content_type = "application/problem+json")
     )
 )]
@@ -142,6 +143,7 @@ pub async fn contact_sheet(
     params(("id" = Uuid, Path, description = "The export"), ("kind" = DerivativeKind, Path, description = "What")),
     responses(
         (status = 200, description = "It", body = crate::openapi::Binary, content_type = "*/*"),
+        (status = 304, description = "It is what you have"),
         (status = 404, description = "`export.not_found`; also when it is not ready", body = crate::problem::ProblemBody, content_type = "application/problem+json")
     )
 )]

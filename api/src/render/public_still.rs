@@ -21,7 +21,7 @@ pub const FOR_EVER: &str = "public, max-age=31536000, immutable";
     get, path = "/snap/{sha256}", tag = "Templates", operation_id = "get_still", summary = "See a still of a scene",
     description = "A WebP. The address is made of its content, needs no credential and never expires. Understands `Range` and `If-None-Match`.",
     security(()),
-    params(("sha256" = String, Path, description = "Hash of the picture")),
+    params(("sha256" = String, Path, pattern = "^[0-9a-f]{64}$", description = "Hash of the picture")),
     responses(
         (status = 200, description = "The picture", body = crate::openapi::Binary, content_type = "image/webp"),
         (status = 304, description = "It is what you have"),

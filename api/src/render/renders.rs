@@ -36,7 +36,7 @@ pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
     summary = "Order a film",
     description = "Checks the order against the template, freezes it and starts the render. With an \
                    `Idempotency-Key` the same order gives the same render, however often it is sent.",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters, yours")),
+    params(("Idempotency-Key" = Option<String>, Header, max_length = 255, pattern = r"^[\t -~]+$", description = "1 to 255 printable ASCII characters, yours")),
     request_body(content = RenderOrder, examples(
         ("small" = (summary = "Only what is required", value = json!({"template": "promo", "data": {"texts": {"title": "Spring sale", "tagline": "Only this week"}}}))),
         ("whole" = (summary = "Texts, a picture, a theme, scenes, sound and size", value = json!({

@@ -173,7 +173,7 @@ impl SnapshotList {
                    rendered is not rendered twice, however often it is asked for. With an `Idempotency-Key` the same request gives the same jobs.",
     params(
         ("project_id" = Uuid, Path, description = "The template: `project_id` in `GET /v1/templates`"),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters, yours")
+        ("Idempotency-Key" = Option<String>, Header, max_length = 255, pattern = r"^[\t -~]+$", description = "1 to 255 printable ASCII characters, yours")
     ),
     request_body(content = CreateSnapshots, example = json!({"force": false})),
     responses(

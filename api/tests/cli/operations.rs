@@ -58,6 +58,9 @@ async fn an_operation_is_called_with_its_parameters_fields_and_a_key() {
     );
     assert!(done["key"].as_str().unwrap().parse::<uuid::Uuid>().is_ok(), "{done}");
 
+    let used = told(&fake, &dir, &["usage", "--tenant", ID, "--from", "2026-11-01", "--json"]).await;
+    assert_eq!(used["asked"], format!("GET /v1/platform/tenants/{ID}/usage?from=2026-11-01"));
+
     let args = ["api", "GET /v1/audit", "limit=5", "--json"];
     assert_eq!(told(&fake, &dir, &args).await["asked"], "GET /v1/audit?limit=5");
     std::fs::write(dir.path().join("key.json"), r#"{"name": "Shop", "scopes": ["files"]}"#).unwrap();
@@ -100,7 +103,10 @@ async fn events_bytes_and_headers_come_as_they_are() {
     let out = run(&fake, &dir, &["api", "download_export", &id, "--out", "my.mp4"]).await;
     assert_eq!((ending(&out), out.stdout), ((0, String::new()), vec![]));
     assert_eq!(std::fs::read(dir.path().join("my.mp4")).unwrap(), FILM);
-    assert_eq!(told(&fake, &dir, &["api", "upload_offset", &id, "--json"]).await["upload-offset"], "5");
+    for version in [["Tus-Resumable=1.0.0"].as_slice(), &["--header", "Tus-Resumable=1.0.0"]] {
+        let args = [["api", "upload_offset", &id, "--json"].as_slice(), version].concat();
+        assert_eq!(told(&fake, &dir, &args).await["upload-offset"], "5");
+    }
 
     std::fs::write(dir.path().join("logo.png"), "picture").unwrap();
     let args = ["api", "upload_file", "name=logo.png", "--body", "@logo.png"];

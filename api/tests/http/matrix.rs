@@ -171,6 +171,7 @@ const ROWS: &[(&str, To)] = &[
     ("GET /v1/platform/schedules/{id}", To::Operate),
     ("GET /v1/platform/tenants", To::Operate),
     ("GET /v1/platform/tenants/{id}", To::Operate),
+    ("GET /v1/platform/tenants/{id}/usage", To::Operate),
     ("GET /v1/referrals", To::Me),
     ("GET /v1/refunds", To::Manage),
     ("GET /v1/refunds/{id}", To::Manage),

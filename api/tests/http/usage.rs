@@ -246,6 +246,35 @@ async fn a_final_day_is_corrected_over_the_api_and_told_as_a_table(db: PgPool) {
     assert!(table("text/html, TEXT/CSV;q=0.9").await.header("content-type").starts_with("text/csv"));
 }
 
+/// Whoever runs the platform sees what any tenant used, with nothing of another's; the tenant's own people look at `/v1/usage`.
+#[sqlx::test(migrations = "../migrations")]
+async fn the_platform_sees_what_a_tenant_used(db: PgPool) {
+    let world = World::new(db).await;
+    let (acme, day) = (world.tenant("acme").await, Utc::now().date_naive() - Days::new(10));
+    let sql = "insert into identity.tenant_usage_daily (tenant_id, day, metric, quantity, final)
+               values ($2, $1, 'frames', 40, true), ($2, $1, 'exports', 1, true), ($3, $1, 'frames', 7, true)";
+    sqlx::query(sql).bind(day).bind(acme).bind(DEFAULT_TENANT).execute(&world.db).await.unwrap();
+    let admin = world.person(DEFAULT_TENANT, "root@example.com", &["platform_admin"]).await;
+    let admin = world.session(DEFAULT_TENANT, admin).await;
+    let owner = world.person(acme, "jane@example.com", &["owner"]).await;
+    let owner = world.session(acme, owner).await;
+    let ask = async |whose: Uuid, rest: &str, by: &str, accept: &str| {
+        let path = format!("/v1/platform/tenants/{whose}/usage?from={day}&to={day}{rest}");
+        world.send(request(Method::GET, &path, by).header("accept", accept).body(Body::empty()).unwrap()).await
+    };
+    let used = ask(acme, "", &admin, "application/json").await;
+    assert_eq!(used.json()["totals"], json!({"exports": 1, "frames": 40}), "{:?}", used.body);
+    let place = format!("/v1/platform/tenants/{acme}/usage-corrections");
+    let correction = json!({"day": day, "metric": "frames", "delta": -8, "reason": "they were black"});
+    let made = world.send(crate::world::with_json(request(Method::POST, &place, &admin), &correction)).await;
+    assert_eq!(made.status.as_u16(), 201, "{:?}", made.body);
+    let table = ask(acme, "&metric=frames", &admin, "text/csv").await;
+    assert_eq!(table.body, format!("day,metric,quantity,final\r\n{day},frames,32,true\r\n"));
+    assert_eq!(ask(acme, "&metric=tea", &admin, "*/*").await.problem(), "query.invalid");
+    assert_eq!(ask(Uuid::now_v7(), "", &admin, "*/*").await.problem(), "tenant.not_found");
+    assert_eq!(ask(acme, "", &owner, "*/*").await.problem(), "auth.forbidden");
+}
+
 /// What was counted and is found no more by the end was nothing.
 #[sqlx::test(migrations = "../migrations")]
 async fn a_figure_whose_source_has_gone_is_nothing(db: PgPool) {

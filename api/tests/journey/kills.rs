@@ -56,6 +56,7 @@ async fn disturb(platform: &mut Platform, id: &str) -> u32 {
 #[tokio::test(flavor = "multi_thread")]
 async fn killing_worker_node_renderer_api_and_postgres_changes_no_frame() {
     let mut platform = Platform::start(2).await;
+    platform.give_credits().await;
     let calm = platform.order(360).await;
     let calm_film = platform.completed(&calm).await;
     assert_eq!(count(&platform, RENDERING_NODES, &calm).await, 2, "two nodes share a render");
@@ -69,6 +70,7 @@ async fn killing_worker_node_renderer_api_and_postgres_changes_no_frame() {
     assert_eq!(film["export"]["sha256"], calm_film["export"]["sha256"], "the films differ");
     assert_eq!(count(&platform, EXPORTS, &disturbed).await, 1);
     assert_eq!(count(&platform, STEPS, &disturbed).await, count(&platform, STEPS, &calm).await);
+    platform.has_charged_once(2).await;
     assert!(platform.renderers().is_empty(), "a renderer was left behind");
     platform.stop().await;
 }

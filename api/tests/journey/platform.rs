@@ -6,6 +6,10 @@ use crate::{
 };
 use flatrender_activities::storage::ObjectStorage;
 use flatrender_api::platform::{migrate, postgres::PrivatePostgres};
+use flatrender_workflows::models::{
+    DEFAULT_TENANT, Role, Scope,
+    identity::credit::{self, Reason},
+};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use std::{
@@ -29,6 +33,8 @@ pub struct Platform {
     key: String,
     serve: Child,
     worker: Child,
+    /// Servers and workers that were started once more.
+    pub started_again: u32,
     nodes: Vec<Option<Child>>,
     keep: Keep,
     /// Another way to the server, by node.
@@ -76,7 +82,7 @@ impl Platform {
         let postgres = PrivatePostgres::start(folder.path()).await.unwrap();
         let database = postgres.database_url();
         migrate::run(&database).await.unwrap();
-        let (serve, url) = serve(&database, folder.path(), &keep, "127.0.0.1:0");
+        let (serve, url) = serve(&database, folder.path(), &keep, "127.0.0.1:0").unwrap();
         let key = admin(&database, &["create-key"]);
         let worker = worker(&database, folder.path(), &keep);
         let db = PgPool::connect(&database).await.unwrap();
@@ -84,7 +90,7 @@ impl Platform {
         let postgres = Some(postgres);
         let (routes, namespaces) = (vec![None; nodes], vec![None; nodes]);
         let nodes = (0..nodes).map(|_| None).collect();
-        Self { folder, postgres, db, http, url, key, serve, worker, nodes, keep, routes, namespaces }
+        Self { folder, postgres, db, http, url, key, serve, worker, started_again: 0, nodes, keep, routes, namespaces }
     }
 
     /// Where everything of this platform is.
@@ -156,11 +162,27 @@ impl Platform {
         worker(&self.database(), self.folder.path(), &self.keep)
     }
 
-    /// The address stays the same, so that nodes find the server again.
+    /// Starts the worker again if it has ended by itself, as whoever keeps it does: its database was away when it started.
+    pub fn keep_worker(&mut self) {
+        if self.worker.try_wait().unwrap().is_some() {
+            self.started_again += 1;
+            self.start_worker();
+        }
+    }
+
+    /// The address stays the same, so that nodes find the server again. It is started once more where its database was away.
     pub fn kill_and_restart_api(&mut self) {
         kill(&mut self.serve);
         let address = self.url.trim_start_matches("http://").to_owned();
-        (self.serve, _) = serve(&self.database(), self.folder.path(), &self.keep, &address);
+        let most = self.started_again + 20;
+        self.serve = loop {
+            match serve(&self.database(), self.folder.path(), &self.keep, &address) {
+                Ok((serve, _)) => break serve,
+                Err(said) => assert!(self.started_again < most, "{said}"),
+            }
+            self.started_again += 1;
+            std::thread::sleep(Duration::from_millis(200));
+        };
     }
 
     /// Kills the postmaster; whoever keeps the private PostgreSQL starts it again.
@@ -219,6 +241,25 @@ impl Platform {
 
     pub async fn order(&self, height: u32) -> String {
         self.order_titled("Made by many hands", height).await
+    }
+
+    /// Gives the tenant credits: from here on each film costs some.
+    pub async fn give_credits(&self) {
+        let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(&self.db).await.unwrap();
+        let account = credit::open(&mut tx, DEFAULT_TENANT, None).await.unwrap();
+        credit::grant(&mut tx, account.id, "given", credit::MOST, Reason::Grant).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// So many films have been completed: each took credits once, and nothing is held for any.
+    pub async fn has_charged_once(&self, films: usize) {
+        let sql = "select count(*) filter (where h.captured = -l.delta), count(*), (select sum(held)::bigint from identity.credit_accounts)
+                   from identity.credit_holds h
+                   full join identity.credit_ledger l on l.entry_key = 'run:' || h.run_id || ':capture'
+                   where l.reason is distinct from 'grant'";
+        let charged: (i64, i64, i64) = sqlx::query_as(sql).fetch_one(&self.db).await.unwrap();
+        let films = i64::try_from(films).unwrap();
+        assert_eq!(charged, (films, films, 0), "films that were charged once, charges and holds, and what is held");
     }
 
     /// Orders a film of that title; asks again, under one key, for as long as the server is away.
@@ -330,7 +371,8 @@ pub fn renderer() -> PathBuf {
     program
 }
 
-fn serve(database: &str, folder: &Path, keep: &Keep, listen: &str) -> (Child, String) {
+/// The server and its address; else what it said at its end.
+fn serve(database: &str, folder: &Path, keep: &Keep, listen: &str) -> Result<(Child, String), String> {
     let mut command = Command::new(PROGRAM);
     command.args(["serve", "--database-url", database, "--listen", listen, "--internal-listen", "127.0.0.1:0"]);
     // Nodes do what tests ask for.
@@ -339,8 +381,14 @@ fn serve(database: &str, folder: &Path, keep: &Keep, listen: &str) -> (Child, St
     let mut child = command.stdout(Stdio::piped()).stderr(log(folder, "serve")).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let url = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("serve said {line:?}")).to_owned();
-    (child, url)
+    match line.trim().strip_prefix("listening on ") {
+        Some(url) => Ok((child, url.to_owned())),
+        None => {
+            kill(&mut child);
+            let said = std::fs::read_to_string(folder.join("serve.log")).unwrap();
+            Err(said.lines().last().unwrap_or_default().to_owned())
+        }
+    }
 }
 
 fn worker(database: &str, folder: &Path, keep: &Keep) -> Child {

@@ -59,6 +59,7 @@ async fn weather(storm: Storm) {
     let mut farm = Farm::start(seed, storm).await;
     let titles = farm.blow().await;
     let (waste, disturbed) = farm.films(&titles).await;
+    farm.platform.has_charged_once(titles.len()).await;
     farm.check().await;
     let (faults, notes) = (farm.injected(), farm.report());
     farm.stop().await;
@@ -91,7 +92,7 @@ async fn frames_of(platform: &Platform, id: &str) -> Vec<String> {
 fn record(faults: u32, seed: u64, took: Duration, note: &str) {
     let Ok(path) = std::env::var("FLATRENDER_CHAOS_REPORT") else { return };
     let Ok(mut file) = std::fs::File::options().append(true).open(path) else { return };
-    let checks = "frames of a quiet day, one owner each, no process left, foreign ones alive";
+    let checks = "frames of a quiet day, one owner each, charged once, no process left, foreign ones alive";
     let _ = writeln!(file, "farm\t{faults}\t{checks}\tok\t{seed}\t{:.0}\t{note}", took.as_secs_f64());
 }
 
@@ -160,6 +161,7 @@ struct Farm {
 impl Farm {
     async fn start(seed: u64, storm: Storm) -> Self {
         let mut platform = Platform::without_nodes(NODES).await;
+        platform.give_credits().await;
         let mut wires = vec![];
         for n in 0..NODES {
             let link = Namespace::new();
@@ -204,6 +206,7 @@ impl Farm {
             let until = Instant::now() + Duration::from_millis(pause);
             while Instant::now() < until {
                 self.cure();
+                self.platform.keep_worker();
                 self.look_for_strays().await;
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -473,9 +476,9 @@ impl Farm {
         let told = self.told();
         let links = self.wires.iter().filter(|wire| wire.has_link()).count();
         let mut report = format!(
-            "{}, {told} attempts that a node was told to end, {links} of {NODES} nodes in network namespaces (CutNode closes connections, \
-             UnplugNode takes the link down)",
-            self.stays
+            "{}, {told} attempts that a node was told to end, {} servers and workers started once more as their database was away, {links} \
+             of {NODES} nodes in network namespaces (CutNode closes connections, UnplugNode takes the link down)",
+            self.stays, self.platform.started_again
         );
         for (fault, times) in &self.injected {
             let _ = write!(report, ", {times} {fault:?}");

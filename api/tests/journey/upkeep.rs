@@ -2,24 +2,22 @@
 //! they write down.
 
 use crate::{
-    gate::{GATE, Mortal, NO_GATE, PATIENCE, kill_at_each},
+    gate::{GATE, Mortal, NO_GATE, kill_at_each, quiet_schedules},
     platform::Platform,
 };
 use bytes::Bytes;
 use chrono::{DateTime, Days, NaiveDate, Utc};
-use flatrender_engine::{Client, Workflow, schedules::Schedules};
+use flatrender_engine::{Client, Workflow};
 use flatrender_workflows::{
     contracts::storage::{BlobHash, BlobStore as _, Shelf},
     definitions::{
         clean_up::CleanUp, drain_deletions::DrainDeletions, retire_months::RetireMonths, roll_up_usage::RollUpUsage,
-        schedules,
     },
     models::{DEFAULT_TENANT, invariants},
 };
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
-use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Files that the rule removes: two batches of them.
@@ -62,21 +60,6 @@ async fn output(db: &PgPool, id: Uuid) -> Value {
         sqlx::query_as(sql).bind(id).fetch_one(db).await.unwrap();
     assert_eq!(state, "succeeded", "{error:?}");
     output.unwrap_or_default()
-}
-
-/// Waits for the schedules of the platform, and has none of them fire.
-async fn quiet_schedules(db: &PgPool) {
-    let (schedules, wanted) = (Schedules::new(Client::new(db.clone())), schedules::all(false).unwrap().len());
-    let began = Instant::now();
-    while schedules.list(Some(DEFAULT_TENANT), None, 500).await.unwrap().len() < wanted {
-        assert!(began.elapsed() < PATIENCE, "there are no schedules");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let mut tx = db.begin().await.unwrap();
-    for schedule in schedules.list(Some(DEFAULT_TENANT), None, 500).await.unwrap() {
-        assert!(schedules.pause(&mut tx, schedule.id).await.unwrap());
-    }
-    tx.commit().await.unwrap();
 }
 
 /// Uploads a picture by tus in one request and gives the upload's id.

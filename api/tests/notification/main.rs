@@ -6,12 +6,17 @@ mod api;
 mod bench;
 mod channels;
 mod fakes;
+#[path = "../journey/gate.rs"]
+mod gate;
 #[path = "../http/jane.rs"]
 #[allow(dead_code, reason = "shared")]
 mod jane;
+mod killed;
 mod outside;
 mod stage;
 mod tells;
+#[path = "../payments/worker.rs"]
+mod worker;
 #[path = "../http/world.rs"]
 #[allow(dead_code, reason = "shared")]
 mod world;

@@ -118,7 +118,7 @@ impl Street {
     }
 
     /// What we say came, by what the gateway calls the movement.
-    async fn came(&self, provider: &str) -> Vec<(String, i64)> {
+    pub async fn came(&self, provider: &str) -> Vec<(String, i64)> {
         let sql =
             "select provider_txn, amount from identity.payments where provider = $1 and paid_at is not null order by 1";
         sqlx::query_as(sql).bind(provider).fetch_all(&self.shop.world.db).await.unwrap()
@@ -130,7 +130,8 @@ impl Street {
     }
 }
 
-fn ids(movements: &[Movement], unit: i64) -> Vec<(String, i64)> {
+/// What came or went by a gateway, in our unit, by what it calls the movement.
+pub fn ids(movements: &[Movement], unit: i64) -> Vec<(String, i64)> {
     let mut all: Vec<_> = movements.iter().map(|m| (m.id.clone(), m.amount / unit)).collect();
     all.sort();
     all

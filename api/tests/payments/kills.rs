@@ -1,13 +1,10 @@
 //! The process that sees to payments is killed at each thing it writes down, while gateways lose answers and payers come back twice.
 
 use crate::{
-    fakes::{
-        faults::{Call, Fault, How},
-        stripe::StripeFake,
-        zarinpal::ZarinpalFake,
-    },
+    fakes::faults::{Call, Fault, How},
     gate::{GATE, Mortal, NO_GATE, PATIENCE, kill_at_each},
     gateways::Street,
+    worker::Worker,
 };
 use axum::http::{Method, StatusCode};
 use flatrender_engine::Client;
@@ -17,73 +14,23 @@ use flatrender_workflows::{
 };
 use serde_json::json;
 use sqlx::{AssertSqlSafe, PgPool};
-use std::{
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    time::Instant,
-};
+use std::time::Instant;
 
-/// `flatrender worker` on the database of a test.
-struct Worker {
-    child: Option<Child>,
-    database: String,
-    folder: tempfile::TempDir,
-    places: [(&'static str, String); 3],
+/// What tells a worker where the gateways are.
+pub fn places(street: &Street) -> [(&'static str, String); 3] {
+    [
+        ("FLATRENDER_STRIPE_URL", street.stripe.url.clone()),
+        ("FLATRENDER_ZARINPAL_URL", street.zarinpal.url.clone()),
+        ("FLATRENDER_ZARINPAL_LISTS_URL", street.zarinpal.lists_url()),
+    ]
 }
 
-impl Worker {
-    async fn of(db: &PgPool, stripe: &StripeFake, zarinpal: &ZarinpalFake) -> Self {
-        let name: String = sqlx::query_scalar("select current_database()").fetch_one(db).await.unwrap();
-        let server = std::env::var("DATABASE_URL").unwrap();
-        let mut database = reqwest::Url::parse(&server).unwrap();
-        database.set_path(&name);
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("private")).unwrap();
-        // The key of the test's own server.
-        std::fs::write(folder.path().join("private/secret.key"), "07".repeat(32)).unwrap();
-        let places = [
-            ("FLATRENDER_STRIPE_URL", stripe.url.clone()),
-            ("FLATRENDER_ZARINPAL_URL", zarinpal.url.clone()),
-            ("FLATRENDER_ZARINPAL_LISTS_URL", zarinpal.lists_url()),
-        ];
-        Self { child: None, database: database.into(), folder, places }
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-}
-
-impl Mortal for Worker {
-    fn start_worker(&mut self) {
-        let log = std::fs::File::options().create(true).append(true).open(self.at("worker.log")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_flatrender"));
-        command.args(["worker", "--database-url", &self.database, "--storage"]).arg(self.at("storage"));
-        command.arg("--scratch").arg(self.at("scratch")).arg("--private").arg(self.at("private"));
-        command.envs(self.places.clone()).env("FLATRENDER_DEV_EGRESS", "on");
-        self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
-    }
-
-    fn kill_worker(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        self.kill_worker();
-    }
-}
-
-async fn run(db: &PgPool, sql: &'static str) {
+pub async fn run(db: &PgPool, sql: &'static str) {
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(db).await.unwrap();
 }
 
 /// From here on runs of this kind that are under way stand at each thing they write down.
-const GATE_PAYMENTS: &str =
+pub const GATE_PAYMENTS: &str =
     "insert into public.gated select id from workflow.runs where state = 'running' and kind in ('payment', 'refund')";
 /// From here on reconciliations and comparisons that are under way do.
 const GATE_RECONCILIATION: &str = "insert into public.gated select id from workflow.runs
@@ -94,7 +41,7 @@ const GATE_RECONCILIATION: &str = "insert into public.gated select id from workf
 async fn p19_a_payment_and_its_refund_survive_kill_nine_at_each_step(db: PgPool) {
     let street = Street::quiet(db).await;
     let (shop, db) = (&street.shop, &street.shop.world.db);
-    let mut worker = Worker::of(db, &street.stripe, &street.zarinpal).await;
+    let mut worker = Worker::of(db, places(&street)).await;
     run(db, GATE).await;
     street.stripe.fail(Call::Create, Fault::After(How::Cut));
     street.zarinpal.fail(Call::Verify, Fault::After(How::Cut));
@@ -156,7 +103,7 @@ async fn p19_a_payment_and_its_refund_survive_kill_nine_at_each_step(db: PgPool)
 async fn p19_reconciliation_survives_kill_nine_at_each_step(db: PgPool) {
     let street = Street::quiet(db).await;
     let (shop, db) = (&street.shop, &street.shop.world.db);
-    let mut worker = Worker::of(db, &street.stripe, &street.zarinpal).await;
+    let mut worker = Worker::of(db, places(&street)).await;
     worker.start_worker();
     let (first, stripes) = street.pending("stripe").await;
     let (second, zarinpals) = street.pending("zarinpal").await;

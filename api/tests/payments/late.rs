@@ -1,7 +1,10 @@
 //! What comes early, twice, in another order, too late, or back again.
 
 use crate::{
-    fakes::faults::{Call, Fault, How},
+    fakes::{
+        faults::{Call, Fault, How},
+        server::Server,
+    },
     gateways::Street,
     world::Answer,
 };
@@ -20,13 +23,14 @@ use std::{
 };
 
 impl Street {
-    async fn sent(&self, event: &str) -> Answer {
+    /// Tells of an event, signed now.
+    pub async fn sent(&self, event: &str) -> Answer {
         let webhook = self.stripe.webhook(event);
         self.hear(&self.account, &webhook.body, &webhook.signature).await
     }
 
     /// One asks for money to go back, another one agrees; gives the refund.
-    async fn give_back(&self, payment: &str, amount: i64) -> String {
+    pub async fn give_back(&self, payment: &str, amount: i64) -> String {
         let path = format!("/v1/payments/{payment}/refunds");
         let body = json!({"amount": amount, "reason": "late"});
         let asked = self.shop.by(self.shop.first, Method::POST, &path, body).await.json();
@@ -36,7 +40,7 @@ impl Street {
         refund
     }
 
-    async fn refund_comes(&self, refund: &str, state: &str) -> Value {
+    pub async fn refund_comes(&self, refund: &str, state: &str) -> Value {
         let mut now = Value::Null;
         for _ in 0..500 {
             now = self.shop.by(self.shop.first, Method::GET, refund, Value::Null).await.json();
@@ -49,24 +53,46 @@ impl Street {
     }
 }
 
+/// Where Stripe tells of what came early. It is kept until somebody passes it on.
+pub struct Post {
+    pub url: String,
+    came: Came,
+    _server: Server,
+}
+
+/// Signatures and bodies.
+type Came = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
+impl Post {
+    pub fn open() -> Self {
+        let came = Came::default();
+        let kept = came.clone();
+        let receive = async move |headers: HeaderMap, body: Bytes| {
+            kept.lock().unwrap().push((headers["stripe-signature"].to_str().unwrap().to_owned(), body.to_vec()));
+        };
+        let server = Server::start(Router::new().route("/in", post(receive)), 0);
+        Self { url: format!("{}/in", server.url), came, _server: server }
+    }
+
+    /// The newest.
+    pub fn take(&self) -> Option<(String, Vec<u8>)> {
+        self.came.lock().unwrap().pop()
+    }
+}
+
 /// A webhook that is there before its payment is known as open, then all of them twice and the last one first: paid once.
 #[sqlx::test(migrations = "../migrations")]
 async fn webhooks_come_early_twice_and_in_another_order_and_count_once(db: PgPool) {
     let street = Street::open(db).await;
-    let came = Arc::new(Mutex::new(vec![]));
-    let kept = came.clone();
-    let receive = async move |headers: HeaderMap, body: Bytes| {
-        kept.lock().unwrap().push((headers["stripe-signature"].to_str().unwrap().to_owned(), body.to_vec()));
-    };
-    let receiver = crate::fakes::server::Server::start(Router::new().route("/in", post(receive)), 0);
-    street.stripe.early(&format!("{}/in", receiver.url));
+    let post = Post::open();
+    street.stripe.early(&post.url);
     // It is opened, paid and told of, and nobody hears that it was opened.
     street.stripe.fail(Call::Create, Fault::After(How::Cut));
     let opened = street.shop.pay(street.shop.credits("stripe"), "early").await;
     let id = opened.json()["id"].as_str().unwrap().to_owned();
     let mut early = None;
     for _ in 0..500 {
-        early = came.lock().unwrap().pop();
+        early = post.take();
         if early.is_some() {
             break;
         }

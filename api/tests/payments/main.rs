@@ -13,11 +13,14 @@ mod gateways;
 #[path = "../http/jane.rs"]
 #[allow(dead_code, reason = "of all tests together")]
 mod jane;
+mod killed;
+mod killed_plans;
 mod kills;
 mod late;
 mod races;
 mod renewals;
 mod shop;
+mod worker;
 #[path = "../http/world.rs"]
 #[allow(dead_code, reason = "of all tests together")]
 mod world;

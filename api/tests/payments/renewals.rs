@@ -24,7 +24,7 @@ async fn come(street: &Street, expected: &[&str]) {
 }
 
 /// Waits until a payment was opened when something was told; gives it, and what its gateway calls it.
-async fn opened(street: &Street, told: &str, n: i64) -> (String, String) {
+pub async fn opened(street: &Street, told: &str, n: i64) -> (String, String) {
     let sql = "select id::text, provider_ref from identity.payments where idempotency_key like 'renewal:%:' || $1 and state = 'pending'
                order by created_at";
     for _ in 0..1500 {
@@ -39,7 +39,7 @@ async fn opened(street: &Street, told: &str, n: i64) -> (String, String) {
 }
 
 /// Lets so many minutes pass since the end of the period.
-async fn until(street: &Street, minutes: i64) {
+pub async fn until(street: &Street, minutes: i64) {
     let sql =
         "select (extract(epoch from current_period_end - workflow.now()) / 60)::bigint from identity.subscriptions";
     let left: i64 = sqlx::query_scalar(sql).fetch_one(&street.shop.world.db).await.unwrap();

@@ -5,10 +5,15 @@
 mod api;
 mod crowd;
 mod foreign;
+#[path = "../journey/gate.rs"]
+mod gate;
+mod killed;
 mod kit;
 mod lanes;
 mod pauses;
 mod tells;
+#[path = "../payments/worker.rs"]
+mod worker;
 #[allow(dead_code, reason = "other targets use the rest of it")]
 #[path = "../http/world.rs"]
 mod world;

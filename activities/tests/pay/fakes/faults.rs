@@ -7,6 +7,7 @@ use axum::{
 };
 use futures::{StreamExt as _, stream};
 use std::{collections::VecDeque, io, sync::Mutex, time::Duration};
+use uuid::Uuid;
 
 /// What is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,23 +58,30 @@ pub enum Fault {
     Slow(Duration),
 }
 
+/// Of which payment alone, what is called, and how it goes wrong.
 #[derive(Default)]
-pub struct Faults(Mutex<VecDeque<(Call, Fault)>>);
+pub struct Faults(Mutex<VecDeque<(Option<Uuid>, Call, Fault)>>);
 
 impl Faults {
     /// The next call of this kind goes wrong so; told twice, the one after it, too.
     pub fn add(&self, call: Call, fault: Fault) {
-        self.0.lock().unwrap().push_back((call, fault));
+        self.0.lock().unwrap().push_back((None, call, fault));
+    }
+
+    /// The same of calls about one payment of ours.
+    pub fn add_for(&self, payment: Uuid, call: Call, fault: Fault) {
+        self.0.lock().unwrap().push_back((Some(payment), call, fault));
     }
 
     pub fn clear(&self) {
         self.0.lock().unwrap().clear();
     }
 
-    pub fn take(&self, call: Call) -> Option<Fault> {
+    /// What goes wrong with a call; `about` is the payment of ours that it is about, where it says so.
+    pub fn take(&self, call: Call, about: Option<Uuid>) -> Option<Fault> {
         let mut faults = self.0.lock().unwrap();
-        let place = faults.iter().position(|(of, _)| *of == call)?;
-        faults.remove(place).map(|(_, fault)| fault)
+        let place = faults.iter().position(|(of, kind, _)| *kind == call && (of.is_none() || *of == about))?;
+        faults.remove(place).map(|(_, _, fault)| fault)
     }
 }
 

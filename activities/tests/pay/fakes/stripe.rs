@@ -16,6 +16,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
+use uuid::Uuid;
 
 /// The keys it knows.
 pub const TEST_KEY: &str = "sk_test_flatrenderSECRETOFTESTS";
@@ -42,7 +43,8 @@ pub(super) struct Inner {
     pub(super) store: Store,
     now: TimeDelta,
     pub(super) refunds_become: String,
-    pub(super) early: Option<String>,
+    /// Of which payment, and where it is told of.
+    pub(super) early: Option<(Option<String>, String)>,
 }
 
 pub(super) struct Books {
@@ -96,6 +98,11 @@ impl StripeFake {
         self.books.faults.add(call, fault);
     }
 
+    /// The next call of this kind about a payment of ours does.
+    pub fn fail_for(&self, payment: &str, call: Call, fault: Fault) {
+        self.books.faults.add_for(payment.parse().unwrap(), call, fault);
+    }
+
     pub fn mend(&self) {
         self.books.faults.clear();
     }
@@ -107,7 +114,12 @@ impl StripeFake {
 
     /// The next payment is paid, and told of at this address, before its creation is answered.
     pub fn early(&self, url: &str) {
-        self.books.inner.lock().unwrap().early = Some(url.to_owned());
+        self.books.inner.lock().unwrap().early = Some((None, url.to_owned()));
+    }
+
+    /// The same of a payment of ours, whenever it is opened.
+    pub fn early_for(&self, payment: &str, url: &str) {
+        self.books.inner.lock().unwrap().early = Some((Some(payment.to_owned()), url.to_owned()));
     }
 
     /// What becomes of refunds from now on: `succeeded`, `pending`, `failed`.
@@ -215,9 +227,13 @@ impl StripeFake {
     }
 }
 
+/// Which payment of ours something is about.
+pub(super) fn payment_of(metadata: &Metadata) -> Option<Uuid> {
+    metadata.get("flatrender_payment")?.parse().ok()
+}
+
 fn movement(provider_ref: String, id: String, metadata: &Metadata, amount: i64, currency: &str) -> Movement {
-    let payment_id = metadata.get("flatrender_payment").and_then(|id| id.parse().ok());
-    Movement { provider_ref, id, payment_id, amount, currency: currency.to_ascii_uppercase() }
+    Movement { provider_ref, id, payment_id: payment_of(metadata), amount, currency: currency.to_ascii_uppercase() }
 }
 
 impl Inner {

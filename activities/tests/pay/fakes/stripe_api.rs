@@ -3,7 +3,7 @@
 use super::{
     faults::{Call, Fault, How},
     server::post,
-    stripe::{ACCOUNT, Books, Inner, LIVE_KEY, Pay, TEST_KEY},
+    stripe::{ACCOUNT, Books, Inner, LIVE_KEY, Pay, TEST_KEY, payment_of},
     stripe_objects::{Charge, Event, Intent, Kept, Metadata, Refund, Session},
 };
 use axum::{
@@ -16,6 +16,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
+use uuid::Uuid;
 
 type Form = BTreeMap<String, String>;
 
@@ -60,11 +61,12 @@ impl Books {
     async fn ask(
         &self,
         call: Call,
+        about: Option<Uuid>,
         headers: &HeaderMap,
         work: impl FnOnce(&mut Inner, bool) -> (u16, Value),
     ) -> Response {
         let Some(live) = caller(headers) else { return stranger() };
-        match self.faults.take(call) {
+        match self.faults.take(call, about) {
             Some(Fault::Before(how)) => return how.answer().await,
             Some(Fault::After(how)) => {
                 work(&mut self.inner.lock().unwrap(), live);
@@ -90,7 +92,8 @@ impl Books {
         let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
         // What is only repeated does not go wrong.
         let known = key.as_ref().is_some_and(|key| self.inner.lock().unwrap().store.get::<Kept>("key", key).is_some());
-        let fault = if known { None } else { self.faults.take(call) };
+        let about = payment_of(&metadata(&form, "metadata["));
+        let fault = if known { None } else { self.faults.take(call, about) };
         if let Some(Fault::Before(how)) = fault
             && !matches!(how, How::Status(500..))
         {
@@ -137,6 +140,14 @@ impl Books {
     fn url(&self) -> String {
         self.url.lock().unwrap().clone()
     }
+
+    /// Which payment of ours a session or a refund is about.
+    fn about(&self, id: &str) -> Option<Uuid> {
+        let inner = self.inner.lock().unwrap();
+        let session = inner.store.get::<Session>("session", id).map(|session| session.metadata);
+        let metadata = session.or_else(|| inner.store.get::<Refund>("refund", id).map(|refund| refund.metadata))?;
+        payment_of(&metadata)
+    }
 }
 
 fn create(inner: &mut Inner, live: bool, form: &Form, url: &str) -> (u16, Value) {
@@ -174,7 +185,7 @@ fn create(inner: &mut Inner, live: bool, form: &Form, url: &str) -> (u16, Value)
         intent: None,
     };
     inner.store.put("session", &session.id, &session);
-    if let Some(to) = inner.early.take() {
+    if let Some((_, to)) = inner.early.take_if(|(of, _)| of.is_none() || *of == session.reference) {
         inner.pay(&session.id, Pay::default(), "succeeded");
         let events: Vec<Event> = inner.store.all("event");
         let webhook = inner.webhook(&events.last().unwrap().id);
@@ -256,7 +267,7 @@ pub(super) fn router(books: Arc<Books>) -> Router {
     }
     async fn look(State(books): Shared, At(id): At<String>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
         let (url, expand) = (books.url(), query.unwrap_or_default().contains("latest_charge"));
-        books.ask(Call::Read, &headers, |inner, _| read(inner, &id, expand, &url)).await
+        books.ask(Call::Read, books.about(&id), &headers, |inner, _| read(inner, &id, expand, &url)).await
     }
     async fn close(State(books): Shared, At(id): At<String>, headers: HeaderMap, body: Bytes) -> Response {
         let work = |inner: &mut Inner, _: bool, _: &Form| match inner.store.get::<Session>("session", &id) {
@@ -278,7 +289,7 @@ pub(super) fn router(books: Arc<Books>) -> Router {
             Some(refund) => (200, refund.to_json()),
             None => error(404, "invalid_request_error", "resource_missing", Some("id")),
         };
-        books.ask(Call::Read, &headers, work).await
+        books.ask(Call::Read, books.about(&id), &headers, work).await
     }
     async fn list(
         State(books): Shared,
@@ -288,15 +299,15 @@ pub(super) fn router(books: Arc<Books>) -> Router {
     ) -> Response {
         let query = query.unwrap_or_default();
         let work = |inner: &mut Inner, _: bool| page(rows(inner, &kind, &form(&query), &query), &query);
-        books.ask(Call::List, &headers, work).await
+        books.ask(Call::List, None, &headers, work).await
     }
     async fn sessions(State(books): Shared, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
         let query = query.unwrap_or_default();
         let work = |inner: &mut Inner, _: bool| page(rows(inner, "sessions", &form(&query), &query), &query);
-        books.ask(Call::List, &headers, work).await
+        books.ask(Call::List, None, &headers, work).await
     }
     async fn account(State(books): Shared, headers: HeaderMap) -> Response {
-        books.ask(Call::Account, &headers, |_, _| (200, json!({"id": ACCOUNT, "object": "account"}))).await
+        books.ask(Call::Account, None, &headers, |_, _| (200, json!({"id": ACCOUNT, "object": "account"}))).await
     }
     /// The page that the payer sees, and its button.
     async fn page_of(State(books): Shared, At(id): At<String>) -> Response {

@@ -20,6 +20,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
+use uuid::Uuid;
 
 /// The merchant that we are.
 pub const MERCHANT: &str = "1344b5d4-0048-11e8-94db-005056a205be";
@@ -100,6 +101,11 @@ impl ZarinpalFake {
 
     pub fn fail(&self, call: Call, fault: Fault) {
         self.books.faults.add(call, fault);
+    }
+
+    /// The next call of this kind about a payment of ours goes wrong.
+    pub fn fail_for(&self, payment: &str, call: Call, fault: Fault) {
+        self.books.faults.add_for(payment.parse().unwrap(), call, fault);
     }
 
     pub fn mend(&self) {
@@ -188,7 +194,7 @@ impl ZarinpalFake {
 
 impl Session {
     fn movement(&self, id: String, amount: i64) -> Movement {
-        let payment_id = self.description.rsplit(' ').next().and_then(|id| id.parse().ok());
+        let payment_id = payment_of(&self.description);
         Movement { provider_ref: self.authority.clone(), id, payment_id, amount, currency: "IRR".into() }
     }
 
@@ -206,6 +212,11 @@ impl Session {
             "created_at": tehran(self.created).to_rfc3339(), "terminal_id": TERMINAL, "timeline": timeline,
         })
     }
+}
+
+/// Which payment of ours something is about.
+fn payment_of(description: &str) -> Option<Uuid> {
+    description.rsplit(' ').next()?.parse().ok()
 }
 
 fn tehran(at: DateTime<Utc>) -> DateTime<FixedOffset> {
@@ -354,8 +365,20 @@ fn graph(inner: &mut Inner, ask: &Value) -> (u16, Value) {
 }
 
 impl Books {
-    async fn ask(&self, call: Call, work: impl FnOnce(&mut Inner) -> (u16, Value)) -> Response {
-        let fault = self.faults.take(call);
+    /// Which payment of ours a call is about: it is opened, verified or looked at, or its money goes back.
+    fn about(&self, ask: &Value) -> Option<Uuid> {
+        let inner = self.inner.lock().unwrap();
+        if let Some(description) = ask["description"].as_str() {
+            return payment_of(description);
+        }
+        let (authority, number) = (ask["authority"].as_str(), ask["variables"]["session_id"].as_str());
+        let sessions: Vec<Session> = inner.store.all("session");
+        let ours = |s: &Session| authority == Some(&*s.authority) || number == Some(&*s.number.to_string());
+        sessions.into_iter().find(ours).and_then(|session| payment_of(&session.description))
+    }
+
+    async fn ask(&self, call: Call, ask: &Value, work: impl FnOnce(&mut Inner) -> (u16, Value)) -> Response {
+        let fault = self.faults.take(call, self.about(ask));
         match fault {
             Some(Fault::Before(how)) => return how.answer().await,
             Some(Fault::Slow(time)) => tokio::time::sleep(time).await,
@@ -375,10 +398,10 @@ async fn service(State(books): State<Arc<Books>>, At(method): At<String>, Json(a
         return (StatusCode::from_u16(status).unwrap(), Json(body)).into_response();
     }
     match method.as_str() {
-        "request.json" => books.ask(Call::Create, |inner| request(inner, &ask)).await,
-        "verify.json" => books.ask(Call::Verify, |inner| verify(inner, &ask)).await,
-        "inquiry.json" => books.ask(Call::Read, |inner| inquiry(inner, &ask)).await,
-        "unVerified.json" => books.ask(Call::List, |inner| unverified(inner, &ask)).await,
+        "request.json" => books.ask(Call::Create, &ask, |inner| request(inner, &ask)).await,
+        "verify.json" => books.ask(Call::Verify, &ask, |inner| verify(inner, &ask)).await,
+        "inquiry.json" => books.ask(Call::Read, &ask, |inner| inquiry(inner, &ask)).await,
+        "unVerified.json" => books.ask(Call::List, &ask, |inner| unverified(inner, &ask)).await,
         _ => StatusCode::NOT_FOUND.into_response(),
     }
 }
@@ -388,7 +411,7 @@ async fn lists(State(books): State<Arc<Books>>, headers: HeaderMap, Json(ask): J
         return (StatusCode::UNAUTHORIZED, Json(json!({"message": "Unauthenticated."}))).into_response();
     }
     let is_refund = ask["query"].as_str().is_some_and(|query| query.contains("AddRefund"));
-    books.ask(if is_refund { Call::Refund } else { Call::List }, |inner| graph(inner, &ask)).await
+    books.ask(if is_refund { Call::Refund } else { Call::List }, &ask, |inner| graph(inner, &ask)).await
 }
 
 async fn page(State(books): State<Arc<Books>>, At(authority): At<String>) -> Response {

@@ -1,4 +1,4 @@
-// Tenants, for whoever runs the platform; and what one's own organisation has used.
+// Tenants, for whoever runs the platform; and what one of them, or one's own organisation, has used.
 
 import { call, get, post } from "../api.js";
 import { busy, fill, h, ltr } from "../dom.js";
@@ -17,12 +17,7 @@ export default function tenants(page) {
 }
 
 function list({ role, me, go }) {
-  const usage = me.rights.includes("read") ? busy() : null;
-  if (usage) {
-    get("/v1/usage").then(({ totals, from, to }) => fill(usage, sheet(t("tenants.usage"), ltr(`${from} – ${to}`), Object.keys(totals).length ? table([
-      { label: t("tenants.metric"), cell: ([name]) => word("metric", name) }, { label: t("tenants.amount"), end: true, cell: ([, n]) => num(n) },
-    ], Object.entries(totals)) : h("div", { class: "in dim" }, t("run.none"))))).catch((error) => fill(usage, trouble(error)));
-  }
+  const usage = me.rights.includes("read") ? used("/v1/usage", t("tenants.usage")) : null;
   const made = role.wide ? pages({
     path: "/v1/platform/tenants", query: {}, key: (one) => one.id, label: t("tenants.title"), open: (one) => go(`tenants/${one.id}`),
     columns: [
@@ -34,10 +29,20 @@ function list({ role, me, go }) {
   return { element: h("div", head(t("tenants.title"), t("tenants.sub")), h("div", { class: "stack" }, made?.element, usage)), end: () => made?.end() };
 }
 
-/** A tenant: what was agreed with it, and whether it may go on. */
+/** What was used within the last 30 days. */
+function used(path, title) {
+  const place = busy();
+  get(path).then(({ totals, from, to }) => fill(place, sheet(title, ltr(`${from} – ${to}`), Object.keys(totals).length ? table([
+    { label: t("tenants.metric"), cell: ([name]) => word("metric", name) }, { label: t("tenants.amount"), end: true, cell: ([, n]) => num(n) },
+  ], Object.entries(totals)) : h("div", { class: "in dim" }, t("run.none"))))).catch((error) => fill(place, trouble(error)));
+  return place;
+}
+
+/** A tenant: what was agreed with it, what it used, and whether it may go on. */
 function one({ rest: id, role }) {
   const place = busy({ class: "stack" });
   const path = `/v1/platform/tenants/${id}`;
+  const usage = used(`${path}/usage`, t("tenants.used"));
   const same = (asked, name, ...given) => asked.then(() => ({ cli: line("flatrender", "api", name, `id=${id}`, ...given) }));
   const suspend = () => ask({ title: t("tenants.suspend"), text: t("tenants.suspend.say"), danger: true, then: load,
     act: ({ reason }) => same(post(`${path}/suspend`, { reason: reason.trim() }), "suspend_tenant", `reason=${reason.trim()}`) });
@@ -67,6 +72,7 @@ function one({ rest: id, role }) {
           { label: t("tenants.window"), end: true, cell: (name) => (agreed.get(name)?.window_seconds ? num(agreed.get(name).window_seconds) : "–") },
           may && { label: "", end: true, cell: (name) => h("button", { class: "b tiny", type: "button", data: { act: name }, onclick: () => agree(name, agreed.get(name)) }, t("tenants.agree")) },
         ].filter(Boolean), LIMITS)),
+        usage,
         sheet(t("run.details"), null, h("div", { class: "in" }, pairs([[t("runs.tenant"), ltr(tenant.id)], [t("shell.language"), ltr(tenant.locale)], [t("notify.zone"), ltr(tenant.timezone)], [t("tenants.since"), when(tenant.created_at)]])))),
     ];
   }

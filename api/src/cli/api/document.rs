@@ -154,9 +154,10 @@ impl<'a> Operation<'a> {
         answers.map(|(status, answer)| (status.as_str(), text(&answer["description"]), names(&answer["content"])))
     }
 
-    /// Headers that belong to the answer with this status.
+    /// Headers of the answer with this status that other operations' answers do not have, too.
     pub(super) fn answer_headers(&self, status: u16) -> Vec<&'a str> {
-        names(&self.about["responses"][status.to_string()]["headers"])
+        let all = self.about["responses"][status.to_string()]["headers"].as_object().into_iter().flatten();
+        all.filter(|(_, header)| header.get("$ref").is_none()).map(|(name, _)| name.as_str()).collect()
     }
 }
 

@@ -85,7 +85,12 @@ impl Request {
                 _ => return Err(unknown(operation, one.name)),
             }
         }
-        let needed = parameters.iter().filter(|parameter| parameter.required && !told.contains(parameter.name));
+        let is_told = |parameter: &Parameter<'_>| {
+            let mut names = headers.iter().filter_map(|header| header.split_once('=')).map(|(name, _)| name);
+            let is_header = parameter.place == "header";
+            told.contains(parameter.name) || (is_header && names.any(|name| parameter.is_called(name)))
+        };
+        let needed = parameters.iter().filter(|parameter| parameter.required && !is_told(parameter));
         let mut missing: Vec<&str> = needed.map(|parameter| parameter.name).collect();
         request.content = match sent {
             Some(sent) if sent.is_json() => {

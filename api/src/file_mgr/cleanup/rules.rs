@@ -62,23 +62,23 @@ pub struct CleanupScheduleView {
 #[serde(deny_unknown_fields)]
 pub struct CleanupTerms {
     /// A name to tell it from others, 1 to 100 characters.
-    #[schema(example = "old previews")]
+    #[schema(example = "old previews", pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
     name: String,
     /// `trash`; `exports` or `previews` with all that was made of them; `uploads` that nothing names; `temp`: what was kept for a while only.
-    #[schema(example = "previews")]
+    #[schema(example = "previews", pattern = "^(trash|exports|previews|uploads|temp)$")]
     target: String,
     /// How old, in seconds: 3600 to 315360000. In the trash since, or else made since.
-    #[schema(example = 2_592_000)]
+    #[schema(example = 2_592_000, minimum = 3600, maximum = 315_360_000)]
     older_than_seconds: i64,
     /// Which of them.
     #[serde(default)]
     filter: Filter,
     /// When, by cron: five fields, not more often than every five minutes.
-    #[schema(example = "30 3 * * *")]
+    #[schema(example = "30 3 * * *", min_length = 9, max_length = 100, pattern = r"^\s*\S+(\s+\S+){4}\s*$")]
     cron: String,
     /// In which zone; UTC when absent.
     #[serde(default = "utc")]
-    #[schema(example = "Asia/Tehran")]
+    #[schema(example = "Asia/Tehran", pattern = "^[A-Za-z0-9_+/-]+$")]
     time_zone: String,
     /// Whether the clock starts it; yes when absent.
     #[serde(default = "yes")]
@@ -88,7 +88,7 @@ pub struct CleanupTerms {
     dry_run: bool,
     /// More files than this, or more than a fifth of all bytes, and somebody else has to approve the run: 1 to 1000000; 10000 when absent.
     #[serde(default = "most")]
-    #[schema(example = 10_000)]
+    #[schema(example = 10_000, minimum = 1, maximum = 1_000_000)]
     max_delete_per_run: i32,
 }
 

@@ -53,20 +53,21 @@ const ETAG_BYTES: usize = 255;
 #[serde(deny_unknown_fields)]
 pub struct BeginDirect {
     /// How the file will be called.
-    #[schema(example = "music.wav")]
+    #[schema(example = "music.wav", pattern = r#"^[^/\\:*?"|\u0000-\u001f\u007f-\u009f]+$"#)]
     name: Option<String>,
     /// What it is for, of `asset voiceover music package avatar font`; `asset` when absent.
-    #[schema(example = "asset")]
+    #[schema(example = "asset", pattern = "^(asset|voiceover|music|package|avatar|font)$")]
     purpose: Option<String>,
     /// The folder it comes into; in none when absent.
     folder_id: Option<Uuid>,
     /// Its length.
-    #[schema(example = 1_073_741_824_u64)]
+    #[schema(example = 1_073_741_824_u64, minimum = 1, maximum = 8_589_934_592_u64)]
     total_bytes: u64,
     /// Length of every part but the last, 5 MiB to 5 GiB; at most 10,000 parts. 16 MiB, or what makes so few, when absent.
-    #[schema(example = 16_777_216_u64)]
+    #[schema(example = 16_777_216_u64, minimum = 5_242_880, maximum = 5_368_709_120_u64)]
     part_bytes: Option<u64>,
     /// SHA-256 of the whole, when it is known.
+    #[schema(pattern = "^[0-9a-f]{64}$")]
     sha256: Option<String>,
 }
 

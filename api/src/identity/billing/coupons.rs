@@ -90,15 +90,16 @@ fn revised(coupon: Coupon) -> Revised<CouponView> {
 #[serde(deny_unknown_fields)]
 pub struct CreateCoupon {
     /// 3 to 64 of `A-Z a-z 0-9 _ -`.
-    #[schema(example = "SPRING")]
+    #[schema(example = "SPRING", pattern = "^[A-Za-z0-9_-]{3,64}$")]
     code: String,
     /// `percent` or `amount`.
-    #[schema(example = "percent")]
+    #[schema(example = "percent", pattern = "^(percent|amount)$")]
     kind: String,
     /// Percent, 1 to 100, or minor units of `currency`.
-    #[schema(example = 20)]
+    #[schema(example = 20, minimum = 1)]
     value: i64,
     /// Of an `amount`, and of it alone.
+    #[schema(pattern = "^[A-Z]{3}$")]
     currency: Option<String>,
     /// How often it can be used in all.
     #[schema(example = 100, minimum = 1)]

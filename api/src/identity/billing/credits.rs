@@ -95,10 +95,10 @@ pub struct ListLines {
 #[serde(deny_unknown_fields)]
 pub struct GrantCredits {
     /// Seconds of rendering; negative ones are taken, as a correction. What is held stays.
-    #[schema(example = 3600)]
+    #[schema(example = 3600, minimum = -1_000_000_000_000_i64, maximum = 1_000_000_000_000_i64)]
     seconds: i64,
     /// Why, 1 to 500 characters: it stands in the audit.
-    #[schema(example = "a film had to be ordered twice")]
+    #[schema(example = "a film had to be ordered twice", pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
     reason: String,
 }
 
@@ -229,7 +229,7 @@ impl From<Account> for AccountView {
 #[utoipa::path(
     post, path = "/v1/members/{id}/credits", tag = "Billing", operation_id = "grant_credits", summary = "Give somebody credits, or take some",
     description = "Who has an account pays for their films with it, as long as there is enough in it. With an `Idempotency-Key` it counts once, however often it is sent.",
-    params(("id" = Uuid, Path, description = "The person"), ("Idempotency-Key" = Option<String>, Header, description = "1 to 100 printable ASCII characters, yours")),
+    params(("id" = Uuid, Path, description = "The person"), ("Idempotency-Key" = Option<String>, Header, max_length = 100, pattern = r"^[\t -~]+$", description = "1 to 100 printable ASCII characters, yours")),
     request_body = GrantCredits,
     responses(
         (status = 200, description = "Their account, afterwards", body = AccountView),
@@ -261,7 +261,7 @@ pub async fn grant(
     summary = "Give a tenant credits, or take some",
     description = "A tenant that has an account pays for its films with it from now on, but those of people who have one themselves. With an \
                    `Idempotency-Key` it counts once, however often it is sent.",
-    params(("id" = Uuid, Path, description = "The tenant"), ("Idempotency-Key" = Option<String>, Header, description = "1 to 100 printable ASCII characters, yours")),
+    params(("id" = Uuid, Path, description = "The tenant"), ("Idempotency-Key" = Option<String>, Header, max_length = 100, pattern = r"^[\t -~]+$", description = "1 to 100 printable ASCII characters, yours")),
     request_body = GrantCredits,
     responses(
         (status = 200, description = "Its account, afterwards", body = AccountView),

@@ -111,7 +111,11 @@ pub struct ListDifferences {
 #[serde(deny_unknown_fields)]
 pub struct ExplainDifference {
     /// What it was, and how you know: at most 4000 characters. Who confirms it repeats what they have read.
-    #[schema(example = "Paid at the counter and typed into Stripe by hand", max_length = 4000)]
+    #[schema(
+        example = "Paid at the counter and typed into Stripe by hand",
+        max_length = 4000,
+        pattern = r"^[^\u0000]+$"
+    )]
     explanation: String,
     /// As you have seen it: it may be another one by now.
     #[schema(example = 1520)]

@@ -133,12 +133,12 @@ pub struct PaymentDetail {
 #[serde(deny_unknown_fields)]
 pub struct OpenPayment {
     /// `stripe`, `zarinpal` or `manual`.
-    #[schema(example = "stripe")]
+    #[schema(example = "stripe", pattern = "^(stripe|zarinpal|manual)$")]
     provider: String,
     /// The version of a plan.
     plan_id: Option<Uuid>,
     /// In which currency.
-    #[schema(example = "USD")]
+    #[schema(example = "USD", pattern = "^[A-Z]{3}$")]
     currency: Option<String>,
     /// Over how long.
     interval: Option<Interval>,
@@ -151,7 +151,11 @@ pub struct OpenPayment {
     #[schema(example = 1520)]
     expected_amount: Option<i64>,
     /// Where you go afterwards: a page of ours, or of a domain of yours.
-    #[schema(example = "https://films.example/billing", max_length = 2048)]
+    #[schema(
+        example = "https://films.example/billing",
+        max_length = 2048,
+        pattern = r"^\s*[Hh][Tt][Tt][Pp][Ss]?:[\s\S]+$"
+    )]
     return_url: Option<String>,
 }
 
@@ -209,7 +213,7 @@ pub struct ListPayments {
     post, path = "/v1/payments", tag = "Billing", operation_id = "open_payment", summary = "Pay for a plan or credits",
     description = "Freezes what it costs at the moment and sets a coupon aside. Ask for the payment again until `redirect_url` or `instructions` \
                    is there. With an `Idempotency-Key` it is opened once, however often this is sent.",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 200 printable ASCII characters, yours")), request_body = OpenPayment,
+    params(("Idempotency-Key" = Option<String>, Header, max_length = 200, pattern = r"^[\t -~]+$", description = "1 to 200 printable ASCII characters, yours")), request_body = OpenPayment,
     responses(
         (status = 201, description = "Opened", body = PaymentView),
         (status = 200, description = "It was opened before with this key", body = PaymentView),

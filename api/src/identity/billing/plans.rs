@@ -6,6 +6,7 @@ use crate::{
     auth::Viewer,
     extract::{Json, Path},
     identity::{Change, Steward, Trustee, made},
+    openapi::Words,
     problem::{Code, Problem, ProblemBody},
 };
 use axum::{extract::State, http::StatusCode};
@@ -15,8 +16,12 @@ use flatrender_workflows::models::{
     identity::plan::{self, ENTITLEMENTS, NewPlan, Plan, Price},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{Object, ObjectBuilder, Type},
+};
 use uuid::Uuid;
 
 /// Prices of a version.
@@ -93,22 +98,34 @@ pub struct PlanList {
 #[serde(deny_unknown_fields)]
 pub struct CreatePlan {
     /// What all its versions are called: 1 to 64 of `a-z 0-9 _ -`.
-    #[schema(example = "pro")]
+    #[schema(example = "pro", pattern = "^[a-z0-9_-]{1,64}$")]
     code: String,
     /// Its name by language.
-    #[schema(example = json!({"en": "Pro"}))]
+    #[schema(value_type = Words)]
     name: BTreeMap<String, String>,
     /// Days before the first payment, 0 to 365; none when absent.
     #[serde(default)]
-    #[schema(example = 14)]
+    #[schema(example = 14, minimum = 0, maximum = 365)]
     trial_days: i32,
     /// What it costs; each currency and interval once.
-    #[schema(example = json!([{"currency": "USD", "interval": "month", "amount": 1900}]))]
+    #[schema(example = json!([{"currency": "USD", "interval": "month", "amount": 1900}]), max_items = 100)]
     prices: Vec<Price>,
     /// What it allows.
     #[serde(default)]
-    #[schema(example = json!({"render_minutes": 60, "max_resolution": 1080, "concurrency": 3}))]
+    #[schema(schema_with = entitlements)]
     entitlements: BTreeMap<String, i64>,
+}
+
+/// How entitlements are described: see [`CreatePlan::check`].
+fn entitlements() -> Object {
+    let name = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(ENTITLEMENTS));
+    let value = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(MOST_VALUE));
+    ObjectBuilder::new()
+        .description(Some("What it allows."))
+        .property_names(Some(name))
+        .additional_properties(Some(value))
+        .example(Some(json!({"render_minutes": 60, "max_resolution": 1080, "concurrency": 3})))
+        .build()
 }
 
 /// `GET /v1/plans`

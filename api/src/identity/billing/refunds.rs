@@ -97,7 +97,7 @@ pub struct RequestRefund {
     #[schema(example = 500, minimum = 1)]
     amount: Option<i64>,
     /// Why: at most 1000 characters.
-    #[schema(example = "the film was late", max_length = 1000)]
+    #[schema(example = "the film was late", max_length = 1000, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
     reason: String,
     /// Whether what was bought is taken back: credits as far as they are left, a plan when all of the money goes back. True when absent.
     revoke: Option<bool>,
@@ -122,7 +122,7 @@ pub struct ListRefunds {
     post, path = "/v1/payments/{id}/refunds", tag = "Billing", operation_id = "request_refund", summary = "Give money back",
     description = "Never more than was paid. Above the limit of the gateway, counted with all that goes back of it, it waits for a second person. With an `Idempotency-Key` it is asked for \
                    once, however often this is sent.",
-    params(("id" = Uuid, Path, description = "The payment"), ("Idempotency-Key" = Option<String>, Header, description = "1 to 200 printable ASCII characters, yours")),
+    params(("id" = Uuid, Path, description = "The payment"), ("Idempotency-Key" = Option<String>, Header, max_length = 200, pattern = r"^[\t -~]+$", description = "1 to 200 printable ASCII characters, yours")),
     request_body = RequestRefund,
     responses(
         (status = 201, description = "Asked for", body = RefundView),

@@ -6,6 +6,7 @@ use crate::{
     auth::{SignedIn, Viewer},
     extract::{Json, Path},
     identity::{Change, Steward, billing::plans::check_words, made},
+    openapi::Words,
     problem::{Code, Problem, ProblemBody},
     revision::{IfMatch, Revised},
 };
@@ -79,13 +80,13 @@ pub struct AchievementList {
 #[serde(deny_unknown_fields)]
 pub struct CreateAchievement {
     /// 1 to 64 of `a-z 0-9 _`.
-    #[schema(example = "first_film")]
+    #[schema(example = "first_film", pattern = "^[a-z0-9_]{1,64}$")]
     code: String,
     /// What people call it, by language.
-    #[schema(example = json!({"en": "Your first film"}))]
+    #[schema(value_type = Words)]
     title: BTreeMap<String, String>,
     /// Points that it gives, 0 to 100000.
-    #[schema(example = 25)]
+    #[schema(example = 25, minimum = 0, maximum = 100_000)]
     points: i32,
     /// When it is achieved.
     rule: Rule,

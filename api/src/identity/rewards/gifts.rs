@@ -9,6 +9,7 @@ use crate::{
         page::{self, Page},
     },
     identity::{Change, Steward, Trustee, billing::plans::check_words, made},
+    openapi::Words,
     problem::{Code, Problem, ProblemBody},
     revision::{IfMatch, Revised},
 };
@@ -150,16 +151,16 @@ pub struct GiftList {
 #[serde(deny_unknown_fields)]
 pub struct CreateGift {
     /// 1 to 64 of `a-z 0-9 _`.
-    #[schema(example = "level_2")]
+    #[schema(example = "level_2", pattern = "^[a-z0-9_]{1,64}$")]
     code: String,
     /// What people call it, by language.
-    #[schema(example = json!({"en": "Ten minutes of rendering"}))]
+    #[schema(value_type = Words)]
     title: BTreeMap<String, String>,
     /// `credits` or `coupon`.
-    #[schema(example = "credits")]
+    #[schema(example = "credits", pattern = "^(credits|coupon)$")]
     kind: String,
     /// Seconds of rendering, or percent (1 to 99).
-    #[schema(example = 600)]
+    #[schema(example = 600, minimum = 1, maximum = 1_000_000_000_000_i64)]
     value: i64,
     /// How many there are in all.
     #[schema(example = 1000, minimum = 0)]
@@ -184,10 +185,10 @@ pub struct GiveGift {
     /// The person.
     user_id: Uuid,
     /// For which time, 1 to 40 characters: one a person, gift and period.
-    #[schema(example = "2026-11")]
+    #[schema(example = "2026-11", max_length = 40, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
     period_key: String,
     /// What for, 1 to 200 characters.
-    #[schema(example = "the film of the month")]
+    #[schema(example = "the film of the month", max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
     reason: String,
     /// Until when it can be claimed; for ever when absent.
     expires_at: Option<DateTime<Utc>>,

@@ -164,7 +164,11 @@ async fn a_tenant_is_suspended_with_a_reason_and_goes_on(db: PgPool) {
     sign_in(&browser, &base, "root@example.com").await;
     let wild: Uuid =
         sqlx::query_scalar("select id from identity.tenants where slug = 'wild'").fetch_one(&world.db).await.unwrap();
+    let used = "insert into identity.tenant_usage_daily (tenant_id, day, metric, quantity)
+                values ($1, (now() at time zone 'UTC')::date, 'frames', 3151)";
+    sqlx::query(used).bind(wild).execute(&world.db).await.unwrap();
     browser.go(&format!("{base}/dashboard/tenants/{wild}")).await;
+    browser.until("document.querySelector('main').textContent.includes('3,151')").await;
     browser.click("[data-act='tenants.suspend']").await;
     browser.write("[role=dialog] input[name=reason]", "unpaid").await;
     browser.click("[role=dialog] button[type=submit]").await;

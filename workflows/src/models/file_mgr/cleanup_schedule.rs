@@ -24,10 +24,11 @@ pub struct Filter {
     pub folder_id: Option<Uuid>,
     /// Not smaller than this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = 1_048_576)]
+    #[schema(example = 1_048_576, minimum = 0)]
     pub at_least_bytes: Option<i64>,
     /// Of these kinds, such as `video`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = json!(["video"]), max_items = 7, pattern = "^(image|audio|video|document|archive|font|data)$")]
     pub kinds: Option<Vec<String>>,
 }
 

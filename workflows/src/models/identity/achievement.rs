@@ -13,10 +13,10 @@ use uuid::Uuid;
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// `render`, `payment` or `referral`.
-    #[schema(example = "render")]
+    #[schema(example = "render", pattern = "^(render|payment|referral)$")]
     pub source: String,
-    /// How many, from 1.
-    #[schema(example = 1)]
+    /// How many, 1 to 1000000.
+    #[schema(example = 1, minimum = 1, maximum = 1_000_000)]
     pub count: i64,
 }
 

@@ -61,12 +61,12 @@ impl Interval {
 #[serde(deny_unknown_fields)]
 pub struct Price {
     /// ISO 4217.
-    #[schema(example = "USD")]
+    #[schema(example = "USD", pattern = "^[A-Z]{3}$")]
     pub currency: String,
     /// Over how long.
     pub interval: Interval,
     /// Minor units, more than 0.
-    #[schema(example = 1900)]
+    #[schema(example = 1900, minimum = 1, maximum = 1_000_000_000_000_000_i64)]
     pub amount: i64,
 }
 

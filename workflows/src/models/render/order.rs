@@ -13,7 +13,7 @@ use uuid::Uuid;
 #[serde(deny_unknown_fields)]
 pub struct RenderOrder {
     /// Slug of the template.
-    #[schema(example = "promo")]
+    #[schema(example = "promo", pattern = "^[a-z0-9-]{1,64}$")]
     pub template: String,
     /// Version of the template; the current one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,6 +68,7 @@ pub struct OrderScene {
     pub id: String,
     /// Its length in seconds, rounded to whole frames; the template's when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = 5.0, minimum = 0)]
     pub seconds: Option<f64>,
 }
 
@@ -84,6 +85,7 @@ pub struct OrderAudio {
     pub voice_over: Option<OrderVoice>,
     /// Loudness of the template's effects, 0 to 2; 1 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = 1.0, minimum = 0, maximum = 2)]
     pub effects_volume: Option<f64>,
     /// Whether music gives way to the voice; the template's choice when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,12 +101,15 @@ pub struct OrderMusic {
     pub file: Option<Uuid>,
     /// 0 to 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = 0.8, minimum = 0, maximum = 2)]
     pub volume: Option<f64>,
-    /// Seconds.
+    /// Seconds, at most 3600.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = 0.5, minimum = 0, maximum = 3600)]
     pub fade_in: Option<f64>,
-    /// Seconds before the end.
+    /// Seconds before the end, at most 3600.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = 2.0, minimum = 0, maximum = 3600)]
     pub fade_out: Option<f64>,
 }
 
@@ -116,12 +121,15 @@ pub struct OrderVoice {
     pub file: Uuid,
     /// 0 to 2; 1 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = 0.8, minimum = 0, maximum = 2)]
     pub volume: Option<f64>,
     /// Seconds into the film; 0 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = 1.5, minimum = 0, maximum = 3600)]
     pub offset_seconds: Option<f64>,
     /// Seconds cut off its beginning; 0 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = 0.0, minimum = 0, maximum = 3600)]
     pub trim_start_seconds: Option<f64>,
 }
 
@@ -131,6 +139,7 @@ pub struct OrderVoice {
 pub struct OrderOutput {
     /// Height in pixels, even, 144 to the template's; the width follows. The template's when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = 720, multiple_of = 2, minimum = 144)]
     pub height: Option<u32>,
     /// Speed against quality of the encoder; `final` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

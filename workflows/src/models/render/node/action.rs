@@ -28,6 +28,7 @@ pub enum Action {
     /// It gets no work until it passes the probe or is released.
     Quarantine {
         /// Why, 1 to 500 characters.
+        #[schema(pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
         reason: String,
     },
     /// It is out of quarantine, and what it failed at is forgiven.
@@ -50,19 +51,19 @@ pub enum Action {
     /// A package that it holds stays in its cache.
     Keep {
         /// Hash of the package.
-        #[schema(value_type = String)]
+        #[schema(value_type = String, pattern = "^[0-9a-f]{64}$")]
         package: BlobHash,
     },
     /// A package may be forgotten for room again.
     LetGo {
         /// Hash of the package.
-        #[schema(value_type = String)]
+        #[schema(value_type = String, pattern = "^[0-9a-f]{64}$")]
         package: BlobHash,
     },
     /// A package is to be forgotten.
     Evict {
         /// Hash of the package.
-        #[schema(value_type = String)]
+        #[schema(value_type = String, pattern = "^[0-9a-f]{64}$")]
         package: BlobHash,
     },
 }

@@ -10,19 +10,19 @@ use utoipa::ToSchema;
 #[serde(deny_unknown_fields)]
 pub struct Sleep {
     /// Days on which it falls asleep: `mon` to `sun`.
-    #[schema(value_type = Vec<String>, example = json!(["mon", "tue", "wed", "thu", "fri"]))]
+    #[schema(value_type = Vec<String>, example = json!(["mon", "tue", "wed", "thu", "fri"]), min_items = 1, pattern = "^[A-Za-z]{3,9}$")]
     pub days: Vec<Weekday>,
     /// When it falls asleep, `HH:MM`.
     #[serde(with = "hours")]
-    #[schema(value_type = String, example = "09:00")]
+    #[schema(value_type = String, example = "09:00", pattern = r"^\s*[0-9]{1,2}:\s*[0-9]{1,2}$")]
     pub from: NaiveTime,
     /// When it wakes, `HH:MM`; not after `from`: on the next day.
     #[serde(with = "hours")]
-    #[schema(value_type = String, example = "18:00")]
+    #[schema(value_type = String, example = "18:00", pattern = r"^\s*[0-9]{1,2}:\s*[0-9]{1,2}$")]
     pub to: NaiveTime,
     /// IANA time zone of these hours.
     #[serde(with = "zone")]
-    #[schema(value_type = String, example = "Europe/Berlin")]
+    #[schema(value_type = String, example = "Europe/Berlin", pattern = "^[A-Za-z0-9_+/-]+$")]
     pub tz: Tz,
     /// Gives back what it renders when it falls asleep; else it finishes that.
     #[serde(default)]
