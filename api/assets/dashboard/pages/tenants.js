@@ -1,12 +1,13 @@
 // Tenants, for whoever runs the platform; and what one of them, or one's own organisation, has used.
 
-import { call, get, post } from "../api.js";
+import { get, write } from "../api.js";
 import { busy, fill, h, ltr } from "../dom.js";
 import { num, t, word } from "../i18n.js";
 import { ask, nothing, trouble } from "../parts/dialog.js";
 import { field } from "../parts/form.js";
+import { same } from "../parts/lines.js";
 import { pages, table } from "../parts/list.js";
-import { head, line, link, pairs, sheet, state, when } from "../parts/show.js";
+import { head, link, pairs, sheet, state, when } from "../parts/show.js";
 
 /** What may be agreed with a tenant; those with a window are rates. */
 const LIMITS = ["caller_requests", "concurrent_renders", "render_weight", "renders_per_day", "requests", "seats", "storage_bytes"];
@@ -43,10 +44,12 @@ function one({ rest: id, role }) {
   const place = busy({ class: "stack" });
   const path = `/v1/platform/tenants/${id}`;
   const usage = used(`${path}/usage`, t("tenants.used"));
-  const same = (asked, name, ...given) => asked.then(() => ({ cli: line("flatrender", "api", name, `id=${id}`, ...given) }));
   const suspend = () => ask({ title: t("tenants.suspend"), text: t("tenants.suspend.say"), danger: true, then: load,
-    act: ({ reason }) => same(post(`${path}/suspend`, { reason: reason.trim() }), "suspend_tenant", `reason=${reason.trim()}`) });
-  const resume = () => ask({ title: t("tenants.resume"), reason: "none", then: load, act: () => same(post(`${path}/resume`), "resume_tenant") });
+    act: ({ reason: text }) => {
+      const reason = text.trim();
+      return write(same("tenant_suspend", { tenant: id, reason }), "POST", `${path}/suspend`, { reason });
+    } });
+  const resume = () => ask({ title: t("tenants.resume"), reason: "none", then: load, act: () => write(same("tenant_resume", { tenant: id }), "POST", `${path}/resume`) });
   const agree = (name, now) => ask({ title: word("limit", name), text: t("tenants.agree.say"), reason: "none", then: load,
     fields: [
       field("tenants.hard", h("input", { class: "i num", name: "hard", type: "number", min: 0, required: true, value: now?.hard ?? "" })),
@@ -54,8 +57,8 @@ function one({ rest: id, role }) {
       RATES.has(name) ? field("tenants.window", h("input", { class: "i num", name: "window_seconds", type: "number", min: 1, max: 86400, value: now?.window_seconds ?? 60 })) : null,
     ],
     act: (values) => {
-      const given = Object.entries(values).filter(([key, value]) => key !== "reason" && value.trim());
-      return same(call("PUT", `${path}/limits/${name}`, Object.fromEntries(given.map(([key, value]) => [key, Number(value)]))), "set_tenant_limit", `name=${name}`, ...given.map(([key, value]) => `${key}=${value.trim()}`));
+      const given = Object.fromEntries(Object.entries(values).filter(([, value]) => value.trim()).map(([key, value]) => [key, Number(value)]));
+      return write(same("tenant_limit", { hard: "", ...given, tenant: id, limit: name }), "PUT", `${path}/limits/${name}`, given);
     } });
   const button = (words, then, tone) => h("button", { class: `b ${tone}`, type: "button", data: { act: words }, onclick: then }, t(words));
   function view(tenant) {

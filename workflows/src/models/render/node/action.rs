@@ -37,6 +37,7 @@ pub enum Action {
     Retire {
         /// Why, 1 to 500 characters.
         #[serde(default)]
+        #[schema(pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
         reason: Option<String>,
     },
     /// It is to ask for another credential.
