@@ -67,6 +67,8 @@ async fn a_node_is_made_seen_drained_and_retired_from_the_command_line(db: PgPoo
     let verbs =
         ["create_token", "create_token", "revoke_token", "drain", "resume", "sleep", "quarantine", "release", "retire"];
     assert_eq!(done, verbs.map(|verb| format!("node.{verb}")));
-    let why = rows(&db, "select reason from identity.audit_log where actor = 'cli' and reason is not null order by seq").await;
+    let why =
+        rows(&db, "select reason from identity.audit_log where actor = 'cli' and reason is not null order by seq")
+            .await;
     assert_eq!(why, ["smoke", "sold"], "what somebody gave as their reason is kept");
 }
