@@ -2,7 +2,7 @@
 
 mod letters;
 
-use crate::smtp::{BadPlace, Place, Server};
+use crate::smtp::{BadPlace, Place, SendError, Server};
 use flatrender_engine::{Attempt, Failure, Handler};
 use flatrender_workflows::contracts::message::SendMail;
 use lettre::{
@@ -70,6 +70,16 @@ pub enum Unsent {
     /// The server was waited for, and nobody knows what became of it.
     #[error("the mail server did not answer in time")]
     Silent,
+}
+
+impl Unsent {
+    /// In words, with what was behind it.
+    pub(crate) fn in_full(&self) -> String {
+        match self {
+            Self::Folder(error) | Self::Name(error) => format!("{self}: {error}"),
+            Self::Server(_) | Self::Silent => self.to_string(),
+        }
+    }
 }
 
 /// What a mailer is made of.
@@ -156,8 +166,11 @@ fn on_one_line(text: &str) -> String {
 async fn by_server(server: &Arc<Server>, message: &Message) -> Result<(), Unsent> {
     let (host, port) = (server.place.host.as_str(), server.place.port);
     let found: Vec<SocketAddr> = lookup_host((host, port)).await.map_err(Unsent::Name)?.collect();
-    let nowhere = || Unsent::Name(io::Error::from(io::ErrorKind::NotFound));
-    server.send(&found, message).await.map(drop).map_err(|error| error.map_or_else(nowhere, Unsent::Server))
+    match server.send(&found, message).await {
+        Ok(_) => Ok(()),
+        Err(SendError::Server(error)) => Err(Unsent::Server(error)),
+        Err(SendError::Nowhere) => Err(Unsent::Name(io::ErrorKind::NotFound.into())),
+    }
 }
 
 async fn lay(folder: &std::path::Path, id: Uuid, letter: &[u8]) -> io::Result<()> {
@@ -171,8 +184,7 @@ async fn lay(folder: &std::path::Path, id: Uuid, letter: &[u8]) -> io::Result<()
 fn sorted(unsent: Unsent) -> Failure {
     match &unsent {
         Unsent::Server(error) if error.is_permanent() => Failure::permanent("message.refused", error.to_string()),
-        Unsent::Folder(error) | Unsent::Name(error) => Failure::transient("message.unreachable", error.to_string()),
-        _ => Failure::transient("message.unreachable", unsent.to_string()),
+        _ => Failure::transient("message.unreachable", unsent.in_full()),
     }
 }
 

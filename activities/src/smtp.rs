@@ -22,6 +22,7 @@ use lettre::{
 use reqwest::Url;
 use std::{
     net::SocketAddr,
+    str::FromStr,
     sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak},
     time::{Duration, Instant},
 };
@@ -29,6 +30,8 @@ use tokio::time::{sleep, timeout};
 
 /// A connection may take so long; so may the answer of one that was kept whether it is still there, and a goodbye.
 const CONNECT: Duration = Duration::from_secs(8);
+/// Addresses of a server that are tried: whoever waits has so much time.
+const MOST_ADDRESSES: usize = 3;
 /// Lines that are kept.
 const MOST_IDLE: usize = 8;
 /// For how long a line is kept that nobody needs; at most twice that.
@@ -57,8 +60,8 @@ enum Security {
 #[derive(Debug, thiserror::Error)]
 pub enum BadPlace {
     /// It is no URL.
-    #[error("{0}")]
-    Url(String),
+    #[error(transparent)]
+    Url(#[from] <Url as FromStr>::Err),
     /// It names no host.
     #[error("it names no host")]
     Host,
@@ -79,7 +82,7 @@ impl Place {
     /// # Errors
     /// [`BadPlace`]
     pub(crate) fn read(url: &str) -> Result<Self, BadPlace> {
-        let url = Url::parse(url).map_err(|error| BadPlace::Url(error.to_string()))?;
+        let url = Url::parse(url)?;
         let tls = url.query_pairs().find(|(name, _)| name == "tls").map(|(_, value)| value.into_owned());
         let (security, port) = match (url.scheme(), tls.as_deref()) {
             ("smtp", None) => (Security::Never, 25),
@@ -134,6 +137,17 @@ fn decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+/// Why a mail was not sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    /// There is no address to send it to.
+    #[error("the name of the mail server leads nowhere")]
+    Nowhere,
+    /// What came of it.
+    #[error(transparent)]
+    Server(#[from] Error),
+}
+
 /// A mail server.
 pub(crate) struct Server {
     /// What its address says.
@@ -166,23 +180,23 @@ impl Server {
     /// Sends a mail, once, by the first of `addresses` that there is a connection to. Whoever stops waiting for it takes its line with them.
     ///
     /// # Errors
-    /// What came of it instead; nothing when there is no address.
+    /// [`SendError`]
     pub(crate) async fn send(
         self: &Arc<Self>,
         addresses: &[SocketAddr],
         message: &Message,
-    ) -> Result<Response, Option<Error>> {
+    ) -> Result<Response, SendError> {
         let mut line = self.line(addresses).await?;
         let sent = line.say(message.envelope(), &message.formatted()).await;
         match sent {
             Ok(_) => self.keep(line),
             Err(_) => leave(line),
         }
-        sent.map_err(Some)
+        Ok(sent?)
     }
 
     /// A line that is there: the one that was needed last, or a new one.
-    async fn line(&self, addresses: &[SocketAddr]) -> Result<Line, Option<Error>> {
+    async fn line(&self, addresses: &[SocketAddr]) -> Result<Line, SendError> {
         if let Some((since, mut line)) = self.kept(addresses) {
             if timeout(CONNECT, line.connection.test_connected()).await.unwrap_or(false) {
                 return Ok(line);
@@ -196,17 +210,19 @@ impl Server {
     /// The line that was needed last. One to where the name leads no more is none.
     fn kept(&self, addresses: &[SocketAddr]) -> Option<(Instant, Line)> {
         let mut idle = self.idle();
-        idle.retain(|(_, line)| addresses.contains(&line.address));
+        idle.extract_if(.., |(_, line)| !addresses.contains(&line.address)).for_each(|(_, line)| leave(line));
         idle.pop()
     }
 
-    /// A new line, to the first address that there is a connection to.
-    async fn connect(&self, addresses: &[SocketAddr]) -> Result<Line, Option<Error>> {
-        let mut unconnected = None;
-        for address in addresses {
-            match self.connect_to(*address).await {
-                Err(error) if is_unconnected(&error) => unconnected = Some(error),
-                connected => return connected.map_err(Some),
+    /// A new line, to the first address that there is a connection to. Who has no way to IPv6 is not to wait for it.
+    async fn connect(&self, addresses: &[SocketAddr]) -> Result<Line, SendError> {
+        let mut tried = addresses.to_vec();
+        tried.sort_by_key(SocketAddr::is_ipv6);
+        let mut unconnected = SendError::Nowhere;
+        for address in tried.into_iter().take(MOST_ADDRESSES) {
+            match self.connect_to(address).await {
+                Err(error) if is_unconnected(&error) => unconnected = error.into(),
+                connected => return Ok(connected?),
             }
         }
         Err(unconnected)
@@ -374,12 +390,12 @@ mod tests {
         let server = server(&fake);
         let nobody = SocketAddr::from(([127, 0, 0, 2], fake.address.port()));
         let refused = server.send(&[nobody], &mail()).await.unwrap_err();
-        assert!(refused.is_some_and(|error| is_unconnected(&error)));
+        assert!(matches!(refused, SendError::Server(error) if is_unconnected(&error)));
         for _ in 0..2 {
             server.send(&[nobody, fake.address], &mail()).await.unwrap();
         }
         assert_eq!(fake.lines(), [0, 0]);
-        assert!(server.send(&[], &mail()).await.unwrap_err().is_none());
+        assert!(matches!(server.send(&[], &mail()).await, Err(SendError::Nowhere)));
     }
 
     #[tokio::test]

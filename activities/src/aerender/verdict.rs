@@ -117,14 +117,19 @@ fn reason(faults: &[FrameFault], end: Option<&End>, findings: &Findings, transcr
     failure(timer.or_else(files).unwrap_or(exit))
 }
 
-/// What the folder of frames tells of those that are missing. Whoever has crashed may have been writing some of them.
+/// What the folder of frames tells of those that are missing. Whoever has crashed may have been writing some of them: those are torn, and
+/// not of another size.
 fn by_files(faults: &[FrameFault], findings: &Findings, has_crashed: bool) -> Option<Class> {
-    let unreadable = |f: &FrameFault| matches!(f.reason, FaultReason::Corrupt | FaultReason::WrongSize);
+    let unreadable = |f: &FrameFault| match f.reason {
+        FaultReason::Corrupt => !has_crashed,
+        FaultReason::WrongSize => true,
+        _ => false,
+    };
     match findings {
         Findings { strays: Strays { other_kinds: 1.., .. }, .. } => Some(classes::FORCED_EXTENSION),
         Findings { strays: Strays { other_numbers: 1.., .. }, .. } => Some(classes::WRONG_NUMBERS),
         Findings { stale_span: true, .. } => Some(classes::STALE_SPAN),
-        _ => (!has_crashed && faults.iter().any(unreadable)).then_some(classes::CORRUPT_FRAMES),
+        _ => faults.iter().any(unreadable).then_some(classes::CORRUPT_FRAMES),
     }
 }
 
@@ -203,14 +208,16 @@ mod tests {
     #[test]
     fn a_frame_that_a_crash_has_torn_is_told_as_the_crash() {
         use std::os::unix::process::ExitStatusExt;
-        let torn = [FrameFault { frame: 2, reason: FaultReason::Corrupt }];
-        let told = |wait_status: i32| {
+        let told = |reason, wait_status: i32| {
             let end = End::Exited(std::process::ExitStatus::from_raw(wait_status));
-            let verdict = decide(&stored(2), &torn, Some(&end), &Findings::default(), &mut said(&[]));
+            let faults = [FrameFault { frame: 2, reason }];
+            let verdict = decide(&stored(2), &faults, Some(&end), &Findings::default(), &mut said(&[]));
             verdict.map(|cause| cause.map(|failure| failure.code))
         };
-        assert_eq!(told(9), Ok(Some("render.crashed".to_owned())), "killed by a signal");
-        assert_eq!(told(0), Ok(Some("render.corrupt_frames".to_owned())));
+        let corrupt = Ok(Some("render.corrupt_frames".to_owned()));
+        assert_eq!(told(FaultReason::Corrupt, 9), Ok(Some("render.crashed".to_owned())), "killed by a signal");
+        assert_eq!(told(FaultReason::Corrupt, 0), corrupt);
+        assert_eq!(told(FaultReason::WrongSize, 9), corrupt, "its header is whole");
     }
 
     #[test]

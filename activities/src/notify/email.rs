@@ -4,7 +4,7 @@ use super::{Config, Courier, accounts::Smtp, failed, held, letter, throttled};
 use crate::{
     egress::{Reach, client::Nowhere},
     message::Unsent,
-    smtp::{Place, Server, is_unconnected},
+    smtp::{Place, SendError, Server, is_unconnected},
 };
 use flatrender_engine::{Attempt, Failure, Handler};
 use flatrender_workflows::contracts::notify::{Class, SendEmail, Verdict};
@@ -19,8 +19,6 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-/// Addresses of a server that are tried, one after the other.
-const MOST_ADDRESSES: usize = 3;
 /// When a server closes its doors for the moment (421), in seconds.
 const CLOSED: f64 = 60.0;
 
@@ -40,8 +38,8 @@ impl Handler<SendEmail> for Courier {
             return Ok(match mailer.send(mail.envelope.delivery_id, message, self.0.config.mail_patience).await {
                 Ok(()) => Verdict::Accepted { account_id: None, message: Some(id) },
                 Err(Unsent::Server(error)) => sorted(&error),
-                Err(Unsent::Folder(error) | Unsent::Name(error)) => failed(Class::Transient, error.to_string()),
-                Err(Unsent::Silent) => failed(Class::Unknown, Unsent::Silent.to_string()),
+                Err(unsent @ Unsent::Silent) => failed(Class::Unknown, unsent.to_string()),
+                Err(unsent) => failed(Class::Transient, unsent.in_full()),
             });
         }
         Ok(self
@@ -108,8 +106,8 @@ impl Courier {
         };
         match server.send(&found, &message).await {
             Ok(_) => Verdict::Accepted { account_id: Some(account_id), message: Some(message_id(mail, &from)) },
-            Err(Some(error)) => sorted(&error),
-            Err(None) => failed(Class::Transient, "the mail server cannot be reached"),
+            Err(SendError::Server(error)) => sorted(&error),
+            Err(nowhere @ SendError::Nowhere) => failed(Class::Transient, nowhere.to_string()),
         }
     }
 
@@ -122,13 +120,10 @@ impl Courier {
         if egress.reach() == Reach::Public && !matches!(place.port, 25 | 465 | 587 | 2525) {
             return Err(away());
         }
-        let mut found = egress.addresses(&place.host, place.port).await.map_err(|nowhere| match nowhere {
+        let found = egress.addresses(&place.host, place.port).await.map_err(|nowhere| match nowhere {
             Nowhere::Refused(_) => away(),
             Nowhere::Unknown(_) => failed(Class::Transient, "the mail server's name is not known"),
         })?;
-        // Who has no way to IPv6 is not to wait for it.
-        found.sort_by_key(SocketAddr::is_ipv6);
-        found.truncate(MOST_ADDRESSES);
         Ok((place, found))
     }
 
@@ -314,7 +309,10 @@ mod tests {
         for manner in [Manner::Usual, Manner::Pipelines] {
             let fake = Fake::saying(&["550 5.1.1 no such user", "421 4.3.2 closing"], manner).await;
             let server = Server::new(Place::read(&fake.url()).unwrap()).unwrap();
-            let refused = async || sorted(&server.send(&[fake.address], &mail()).await.unwrap_err().unwrap());
+            let refused = async || match server.send(&[fake.address], &mail()).await {
+                Err(SendError::Server(error)) => sorted(&error),
+                other => panic!("{other:?}"),
+            };
             let first = refused().await;
             assert!(matches!(first, Verdict::Failed { class: Class::HardBounce, .. }), "{first:?}");
             assert_eq!(refused().await, throttled(CLOSED));

@@ -198,6 +198,9 @@ pub(super) async fn run(deed: NodeDeed) -> Result<(), CliError> {
 }
 
 async fn act(named: Named, action: &Action) -> Result<(), CliError> {
+    if !action.is_well_founded() {
+        return Err(CliError::Usage(action::BAD_REASON.to_owned()));
+    }
     let db = named.here.database().await?;
     let node = named.find(&db).await?;
     let mut tx = Scope::platform(Role::Render).begin(&db).await.context("cannot reach the database")?;

@@ -82,7 +82,7 @@ pub async fn options(State(app): State<App>) -> impl IntoResponse {
         ("Tus-Resumable" = String, Header, pattern = r"^1\.0\.0$", example = "1.0.0", description = "The version of tus"),
         ("Upload-Length" = u64, Header, minimum = 1, maximum = 8_589_934_592_u64, example = 1_048_576, description = "Bytes of the whole"),
         ("Upload-Metadata" = Option<String>, Header, example = "filename bG9nby5wbmc=", description = "Keys, each with a space and its value in base64, separated by commas"),
-        ("Upload-Checksum" = Option<String>, Header, description = "`sha256` or `sha1`, a space, and the hash of the bytes in base64")
+        ("Upload-Checksum" = Option<String>, Header, pattern = "^(sha256|sha1) [A-Za-z0-9+/]+={0,2}$", description = "`sha256` or `sha1`, a space, and the hash of the bytes in base64")
     ),
     request_body(content = crate::openapi::Binary, content_type = "application/offset+octet-stream", description = "The first bytes, or nothing"),
     responses(
@@ -342,7 +342,7 @@ pub async fn end(State(app): State<App>, Editor(tenant): Editor, Path(id): Path<
         ("Tus-Resumable" = String, Header, pattern = r"^1\.0\.0$", example = "1.0.0", description = "The version of tus"),
         ("X-HTTP-Method-Override" = String, Header, pattern = "^(PATCH|DELETE)$", example = "PATCH", description = "What is meant"),
         ("Upload-Offset" = Option<u64>, Header, example = 0, description = "As of `PATCH`"),
-        ("Upload-Checksum" = Option<String>, Header, description = "As of `PATCH`")
+        ("Upload-Checksum" = Option<String>, Header, pattern = "^(sha256|sha1) [A-Za-z0-9+/]+={0,2}$", description = "As of `PATCH`")
     ),
     request_body(content = crate::openapi::Binary, content_type = "application/offset+octet-stream", description = "The bytes"),
     responses(

@@ -503,14 +503,8 @@ pub async fn act(
     Path(id): Path<Uuid>,
     Json(wanted): Json<Action>,
 ) -> Result<Json<NodeView>, Problem> {
-    if let Some(reason) = wanted.reason()
-        && (!(1..=500).contains(&reason.trim().chars().count()) || reason.contains(char::is_control))
-    {
-        return Err(Problem::fault(
-            "/reason",
-            "node.reason",
-            "a reason has 1 to 500 characters, and no control characters",
-        ));
+    if !wanted.is_well_founded() {
+        return Err(Problem::fault("/reason", "node.reason", action::BAD_REASON));
     }
     if let Action::Sleep { schedule } = &wanted
         && schedule.days.is_empty()

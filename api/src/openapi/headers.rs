@@ -11,8 +11,9 @@ use utoipa::openapi::{
 const BUDGETS: [&str; 5] =
     ["RateLimit", "RateLimit-Policy", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"];
 /// Where nobody says who they are, and an address gets only so many answers.
-const BY_ADDRESS: [&str; 5] =
-    ["/share/", "/v1/auth/forgot-password", "/v1/auth/openid", "/v1/auth/register", "/v1/branding"];
+const BY_ADDRESS: [&str; 4] = ["/v1/auth/forgot-password", "/v1/auth/openid", "/v1/auth/register", "/v1/branding"];
+/// Where only guesses are counted so.
+const BY_GUESSES: &str = "/share/";
 /// The revision that a change is meant for, as [`crate::revision`] reads it.
 const REVISION: &str = r#"^(\*|"[0-9]+")$"#;
 
@@ -43,8 +44,9 @@ pub(super) fn tell(path: &str, operation: &mut Operation) {
     let is_tagged = answers.contains_key("304");
     for (status, answer) in answers {
         let RefOr::T(answer) = answer else { continue };
+        let is_guess = path.starts_with(BY_GUESSES) && matches!(status.as_str(), "404" | "429");
         let mut names = vec!["x-request-id"];
-        names.extend(BUDGETS.into_iter().filter(|_| is_counted));
+        names.extend(BUDGETS.into_iter().filter(|_| is_counted || is_guess));
         match status.as_str() {
             "429" | "503" | "default" => names.push("Retry-After"),
             "200" | "206" | "304" if is_tagged => names.push("ETag"),

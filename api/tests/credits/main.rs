@@ -11,6 +11,7 @@ mod plans;
 mod races;
 mod rewards;
 mod subscriptions;
+mod turns;
 #[path = "../http/world.rs"]
 #[allow(dead_code, reason = "of all tests together")]
 mod world;

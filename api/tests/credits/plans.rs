@@ -3,21 +3,16 @@
 use crate::{
     jane::pass,
     money::{ask, buy, payment, sound},
+    turns::beside_another,
     world::{Answer, World, order, request, with_json},
 };
 use axum::http::{Method, StatusCode};
 use flatrender_workflows::models::{
     DEFAULT_TENANT, Role, Scope,
-    identity::{
-        audit::{self, Entry},
-        coupon,
-        plan::Interval,
-        subscription,
-    },
+    identity::{coupon, plan::Interval, subscription},
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use std::time::Duration;
 use uuid::Uuid;
 
 /// An owner of the platform's own tenant, and somebody who makes films.
@@ -280,7 +275,6 @@ async fn who_sells_credits_gives_no_films_away_unless_they_have_said_so(db: PgPo
     sound(&cast.world.db).await;
 }
 
-/// Somebody else has the row of the tenant, and writes into its audit as the last thing they do.
 #[sqlx::test(migrations = "../migrations")]
 async fn who_begins_to_sell_credits_waits_for_the_tenant_before_they_take_their_turn_in_its_audit(db: PgPool) {
     let cast = cast(db).await;
@@ -292,29 +286,8 @@ async fn who_begins_to_sell_credits_waits_for_the_tenant_before_they_take_their_
     ] {
         let unsaid = "update identity.tenants set settings = settings - 'films'";
         sqlx::query(unsaid).execute(&cast.world.db).await.unwrap();
-        let mut other = cast.world.db.begin().await.unwrap();
-        sqlx::query("select from identity.tenants for no key update").execute(&mut *other).await.unwrap();
-        let others = async {
-            let waiting =
-                "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-            while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&cast.world.db).await.unwrap() == 0 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            let entry = Entry {
-                tenant_id: DEFAULT_TENANT,
-                actor: "cli",
-                action: "domain.add",
-                object: "domain",
-                reason: None,
-                before: None,
-                after: None,
-                ip: None,
-                request_id: None,
-            };
-            audit::record(&mut other, &entry).await.unwrap();
-            other.commit().await.unwrap();
-        };
-        let (sold, ()) = tokio::join!(cast.own_post(&path, body), others);
+        let tenant = "select from identity.tenants for no key update";
+        let sold = beside_another(&cast.world, tenant, cast.own_post(&path, body)).await;
         assert_eq!(sold.status, status, "{:?}", sold.body);
     }
 }

@@ -607,6 +607,7 @@ async fn the_headers_that_answers_have_in_common_stand_in_the_document(db: PgPoo
         ("/v1/files/{id}", file.as_str(), 200),
         ("/v1/files/{id}/content", file.as_str(), 200),
         ("/v1/branding", "", 200),
+        ("/share/{token}", "guessed", 404),
         ("/snap/{sha256}", unknown.as_str(), 404),
     ] {
         let at = path.split('{').next().unwrap().to_owned() + id + path.split('}').nth(1).unwrap_or_default();

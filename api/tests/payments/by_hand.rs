@@ -1,6 +1,6 @@
 //! Bank transfers: one person has seen the money, another one looks, and then it counts.
 
-use crate::shop::Shop;
+use crate::{shop::Shop, turns::beside_another};
 use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -318,8 +318,29 @@ async fn what_has_ended_meanwhile_does_not_fail_and_nobody_has_said_so(db: PgPoo
         let confirmed = decide(&shop, shop.second, &proposed.json(), "confirm").await;
         assert_eq!(confirmed.problem(), "payment.not_decidable", "{state}");
         shop.comes(&id, state).await;
+        assert_eq!(decide(&shop, shop.second, &proposed.json(), "refuse").await.status, StatusCode::OK);
+        let again = shop.by(shop.first, Method::POST, &path, said("failed", state, 500)).await;
+        assert_eq!(again.problem(), "payment.not_decidable", "nor is it proposed of what is {state} already");
     }
-    assert_eq!(shop.world.count("identity.payment_decisions where state = 'proposed'").await, 3);
+    assert_eq!(shop.world.count("identity.payment_decisions where state = 'confirmed'").await, 0);
+    shop.sound().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_confirms_waits_for_the_payment_before_they_take_their_turn_in_the_audit(db: PgPool) {
+    let shop = Shop::open(db).await;
+    shop.gateway("manual", "live", json!({"instructions": "To us", "merchant": "us"})).await;
+    shop.work();
+    for outcome in ["paid", "failed"] {
+        let id = pending(&shop, outcome).await;
+        let path = format!("/v1/payments/{id}/decisions");
+        let proposed = shop.by(shop.first, Method::POST, &path, said(outcome, outcome, 500)).await.json();
+        let confirmed = decide(&shop, shop.second, &proposed, "confirm");
+        let payment = "select from identity.payments for no key update";
+        let confirmed = beside_another(&shop.world, payment, confirmed).await;
+        assert_eq!(confirmed.status, StatusCode::OK, "{:?}", confirmed.body);
+        shop.comes(&id, outcome).await;
+    }
     shop.sound().await;
 }
 

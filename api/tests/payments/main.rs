@@ -20,6 +20,8 @@ mod late;
 mod races;
 mod renewals;
 mod shop;
+#[path = "../credits/turns.rs"]
+mod turns;
 mod worker;
 #[path = "../http/world.rs"]
 #[allow(dead_code, reason = "of all tests together")]

@@ -141,6 +141,10 @@ pub async fn propose(
         let detail = format!("the payment is {}: its gateway says what becomes of it", payment.state);
         return Err(Problem::new(Code::PaymentNotDecidable, detail));
     }
+    if body.outcome == "failed" && !payment.is_open() && payment.state != "review" {
+        let detail = format!("the payment is {}: there is nothing left that could fail", payment.state);
+        return Err(Problem::new(Code::PaymentNotDecidable, detail));
+    }
     if body.outcome == "paid"
         && (body.amount != Some(payment.amount) || body.currency.as_ref() != Some(&payment.currency))
     {
@@ -206,10 +210,11 @@ pub async fn confirm(
     Path(id): Path<Uuid>,
 ) -> Result<Json<DecisionView>, Problem> {
     let mut tx = steward.begin(&app).await?;
-    let decision = decide(&mut tx, &steward, id, true).await?;
+    let (before, decision) = decide(&mut tx, &steward, id, true).await?;
     let payment = found(&mut tx, steward.tenant_id, decision.payment_id).await?;
     follow(&app, &mut tx, &payment, &decision).await?;
     hint(&app, &mut tx, &payment, None).await?;
+    record(&mut tx, &steward, "payment.confirm", &before, &decision).await?;
     tx.commit().await?;
     app.workflows.announce();
     Ok(Json(decision.into()))
@@ -232,7 +237,8 @@ pub async fn refuse(
     Path(id): Path<Uuid>,
 ) -> Result<Json<DecisionView>, Problem> {
     let mut tx = steward.begin(&app).await?;
-    let decision = decide(&mut tx, &steward, id, false).await?;
+    let (before, decision) = decide(&mut tx, &steward, id, false).await?;
+    record(&mut tx, &steward, "payment.refuse", &before, &decision).await?;
     tx.commit().await?;
     Ok(Json(decision.into()))
 }
@@ -335,18 +341,22 @@ async fn write(
     Ok(decision)
 }
 
-async fn decide(db: Db<'_>, steward: &Steward, id: Uuid, confirm: bool) -> Result<Decision, Problem> {
+/// The decision before and after it was decided.
+async fn decide(db: Db<'_>, steward: &Steward, id: Uuid, confirm: bool) -> Result<(Decision, Decision), Problem> {
     let before = payment_decision::find(&mut *db, steward.tenant_id, id).await?.ok_or_else(missing)?;
     let by = person(steward)?;
     if !payment_decision::decide(&mut *db, steward.tenant_id, id, by, confirm).await? {
         let detail = "it is decided already, or it is you who proposed it: another person confirms it";
         return Err(Problem::new(Code::SecondPersonNeeded, detail));
     }
-    let after = payment_decision::find(&mut *db, steward.tenant_id, id).await?.ok_or_else(missing)?;
-    let change = Change { before: Some(&before), after: Some(&after) };
-    let action = if confirm { "payment.confirm" } else { "payment.refuse" };
-    steward.record_because(db, action, &object(before.payment_id), reason(&before.evidence), change).await?;
-    Ok(after)
+    let after = payment_decision::find(db, steward.tenant_id, id).await?.ok_or_else(missing)?;
+    Ok((before, after))
+}
+
+/// Writes down that it was decided: after what follows from it, which waits for rows of others.
+async fn record(db: Db<'_>, steward: &Steward, action: &str, before: &Decision, after: &Decision) -> sqlx::Result<()> {
+    let change = Change { before: Some(before), after: Some(after) };
+    steward.record_because(db, action, &object(before.payment_id), reason(&before.evidence), change).await
 }
 
 /// Whoever says something of money is a person.

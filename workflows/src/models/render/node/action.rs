@@ -13,6 +13,9 @@ use sqlx::types::Json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+/// What is wrong with a reason that says nothing.
+pub const BAD_REASON: &str = "a reason has 1 to 500 characters, and no control characters";
+
 /// Something to be done with a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "action", rename_all = "snake_case", deny_unknown_fields)]
@@ -94,6 +97,13 @@ impl Action {
             Self::Retire { reason } => reason.as_deref(),
             _ => None,
         }
+    }
+
+    /// Whether its reason, if it has one, is 1 to 500 characters that say something.
+    pub fn is_well_founded(&self) -> bool {
+        self.reason().is_none_or(|reason| {
+            (1..=500).contains(&reason.trim().chars().count()) && !reason.contains(char::is_control)
+        })
     }
 }
 
