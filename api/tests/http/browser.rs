@@ -505,7 +505,7 @@ async fn pictures_are_made(db: PgPool, language: &str) {
     speak(&browser, &base, language).await;
     browser.go(&format!("{base}/dashboard/projects/tiny")).await;
     browser.click("[data-act=make]").await;
-    browser.until(&format!("{LINE} === 'flatrender snapshots tiny'")).await;
+    browser.until(&format!("{LINE} === 'flatrender snapshots -- tiny'")).await;
     for done in 0..2 {
         let come = says(language, "projects.under").replace("{done}", &number(language, done));
         let come = come.replace("{total}", &number(language, 2));
@@ -541,7 +541,7 @@ async fn who_runs_the_platform_makes_a_token_and_sees_it_once(db: PgPool) {
         browser.run("return [...document.querySelectorAll('[role=dialog] .cli code')].map((c) => c.textContent)").await;
     let token = lines[0].as_str().unwrap();
     assert_eq!(lines[1], format!("flatrender-node --server {base} --token {token}"));
-    assert_eq!(lines[2], "flatrender node token --pool default --label gpu=rtx --minutes 60");
+    assert_eq!(lines[2], "flatrender node token --pool=default --label=gpu=rtx --minutes 60");
     keep(&browser, "journey-token").await;
     browser.keys(&["\u{E00C}"]).await;
     browser.until("!document.querySelector('[role=dialog]')").await;

@@ -24,7 +24,7 @@ async fn a_node_is_drained_and_goes_on_in_either_language(db: PgPool) {
             press(&browser, &format!("nodes.{verb}")).await;
             browser.click("[role=dialog] button[type=submit]").await;
             browser.until(&format!("document.querySelector('.head .state[data-state={state}]')")).await;
-            let line = format!("flatrender node {verb} render-01");
+            let line = format!("flatrender node {verb} -- render-01");
             browser.until(&format!("{LINE} === '{line}'")).await;
             keep(&browser, &format!("journey-{state}-{language}")).await;
             let stands: String = sqlx::query_scalar("select status::text from render.nodes where id = $1")
@@ -82,13 +82,14 @@ async fn a_node_sleeps_by_the_clock_and_is_retired_in_either_language(db: PgPool
         browser.run(filled).await;
         keep(&browser, &format!("journey-sleep-{language}")).await;
         browser.click("[role=dialog] button[type=submit]").await;
-        let sleep = format!("flatrender node sleep {name} --days=sat,sun --from=22:00 --to=06:00 --tz=Europe/Berlin");
+        let sleep =
+            format!("flatrender node sleep --days=sat,sun --from=22:00 --to=06:00 --tz=Europe/Berlin -- {name}");
         browser.until(&format!("{LINE} === '{sleep}'")).await;
         assert_eq!(world.count("render.nodes where sleep ->> 'from' = '22:00'").await, 1);
         for (act, line) in [("nodes.wake", "wake"), ("nodes.rotate", "rotate-credential")] {
             press(&browser, act).await;
             browser.click("[role=dialog] button[type=submit]").await;
-            browser.until(&format!("{LINE} === 'flatrender node {line} {name}'")).await;
+            browser.until(&format!("{LINE} === 'flatrender node {line} -- {name}'")).await;
         }
         assert_eq!(world.count("render.nodes where sleep is not null").await, 0);
         // For good: not without a reason.
@@ -99,7 +100,7 @@ async fn a_node_sleeps_by_the_clock_and_is_retired_in_either_language(db: PgPool
         keep(&browser, &format!("journey-retire-{language}")).await;
         browser.click("[role=dialog] button[type=submit]").await;
         browser.until("document.querySelector('.head .state[data-state=retired]')").await;
-        browser.until(&format!("{LINE} === 'flatrender node retire {name} --reason=sold'")).await;
+        browser.until(&format!("{LINE} === 'flatrender node retire --reason=sold -- {name}'")).await;
         let left = browser.run("return document.querySelector(\"[data-act^='nodes.']\")?.dataset.act ?? null").await;
         assert_eq!(left, json!(null), "nothing is to be done with it any more");
     }
