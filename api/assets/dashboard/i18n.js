@@ -3,7 +3,7 @@
 import en from "./messages/en.js";
 import fa from "./messages/fa.js";
 
-const LANGUAGES = { en: { words: en, dir: "ltr", locale: "en-GB" }, fa: { words: fa, dir: "rtl", locale: "fa-IR" } };
+const LANGUAGES = { en: { words: en, dir: "ltr", locale: "en-GB", begins: 0 }, fa: { words: fa, dir: "rtl", locale: "fa-IR", begins: 5 } };
 let now = "en";
 
 /** The languages there are. */
@@ -43,6 +43,9 @@ export function num(value, digits = 0) {
   return new Intl.NumberFormat(LANGUAGES[now].locale, { maximumFractionDigits: digits }).format(value);
 }
 
+/** A text with the digits that programs read: people may write ۰ to ۹, or ٠ to ٩. */
+export function latin(text) { return text.replace(/[۰-۹٠-٩]/g, (digit) => String(digit.charCodeAt(0) % 16)); }
+
 /** Digits of a currency behind the point, where there are not two. Source: ISO 4217; rials and tomans are counted whole, as everybody does. */
 const DIGITS = { BIF: 0, CLP: 0, DJF: 0, GNF: 0, IRR: 0, IRT: 0, ISK: 0, JPY: 0, KMF: 0, KRW: 0, PYG: 0, RWF: 0, UGX: 0, VND: 0, VUV: 0, XAF: 0, XOF: 0, XPF: 0, BHD: 3, IQD: 3, JOD: 3, KWD: 3, LYD: 3, OMR: 3, TND: 3 };
 
@@ -76,6 +79,9 @@ export function clock(text) {
 export function weekday(n) {
   return new Intl.DateTimeFormat(LANGUAGES[now].locale, { weekday: "long", timeZone: "UTC" }).format(new Date(Date.UTC(2024, 0, 1 + n)));
 }
+
+/** The days of a week, from the one that it begins with. */
+export function week() { return [0, 1, 2, 3, 4, 5, 6].map((n) => (LANGUAGES[now].begins + n) % 7); }
 
 /** A length of time in seconds, at two units: "2 h 5 min". */
 export function span(seconds) {

@@ -297,12 +297,12 @@ pub async fn get(State(app): State<App>, _: Operator, Path(id): Path<Uuid>) -> R
 /// `POST /v1/platform/tenants/{id}/suspend`: from the next request on it can read, and nothing else.
 #[utoipa::path(
     post, path = "/v1/platform/tenants/{id}/suspend", tag = "Platform", operation_id = "suspend_tenant", summary = "Suspend a tenant",
-    description = "From the next request on it can read, and nothing else. What runs goes on.",
+    description = "From the next request on it can read, and nothing else. What runs goes on. The platform's own tenant cannot be suspended.",
     params(("id" = Uuid, Path, description = "The tenant")), request_body = SuspendTenant,
     responses(
         (status = 200, description = "The tenant, afterwards", body = TenantView),
         (status = 404, description = "`tenant.not_found`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "`tenant.closed`", body = ProblemBody, content_type = "application/problem+json")
+        (status = 409, description = "`tenant.closed`, `tenant.platform`", body = ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn suspend(
@@ -314,6 +314,10 @@ pub async fn suspend(
     let reason = body.reason.trim();
     if !(1..=1000).contains(&reason.chars().count()) || reason.contains('\0') {
         return Err(Problem::fault("/reason", "tenant.reason", "a reason has 1 to 1000 characters"));
+    }
+    if id == DEFAULT_TENANT {
+        let why = "the platform's own tenant is not suspended: nobody could let it go on";
+        return Err(Problem::new(Code::TenantPlatform, why));
     }
     stand(&app, registrar.of(id), "tenant.suspend", Some(reason)).await
 }

@@ -129,6 +129,23 @@ mod tests {
         assert!(["payment", "refund", "reconcile_payments"].iter().all(|kind| refuses_cancel(kind).is_some()));
     }
 
+    /// Pages offer nothing that is refused of a kind: they know it by its reason among the messages. Films are ordered again.
+    #[test]
+    fn what_is_refused_has_its_reason_in_both_languages() {
+        let of_money = [TakePayment::NAME, GiveBack::NAME, ReconcilePayments::NAME];
+        let words = [
+            include_str!("../../assets/dashboard/messages/en.js"),
+            include_str!("../../assets/dashboard/messages/fa.js"),
+        ];
+        for kind in ALL.iter().copied().chain(of_money) {
+            for text in words {
+                let says = |action: &str| text.contains(&format!("\"left.{action}.{kind}\": "));
+                assert_eq!(says("cancel"), refuses_cancel(kind).is_some(), "{kind}");
+                assert_eq!(says("retry"), refuses_copies(kind).is_some(), "{kind}");
+            }
+        }
+    }
+
     #[test]
     fn what_moves_money_is_never_one_of_many() {
         assert!(ALL.iter().all(|kind| !of_money(kind)));

@@ -251,6 +251,8 @@ codes! {
     TenantSlugTaken = "tenant.slug_taken", CONFLICT, "The slug is taken";
     /// The tenant is closed, for good; or it is the platform's own, which cannot be.
     TenantClosed = "tenant.closed", CONFLICT, "The tenant is closed";
+    /// It is the platform's own tenant: whoever runs the platform could do nothing any more, such as letting it go on.
+    TenantPlatform = "tenant.platform", CONFLICT, "The platform's own tenant";
     /// The brand has no such picture.
     BrandPictureNotFound = "branding.no_picture", NOT_FOUND, "The brand has no such picture";
     /// There is no such person in the tenant.

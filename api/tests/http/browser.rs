@@ -69,7 +69,8 @@ async fn furnish(world: &World) -> Uuid {
         select workflow.new_run_id(workflow.now()), $1, $2, 1, jsonb_build_object('to', $3::text, 'api_key', 'x'), 0, 'failed', null, f.error, workflow.now() - m * interval '7 min' - interval '9 s',
                workflow.now() - m * interval '7 min', workflow.fingerprint(f.error)
         from generate_series(1, $5) m, lateral (select jsonb_build_object('code', $4::text, 'message', $3 || ' was refused after ' || m || ' tries', 'retryable', true,
-                 'details', jsonb_build_object('log_tail', jsonb_build_array($3::text, 'the last line')))) f (error)";
+                 'details', jsonb_build_object('log_tail', case when $2::text = 'notify' then '[]' else jsonb_build_array($3::text, 'the last line') end,
+                                               'log', 'all that it said'))) f (error)";
     let told = [
         ("notify", "mail for jane@example.com", "smtp.refused", 9),
         ("webhook", WILD[0], "http.unreachable", 5),
@@ -367,7 +368,8 @@ async fn a_cause_is_mended(db: PgPool, language: &str) {
         says(language, "bulk.total").replace("{n}", &number(language, 3))
     );
     keep(&browser, &format!("journey-preview-{language}")).await;
-    browser.write("#confirm", "3").await;
+    // Digits are those of the language.
+    browser.write("#confirm", &number(language, 3)).await;
     browser.click("[data-act=begin]").await;
     browser.until("document.querySelector('main .state[data-state=finished]') && document.querySelectorAll('tbody .state[data-state=done]').length === 3").await;
     keep(&browser, &format!("journey-done-{language}")).await;
@@ -412,14 +414,13 @@ async fn a_cause_is_mended(db: PgPool, language: &str) {
         .unwrap();
     assert_eq!(reason.as_deref(), Some("enough"));
     // What a program said last before it failed is there to be read, as it was said.
-    let failed: Uuid = sqlx::query_scalar("select id from workflow.runs where kind = 'webhook' limit 1")
-        .fetch_one(&world.db)
-        .await
-        .unwrap();
-    browser.go(&format!("{base}/dashboard/runs/{failed}")).await;
-    browser
-        .until("[...document.querySelectorAll('main pre')].some((one) => one.textContent.endsWith('\\nthe last line'))")
-        .await;
+    for (kind, end) in [("webhook", "\\nthe last line"), ("notify", "all that it said")] {
+        let failed = "select id from workflow.runs where kind = $1 and state = 'failed' limit 1";
+        let failed: Uuid = sqlx::query_scalar(failed).bind(kind).fetch_one(&world.db).await.unwrap();
+        browser.go(&format!("{base}/dashboard/runs/{failed}")).await;
+        let said = format!("[...document.querySelectorAll('main pre')].some((one) => one.textContent.endsWith('{end}'))");
+        browser.until(&said).await;
+    }
     // The chart of a long run has what is under way, though it began in the middle of what is left out.
     let long = long(&world).await;
     browser.go(&format!("{base}/dashboard/runs/{long}")).await;
@@ -478,6 +479,20 @@ async fn who_keeps_a_tenant_sees_what_is_theirs(db: PgPool) {
     let stood = browser.run("return document.activeElement.dataset.key ?? null").await;
     assert_eq!(stood, "renders/email", "who changed it stands where they stood");
     keep(&browser, "journey-default").await;
+    // Where nothing is left to be sent again, that is said.
+    let hook = made(&world, "webhooks", "/v1/webhooks", json!({ "url": "https://acme.example/hook" })).await;
+    browser.go(&format!("{base}/dashboard/webhooks/{hook}?state=missed")).await;
+    browser.click("[data-act='webhooks.again']").await;
+    browser.click("[role=dialog] button[type=submit]").await;
+    browser.until(&format!("{LINE} === 'flatrender webhooks replay {hook} --state missed'")).await;
+    let told = browser.run("return document.querySelector('.toast:last-child .state').textContent").await;
+    assert_eq!(told, says("en", "webhooks.again.none"));
+    // What others want done to many runs is theirs to begin.
+    let again = json!({ "action": "retry", "filter": { "code": "months.faulty" }, "reason": "it is mended" });
+    let many = made(&world, "admin", "/v1/operate/bulk", again).await;
+    browser.go(&format!("{base}/dashboard/bulk/{many}")).await;
+    browser.until("document.querySelector('main .state[data-state=previewed]')").await;
+    assert_eq!(browser.run("return document.querySelectorAll('.head .b').length").await, 0);
     assert_eq!(browser.complaints().await, [""; 0]);
 }
 
@@ -505,7 +520,7 @@ async fn pictures_are_made(db: PgPool, language: &str) {
     speak(&browser, &base, language).await;
     browser.go(&format!("{base}/dashboard/projects/tiny")).await;
     browser.click("[data-act=make]").await;
-    browser.until(&format!("{LINE} === 'flatrender snapshots tiny'")).await;
+    browser.until(&format!("{LINE} === 'flatrender snapshots -- tiny'")).await;
     for done in 0..2 {
         let come = says(language, "projects.under").replace("{done}", &number(language, done));
         let come = come.replace("{total}", &number(language, 2));
@@ -541,7 +556,7 @@ async fn who_runs_the_platform_makes_a_token_and_sees_it_once(db: PgPool) {
         browser.run("return [...document.querySelectorAll('[role=dialog] .cli code')].map((c) => c.textContent)").await;
     let token = lines[0].as_str().unwrap();
     assert_eq!(lines[1], format!("flatrender-node --server {base} --token {token}"));
-    assert_eq!(lines[2], "flatrender node token --pool default --label gpu=rtx --minutes 60");
+    assert_eq!(lines[2], "flatrender node token --pool=default --label=gpu=rtx --minutes 60");
     keep(&browser, "journey-token").await;
     browser.keys(&["\u{E00C}"]).await;
     browser.until("!document.querySelector('[role=dialog]')").await;

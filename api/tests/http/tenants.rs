@@ -88,6 +88,20 @@ async fn a_tenant_is_made_limited_suspended_and_closed(db: PgPool) {
     assert_eq!(actions, expected);
 }
 
+/// Nobody who runs the platform could do anything any more, such as letting it go on.
+#[sqlx::test(migrations = "../migrations")]
+async fn the_platforms_own_tenant_is_not_suspended(db: PgPool) {
+    let world = World::new(db).await;
+    let admin = person(&world, DEFAULT_TENANT, "admin@example.com", "platform_admin").await;
+    let path = format!("/v1/platform/tenants/{DEFAULT_TENANT}");
+    let refused = admin.send(Method::POST, &format!("{path}/suspend"), json!({"reason": "unpaid"})).await;
+    assert_eq!((refused.status, refused.problem().as_str()), (StatusCode::CONFLICT, "tenant.platform"));
+    let stands = admin.get(&path).await.json();
+    assert_eq!((&stands["kind"], &stands["status"]), (&json!("platform"), &json!("active")));
+    let made = admin.send(Method::POST, "/v1/platform/tenants", json!({"slug": "acme", "name": "Acme"})).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{:?}", made.body);
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn what_is_dangerous_takes_somebody_who_just_proved_who_they_are(db: PgPool) {
     let world = World::new(db).await;

@@ -2,7 +2,7 @@
 
 import { get, write } from "../api.js";
 import { fill, h, ltr } from "../dom.js";
-import { knows, moment, num, t, word } from "../i18n.js";
+import { knows, latin, moment, num, t, word } from "../i18n.js";
 import { ask, cli, done, nothing, trouble, undone } from "../parts/dialog.js";
 import { choice, field } from "../parts/form.js";
 import { same } from "../parts/lines.js";
@@ -34,19 +34,26 @@ function list({ go }) {
   return { element: h("div", head(t("bulk.title"), t("bulk.sub"), h("button", { class: "b", type: "button", onclick: () => made.reload() }, t("list.refresh"))), made.element), end: () => made.end() };
 }
 
-/** What somebody may have done to the runs of a filter: what is over is tried again, what is under way stops or goes sooner. */
-function offers(filter, role) {
-  const [states, is_over] = [filter.states ?? [], (one) => one !== "running"];
-  const over = filter.dead || filter.fingerprint || filter.code || (states.length && states.every(is_over));
-  const under_way = states.length && !states.some(is_over);
-  return [!under_way && "retry", !over && "cancel", !over && role.rank >= 2 && "set_priority"].filter(Boolean);
+/** Whether the API does something to runs of a kind that is named: what it refuses has its reason among the messages. Films are ordered again. */
+export const takes = (action, kind) => !knows(`left.${action}.${kind}`) || (action === "retry" && kind === "render_video");
+
+/** States of runs that are tried again. */
+const AGAIN = ["failed", "cancelled"];
+
+/** What can be done to the runs of a filter: what failed or was cancelled is tried again, what is under way stops or goes sooner. */
+function offers({ states = [], queue, dead, fingerprint, code }, role) {
+  const over = dead || fingerprint || code || (states.length && !states.includes("running"));
+  const again = !queue && (!states.length || states.some((one) => AGAIN.includes(one)));
+  return [again && "retry", !over && "cancel", !over && role.rank >= 2 && "set_priority"].filter(Boolean);
 }
 
 function fresh({ query, go, role }) {
   let filter;
   // An address that somebody mistyped means nothing, least of all every run.
   try { filter = JSON.parse(query.filter); } catch { return { element: head(t("bulk.title"), t("bulk.none")) }; }
-  const offered = offers(filter, role);
+  const [could, kinds] = [offers(filter, role), [filter.kinds ?? []].flat()];
+  const offered = could.filter((action) => kinds.every((kind) => takes(action, kind)));
+  const refused = could.flatMap((action) => kinds.filter((kind) => !takes(action, kind)).map((kind) => h("p", t(`act.${action}`), " · ", ltr(kind), ": ", why_left(action, { kind }))));
   const wanted = offered.includes(query.action) ? query.action : offered[0];
   const below = h("div", { class: "stack" });
   const wrong = h("p", { class: "ask bad small", role: "alert", hidden: true });
@@ -76,7 +83,7 @@ function fresh({ query, go, role }) {
   form.children[0].after(priority);
   return { element: h("div", { class: "stack" }, head(t("bulk.new"), t("bulk.sub")),
     h("div", { class: "cols" }, sheet(t("bulk.filter"), null, h("div", { class: "in" }, Object.keys(filter).length ? pairs(Object.entries(filter).map(asked)) : t("bulk.everything"))),
-      sheet(t("bulk.what"), null, form)), below) };
+      sheet(t("bulk.what"), null, offered.length ? form : h("div", { class: "in" }, t("bulk.nothing")), refused.length ? h("div", { class: "in stack small dim" }, refused) : null)), below) };
 }
 
 /** A part of a filter: its name, and what is asked for. */
@@ -99,7 +106,7 @@ const begun = (id, n) => write(same("bulk_begin", { bulk: id, n }), "POST", `/v1
 const typed = (n, input) => h("div", { class: "field" }, h("label", { for: "confirm" }, t("bulk.confirm", { n: String(n) })), Object.assign(input, { id: "confirm" }));
 
 function previewed(preview, action, go) {
-  const confirm = h("input", { class: "i num", inputmode: "numeric", autocomplete: "off", oninput: () => { begin.disabled = confirm.value.trim() !== String(preview.total); } });
+  const confirm = h("input", { class: "i num", inputmode: "numeric", autocomplete: "off", oninput: () => { begin.disabled = latin(confirm.value.trim()) !== String(preview.total); } });
   const wrong = h("p", { class: "ask bad small", role: "alert", hidden: true });
   const begin = h("button", { class: "b first", type: "button", disabled: true, data: { act: "begin" }, onclick: async () => {
     try {
@@ -127,7 +134,7 @@ function previewed(preview, action, go) {
   ];
 }
 
-function one({ rest: id, go, role, hear }) {
+function one({ rest: id, go, role, me, hear }) {
   const place = h("div", { class: "stack" });
   let timer = null, stopped = false, items = null, seen = "";
   const act = (action, reason) => write(same(`bulk_${action}`, { bulk: id, reason }), "POST", `/v1/operate/bulk/${id}/actions`, { action, ...(reason ? { reason } : {}) });
@@ -136,7 +143,7 @@ function one({ rest: id, go, role, hear }) {
   const rest = (reason) => write(same("bulk_rest", { bulk: id, reason }), "POST", "/v1/operate/bulk", { action: "retry", rest_of: id, reason });
   const begin = (n) => {
     const confirm = h("input", { class: "i num", name: "confirm", inputmode: "numeric", autocomplete: "off" });
-    ask({ title: t("bulk.begin"), text: t("bulk.total", { n }), reason: "none", fields: [typed(n, confirm)], then: load, act: () => begun(id, Number(confirm.value)) });
+    ask({ title: t("bulk.begin"), text: t("bulk.total", { n }), reason: "none", fields: [typed(n, confirm)], then: load, act: () => begun(id, Number(latin(confirm.value))) });
   };
   async function load() {
     clearTimeout(timer);
@@ -155,12 +162,14 @@ function one({ rest: id, go, role, hear }) {
   function view(data) {
     const button = (name, words, tone = "") => h("button", { class: `b ${tone}`, type: "button", data: { act: name }, onclick: () => (name === "abort" ? abort() : act(name).then((answer) => { done(t(words), answer); load(); }, undone)) }, t(words));
     const left = data.failed + data.conflicts;
+    // What those who run the platform do to a tenant is theirs.
+    const may = role.rank >= 1 && (role.wide || data.actor === `user:${me.id}`);
     return [
       head(word("act", data.action), data.reason,
-        role.rank >= 1 && data.state === "previewed" ? h("button", { class: "b first", type: "button", data: { act: "begin" }, onclick: () => begin(data.total) }, t("bulk.begin")) : null,
-        role.rank >= 1 && data.state === "running" ? button("pause", "bulk.pause") : null, role.rank >= 1 && data.state === "paused" ? button("resume", "bulk.resume", "first") : null,
-        role.rank >= 1 && ["running", "paused", "previewed"].includes(data.state) ? button("abort", "bulk.abort", "bad") : null,
-        role.rank >= 1 && data.state === "finished" && left && data.action === "retry" ? h("button", { class: "b", type: "button", onclick: () => ask({ title: t("bulk.rest"), act: (values) => rest(values.reason), then: (made) => go(`bulk/${made.id}`) }) }, t("bulk.rest")) : null),
+        may && data.state === "previewed" ? h("button", { class: "b first", type: "button", data: { act: "begin" }, onclick: () => begin(data.total) }, t("bulk.begin")) : null,
+        may && data.state === "running" ? button("pause", "bulk.pause") : null, may && data.state === "paused" ? button("resume", "bulk.resume", "first") : null,
+        may && ["running", "paused", "previewed"].includes(data.state) ? button("abort", "bulk.abort", "bad") : null,
+        may && data.state === "finished" && left && data.action === "retry" ? h("button", { class: "b", type: "button", onclick: () => ask({ title: t("bulk.rest"), act: (values) => rest(values.reason), then: (made) => go(`bulk/${made.id}`) }) }, t("bulk.rest")) : null),
       h("div", { class: "sheet" }, h("div", { class: "in stack" }, h("div", state(data.state), " ", h("span", { class: "num dim" }, `${num(data.turned)} / ${num(data.total)}`)), meter(data.turned, data.total))),
       h("div", { class: "figures" }, [["done", data.done, ""], ["skipped", data.skipped, ""], ["conflict", data.conflicts, "wait"], ["failed", data.failed, "bad"]].map(([name, n, tone]) =>
         h("div", { class: "figure" }, h("div", { class: "of" }, t(`state.${name}`)), h("div", { class: `n ${n ? tone : ""}` }, num(n))))),

@@ -2,12 +2,12 @@
 
 import { at, call, get, text, write } from "../api.js";
 import { busy, fill, h, ltr } from "../dom.js";
-import { bytes, num, t } from "../i18n.js";
+import { num, t } from "../i18n.js";
 import { ask, done, nothing, said_of, trouble, undone } from "../parts/dialog.js";
 import { choice } from "../parts/form.js";
 import { same } from "../parts/lines.js";
 import { table } from "../parts/list.js";
-import { head, link, sheet, when } from "../parts/show.js";
+import { head, link, sheet, size, when } from "../parts/show.js";
 import { drawing, recoloured, swatches } from "../parts/traced.js";
 
 export default function colours({ slug, id, me, go }) {
@@ -91,7 +91,7 @@ function rows(data, here) {
     { label: t("colours.picture"), cell: (one) => link(`${here}/${one.id}`, one.scene ? ltr(one.scene) : t("colours.whole")) },
     { label: t("colours.slots"), cell: (one) => [swatches(one.slots), " ", h("span", { class: "small dim num" }, num(one.slots.length))] },
     { label: t("film.size"), cell: (one) => ltr(`${one.width} × ${one.height}`) },
-    { label: t("colours.bytes"), end: true, cell: (one) => bytes(one.size_bytes) },
+    { label: t("colours.bytes"), end: true, cell: (one) => size(one.size_bytes) },
     { label: t("bulk.made"), end: true, cell: (one) => when(one.created_at) },
   ], data, { label: t("colours.all"), key: (one) => one.id });
 }
@@ -123,7 +123,7 @@ function edit(one, svg, { slug, path, may, then, gone }) {
 
   const keep = async () => {
     const changed = inputs.filter(({ slot, label }) => label.value.trim() !== (slot.label ?? ""));
-    if (!changed.length) return;
+    if (!changed.length) return done(t("colours.same"));
     const said = changed.map(({ slot, label }) => [slot.id, label.value.trim()]);
     try {
       const kept = await write(same("traced_name", { template: slug, picture: one.id, names: said.map((pair) => pair.join("=")) }), "PATCH", `${path}/${one.id}`, { labels: Object.fromEntries(said.map(([id, label]) => [id, label || null])) });

@@ -8,7 +8,7 @@ import { act_on_many } from "./bulk.js";
 import { bulk_filter, runs_list } from "./runs.js";
 
 export default function dead(page) {
-  const list = runs_list(page, page.query, "/v1/operate/dead-letters", "dead.none");
+  const list = runs_list(page, page.query, "/v1/operate/dead-letters", Object.keys(page.query).length ? "runs.none" : "dead.none");
   const { text, clear } = narrow(page, "dead");
   return {
     element: h("div", head(t("dead.title"), t("dead.sub"),

@@ -6,7 +6,7 @@ import { num, t } from "../i18n.js";
 import { nothing, trouble } from "../parts/dialog.js";
 import { table, walk } from "../parts/list.js";
 import { head, link, pairs, sheet, when } from "../parts/show.js";
-import { act_on_many } from "./bulk.js";
+import { act_on_many, takes } from "./bulk.js";
 import { runs_list } from "./runs.js";
 
 export default function failures(page) {
@@ -38,7 +38,10 @@ function group(page) {
     list = runs_list(page, { fingerprint });
     const filter = { fingerprint };
     const kinds = [...new Set(cause.versions.map((name) => name.replace(/\.v\d+$/, "")))];
-    const like = (action, words, tone = "") => h("button", { class: `b ${tone}`, type: "button", data: { act: action }, onclick: () => act_on_many(go, action, { kinds, states: ["running"] }) }, t(words));
+    const like = (action, words, tone = "") => {
+      const some = kinds.filter((kind) => takes(action, kind));
+      return some.length ? h("button", { class: `b ${tone}`, type: "button", data: { act: action }, onclick: () => act_on_many(go, action, { kinds: some, states: ["running"] }) }, t(words)) : null;
+    };
     const most = cause.workers[0]?.attempts ?? 1;
     fill(place,
       head(ltr(cause.code, { class: "" }), cause.message,

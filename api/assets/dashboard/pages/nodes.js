@@ -2,12 +2,12 @@
 
 import { at, get, write } from "../api.js";
 import { busy, fill, h, ltr } from "../dom.js";
-import { bytes, num, t, weekday, word } from "../i18n.js";
+import { bytes, num, t, week, weekday, word } from "../i18n.js";
 import { ask, cli, nothing, trouble } from "../parts/dialog.js";
 import { field, tick } from "../parts/form.js";
 import { same } from "../parts/lines.js";
 import { pages, table } from "../parts/list.js";
-import { entitle, head, link, pairs, sheet, state, when } from "../parts/show.js";
+import { entitle, head, link, pairs, sheet, size, state, when } from "../parts/show.js";
 import tokens from "./tokens.js";
 
 const MB = 1048576;
@@ -28,8 +28,8 @@ function list({ go }) {
       { label: t("nodes.status"), class: "two", cell: (node) => [state(node.status), node.quarantine_reason ? h("div", { class: "small dim clip" }, node.quarantine_reason) : null] },
       { label: t("nodes.engine"), cell: (node) => h("span", { class: "tag" }, ltr(node.ae_version ? `After Effects ${node.ae_version}` : node.offers.engine ?? "–")) },
       { label: t("nodes.slots"), end: true, cell: (node) => num(node.slots) },
-      { label: t("nodes.disk"), end: true, cell: (node) => (node.disk_free_mb === null ? "–" : bytes(node.disk_free_mb * MB)) },
-      { label: t("nodes.cache"), end: true, cell: (node) => bytes(node.cache_bytes) },
+      { label: t("nodes.disk"), end: true, cell: (node) => (node.disk_free_mb === null ? "–" : size(node.disk_free_mb * MB)) },
+      { label: t("nodes.cache"), end: true, cell: (node) => size(node.cache_bytes) },
       { label: t("nodes.crashes"), end: true, cell: (node) => (node.crashes ? h("span", { class: "state bad" }, num(node.crashes)) : h("span", { class: "dim" }, "–")) },
       { label: t("nodes.seen"), end: true, cell: (node) => when(node.last_seen_at) },
     ], empty: () => nothing("nodes.none"),
@@ -82,12 +82,12 @@ function one({ rest: id, role }) {
     .then(([node, health, crashes]) => fill(place, view(node, health.data.reverse(), crashes.data))).catch((error) => fill(place, head(t("nodes.title")), trouble(error, load)));
   /** What is done with a package of its cache: nothing is lost by it that is not fetched again. */
   function packaged(node, { package: hash, keep }) {
-    const button = (action, words) => h("button", { class: "b tiny", type: "button", data: { act: action }, onclick: () => ask({ title: `${t(words)}: ${hash.slice(0, 16)}`, reason: "none", then: load,
+    const button = (action, words) => h("button", { class: "b tiny", type: "button", "aria-label": `${t(words)}: ${hash.slice(0, 16)}`, data: { act: action }, onclick: () => ask({ title: `${t(words)}: ${hash.slice(0, 16)}`, reason: "none", then: load,
       act: () => act(node, action, { package: hash }) }) }, t(words));
     return h("div", { class: "line" }, keep ? button("let_go", "nodes.let_go") : button("keep", "nodes.keep"), button("evict", "nodes.evict"));
   }
-  /** When it sleeps, as whoever owns the machine wants it. */
-  const sleep = (node) => ({ title: t("nodes.ask.sleep", { name: node.name }), text: t("nodes.ask.sleep.say"), reason: "none", fields: hours(node.sleep),
+  /** When it sleeps, as whoever owns the machine wants it: each question begins with what is so. */
+  const sleep = (node) => ({ title: t("nodes.ask.sleep", { name: node.name }), text: t("nodes.ask.sleep.say"), reason: "none", get fields() { return hours(node.sleep); },
     act: ({ from, to, tz, at_once: now, ...values }) => {
       const schedule = { days: DAYS.filter((day) => values[day]), from, to, tz: tz.trim(), at_once: now === "on" };
       return write(same("node_sleep", { node: node.name, ...schedule, days: schedule.days.join(",") }), "POST", `${path}/actions`, { action: "sleep", schedule });
@@ -108,9 +108,9 @@ function one({ rest: id, role }) {
           line(t("nodes.disk"), health.map((one) => one.disk_free_mb), (n) => bytes(n * MB)))),
         sheet(t("nodes.machine"), null, h("div", { class: "in stack" }, pairs([
           [t("nodes.version"), node.agent_version && ltr(node.agent_version)], [t("nodes.engine"), ltr(node.ae_version ? `After Effects ${node.ae_version}` : node.offers.engine ?? "–")], ["OS", node.os && ltr(node.os)], ["CPU", node.cpu && num(node.cpu)],
-          ["RAM", node.ram_mb && bytes(node.ram_mb * MB)], ["GPU", node.gpu && ltr(node.gpu)], [t("nodes.slots"), num(node.slots)], [t("nodes.fonts"), node.fonts !== null ? num(node.fonts) : null],
-          [t("nodes.cache"), [bytes(node.cache_bytes), node.cache_limit === null ? null : ` / ${bytes(node.cache_limit)}`]], [t("tokens.labels"), Object.keys(node.labels).length ? tags(node.labels) : null],
-          [t("nodes.sleeps"), node.sleep && ltr(`${node.sleep.days.join(",").toLowerCase()} ${node.sleep.from}–${node.sleep.to} ${node.sleep.tz}`)], [t("nodes.blocks"), node.blocks ? num(node.blocks) : null],
+          ["RAM", node.ram_mb && size(node.ram_mb * MB)], ["GPU", node.gpu && ltr(node.gpu)], [t("nodes.slots"), num(node.slots)], [t("nodes.fonts"), node.fonts !== null ? num(node.fonts) : null],
+          [t("nodes.cache"), [size(node.cache_bytes), node.cache_limit === null ? null : [" / ", size(node.cache_limit)]]], [t("tokens.labels"), Object.keys(node.labels).length ? tags(node.labels) : null],
+          [t("nodes.sleeps"), node.sleep && [slept(node.sleep).map(weekday).join(", "), " ", ltr(`${node.sleep.from}–${node.sleep.to} ${node.sleep.tz}`)]], [t("nodes.blocks"), node.blocks ? num(node.blocks) : null],
           [t("runs.tenant"), node.tenant_id && link(`runs?tenant_id=${node.tenant_id}`, ltr(node.tenant_id))],
         ]), role.rank >= 3 && node.status !== "retired" ? h("div", { class: "line" },
           button("nodes.sleep", sleep(node)), node.sleep ? button("nodes.wake", { title: t("nodes.wake"), reason: "none", act: () => act(node, "wake") }) : null,
@@ -123,11 +123,11 @@ function one({ rest: id, role }) {
       ], node.probe.checks) : h("div", { class: "in dim" }, t("nodes.noprobe")), h("div", { class: "in stack" }, h("p", { class: "small dim" }, t("nodes.doctor.say")), cli(same("node_doctor")))),
       sheet(t("nodes.packages"), num(node.packages.length), node.packages.length ? table([
         { label: t("nodes.package"), cell: (one) => ltr(one.package.slice(0, 16), { title: one.package, class: "mono" }) },
-        { label: t("nodes.bytes"), end: true, cell: (one) => bytes(one.bytes) },
+        { label: t("nodes.bytes"), end: true, cell: (one) => size(one.bytes) },
         { label: t("nodes.hits"), end: true, cell: (one) => num(one.hits) },
         { label: t("nodes.used"), end: true, cell: (one) => when(one.last_used_at) },
         { label: t("runs.state"), cell: (one) => (one.keep ? h("span", { class: "tag run" }, t("nodes.kept")) : one.state === "evicting" ? h("span", { class: "tag wait" }, t("nodes.evicting")) : "") },
-        role.rank >= 3 && { label: "", end: true, cell: (one) => (one.state === "evicting" ? null : packaged(node, one)) },
+        role.rank >= 3 && node.status !== "retired" && { label: "", end: true, cell: (one) => (one.state === "evicting" ? null : packaged(node, one)) },
       ].filter(Boolean), node.packages) : h("div", { class: "in dim" }, t("nodes.nopackage"))),
       sheet(t("nodes.crashlog"), null, crashes.length ? table([
         { label: t("runs.error"), class: "two", cell: (crash) => [ltr(crash.code), h("div", { class: "small dim" }, word("crash", crash.kind), " ", ltr(crash.signature.slice(0, 12)), crash.seen > 1 ? ` ×${num(crash.seen)}` : "")] },
@@ -142,13 +142,19 @@ function one({ rest: id, role }) {
   return { element: place, end: () => clearInterval(timer) };
 }
 
+/** Days on which a node falls asleep, as the week goes. */
+function slept(sleep) {
+  const days = sleep.days.map((day) => day.toLowerCase());
+  return week().filter((n) => days.includes(DAYS[n]));
+}
+
 /** Fields for when a node sleeps; every night when nobody has said so yet. */
 function hours(sleep) {
-  const on = sleep ? sleep.days.map((day) => day.toLowerCase()) : DAYS;
+  const on = sleep ? slept(sleep) : week();
   const time = (name, value) => h("input", { class: "i num", name, type: "time", dir: "ltr", required: true, value });
   return [
     h("div", { class: "field", role: "group", "aria-label": t("nodes.days") }, h("span", { class: "label" }, t("nodes.days")),
-      h("div", { class: "line" }, DAYS.map((day, n) => h("label", { class: "line small" }, h("input", { type: "checkbox", name: day, checked: on.includes(day) }), weekday(n))))),
+      h("div", { class: "line" }, week().map((n) => h("label", { class: "line small" }, h("input", { type: "checkbox", name: DAYS[n], checked: on.includes(n) }), weekday(n))))),
     field("nodes.asleep", time("from", sleep?.from ?? "20:00")), field("nodes.awake", time("to", sleep?.to ?? "08:00")),
     field("notify.zone", h("input", { class: "i mono", name: "tz", dir: "ltr", required: true, autocomplete: "off", value: sleep?.tz ?? Intl.DateTimeFormat().resolvedOptions().timeZone })),
     tick("nodes.at_once", "at_once", sleep?.at_once),
@@ -160,6 +166,6 @@ function line(name, values, words) {
   const known = values.filter((value) => value !== null && value !== undefined);
   if (!known.length) return null;
   const most = Math.max(1, ...known);
-  return h("div", h("div", { class: "small dim" }, name, " ", h("strong", { class: "num" }, words(known.at(-1)))),
+  return h("div", h("div", { class: "small dim" }, name, " ", h("strong", { class: "num" }, h("bdi", words(known.at(-1))))),
     h("div", { class: "bars", role: "img", "aria-label": t("nodes.graph", { what: name, value: words(known.at(-1)) }), at: { "block-size": "2.5rem" } }, known.slice(-60).map((value) => h("div", { class: "bar", at: { "block-size": `${Math.max(3, (value / most) * 100)}%` } }))));
 }

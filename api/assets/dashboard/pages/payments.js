@@ -89,7 +89,7 @@ function one({ rest: id, me }) {
   const answer = (decision, how, tone) => h("button", { class: `b tiny ${tone}`, type: "button", onclick: () => ask({ title: t(`payments.${how}`), text: t(`payments.${how}.say`), reason: "none", danger: tone === "bad", then: load,
     act: () => write(same(`decision_${how}`, { decision: decision.id }), "POST", `/v1/payment-decisions/${decision.id}/${how}`) }) }, t(`payments.${how}`));
 
-  const send = (bill) => h("button", { class: "b tiny", type: "button", data: { act: "send" }, onclick: () => ask({ title: t("payments.send"), text: t("payments.send.say"), reason: "none",
+  const send = (bill) => h("button", { class: "b tiny", type: "button", "aria-label": `${t("payments.send")}: ${bill.number ?? ""}`, data: { act: "send" }, onclick: () => ask({ title: t("payments.send"), text: t("payments.send.say"), reason: "none",
     act: () => write(same("bill_send", { bill: bill.id }), "POST", `/v1/invoices/${bill.id}/send`) }) }, t("payments.send"));
 
   function view(payment, bills) {

@@ -15,12 +15,12 @@ const OUTCOMES = { refunded: true, given_up: false };
 
 export default function refunds({ query, go, me }) {
   const then = () => made.reload();
-  const button = (words, tone, question) => h("button", { class: `b tiny ${tone}`, type: "button", data: { act: words }, onclick: () => ask({ reason: "none", then, ...question }) }, t(words));
+  const button = (one, words, tone, question) => h("button", { class: `b tiny ${tone}`, type: "button", "aria-label": `${t(words)}: ${one.id.slice(-12)}`, data: { act: words }, onclick: () => ask({ reason: "none", then, ...question }) }, t(words));
 
-  const answer = (one, how, tone) => button(`payments.${how}`, tone, { title: t(`payments.${how}`), text: t(`payments.refund.${how}.say`), danger: tone === "bad",
+  const answer = (one, how, tone) => button(one, `payments.${how}`, tone, { title: t(`payments.${how}`), text: t(`payments.refund.${how}.say`), danger: tone === "bad",
     act: () => write(same(`refund_${how}`, { refund: one.id }), "POST", `/v1/refunds/${one.id}/${how}`) });
 
-  const decide = (one) => button("payments.decide", "first", { title: t("payments.decide"), text: t("payments.decide.say"),
+  const decide = (one) => button(one, "payments.decide", "first", { title: t("payments.decide"), text: t("payments.decide.say"),
     fields: [
       field("payments.outcome", choice("outcome", Object.keys(OUTCOMES).map((name) => [name, t(`payments.outcome.${name}`)]), "refunded")),
       field("payments.transaction", h("input", { class: "i mono", name: "transaction", dir: "ltr", maxlength: 200, autocomplete: "off" }), "payments.transaction.hint"),

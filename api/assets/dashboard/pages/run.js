@@ -21,11 +21,18 @@ export default function run({ rest: id, go, role }) {
   const place = h("div", { class: "stack" });
   const element = h("div", place);
   const film = filmOf(id);
+  const left = new AbortController();
+  const saver = h("button", { class: "b", type: "button", data: { act: "save" }, onclick: async () => {
+    saver.disabled = true;
+    await save(id, left.signal).catch((error) => { if (error.name !== "AbortError") undone(error); });
+    saver.disabled = false;
+    if (document.activeElement === document.body) saver.focus({ preventScroll: true });
+  } }, t("run.save"));
   let known = null, watching = null;
   const show = (data, done) => {
     known = [data, done];
     const open = new Set([...place.querySelectorAll("details[open]")].map((one) => one.dataset.key));
-    fill(place, view(data, done, { go, load, earlier, role, film: film.element }));
+    fill(place, view(data, done, { go, load, earlier, role, saver, film: film.element }));
     place.querySelectorAll("details").forEach((one) => { if (open.has(one.dataset.key)) one.open = true; });
   };
   const earlier = async () => {
@@ -58,15 +65,15 @@ export default function run({ rest: id, go, role }) {
   let heard = false;
   const stood = (on) => { if (on && heard) load(); heard ||= on; };
   const stop = follow({ run_id: id }, (kind) => { if (kind === "run" || kind === "deed") load(); }, stood);
-  return { element, end() { clearInterval(watching); stop(); } };
+  return { element, end() { left.abort(); clearInterval(watching); stop(); } };
 }
 
 /** Saves a run as the API tells of it, with all of its steps, as a file. */
-async function save(id) {
-  const run = await get(`/v1/operate/runs/${id}`);
+async function save(id, signal) {
+  const run = await get(`/v1/operate/runs/${id}`, signal);
   const parts = [run.steps];
   for (let from = run.earlier_steps; from;) {
-    const page = await get(at(`/v1/operate/runs/${id}/steps`, { limit: STEPS, starting_after: from }));
+    const page = await get(at(`/v1/operate/runs/${id}/steps`, { limit: STEPS, starting_after: from }), signal);
     parts.unshift(page.data.reverse());
     from = page.next_cursor;
   }
@@ -95,13 +102,13 @@ export function sentence(why) {
   return words === why.reason ? why.text : t(`why.${why.reason}`, parts);
 }
 
-function view(run, done, { go, load, earlier, role, film }) {
+function view(run, done, { go, load, earlier, role, saver, film }) {
   const over = run.state !== "running";
   const tone = run.why.reason === "over" ? (run.state === "succeeded" ? "good" : run.state === "failed" ? "bad" : "") : ["leased", "timer", "signal", "child", "ready"].includes(run.why.reason) ? "" : "wait";
   return [
     h("div", { class: "head" },
       h("div", h("h1", ltr(run.kind, { class: "" })), h("p", { class: "sub" }, state(run.state), " · ", ltr(run.id), " · ", when(run.created_at))),
-      h("div", { class: "do" }, h("button", { class: "b", type: "button", data: { act: "save" }, onclick: () => save(run.id).catch(undone) }, t("run.save")), buttons(run, { go, load }))),
+      h("div", { class: "do" }, saver, buttons(run, { go, load }))),
     h("div", { class: `ask ${tone}` }, h("div", { class: "grow" }, h("h2", { class: "unseen" }, t("run.why")), h("p", { class: "say" }, run.why.key ? [ltr(run.why.key), ": "] : null, sentence(run.why)),
       run.error ? h("p", { class: "small", dir: "auto" }, ltr(run.error.code), " ", run.error.message) : null,
       run.no_copies && over && run.error && !run.copies.length && !run.actions.includes("retry") ? h("p", { class: "small dim", dir: "auto" }, t("run.nocopies", { why: knows(`left.retry.${run.kind}`) ? t(`left.retry.${run.kind}`) : run.no_copies })) : null)),
@@ -152,10 +159,10 @@ function view(run, done, { go, load, earlier, role, film }) {
   ];
 }
 
-/** The end of what the program said of which the newest failure tells, as it was said. */
+/** The end of what the program said of which the failure tells, or the newest of those before it; as it was said. */
 function said(run) {
-  const details = [run.error?.details, ...run.failures.map((one) => one.failure?.details)];
-  const tail = details.map((one) => one?.log_tail ?? one?.log).find((one) => one?.length);
+  const { log_tail, log } = (run.error ?? run.failures[0]?.failure)?.details ?? {};
+  const tail = [log_tail, log].find((one) => one?.length);
   return tail ? sheet(t("run.log"), null, h("div", { class: "in" }, h("pre", { class: "json", tabindex: 0, dir: "ltr" }, [tail].flat().join("\n")))) : null;
 }
 

@@ -9,6 +9,7 @@ import { head, link, short, state, when } from "../parts/show.js";
 import { act_on_many } from "./bulk.js";
 import one_run from "./run.js";
 
+const RUNS = "/v1/operate/runs";
 const STATES = ["running", "failed", "succeeded", "cancelled"];
 const SINCE = { "1h": 3600, "24h": 86400, "7d": 604800 };
 
@@ -17,7 +18,7 @@ export default function runs(page) {
 }
 
 /** The runs that fit, as a list that loads itself. */
-export function runs_list({ go, role }, query, path = "/v1/operate/runs", empty = "runs.none") {
+export function runs_list({ go, role }, query, path = RUNS, empty = "runs.none") {
   return pages({
     path, query, key: (run) => run.id, label: t("runs.title"), open: (run) => go(`runs/${run.id}`),
     columns: [
@@ -28,7 +29,7 @@ export function runs_list({ go, role }, query, path = "/v1/operate/runs", empty 
       { label: t("runs.created"), end: true, cell: (run) => when(run.created_at) },
       { label: t("runs.took"), end: true, cell: (run) => between(run.created_at, run.finished_at) },
     ].filter(Boolean),
-    empty: () => nothing(empty, Object.keys(query).length > 0 && empty === "runs.none" ? h("button", { class: "b", type: "button", onclick: () => go("runs") }, t("runs.clear")) : null),
+    empty: () => nothing(empty, Object.keys(query).length > 0 && path === RUNS ? h("button", { class: "b", type: "button", onclick: () => go("runs") }, t("runs.clear")) : null),
   });
 }
 

@@ -2,7 +2,7 @@
 
 import { get, write } from "../api.js";
 import { busy, fill, h, ltr } from "../dom.js";
-import { num, t, word } from "../i18n.js";
+import { moment, num, t, word } from "../i18n.js";
 import { ask, done, nothing, trouble, undone } from "../parts/dialog.js";
 import { pick } from "../parts/form.js";
 import { same } from "../parts/lines.js";
@@ -43,14 +43,21 @@ function one({ rest: id, query, go }) {
       { label: t("webhooks.event"), cell: (one) => ltr(one.event_type) }, { label: t("webhooks.state"), cell: (one) => state(one.state) },
       { label: t("webhooks.status"), class: "two", cell: (one) => [ltr(one.last_status ?? one.last_error ?? "–"), one.response_excerpt ? h("div", { class: "small dim clip" }, one.response_excerpt) : null] },
       { label: t("webhooks.attempts"), end: true, cell: (one) => num(one.attempts.length) }, { label: t("webhooks.when"), end: true, cell: (one) => when(one.occurred_at) },
-      { label: "", end: true, cell: (one) => (one.state === "pending" ? null : h("button", { class: "b tiny", type: "button", onclick: send(`/deliveries/${one.id}/replay`, same("delivery_replay", { webhook: id, delivery: one.id })) }, t("webhooks.replay"))) },
+      { label: "", end: true, cell: (one) => (one.state === "pending" ? null : h("button", { class: "b tiny", type: "button", "aria-label": `${t("webhooks.replay")}: ${one.event_type}, ${moment(one.occurred_at)}`, onclick: send(`/deliveries/${one.id}/replay`, same("delivery_replay", { webhook: id, delivery: one.id })) }, t("webhooks.replay"))) },
     ], empty: () => nothing(query.state ? "webhooks.nosuch" : "webhooks.nodeliveries"),
   });
   const name = h("div");
   const turn = (active) => () => ask({ title: t(active ? "webhooks.resume" : "webhooks.pause"), text: t(active ? "webhooks.resume.say" : "webhooks.pause.say"), reason: "none", then: load,
     act: () => write(same(`webhook_${active ? "resume" : "pause"}`, { webhook: id }), "PATCH", path, { active }) });
-  const again = () => ask({ title: t("webhooks.again"), text: t("webhooks.again.say", { state: word("state", query.state) }), reason: "none", then: () => made.reload(),
-    act: () => write(same("deliveries_replay", { webhook: id, state: query.state }), "POST", `${path}/replay`, { state: query.state }) });
+  // So many at a time: where the next ones begin.
+  let from;
+  const again = () => ask({ title: t("webhooks.again"), text: t("webhooks.again.say", { state: word("state", query.state) }), reason: "none",
+    says: ({ count, has_more }) => (count ? t(has_more ? "webhooks.again.more" : "webhooks.again.done", { n: count }) : t("webhooks.again.none")),
+    act: () => write(same("deliveries_replay", { webhook: id, state: query.state, since: from }), "POST", `${path}/replay`, { state: query.state, from }),
+    then: ({ has_more, reached }) => {
+      from = has_more ? reached : undefined;
+      made.reload();
+    } });
   const button = (words, then, tone = "") => h("button", { class: `b ${tone}`, type: "button", data: { act: words }, onclick: then }, t(words));
   const load = () => get(path).then((hook) => fill(name, head(ltr(new URL(hook.url).host, { class: "" }), [state(hook.state), " · ", ltr(hook.url), hook.disabled_reason ? [" · ", h("bdi", hook.disabled_reason)] : null],
     button("list.refresh", () => made.reload()), hook.state === "active" ? button("webhooks.pause", turn(false)) : button("webhooks.resume", turn(true)), button("webhooks.test", send("/test", same("webhook_test", { webhook: id })), "first"))))

@@ -34,9 +34,10 @@ export function box(title, content, buttons) {
   return close;
 }
 
-/** A question before something is done. `fields` make the inputs; `act(values)` does it and answers what the API said. */
-export function ask({ title, text, fields = [], reason = "needed", danger = false, act, then }) {
-  const why = h("input", { class: "i", name: "reason", maxlength: 500, required: reason === "needed", autocomplete: "off" });
+/** A question before something is done. `fields` make the inputs; `act(values)` does it and answers what the API said, of which `says` tells
+    what came of it; `because` is a reason that was given before. */
+export function ask({ title, text, fields = [], reason = "needed", danger = false, act, says = () => title, then, because = "" }) {
+  const why = h("input", { class: "i", name: "reason", maxlength: 500, required: reason === "needed", autocomplete: "off", value: because });
   const wrong = h("p", { class: "ask bad small", role: "alert", hidden: true });
   const go = h("button", { class: `b first${danger ? " bad" : ""}`, type: "submit" }, t("act.do"));
   const form = h("form", { class: "in", novalidate: true, onsubmit: async (event) => {
@@ -51,11 +52,11 @@ export function ask({ title, text, fields = [], reason = "needed", danger = fals
     try {
       const answer = await act(values);
       close();
-      done(title, answer);
+      done(says(answer), answer);
       then?.(answer);
     } catch (error) {
       go.disabled = false;
-      if (error.code === "auth.step_up") { close(); return stepUp(() => ask({ title, text, fields, reason, danger, act, then })); }
+      if (error.code === "auth.step_up") { close(); return stepUp(() => ask({ title, text, fields, reason, danger, act, says, then, because: why.value })); }
       complain(said_of(error));
       // A button that is turned off loses the keyboard.
       go.focus();

@@ -1,7 +1,7 @@
 // How single things look: states, times, ids, JSON, bars over time.
 
 import { h, ltr, say } from "../dom.js";
-import { ago, clock, moment, num, t, word } from "../i18n.js";
+import { ago, bytes, clock, moment, num, t, word } from "../i18n.js";
 
 const TONES = {
   run: ["running", "leased", "rendering", "registering"],
@@ -24,6 +24,11 @@ export function when(text) {
 /** An id, short enough to tell it from its neighbours: the end of it differs. */
 export function short(id) {
   return ltr(id ? id.slice(-12) : "–", { title: id, class: "mono num" });
+}
+
+/** A number of bytes, which stands by itself in whatever direction is read. */
+export function size(n) {
+  return h("bdi", bytes(n));
 }
 
 /** A line of a command line, quoted where a shell would read it otherwise. */

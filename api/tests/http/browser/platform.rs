@@ -1,7 +1,11 @@
 //! What whoever administers the platform does with nodes and tenants.
 
-use super::{LINE, driver::Browser, furnish, keep, serve, sign_in, speak, waiting};
-use crate::{jane::person, world::World};
+use super::{LINE, driver::Browser, furnish, keep, says, serve, sign_in, speak, waiting};
+use crate::{
+    jane::{PASSWORD, person},
+    world::World,
+};
+use flatrender_workflows::models::DEFAULT_TENANT;
 use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -24,7 +28,7 @@ async fn a_node_is_drained_and_goes_on_in_either_language(db: PgPool) {
             press(&browser, &format!("nodes.{verb}")).await;
             browser.click("[role=dialog] button[type=submit]").await;
             browser.until(&format!("document.querySelector('.head .state[data-state={state}]')")).await;
-            let line = format!("flatrender node {verb} render-01");
+            let line = format!("flatrender node {verb} -- render-01");
             browser.until(&format!("{LINE} === '{line}'")).await;
             keep(&browser, &format!("journey-{state}-{language}")).await;
             let stands: String = sqlx::query_scalar("select status::text from render.nodes where id = $1")
@@ -76,19 +80,23 @@ async fn a_node_sleeps_by_the_clock_and_is_retired_in_either_language(db: PgPool
         browser.go(&format!("{base}/dashboard/nodes/{node}")).await;
         press(&browser, "nodes.sleep").await;
         browser.until("document.querySelector('[role=dialog] input[name=tz]')").await;
+        // A week begins on Saturday in Persian.
+        let first = browser.run("return document.querySelector('[role=dialog] .line input').name").await;
+        assert_eq!(first, if language == "fa" { "sat" } else { "mon" });
         let filled = "const set = (name, value) => { document.querySelector(`[role=dialog] input[name=${name}]`).value = value; };
             document.querySelectorAll('[role=dialog] .line input').forEach((one) => { one.checked = ['sat', 'sun'].includes(one.name); });
             set('from', '22:00'); set('to', '06:00'); set('tz', 'Europe/Berlin');";
         browser.run(filled).await;
         keep(&browser, &format!("journey-sleep-{language}")).await;
         browser.click("[role=dialog] button[type=submit]").await;
-        let sleep = format!("flatrender node sleep {name} --days=sat,sun --from=22:00 --to=06:00 --tz=Europe/Berlin");
+        let sleep =
+            format!("flatrender node sleep --days=sat,sun --from=22:00 --to=06:00 --tz=Europe/Berlin -- {name}");
         browser.until(&format!("{LINE} === '{sleep}'")).await;
         assert_eq!(world.count("render.nodes where sleep ->> 'from' = '22:00'").await, 1);
         for (act, line) in [("nodes.wake", "wake"), ("nodes.rotate", "rotate-credential")] {
             press(&browser, act).await;
             browser.click("[role=dialog] button[type=submit]").await;
-            browser.until(&format!("{LINE} === 'flatrender node {line} {name}'")).await;
+            browser.until(&format!("{LINE} === 'flatrender node {line} -- {name}'")).await;
         }
         assert_eq!(world.count("render.nodes where sleep is not null").await, 0);
         // For good: not without a reason.
@@ -99,7 +107,7 @@ async fn a_node_sleeps_by_the_clock_and_is_retired_in_either_language(db: PgPool
         keep(&browser, &format!("journey-retire-{language}")).await;
         browser.click("[role=dialog] button[type=submit]").await;
         browser.until("document.querySelector('.head .state[data-state=retired]')").await;
-        browser.until(&format!("{LINE} === 'flatrender node retire {name} --reason=sold'")).await;
+        browser.until(&format!("{LINE} === 'flatrender node retire --reason=sold -- {name}'")).await;
         let left = browser.run("return document.querySelector(\"[data-act^='nodes.']\")?.dataset.act ?? null").await;
         assert_eq!(left, json!(null), "nothing is to be done with it any more");
     }
@@ -126,6 +134,20 @@ async fn what_is_like_a_failure_and_under_way_is_cancelled(db: PgPool) {
     browser.click("[data-act=retry]").await;
     browser.until("document.querySelector('select[name=action]')").await;
     assert_eq!(browser.run(actions).await, json!(["retry"]));
+    // What waits in a queue is under way, and nothing else is. Where nothing can be done, that is said, or why.
+    browser.go(&format!("{base}/dashboard/bulk/new?filter={{%22queue%22:%22workflows%22}}")).await;
+    browser.until("document.querySelector('select[name=action]')").await;
+    assert_eq!(browser.run(actions).await, json!(["cancel", "set_priority"]));
+    for (filter, said) in [
+        (json!({ "states": ["running"], "code": "months.held" }), "bulk.nothing"),
+        (json!({ "states": ["succeeded"] }), "bulk.nothing"),
+        (json!({ "states": ["failed"], "kinds": ["scene_snapshot"], "dead": true }), "left.retry.scene_snapshot"),
+    ] {
+        let (filter, said) = (filter.to_string().replace('"', "%22"), says("en", said));
+        browser.go(&format!("{base}/dashboard/bulk/new?action=retry&filter={filter}")).await;
+        browser.until(&format!("document.querySelector('main')?.textContent.includes({said:?})")).await;
+        assert_eq!(browser.run("return document.querySelector('main form')").await, json!(null));
+    }
     browser.go(&format!("{base}/dashboard/failures/{}", cause.replace(':', "%3A"))).await;
     browser.click("[data-act=cancel]").await;
     browser.until("document.querySelector('select[name=action]')").await;
@@ -171,6 +193,15 @@ async fn a_tenant_is_suspended_with_a_reason_and_goes_on(db: PgPool) {
     browser.until("document.querySelector('main').textContent.includes('3,151')").await;
     browser.click("[data-act='tenants.suspend']").await;
     browser.write("[role=dialog] input[name=reason]", "unpaid").await;
+    // Whoever has to prove who they are says why only once.
+    let old = "update identity.user_sessions set created_at = created_at - interval '11 minutes'";
+    sqlx::query(old).execute(&world.db).await.unwrap();
+    browser.click("[role=dialog] button[type=submit]").await;
+    browser.write("[role=dialog] input[name=password]", PASSWORD).await;
+    let refused = browser.complaints().await;
+    assert!(refused.iter().all(|line| line.contains("403")), "{refused:?}");
+    browser.click("[role=dialog] button[type=submit]").await;
+    browser.until("document.querySelector('[role=dialog] input[name=reason]')?.value === 'unpaid'").await;
     browser.click("[role=dialog] button[type=submit]").await;
     browser.until("document.querySelector('.head .state[data-state=suspended]')").await;
     browser.until(&format!("{LINE} === 'flatrender api suspend_tenant id={wild} reason=unpaid'")).await;
@@ -178,11 +209,19 @@ async fn a_tenant_is_suspended_with_a_reason_and_goes_on(db: PgPool) {
     browser.click("[role=dialog] button[type=submit]").await;
     browser.until("document.querySelector('.head .state[data-state=active]')").await;
     browser.run("document.querySelector('[data-act=renders_per_day]').click()").await;
-    browser.write("[role=dialog] input[name=hard]", "50").await;
+    for (hard, is_warned) in [("0", true), ("50", false)] {
+        browser.write("[role=dialog] input[name=hard]", hard).await;
+        browser.until(&format!("document.querySelector('[role=dialog] [role=alert]').hidden === {}", !is_warned)).await;
+    }
     browser.click("[role=dialog] button[type=submit]").await;
     let line = format!("flatrender api set_tenant_limit id={wild} name=renders_per_day hard=50");
     browser.until(&format!("{LINE} === '{line}'")).await;
     assert_eq!(world.count("identity.tenant_limits where name = 'renders_per_day' and hard = 50").await, 1);
+    // The platform's own is limited, and never suspended.
+    browser.go(&format!("{base}/dashboard/tenants/{DEFAULT_TENANT}")).await;
+    browser.until("document.querySelector('[data-act=seats]')").await;
+    let suspend = "return document.querySelectorAll(\"[data-act='tenants.suspend']\").length";
+    assert_eq!(browser.run(suspend).await, 0);
     assert_eq!(browser.run("return window.wild ?? null").await, json!(null));
     assert_eq!(browser.complaints().await, [""; 0]);
 }
