@@ -418,7 +418,8 @@ async fn a_cause_is_mended(db: PgPool, language: &str) {
         let failed = "select id from workflow.runs where kind = $1 and state = 'failed' limit 1";
         let failed: Uuid = sqlx::query_scalar(failed).bind(kind).fetch_one(&world.db).await.unwrap();
         browser.go(&format!("{base}/dashboard/runs/{failed}")).await;
-        let said = format!("[...document.querySelectorAll('main pre')].some((one) => one.textContent.endsWith('{end}'))");
+        let said =
+            format!("[...document.querySelectorAll('main pre')].some((one) => one.textContent.endsWith('{end}'))");
         browser.until(&said).await;
     }
     // The chart of a long run has what is under way, though it began in the middle of what is left out.
