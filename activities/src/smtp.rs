@@ -60,8 +60,8 @@ enum Security {
 #[derive(Debug, thiserror::Error)]
 pub enum BadPlace {
     /// It is no URL.
-    #[error(transparent)]
-    Url(#[from] <Url as FromStr>::Err),
+    #[error("it is no URL")]
+    Url(#[source] <Url as FromStr>::Err),
     /// It names no host.
     #[error("it names no host")]
     Host,
@@ -82,7 +82,7 @@ impl Place {
     /// # Errors
     /// [`BadPlace`]
     pub(crate) fn read(url: &str) -> Result<Self, BadPlace> {
-        let url = Url::parse(url)?;
+        let url = Url::parse(url).map_err(BadPlace::Url)?;
         let tls = url.query_pairs().find(|(name, _)| name == "tls").map(|(_, value)| value.into_owned());
         let (security, port) = match (url.scheme(), tls.as_deref()) {
             ("smtp", None) => (Security::Never, 25),
