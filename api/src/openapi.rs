@@ -67,6 +67,7 @@ pub struct Words(());
 impl ToSchema for Words {}
 
 impl PartialSchema for Words {
+    #[expect(deprecated, reason = "as all derived schemas have it")]
     fn schema() -> RefOr<Schema> {
         let text = || ObjectBuilder::new().schema_type(Type::String);
         let language = text().pattern(Some("^[A-Za-z0-9-]{2,35}$"));

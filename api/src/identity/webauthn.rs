@@ -88,6 +88,7 @@ pub struct AddPasskey {
 }
 
 /// How what browsers make of the options is described. More may stand in it.
+#[expect(deprecated, reason = "as all derived schemas have it")]
 fn credential() -> Object {
     let text = || ObjectBuilder::new().schema_type(Type::String);
     let bytes = || text().pattern(Some("^[A-Za-z0-9_-]*={0,2}$"));

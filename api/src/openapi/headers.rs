@@ -32,6 +32,7 @@ pub(super) fn all() -> impl Iterator<Item = (String, RefOr<Header>)> {
     told.into_iter().map(|(name, kind, example, about)| (name.to_owned(), RefOr::T(header(kind, example, about))))
 }
 
+#[expect(deprecated, reason = "as all derived schemas have it")]
 fn header(kind: Type, example: Value, about: &str) -> Header {
     let schema = ObjectBuilder::new().schema_type(kind).example(Some(example));
     HeaderBuilder::new().schema(Some(schema)).description(Some(about)).build()

@@ -8,7 +8,7 @@ use flatrender_activities::storage::ObjectStorage;
 use flatrender_api::platform::{migrate, postgres::PrivatePostgres};
 use flatrender_workflows::models::{
     DEFAULT_TENANT, Role, Scope,
-    identity::credit::{self, Reason},
+    identity::credit::{self, Entered, Reason},
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -247,7 +247,8 @@ impl Platform {
     pub async fn give_credits(&self) {
         let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(&self.db).await.unwrap();
         let account = credit::open(&mut tx, DEFAULT_TENANT, None).await.unwrap();
-        credit::grant(&mut tx, account.id, "given", credit::MOST, Reason::Grant).await.unwrap();
+        let granted = credit::grant(&mut tx, account.id, "given", credit::MOST, Reason::Grant).await.unwrap();
+        assert_eq!(granted, Entered::Now(credit::MOST));
         tx.commit().await.unwrap();
     }
 

@@ -117,6 +117,7 @@ pub struct CreatePlan {
 }
 
 /// How entitlements are described: see [`CreatePlan::check`].
+#[expect(deprecated, reason = "as all derived schemas have it")]
 fn entitlements() -> Object {
     let name = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(ENTITLEMENTS));
     let value = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(MOST_VALUE));
