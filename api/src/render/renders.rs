@@ -151,7 +151,8 @@ impl ListRenders {
     ),
     responses(
         (status = 200, description = "The render", body = Render, headers(("ETag" = String, description = "Of this answer"))),
-        (status = 304, description = "Nothing has changed")
+        (status = 304, description = "Nothing has changed"),
+        (status = 404, description = "`render.not_found`", body = crate::problem::ProblemBody, content_type = "application/problem+json")
     )
 )]
 pub async fn get(

@@ -225,7 +225,22 @@ async fn happen(street: &Street, post: &Post, payments: &[(String, Case)]) {
     let unpaid = those(&|case| case.payer == Payer::OnlySaysSo);
     if !unpaid.is_empty() {
         street.pass(24 * 60).await;
-        over(db, unpaid).await;
+        tokio::select! {
+            () = over(db, unpaid) => {}
+            () = polls(street) => unreachable!("time passes for ever"),
+        }
+    }
+}
+
+/// A quarter of an hour passes whenever all that is under way waits for so long: who was asking when a day passed asks once more.
+async fn polls(street: &Street) {
+    let waiting = "select bool_and(t.state = 'waiting' and t.run_at > workflow.now() + interval '5 min')
+                   from workflow.tasks t join public.gated g on g.run_id = t.run_id";
+    loop {
+        if sqlx::query_scalar(waiting).fetch_one(&street.shop.world.db).await.unwrap() == Some(true) {
+            street.pass(15).await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
