@@ -237,7 +237,8 @@ async fn polls(street: &Street) {
     let waiting = "select bool_and(t.state = 'waiting' and t.run_at > workflow.now() + interval '5 min')
                    from workflow.tasks t join public.gated g on g.run_id = t.run_id";
     loop {
-        if sqlx::query_scalar(waiting).fetch_one(&street.shop.world.db).await.unwrap() == Some(true) {
+        if sqlx::query_scalar::<_, Option<bool>>(waiting).fetch_one(&street.shop.world.db).await.unwrap() == Some(true)
+        {
             street.pass(15).await;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
