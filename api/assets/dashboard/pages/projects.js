@@ -18,13 +18,12 @@ export default function projects(page) {
 const title = (titles, otherwise) => titles?.[language()] ?? titles?.en ?? Object.values(titles ?? {})[0] ?? otherwise;
 
 function image(url, words) {
-  const place = h("div", { class: "blank" }, words);
-  if (url) {
-    const show = (src) => src && place.replaceWith(h("img", { src, alt: "", loading: "lazy" }));
-    const path = url.startsWith("/") ? url : new URL(url).pathname;
-    if (path.startsWith("/snap/")) show(path); else picture(path).then(show).catch(() => {});
-  }
-  return place;
+  const blank = h("div", { class: "blank" }, words);
+  const shown = (src) => h("img", { src, alt: "", loading: "lazy" });
+  const path = url && (url.startsWith("/") ? url : new URL(url).pathname);
+  if (path?.startsWith("/snap/")) return shown(path);
+  if (path) picture(path).then((src) => src && blank.replaceWith(shown(src))).catch(() => {});
+  return blank;
 }
 
 function all() {
