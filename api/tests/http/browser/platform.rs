@@ -190,7 +190,7 @@ async fn a_tenant_is_suspended_with_a_reason_and_goes_on(db: PgPool) {
                 values ($1, (now() at time zone 'UTC')::date, 'frames', 3151)";
     sqlx::query(used).bind(wild).execute(&world.db).await.unwrap();
     browser.go(&format!("{base}/dashboard/tenants/{wild}")).await;
-    browser.until("document.querySelector('main').textContent.includes('3,151')").await;
+    browser.until("document.querySelector('main')?.textContent.includes('3,151')").await;
     browser.click("[data-act='tenants.suspend']").await;
     browser.write("[role=dialog] input[name=reason]", "unpaid").await;
     // Whoever has to prove who they are says why only once.
