@@ -245,6 +245,8 @@ async fn pages_over_ten_million_runs(db: PgPool) {
         "/v1/platform/schedules?limit=100".into(),
         format!("/v1/platform/schedules/{schedule}"),
         "/v1/platform/tenants?limit=100".into(),
+        format!("/v1/platform/tenants/{DEFAULT_TENANT}"),
+        format!("/v1/platform/tenants/{DEFAULT_TENANT}/usage"),
     ];
     let of_one = [
         "/v1/operate/now".to_owned(),
