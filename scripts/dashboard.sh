@@ -38,4 +38,4 @@ if [ -z "${DATABASE_URL:-}" ]; then
     start_postgres
 fi
 # One browser at a time: each is given time to show a page.
-cargo nextest run --locked --workspace --run-ignored only --test-threads 1 -E "binary(http) and test(/^browser::(platform::)?${1:-}/)"
+cargo nextest run --locked --workspace --run-ignored only --test-threads 1 -E "binary(http) and test(/^browser::(\w+::)?${1:-}/)"

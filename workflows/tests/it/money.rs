@@ -200,11 +200,7 @@ async fn a_change_that_was_counted_from_another_plan_is_not_made(db: PgPool) {
 async fn what_is_free_when_the_money_goes_back_is_taken_back_whoever_holds_the_rest(db: PgPool) {
     let shop = Shop::open(db).await;
     let working = Working::begin(shop.worker(false));
-    shop.till.0.lock().unwrap().state = Some(PaymentState::Paid);
-    let (id, run) = shop.buy(shop.credits(), None).await;
-    shop.comes(id, "pending").await;
-    shop.hint(run).await;
-    shop.comes(id, "paid").await;
+    let id = shop.paid_for().await;
     let mut film = shop.db.begin().await.unwrap();
     let account = credit::find(&mut film, DEFAULT_TENANT, Some(shop.user)).await.unwrap().unwrap();
     assert!(credit::hold(&mut film, account.id, Uuid::now_v7(), 3000).await.unwrap().is_some());
@@ -227,11 +223,7 @@ async fn what_is_free_when_the_money_goes_back_is_taken_back_whoever_holds_the_r
 async fn the_money_of_credits_that_were_spent_takes_no_gift_along(db: PgPool) {
     let shop = Shop::open(db).await;
     let working = Working::begin(shop.worker(false));
-    shop.till.0.lock().unwrap().state = Some(PaymentState::Paid);
-    let (id, run) = shop.buy(shop.credits(), None).await;
-    shop.comes(id, "pending").await;
-    shop.hint(run).await;
-    shop.comes(id, "paid").await;
+    let id = shop.paid_for().await;
     let mut tx = Scope::tenant(Role::Identity, DEFAULT_TENANT).begin(&shop.db).await.unwrap();
     let account = credit::find(&mut tx, DEFAULT_TENANT, Some(shop.user)).await.unwrap().unwrap();
     for (key, seconds, reason, now) in
@@ -331,6 +323,21 @@ async fn a_refund_that_comes_back_after_it_was_done_is_for_people(db: PgPool) {
     tx.commit().await.unwrap();
     shop.comes(id, "refunded").await;
     assert_eq!((shop.invoices().await, shop.balance().await), (invoices, 0));
+    working.end().await;
+    shop.sound().await;
+}
+
+/// Seven seconds and a fifth go with each: in five of them there is one more than in each of the five.
+#[sqlx::test(migrations = "../migrations")]
+async fn parts_that_go_back_take_as_much_as_the_whole(db: PgPool) {
+    let shop = Shop::open(db).await;
+    let working = Working::begin(shop.worker(false));
+    let id = shop.paid_for().await;
+    for (amount, taken) in [(1, 7), (1, 14), (1, 21), (1, 28), (1, 36), (495, 3600)] {
+        let part = shop.give_back(id, amount, &taken.to_string()).await.unwrap();
+        shop.refund_comes(part, "done").await;
+        assert_eq!(shop.balance().await, 3600 - taken);
+    }
     working.end().await;
     shop.sound().await;
 }

@@ -271,6 +271,16 @@ impl Shop {
         now
     }
 
+    /// Credits that have been paid for.
+    pub async fn paid_for(&self) -> Uuid {
+        self.till.0.lock().unwrap().state = Some(PaymentState::Paid);
+        let (id, run) = self.buy(self.credits(), None).await;
+        self.comes(id, "pending").await;
+        self.hint(run).await;
+        self.comes(id, "paid").await;
+        id
+    }
+
     pub async fn hint(&self, run: Uuid) {
         let client = Client::new(self.db.clone());
         let mut tx = self.db.begin().await.unwrap();
@@ -559,11 +569,7 @@ async fn what_is_not_paid_ends_without_money_and_what_is_wrong_is_looked_at(db: 
 async fn a_refund_that_takes_its_time_is_not_done_and_one_that_is_refused_is_for_people(db: PgPool) {
     let shop = Shop::open(db).await;
     let working = Working::begin(shop.worker(true));
-    shop.till.0.lock().unwrap().state = Some(PaymentState::Paid);
-    let (id, run) = shop.buy(shop.credits(), None).await;
-    shop.comes(id, "pending").await;
-    shop.hint(run).await;
-    shop.comes(id, "paid").await;
+    let id = shop.paid_for().await;
     shop.till.0.lock().unwrap().refund = Some(RefundState::Pending);
     let slow = shop.give_back(id, 100, "a").await.unwrap();
     shop.refund_comes(slow, "sending").await;
@@ -579,25 +585,6 @@ async fn a_refund_that_takes_its_time_is_not_done_and_one_that_is_refused_is_for
     tx.commit().await.unwrap();
     let now = shop.now(id).await;
     assert_eq!((now.state.as_str(), now.refunded_amount), ("partially_refunded", 100));
-    working.end().await;
-    shop.sound().await;
-}
-
-/// Seven seconds and a fifth go with each: in five of them there is one more than in each of the five.
-#[sqlx::test(migrations = "../migrations")]
-async fn parts_that_go_back_take_as_much_as_the_whole(db: PgPool) {
-    let shop = Shop::open(db).await;
-    let working = Working::begin(shop.worker(false));
-    shop.till.0.lock().unwrap().state = Some(PaymentState::Paid);
-    let (id, run) = shop.buy(shop.credits(), None).await;
-    shop.comes(id, "pending").await;
-    shop.hint(run).await;
-    shop.comes(id, "paid").await;
-    for (amount, taken) in [(1, 7), (1, 14), (1, 21), (1, 28), (1, 36), (495, 3600)] {
-        let part = shop.give_back(id, amount, &taken.to_string()).await.unwrap();
-        shop.refund_comes(part, "done").await;
-        assert_eq!(shop.balance().await, 3600 - taken);
-    }
     working.end().await;
     shop.sound().await;
 }

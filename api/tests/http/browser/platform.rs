@@ -1,10 +1,7 @@
 //! What whoever administers the platform does with nodes and tenants.
 
-use super::{LINE, driver::Browser, furnish, keep, says, serve, sign_in, speak, waiting};
-use crate::{
-    jane::{PASSWORD, person},
-    world::World,
-};
+use super::{LINE, driver::Browser, enter, furnish, keep, says, speak, waiting};
+use crate::{jane::PASSWORD, world::World};
 use flatrender_workflows::models::DEFAULT_TENANT;
 use serde_json::json;
 use sqlx::PgPool;
@@ -15,10 +12,7 @@ use uuid::Uuid;
 async fn a_node_is_drained_and_goes_on_in_either_language(db: PgPool) {
     let world = World::new(db).await;
     furnish(&world).await;
-    person(&world, "root@example.com", &["owner", "platform_admin"]).await;
-    let base = serve(&world).await;
-    let browser = Browser::start().await;
-    sign_in(&browser, &base, "root@example.com").await;
+    let (base, browser) = enter(&world, "root@example.com", &["owner", "platform_admin"]).await;
     let node: Uuid =
         sqlx::query_scalar("select id from render.nodes where name = 'render-01'").fetch_one(&world.db).await.unwrap();
     for language in ["en", "fa"] {
@@ -68,10 +62,7 @@ async fn press(browser: &Browser, act: &str) {
 #[ignore = "takes chromedriver: scripts/dashboard.sh"]
 async fn a_node_sleeps_by_the_clock_and_is_retired_in_either_language(db: PgPool) {
     let world = World::new(db).await;
-    person(&world, "root@example.com", &["owner", "platform_admin"]).await;
-    let base = serve(&world).await;
-    let browser = Browser::start().await;
-    sign_in(&browser, &base, "root@example.com").await;
+    let (base, browser) = enter(&world, "root@example.com", &["owner", "platform_admin"]).await;
     for (language, name) in [("en", "render-01"), ("fa", "render-02")] {
         world.node(name).await;
         let node = "select id from render.nodes where name = $1";
@@ -122,10 +113,7 @@ async fn what_is_like_a_failure_and_under_way_is_cancelled(db: PgPool) {
     let world = World::new(db).await;
     furnish(&world).await;
     waiting(&world).await;
-    person(&world, "root@example.com", &["owner", "platform_admin"]).await;
-    let base = serve(&world).await;
-    let browser = Browser::start().await;
-    sign_in(&browser, &base, "root@example.com").await;
+    let (base, browser) = enter(&world, "root@example.com", &["owner", "platform_admin"]).await;
     let cause = "select error_fingerprint from workflow.runs where kind = 'retire_months' and state = 'failed' limit 1";
     let cause: String = sqlx::query_scalar(cause).fetch_one(&world.db).await.unwrap();
     let actions = "return [...document.querySelectorAll('select[name=action] option')].map((one) => one.value)";
@@ -180,10 +168,7 @@ async fn what_is_like_a_failure_and_under_way_is_cancelled(db: PgPool) {
 async fn a_tenant_is_suspended_with_a_reason_and_goes_on(db: PgPool) {
     let world = World::new(db).await;
     furnish(&world).await;
-    person(&world, "root@example.com", &["owner", "platform_admin"]).await;
-    let base = serve(&world).await;
-    let browser = Browser::start().await;
-    sign_in(&browser, &base, "root@example.com").await;
+    let (base, browser) = enter(&world, "root@example.com", &["owner", "platform_admin"]).await;
     let wild: Uuid =
         sqlx::query_scalar("select id from identity.tenants where slug = 'wild'").fetch_one(&world.db).await.unwrap();
     let used = "insert into identity.tenant_usage_daily (tenant_id, day, metric, quantity)
